@@ -1,0 +1,109 @@
+//! The brain: sans-IO state machines. They decide everything and touch nothing.
+//!
+//! The contract: `Node::handle(input, now)` takes one input and never fails; then `Node::poll_output` is drained to
+//! `None`; then the driver sleeps until `Node::poll_timeout` or the next input. No thread, lock, socket, file, clock or
+//! hash-map order is used in here, and nothing that comes from outside makes it panic.
+
+pub mod command;
+pub mod work;
+
+use crate::model::{Attempt, Exit, Mono, Version};
+use command::{Command, Reply, RequestId};
+use work::{Done, Work, WorkId};
+
+/// What happens to the node.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The time of `poll_timeout` has come, or the wall clock was set.
+    Wake,
+    Command(RequestId, Command),
+    Done(WorkId, Done),
+    /// The main process of an attempt is over and its output is complete.
+    Exited {
+        attempt: Attempt,
+        exit: Exit,
+        output: String,
+    },
+    Signal(Signal),
+}
+
+/// What the operator's signals and the guardian's death ask for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Signal {
+    /// SIGTERM, SIGINT: take nothing new, finish what runs, leave. A second one hurries.
+    Drain,
+    /// SIGHUP: read the jobs again.
+    Reload,
+    /// The guardian is dead: end the runs and exit.
+    Orphaned,
+}
+
+/// What the node does.
+#[derive(Clone, Debug)]
+pub enum Output {
+    Work(WorkId, Work),
+    Reply(RequestId, Reply),
+    Mark(MarkOp),
+    Notice(Notice),
+    /// The last output.
+    Exit(ExitReason),
+}
+
+/// Writes to the marks (DESIGN: a memory-mapped file that survives the daemon).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum MarkOp {
+    Hold {
+        attempt: Attempt,
+        version: Version,
+        is_mutex: bool,
+    },
+    Ended {
+        attempt: Attempt,
+        exit: Exit,
+    },
+    /// The log row is committed, or the run was dropped before its start.
+    Clear {
+        attempt: Attempt,
+    },
+    /// Runs may start, and mutex runs may go on, until then.
+    Lease {
+        until: Mono,
+    },
+}
+
+/// A mark as a former incarnation left it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct FoundMark {
+    pub attempt: Attempt,
+    pub version: Version,
+    pub is_mutex: bool,
+    pub state: FoundState,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum FoundState {
+    /// Taken, and surely not started.
+    Held,
+    /// Started, or about to be: its processes are dead by now, its end is not known.
+    Started,
+    Ended(Exit),
+    /// The marks are of another boot: nobody can say.
+    Unknown,
+}
+
+/// Something an operator should read; the reactor logs it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Notice {
+    pub level: log::Level,
+    pub text: String,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum ExitReason {
+    /// Drained.
+    Clean,
+    /// It makes no sense to go on or to be restarted: the reason.
+    Refused(String),
+    /// The guardian died.
+    Orphaned,
+}

@@ -1,0 +1,263 @@
+//! Work that blocks, and its answers: what the brain asks of the hands.
+//!
+//! Every `Work` goes out with a `WorkId` and comes back as exactly one `Done` with the same id. Each hand is a queue of
+//! its own and carries out its work in order: the leader's statements, the log rows, the readers, Consul, the
+//! Consul watch, and the processes (where two threads share one queue).
+
+use crate::model::journal::{Entry, EntryId, StoredEntry};
+use crate::model::log_row::{LogFilter, LogPage};
+use crate::model::{Attempt, Epoch, Incarnation, Job, JobId, LogRow, NodeId, Second, Server, Version, Wall};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+/// Joins an answer to its question; never reused by one `Node`.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct WorkId(pub u64);
+
+#[derive(Clone, Debug)]
+pub enum Work {
+    Lead(Lead),
+    Log(Log),
+    Read(Read),
+    Consul(Consul),
+    /// Answers when the lock's value changes, or after `wait_ms`.
+    Watch {
+        index: u64,
+        wait_ms: u64,
+    },
+    Spawn(Spawn),
+    Kill(Kill),
+}
+
+#[derive(Clone, Debug)]
+pub enum Done {
+    Opened(Result<Opened, StoreError>),
+    Bumped(Result<Bumped, StoreError>),
+    Loaded(Result<Loaded, StoreError>),
+    Journaled(Result<Journaled, StoreError>),
+    Changed(Result<JobId, StoreError>),
+    Closed(Result<(), StoreError>),
+    LogsWritten(Result<(), StoreError>),
+    LogsRetained(Result<(), StoreError>),
+    Logs(Result<LogPage, StoreError>),
+    Jobs(Result<Vec<Job>, StoreError>),
+    Consul(Result<ConsulAnswer, ConsulError>),
+    Watched(Result<LockState, ConsulError>),
+    Spawned(Result<Started, SpawnError>),
+    Killed,
+}
+
+// The store.
+
+/// Why the store did not do it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum StoreError {
+    /// Not reached, too slow, or the answer was lost: whether it was done is unknown. The same work may be asked again.
+    Unavailable(String),
+    /// The epoch in the store is not the one that the statement names: another node leads now.
+    Deposed,
+    /// It will not be done however often it is asked: the reason, for people.
+    Refused(String),
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StoreError::Unavailable(reason) | StoreError::Refused(reason) => f.write_str(reason),
+            StoreError::Deposed => f.write_str("another node has taken the lead"),
+        }
+    }
+}
+
+/// The leader's statements. Each that changes something is guarded by the epoch.
+#[derive(Clone, Debug)]
+pub enum Lead {
+    /// Connect and apply the migrations; `Done::Opened`.
+    Open,
+    /// Take the lead: make the epoch one larger; `Done::Bumped`.
+    Bump(Bump),
+    /// Read what a new leader must know, in a snapshot taken after the bump; `Done::Loaded`.
+    Load(Epoch),
+    /// `Done::Journaled`. Asking again with the same epoch and request is harmless.
+    Journal(Entry),
+    /// Journal a change's note, then write the row; `Done::Changed`. Asking again with the same request is harmless.
+    Change { epoch: Epoch, request: u64, change: Change },
+    /// Set these entries `done`, and delete done ones older than `delete_before_ms` (wall), never the watermark's.
+    Close { epoch: Epoch, entries: Vec<EntryId>, delete_before: Wall },
+}
+
+#[derive(Clone, Debug)]
+pub struct Bump {
+    pub lock_key: String,
+    pub server: Server,
+    pub node_id: NodeId,
+    /// Standing alone, nobody else may lead: refused while another node's journal row is younger than `lease_ms`.
+    pub alone: bool,
+    pub lease_ms: u64,
+}
+
+/// The store is there and migrated.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Opened {
+    /// The store's own clock where it has one (MySQL), to compare with ours.
+    pub clock: Option<Wall>,
+    /// What the operator should know, e.g. that an INT column should be widened and how.
+    pub advice: Vec<String>,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Bumped {
+    pub epoch: Epoch,
+}
+
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Loaded {
+    pub jobs: Vec<Job>,
+    /// The largest tick whose part 0 is in; none in a new database.
+    pub watermark: Option<Second>,
+    /// The entries that are not done, by id.
+    pub open: Vec<StoredEntry>,
+    /// Those attempts that the open entries name (a refused or missed run has number 0) and that have a log row.
+    pub logged: BTreeSet<Attempt>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Journaled {
+    /// In, now or at an earlier asking.
+    Entry(EntryId),
+    /// An older epoch has journaled this tick and part.
+    TickTaken,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Change {
+    /// The id is the store's to give; it is in the answer.
+    Add(Job),
+    /// The row as it will be; the row there has the version before this one.
+    Put(Job),
+    Delete {
+        id: JobId,
+        version: Version,
+    },
+}
+
+/// Log rows, on a connection of their own.
+#[derive(Clone, Debug)]
+pub enum Log {
+    /// All or nothing; `Done::LogsWritten`. A definite state replaces `lost`, nothing replaces a definite state.
+    Write(Arc<[LogRow]>),
+    /// Delete the rows with `time` before this second, a bounded number at a time; `Done::LogsRetained`.
+    Retain { before: Second },
+}
+
+#[derive(Clone, Debug)]
+pub enum Read {
+    /// `Done::Logs`.
+    Logs(LogFilter),
+    /// `Done::Jobs`.
+    Jobs,
+}
+
+// Consul.
+
+#[derive(Clone, Debug)]
+pub enum Consul {
+    /// Register (or register again) the service, its check, and the tag `isleader:..`.
+    Register {
+        is_leader: bool,
+    },
+    /// Tell the check that we live.
+    Pass,
+    CreateSession,
+    /// Write the lock's value while taking or keeping the lock.
+    Acquire {
+        session: String,
+        value: LockValue,
+    },
+    /// Give the lock up (where there is a session), destroy the session and deregister: a clean end.
+    Leave {
+        session: Option<String>,
+    },
+    /// End a session.
+    DestroySession {
+        session: String,
+    },
+}
+
+/// What the leader writes into the lock every second: it is alive, and this is where.
+#[derive(Clone, Debug, Eq, PartialEq, serde::Deserialize, serde::Serialize)]
+pub struct LockValue {
+    pub epoch: Epoch,
+    pub tick: Second,
+    pub server: Server,
+    pub node_id: NodeId,
+    pub incarnation: Incarnation,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum ConsulAnswer {
+    /// Registered, passed, left, destroyed.
+    Done,
+    Session(String),
+    /// Whether the lock is ours.
+    Acquired(bool),
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum ConsulError {
+    /// Not reached, or it answered with an error of its own.
+    Unavailable(String),
+    /// The session, or the check, is not known to Consul (any more).
+    Unknown(String),
+}
+
+/// The lock as it is in Consul.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct LockState {
+    /// Hand it back with the next watch.
+    pub index: u64,
+    pub session: Option<String>,
+    /// None where the key does not exist or its value is not ours to read.
+    pub value: Option<LockValue>,
+}
+
+// Processes.
+
+/// Start the command of one attempt. The hand checks the lease in the marks right before, and marks the attempt
+/// `starting`, then `started` with its pid.
+#[derive(Clone, Debug)]
+pub struct Spawn {
+    pub attempt: Attempt,
+    pub job: Arc<Job>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Started {
+    pub pid: u32,
+    /// When, on the wall clock.
+    pub at: Wall,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum SpawnError {
+    /// The lease had ended: nothing was started, and the mark says `held` again.
+    NoLease,
+    /// The system refused; the reason, for the run's output.
+    Failed(String),
+}
+
+/// Signal the processes of one running attempt.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Kill {
+    pub attempt: Attempt,
+    pub how: KillHow,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum KillHow {
+    /// TERM to the process group.
+    Ask,
+    /// KILL to every process of the run, those that left the group included.
+    Force,
+}

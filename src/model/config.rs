@@ -1,0 +1,86 @@
+//! What app.toml says, checked and whole. `crate::config` makes it; the rooms only read it.
+
+use super::Server;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// The longest `max_output_bytes`: more would not fit into one store statement.
+pub const OUTPUT_BYTES_MAX: usize = 4 << 20;
+
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The concrete `ip:port` that names this node; checked to be one.
+    pub bind_address: Server,
+    pub http_bind_address: SocketAddr,
+    pub pprof_listen: Option<SocketAddr>,
+    pub log_level: log::LevelFilter,
+    pub log_file: Option<PathBuf>,
+    pub data_dir: PathBuf,
+    pub service_name: String,
+    pub lock_key: String,
+    /// None: standing alone.
+    pub consul: Option<ConsulConfig>,
+    /// None: the embedded store in `data_dir`.
+    pub mysql: Option<MysqlConfig>,
+    /// An absolute path; given `-c COMMAND`.
+    pub shell: PathBuf,
+    pub drain_timeout_ms: u64,
+    pub limits: Limits,
+    /// 0: log rows are kept for ever.
+    pub log_retention_days: u32,
+}
+
+#[derive(Clone, Debug)]
+pub struct ConsulConfig {
+    /// `host:port`.
+    pub address: String,
+    pub token: Option<Secret>,
+}
+
+#[derive(Clone, Debug)]
+pub struct MysqlConfig {
+    pub user: String,
+    pub password: Secret,
+    pub host: String,
+    pub port: u16,
+    pub database: String,
+    /// `utf8` or `utf8mb4`.
+    pub charset: String,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Limits {
+    /// Processes at one time on this node.
+    pub max_running: usize,
+    /// Runs that wait on this node for their second or for a place.
+    pub max_pending: usize,
+    /// Runs of one mutex job that wait for the one that runs.
+    pub max_pending_per_job: usize,
+    /// How late a run may still start.
+    pub misfire_grace_secs: u32,
+    /// Output kept of one run, at most `OUTPUT_BYTES_MAX`.
+    pub max_output_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            max_running: 1_024,
+            max_pending: 10_000,
+            max_pending_per_job: 60,
+            misfire_grace_secs: 60,
+            max_output_bytes: 1 << 20,
+        }
+    }
+}
+
+/// A text that is never printed.
+#[derive(Clone, Default, Eq, PartialEq)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}

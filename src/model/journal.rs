@@ -1,0 +1,123 @@
+//! The journal: the cluster's one durable, ordered, fenced log of the leader's decisions.
+//!
+//! Invariant: nothing is sent to a node before the entry that names it is in the store.
+
+use super::{Attempt, Epoch, JobId, NodeId, RunState, Second, Version};
+use serde::{Deserialize, Serialize};
+
+/// `journal.id`, given by the store.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct EntryId(pub i64);
+
+/// One row of table `journal`, before it has an id.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Entry {
+    pub epoch: Epoch,
+    /// Counts the entries of one epoch: with it, a statement whose answer was lost can be repeated.
+    pub request: u64,
+    /// The tick that the entry handles; none for retries, manual runs, runs given anew, and changes.
+    pub tick: Option<Second>,
+    /// A large tick is cut in parts, written from the highest number down: the tick is whole once part 0 is in.
+    pub part: u32,
+    pub body: Body,
+}
+
+/// What was decided.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Body {
+    /// The nodes that `runs` names, by index.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeId>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runs: Vec<PlannedRun>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<RefusedRun>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missed: Vec<MissedGap>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<ChangeNote>,
+}
+
+impl Body {
+    /// Whether the entry needs log rows before it may be closed.
+    pub fn has_outcomes(&self) -> bool {
+        !(self.runs.is_empty() && self.refused.is_empty() && self.missed.is_empty())
+    }
+}
+
+/// A run given to a node, as the array `[run_key, attempt, version, node index]`.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(from = "(super::RunKey, u32, Version, u16)", into = "(super::RunKey, u32, Version, u16)")]
+pub struct PlannedRun {
+    pub attempt: Attempt,
+    pub version: Version,
+    /// Index into `Body::nodes`.
+    pub node: u16,
+}
+
+impl From<(super::RunKey, u32, Version, u16)> for PlannedRun {
+    fn from((run, number, version, node): (super::RunKey, u32, Version, u16)) -> PlannedRun {
+        PlannedRun { attempt: Attempt { run, number }, version, node }
+    }
+}
+
+impl From<PlannedRun> for (super::RunKey, u32, Version, u16) {
+    fn from(planned: PlannedRun) -> Self {
+        (planned.attempt.run, planned.attempt.number, planned.version, planned.node)
+    }
+}
+
+/// A run that was due and refused, `skipped` or `shed`.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct RefusedRun {
+    pub run: super::RunKey,
+    pub version: Version,
+    pub state: RunState,
+}
+
+/// The ticks of one job that a gap beyond the grace swallowed.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct MissedGap {
+    pub cron_id: JobId,
+    pub version: Version,
+    pub first: Second,
+    pub last: Second,
+    pub count: u64,
+    /// The count stopped at a limit: there were at least so many.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub at_least: bool,
+}
+
+/// A job's row is about to have this version, or none (deleted).
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ChangeNote {
+    pub cron_id: JobId,
+    /// The version that the row will have; none: the row will be deleted.
+    pub version: Option<Version>,
+}
+
+/// An entry as it is read back from the store.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct StoredEntry {
+    pub id: EntryId,
+    pub entry: Entry,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::RunKey;
+    use super::*;
+
+    #[test]
+    fn a_body_is_short_readable_json_and_reads_back() {
+        let run = RunKey::scheduled(JobId(7), Second(1_700_000_000));
+        let body = Body {
+            nodes: vec![NodeId("ab".into())],
+            runs: vec![PlannedRun { attempt: Attempt { run, number: 1 }, version: Version(3), node: 0 }],
+            ..Body::default()
+        };
+        let text = serde_json::to_string(&body).unwrap();
+        assert_eq!(text, r#"{"nodes":["ab"],"runs":[["7-1700000000",1,3,0]]}"#);
+        assert_eq!(serde_json::from_str::<Body>(&text).unwrap(), body);
+    }
+}

@@ -1,0 +1,66 @@
+//! A row of table `log`: what became of one run or attempt.
+
+use super::{Attempt, JobId, RunState, Second, Server, Version};
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LogRow {
+    pub attempt: Attempt,
+    pub version: Version,
+    pub state: RunState,
+    /// The process's exit code; none where it died of a signal or there was no process.
+    pub exit_code: Option<i32>,
+    /// What the command wrote, already made valid UTF-8 and capped.
+    pub output: String,
+    /// The wall-clock moment of the start in milliseconds; 0 where nothing was started.
+    pub start_time_ms: i64,
+    /// How long the command took, in milliseconds.
+    pub use_time_ms: i64,
+    /// The second in which the leader sent it; 0 where it was not sent.
+    pub dispatch_time: Second,
+    /// The leader that decided on it.
+    pub dispatch_server: Server,
+    /// The node that ran it; empty where none did.
+    pub run_server: Server,
+}
+
+/// A log row as it is read back. The columns that an older system's rows do not have are optional.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct StoredLog {
+    pub id: i64,
+    pub cron_id: JobId,
+    /// The scheduled second.
+    pub time: i64,
+    pub output: String,
+    pub use_time_ms: i64,
+    pub dispatch_time: i64,
+    pub dispatch_server: String,
+    pub run_server: String,
+    pub run_key: Option<String>,
+    pub attempt: Option<u32>,
+    pub state: Option<String>,
+    pub exit_code: Option<i32>,
+    pub start_time_ms: Option<i64>,
+    pub version: Option<u64>,
+}
+
+/// Which rows `/log/list` asks for; absent filters match everything.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct LogFilter {
+    pub cron_id: Option<JobId>,
+    /// A text that the output contains, taken literally.
+    pub search: Option<String>,
+    pub dispatch_server: Option<String>,
+    pub run_server: Option<String>,
+    /// From 1.
+    pub page: u64,
+    /// Rows a page, 1 to 10,000.
+    pub limit: u64,
+}
+
+/// Newest first.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct LogPage {
+    pub rows: Vec<StoredLog>,
+    /// How many rows the filter matches in all.
+    pub total: u64,
+}

@@ -1,0 +1,19 @@
+//! The nouns: plain data that every other room may use. Nothing here reads a clock, holds a lock or does IO.
+//!
+//! Invariant: a value that exists is valid on its own; what depends on the state of the world is checked in `core`.
+
+pub mod config;
+pub mod job;
+pub mod journal;
+pub mod log_row;
+pub mod message;
+pub mod node;
+pub mod output;
+pub mod run;
+pub mod time;
+
+pub use job::{Job, JobId, Version};
+pub use log_row::LogRow;
+pub use node::{Epoch, Incarnation, NodeId, Server};
+pub use run::{Attempt, Exit, RunKey, RunState};
+pub use time::{Mono, Now, Second, Wall};
