@@ -7,6 +7,28 @@
 pub mod command;
 pub mod work;
 
+pub mod node;
+
+pub mod election;
+pub mod executor;
+pub mod leader;
+
+pub mod changes;
+pub mod dispatch;
+pub mod journaler;
+pub mod logbook;
+pub mod scheduler;
+
+pub mod schedule;
+pub mod wheel;
+
+mod backoff;
+mod effects;
+mod ending;
+mod leaving;
+
+pub use node::Node;
+
 use crate::model::{Attempt, Exit, Mono, Version};
 use command::{Command, Reply, RequestId};
 use work::{Done, Work, WorkId};

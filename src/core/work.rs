@@ -53,7 +53,9 @@ pub enum Done {
 /// Why the store did not do it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum StoreError {
-    /// Not reached, too slow, or the answer was lost: whether it was done is unknown. The same work may be asked again.
+    /// Not reached: surely nothing was done.
+    Away(String),
+    /// Too slow, or the answer was lost: whether it was done is unknown. The same work may be asked again.
     Unavailable(String),
     /// The epoch in the store is not the one that the statement names: another node leads now.
     Deposed,
@@ -64,7 +66,9 @@ pub enum StoreError {
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StoreError::Unavailable(reason) | StoreError::Refused(reason) => f.write_str(reason),
+            StoreError::Away(reason) | StoreError::Unavailable(reason) | StoreError::Refused(reason) => {
+                f.write_str(reason)
+            }
             StoreError::Deposed => f.write_str("another node has taken the lead"),
         }
     }

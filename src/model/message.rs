@@ -12,8 +12,6 @@ pub enum ToNode {
     Dispatch(Vec<Order>),
     /// Drop every run of the job, not spawned yet, of a version below this one; with none, of every version.
     Cancel { cron_id: JobId, below: Option<Version> },
-    /// These log rows are committed: the node may forget the attempts.
-    Logged(Vec<Attempt>),
 }
 
 /// From a node to the leader.
@@ -34,6 +32,8 @@ pub struct Order {
     pub job: Arc<Job>,
     /// Its second is past: it goes in capacity that runs on time leave spare.
     pub late: bool,
+    /// The last second in which it may still start; none: a mutex run that waited its turn, however long.
+    pub expires: Option<Second>,
     pub dispatch_time: Second,
     pub dispatch_server: Server,
 }

@@ -1,0 +1,65 @@
+//! Where the state machines put what they want done, until the driver takes it.
+//!
+//! Invariant: work ids are never given twice.
+
+use super::command::{Reply, RequestId};
+use super::work::{Work, WorkId};
+use super::{MarkOp, Notice, Output};
+use crate::model::message::{ToLeader, ToNode};
+use std::collections::VecDeque;
+
+/// What the leader and its own node say to each other: it needs no socket, and is delivered before the input is done.
+#[derive(Debug)]
+pub enum Mail {
+    ToNode(ToNode),
+    ToLeader(ToLeader),
+}
+
+#[derive(Debug, Default)]
+pub struct Effects {
+    outputs: VecDeque<Output>,
+    mail: VecDeque<Mail>,
+    works: u64,
+}
+
+impl Effects {
+    /// Asks a hand; its answer will carry the id.
+    pub fn work(&mut self, work: Work) -> WorkId {
+        self.works += 1;
+        let id = WorkId(self.works);
+        self.outputs.push_back(Output::Work(id, work));
+        id
+    }
+
+    pub fn reply(&mut self, request: RequestId, reply: Reply) {
+        self.outputs.push_back(Output::Reply(request, reply));
+    }
+
+    pub fn mark(&mut self, op: MarkOp) {
+        self.outputs.push_back(Output::Mark(op));
+    }
+
+    pub fn notice(&mut self, level: log::Level, text: impl Into<String>) {
+        self.outputs.push_back(Output::Notice(Notice { level, text: text.into() }));
+    }
+
+    pub fn output(&mut self, output: Output) {
+        self.outputs.push_back(output);
+    }
+
+    pub fn tell_node(&mut self, message: ToNode) {
+        self.mail.push_back(Mail::ToNode(message));
+    }
+
+    pub fn tell_leader(&mut self, message: ToLeader) {
+        self.mail.push_back(Mail::ToLeader(message));
+    }
+
+    pub fn take_mail(&mut self) -> Option<Mail> {
+        self.mail.pop_front()
+    }
+
+    pub fn take(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+}

@@ -1,0 +1,280 @@
+//! Who leads: registers the service, keeps a session, and takes or keeps the lock in Consul.
+//!
+//! ```text
+//! Register -> Pass -> CreateSession -> Acquire -> (true) Acquire every second with a fresh value
+//!    ^                     ^              |           |
+//!    +-- check unknown     +-- session unknown        +-- (false) the lead is lost
+//! ```
+//!
+//! Safety never rests on this: a leader that has lost the lock is fenced by the epoch in the store.
+//!
+//! Invariant: one statement is with Consul at a time, and one watch.
+
+use super::backoff::Backoff;
+use super::effects::Effects;
+use super::work::{Consul, ConsulAnswer, ConsulError, LockState, LockValue, Work, WorkId};
+use crate::model::{Mono, Now};
+
+/// The check's time to live is three of these.
+const PASS_EVERY_MS: u64 = 1_000;
+const VALUE_EVERY_MS: u64 = 1_000;
+/// A lock value that stands still for so long, while Consul answers, belongs to a leader that hangs.
+const STALE_MS: u64 = 3_000;
+/// A watch that sees no change answers after this, so that a value standing still is noticed.
+const WATCH_MS: u64 = 1_000;
+
+#[derive(Debug, Default)]
+pub struct Election {
+    registered: Option<Registered>,
+    session: Option<String>,
+    is_holder: bool,
+    pass_at: Mono,
+    value_at: Mono,
+    asked: Option<Asked>,
+    backoff: Backoff,
+    watch: Option<WorkId>,
+    watch_backoff: Backoff,
+    seen: Seen,
+    leave: Option<Leave>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Registered {
+    is_leader: bool,
+}
+
+#[derive(Debug)]
+struct Asked {
+    id: WorkId,
+    step: Step,
+    sent_at: Mono,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Step {
+    Register(Registered),
+    Pass,
+    Session,
+    Acquire,
+    Destroy,
+    Leave,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Leave {
+    Wanted,
+    Over,
+}
+
+/// The lock as the watch last saw it.
+#[derive(Debug, Default)]
+struct Seen {
+    lock: Option<LockState>,
+    /// Since when its value is what it is.
+    since: Mono,
+    is_stale: bool,
+}
+
+/// What a step of the election means for the node.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    Nothing,
+    /// The lock is newly ours: bump the epoch.
+    Elected,
+    /// The lock is still ours, by a statement sent then.
+    Kept(Mono),
+    /// The lock is ours no longer.
+    Lost,
+}
+
+impl Election {
+    /// Asks the next thing of Consul. `is_leader`: the node has taken up the lead; `value`: what the lock would say.
+    pub fn poll(&mut self, is_leader: bool, value: impl FnOnce() -> LockValue, fx: &mut Effects, now: Now) {
+        if self.watch.is_none() && self.session.is_some() && self.watch_backoff.is_over(now) && self.leave.is_none() {
+            let index = self.seen.lock.as_ref().map_or(0, |lock| lock.index);
+            self.watch = Some(fx.work(Work::Watch { index, wait_ms: WATCH_MS }));
+        }
+        if self.asked.is_some() || !self.backoff.is_over(now) && self.leave.is_none() {
+            return;
+        }
+        let Some(step) = self.next_step(is_leader, now) else { return };
+        let work = match (step, self.session.clone()) {
+            (Step::Register(Registered { is_leader }), _) => Consul::Register { is_leader },
+            (Step::Pass, _) => Consul::Pass,
+            (Step::Leave, session) => Consul::Leave { session },
+            (Step::Destroy, _) => match self.seen.lock.as_ref().and_then(|lock| lock.session.clone()) {
+                Some(session) => Consul::DestroySession { session },
+                None => return,
+            },
+            (Step::Acquire, Some(session)) => Consul::Acquire { session, value: value() },
+            (Step::Session | Step::Acquire, _) => Consul::CreateSession,
+        };
+        let id = fx.work(Work::Consul(work));
+        self.asked = Some(Asked { id, step, sent_at: now.mono });
+    }
+
+    pub fn deadline(&self) -> Option<Mono> {
+        let watch = if self.watch.is_none() && self.session.is_some() { self.watch_backoff.deadline() } else { None };
+        let pass = self.registered.map(|_| self.pass_at);
+        let value = self.is_holder.then_some(self.value_at);
+        let next = pass.into_iter().chain(value).min().max(self.backoff.deadline());
+        let next = if self.asked.is_none() && self.leave != Some(Leave::Over) { next } else { None };
+        next.into_iter().chain(watch).min()
+    }
+
+    pub fn is_holder(&self) -> bool {
+        self.is_holder
+    }
+
+    /// Why there is no leader that one could name, for people.
+    pub fn why_not_leader(&self) -> String {
+        if self.backoff.is_failing() {
+            return "no leader is known: Consul is not to be reached".into();
+        }
+        match self.seen.lock.as_ref().filter(|lock| lock.session.is_some()).and_then(|lock| lock.value.as_ref()) {
+            Some(value) => format!("this node does not lead; {} does: send the change there", value.server),
+            None => "no leader is elected yet; try again in a second".into(),
+        }
+    }
+
+    /// Gives up the lock, to take part again.
+    pub fn resign(&mut self) {
+        self.is_holder = false;
+    }
+
+    /// Leaves Consul for good; `has_left` tells when it is done.
+    pub fn leave(&mut self) {
+        self.leave.get_or_insert(Leave::Wanted);
+    }
+
+    pub fn has_left(&self) -> bool {
+        self.leave == Some(Leave::Over)
+    }
+
+    pub fn on_consul(
+        &mut self,
+        id: WorkId,
+        result: Result<ConsulAnswer, ConsulError>,
+        fx: &mut Effects,
+        now: Now,
+    ) -> Outcome {
+        let Some(asked) = self.asked.take_if(|asked| asked.id == id) else { return Outcome::Nothing };
+        match (asked.step, result) {
+            (Step::Leave, _) => {
+                self.leave = Some(Leave::Over);
+                Outcome::Nothing
+            }
+            (step, Ok(answer)) => {
+                if self.backoff.is_failing() {
+                    fx.notice(log::Level::Info, "Consul answers again");
+                }
+                self.backoff.reset();
+                self.on_answer(step, answer, asked.sent_at, fx, now)
+            }
+            (step, Err(ConsulError::Unknown(reason))) => self.on_unknown(step, &reason, fx, now),
+            (_, Err(ConsulError::Unavailable(reason))) => {
+                if !self.backoff.is_failing() {
+                    fx.notice(log::Level::Error, format!("Consul: {reason}; trying again until it answers"));
+                }
+                self.backoff.fail(now);
+                Outcome::Nothing
+            }
+        }
+    }
+
+    pub fn on_watched(&mut self, id: WorkId, result: Result<LockState, ConsulError>, now: Now) {
+        if self.watch.take_if(|watch| *watch == id).is_none() {
+            return;
+        }
+        let Ok(lock) = result else {
+            // Whether Consul answers is told by the other statements; a silent one says nothing about the leader.
+            self.watch_backoff.fail(now);
+            self.seen.since = now.mono;
+            return;
+        };
+        self.watch_backoff.reset();
+        let before = self.seen.lock.as_ref().map(|lock| (&lock.session, &lock.value));
+        if before != Some((&lock.session, &lock.value)) {
+            self.seen.since = now.mono;
+        }
+        self.seen.is_stale = self.seen.since.plus_ms(STALE_MS) <= now.mono;
+        self.seen.lock = Some(lock);
+    }
+
+    fn next_step(&self, is_leader: bool, now: Now) -> Option<Step> {
+        if let Some(leave) = self.leave {
+            return (leave == Leave::Wanted).then_some(Step::Leave);
+        }
+        let wanted = Registered { is_leader };
+        if self.registered != Some(wanted) {
+            return Some(Step::Register(wanted));
+        }
+        if self.pass_at <= now.mono {
+            return Some(Step::Pass);
+        }
+        if self.session.is_none() {
+            return Some(Step::Session);
+        }
+        if self.is_holder {
+            return (self.value_at <= now.mono).then_some(Step::Acquire);
+        }
+        let lock = self.seen.lock.as_ref()?;
+        match &lock.session {
+            None => Some(Step::Acquire),
+            session if *session == self.session => Some(Step::Acquire),
+            Some(_) => self.seen.is_stale.then_some(Step::Destroy),
+        }
+    }
+
+    fn on_answer(&mut self, step: Step, answer: ConsulAnswer, sent_at: Mono, fx: &mut Effects, now: Now) -> Outcome {
+        match (step, answer) {
+            (Step::Register(registered), _) => {
+                if self.registered.is_none() {
+                    fx.notice(log::Level::Info, "registered with Consul");
+                }
+                self.registered = Some(registered);
+                self.pass_at = now.mono;
+            }
+            (Step::Pass, _) => self.pass_at = sent_at.plus_ms(PASS_EVERY_MS),
+            (Step::Session, ConsulAnswer::Session(session)) => {
+                fx.notice(log::Level::Info, format!("session {session} made"));
+                self.session = Some(session);
+            }
+            (Step::Acquire, ConsulAnswer::Acquired(is_ours)) => return self.on_acquired(is_ours, sent_at, now),
+            // What is known of the lock is old now: the watch will tell who has it.
+            (Step::Destroy, _) => {
+                fx.notice(log::Level::Warn, "the leader's lock value stands still: its session is destroyed");
+                self.seen = Seen { since: now.mono, ..Seen::default() };
+            }
+            _ => {}
+        }
+        Outcome::Nothing
+    }
+
+    fn on_acquired(&mut self, is_ours: bool, sent_at: Mono, now: Now) -> Outcome {
+        self.value_at = sent_at.plus_ms(VALUE_EVERY_MS);
+        match (std::mem::replace(&mut self.is_holder, is_ours), is_ours) {
+            (false, true) => Outcome::Elected,
+            (true, true) => Outcome::Kept(sent_at),
+            (true, false) => Outcome::Lost,
+            (false, false) => {
+                // Another was quicker, or what we know is old: wait for the watch.
+                self.seen = Seen { since: now.mono, ..Seen::default() };
+                Outcome::Nothing
+            }
+        }
+    }
+
+    fn on_unknown(&mut self, step: Step, reason: &str, fx: &mut Effects, now: Now) -> Outcome {
+        fx.notice(log::Level::Warn, format!("Consul: {reason}"));
+        match step {
+            Step::Pass | Step::Register(_) | Step::Session => self.registered = None,
+            Step::Acquire => self.session = None,
+            Step::Destroy => self.seen = Seen { since: now.mono, ..Seen::default() },
+            Step::Leave => {}
+        }
+        self.backoff.fail(now);
+        let was_holder = step == Step::Acquire && std::mem::take(&mut self.is_holder);
+        if was_holder { Outcome::Lost } else { Outcome::Nothing }
+    }
+}

@@ -1,0 +1,112 @@
+//! How runs end, told as log rows: what the operator reads afterwards.
+//!
+//! Invariant: a row that was not `ok` says in its output why.
+
+use super::FoundState;
+use super::work::Started;
+use crate::model::message::Order;
+use crate::model::{Attempt, Exit, LogRow, Now, RunState, Server, Version};
+
+/// How an attempt came to its end on the node.
+#[derive(Debug)]
+pub enum Ending {
+    /// `verdict`: who ended it, where it did not end by itself.
+    Exited { started: Started, exit: Exit, output: String, verdict: Option<RunState> },
+    /// Refused by the system, or its time was over.
+    NotStarted(RunState, String),
+    /// A former incarnation of the daemon had it.
+    Found(FoundState),
+}
+
+/// The row of an attempt that this node had.
+pub fn row(
+    attempt: Attempt,
+    version: Version,
+    order: Option<&Order>,
+    server: &Server,
+    ending: Ending,
+    now: Now,
+) -> LogRow {
+    let mut row = LogRow {
+        attempt,
+        version,
+        state: RunState::Lost,
+        exit_code: None,
+        output: String::new(),
+        start_time_ms: 0,
+        use_time_ms: 0,
+        dispatch_time: order.map(|order| order.dispatch_time).unwrap_or_default(),
+        dispatch_server: order.map_or(server, |order| &order.dispatch_server).clone(),
+        run_server: server.clone(),
+    };
+    match ending {
+        Ending::Exited { started, exit, output, verdict } => {
+            row.state = verdict.unwrap_or_else(|| state_of(exit));
+            row.exit_code = code_of(exit);
+            row.start_time_ms = started.at.ms();
+            row.use_time_ms = now.mono.since(now.mono_at(started.at)).as_millis() as i64;
+            row.output = output;
+            match (verdict, exit) {
+                (Some(RunState::Timeout), _) => {
+                    add_line(&mut row.output, "[ended: it held its lock longer than lock_limit]")
+                }
+                (Some(_), _) => add_line(&mut row.output, "[ended: the daemon is leaving and drain_timeout is over]"),
+                (None, Exit::Code(0)) => {}
+                (None, Exit::Code(code)) => add_line(&mut row.output, &format!("[exit code {code}]")),
+                (None, Exit::Signal(signal)) => add_line(&mut row.output, &format!("[killed by signal {signal}]")),
+            }
+        }
+        Ending::NotStarted(state, reason) => {
+            row.state = state;
+            add_line(&mut row.output, &format!("[{reason}]"));
+        }
+        Ending::Found(FoundState::Ended(exit)) => {
+            row.state = state_of(exit);
+            row.exit_code = code_of(exit);
+            add_line(&mut row.output, "[its output is lost: the daemon died before it was written]");
+        }
+        Ending::Found(FoundState::Unknown) => {
+            add_line(&mut row.output, "[lost: the host was restarted; whether it had been started is not known]");
+        }
+        Ending::Found(FoundState::Held | FoundState::Started) => {
+            add_line(&mut row.output, "[lost: the daemon died while it ran; what was left of it was killed]");
+        }
+    }
+    row
+}
+
+/// The row of a run that never came to a node.
+pub fn unstarted_row(attempt: Attempt, version: Version, state: RunState, reason: &str, leader: &Server) -> LogRow {
+    LogRow {
+        attempt,
+        version,
+        state,
+        exit_code: None,
+        output: format!("[{reason}]\n"),
+        start_time_ms: 0,
+        use_time_ms: 0,
+        dispatch_time: Default::default(),
+        dispatch_server: leader.clone(),
+        run_server: Server::default(),
+    }
+}
+
+fn state_of(exit: Exit) -> RunState {
+    if exit == Exit::Code(0) { RunState::Ok } else { RunState::Failed }
+}
+
+fn code_of(exit: Exit) -> Option<i32> {
+    match exit {
+        Exit::Code(code) => Some(code),
+        Exit::Signal(_) => None,
+    }
+}
+
+/// Puts a line of ours behind what the command wrote, on a line of its own.
+fn add_line(output: &mut String, line: &str) {
+    if !output.is_empty() && !output.ends_with('\n') {
+        output.push('\n');
+    }
+    output.push_str(line);
+    output.push('\n');
+}

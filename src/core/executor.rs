@@ -1,0 +1,397 @@
+//! The node's part: it takes runs, starts each at its second, and tells what became of it.
+//!
+//! ```text
+//! Dispatch -> Armed -> Ready (or Late) -> Spawning -> Running -> [Ending] -> Over -> (row committed) gone
+//!                        ^      |             |
+//!                        |      v no lease    v no lease
+//!                        +--- Parked <--------+          Cancel takes a run out of any stage before Spawning.
+//! Found (a mark of a former incarnation) -> Dispatch as above, or explained by a row.
+//! ```
+//!
+//! Not the leader: it never decides that a run is due, and it may start one only while the lease holds.
+//!
+//! Invariants: what it holds is in the marks; an attempt is handed to the spawning threads at most once; at most
+//! `max_running` processes run, and at most `SPAWNS_MAX` are with the threads, so that a cancel finds the rest here.
+
+use super::effects::Effects;
+use super::ending::{self, Ending};
+use super::logbook::Logbook;
+use super::work::{Kill, KillHow, Spawn, SpawnError, Started, Work, WorkId};
+use super::{FoundMark, FoundState, MarkOp};
+use crate::model::message::{Order, ToLeader};
+use crate::model::{Attempt, Exit, JobId, Mono, Now, RunKey, RunState, Second, Server, Version};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Runs with the two spawning threads at one time: enough that no thread waits for us, few enough that a cancel has
+/// little to wait for.
+const SPAWNS_MAX: usize = 4;
+/// Between TERM and KILL.
+const KILL_GRACE_MS: u64 = 5_000;
+
+#[derive(Debug)]
+pub struct Executor {
+    server: Server,
+    max_running: usize,
+    holdings: BTreeMap<Attempt, Holding>,
+    armed: BTreeMap<Mono, Vec<Attempt>>,
+    ready: VecDeque<Attempt>,
+    late: VecDeque<Attempt>,
+    spawning: BTreeMap<WorkId, Attempt>,
+    running: usize,
+    endings: BTreeMap<WorkId, Attempt>,
+    alarms: BTreeMap<Mono, Vec<(Attempt, KillHow, RunState)>>,
+    cancels: Vec<Cancel>,
+    lease: Mono,
+    is_draining: bool,
+}
+
+#[derive(Debug)]
+struct Holding {
+    /// None for a mark that was found and that no leader has spoken of yet.
+    order: Option<Order>,
+    version: Version,
+    stage: Stage,
+    /// Why it is being ended, where somebody ends it.
+    verdict: Option<RunState>,
+}
+
+#[derive(Clone, Debug)]
+enum Stage {
+    Found(FoundState),
+    Armed,
+    Ready,
+    Parked,
+    Spawning,
+    Running(Started),
+    /// The main process is over, what is left of its run is being killed.
+    Ending(Started, Exit, String),
+    Over,
+}
+
+/// A cancel that waits for the runs of its job that are with the spawning threads.
+#[derive(Debug)]
+struct Cancel {
+    cron_id: JobId,
+    below: Option<Version>,
+    dropped: Vec<Attempt>,
+}
+
+/// What the leader may ask about an attempt.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Held {
+    /// Taken, and surely not started.
+    Waiting,
+    /// Started, perhaps over: its log row is on its way.
+    Begun,
+    /// By marks that are void: nobody can say.
+    Unknown,
+}
+
+impl Executor {
+    pub fn new(server: Server, max_running: usize, found: &[FoundMark]) -> Executor {
+        let holding = |mark: &FoundMark| Holding {
+            order: None,
+            version: mark.version,
+            stage: Stage::Found(mark.state),
+            verdict: None,
+        };
+        Executor {
+            server,
+            max_running,
+            holdings: found.iter().map(|mark| (mark.attempt, holding(mark))).collect(),
+            armed: BTreeMap::new(),
+            ready: VecDeque::new(),
+            late: VecDeque::new(),
+            spawning: BTreeMap::new(),
+            running: 0,
+            endings: BTreeMap::new(),
+            alarms: BTreeMap::new(),
+            cancels: Vec::new(),
+            lease: Mono(0),
+            is_draining: false,
+        }
+    }
+
+    pub fn held(&self, attempt: Attempt) -> Option<Held> {
+        Some(match self.holdings.get(&attempt)?.stage {
+            Stage::Found(FoundState::Held) | Stage::Armed | Stage::Ready | Stage::Parked => Held::Waiting,
+            Stage::Found(FoundState::Unknown) => Held::Unknown,
+            _ => Held::Begun,
+        })
+    }
+
+    /// Nothing runs and nothing is about to.
+    pub fn is_idle(&self) -> bool {
+        self.running == 0 && self.spawning.is_empty()
+    }
+
+    /// Runs may start until then; a lease is only ever made longer.
+    pub fn extend_lease(&mut self, until: Mono, fx: &mut Effects) {
+        if until <= self.lease {
+            return;
+        }
+        self.lease = until;
+        fx.mark(MarkOp::Lease { until });
+        for (attempt, holding) in &mut self.holdings {
+            if matches!(holding.stage, Stage::Parked) {
+                holding.stage = Stage::Ready;
+                self.ready.push_back(*attempt);
+            }
+        }
+    }
+
+    /// Takes runs. One that is held already is only told its order again.
+    pub fn on_dispatch(&mut self, orders: Vec<Order>, fx: &mut Effects, now: Now) {
+        for order in orders {
+            let attempt = order.attempt;
+            if self.held(attempt).is_some_and(|held| held != Held::Waiting) {
+                continue;
+            }
+            let (version, is_mutex) = (order.job.version, order.job.is_mutex);
+            fx.mark(MarkOp::Hold { attempt, version, is_mutex });
+            let at = now.mono_at(attempt.run.scheduled_at.wall());
+            let stage = if at <= now.mono {
+                if order.late {
+                    self.late.push_back(attempt)
+                } else {
+                    self.ready.push_back(attempt)
+                }
+                Stage::Ready
+            } else {
+                self.armed.entry(at).or_default().push(attempt);
+                Stage::Armed
+            };
+            self.holdings.insert(attempt, Holding { order: Some(order), version, stage, verdict: None });
+        }
+    }
+
+    /// Drops the job's runs that are not spawned yet and of a version below; answers when none is with the threads.
+    pub fn on_cancel(&mut self, cron_id: JobId, below: Option<Version>, fx: &mut Effects) {
+        let dropped: Vec<Attempt> =
+            self.of_job(cron_id, below).filter(|attempt| self.held(*attempt) == Some(Held::Waiting)).collect();
+        dropped.iter().for_each(|attempt| self.forget(*attempt, fx));
+        self.cancels.push(Cancel { cron_id, below, dropped });
+        self.answer_cancels(fx);
+    }
+
+    /// The log row is committed, or the leader has dropped the run.
+    pub fn forget(&mut self, attempt: Attempt, fx: &mut Effects) {
+        if self.holdings.remove(&attempt).is_some() {
+            fx.mark(MarkOp::Clear { attempt });
+        }
+    }
+
+    pub fn on_spawned(
+        &mut self,
+        id: WorkId,
+        result: Result<Started, SpawnError>,
+        logbook: &mut Logbook,
+        fx: &mut Effects,
+        now: Now,
+    ) {
+        let Some(attempt) = self.spawning.remove(&id) else { return };
+        let Some(holding) = self.holdings.get_mut(&attempt) else { return };
+        match result {
+            Ok(started) => {
+                holding.stage = Stage::Running(started);
+                self.running += 1;
+                let lock_limit = holding
+                    .order
+                    .as_ref()
+                    .map(|order| &order.job)
+                    .filter(|job| job.is_mutex)
+                    .map_or(0, |job| job.lock_limit);
+                if lock_limit != 0 {
+                    let at = now.mono_at(started.at).plus_ms(u64::from(lock_limit) * 1_000);
+                    self.alarms.entry(at).or_default().push((attempt, KillHow::Ask, RunState::Timeout));
+                }
+            }
+            Err(SpawnError::NoLease) => holding.stage = Stage::Parked,
+            Err(SpawnError::Failed(reason)) => {
+                self.finish(attempt, Ending::NotStarted(RunState::Failed, reason), logbook, fx, now);
+            }
+        }
+        self.answer_cancels(fx);
+    }
+
+    /// The main process is over. Where somebody ended the run, what is left of it is killed before it counts as over.
+    pub fn on_exited(
+        &mut self,
+        attempt: Attempt,
+        exit: Exit,
+        output: String,
+        logbook: &mut Logbook,
+        fx: &mut Effects,
+        now: Now,
+    ) {
+        let Some(holding) = self.holdings.get_mut(&attempt) else { return };
+        let Stage::Running(started) = holding.stage else { return };
+        self.running -= 1;
+        fx.mark(MarkOp::Ended { attempt, exit });
+        if holding.verdict.is_some() {
+            holding.stage = Stage::Ending(started, exit, output);
+            let id = fx.work(Work::Kill(Kill { attempt, how: KillHow::Force }));
+            self.endings.insert(id, attempt);
+        } else {
+            self.finish(attempt, Ending::Exited { started, exit, output, verdict: None }, logbook, fx, now);
+        }
+    }
+
+    /// The processes of an attempt have been signalled.
+    pub fn on_killed(&mut self, id: WorkId, logbook: &mut Logbook, fx: &mut Effects, now: Now) {
+        let Some(attempt) = self.endings.remove(&id) else { return };
+        let Some(holding) = self.holdings.get_mut(&attempt) else { return };
+        let verdict = holding.verdict;
+        if let Stage::Ending(started, exit, output) = std::mem::replace(&mut holding.stage, Stage::Over) {
+            self.finish(attempt, Ending::Exited { started, exit, output, verdict }, logbook, fx, now);
+        }
+    }
+
+    /// Starts what is due and rings what has run out of time.
+    pub fn poll(&mut self, logbook: &mut Logbook, fx: &mut Effects, now: Now) {
+        while let Some(entry) = self.armed.first_entry().filter(|entry| *entry.key() <= now.mono) {
+            for attempt in entry.remove() {
+                if let Some(holding) = self.holdings.get_mut(&attempt)
+                    && matches!(holding.stage, Stage::Armed)
+                {
+                    holding.stage = Stage::Ready;
+                    self.ready.push_back(attempt);
+                }
+            }
+        }
+        while let Some(entry) = self.alarms.first_entry().filter(|entry| *entry.key() <= now.mono) {
+            for (attempt, how, verdict) in entry.remove() {
+                self.end(attempt, how, verdict, fx, now);
+            }
+        }
+        self.start_ready(logbook, fx, now);
+    }
+
+    /// When `poll` has something to do.
+    pub fn deadline(&self) -> Option<Mono> {
+        let armed = self.armed.first_key_value().map(|(at, _)| *at);
+        let alarm = self.alarms.first_key_value().map(|(at, _)| *at);
+        armed.into_iter().chain(alarm).min()
+    }
+
+    /// Starts nothing more.
+    pub fn drain(&mut self) {
+        self.is_draining = true;
+    }
+
+    /// Ends everything that runs.
+    pub fn end_all(&mut self, how: KillHow, fx: &mut Effects, now: Now) {
+        let running: Vec<Attempt> = self
+            .holdings
+            .iter()
+            .filter(|(_, holding)| matches!(holding.stage, Stage::Running(_)))
+            .map(|(attempt, _)| *attempt)
+            .collect();
+        running.into_iter().for_each(|attempt| self.end(attempt, how, RunState::Killed, fx, now));
+    }
+
+    /// Writes the rows of what former incarnations had begun, and drops what they held and no leader has asked for.
+    pub fn explain_found(&mut self, logbook: &mut Logbook, fx: &mut Effects, now: Now) {
+        let found: Vec<(Attempt, FoundState)> = self
+            .holdings
+            .iter()
+            .filter_map(|(attempt, holding)| match holding.stage {
+                Stage::Found(state) => Some((*attempt, state)),
+                _ => None,
+            })
+            .collect();
+        for (attempt, state) in found {
+            match state {
+                FoundState::Held => self.forget(attempt, fx),
+                FoundState::Started | FoundState::Unknown | FoundState::Ended(_) => {
+                    self.finish(attempt, Ending::Found(state), logbook, fx, now);
+                }
+            }
+        }
+    }
+
+    fn start_ready(&mut self, logbook: &mut Logbook, fx: &mut Effects, now: Now) {
+        while !self.is_draining
+            && self.spawning.len() < SPAWNS_MAX
+            && self.running + self.spawning.len() < self.max_running
+        {
+            let Some(attempt) = self.ready.pop_front().or_else(|| self.late.pop_front()) else { return };
+            let Some(holding) = self.holdings.get_mut(&attempt).filter(|holding| matches!(holding.stage, Stage::Ready))
+            else {
+                continue;
+            };
+            let Some(order) = &holding.order else { continue };
+            if order.expires.is_some_and(|expires| expires < now.wall.second()) {
+                let reason = "not started: its turn came only when the grace (misfire_grace) was over";
+                self.finish(attempt, Ending::NotStarted(RunState::Missed, reason.into()), logbook, fx, now);
+            } else if self.lease <= now.mono {
+                holding.stage = Stage::Parked;
+            } else {
+                let id = fx.work(Work::Spawn(Spawn { attempt, job: order.job.clone() }));
+                holding.stage = Stage::Spawning;
+                self.spawning.insert(id, attempt);
+            }
+        }
+    }
+
+    /// Signals a run, and sees to it that a gentle signal is followed by the one that cannot be refused.
+    fn end(&mut self, attempt: Attempt, how: KillHow, verdict: RunState, fx: &mut Effects, now: Now) {
+        let Some(holding) = self.holdings.get_mut(&attempt) else { return };
+        if !matches!(holding.stage, Stage::Running(_)) {
+            return;
+        }
+        holding.verdict.get_or_insert(verdict);
+        fx.work(Work::Kill(Kill { attempt, how }));
+        if how == KillHow::Ask {
+            let at = now.mono.plus_ms(KILL_GRACE_MS);
+            self.alarms.entry(at).or_default().push((attempt, KillHow::Force, verdict));
+        }
+    }
+
+    fn finish(&mut self, attempt: Attempt, ending: Ending, logbook: &mut Logbook, fx: &mut Effects, now: Now) {
+        let Some(holding) = self.holdings.get_mut(&attempt) else { return };
+        holding.stage = Stage::Over;
+        let row = ending::row(attempt, holding.version, holding.order.as_ref(), &self.server, ending, now);
+        logbook.push(row, now);
+        fx.tell_leader(ToLeader::Finished(attempt));
+    }
+
+    fn answer_cancels(&mut self, fx: &mut Effects) {
+        let mut waiting = Vec::new();
+        for mut cancel in std::mem::take(&mut self.cancels) {
+            let is_with_threads = self
+                .spawning
+                .values()
+                .any(|attempt| attempt.run.cron_id == cancel.cron_id && self.is_below(*attempt, cancel.below));
+            // A run that came back from the threads without a lease is waiting again, and is dropped like the others.
+            let returned: Vec<Attempt> = self
+                .of_job(cancel.cron_id, cancel.below)
+                .filter(|attempt| matches!(self.holdings[attempt].stage, Stage::Parked))
+                .collect();
+            for attempt in returned {
+                self.forget(attempt, fx);
+                cancel.dropped.push(attempt);
+            }
+            if is_with_threads {
+                waiting.push(cancel);
+            } else {
+                fx.tell_leader(ToLeader::Cancelled { cron_id: cancel.cron_id, dropped: cancel.dropped });
+            }
+        }
+        self.cancels = waiting;
+    }
+
+    fn is_below(&self, attempt: Attempt, below: Option<Version>) -> bool {
+        let version = self.holdings.get(&attempt).map(|holding| holding.version);
+        below.is_none_or(|below| version.is_some_and(|version| version < below))
+    }
+
+    fn of_job(&self, cron_id: JobId, below: Option<Version>) -> impl Iterator<Item = Attempt> {
+        let first = Attempt { run: RunKey::scheduled(cron_id, Second(i64::MIN)), number: 0 };
+        self.holdings
+            .range(first..)
+            .take_while(move |(attempt, _)| attempt.run.cron_id == cron_id)
+            .filter(move |(_, holding)| below.is_none_or(|below| holding.version < below))
+            .map(|(attempt, _)| *attempt)
+    }
+}

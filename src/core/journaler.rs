@@ -1,0 +1,146 @@
+//! The leader's entries on their way into the journal, one at a time and in order.
+//!
+//! Where the result of a statement is not known the same entry is asked again until it is, and nothing else meanwhile.
+//!
+//! Invariant: an entry keeps its request number for ever, so asking again cannot write it twice.
+
+use super::backoff::Backoff;
+use super::effects::Effects;
+use super::work::{Journaled, Lead, StoreError, Work, WorkId};
+use crate::model::journal::{Body, Entry, EntryId};
+use crate::model::{Epoch, Mono, Now, Second};
+use std::collections::VecDeque;
+
+#[derive(Debug)]
+pub struct Journaler {
+    epoch: Epoch,
+    requests: u64,
+    queue: VecDeque<Entry>,
+    in_flight: Option<InFlight>,
+    backoff: Backoff,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    id: WorkId,
+    sent_at: Mono,
+}
+
+/// What became of the first entry of the queue.
+#[derive(Debug)]
+pub enum Written {
+    /// It is in; the statement that was answered had been sent at `sent_at`.
+    In { id: EntryId, entry: Entry, sent_at: Mono },
+    /// An older epoch has journaled that tick and part.
+    TickTaken(Entry),
+    /// Another node leads.
+    Deposed,
+    /// Not known, or it was not ours: nothing to do.
+    Open,
+}
+
+impl Journaler {
+    pub fn new(epoch: Epoch) -> Journaler {
+        Journaler { epoch, requests: 0, queue: VecDeque::new(), in_flight: None, backoff: Backoff::default() }
+    }
+
+    /// A number for a statement of this epoch that may have to be repeated.
+    pub fn next_request(&mut self) -> u64 {
+        self.requests += 1;
+        self.requests
+    }
+
+    pub fn push(&mut self, tick: Option<Second>, part: u32, body: Body) {
+        let request = self.next_request();
+        self.queue.push_back(Entry { epoch: self.epoch, request, tick, part, body });
+    }
+
+    /// Whether every entry is in.
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub fn poll(&mut self, fx: &mut Effects, now: Now) {
+        if self.in_flight.is_some() || !self.backoff.is_over(now) {
+            return;
+        }
+        if let Some(entry) = self.queue.front() {
+            let id = fx.work(Work::Lead(Lead::Journal(entry.clone())));
+            self.in_flight = Some(InFlight { id, sent_at: now.mono });
+        }
+    }
+
+    /// When `poll` has something to do.
+    pub fn deadline(&self) -> Option<Mono> {
+        if self.in_flight.is_some() || self.queue.is_empty() { None } else { self.backoff.deadline() }
+    }
+
+    pub fn on_journaled(
+        &mut self,
+        id: WorkId,
+        result: Result<Journaled, StoreError>,
+        fx: &mut Effects,
+        now: Now,
+    ) -> Written {
+        let Some(InFlight { sent_at, .. }) = self.in_flight.take_if(|in_flight| in_flight.id == id) else {
+            return Written::Open;
+        };
+        match result {
+            Err(StoreError::Deposed) => return Written::Deposed,
+            Err(error) => {
+                if !self.backoff.is_failing() {
+                    fx.notice(
+                        log::Level::Error,
+                        format!("the journal waits, and runs with it: {error}; asking again until it works"),
+                    );
+                }
+                self.backoff.fail(now);
+                return Written::Open;
+            }
+            Ok(_) if self.backoff.is_failing() => fx.notice(log::Level::Info, "the journal is written again"),
+            Ok(_) => {}
+        }
+        self.backoff.reset();
+        match (result, self.queue.pop_front()) {
+            (Ok(Journaled::Entry(id)), Some(entry)) => Written::In { id, entry, sent_at },
+            (Ok(Journaled::TickTaken), Some(entry)) => Written::TickTaken(entry),
+            _ => Written::Open,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::Output;
+
+    fn sent(journaler: &mut Journaler, fx: &mut Effects, now: Now) -> Option<(WorkId, Entry)> {
+        journaler.poll(fx, now);
+        match fx.take()? {
+            Output::Work(id, Work::Lead(Lead::Journal(entry))) => Some((id, entry)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_unknown_result_is_asked_again_with_the_same_request_and_nothing_meanwhile() {
+        let (mut journaler, mut fx, now) = (Journaler::new(Epoch(3)), Effects::default(), Now::default());
+        journaler.push(Some(Second(5)), 0, Body::default());
+        journaler.push(Some(Second(6)), 0, Body::default());
+        let (id, first) = sent(&mut journaler, &mut fx, now).unwrap();
+        assert!(sent(&mut journaler, &mut fx, now).is_none());
+        let away = Err(StoreError::Unavailable("away".into()));
+        assert!(matches!(journaler.on_journaled(id, away, &mut fx, now), Written::Open));
+        assert!(matches!(fx.take(), Some(Output::Notice(_))));
+        assert!(sent(&mut journaler, &mut fx, now).is_none());
+        let later = Now { mono: journaler.deadline().unwrap(), ..now };
+        let (again, entry) = sent(&mut journaler, &mut fx, later).unwrap();
+        assert_eq!(entry, first);
+        let late_answer = journaler.on_journaled(id, Ok(Journaled::Entry(EntryId(1))), &mut fx, later);
+        assert!(matches!(late_answer, Written::Open), "an answer to an older asking is not counted");
+        let written = journaler.on_journaled(again, Ok(Journaled::Entry(EntryId(1))), &mut fx, later);
+        assert!(matches!(written, Written::In { id: EntryId(1), entry, .. } if entry == first));
+        assert!(matches!(fx.take(), Some(Output::Notice(_))));
+        assert_eq!(sent(&mut journaler, &mut fx, later).unwrap().1.tick, Some(Second(6)));
+    }
+}

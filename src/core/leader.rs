@@ -1,0 +1,367 @@
+//! The leader's part: it takes each tick, journals what is due, gives it to the node, and writes the jobs.
+//!
+//! It exists from the moment when a new leader has read what it must know until the lead is lost.
+//!
+//! Invariants: ticks are handled in order, each once, the next one only when the last is in the journal; a change of a
+//! job and a tick never see half of each other.
+
+use super::changes::{Changes, Made};
+use super::command::{Answer, Command, RequestId};
+use super::dispatch::recovery::Left;
+use super::dispatch::{Around, Dispatch, DispatchLimits};
+use super::effects::Effects;
+use super::executor::Held;
+use super::journaler::{Journaler, Written};
+use super::logbook::Logbook;
+use super::scheduler::Scheduler;
+use super::work::{Change, Journaled, Lead, Loaded, StoreError, Work, WorkId};
+use crate::model::journal::{Body, EntryId};
+use crate::model::message::ToLeader;
+use crate::model::{Attempt, Epoch, Job, JobId, Mono, NodeId, Now, Second, Server, Version, Wall};
+use jiff::tz::TimeZone;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// With nothing due, one entry in so many seconds keeps the watermark near.
+const QUIET_SECS: i64 = 5;
+/// Done entries are deleted after this long.
+const KEEP_DONE_SECS: i64 = 3_600;
+/// How often finished entries are closed, in one statement.
+const CLOSE_EVERY_MS: u64 = 1_000;
+
+/// What a leader is made with.
+#[derive(Clone, Debug)]
+pub struct LeaderSetup {
+    pub server: Server,
+    pub node_id: NodeId,
+    pub zone: TimeZone,
+    pub limits: DispatchLimits,
+    /// How long before its second a tick is taken.
+    pub lead_ms: u64,
+}
+
+#[derive(Debug)]
+pub struct Leader {
+    setup: LeaderSetup,
+    epoch: Epoch,
+    scheduler: Scheduler,
+    journaler: Journaler,
+    dispatch: Dispatch,
+    changes: Changes,
+    journaled_tick: Second,
+    closing: Option<(WorkId, Vec<EntryId>)>,
+    close_at: Mono,
+    reload: Option<WorkId>,
+    is_draining: bool,
+    is_ahead_said: bool,
+}
+
+/// What the leader needs of the node around it.
+pub struct Rooms<'a> {
+    pub logbook: &'a mut Logbook,
+    pub fx: &'a mut Effects,
+    pub now: Now,
+}
+
+/// What the node must know of an answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Verdict {
+    Ok,
+    /// An epoch-checked statement that had been sent then has succeeded: the authority counts from it.
+    Confirmed(Mono),
+    Deposed,
+}
+
+impl Leader {
+    /// Takes the lead with what the store says, and what the node (`held`) has of it.
+    pub fn establish(
+        setup: LeaderSetup,
+        epoch: Epoch,
+        loaded: Loaded,
+        held: &dyn Fn(Attempt) -> Option<Held>,
+        rooms: &mut Rooms,
+    ) -> Leader {
+        let now_second = rooms.now.wall.second();
+        let mut cursor = loaded.watermark.unwrap_or(now_second);
+        if now_second.plus(setup.limits.grace_secs) < cursor {
+            let ahead_secs = cursor.0 - now_second.0;
+            rooms.fx.notice(log::Level::Error, format!(
+                "the journal is {ahead_secs} s ahead of this clock, which was set back; scheduling goes on from now, ticks already handled are passed over"
+            ));
+            cursor = now_second;
+        }
+        let mut scheduler = Scheduler::new(setup.zone.clone(), cursor);
+        for job in loaded.jobs {
+            put(&mut scheduler, job, rooms.fx);
+        }
+        let mut leader = Leader {
+            epoch,
+            scheduler,
+            journaler: Journaler::new(epoch),
+            dispatch: Dispatch::new(setup.server.clone(), setup.node_id.clone(), setup.limits),
+            changes: Changes::default(),
+            journaled_tick: cursor,
+            closing: None,
+            close_at: rooms.now.mono,
+            reload: None,
+            is_draining: false,
+            is_ahead_said: false,
+            setup,
+        };
+        let left = Left { open: &loaded.open, logged: &loaded.logged, watermark: loaded.watermark, held };
+        let (dispatch, mut around) = leader.around(rooms);
+        dispatch.recover(&left, &mut around);
+        leader
+    }
+
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The last tick that was taken.
+    pub fn tick(&self) -> Second {
+        self.scheduler.cursor()
+    }
+
+    pub fn jobs(&self) -> Vec<Arc<Job>> {
+        self.scheduler.jobs().cloned().collect()
+    }
+
+    pub fn change(&mut self, client: RequestId, command: Command) {
+        self.changes.push(client, command);
+    }
+
+    /// Reads the jobs again, as they stand in the store.
+    pub fn reload(&mut self, fx: &mut Effects) {
+        self.reload = Some(fx.work(Work::Lead(Lead::Load(self.epoch))));
+    }
+
+    /// Takes no further tick.
+    pub fn drain(&mut self) {
+        self.is_draining = true;
+    }
+
+    /// Whether everything that was decided is stored.
+    pub fn is_idle(&self) -> bool {
+        self.journaler.is_idle() && self.changes.is_idle() && self.closing.is_none() && !self.dispatch.has_closable()
+    }
+
+    pub fn poll(&mut self, rooms: &mut Rooms) {
+        if !self.is_draining && self.journaler.is_idle() {
+            self.take_ticks(rooms);
+        }
+        self.journaler.poll(rooms.fx, rooms.now);
+        let journaler = &mut self.journaler;
+        self.changes.poll(self.epoch, || journaler.next_request(), &self.scheduler, rooms.fx, rooms.now);
+        if self.closing.is_none() && self.close_at <= rooms.now.mono {
+            self.close(rooms.fx, rooms.now);
+        }
+    }
+
+    pub fn deadline(&self, now: Now) -> Option<Mono> {
+        let tick = (!self.is_draining && self.journaler.is_idle()).then(|| {
+            let wall = self.scheduler.cursor().plus(1).wall();
+            now.mono_at(Wall(wall.0 - self.setup.lead_ms as i64 * 1_000_000))
+        });
+        let close = self.closing.is_none().then_some(self.close_at);
+        [tick, close, self.journaler.deadline(), self.changes.deadline()].into_iter().flatten().min()
+    }
+
+    pub fn on_journaled(&mut self, id: WorkId, result: Result<Journaled, StoreError>, rooms: &mut Rooms) -> Verdict {
+        match self.journaler.on_journaled(id, result, rooms.fx, rooms.now) {
+            Written::Open => Verdict::Ok,
+            Written::Deposed => Verdict::Deposed,
+            Written::TickTaken(entry) => {
+                self.dispatch.on_tick_taken(&entry);
+                Verdict::Ok
+            }
+            Written::In { id, entry, sent_at } => {
+                let (dispatch, mut around) = self.around(rooms);
+                dispatch.on_entry(id, &entry, &mut around);
+                Verdict::Confirmed(sent_at)
+            }
+        }
+    }
+
+    pub fn on_changed(&mut self, id: WorkId, result: Result<JobId, StoreError>, rooms: &mut Rooms) -> Verdict {
+        if result == Err(StoreError::Deposed) {
+            return Verdict::Deposed;
+        }
+        if let Some(Made { client, change }) = self.changes.on_changed(id, result, rooms.fx, rooms.now) {
+            self.put_in_force(client, change, rooms);
+        }
+        Verdict::Ok
+    }
+
+    pub fn on_closed(&mut self, id: WorkId, result: Result<(), StoreError>, now: Now) -> Verdict {
+        let Some((_, entries)) = self.closing.take_if(|(closing, _)| *closing == id) else { return Verdict::Ok };
+        self.close_at = now.mono.plus_ms(CLOSE_EVERY_MS);
+        match result {
+            Ok(()) => Verdict::Ok,
+            Err(StoreError::Deposed) => Verdict::Deposed,
+            Err(_) => {
+                // Closing late harms nobody, and the journal's own troubles are told by the journal.
+                self.dispatch.put_back_closable(entries);
+                Verdict::Ok
+            }
+        }
+    }
+
+    /// The jobs as the store has them, after `reload`.
+    pub fn on_reloaded(&mut self, id: WorkId, result: Result<Loaded, StoreError>, rooms: &mut Rooms) -> Verdict {
+        if self.reload.take_if(|reload| *reload == id).is_none() {
+            return Verdict::Ok;
+        }
+        match result {
+            Err(StoreError::Deposed) => return Verdict::Deposed,
+            Err(error) => {
+                rooms.fx.notice(log::Level::Error, format!("reload the jobs: {error}; the jobs are as they were"))
+            }
+            Ok(loaded) => self.take_jobs(loaded.jobs, rooms),
+        }
+        Verdict::Ok
+    }
+
+    pub fn on_message(&mut self, message: ToLeader, rooms: &mut Rooms) {
+        if let ToLeader::Cancelled { cron_id, .. } = &message {
+            self.changes.on_cancelled(*cron_id, rooms.fx);
+        }
+        let (dispatch, mut around) = self.around(rooms);
+        match message {
+            ToLeader::Finished(attempt) => dispatch.on_finished(attempt, &mut around),
+            ToLeader::Logged(attempts) => {
+                attempts.into_iter().for_each(|attempt| dispatch.on_logged(attempt, &mut around))
+            }
+            ToLeader::Cancelled { cron_id, dropped } => dispatch.on_dropped(cron_id, dropped, &mut around),
+        }
+    }
+
+    /// Closes what is finished at once: the node is about to leave.
+    pub fn hurry(&mut self, now: Now) {
+        self.close_at = self.close_at.min(now.mono);
+    }
+
+    /// The lead is lost.
+    pub fn step_down(self, fx: &mut Effects) {
+        self.changes.abandon(fx);
+    }
+
+    /// Takes the ticks that are due, up to the first that has something for the journal.
+    fn take_ticks(&mut self, rooms: &mut Rooms) {
+        let now = rooms.now;
+        let taken_by = Wall(now.wall.0 + self.setup.lead_ms as i64 * 1_000_000).second();
+        let in_grace = now.wall.second().plus(-self.setup.limits.grace_secs);
+        if self.scheduler.cursor().plus(1) < in_grace {
+            self.take_gap(in_grace.plus(-1), rooms.fx);
+            return;
+        }
+        self.say_ahead(taken_by, rooms.fx);
+        while self.journaler.is_idle() && self.scheduler.cursor() < taken_by {
+            let due = self.scheduler.tick();
+            let tick = self.scheduler.cursor();
+            if due.is_empty() && tick.0 < self.journaled_tick.0 + QUIET_SECS {
+                continue;
+            }
+            self.journaled_tick = tick;
+            for (part, body) in self.dispatch.plan(due, tick, now) {
+                self.journaler.push(Some(tick), part, body);
+            }
+        }
+    }
+
+    /// A clock that was set back: no second is handled twice, so nothing is due until it has caught up. Said once.
+    fn say_ahead(&mut self, taken_by: Second, fx: &mut Effects) {
+        let ahead_secs = self.scheduler.cursor().0 - taken_by.0;
+        let is_ahead = 1 < ahead_secs;
+        if is_ahead && !self.is_ahead_said {
+            fx.notice(log::Level::Warn, format!("the clock was set back: the next {ahead_secs} s are handled already, nothing runs until they are over"));
+        }
+        self.is_ahead_said = is_ahead;
+    }
+
+    /// All that lies beyond the grace goes into one entry, whose tick is its last.
+    fn take_gap(&mut self, last: Second, fx: &mut Effects) {
+        let first = self.scheduler.cursor().plus(1);
+        let missed = self.scheduler.skip_to(last);
+        let runs: u64 = missed.iter().map(|gap| gap.count).sum();
+        if runs != 0 {
+            let jobs = missed.len();
+            fx.notice(log::Level::Warn, format!("missed: {runs} runs of {jobs} jobs from {} to {}", first.0, last.0));
+        }
+        self.journaled_tick = last;
+        self.journaler.push(Some(last), 0, Body { missed, ..Body::default() });
+    }
+
+    /// The store has it: now it holds in memory, and soon on the node.
+    fn put_in_force(&mut self, client: Option<RequestId>, change: Change, rooms: &mut Rooms) {
+        let (id, below, job) = match change {
+            Change::Add(job) | Change::Put(job) => {
+                let (id, version) = (job.id, job.version);
+                (id, Some(version), put(&mut self.scheduler, job, rooms.fx))
+            }
+            Change::Delete { id, .. } => (id, None, self.scheduler.remove(id)),
+        };
+        let must_wait = self.cancel(id, below, rooms);
+        let (Some(client), Some(job)) = (client, job) else { return };
+        match must_wait {
+            true => self.changes.settle(client, job),
+            false => rooms.fx.reply(client, Ok(Answer::Job(job))),
+        }
+    }
+
+    fn cancel(&mut self, id: JobId, below: Option<Version>, rooms: &mut Rooms) -> bool {
+        let (dispatch, mut around) = self.around(rooms);
+        dispatch.cancel(id, below, &mut around)
+    }
+
+    /// Rows changed by hand do not change their version, so they are told by what they say.
+    fn take_jobs(&mut self, jobs: Vec<Job>, rooms: &mut Rooms) {
+        let stored: BTreeMap<JobId, Job> = jobs.into_iter().map(|job| (job.id, job)).collect();
+        let gone: Vec<JobId> = self.scheduler.jobs().map(|job| job.id).filter(|id| !stored.contains_key(id)).collect();
+        let changed: Vec<Job> =
+            stored.into_values().filter(|job| self.scheduler.job(job.id).is_none_or(|old| **old != *job)).collect();
+        rooms
+            .fx
+            .notice(log::Level::Info, format!("reloaded: {} jobs changed or new, {} gone", changed.len(), gone.len()));
+        for id in gone {
+            self.scheduler.remove(id);
+            self.cancel(id, None, rooms);
+        }
+        for job in changed {
+            let id = job.id;
+            put(&mut self.scheduler, job, rooms.fx);
+            self.cancel(id, None, rooms);
+        }
+    }
+
+    fn close(&mut self, fx: &mut Effects, now: Now) {
+        let entries = self.dispatch.take_closable();
+        if entries.is_empty() {
+            self.close_at = now.mono.plus_ms(CLOSE_EVERY_MS);
+            return;
+        }
+        let delete_before = now.wall.second().plus(-KEEP_DONE_SECS).wall();
+        let id = fx.work(Work::Lead(Lead::Close { epoch: self.epoch, entries: entries.clone(), delete_before }));
+        self.closing = Some((id, entries));
+    }
+
+    fn around<'a>(&'a mut self, rooms: &'a mut Rooms) -> (&'a mut Dispatch, Around<'a>) {
+        let around = Around {
+            scheduler: &self.scheduler,
+            journaler: &mut self.journaler,
+            logbook: rooms.logbook,
+            fx: rooms.fx,
+            now: rooms.now,
+        };
+        (&mut self.dispatch, around)
+    }
+}
+
+/// Takes a job in; one whose schedule cannot be understood is said once, here, and never due.
+fn put(scheduler: &mut Scheduler, job: Job, fx: &mut Effects) -> Option<Arc<Job>> {
+    let id = job.id;
+    if let Err(error) = scheduler.put(job) {
+        fx.notice(log::Level::Error, format!("job {id}: cron_set: {error}; it is never due until that is mended"));
+    }
+    scheduler.job(id).cloned()
+}

@@ -1,0 +1,212 @@
+//! Schedules: the rule that says when a job is due. Linux crontab's rules with a seconds field first, `@` descriptors,
+//! `@every`, and a zone of one's own (`TZ=Area/City `).
+//!
+//! `parse` turns the text into sets, `calendar` finds matching wall-clock times, `zone` turns them into seconds across
+//! daylight saving. Not a timer: it only answers "when next".
+//!
+//! Invariant: going from fire to fire by `next_after` visits exactly the seconds for which `matches` is true.
+
+mod calendar;
+mod parse;
+mod zone;
+
+use crate::model::Second;
+use calendar::Calendar;
+use jiff::tz::{TimeZone, TimeZoneDatabase};
+use parse::{Parsed, Rule};
+use std::fmt;
+use zone::Zone;
+
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    kind: Kind,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    /// At every second that the period divides, counted from the Unix epoch: it needs no memory of when it began, so
+    /// every leader finds the same seconds.
+    Every { period_secs: i64 },
+    /// At every instant whose wall time matches: both comings of a repeated hour, nothing for a skipped one.
+    Elapsed(Calendar, Zone),
+    /// At the first coming of a repeated time; what a gap skips, once, at the first second after it.
+    Fixed(Calendar, Zone),
+}
+
+/// Which field is wrong and why.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ScheduleError(String);
+
+impl fmt::Display for ScheduleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Schedule {
+    /// Reads a `cron_set`. A schedule that names no zone is in `zone`.
+    pub fn parse(text: &str, zone: &TimeZone) -> Result<Schedule, ScheduleError> {
+        let Parsed { zone: name, rule } = parse::parse(text)?;
+        let zone = match name {
+            // The data that is compiled in, never files: every node must read a zone alike.
+            Some(name) => TimeZoneDatabase::bundled()
+                .get(name)
+                .map_err(|_| ScheduleError(format!("TZ: {name:?} is not a time zone, such as Europe/Berlin")))?,
+            None => zone.clone(),
+        };
+        let kind = match rule {
+            Rule::Every { period_secs } => Kind::Every { period_secs },
+            Rule::Fields(fields) => {
+                let calendar = Calendar::new(&fields)?;
+                match fields.follows_elapsed_time {
+                    true => Kind::Elapsed(calendar, Zone::new(zone)),
+                    false => Kind::Fixed(calendar, Zone::new(zone)),
+                }
+            }
+        };
+        Ok(Schedule { kind })
+    }
+
+    /// The first second after this one at which the schedule fires; none where it never does again (the calendar ends
+    /// with the year 2100).
+    pub fn next_after(&self, after: Second) -> Option<Second> {
+        match &self.kind {
+            Kind::Every { period_secs } => Some(Second((after.0.div_euclid(*period_secs) + 1) * period_secs)),
+            Kind::Elapsed(calendar, zone) => zone.next_elapsed(calendar, after.0).map(Second),
+            Kind::Fixed(calendar, zone) => zone.next_fixed(calendar, after.0).map(Second),
+        }
+    }
+
+    pub fn matches(&self, second: Second) -> bool {
+        self.next_after(second.plus(-1)) == Some(second)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::Timestamp;
+
+    fn second(text: &str) -> Second {
+        Second(text.parse::<Timestamp>().unwrap().as_second())
+    }
+
+    /// The fires after `from` (UTC) until `to`, shown in UTC.
+    fn fires(text: &str, from: &str, to: &str) -> Vec<String> {
+        let schedule = Schedule::parse(text, &TimeZone::UTC).unwrap();
+        let next = |after: &Second| schedule.next_after(*after);
+        std::iter::successors(next(&second(from)), next)
+            .take_while(|fire| *fire <= second(to))
+            .map(|fire| Timestamp::from_second(fire.0).unwrap().to_string())
+            .collect()
+    }
+
+    #[track_caller]
+    fn check(text: &str, from: &str, to: &str, expect: &[&str]) {
+        assert_eq!(fires(text, from, to), expect, "{text}");
+    }
+
+    #[test]
+    fn a_fixed_time_in_a_spring_gap_runs_once_right_after_it() {
+        // Berlin, 2026-03-29: 02:00 to 03:00 does not exist; the first second after it is 01:00 UTC.
+        let day = ("2026-03-28T12:00:00Z", "2026-03-29T12:00:00Z");
+        check("TZ=Europe/Berlin 0 30 2 * * *", day.0, day.1, &["2026-03-29T01:00:00Z"]);
+        check("TZ=Europe/Berlin 0,30 15,45 2 * * *", day.0, day.1, &["2026-03-29T01:00:00Z"]);
+        check("TZ=Europe/Berlin 0 0 3 * * *", day.0, day.1, &["2026-03-29T01:00:00Z"]);
+        check("TZ=Europe/Berlin 0 30 2,3 * * *", day.0, day.1, &["2026-03-29T01:00:00Z", "2026-03-29T01:30:00Z"]);
+        check("TZ=Europe/Berlin 0 59 1 * * *", day.0, day.1, &["2026-03-29T00:59:00Z"]);
+        check("TZ=Europe/Berlin 0 30 2 30 * *", day.0, day.1, &[]);
+    }
+
+    #[test]
+    fn a_fixed_time_that_comes_twice_runs_at_its_first_coming() {
+        // Berlin, 2026-10-25: 02:00 to 03:00 comes at 00:00 UTC and again at 01:00 UTC.
+        let day = ("2026-10-24T12:00:00Z", "2026-10-25T12:00:00Z");
+        check("TZ=Europe/Berlin 0 30 2 * * *", day.0, day.1, &["2026-10-25T00:30:00Z"]);
+        check("TZ=Europe/Berlin 0 0 3 * * *", day.0, day.1, &["2026-10-25T02:00:00Z"]);
+        check("TZ=Europe/Berlin 0 0 2 * * *", day.0, day.1, &["2026-10-25T00:00:00Z"]);
+        check(
+            "TZ=America/New_York 0 30 1 * * *",
+            "2026-11-01T00:00:00Z",
+            "2026-11-01T20:00:00Z",
+            &["2026-11-01T05:30:00Z"],
+        );
+    }
+
+    #[test]
+    fn what_follows_elapsed_time_notices_nothing() {
+        let spring = fires("TZ=Europe/Berlin 0 */30 * * * *", "2026-03-29T00:00:00Z", "2026-03-29T02:00:00Z");
+        assert_eq!(spring.len(), 4);
+        let autumn = fires("TZ=Europe/Berlin 0 30 * * * *", "2026-10-24T23:00:00Z", "2026-10-25T03:00:00Z");
+        assert_eq!(
+            autumn,
+            ["2026-10-24T23:30:00Z", "2026-10-25T00:30:00Z", "2026-10-25T01:30:00Z", "2026-10-25T02:30:00Z"]
+        );
+        let minutes = fires("TZ=Europe/Berlin 0 * 2 * * *", "2026-10-24T12:00:00Z", "2026-10-25T12:00:00Z");
+        assert_eq!(minutes.len(), 120);
+        assert_eq!(fires("@every 90s", "2026-10-25T00:00:00Z", "2026-10-25T03:00:00Z").len(), 120);
+        let seconds = fires("TZ=Europe/Berlin * * * * * *", "2026-10-24T23:00:00Z", "2026-10-25T02:00:00Z");
+        assert_eq!(seconds.len(), 10_800);
+    }
+
+    #[test]
+    fn odd_zones_have_odd_gaps_and_folds() {
+        // Lord Howe moves by half an hour; Apia skipped a whole day; Cairo's gap is at midnight.
+        check(
+            "TZ=Australia/Lord_Howe 0 15 2 * * *",
+            "2026-10-03T00:00:00Z",
+            "2026-10-04T00:00:00Z",
+            &["2026-10-03T15:30:00Z"],
+        );
+        check(
+            "TZ=Australia/Lord_Howe 0 45 1 * * *",
+            "2026-04-04T00:00:00Z",
+            "2026-04-05T00:00:00Z",
+            &["2026-04-04T14:45:00Z"],
+        );
+        check(
+            "TZ=Pacific/Apia 0 0 12 30 12 *",
+            "2011-12-29T00:00:00Z",
+            "2012-01-01T00:00:00Z",
+            &["2011-12-30T10:00:00Z"],
+        );
+        check("TZ=Africa/Cairo 0 0 0 * * *", "2026-04-23T12:00:00Z", "2026-04-24T12:00:00Z", &["2026-04-23T22:00:00Z"]);
+    }
+
+    #[test]
+    fn fires_are_exactly_the_seconds_that_match() {
+        let zones = ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "UTC"];
+        let fields = ["*/7 30 2 * * *", "0 * 2 * * *", "30 */20 1-3 * * *", "0 0,30 1,2,3 * * *", "5 0 * * * *"];
+        for zone in zones {
+            for text in fields.map(|fields| format!("TZ={zone} {fields}")) {
+                let schedule = Schedule::parse(&text, &TimeZone::UTC).unwrap();
+                for start in
+                    ["2026-03-28T22:00:00Z", "2026-10-24T22:00:00Z", "2026-11-01T04:00:00Z", "2026-10-03T14:00:00Z"]
+                {
+                    let start = second(start);
+                    let visited: Vec<i64> =
+                        std::iter::successors(schedule.next_after(start), |at| schedule.next_after(*at))
+                            .take_while(|at| at.0 <= start.0 + 8_000)
+                            .map(|at| at.0)
+                            .collect();
+                    let matched: Vec<i64> =
+                        (start.0 + 1..=start.0 + 8_000).filter(|at| schedule.matches(Second(*at))).collect();
+                    assert_eq!(visited, matched, "{text} from {start:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_zone_that_is_none_is_refused() {
+        let error = Schedule::parse("TZ=Europe/Berlinn * * * * * *", &TimeZone::UTC).unwrap_err();
+        assert!(error.to_string().contains("Europe/Berlinn"));
+    }
+
+    #[test]
+    fn the_daemons_zone_counts_where_none_is_named() {
+        let tokyo = TimeZoneDatabase::bundled().get("Asia/Tokyo").unwrap();
+        let schedule = Schedule::parse("@daily", &tokyo).unwrap();
+        assert_eq!(schedule.next_after(second("2026-01-01T00:00:00Z")), Some(second("2026-01-01T15:00:00Z")));
+    }
+}

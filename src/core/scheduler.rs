@@ -1,0 +1,319 @@
+//! The jobs in memory, and which of them are due at a tick.
+//!
+//! Jobs that share a schedule's text share one entry of the wheel, so a tick costs what is due and never what is stored.
+//! Not the place where a due job becomes a run: that is `dispatch`'s, after the journal.
+//!
+//! Invariants: every schedule has at least one job; a schedule that will fire again lies in the wheel at its `next`.
+
+use super::schedule::{Schedule, ScheduleError};
+use super::wheel::{Item, Wheel};
+use crate::model::journal::MissedGap;
+use crate::model::{Job, JobId, Second};
+use jiff::tz::TimeZone;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// How many fire times all schedules together may step through to count what a gap swallowed; beyond it the count is
+/// a lower bound. A million steps take well under a second.
+const GAP_STEPS_MAX: u64 = 1_000_000;
+
+#[derive(Debug)]
+pub struct Scheduler {
+    zone: TimeZone,
+    jobs: BTreeMap<JobId, Planned>,
+    schedules: Vec<Option<Shared>>,
+    free: Vec<Item>,
+    by_text: BTreeMap<Arc<str>, Item>,
+    wheel: Wheel,
+}
+
+#[derive(Debug)]
+struct Planned {
+    job: Arc<Job>,
+    /// None where the text cannot be understood: the job is never due.
+    schedule: Option<Item>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    text: Arc<str>,
+    schedule: Schedule,
+    jobs: BTreeSet<JobId>,
+    next: Option<Second>,
+}
+
+impl Scheduler {
+    /// The first tick will be the one after `cursor`. `zone` is that of schedules that name none.
+    pub fn new(zone: TimeZone, cursor: Second) -> Scheduler {
+        Scheduler {
+            zone,
+            jobs: BTreeMap::new(),
+            schedules: Vec::new(),
+            free: Vec::new(),
+            by_text: BTreeMap::new(),
+            wheel: Wheel::new(cursor),
+        }
+    }
+
+    /// Whether the text is a schedule that can match.
+    pub fn check(&self, cron_set: &str) -> Result<(), ScheduleError> {
+        match self.by_text.contains_key(cron_set) {
+            true => Ok(()),
+            false => Schedule::parse(cron_set, &self.zone).map(|_| ()),
+        }
+    }
+
+    /// Takes the job in, in place of an older definition. With an error the job is kept, and never due.
+    pub fn put(&mut self, job: Job) -> Result<Arc<Job>, ScheduleError> {
+        let kept = self.jobs.get(&job.id).filter(|planned| planned.job.cron_set == job.cron_set);
+        let schedule = match kept.map(|planned| planned.schedule) {
+            Some(Some(item)) => Ok(item),
+            _ => {
+                self.remove(job.id);
+                self.share(&job)
+            }
+        };
+        let job = Arc::new(job);
+        self.jobs.insert(job.id, Planned { job: Arc::clone(&job), schedule: schedule.as_ref().ok().copied() });
+        schedule.map(|_| job)
+    }
+
+    pub fn remove(&mut self, id: JobId) -> Option<Arc<Job>> {
+        let planned = self.jobs.remove(&id)?;
+        if let Some(item) = planned.schedule {
+            self.unshare(item, id);
+        }
+        Some(planned.job)
+    }
+
+    pub fn job(&self, id: JobId) -> Option<&Arc<Job>> {
+        self.jobs.get(&id).map(|planned| &planned.job)
+    }
+
+    pub fn jobs(&self) -> impl Iterator<Item = &Arc<Job>> {
+        self.jobs.values().map(|planned| &planned.job)
+    }
+
+    /// Whether the job, as it is defined now, has a run at `second`.
+    pub fn is_due(&self, id: JobId, second: Second) -> bool {
+        let Some(planned) = self.jobs.get(&id) else { return false };
+        let shared = planned.schedule.and_then(|item| self.schedules[item as usize].as_ref());
+        planned.job.may_run_at(second) && shared.is_some_and(|shared| shared.schedule.matches(second))
+    }
+
+    /// The last tick that was taken.
+    pub fn cursor(&self) -> Second {
+        self.wheel.cursor()
+    }
+
+    /// Takes the next tick: the jobs that are due in it, by id.
+    pub fn tick(&mut self) -> Vec<Arc<Job>> {
+        let fired = self.wheel.tick();
+        let tick = self.wheel.cursor();
+        let mut due = Vec::new();
+        for item in fired {
+            // A schedule that was dropped may still lie in the wheel, and its index may be another's by now.
+            let Some(shared) = self.schedules[item as usize].as_mut().filter(|shared| shared.next == Some(tick)) else {
+                continue;
+            };
+            due.extend(shared.jobs.iter().map(|id| &self.jobs[id].job).filter(|job| job.may_run_at(tick)).cloned());
+            shared.next = shared.schedule.next_after(tick);
+            if let Some(next) = shared.next {
+                self.wheel.insert(item, next);
+            }
+        }
+        due.sort_unstable_by_key(|job| job.id);
+        due
+    }
+
+    /// Passes over the ticks up to and with `last` and says, by job id, what would have been due in them.
+    pub fn skip_to(&mut self, last: Second) -> Vec<MissedGap> {
+        let mut gaps = Vec::new();
+        let mut steps_left = GAP_STEPS_MAX;
+        for shared in self.schedules.iter().flatten() {
+            // Each schedule may use its share of the steps that are left, and one at the least.
+            let steps_max = (steps_left / self.by_text.len() as u64).max(1);
+            let fires = fires_until(shared, last, steps_max);
+            steps_left = steps_left.saturating_sub(fires.seconds.len() as u64);
+            let jobs = shared.jobs.iter().map(|id| &self.jobs[id].job);
+            gaps.extend(jobs.filter_map(|job| missed_gap(job, &fires)));
+        }
+        gaps.sort_unstable_by_key(|gap| gap.cron_id);
+        self.wind_to(last);
+        gaps
+    }
+
+    /// Makes the tick after `cursor` the next one, whatever came before.
+    pub fn wind_to(&mut self, cursor: Second) {
+        self.wheel = Wheel::new(cursor);
+        for (item, shared) in self.schedules.iter_mut().enumerate() {
+            let Some(shared) = shared else { continue };
+            shared.next = shared.schedule.next_after(cursor);
+            if let Some(next) = shared.next {
+                self.wheel.insert(item as Item, next);
+            }
+        }
+    }
+
+    fn share(&mut self, job: &Job) -> Result<Item, ScheduleError> {
+        if let Some(&item) = self.by_text.get(job.cron_set.as_str()) {
+            if let Some(shared) = &mut self.schedules[item as usize] {
+                shared.jobs.insert(job.id);
+            }
+            return Ok(item);
+        }
+        let schedule = Schedule::parse(&job.cron_set, &self.zone)?;
+        let text: Arc<str> = job.cron_set.as_str().into();
+        let next = schedule.next_after(self.wheel.cursor());
+        let shared = Shared { text: Arc::clone(&text), schedule, jobs: BTreeSet::from([job.id]), next };
+        let item = self.free.pop().unwrap_or(self.schedules.len() as Item);
+        match self.schedules.get_mut(item as usize) {
+            Some(place) => *place = Some(shared),
+            None => self.schedules.push(Some(shared)),
+        }
+        self.by_text.insert(text, item);
+        if let Some(next) = next {
+            self.wheel.insert(item, next);
+        }
+        Ok(item)
+    }
+
+    fn unshare(&mut self, item: Item, id: JobId) {
+        let Some(shared) = &mut self.schedules[item as usize] else { return };
+        shared.jobs.remove(&id);
+        if shared.jobs.is_empty() {
+            let text = Arc::clone(&shared.text);
+            self.by_text.remove(&text);
+            self.schedules[item as usize] = None;
+            self.free.push(item);
+        }
+    }
+}
+
+/// The fire times of a schedule in a gap.
+struct Fires {
+    seconds: Vec<Second>,
+    /// There are more, after the last one listed.
+    is_cut: bool,
+    /// The last second of the gap.
+    last: Second,
+}
+
+fn fires_until(shared: &Shared, last: Second, steps_max: u64) -> Fires {
+    let mut seconds = Vec::new();
+    let mut next = shared.next;
+    while let Some(second) = next.filter(|second| *second <= last) {
+        if seconds.len() as u64 == steps_max {
+            return Fires { seconds, is_cut: true, last };
+        }
+        seconds.push(second);
+        next = shared.schedule.next_after(second);
+    }
+    Fires { seconds, is_cut: false, last }
+}
+
+/// What the gap swallowed of one job. The fires are in order, so the job's window is cut out of them without a walk:
+/// many jobs may share many fires.
+fn missed_gap(job: &Job, fires: &Fires) -> Option<MissedGap> {
+    let before = |bound: i64| fires.seconds.partition_point(|second| second.0 < bound);
+    let from = before(job.since.0.max(job.start_time));
+    let to = if job.end_time == 0 { fires.seconds.len() } else { before(job.end_time) };
+    let missed = fires.seconds.get(from..to).filter(|missed| !job.stop && !missed.is_empty())?;
+    let last = if fires.is_cut { fires.last } else { missed[missed.len() - 1] };
+    let count = missed.len() as u64;
+    Some(MissedGap { cron_id: job.id, version: job.version, first: missed[0], last, count, at_least: fires.is_cut })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(id: u32, cron_set: &str) -> Job {
+        Job { id: JobId(id), cron_set: cron_set.into(), ..Job::default() }
+    }
+
+    fn scheduler(jobs: &[(u32, &str)]) -> Scheduler {
+        let mut scheduler = Scheduler::new(TimeZone::UTC, Second(1_000_000));
+        for (id, cron_set) in jobs {
+            let _ = scheduler.put(job(*id, cron_set));
+        }
+        scheduler
+    }
+
+    /// The ids due in each of the next ticks.
+    fn due(scheduler: &mut Scheduler, ticks: usize) -> Vec<Vec<u32>> {
+        (0..ticks).map(|_| scheduler.tick().iter().map(|job| job.id.0).collect()).collect()
+    }
+
+    #[test]
+    fn jobs_with_one_text_share_a_schedule_and_come_by_id() {
+        let mut scheduler = scheduler(&[(9, "* * * * * *"), (2, "* * * * * *"), (5, "*/2 * * * * *")]);
+        assert_eq!(scheduler.by_text.len(), 2);
+        assert_eq!(due(&mut scheduler, 3), [vec![2, 9], vec![2, 5, 9], vec![2, 9]]);
+    }
+
+    #[test]
+    fn a_dropped_schedule_fires_no_more_and_its_place_is_used_again_without_a_double() {
+        let mut scheduler = scheduler(&[(1, "* * * * * *")]);
+        scheduler.remove(JobId(1));
+        assert!(due(&mut scheduler, 1)[0].is_empty());
+        scheduler.put(job(1, "* * * * * *")).unwrap();
+        scheduler.remove(JobId(1));
+        scheduler.put(job(2, "*/1 * * * * *")).unwrap();
+        assert_eq!(scheduler.schedules.len(), 1);
+        assert_eq!(due(&mut scheduler, 3), [[2], [2], [2]]);
+    }
+
+    #[test]
+    fn a_changed_schedule_replaces_the_old_one() {
+        let mut scheduler = scheduler(&[(1, "* * * * * *")]);
+        scheduler.put(job(1, "*/4 * * * * *")).unwrap();
+        assert_eq!(due(&mut scheduler, 4), [vec![], vec![], vec![], vec![1]]);
+        scheduler.put(Job { stop: true, ..job(1, "*/4 * * * * *") }).unwrap();
+        assert!(due(&mut scheduler, 4).concat().is_empty());
+    }
+
+    #[test]
+    fn a_job_with_a_text_that_is_no_schedule_is_kept_and_never_due() {
+        let mut scheduler = scheduler(&[]);
+        assert!(scheduler.put(job(1, "99 * * * * *")).is_err());
+        assert!(scheduler.job(JobId(1)).is_some());
+        assert!(due(&mut scheduler, 2).concat().is_empty());
+        scheduler.put(job(1, "* * * * * *")).unwrap();
+        assert_eq!(due(&mut scheduler, 1), [[1]]);
+    }
+
+    #[test]
+    fn a_gap_is_told_job_by_job_and_then_passed_over() {
+        let mut scheduler = scheduler(&[(1, "* * * * * *"), (2, "*/7 * * * * *"), (3, "0 0 0 1 1 *")]);
+        scheduler.put(Job { start_time: 1_000_096, ..job(4, "* * * * * *") }).unwrap();
+        let gaps = scheduler.skip_to(Second(1_000_100));
+        let told: Vec<_> = gaps.iter().map(|gap| (gap.cron_id.0, gap.first.0, gap.last.0, gap.count)).collect();
+        assert_eq!(told[0], (1, 1_000_001, 1_000_100, 100));
+        assert_eq!(told[1].0, 2);
+        assert_eq!(told[2], (4, 1_000_096, 1_000_100, 5));
+        assert_eq!(told.len(), 3);
+        assert!(gaps.iter().all(|gap| !gap.at_least));
+        assert_eq!(scheduler.cursor(), Second(1_000_100));
+        assert_eq!(due(&mut scheduler, 1)[0][0], 1);
+    }
+
+    #[test]
+    fn counting_a_gap_of_years_ends_at_a_limit_and_says_so() {
+        let mut scheduler = scheduler(&[(1, "* * * * * *")]);
+        let gaps = scheduler.skip_to(Second(1_000_000 + 100_000_000));
+        assert_eq!(gaps[0].count, GAP_STEPS_MAX);
+        assert!(gaps[0].at_least);
+        assert_eq!(gaps[0].last, Second(101_000_000));
+    }
+
+    #[test]
+    fn due_is_what_the_present_definition_says() {
+        let mut scheduler = scheduler(&[(1, "*/2 * * * * *")]);
+        assert!(scheduler.is_due(JobId(1), Second(1_000_002)));
+        assert!(!scheduler.is_due(JobId(1), Second(1_000_003)));
+        scheduler.put(Job { since: Second(1_000_004), ..job(1, "*/2 * * * * *") }).unwrap();
+        assert!(!scheduler.is_due(JobId(1), Second(1_000_002)));
+        assert!(!scheduler.is_due(JobId(2), Second(1_000_002)));
+    }
+}

@@ -1,0 +1,137 @@
+//! The timer wheel: what is due at a tick is found without looking at what is not.
+//!
+//! Five levels of 64 slots; level 0 holds single seconds, each further level slots 64 times as wide. An item lies on the
+//! level of the highest base-64 digit in which its second differs from the cursor, so it moves down once per digit and
+//! is taken in its own second. What lies beyond the last level (34 years) waits in `far`.
+//!
+//! Not a clock and not exact about removal: an item that its owner no longer wants comes out all the same, and the owner
+//! passes over it.
+//!
+//! Invariant: every item's second is after the cursor.
+
+use crate::model::Second;
+
+const LEVELS: usize = 5;
+const DIGIT_BITS: u32 = 6;
+const SLOTS: usize = 1 << DIGIT_BITS;
+
+/// What the wheel carries: an index that its owner understands.
+pub type Item = u32;
+
+#[derive(Clone, Copy, Debug)]
+struct Timed {
+    at: Second,
+    item: Item,
+}
+
+#[derive(Debug)]
+pub struct Wheel {
+    cursor: Second,
+    levels: Vec<Vec<Vec<Timed>>>,
+    far: Vec<Timed>,
+}
+
+impl Wheel {
+    /// A wheel whose first tick is the one after `cursor`.
+    pub fn new(cursor: Second) -> Wheel {
+        Wheel { cursor, levels: vec![vec![Vec::new(); SLOTS]; LEVELS], far: Vec::new() }
+    }
+
+    /// The last tick that was taken.
+    pub fn cursor(&self) -> Second {
+        self.cursor
+    }
+
+    /// `at` must lie after the cursor.
+    pub fn insert(&mut self, item: Item, at: Second) {
+        debug_assert!(self.cursor < at, "{at:?} is not after {:?}", self.cursor);
+        self.place(Timed { at, item });
+    }
+
+    /// Moves on by one second and takes what is due in it, in no particular order.
+    pub fn tick(&mut self) -> Vec<Item> {
+        self.cursor = self.cursor.plus(1);
+        for level in (1..=LEVELS).rev() {
+            if digits_below(self.cursor, level) == 0 {
+                let moved = match self.levels.get_mut(level) {
+                    Some(slots) => std::mem::take(&mut slots[digit(self.cursor, level)]),
+                    None => std::mem::take(&mut self.far),
+                };
+                moved.into_iter().for_each(|timed| self.place(timed));
+            }
+        }
+        let due = std::mem::take(&mut self.levels[0][digit(self.cursor, 0)]);
+        debug_assert!(due.iter().all(|timed| timed.at == self.cursor));
+        due.into_iter().map(|timed| timed.item).collect()
+    }
+
+    fn place(&mut self, timed: Timed) {
+        let differing = (timed.at.0 ^ self.cursor.0) as u64;
+        let level = (63 - (differing | 1).leading_zeros()) / DIGIT_BITS;
+        match self.levels.get_mut(level as usize) {
+            Some(slots) => slots[digit(timed.at, level as usize)].push(timed),
+            None => self.far.push(timed),
+        }
+    }
+}
+
+fn digit(second: Second, level: usize) -> usize {
+    (second.0 >> (DIGIT_BITS * level as u32)) as usize & (SLOTS - 1)
+}
+
+/// The part of the second that the slots of `level` are wide.
+fn digits_below(second: Second, level: usize) -> i64 {
+    second.0 & ((1 << (DIGIT_BITS * level as u32)) - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ticks until `at` and wants the item in that very second.
+    #[track_caller]
+    fn check(cursor: i64, at: i64) {
+        let mut wheel = Wheel::new(Second(cursor));
+        wheel.insert(7, Second(at));
+        for second in cursor + 1..at {
+            assert!(wheel.tick().is_empty(), "early, at {second}");
+        }
+        assert_eq!(wheel.tick(), [7]);
+        assert_eq!(wheel.cursor(), Second(at));
+    }
+
+    #[test]
+    fn an_item_comes_in_its_own_second() {
+        for cursor in [-70, -1, 0, 1, 62, 63, 64, 4_094, 4_095, 1_699_999_999, 1_700_000_000, (1 << 30) - 1] {
+            for distance in [1, 2, 63, 64, 65, 4_095, 4_096, 4_097, 262_144, 300_000] {
+                check(cursor, cursor + distance);
+            }
+        }
+    }
+
+    #[test]
+    fn items_of_one_second_come_together_and_re_inserted_ones_come_again() {
+        let mut wheel = Wheel::new(Second(100));
+        for item in 0..5 {
+            wheel.insert(item, Second(101));
+        }
+        let mut seen = 0;
+        for _ in 0..200 {
+            for item in wheel.tick() {
+                seen += 1;
+                wheel.insert(item, wheel.cursor().plus(1 + i64::from(item)));
+            }
+        }
+        assert_eq!(seen, 200 + 100 + 67 + 50 + 40);
+    }
+
+    #[test]
+    fn what_lies_decades_ahead_waits() {
+        let mut wheel = Wheel::new(Second(0));
+        wheel.insert(1, Second(1 << 40));
+        assert_eq!(wheel.far.len(), 1);
+        for _ in 0..1_000 {
+            assert!(wheel.tick().is_empty());
+        }
+    }
+}
