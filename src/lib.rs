@@ -1,4 +1,7 @@
 //! wing-crontab: a distributed crontab, exact to the second.
 
+pub mod api;
 pub mod core;
 pub mod model;
+pub mod wire;
+pub mod worker;

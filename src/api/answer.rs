@@ -1,0 +1,115 @@
+//! Replies as JSON: `{"code", "data", "message"}`, the fields in the order in which the older system gave them, ours
+//! behind them.
+
+use crate::core::command::{Answer, Refusal, Reply};
+use crate::model::Job;
+use crate::model::log_row::{LogPage, StoredLog};
+use crate::wire::http::Response;
+use serde::Serialize;
+use std::sync::Arc;
+
+#[derive(Serialize)]
+struct Envelope<'a, T: Serialize> {
+    code: u16,
+    data: T,
+    message: &'a str,
+}
+
+#[derive(Serialize)]
+struct JobView<'a> {
+    id: u32,
+    cron_set: &'a str,
+    command: &'a str,
+    remark: &'a str,
+    stop: bool,
+    start_time: i64,
+    end_time: i64,
+    is_mutex: bool,
+    lock_limit: u32,
+}
+
+#[derive(Serialize)]
+struct LogPageView<'a> {
+    list: Vec<LogView<'a>>,
+    total: u64,
+}
+
+#[derive(Serialize)]
+struct LogView<'a> {
+    id: i64,
+    cron_id: u32,
+    time: i64,
+    output: &'a str,
+    use_time: i64,
+    dispatch_server: &'a str,
+    run_server: &'a str,
+    dispatch_time: i64,
+    state: Option<&'a str>,
+    exit_code: Option<i32>,
+    start_time: Option<i64>,
+    run_key: Option<&'a str>,
+    attempt: Option<u32>,
+    version: Option<u64>,
+}
+
+/// The answer to a command.
+pub fn reply(reply: &Reply) -> Response {
+    match reply {
+        Ok(Answer::Job(job)) => ok(view(job)),
+        Ok(Answer::Jobs(jobs)) => ok(jobs.iter().map(view).collect::<Vec<_>>()),
+        Ok(Answer::Logs(page)) => ok(page_view(page)),
+        Err(refusal) => failure(refusal),
+    }
+}
+
+/// The answer to a request that is not carried out.
+pub fn failure(refusal: &Refusal) -> Response {
+    json(refusal.status, (), &refusal.message)
+}
+
+fn ok(data: impl Serialize) -> Response {
+    json(200, data, "ok")
+}
+
+fn json(status: u16, data: impl Serialize, message: &str) -> Response {
+    // Strings and numbers always have a JSON form, so this cannot fail; an empty body would say so.
+    let body = serde_json::to_vec(&Envelope { code: status, data, message }).unwrap_or_default();
+    Response::json(status, body)
+}
+
+fn view(job: &Arc<Job>) -> JobView<'_> {
+    JobView {
+        id: job.id.0,
+        cron_set: &job.cron_set,
+        command: &job.command,
+        remark: &job.remark,
+        stop: job.stop,
+        start_time: job.start_time,
+        end_time: job.end_time,
+        is_mutex: job.is_mutex,
+        lock_limit: job.lock_limit,
+    }
+}
+
+fn page_view(page: &LogPage) -> LogPageView<'_> {
+    LogPageView { list: page.rows.iter().map(log_view).collect(), total: page.total }
+}
+
+fn log_view(row: &StoredLog) -> LogView<'_> {
+    LogView {
+        id: row.id,
+        cron_id: row.cron_id.0,
+        time: row.time,
+        output: &row.output,
+        use_time: row.use_time_ms,
+        dispatch_server: &row.dispatch_server,
+        run_server: &row.run_server,
+        dispatch_time: row.dispatch_time,
+        state: row.state.as_deref(),
+        exit_code: row.exit_code,
+        start_time: row.start_time_ms,
+        run_key: row.run_key.as_deref(),
+        attempt: row.attempt,
+        version: row.version,
+    }
+}

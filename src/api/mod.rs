@@ -1,0 +1,145 @@
+//! The HTTP API: (method, path, parameters) to a `Command`, and a `Reply` to JSON.
+//!
+//! Form is checked here (types, lengths, ranges, known names), sense by the node (a known id, a schedule that can
+//! match). Every answer is `{"code", "data", "message"}`.
+//!
+//! Invariant: a request gives either a command or an answer, and a bad one changes nothing.
+
+mod answer;
+mod params;
+
+use crate::core::command::{Command, JobDraft, Refusal};
+use crate::model::JobId;
+use crate::model::job::{COMMAND_CHARS_MAX, CRON_SET_CHARS_MAX, REMARK_CHARS_MAX};
+use crate::model::log_row::LogFilter;
+use crate::wire::http::{BadRequest, Request, Response};
+use params::Params;
+
+pub use answer::{failure, reply};
+
+/// The columns are signed 32-bit integers.
+const INT_MAX: i64 = i32::MAX as i64;
+const LIMIT_DEFAULT: i64 = 50;
+const LIMIT_MAX: i64 = 10_000;
+/// Command parameters of `/cron/add`; `/cron/update` has `id` as well.
+const JOB_PARAMS: [&str; 9] =
+    ["cronSet", "cron_set", "command", "remark", "stop", "start_time", "end_time", "is_mutex", "lock_limit"];
+
+/// What a request asks for, or the answer to one that asks for nothing that there is.
+pub fn command(request: &Request) -> Result<Command, Response> {
+    let path = request.path.trim_end_matches('/');
+    let mut parts = path.trim_start_matches('/').split('/');
+    let route = (parts.next(), parts.next(), parts.next(), parts.next());
+    let is_post = request.method == "POST";
+    match route {
+        (Some("cron"), Some("list"), None, None) => only(request, "GET").map(|()| Command::ListJobs),
+        (Some("log"), Some("list"), None, None) => {
+            only(request, "GET")?;
+            list_logs(request).map_err(|refusal| failure(&refusal))
+        }
+        (Some("cron"), Some("add"), None, None) => {
+            only(request, "POST")?;
+            add(request).map_err(|refusal| failure(&refusal))
+        }
+        (Some("cron"), Some("update"), None, None) => {
+            only(request, "POST")?;
+            update(request).map_err(|refusal| failure(&refusal))
+        }
+        (Some("cron"), Some(action @ ("stop" | "start" | "delete")), Some(id), None) => {
+            // The older system takes GET here; POST is what HTTP would have.
+            if !is_post {
+                only(request, "GET").map_err(|response| Response { allow: Some("GET, POST"), ..response })?;
+            }
+            let id = path_id(id).map_err(|refusal| failure(&refusal))?;
+            Ok(match action {
+                "stop" => Command::StopJob(id),
+                "start" => Command::StartJob(id),
+                _ => Command::DeleteJob(id),
+            })
+        }
+        _ => Err(failure(&Refusal {
+            status: 404,
+            message: format!("there is no {:?}; there are {PATHS}", request.path),
+        })),
+    }
+}
+
+const PATHS: &str = "GET /cron/list, GET /cron/stop/{id}, GET /cron/start/{id}, GET /cron/delete/{id}, POST /cron/add, \
+                     POST /cron/update, GET /log/list";
+
+/// The answer to bytes that are no request.
+pub fn bad_request(bad: BadRequest) -> Response {
+    failure(&Refusal { status: bad.status, message: bad.reason.into() })
+}
+
+fn only(request: &Request, method: &'static str) -> Result<(), Response> {
+    if request.method == method {
+        return Ok(());
+    }
+    let message = format!("{} is not taken here; {method} is", request.method);
+    Err(Response { allow: Some(method), ..failure(&Refusal { status: 405, message }) })
+}
+
+fn path_id(text: &str) -> Result<JobId, Refusal> {
+    let number = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
+    match number {
+        Some(id @ 1..=INT_MAX) => Ok(JobId(id as u32)),
+        _ => Err(Refusal::bad(format!("id: {text:?} is not a whole number from 1 to {INT_MAX}"))),
+    }
+}
+
+fn add(request: &Request) -> Result<Command, Refusal> {
+    let mut params = Params::of(request)?;
+    params.allow(&JOB_PARAMS);
+    let draft = draft(&mut params);
+    params.finish()?;
+    Ok(Command::AddJob(draft))
+}
+
+fn update(request: &Request) -> Result<Command, Refusal> {
+    let mut params = Params::of(request)?;
+    params.allow(&[&["id"], &JOB_PARAMS[..]].concat());
+    let id = params.integer("id", 1, INT_MAX);
+    if id.is_none() {
+        params.wrong("id", "it is required: the id of the job to update, see /cron/list");
+    }
+    let draft = draft(&mut params);
+    params.finish()?;
+    Ok(Command::UpdateJob(JobId(id.unwrap_or_default() as u32), draft))
+}
+
+fn draft(params: &mut Params) -> JobDraft {
+    params.rename("cron_set", "cronSet");
+    let cron_set = params.required_text("cronSet", CRON_SET_CHARS_MAX, "a schedule such as */5 * * * * *");
+    let draft = JobDraft {
+        cron_set: cron_set.trim().into(),
+        command: params.required_text("command", COMMAND_CHARS_MAX, "the command to run"),
+        remark: params.text("remark", REMARK_CHARS_MAX).unwrap_or_default(),
+        stop: params.flag("stop"),
+        start_time: params.integer("start_time", 0, INT_MAX).unwrap_or(0),
+        end_time: params.integer("end_time", 0, INT_MAX).unwrap_or(0),
+        is_mutex: params.flag("is_mutex"),
+        lock_limit: params.integer("lock_limit", 0, INT_MAX).map(|secs| secs as u32),
+    };
+    if draft.start_time != 0 && draft.end_time != 0 && draft.end_time <= draft.start_time {
+        params.wrong("end_time", "it must be after start_time (or 0 for no end)");
+    }
+    draft
+}
+
+fn list_logs(request: &Request) -> Result<Command, Refusal> {
+    let mut params = Params::of(request)?;
+    let filter = LogFilter {
+        cron_id: params.integer("cron_id", 1, INT_MAX).map(|id| JobId(id as u32)),
+        search: params.text("search", COMMAND_CHARS_MAX),
+        dispatch_server: params.text("dispatch_server", REMARK_CHARS_MAX),
+        run_server: params.text("run_server", REMARK_CHARS_MAX),
+        page: params.integer("page", 1, i64::MAX).unwrap_or(1) as u64,
+        limit: params.integer("limit", 1, LIMIT_MAX).unwrap_or(LIMIT_DEFAULT) as u64,
+    };
+    params.finish()?;
+    Ok(Command::ListLogs(filter))
+}
+
+#[cfg(test)]
+mod tests;

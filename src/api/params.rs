@@ -1,0 +1,151 @@
+//! A request's parameters: from the query string, a form, or a JSON object, all read alike.
+//!
+//! Mistakes are collected, so that one answer names them all.
+//!
+//! Invariant: an empty value counts as absent; a name that is given twice has the same value both times.
+
+use crate::core::command::Refusal;
+use crate::wire::http::Request;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+#[derive(Debug, Default)]
+pub struct Params {
+    values: BTreeMap<String, String>,
+    mistakes: Vec<String>,
+}
+
+impl Params {
+    pub fn of(request: &Request) -> Result<Params, Refusal> {
+        let mut params = Params::default();
+        params.add_form(&request.query)?;
+        // What `curl -d '{..}'` sends calls itself a form; an object is an object all the same.
+        let object = serde_json::from_slice::<serde_json::Map<String, Value>>(&request.body);
+        match (request.body.trim_ascii_start().first(), object) {
+            (Some(b'{'), Ok(object)) => params.add_object(object),
+            (Some(b'{'), Err(error)) => return Err(Refusal::bad(format!("the body is not a JSON object: {error}"))),
+            (Some(_), _) if request.method == "POST" => params.add_form(&request.body)?,
+            _ => {}
+        }
+        Ok(params)
+    }
+
+    /// Names beyond these are mistakes: a misspelt one must not be dropped in silence.
+    pub fn allow(&mut self, names: &[&str]) {
+        let unknown: Vec<String> = self.values.keys().filter(|name| !names.contains(&name.as_str())).cloned().collect();
+        for name in unknown {
+            self.wrong(&name, &format!("there is no such parameter; there are {}", names.join(", ")));
+        }
+    }
+
+    /// Takes the value of another name for the same thing.
+    pub fn rename(&mut self, other: &str, name: &str) {
+        if let Some(value) = self.values.remove(other) {
+            self.add(name.into(), value);
+        }
+    }
+
+    pub fn wrong(&mut self, name: &str, reason: &str) {
+        self.mistakes.push(format!("{name}: {reason}"));
+    }
+
+    /// All mistakes together, if there are any.
+    pub fn finish(self) -> Result<(), Refusal> {
+        if self.mistakes.is_empty() { Ok(()) } else { Err(Refusal::bad(self.mistakes.join("; "))) }
+    }
+
+    pub fn text(&mut self, name: &str, chars_max: usize) -> Option<String> {
+        let text = self.values.remove(name).filter(|text| !text.is_empty())?;
+        let chars = text.chars().count();
+        if chars_max < chars {
+            self.wrong(name, &format!("it has {chars} characters, at most {chars_max} are kept"));
+        }
+        if text.contains('\0') {
+            self.wrong(name, "it has a NUL character, which no command line can carry");
+        }
+        Some(text)
+    }
+
+    pub fn required_text(&mut self, name: &str, chars_max: usize, what: &str) -> String {
+        let text = self.text(name, chars_max).unwrap_or_default();
+        if text.trim().is_empty() {
+            self.wrong(name, &format!("it is required: {what}"));
+        }
+        text
+    }
+
+    pub fn integer(&mut self, name: &str, min: i64, max: i64) -> Option<i64> {
+        let text = self.values.remove(name).filter(|text| !text.is_empty())?;
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = digits.then(|| text.parse().ok()).flatten().filter(|number| (min..=max).contains(number));
+        if number.is_none() {
+            self.wrong(name, &format!("{} is not a whole number from {min} to {max}", shown(&text)));
+        }
+        number
+    }
+
+    pub fn flag(&mut self, name: &str) -> bool {
+        let text = self.values.remove(name).unwrap_or_default();
+        match text.as_str() {
+            "" | "0" | "false" => false,
+            "1" | "true" => true,
+            _ => {
+                self.wrong(name, &format!("{} is neither 0 nor 1", shown(&text)));
+                false
+            }
+        }
+    }
+
+    fn add_form(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        for (name, value) in form_urlencoded::parse(bytes) {
+            // The decoder puts U+FFFD for what is not UTF-8; one that was sent as such stands in the bytes.
+            if (name.contains('\u{fffd}') || value.contains('\u{fffd}')) && !has_replacement_character(bytes) {
+                return Err(Refusal::bad(format!("{}: its value is not UTF-8", shown(&name))));
+            }
+            self.add(name.into_owned(), value.into_owned());
+        }
+        Ok(())
+    }
+
+    fn add_object(&mut self, object: serde_json::Map<String, Value>) {
+        for (name, value) in object {
+            match value {
+                Value::Null => {}
+                Value::String(text) => self.add(name, text),
+                Value::Bool(_) | Value::Number(_) => self.add(name, value.to_string()),
+                Value::Array(_) | Value::Object(_) => {
+                    self.wrong(&name, "a text, a number, or true or false is expected")
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, name: String, value: String) {
+        match self.values.entry(name) {
+            Entry::Vacant(entry) => {
+                entry.insert(value);
+            }
+            Entry::Occupied(entry) if *entry.get() == value => {}
+            Entry::Occupied(entry) => {
+                let name = entry.key().clone();
+                self.wrong(&name, "it is given twice, with different values");
+            }
+        }
+    }
+}
+
+fn has_replacement_character(bytes: &[u8]) -> bool {
+    let upper = bytes.to_ascii_uppercase();
+    let has = |what: &[u8]| upper.windows(what.len()).any(|window| window == what);
+    has(b"\xEF\xBF\xBD") || has(b"%EF%BF%BD")
+}
+
+/// A value in a message: quoted, and short however long it is.
+fn shown(text: &str) -> String {
+    const CHARS_MAX: usize = 40;
+    match text.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => format!("{:?}...", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}

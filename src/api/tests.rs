@@ -1,0 +1,163 @@
+//! The API's form, a line a case.
+
+use super::*;
+use crate::core::command::Answer;
+use crate::model::{Job, log_row::LogPage};
+
+fn request(method: &str, target: &str, body: &str) -> Request {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    Request {
+        method: method.into(),
+        path: path.into(),
+        query: query.as_bytes().to_vec(),
+        body: body.as_bytes().to_vec(),
+        keep_alive: true,
+    }
+}
+
+fn draft() -> JobDraft {
+    JobDraft { cron_set: "*/1 * * * * *".into(), command: "php -v".into(), ..JobDraft::default() }
+}
+
+#[track_caller]
+fn check(method: &str, target: &str, body: &str, expect: Command) {
+    assert_eq!(command(&request(method, target, body)), Ok(expect));
+}
+
+#[track_caller]
+fn refuse(method: &str, target: &str, body: &str, status: u16, words: &str) {
+    let response = command(&request(method, target, body)).unwrap_err();
+    let text = String::from_utf8(response.body).unwrap();
+    assert_eq!(response.status, status, "{text}");
+    assert!(text.starts_with(&format!("{{\"code\":{status},\"data\":null,\"message\":\"")), "{text}");
+    assert!(text.contains(words), "{text} does not say {words:?}");
+}
+
+#[test]
+fn the_seeds_calls_are_understood() {
+    check("GET", "/cron/list", "", Command::ListJobs);
+    check("GET", "/cron/list/?_=1", "", Command::ListJobs);
+    check("GET", "/cron/stop/1538", "", Command::StopJob(JobId(1538)));
+    check("GET", "/cron/start/1538", "", Command::StartJob(JobId(1538)));
+    check("GET", "/cron/delete/1633", "", Command::DeleteJob(JobId(1633)));
+    check("POST", "/cron/delete/1633", "", Command::DeleteJob(JobId(1633)));
+    let body = "cronSet=*/1 * * * * *&command=php -v&remark=&stop=0&start_time=0&end_time=0&is_mutex=1";
+    check("POST", "/cron/add", body, Command::AddJob(JobDraft { is_mutex: true, ..draft() }));
+    let body = format!("id=1307&{body}");
+    check("POST", "/cron/update", &body, Command::UpdateJob(JobId(1307), JobDraft { is_mutex: true, ..draft() }));
+}
+
+#[test]
+fn parameters_come_as_form_json_or_query() {
+    let expect = Command::AddJob(JobDraft { is_mutex: true, end_time: 9, ..draft() });
+    check("POST", "/cron/add", "cron_set=*/1+*+*+*+*+*&command=php%20-v&is_mutex=true&end_time=9", expect.clone());
+    check(
+        "POST",
+        "/cron/add",
+        r#"{"cron_set":"*/1 * * * * *","command":"php -v","is_mutex":true,"end_time":9}"#,
+        expect.clone(),
+    );
+    check(
+        "POST",
+        "/cron/add",
+        r#" {"cronSet":"*/1 * * * * *","command":"php -v","is_mutex":"1","end_time":"9","remark":null}"#,
+        expect.clone(),
+    );
+    check("POST", "/cron/add?cronSet=*/1%20*%20*%20*%20*%20*&is_mutex=1&end_time=9", "command=php -v", expect);
+    let utf_8 = Command::AddJob(JobDraft { command: "echo 你好 😀".into(), ..draft() });
+    check("POST", "/cron/add", "cronSet=*/1 * * * * *&command=echo 你好 😀", utf_8.clone());
+    check("POST", "/cron/add", "cronSet=*/1 * * * * *&command=echo%20%E4%BD%A0%E5%A5%BD%20%F0%9F%98%80", utf_8);
+}
+
+#[test]
+fn the_log_filter_has_its_defaults_and_bounds() {
+    let filter = LogFilter { page: 1, limit: 50, ..LogFilter::default() };
+    check("GET", "/log/list", "", Command::ListLogs(filter.clone()));
+    check("GET", "/log/list?cron_id=&search=&page=&limit=", "", Command::ListLogs(filter.clone()));
+    let narrow = LogFilter {
+        cron_id: Some(JobId(7)),
+        search: Some("a%b".into()),
+        dispatch_server: Some("127.0.0.1:9991".into()),
+        run_server: Some("127.0.0.1:9992".into()),
+        page: 3,
+        limit: 10_000,
+    };
+    let target =
+        "/log/list?cron_id=7&search=a%25b&dispatch_server=127.0.0.1:9991&run_server=127.0.0.1:9992&page=3&limit=10000";
+    check("GET", target, "", Command::ListLogs(narrow));
+    refuse("GET", "/log/list?limit=10001", "", 400, "limit: \\\"10001\\\" is not a whole number from 1 to 10000");
+    refuse("GET", "/log/list?limit=0", "", 400, "limit");
+    refuse("GET", "/log/list?page=0", "", 400, "page");
+    refuse("GET", "/log/list?cron_id=abc", "", 400, "cron_id");
+    refuse("POST", "/log/list", "", 405, "GET is");
+}
+
+#[test]
+fn what_is_wrong_is_named_all_at_once() {
+    refuse("POST", "/cron/add", "", 400, "cronSet: it is required");
+    refuse("POST", "/cron/add", "", 400, "command: it is required");
+    refuse("POST", "/cron/add", "cronSet=* * * * * *&command=   ", 400, "command: it is required");
+    let add = |rest: &str| format!("cronSet=* * * * * *&command=x&{rest}");
+    refuse(
+        "POST",
+        "/cron/add",
+        &add("start_time=-1"),
+        400,
+        "start_time: \\\"-1\\\" is not a whole number from 0 to 2147483647",
+    );
+    refuse("POST", "/cron/add", &add("start_time=1.5"), 400, "start_time");
+    refuse("POST", "/cron/add", &add("end_time=99999999999999999999"), 400, "end_time");
+    refuse("POST", "/cron/add", &add("end_time=2147483648"), 400, "end_time");
+    refuse("POST", "/cron/add", &add("start_time=5&end_time=5"), 400, "end_time: it must be after start_time");
+    refuse("POST", "/cron/add", &add("is_mutex=2"), 400, "is_mutex: \\\"2\\\" is neither 0 nor 1");
+    refuse("POST", "/cron/add", &add("stop=yes"), 400, "stop");
+    refuse("POST", "/cron/add", &add("is_mutx=1"), 400, "is_mutx: there is no such parameter");
+    refuse("POST", "/cron/add", &add("stop=0&stop=1"), 400, "stop: it is given twice");
+    refuse("POST", "/cron/add", &add("cron_set=1 * * * * *"), 400, "cronSet: it is given twice");
+    refuse("POST", "/cron/add", "cronSet=* * * * * *&command=a%00b", 400, "command: it has a NUL");
+    refuse("POST", "/cron/add", "cronSet=* * * * * *&command=a%FFb", 400, "not UTF-8");
+    refuse("POST", "/cron/add", "{\"cronSet\":", 400, "not a JSON object");
+    refuse("POST", "/cron/add", "{\"command\":[1]}", 400, "command: a text");
+    refuse("POST", "/cron/update", "cronSet=* * * * * *&command=x", 400, "id: it is required");
+    refuse("POST", "/cron/update", "id=0&cronSet=* * * * * *&command=x", 400, "id");
+    refuse("GET", "/cron/stop/abc", "", 400, "id: \\\"abc\\\"");
+    refuse("GET", "/cron/stop/2147483648", "", 400, "id");
+    refuse("GET", "/cron/stop", "", 404, "/cron/list");
+    refuse("GET", "/nothing", "", 404, "there is no");
+    refuse("GET", "/cron/add", "", 405, "POST is");
+    refuse("PUT", "/cron/stop/1", "", 405, "PUT is not taken");
+}
+
+#[test]
+fn texts_are_taken_up_to_their_length_in_characters() {
+    let add = |chars: usize| format!("cronSet=* * * * * *&command={}", "中".repeat(chars));
+    assert!(command(&request("POST", "/cron/add", &add(2048))).is_ok());
+    refuse("POST", "/cron/add", &add(2049), 400, "command: it has 2049 characters, at most 2048");
+    let remark = |chars: usize| format!("cronSet=* * * * * *&command=x&remark={}", "中".repeat(chars));
+    assert!(command(&request("POST", "/cron/add", &remark(1024))).is_ok());
+    refuse("POST", "/cron/add", &remark(1025), 400, "remark");
+    let set = |chars: usize| format!("command=x&cronSet={}", "1".repeat(chars));
+    assert!(command(&request("POST", "/cron/add", &set(128))).is_ok());
+    refuse("POST", "/cron/add", &set(129), 400, "cronSet");
+}
+
+#[test]
+fn a_job_is_shown_with_the_seeds_fields_first() {
+    let job = Job {
+        id: JobId(1633),
+        cron_set: "*/1 * * * * *".into(),
+        command: "php -v".into(),
+        is_mutex: true,
+        ..Job::default()
+    };
+    let response = reply(&Ok(Answer::Job(job.into())));
+    let expect = r#"{"code":200,"data":{"id":1633,"cron_set":"*/1 * * * * *","command":"php -v","remark":"","stop":false,"start_time":0,"end_time":0,"is_mutex":true,"lock_limit":0},"message":"ok"}"#;
+    assert_eq!(String::from_utf8(response.body).unwrap(), expect);
+    assert_eq!(response.status, 200);
+}
+
+#[test]
+fn an_empty_log_is_an_empty_list() {
+    let response = reply(&Ok(Answer::Logs(LogPage::default())));
+    assert_eq!(response.body, br#"{"code":200,"data":{"list":[],"total":0},"message":"ok"}"#);
+}

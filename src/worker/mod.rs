@@ -1,0 +1,5 @@
+//! The hands: everything that blocks. Work comes in over a queue, its answer goes back over another; see `pool`.
+//!
+//! Not a place for decisions: a hand does what it is asked, once, and says what came of it.
+
+pub mod store;

@@ -1,0 +1,86 @@
+//! The store: jobs, log, and the journal, in MySQL (or MariaDB) or in an embedded SQLite file.
+//!
+//! Two stores, one contract: `tests/store_contract.rs` holds both to it. Each hand (leader's statements, log rows,
+//! reads) has a connection of its own.
+//!
+//! Invariants: no lock of ours outlives a round trip; every statement of a leader names its epoch, and changes nothing
+//! when the epoch in the store is another one.
+
+pub mod sqlite;
+
+use crate::core::work::{Bump, Bumped, Change, Journaled, Loaded, Opened, StoreError};
+use crate::model::journal::{Entry, EntryId, StoredEntry};
+use crate::model::log_row::{LogFilter, LogPage};
+use crate::model::{Attempt, Epoch, Job, JobId, LogRow, RunKey, Second, Wall};
+
+/// Done entries deleted in one statement at most.
+const DELETE_ENTRIES_MAX: u32 = 10_000;
+/// Log rows deleted in one statement at most.
+const DELETE_ROWS_MAX: u32 = 5_000;
+
+pub trait Store: Send {
+    /// Connects and applies the migrations.
+    fn open(&mut self) -> Result<Opened, StoreError>;
+    /// Takes the lead: the epoch grows by one.
+    fn bump(&mut self, bump: &Bump) -> Result<Bumped, StoreError>;
+    /// What a new leader must know, read after its bump.
+    fn load(&mut self, epoch: Epoch) -> Result<Loaded, StoreError>;
+    /// Asking again with the same epoch and request is harmless.
+    fn journal(&mut self, entry: &Entry) -> Result<Journaled, StoreError>;
+    /// Journals the note, then writes the row; answers the job's id. Asking again with the same request is harmless.
+    fn change(&mut self, epoch: Epoch, request: u64, change: &Change) -> Result<JobId, StoreError>;
+    /// Sets entries done and deletes old done ones, never those of the largest tick.
+    fn close(&mut self, epoch: Epoch, entries: &[EntryId], delete_before: Wall) -> Result<(), StoreError>;
+    /// All or nothing. A definite state replaces `lost`, nothing replaces a definite state.
+    fn write_logs(&mut self, rows: &[LogRow]) -> Result<(), StoreError>;
+    /// Deletes log rows of before this second.
+    fn retain_logs(&mut self, before: Second) -> Result<(), StoreError>;
+    fn list_logs(&mut self, filter: &LogFilter) -> Result<LogPage, StoreError>;
+    fn list_jobs(&mut self) -> Result<Vec<Job>, StoreError>;
+}
+
+/// The attempts whose log rows decide whether an open entry may be closed.
+fn outcomes(open: &[StoredEntry]) -> Vec<Attempt> {
+    let of_entry = |stored: &StoredEntry| {
+        let body = &stored.entry.body;
+        let runs = body.runs.iter().map(|run| run.attempt);
+        let refused = body.refused.iter().map(|refused| refused.run);
+        let missed = body.missed.iter().map(|gap| RunKey::scheduled(gap.cron_id, gap.last));
+        let unstarted = refused.chain(missed).map(|run| Attempt { run, number: 0 });
+        runs.chain(unstarted).collect::<Vec<Attempt>>()
+    };
+    open.iter().flat_map(of_entry).collect()
+}
+
+/// The journal's note of a change: none for a new job, whose id the store has yet to give.
+fn note(change: &Change) -> Option<crate::model::journal::ChangeNote> {
+    use crate::model::journal::ChangeNote;
+    match change {
+        Change::Add(_) => None,
+        Change::Put(job) => Some(ChangeNote { cron_id: job.id, version: Some(job.version) }),
+        Change::Delete { id, .. } => Some(ChangeNote { cron_id: *id, version: None }),
+    }
+}
+
+/// Someone else has written the row since we read it.
+fn edited_by_hand(id: JobId) -> StoreError {
+    StoreError::Refused(format!(
+        "id {id}: its row in table cron was changed by hand; send SIGHUP to the leader (or restart it) to take that up, then try again"
+    ))
+}
+
+/// Another lock_key on the same database would mean two leaders.
+fn foreign_lock_key(ours: &str, stored: &str) -> StoreError {
+    StoreError::Refused(format!(
+        "this database belongs to the cluster with lock_key {stored:?}, this node has lock_key {ours:?}: use the same one, \
+         or, if no node uses the old one any more, run UPDATE scheduler SET lock_key = '{ours}'"
+    ))
+}
+
+/// A node that stands alone must be the only one.
+fn not_alone(leader: &str, age_secs: i64) -> StoreError {
+    StoreError::Refused(format!(
+        "this node stands alone (no consul_address), but {leader} led on the same database {age_secs} s ago: stop it and wait \
+         10 s, or give both the same consul_address and lock_key"
+    ))
+}

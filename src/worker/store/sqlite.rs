@@ -1,0 +1,429 @@
+//! The embedded store: one SQLite file in data_dir, for a node that stands alone with nothing beside it.
+//!
+//! WAL, and `synchronous=FULL` on every connection: what is answered is on the disk, the journal's entries and the log
+//! rows alike. Each call is one transaction.
+
+use super::{DELETE_ENTRIES_MAX, DELETE_ROWS_MAX, Store, edited_by_hand, foreign_lock_key, not_alone, note, outcomes};
+use crate::core::work::{Bump, Bumped, Change, Journaled, Loaded, Opened, StoreError};
+use crate::model::journal::{Body, Entry, EntryId, StoredEntry};
+use crate::model::log_row::{LogFilter, LogPage, StoredLog};
+use crate::model::{Attempt, Epoch, Job, JobId, LogRow, Second, Version, Wall};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// In order; the number of a file is its place here, from 1.
+const MIGRATIONS: &[&str] = &[include_str!("../../../sql/sqlite/0001_tables.sql")];
+/// How long a statement waits for another connection's.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub struct SqliteStore {
+    path: PathBuf,
+    connection: Option<Connection>,
+}
+
+impl SqliteStore {
+    pub fn new(path: &Path) -> SqliteStore {
+        SqliteStore { path: path.to_path_buf(), connection: None }
+    }
+
+    /// Runs `action` in one transaction; `what` names it in errors. After an error the file is opened anew.
+    fn transact<T>(
+        &mut self,
+        what: &str,
+        action: impl FnOnce(&Transaction) -> Result<T, Failure>,
+    ) -> Result<T, StoreError> {
+        let result = self.connection().and_then(|connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let value = action(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        });
+        result.map_err(|failure| {
+            self.connection = None;
+            self.error(what, failure)
+        })
+    }
+
+    /// Reads without taking the writers' lock.
+    fn read<T>(
+        &mut self,
+        what: &str,
+        action: impl FnOnce(&Transaction) -> Result<T, Failure>,
+    ) -> Result<T, StoreError> {
+        let result = self.connection().and_then(|connection| action(&connection.transaction()?));
+        result.map_err(|failure| {
+            self.connection = None;
+            self.error(what, failure)
+        })
+    }
+
+    fn connection(&mut self) -> Result<&mut Connection, Failure> {
+        if self.connection.is_none() {
+            let connection = Connection::open(&self.path)?;
+            connection.busy_timeout(BUSY_TIMEOUT)?;
+            connection.pragma_update(None, "journal_mode", "WAL")?;
+            connection.pragma_update(None, "synchronous", "FULL")?;
+            self.connection = Some(connection);
+        }
+        // It was put there just above.
+        self.connection.as_mut().ok_or_else(|| Failure::Store(StoreError::Away("no connection".into())))
+    }
+
+    fn error(&self, what: &str, failure: Failure) -> StoreError {
+        let error = match failure {
+            Failure::Store(error) => return error,
+            Failure::Sqlite(error) => error,
+        };
+        let message = format!("{what} in {}: {error}", self.path.display());
+        match error.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => StoreError::Refused(format!(
+                "{message}; the file is damaged: move it away to begin with an empty one, or restore a copy"
+            )),
+            Some(
+                ErrorCode::CannotOpen
+                | ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::DiskFull
+                | ErrorCode::PermissionDenied
+                | ErrorCode::ReadOnly,
+            ) => StoreError::Away(message),
+            _ => StoreError::Unavailable(message),
+        }
+    }
+}
+
+/// What ends a transaction early.
+enum Failure {
+    Store(StoreError),
+    Sqlite(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Failure {
+        Failure::Sqlite(error)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Failure {
+        Failure::Store(error)
+    }
+}
+
+impl Store for SqliteStore {
+    fn open(&mut self) -> Result<Opened, StoreError> {
+        self.transact("apply the migrations", |transaction| {
+            let applied: u32 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            for (at, migration) in MIGRATIONS.iter().enumerate().skip(applied as usize) {
+                transaction.execute_batch(migration)?;
+                transaction.pragma_update(None, "user_version", at as u32 + 1)?;
+            }
+            Ok(Opened { clock: None, advice: Vec::new() })
+        })
+    }
+
+    fn bump(&mut self, bump: &Bump) -> Result<Bumped, StoreError> {
+        self.transact("take the lead", |transaction| {
+            let read = "SELECT lock_key, epoch, leader, node_id FROM scheduler";
+            let columns = |row: &Row| {
+                Ok((
+                    row.get::<_, String>(0)?,
+                    row.get::<_, u64>(1)?,
+                    row.get::<_, String>(2)?,
+                    row.get::<_, String>(3)?,
+                ))
+            };
+            let (lock_key, epoch, leader, node_id) = transaction.query_row(read, [], columns).optional()?.unwrap_or((
+                bump.lock_key.clone(),
+                0,
+                String::new(),
+                String::new(),
+            ));
+            if lock_key != bump.lock_key {
+                return Err(foreign_lock_key(&bump.lock_key, &lock_key).into());
+            }
+            if bump.alone && node_id != *bump.node_id.0 {
+                let newest = "SELECT unixepoch() - max(created_at) / 1000 FROM journal WHERE node_id = ?";
+                let age_secs: Option<i64> = transaction.query_row(newest, [&node_id], |row| row.get(0))?;
+                if let Some(age_secs) = age_secs.filter(|age| age * 1_000 < bump.lease_ms as i64) {
+                    return Err(not_alone(&leader, age_secs).into());
+                }
+            }
+            transaction.execute(
+                "INSERT INTO scheduler (id, lock_key, epoch, leader, node_id) VALUES (1, ?1, ?2, ?3, ?4)
+                 ON CONFLICT (id) DO UPDATE SET epoch = ?2, leader = ?3, node_id = ?4",
+                params![bump.lock_key, epoch + 1, &*bump.server.0, &*bump.node_id.0],
+            )?;
+            Ok(Bumped { epoch: Epoch(epoch + 1) })
+        })
+    }
+
+    fn load(&mut self, epoch: Epoch) -> Result<Loaded, StoreError> {
+        self.read("read the jobs and the journal", |transaction| {
+            check_epoch(transaction, epoch)?;
+            let watermark = "SELECT max(tick) FROM journal WHERE part = 0";
+            let watermark: Option<i64> = transaction.query_row(watermark, [], |row| row.get(0))?;
+            let open = open_entries(transaction)?;
+            let logged = logged(transaction, &outcomes(&open))?;
+            Ok(Loaded { jobs: jobs(transaction)?, watermark: watermark.map(Second), open, logged })
+        })
+    }
+
+    fn journal(&mut self, entry: &Entry) -> Result<Journaled, StoreError> {
+        self.transact("write the journal", |transaction| {
+            let known = "SELECT id FROM journal WHERE epoch = ? AND request = ?";
+            let known =
+                transaction.query_row(known, params![entry.epoch.0, entry.request], |row| row.get(0)).optional()?;
+            if let Some(id) = known {
+                return Ok(Journaled::Entry(EntryId(id)));
+            }
+            check_epoch(transaction, entry.epoch)?;
+            let taken = "SELECT 1 FROM journal WHERE tick = ? AND part = ?";
+            let tick = entry.tick.map(|tick| tick.0);
+            if transaction.query_row(taken, params![tick, entry.part], |_| Ok(())).optional()?.is_some() {
+                return Ok(Journaled::TickTaken);
+            }
+            Ok(Journaled::Entry(insert_entry(transaction, entry, false)?))
+        })
+    }
+
+    fn change(&mut self, epoch: Epoch, request: u64, change: &Change) -> Result<JobId, StoreError> {
+        self.transact("write the job", |transaction| {
+            check_epoch(transaction, epoch)?;
+            if let Some(note) = note(change) {
+                let body = Body { changes: vec![note], ..Body::default() };
+                // In one transaction with the row, so it is done as soon as it is there.
+                insert_entry(transaction, &Entry { epoch, request, tick: None, part: 0, body }, true)?;
+            }
+            match change {
+                Change::Add(job) => {
+                    transaction.execute(INSERT_JOB, job_params(job).as_slice())?;
+                    Ok(JobId(transaction.last_insert_rowid() as u32))
+                }
+                Change::Put(job) => {
+                    let mut values = job_params(job);
+                    let old_version = job.version.0 - 1;
+                    values.push(&job.id.0);
+                    values.push(&old_version);
+                    match transaction.execute(UPDATE_JOB, values.as_slice())? {
+                        1 => Ok(job.id),
+                        _ => Err(edited_by_hand(job.id).into()),
+                    }
+                }
+                Change::Delete { id, version } => {
+                    match transaction
+                        .execute("DELETE FROM cron WHERE id = ? AND version = ?", params![id.0, version.0])?
+                    {
+                        1 => Ok(*id),
+                        _ => Err(edited_by_hand(*id).into()),
+                    }
+                }
+            }
+        })
+    }
+
+    fn close(&mut self, epoch: Epoch, entries: &[EntryId], delete_before: Wall) -> Result<(), StoreError> {
+        self.transact("close journal entries", |transaction| {
+            check_epoch(transaction, epoch)?;
+            let mut close = transaction.prepare_cached("UPDATE journal SET done = 1 WHERE id = ?")?;
+            for entry in entries {
+                close.execute([entry.0])?;
+            }
+            transaction.execute(
+                "DELETE FROM journal WHERE id IN (SELECT id FROM journal WHERE done = 1 AND created_at < ?1
+                   AND (tick IS NULL OR tick < (SELECT max(tick) FROM journal WHERE part = 0)) ORDER BY id LIMIT ?2)",
+                params![delete_before.ms(), DELETE_ENTRIES_MAX],
+            )?;
+            Ok(())
+        })
+    }
+
+    fn write_logs(&mut self, rows: &[LogRow]) -> Result<(), StoreError> {
+        self.transact("write log rows", |transaction| {
+            let mut upsert = transaction.prepare_cached(UPSERT_LOG)?;
+            for row in rows {
+                upsert.execute(params![
+                    row.attempt.run.cron_id.0,
+                    row.attempt.run.scheduled_at.0,
+                    row.output,
+                    row.use_time_ms,
+                    row.dispatch_time.0,
+                    &*row.dispatch_server.0,
+                    &*row.run_server.0,
+                    row.attempt.run.to_string(),
+                    row.attempt.number,
+                    row.state.as_str(),
+                    row.exit_code,
+                    row.start_time_ms,
+                    row.version.0,
+                ])?;
+            }
+            Ok(())
+        })
+    }
+
+    fn retain_logs(&mut self, before: Second) -> Result<(), StoreError> {
+        let sql = "DELETE FROM log WHERE id IN (SELECT id FROM log WHERE time < ? LIMIT ?)";
+        // Each portion is a transaction of its own, so that log rows of runs get in between.
+        while 0 < self.transact("delete old log rows", |transaction| {
+            Ok(transaction.execute(sql, params![before.0, DELETE_ROWS_MAX])?)
+        })? {}
+        Ok(())
+    }
+
+    fn list_logs(&mut self, filter: &LogFilter) -> Result<LogPage, StoreError> {
+        self.read("read log rows", |transaction| {
+            let cron_id = filter.cron_id.map(|id| id.0);
+            let mut wanted: Vec<(&str, &dyn rusqlite::ToSql)> = Vec::new();
+            if let Some(id) = &cron_id {
+                wanted.push(("cron_id = ?", id));
+            }
+            if let Some(search) = &filter.search {
+                wanted.push(("instr(lower(output), lower(?)) > 0", search));
+            }
+            if let Some(server) = &filter.dispatch_server {
+                wanted.push(("dispatch_server = ?", server));
+            }
+            if let Some(server) = &filter.run_server {
+                wanted.push(("run_server = ?", server));
+            }
+            let conditions: Vec<&str> =
+                std::iter::once("1").chain(wanted.iter().map(|(condition, _)| *condition)).collect();
+            let conditions = conditions.join(" AND ");
+            let mut values: Vec<&dyn rusqlite::ToSql> = wanted.iter().map(|(_, value)| *value).collect();
+            let total = transaction.query_row(
+                &format!("SELECT count(*) FROM log WHERE {conditions}"),
+                values.as_slice(),
+                |row| row.get(0),
+            )?;
+            let offset = (filter.page - 1).saturating_mul(filter.limit).min(i64::MAX as u64) as i64;
+            values.push(&filter.limit);
+            values.push(&offset);
+            let sql = format!("SELECT {LOG_COLUMNS} FROM log WHERE {conditions} ORDER BY id DESC LIMIT ? OFFSET ?");
+            let rows =
+                transaction.prepare(&sql)?.query_map(values.as_slice(), stored_log)?.collect::<Result<_, _>>()?;
+            Ok(LogPage { rows, total })
+        })
+    }
+
+    fn list_jobs(&mut self) -> Result<Vec<Job>, StoreError> {
+        self.read("read the jobs", |transaction| jobs(transaction))
+    }
+}
+
+const INSERT_JOB: &str =
+    "INSERT INTO cron (cron_set, start_time, end_time, command, is_mutex, stop, remark, lock_limit, version, since)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+const UPDATE_JOB: &str =
+    "UPDATE cron SET cron_set = ?, start_time = ?, end_time = ?, command = ?, is_mutex = ?, stop = ?, remark = ?,
+    lock_limit = ?, version = ?, since = ? WHERE id = ? AND version = ?";
+const UPSERT_LOG: &str = "INSERT INTO log (cron_id, time, output, use_time, dispatch_time, dispatch_server, run_server, run_key, attempt,
+    state, exit_code, start_time, version) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (run_key, attempt) DO UPDATE SET output = excluded.output, use_time = excluded.use_time,
+    dispatch_time = excluded.dispatch_time, dispatch_server = excluded.dispatch_server, run_server = excluded.run_server,
+    state = excluded.state, exit_code = excluded.exit_code, start_time = excluded.start_time, version = excluded.version
+    WHERE log.state = 'lost' AND excluded.state <> 'lost'";
+const LOG_COLUMNS: &str =
+    "id, cron_id, time, output, use_time, dispatch_time, dispatch_server, run_server, run_key, attempt, state,
+    exit_code, start_time, version";
+
+fn job_params(job: &Job) -> Vec<&dyn rusqlite::ToSql> {
+    vec![
+        &job.cron_set,
+        &job.start_time,
+        &job.end_time,
+        &job.command,
+        &job.is_mutex,
+        &job.stop,
+        &job.remark,
+        &job.lock_limit,
+        &job.version.0,
+        &job.since.0,
+    ]
+}
+
+fn check_epoch(transaction: &Transaction, epoch: Epoch) -> Result<(), Failure> {
+    let stored = transaction.query_row("SELECT epoch FROM scheduler", [], |row| row.get(0)).optional()?;
+    if stored == Some(epoch.0) { Ok(()) } else { Err(StoreError::Deposed.into()) }
+}
+
+fn insert_entry(transaction: &Transaction, entry: &Entry, is_done: bool) -> Result<EntryId, Failure> {
+    let body = serde_json::to_string(&entry.body)
+        .map_err(|error| StoreError::Refused(format!("write a journal body: {error}")))?;
+    transaction.execute(
+        "INSERT INTO journal (epoch, request, tick, part, node_id, body, done, created_at)
+         SELECT epoch, ?2, ?3, ?4, node_id, ?5, ?6, CAST(unixepoch('subsec') * 1000 AS INTEGER) FROM scheduler WHERE epoch = ?1",
+        params![entry.epoch.0, entry.request, entry.tick.map(|tick| tick.0), entry.part, body, is_done],
+    )?;
+    Ok(EntryId(transaction.last_insert_rowid()))
+}
+
+fn open_entries(transaction: &Transaction) -> Result<Vec<StoredEntry>, Failure> {
+    let sql = "SELECT id, epoch, request, tick, part, body FROM journal WHERE done = 0 ORDER BY id";
+    let mut statement = transaction.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    let mut open = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (id, body): (i64, String) = (row.get(0)?, row.get(5)?);
+        let body = serde_json::from_str(&body)
+            .map_err(|error| StoreError::Refused(format!("journal row {id}: its body cannot be read: {error}")))?;
+        let tick: Option<i64> = row.get(3)?;
+        let entry =
+            Entry { epoch: Epoch(row.get(1)?), request: row.get(2)?, tick: tick.map(Second), part: row.get(4)?, body };
+        open.push(StoredEntry { id: EntryId(id), entry });
+    }
+    Ok(open)
+}
+
+fn logged(transaction: &Transaction, attempts: &[Attempt]) -> Result<BTreeSet<Attempt>, Failure> {
+    let mut find = transaction.prepare_cached("SELECT 1 FROM log WHERE run_key = ? AND attempt = ?")?;
+    let mut logged = BTreeSet::new();
+    for attempt in attempts {
+        if find.exists(params![attempt.run.to_string(), attempt.number])? {
+            logged.insert(*attempt);
+        }
+    }
+    Ok(logged)
+}
+
+fn jobs(transaction: &Transaction) -> Result<Vec<Job>, Failure> {
+    let sql = "SELECT id, cron_set, command, remark, stop, start_time, end_time, is_mutex, lock_limit, version, since
+               FROM cron WHERE id BETWEEN 1 AND 2147483647 ORDER BY id";
+    let job = |row: &Row| {
+        Ok(Job {
+            id: JobId(row.get(0)?),
+            cron_set: row.get(1)?,
+            command: row.get(2)?,
+            remark: row.get(3)?,
+            stop: row.get::<_, i64>(4)? != 0,
+            start_time: row.get::<_, i64>(5)?.max(0),
+            end_time: row.get::<_, i64>(6)?.max(0),
+            is_mutex: row.get::<_, i64>(7)? != 0,
+            lock_limit: row.get::<_, i64>(8)?.clamp(0, i64::from(u32::MAX)) as u32,
+            version: Version(row.get::<_, i64>(9)?.max(1) as u64),
+            since: Second(row.get(10)?),
+        })
+    };
+    Ok(transaction.prepare(sql)?.query_map([], job)?.collect::<Result<_, _>>()?)
+}
+
+fn stored_log(row: &Row) -> rusqlite::Result<StoredLog> {
+    Ok(StoredLog {
+        id: row.get(0)?,
+        cron_id: JobId(row.get(1)?),
+        time: row.get(2)?,
+        output: row.get(3)?,
+        use_time_ms: row.get(4)?,
+        dispatch_time: row.get(5)?,
+        dispatch_server: row.get(6)?,
+        run_server: row.get(7)?,
+        run_key: row.get(8)?,
+        attempt: row.get(9)?,
+        state: row.get(10)?,
+        exit_code: row.get(11)?,
+        start_time_ms: row.get(12)?,
+        version: row.get(13)?,
+    })
+}
