@@ -2,4 +2,6 @@
 //!
 //! Not a place for decisions: a hand does what it is asked, once, and says what came of it.
 
+pub mod clock;
+pub mod process;
 pub mod store;

@@ -1,0 +1,315 @@
+//! The guardian: the daemon's parent. It restarts a daemon that dies, ends what must not outlive it, and ends mutex runs
+//! whose lease is over whether or not the daemon is able to.
+//!
+//! It locks data_dir (the daemon inherits the lock, so it holds until both are gone), and it is the subreaper of all
+//! that the runs leave behind. The daemon holds the read end of a pipe whose write end only the guardian has: its end of
+//! file is the guardian's death.
+//!
+//! Invariant: no daemon is started while a process of an earlier one's unfinished runs is alive.
+
+use super::kill::sweep;
+use super::marks::{self, Mark, Snapshot};
+use crate::worker::clock;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::FlockOperation;
+use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process, set_child_subreaper, waitpid};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// The hidden first argument of a daemon, followed by its two descriptors.
+pub const UNDER_GUARDIAN: &str = "--under-guardian";
+/// A daemon that lived so long starts its back-off anew.
+const SOUND_LIFE: Duration = Duration::from_secs(10);
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+const BACKOFF_LAST: Duration = Duration::from_secs(5);
+/// After the lease's end a daemon may still be between its check and its spawn for so long.
+const STARTING_GRACE_MS: u64 = 500;
+/// How often the lease is looked at while mutex runs may depend on it.
+const LEASE_EVERY_MS: u64 = 100;
+/// A panic's exit code.
+const PANICKED: i32 = 101;
+
+/// What a daemon has of its guardian.
+#[derive(Debug)]
+pub struct DaemonLink {
+    /// Readable (end of file) when the guardian is dead.
+    pub death_pipe: OwnedFd,
+    /// Keeps data_dir locked.
+    pub lock: OwnedFd,
+}
+
+/// Takes up the descriptors that the guardian passed as `LOCK,PIPE`.
+pub fn adopt(text: &str) -> Result<DaemonLink, String> {
+    let numbers: Option<Vec<RawFd>> = text.split(',').map(|number| number.parse().ok().filter(|fd| *fd > 2)).collect();
+    let Some([lock, pipe]) = numbers.as_deref().and_then(|numbers| <[RawFd; 2]>::try_from(numbers).ok()) else {
+        return Err(format!("{UNDER_GUARDIAN} {text}: only the guardian passes this"));
+    };
+    // SAFETY: the guardian opened these two for us and nobody else in this process knows their numbers. This is the first
+    // thing that the daemon does, so nothing else can have been opened under them.
+    let [lock, death_pipe] = [lock, pipe].map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+    for fd in [&lock, &death_pipe] {
+        fcntl_setfd(fd, FdFlags::CLOEXEC).map_err(|error| format!("{UNDER_GUARDIAN} {text}: {error}"))?;
+    }
+    Ok(DaemonLink { death_pipe, lock })
+}
+
+/// Runs the daemon under guard: this executable again, with these arguments. Returns its exit code when it ends on
+/// purpose.
+pub fn guard(data_dir: &Path, arguments: Vec<OsString>) -> Result<i32, String> {
+    let program = PathBuf::from("/proc/self/exe");
+    Guardian::new(data_dir, program, arguments)?.run().map_err(|error| format!("guard the daemon: {error}"))
+}
+
+struct Guardian {
+    marks_path: PathBuf,
+    program: PathBuf,
+    arguments: Vec<OsString>,
+    lock: File,
+    /// Read by the daemon; the other end is held open for as long as the guardian lives.
+    death_pipe: (OwnedFd, OwnedFd),
+    signals: Vec<(i32, UnixStream)>,
+    expired: Option<Expired>,
+}
+
+/// A lease that was found to be over.
+#[derive(Clone, Copy)]
+struct Expired {
+    lease_ns: u64,
+    at_ns: u64,
+}
+
+enum End {
+    /// On purpose, with this code.
+    Exited(i32),
+    /// By a signal or a panic: the words for the log.
+    Died(String),
+}
+
+impl Guardian {
+    fn new(data_dir: &Path, program: PathBuf, arguments: Vec<OsString>) -> Result<Guardian, String> {
+        let fail = |what: &str, error: io::Error| format!("{what} {}: {error}", data_dir.display());
+        fs::create_dir_all(data_dir).map_err(|error| fail("make data_dir", error))?;
+        let lock = lock(data_dir)?;
+        let death_pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+            .map_err(|error| fail("watch over", error.into()))?;
+        for inherited in [lock.as_raw_fd(), death_pipe.0.as_raw_fd()] {
+            // SAFETY: both are open for as long as the guardian is.
+            let fd = unsafe { rustix::fd::BorrowedFd::borrow_raw(inherited) };
+            fcntl_setfd(fd, FdFlags::empty()).map_err(|error| fail("watch over", error.into()))?;
+        }
+        set_child_subreaper(Some(getpid())).map_err(|error| fail("watch over", error.into()))?;
+        let signals = [SIGCHLD, SIGTERM, SIGINT, SIGHUP].into_iter().map(listen).collect::<io::Result<_>>();
+        Ok(Guardian {
+            marks_path: marks::path(data_dir),
+            program,
+            arguments,
+            lock,
+            death_pipe,
+            signals: signals.map_err(|error| fail("watch over", error))?,
+            expired: None,
+        })
+    }
+
+    fn run(&mut self) -> io::Result<i32> {
+        // What a guardian and a daemon that were killed together left running.
+        self.end_runs("left by an earlier daemon");
+        let mut backoff = Duration::ZERO;
+        loop {
+            let started_at = clock::mono();
+            let daemon = self.start()?;
+            match self.watch(daemon)? {
+                End::Exited(code) => {
+                    self.end_runs("left by the daemon");
+                    return Ok(code);
+                }
+                End::Died(how) => {
+                    log::error!("the daemon died ({how}); its runs are ended and it is started again");
+                    self.end_runs("of the dead daemon");
+                }
+            }
+            let has_lived = SOUND_LIFE <= clock::mono().since(started_at);
+            if !has_lived {
+                self.wait(backoff)?;
+            }
+            backoff = if has_lived { Duration::ZERO } else { (backoff * 2).clamp(BACKOFF_FIRST, BACKOFF_LAST) };
+        }
+    }
+
+    fn start(&self) -> io::Result<Pid> {
+        let descriptors = format!("{},{}", self.lock.as_raw_fd(), self.death_pipe.0.as_raw_fd());
+        let mut command = Command::new(&self.program);
+        // In a group of its own: a terminal's Ctrl-C comes to the guardian only, which passes it on once.
+        command.arg0("wing-crontab").arg(UNDER_GUARDIAN).arg(descriptors).args(&self.arguments).process_group(0);
+        let child =
+            command.spawn().map_err(|error| io::Error::new(error.kind(), format!("start the daemon: {error}")))?;
+        Ok(Pid::from_child(&child))
+    }
+
+    /// Until the daemon is over: passes signals on, reaps, and keeps the lease.
+    fn watch(&mut self, daemon: Pid) -> io::Result<End> {
+        loop {
+            if let Some(end) = reap(Some(daemon))? {
+                return Ok(end);
+            }
+            let timeout_ms = self.keep_lease(daemon);
+            self.sleep(Duration::from_millis(timeout_ms))?;
+            for signal in self.take_signals() {
+                // It may be dead already: then the next turn finds out.
+                let _ = kill_process(daemon, signal);
+            }
+        }
+    }
+
+    /// Ends the mutex runs of a lease that is over. Answers after how many milliseconds to look again.
+    fn keep_lease(&mut self, daemon: Pid) -> u64 {
+        const IDLE_MS: u64 = 60_000;
+        let Ok(Some(snapshot)) = Snapshot::read(&self.marks_path) else { return LEASE_EVERY_MS * 10 };
+        let now = clock::mono();
+        if now < snapshot.lease {
+            self.expired = None;
+            let left_ms = snapshot.lease.since(now).as_millis() as u64 + 1;
+            return left_ms.min(IDLE_MS);
+        }
+        let mutex: Vec<Mark> = snapshot.marks.into_iter().filter(|mark| mark.is_mutex && mark.may_run()).collect();
+        if mutex.is_empty() {
+            return LEASE_EVERY_MS;
+        }
+        let is_new = self.expired.is_none_or(|expired| expired.lease_ns != snapshot.lease.0);
+        let expired = if is_new {
+            Expired { lease_ns: snapshot.lease.0, at_ns: now.0 }
+        } else {
+            self.expired.unwrap_or(Expired { lease_ns: 0, at_ns: now.0 })
+        };
+        self.expired = Some(expired);
+        if is_new {
+            log::warn!("the lease is over: {} mutex runs are ended", mutex.len());
+        }
+        sweep(&mutex, || drop(reap(None)));
+        let is_late = expired.at_ns + STARTING_GRACE_MS * 1_000_000 <= now.0;
+        if is_late && mutex.iter().any(Mark::is_starting) {
+            log::error!("the lease is over and the daemon may still be starting a mutex run: it is killed");
+            let _ = kill_process(daemon, Signal::KILL);
+        }
+        LEASE_EVERY_MS
+    }
+
+    /// Kills what the marks say may still run, and waits until it is gone.
+    fn end_runs(&self, whose: &str) {
+        let marks = match Snapshot::read(&self.marks_path) {
+            Ok(Some(snapshot)) => snapshot.marks,
+            // No marks, or none that can be read: the daemon will say so.
+            _ => return,
+        };
+        let running: Vec<Mark> = marks.into_iter().filter(Mark::may_run).collect();
+        if running.is_empty() {
+            return;
+        }
+        log::info!("ending {} runs {whose}", running.len());
+        let left = sweep(&running, || drop(reap(None)));
+        if left != 0 {
+            log::error!("{left} processes of runs {whose} cannot be killed (uninterruptible sleep?)");
+        }
+    }
+
+    /// Sleeps until a signal comes or the time is over.
+    fn sleep(&self, timeout: Duration) -> io::Result<()> {
+        let mut fds: Vec<PollFd> = self.signals.iter().map(|(_, stream)| PollFd::new(stream, PollFlags::IN)).collect();
+        let timeout = Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: timeout.subsec_nanos().into() };
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Between two lives of the daemon; a signal to end comes through.
+    fn wait(&mut self, time: Duration) -> io::Result<()> {
+        let until = clock::mono().plus_ms(time.as_millis() as u64);
+        while clock::mono() < until {
+            self.sleep(until.since(clock::mono()))?;
+            drop(reap(None));
+            if self.take_signals().iter().any(|signal| *signal != Signal::HUP) {
+                return Err(io::Error::other("told to end while the daemon was not running"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The signals to pass on that have come since the last time.
+    fn take_signals(&mut self) -> Vec<Signal> {
+        let mut taken = Vec::new();
+        for (signal, stream) in &mut self.signals {
+            let mut bytes = [0; 64];
+            let count = stream.read(&mut bytes).unwrap_or(0);
+            let passed = match *signal {
+                SIGTERM => Signal::TERM,
+                SIGINT => Signal::INT,
+                SIGHUP => Signal::HUP,
+                _ => continue,
+            };
+            taken.extend(std::iter::repeat_n(passed, count));
+        }
+        taken
+    }
+}
+
+/// Reaps whatever has ended; tells how `daemon` did.
+fn reap(daemon: Option<Pid>) -> io::Result<Option<End>> {
+    let mut end = None;
+    loop {
+        match waitpid(None, WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) if Some(pid) == daemon => end = Some(how_ended(status)),
+            Ok(Some(_)) => {}
+            Ok(None) | Err(rustix::io::Errno::CHILD) => return Ok(end),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn how_ended(status: WaitStatus) -> End {
+    match status.exit_status() {
+        Some(PANICKED) => End::Died("it panicked".into()),
+        Some(code) => End::Exited(code),
+        None => End::Died(format!("signal {}", status.terminating_signal().unwrap_or(0))),
+    }
+}
+
+/// The signal as bytes to read: handlers, unlike a blocked mask, are not inherited by what is started.
+fn listen(signal: i32) -> io::Result<(i32, UnixStream)> {
+    let (read_end, write_end) = UnixStream::pair()?;
+    read_end.set_nonblocking(true)?;
+    signal_hook::low_level::pipe::register(signal, write_end)?;
+    Ok((signal, read_end))
+}
+
+fn lock(data_dir: &Path) -> Result<File, String> {
+    let path = data_dir.join("lock");
+    let fail = |error: io::Error| format!("lock {}: {error}", path.display());
+    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(fail)?;
+    if let Err(error) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        if error != rustix::io::Errno::WOULDBLOCK {
+            return Err(fail(error.into()));
+        }
+        let mut holder = String::new();
+        let _ = file.read_to_string(&mut holder);
+        return Err(format!(
+            "data_dir {} is in use by another wing-crontab (pid {}): stop it, or give this one a data_dir of its own",
+            data_dir.display(),
+            holder.trim()
+        ));
+    }
+    file.set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .map_err(fail)?;
+    Ok(file)
+}

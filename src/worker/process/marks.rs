@@ -1,0 +1,479 @@
+//! The marks: a memory-mapped file under data_dir that says, for each run this node holds, how far it has come. Writing
+//! one is a store to memory, so a daemon that is killed at any instruction leaves them true.
+//!
+//! Read by the next daemon, which reports what it finds, and by the guardian, which ends what must not outlive a daemon
+//! or a lease. Not a log: a mark is gone when the run's log row is committed. Under another boot id the lease is void, no
+//! pid means anything, and every mark reads `unknown`, for power loss may have lost the latest stores.
+//!
+//! Invariant: a slot's state is stored last, so a slot whose state is not `FREE` is whole.
+
+use crate::core::{FoundMark, FoundState, MarkOp};
+use crate::model::run::{Manual, RunKey};
+use crate::model::{Attempt, Exit, JobId, Mono, Second, Version};
+use rustix::fs::FallocateFlags;
+use rustix::mm::{MapFlags, ProtFlags};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const MAGIC: u64 = u64::from_le_bytes(*b"wingmark");
+const LAYOUT: u64 = 1;
+/// The header's words, padded to a page's start.
+const HEADER_WORDS: usize = 16;
+const SLOT_WORDS: usize = 16;
+const WORD_BYTES: usize = 8;
+/// Tags are timer slacks in nanoseconds: from just above the usual 50,000, so that at most an eighth of a millisecond is
+/// added to what a command's sleeps may be late.
+const TAG_FIRST: u64 = 50_001;
+const TAG_COUNT: u64 = 131_072;
+
+/// Words of the header.
+mod header {
+    pub const MAGIC: usize = 0;
+    pub const LAYOUT: usize = 1;
+    pub const CAPACITY: usize = 2;
+    pub const BOOT: usize = 3;
+    pub const LEASE: usize = 5;
+    pub const TAGS: usize = 6;
+}
+
+/// Words of a slot.
+mod slot {
+    pub const STATE: usize = 0;
+    pub const CRON_ID: usize = 1;
+    pub const SCHEDULED_AT: usize = 2;
+    /// 0: not a manual run; else the epoch plus one.
+    pub const MANUAL_EPOCH: usize = 3;
+    pub const MANUAL_COUNT: usize = 4;
+    pub const NUMBER: usize = 5;
+    pub const VERSION: usize = 6;
+    pub const IS_MUTEX: usize = 7;
+    pub const TAG: usize = 8;
+    pub const PID: usize = 9;
+    pub const PID_START: usize = 10;
+    pub const EXIT: usize = 11;
+}
+
+const FREE: u64 = 0;
+const HELD: u64 = 1;
+const STARTING: u64 = 2;
+const STARTED: u64 = 3;
+const ENDED: u64 = 4;
+const UNKNOWN: u64 = 5;
+/// In `slot::EXIT`: the process died of the signal in the lower half.
+const BY_SIGNAL: u64 = 1 << 32;
+
+/// A run's place in the marks, with the tag of its processes.
+#[derive(Clone, Copy, Debug)]
+pub struct Ticket {
+    pub slot: u32,
+    pub tag: u64,
+}
+
+/// The mapped file. Shared by the reactor and the spawning threads.
+#[derive(Debug)]
+pub struct Marks {
+    words: &'static [AtomicU64],
+}
+
+/// One slot, as it was at the time of reading.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    pub attempt: Attempt,
+    pub version: Version,
+    pub is_mutex: bool,
+    pub tag: u64,
+    /// 0 while it is not known.
+    pub pid: u32,
+    pub pid_start: u64,
+    state: u64,
+    exit: u64,
+}
+
+impl Mark {
+    /// Processes of it may be alive.
+    pub fn may_run(&self) -> bool {
+        matches!(self.state, STARTING | STARTED)
+    }
+
+    pub fn is_starting(&self) -> bool {
+        self.state == STARTING
+    }
+
+    fn found(&self) -> FoundMark {
+        let state = match self.state {
+            HELD => FoundState::Held,
+            STARTING | STARTED => FoundState::Started,
+            ENDED if self.exit & BY_SIGNAL != 0 => FoundState::Ended(Exit::Signal(self.exit as u32 as i32)),
+            ENDED => FoundState::Ended(Exit::Code(self.exit as u32 as i32)),
+            _ => FoundState::Unknown,
+        };
+        FoundMark { attempt: self.attempt, version: self.version, is_mutex: self.is_mutex, state }
+    }
+}
+
+/// The file as another process (or another life of this one) left it.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Void (zero) under another boot.
+    pub lease: Mono,
+    pub marks: Vec<Mark>,
+    tags: u64,
+}
+
+impl Snapshot {
+    /// None: there is no such file.
+    pub fn read(path: &Path) -> io::Result<Option<Snapshot>> {
+        let mut bytes = Vec::new();
+        match File::open(path) {
+            Ok(mut file) => file.read_to_end(&mut bytes)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let words: Vec<u64> = bytes
+            .chunks_exact(WORD_BYTES)
+            .map(|word| u64::from_le_bytes(word.try_into().unwrap_or_default()))
+            .collect();
+        let is_ours = words.len() >= HEADER_WORDS && words[header::MAGIC] == MAGIC && words[header::LAYOUT] == LAYOUT;
+        if !is_ours
+            || words[header::CAPACITY].checked_mul(SLOT_WORDS as u64) != Some((words.len() - HEADER_WORDS) as u64)
+        {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a marks file of this version"));
+        }
+        let is_this_boot = words[header::BOOT..header::BOOT + 2] == boot_id()?;
+        let read = |slot: &[u64]| (slot[slot::STATE] != FREE).then(|| mark(slot, is_this_boot));
+        Ok(Some(Snapshot {
+            lease: if is_this_boot { Mono(words[header::LEASE]) } else { Mono(0) },
+            marks: words[HEADER_WORDS..].chunks_exact(SLOT_WORDS).filter_map(read).collect(),
+            tags: words[header::TAGS],
+        }))
+    }
+}
+
+fn mark(slot: &[u64], is_this_boot: bool) -> Mark {
+    let manual = slot[slot::MANUAL_EPOCH].checked_sub(1).map(|epoch| Manual { epoch, count: slot[slot::MANUAL_COUNT] });
+    let run = RunKey {
+        cron_id: JobId(slot[slot::CRON_ID] as u32),
+        scheduled_at: Second(slot[slot::SCHEDULED_AT] as i64),
+        manual,
+    };
+    Mark {
+        attempt: Attempt { run, number: slot[slot::NUMBER] as u32 },
+        version: Version(slot[slot::VERSION]),
+        is_mutex: slot[slot::IS_MUTEX] != 0,
+        tag: slot[slot::TAG],
+        pid: slot[slot::PID] as u32,
+        pid_start: slot[slot::PID_START],
+        state: if is_this_boot { slot[slot::STATE] } else { UNKNOWN },
+        exit: slot[slot::EXIT],
+    }
+}
+
+/// The kernel's name for this boot, as two words.
+fn boot_id() -> io::Result<[u64; 2]> {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let hex: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    let number = u128::from_str_radix(&hex, 16)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "boot_id is not a UUID"))?;
+    Ok([number as u64, (number >> 64) as u64])
+}
+
+impl Marks {
+    /// Lays the file out anew, with what was found in it in its first slots.
+    fn create(path: &Path, capacity: usize, before: &Snapshot) -> io::Result<Marks> {
+        let words = HEADER_WORDS + capacity * SLOT_WORDS;
+        let temporary = path.with_extension("new");
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&temporary)?;
+        // A full disk must say so here, and not by a SIGBUS at some later store.
+        rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, (words * WORD_BYTES) as u64)?;
+        let marks = Marks { words: map(&file, words)? };
+        marks.set(header::CAPACITY, capacity as u64);
+        let [low, high] = boot_id()?;
+        marks.set(header::BOOT, low);
+        marks.set(header::BOOT + 1, high);
+        marks.set(header::LEASE, before.lease.0);
+        marks.set(header::TAGS, before.tags);
+        marks.set(header::LAYOUT, LAYOUT);
+        for (at, mark) in (0..).zip(&before.marks) {
+            marks.write(at, mark);
+        }
+        marks.set(header::MAGIC, MAGIC);
+        fs::rename(&temporary, path)?;
+        Ok(marks)
+    }
+
+    /// Until when runs may start and mutex runs may go on.
+    pub fn lease(&self) -> Mono {
+        Mono(self.words[header::LEASE].load(Ordering::Acquire))
+    }
+
+    /// The processes that are about to be started for this slot will have `tag`.
+    pub fn starting(&self, ticket: Ticket) {
+        self.set_slot(ticket.slot, slot::PID, 0);
+        self.set_slot(ticket.slot, slot::TAG, ticket.tag);
+        self.set_state(ticket.slot, STARTING);
+    }
+
+    pub fn started(&self, ticket: Ticket, pid: u32, pid_start: u64) {
+        self.set_slot(ticket.slot, slot::PID_START, pid_start);
+        self.set_slot(ticket.slot, slot::PID, pid.into());
+        self.set_state(ticket.slot, STARTED);
+    }
+
+    /// Nothing was started after all.
+    pub fn back_to_held(&self, ticket: Ticket) {
+        self.set_state(ticket.slot, HELD);
+    }
+
+    /// The slot as it is now; none while it is free.
+    pub fn read(&self, slot: u32) -> Option<Mark> {
+        let at = HEADER_WORDS + slot as usize * SLOT_WORDS;
+        let words = self.words.get(at..at + SLOT_WORDS)?;
+        let state = words[slot::STATE].load(Ordering::Acquire);
+        let mut values: Vec<u64> = words.iter().map(|word| word.load(Ordering::Relaxed)).collect();
+        values[slot::STATE] = state;
+        (state != FREE).then(|| mark(&values, true))
+    }
+
+    fn write(&self, at: u32, mark: &Mark) {
+        let manual = mark.attempt.run.manual;
+        self.set_slot(at, slot::CRON_ID, mark.attempt.run.cron_id.0.into());
+        self.set_slot(at, slot::SCHEDULED_AT, mark.attempt.run.scheduled_at.0 as u64);
+        self.set_slot(at, slot::MANUAL_EPOCH, manual.map_or(0, |manual| manual.epoch + 1));
+        self.set_slot(at, slot::MANUAL_COUNT, manual.map_or(0, |manual| manual.count));
+        self.set_slot(at, slot::NUMBER, mark.attempt.number.into());
+        self.set_slot(at, slot::VERSION, mark.version.0);
+        self.set_slot(at, slot::IS_MUTEX, mark.is_mutex.into());
+        self.set_slot(at, slot::TAG, mark.tag);
+        self.set_slot(at, slot::PID, mark.pid.into());
+        self.set_slot(at, slot::PID_START, mark.pid_start);
+        self.set_slot(at, slot::EXIT, mark.exit);
+        self.set_state(at, mark.state);
+    }
+
+    fn set(&self, word: usize, value: u64) {
+        self.words[word].store(value, Ordering::Release);
+    }
+
+    fn set_slot(&self, slot: u32, word: usize, value: u64) {
+        self.words[HEADER_WORDS + slot as usize * SLOT_WORDS + word].store(value, Ordering::Relaxed);
+    }
+
+    fn set_state(&self, slot: u32, state: u64) {
+        self.words[HEADER_WORDS + slot as usize * SLOT_WORDS + slot::STATE].store(state, Ordering::Release);
+    }
+}
+
+/// Maps the whole file, shared and for ever: the marks live as long as the daemon does.
+fn map(file: &File, words: usize) -> io::Result<&'static [AtomicU64]> {
+    let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
+    // SAFETY: a fresh mapping, placed by the kernel, of `words * 8` bytes that `fallocate` has just given the file. It is
+    // never unmapped and the file is never shortened (a new layout goes into a new file), so it is valid for 'static. It is
+    // page-aligned, and only ever reached through atomics, which allow other processes to read it at any time.
+    unsafe {
+        let start = rustix::mm::mmap(std::ptr::null_mut(), words * WORD_BYTES, protection, flags, file, 0)?;
+        Ok(std::slice::from_raw_parts(start.cast::<AtomicU64>(), words))
+    }
+}
+
+/// The reactor's side of the marks: which run has which slot.
+#[derive(Debug)]
+pub struct MarkBook {
+    marks: Arc<Marks>,
+    slots: BTreeMap<Attempt, u32>,
+    free: Vec<u32>,
+    /// Tags of runs that were started and whose marks are still there.
+    tags: BTreeMap<u32, u64>,
+    tags_used: BTreeSet<u64>,
+}
+
+impl MarkBook {
+    /// Opens the marks in `data_dir`, made for `capacity` runs, and tells what former incarnations left. A file that
+    /// cannot be read is set aside; the second result says so.
+    pub fn open(data_dir: &Path, capacity: usize) -> io::Result<(MarkBook, Vec<FoundMark>, Option<String>)> {
+        let path = path(data_dir);
+        let mut notice = None;
+        let empty = || Snapshot { lease: Mono(0), marks: Vec::new(), tags: 0 };
+        let before = match Snapshot::read(&path) {
+            Ok(before) => before.unwrap_or_else(empty),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                let aside = path.with_extension("damaged");
+                fs::rename(&path, &aside)?;
+                notice = Some(format!("{}: {error}; it is set aside as {}", path.display(), aside.display()));
+                empty()
+            }
+            Err(error) => return Err(error),
+        };
+        let capacity = capacity.max(before.marks.len());
+        let marks = Arc::new(Marks::create(&path, capacity, &before)?);
+        let slots: BTreeMap<Attempt, u32> = (0..).zip(&before.marks).map(|(at, mark)| (mark.attempt, at)).collect();
+        let free = (before.marks.len() as u32..capacity as u32).rev().collect();
+        let found = before.marks.iter().map(Mark::found).collect();
+        Ok((MarkBook { marks, slots, free, tags: BTreeMap::new(), tags_used: BTreeSet::new() }, found, notice))
+    }
+
+    pub fn marks(&self) -> Arc<Marks> {
+        Arc::clone(&self.marks)
+    }
+
+    /// False: there is no free slot for a run to hold.
+    pub fn apply(&mut self, op: MarkOp) -> bool {
+        match op {
+            MarkOp::Hold { attempt, version, is_mutex } => return self.hold(attempt, version, is_mutex),
+            MarkOp::Ended { attempt, exit } => {
+                if let Some(&slot) = self.slots.get(&attempt) {
+                    let exit = match exit {
+                        Exit::Code(code) => u64::from(code as u32),
+                        Exit::Signal(signal) => u64::from(signal as u32) | BY_SIGNAL,
+                    };
+                    self.marks.set_slot(slot, slot::EXIT, exit);
+                    self.marks.set_state(slot, ENDED);
+                }
+            }
+            MarkOp::Clear { attempt } => {
+                if let Some(slot) = self.slots.remove(&attempt) {
+                    self.marks.set_state(slot, FREE);
+                    self.tags.remove(&slot).map(|tag| self.tags_used.remove(&tag));
+                    self.free.push(slot);
+                }
+            }
+            MarkOp::Lease { until } => self.marks.set(header::LEASE, until.0),
+        }
+        true
+    }
+
+    /// A tag for the processes of a run that is about to start; none if it has no mark.
+    pub fn ticket(&mut self, attempt: Attempt) -> Option<Ticket> {
+        let slot = *self.slots.get(&attempt)?;
+        // More tags than runs can be held, so an unused one comes soon.
+        let tag = loop {
+            let count = self.marks.words[header::TAGS].fetch_add(1, Ordering::Relaxed);
+            let tag = TAG_FIRST + count % TAG_COUNT;
+            if self.tags_used.insert(tag) {
+                break tag;
+            }
+        };
+        if let Some(old) = self.tags.insert(slot, tag) {
+            self.tags_used.remove(&old);
+        }
+        Some(Ticket { slot, tag })
+    }
+
+    /// What the marks say of a run now.
+    pub fn read(&self, attempt: Attempt) -> Option<Mark> {
+        self.slots.get(&attempt).and_then(|slot| self.marks.read(*slot))
+    }
+
+    fn hold(&mut self, attempt: Attempt, version: Version, is_mutex: bool) -> bool {
+        let Some(slot) = self.slots.get(&attempt).copied().or_else(|| self.free.pop()) else { return false };
+        self.slots.insert(attempt, slot);
+        self.marks.set_state(slot, FREE);
+        self.marks
+            .write(slot, &Mark { attempt, version, is_mutex, tag: 0, pid: 0, pid_start: 0, state: HELD, exit: 0 });
+        true
+    }
+}
+
+/// The marks file of a data_dir.
+pub fn path(data_dir: &Path) -> PathBuf {
+    data_dir.join("marks")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attempt(id: u32) -> Attempt {
+        Attempt { run: RunKey::scheduled(JobId(id), Second(1_700_000_000)), number: 1 }
+    }
+
+    fn hold(book: &mut MarkBook, id: u32) -> bool {
+        book.apply(MarkOp::Hold { attempt: attempt(id), version: Version(3), is_mutex: true })
+    }
+
+    #[test]
+    fn every_state_is_found_by_the_next_incarnation_and_by_the_one_after() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut book, found, notice) = MarkBook::open(dir.path(), 8).unwrap();
+        assert_eq!((found.len(), notice), (0, None));
+        (1..=6).for_each(|id| assert!(hold(&mut book, id)));
+        for id in 2..=5 {
+            let ticket = book.ticket(attempt(id)).unwrap();
+            book.marks().starting(ticket);
+            if id != 2 {
+                book.marks().started(ticket, 1_000 + id, 7);
+            }
+        }
+        book.apply(MarkOp::Ended { attempt: attempt(4), exit: Exit::Code(3) });
+        book.apply(MarkOp::Ended { attempt: attempt(5), exit: Exit::Signal(9) });
+        book.apply(MarkOp::Clear { attempt: attempt(6) });
+        book.apply(MarkOp::Lease { until: Mono(77) });
+        for capacity in [2, 100] {
+            let (book, found, _) = MarkBook::open(dir.path(), capacity).unwrap();
+            let states: Vec<_> = found.iter().map(|mark| (mark.attempt.run.cron_id.0, mark.state)).collect();
+            let expect = [
+                (1, FoundState::Held),
+                (2, FoundState::Started),
+                (3, FoundState::Started),
+                (4, FoundState::Ended(Exit::Code(3))),
+                (5, FoundState::Ended(Exit::Signal(9))),
+            ];
+            assert_eq!(states, expect);
+            assert_eq!(found[0].version, Version(3));
+            assert_eq!(book.read(attempt(3)).unwrap().pid, 1_003);
+            assert_eq!(book.marks().lease(), Mono(77));
+        }
+    }
+
+    #[test]
+    fn the_marks_have_an_end_and_a_cleared_place_is_used_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut book, _, _) = MarkBook::open(dir.path(), 2).unwrap();
+        assert!(hold(&mut book, 1) && hold(&mut book, 2));
+        assert!(hold(&mut book, 2), "told again, it keeps its place");
+        assert!(!hold(&mut book, 3));
+        book.apply(MarkOp::Clear { attempt: attempt(1) });
+        assert!(hold(&mut book, 3));
+    }
+
+    #[test]
+    fn under_another_boot_nothing_is_known_and_the_lease_is_void() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut book, _, _) = MarkBook::open(dir.path(), 2).unwrap();
+        hold(&mut book, 1);
+        book.apply(MarkOp::Lease { until: Mono::NEVER });
+        book.marks.set(header::BOOT, 1);
+        for _ in 0..2 {
+            let (book, found, _) = MarkBook::open(dir.path(), 2).unwrap();
+            assert_eq!(found[0].state, FoundState::Unknown, "in the boot after, and later in it");
+            assert_eq!(book.marks().lease(), Mono(0));
+        }
+    }
+
+    #[test]
+    fn a_damaged_file_is_set_aside_and_said() {
+        let dir = tempfile::tempdir().unwrap();
+        for rubbish in [&b""[..], b"rubbish", &[7; 4_096]] {
+            fs::write(path(dir.path()), rubbish).unwrap();
+            let (mut book, found, notice) = MarkBook::open(dir.path(), 2).unwrap();
+            assert_eq!(found.len(), 0);
+            assert!(notice.unwrap().contains("set aside"));
+            assert!(hold(&mut book, 1));
+        }
+    }
+
+    #[test]
+    fn no_two_live_runs_have_the_same_tag() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut book, _, _) = MarkBook::open(dir.path(), 3).unwrap();
+        hold(&mut book, 1);
+        hold(&mut book, 2);
+        let long_lived = book.ticket(attempt(1)).unwrap().tag;
+        for _ in 0..TAG_COUNT + 5 {
+            assert_ne!(book.ticket(attempt(2)).unwrap().tag, long_lived);
+        }
+    }
+}

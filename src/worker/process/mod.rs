@@ -1,0 +1,14 @@
+//! Processes: starting them, ending them whole, and the two things that outlive the daemon: the marks and the guardian.
+//!
+//! Invariant: a process of a run is found again whatever it did to itself (setsid, a cleared environment, a new parent),
+//! by the tag that it was born with.
+
+mod guardian;
+mod kill;
+mod marks;
+mod spawn;
+
+pub use guardian::{DaemonLink, adopt, guard};
+pub use kill::kill;
+pub use marks::{MarkBook, Marks, Ticket};
+pub use spawn::{Running, Spawner};
