@@ -27,6 +27,8 @@ pub struct Config {
     pub shell: PathBuf,
     pub drain_timeout_ms: u64,
     pub limits: Limits,
+    /// The zone of schedules that name none; None: the host's.
+    pub time_zone: Option<String>,
     /// 0: log rows are kept for ever.
     pub log_retention_days: u32,
 }

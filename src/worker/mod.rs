@@ -2,6 +2,9 @@
 //!
 //! Not a place for decisions: a hand does what it is asked, once, and says what came of it.
 
+pub mod pool;
+
 pub mod clock;
+pub mod consul;
 pub mod process;
 pub mod store;

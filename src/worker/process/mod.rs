@@ -8,7 +8,7 @@ mod kill;
 mod marks;
 mod spawn;
 
-pub use guardian::{DaemonLink, adopt, guard};
+pub use guardian::{DaemonLink, UNDER_GUARDIAN, adopt, guard};
 pub use kill::kill;
-pub use marks::{MarkBook, Marks, Ticket};
+pub use marks::{Mark, MarkBook, Marks, Ticket};
 pub use spawn::{Running, Spawner};

@@ -1,0 +1,287 @@
+//! app.toml -> `Config`, checked whole, once. Every mistake is found in one go and said with file, key and what is
+//! expected.
+//!
+//! Secrets may come from the file, from a file of their own, or from the environment; only one of them at a time. They
+//! are never part of a message.
+//!
+//! Invariant: a `Config` that exists can be run with, as far as can be known without opening anything.
+
+mod reader;
+
+use crate::model::Server;
+use crate::model::config::{Config, ConsulConfig, Limits, MysqlConfig, OUTPUT_BYTES_MAX, Secret};
+use reader::Reader;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// Every key there is, as `config/app.toml` explains them.
+const KEYS: [&str; 27] = [
+    "consul_address",
+    "service_name",
+    "lock_key",
+    "bind_address",
+    "http_bind_address",
+    "pprof_listen",
+    "log_level",
+    "mysql_user",
+    "mysql_password",
+    "mysql_host",
+    "mysql_port",
+    "mysql_database",
+    "mysql_charset",
+    "mysql_password_file",
+    "consul_token",
+    "consul_token_file",
+    "data_dir",
+    "log_file",
+    "log_retention_days",
+    "shell",
+    "drain_timeout",
+    "max_running",
+    "max_pending",
+    "max_pending_per_job",
+    "misfire_grace",
+    "max_output_bytes",
+    "time_zone",
+];
+
+/// Which file to read: the one that was named, else `config/app.toml` under the working directory, else beside the
+/// executable.
+pub fn find(named: Option<PathBuf>) -> Result<PathBuf, String> {
+    if let Some(path) = named {
+        return Ok(path);
+    }
+    let here = PathBuf::from("config/app.toml");
+    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("config/app.toml")));
+    let candidates = [Some(here), beside];
+    let found = candidates.iter().flatten().find(|path| path.is_file());
+    found.cloned().ok_or_else(|| {
+        let tried: Vec<String> = candidates.iter().flatten().map(|path| path.display().to_string()).collect();
+        format!("there is no {}; name one with --config PATH", tried.join(" and no "))
+    })
+}
+
+/// Reads and checks the file. The error lists all mistakes, a line each.
+pub fn load(path: &Path, environment: impl Fn(&str) -> Option<String>) -> Result<Config, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    parse(&text, &path.display().to_string(), environment)
+}
+
+/// The same from a text; `file` names it in errors.
+pub fn parse(text: &str, file: &str, environment: impl Fn(&str) -> Option<String>) -> Result<Config, String> {
+    let mut reader = Reader::new(text, file, &KEYS)?;
+    let config = read(&mut reader, &environment);
+    reader.finish()?;
+    // Whatever is missing has been found a mistake, so this is there.
+    config.ok_or_else(|| format!("{file}: a key that is required is missing"))
+}
+
+fn read(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> Option<Config> {
+    let bind = bind_address(reader);
+    let http = address(reader, "http_bind_address", "127.0.0.1:9990");
+    let pprof = reader.text("pprof_listen").filter(|text| !text.is_empty());
+    let pprof_listen = pprof.and_then(|text| parse_address(reader, "pprof_listen", &text));
+    let listens = [("bind_address", bind), ("http_bind_address", http), ("pprof_listen", pprof_listen)];
+    for (at, (name, address)) in listens.iter().enumerate() {
+        if let Some((earlier, _)) = listens[..at].iter().find(|(_, earlier)| earlier.is_some() && earlier == address) {
+            reader.mistake(name, &format!("it is the same as {earlier}; each needs an address of its own"));
+        }
+    }
+    let consul = consul(reader, environment);
+    let mysql = mysql(reader, environment);
+    let service_name = name(reader, "service_name", "wing-crontab-service");
+    let lock_key = name(reader, "lock_key", "wing-crontab-lock");
+    let limits = limits(reader);
+    let log_level = log_level(reader);
+    let log_file = path(reader, "log_file");
+    let data_dir = path(reader, "data_dir").unwrap_or_else(|| PathBuf::from("data"));
+    let shell = shell(reader);
+    let drain_timeout_ms = reader.integer("drain_timeout", 0, 86_400).unwrap_or(10) as u64 * 1_000;
+    let log_retention_days = reader.integer("log_retention_days", 0, 36_500).unwrap_or(0) as u32;
+    let time_zone = time_zone(reader);
+    // Everything has been read by here, so that one missing part does not hide the mistakes in others.
+    Some(Config {
+        bind_address: Server(bind?.to_string().into()),
+        http_bind_address: http?,
+        pprof_listen,
+        log_level,
+        log_file,
+        data_dir,
+        service_name,
+        lock_key,
+        consul,
+        mysql,
+        shell,
+        drain_timeout_ms,
+        limits,
+        time_zone,
+        log_retention_days,
+    })
+}
+
+fn bind_address(reader: &mut Reader) -> Option<SocketAddr> {
+    let address = address(reader, "bind_address", "127.0.0.1:9991")?;
+    if address.ip().is_unspecified() {
+        reader.mistake(
+            "bind_address",
+            &format!(
+                "\"{address}\" names every interface, but other nodes find this one by it: give one concrete ip:port, such as \
+                 \"10.0.0.5:9991\""
+            ),
+        );
+        return None;
+    }
+    Some(address)
+}
+
+fn address(reader: &mut Reader, key: &'static str, default: &str) -> Option<SocketAddr> {
+    let text = reader.text(key).filter(|text| !text.is_empty()).unwrap_or_else(|| default.into());
+    parse_address(reader, key, &text)
+}
+
+fn parse_address(reader: &mut Reader, key: &'static str, text: &str) -> Option<SocketAddr> {
+    let parsed = text.parse().ok().filter(|address: &SocketAddr| address.port() != 0);
+    if parsed.is_none() {
+        reader.mistake(
+            key,
+            &format!("{text:?} is not an ip:port with a port from 1 to 65535, such as \"127.0.0.1:9990\""),
+        );
+    }
+    parsed
+}
+
+fn name(reader: &mut Reader, key: &'static str, default: &str) -> String {
+    let text = reader.text(key).unwrap_or_else(|| default.into());
+    if text.is_empty() || 200 < text.len() || text.chars().any(char::is_control) {
+        reader.mistake(key, "a name of 1 to 200 characters is expected, the same on every node of the cluster");
+    }
+    text
+}
+
+fn path(reader: &mut Reader, key: &'static str) -> Option<PathBuf> {
+    reader.text(key).filter(|text| !text.is_empty()).map(PathBuf::from)
+}
+
+fn log_level(reader: &mut Reader) -> log::LevelFilter {
+    // The older system's scale: 0 panic, 1 fatal, 2 error, 3 warn, 4 info, 5 debug.
+    match reader.integer("log_level", 0, 5).unwrap_or(4) {
+        0..=2 => log::LevelFilter::Error,
+        3 => log::LevelFilter::Warn,
+        4 => log::LevelFilter::Info,
+        _ => log::LevelFilter::Debug,
+    }
+}
+
+fn shell(reader: &mut Reader) -> PathBuf {
+    let shell = path(reader, "shell").unwrap_or_else(|| PathBuf::from("/bin/sh"));
+    let is_program = shell.is_absolute()
+        && shell.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0);
+    if !is_program {
+        reader.mistake(
+            "shell",
+            &format!("{:?} is not the absolute path of a program, such as \"/bin/sh\"", shell.display().to_string()),
+        );
+    }
+    shell
+}
+
+fn time_zone(reader: &mut Reader) -> Option<String> {
+    let name = reader.text("time_zone").filter(|name| !name.is_empty())?;
+    if jiff::tz::TimeZoneDatabase::bundled().get(&name).is_err() {
+        reader.mistake("time_zone", &format!("{name:?} is not a time zone, such as \"Europe/Berlin\""));
+    }
+    Some(name)
+}
+
+fn limits(reader: &mut Reader) -> Limits {
+    let default = Limits::default();
+    let mut count = |key, default: usize, max: i64| reader.integer(key, 1, max).map_or(default, |count| count as usize);
+    Limits {
+        max_running: count("max_running", default.max_running, 100_000),
+        max_pending: count("max_pending", default.max_pending, 1_000_000),
+        max_pending_per_job: count("max_pending_per_job", default.max_pending_per_job, 1_000_000),
+        misfire_grace_secs: count("misfire_grace", default.misfire_grace_secs as usize, 86_400) as u32,
+        max_output_bytes: count("max_output_bytes", default.max_output_bytes, OUTPUT_BYTES_MAX as i64),
+    }
+}
+
+fn consul(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> Option<ConsulConfig> {
+    let token = secret(reader, environment, ["consul_token", "consul_token_file", "WING_CONSUL_TOKEN"]);
+    let text = reader.text("consul_address").filter(|text| !text.is_empty())?;
+    let address = text.strip_prefix("http://").unwrap_or(&text).trim_end_matches('/');
+    let port = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+    if !port.is_some_and(|(host, port)| !host.is_empty() && port != 0 && !host.contains(['/', ' '])) {
+        reader.mistake(
+            "consul_address",
+            &format!("{text:?} is not a host:port, such as \"127.0.0.1:8500\" (TLS is not spoken)"),
+        );
+    }
+    Some(ConsulConfig { address: address.into(), token: token.filter(|token| !token.0.is_empty()) })
+}
+
+fn mysql(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> Option<MysqlConfig> {
+    let password = secret(reader, environment, ["mysql_password", "mysql_password_file", "WING_MYSQL_PASSWORD"]);
+    let (user, database) = (reader.text("mysql_user"), reader.text("mysql_database"));
+    let port = reader.integer("mysql_port", 1, 65_535).unwrap_or(3_306) as u16;
+    let charset = reader.text("mysql_charset").filter(|text| !text.is_empty()).unwrap_or_else(|| "utf8".into());
+    if !["utf8", "utf8mb3", "utf8mb4"].contains(&charset.as_str()) {
+        reader.mistake(
+            "mysql_charset",
+            &format!("{charset:?} cannot carry every output; \"utf8\" or \"utf8mb4\" is expected"),
+        );
+    }
+    let host = reader.text("mysql_host").filter(|host| !host.is_empty())?;
+    for (key, value) in [("mysql_user", &user), ("mysql_database", &database)] {
+        if value.as_ref().is_none_or(|value| value.is_empty()) {
+            reader.mistake(key, "it is required where mysql_host is set");
+        }
+    }
+    Some(MysqlConfig { user: user?, password: password.unwrap_or_default(), host, port, database: database?, charset })
+}
+
+/// A secret by value, by file, or by environment: by at most one of them.
+fn secret(
+    reader: &mut Reader,
+    environment: &dyn Fn(&str) -> Option<String>,
+    names: [&'static str; 3],
+) -> Option<Secret> {
+    let [value_key, file_key, variable] = names;
+    let value = reader.text(value_key).filter(|value| !value.is_empty());
+    let file = path(reader, file_key);
+    let variable_value = environment(variable).filter(|value| !value.is_empty());
+    if value.is_some() && file.is_some() {
+        reader.mistake(file_key, &format!("{value_key} is given as well; give one of them"));
+    }
+    // The environment is how a deployment overrides a file that is the same everywhere.
+    if let Some(value) = variable_value {
+        return Some(Secret(value));
+    }
+    let Some(file) = file else { return value.map(Secret) };
+    match std::fs::read_to_string(&file) {
+        Ok(text) => Some(Secret(text.trim_end_matches(['\n', '\r']).into())),
+        Err(error) => {
+            reader.mistake(file_key, &format!("{}: {error}", file.display()));
+            None
+        }
+    }
+}
+
+/// What `--check-config` prints: everything but the secrets.
+pub fn summary(config: &Config) -> String {
+    let store = match &config.mysql {
+        Some(mysql) => format!("MySQL {}@{}:{}/{}", mysql.user, mysql.host, mysql.port, mysql.database),
+        None => format!("embedded, {}", config.data_dir.join("wing-crontab.db").display()),
+    };
+    let consul = config.consul.as_ref().map_or("none: this node stands alone", |consul| &consul.address);
+    format!(
+        "node {} (HTTP {})\nstore: {store}\nconsul: {consul}\ndata_dir: {}\nshell: {}\n",
+        config.bind_address,
+        config.http_bind_address,
+        config.data_dir.display(),
+        config.shell.display()
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,95 @@
+//! A TOML table read key by key, collecting what is wrong with it.
+//!
+//! Invariant: every key of the file is either read or a mistake.
+
+use std::collections::BTreeSet;
+use toml::{Table, Value};
+
+pub struct Reader<'a> {
+    file: &'a str,
+    table: Table,
+    mistakes: Vec<String>,
+}
+
+impl<'a> Reader<'a> {
+    /// A text that is not TOML ends it here; keys that are not among `known` are mistakes.
+    pub fn new(text: &str, file: &'a str, known: &[&str]) -> Result<Reader<'a>, String> {
+        let table: Table = text.parse().map_err(|error| format!("{file}: {}", one_line(&error, text)))?;
+        let known: BTreeSet<&str> = known.iter().copied().collect();
+        let mistakes = table.keys().filter(|key| !known.contains(key.as_str())).map(|key| {
+            let nearest = known.iter().min_by_key(|name| distance(key, name)).filter(|name| distance(key, name) <= 3);
+            let hint = nearest.map(|name| format!("; is {name} meant?")).unwrap_or_default();
+            format!("{file}: {key}: there is no such key{hint}")
+        });
+        Ok(Reader { file, mistakes: mistakes.collect(), table })
+    }
+
+    pub fn text(&mut self, key: &'static str) -> Option<String> {
+        match self.table.remove(key)? {
+            Value::String(text) => Some(text),
+            other => {
+                self.mistake(key, &format!("a text in quotes is expected, not {}", kind(&other)));
+                None
+            }
+        }
+    }
+
+    pub fn integer(&mut self, key: &'static str, min: i64, max: i64) -> Option<i64> {
+        match self.table.remove(key)? {
+            Value::Integer(number) if (min..=max).contains(&number) => Some(number),
+            Value::Integer(number) => {
+                self.mistake(key, &format!("{number} is out of range: a number from {min} to {max} is expected"));
+                None
+            }
+            other => {
+                self.mistake(key, &format!("a number from {min} to {max} is expected, not {}", kind(&other)));
+                None
+            }
+        }
+    }
+
+    pub fn mistake(&mut self, key: &str, reason: &str) {
+        self.mistakes.push(format!("{}: {key}: {reason}", self.file));
+    }
+
+    /// All mistakes, a line each, if there are any.
+    pub fn finish(self) -> Result<(), String> {
+        if self.mistakes.is_empty() { Ok(()) } else { Err(self.mistakes.join("\n")) }
+    }
+}
+
+/// The value itself is not shown: it may be a secret.
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::String(_) => "a text",
+        Value::Integer(_) => "a number without quotes",
+        Value::Float(_) => "a decimal number",
+        Value::Boolean(_) => "true or false",
+        Value::Datetime(_) => "a date",
+        Value::Array(_) => "a list",
+        Value::Table(_) => "a table",
+    }
+}
+
+/// Where the text is no TOML and why, without quoting the line: it may hold a secret.
+fn one_line(error: &toml::de::Error, text: &str) -> String {
+    let at = error.span().map_or(0, |span| span.start);
+    let line = 1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count();
+    format!("line {line}: {}", error.message())
+}
+
+/// How many letters must be changed, put in or left out to make one word of the other.
+fn distance(left: &str, right: &str) -> usize {
+    let right: Vec<char> = right.chars().collect();
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (i, letter) in left.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, other) in right.iter().enumerate() {
+            let changed = diagonal + usize::from(letter != *other);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(row[j + 1] + 1);
+        }
+    }
+    row[right.len()]
+}

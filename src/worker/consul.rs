@@ -1,0 +1,242 @@
+//! Consul over its HTTP API: the service with its check, the session, the lock.
+//!
+//! Every call is one request with a time limit. Nothing is remembered between two: what to do next is the election's to
+//! say.
+//!
+//! Invariant: the token appears in a header and nowhere else.
+
+use crate::core::work::{Consul, ConsulAnswer, ConsulError, LockState, LockValue};
+use crate::model::config::ConsulConfig;
+use crate::model::{Server, config::Secret};
+use serde_json::{Value, json};
+use std::time::Duration;
+use ureq::Agent;
+
+/// The check fails when it was not passed for so long; it is passed every second.
+const CHECK_TTL: &str = "3s";
+/// Consul forgets a service whose check has failed for so long.
+const FORGET_AFTER: &str = "1m";
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+/// Answers of ours are small; a larger one is not from Consul.
+const ANSWER_BYTES_MAX: u64 = 1 << 20;
+
+#[derive(Debug)]
+pub struct ConsulClient {
+    agent: Agent,
+    address: String,
+    token: Option<Secret>,
+    service_name: String,
+    service_id: String,
+    lock_path: String,
+    server: Server,
+}
+
+/// What Consul said, whatever it was.
+struct Said {
+    status: u16,
+    index: u64,
+    body: String,
+}
+
+impl ConsulClient {
+    pub fn new(config: &ConsulConfig, service_name: &str, lock_key: &str, server: &Server) -> ConsulClient {
+        let agent = Agent::config_builder()
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .http_status_as_error(false)
+            .max_idle_age(Duration::from_secs(30))
+            .build();
+        ConsulClient {
+            agent: agent.into(),
+            address: config.address.clone(),
+            token: config.token.clone(),
+            service_name: service_name.into(),
+            service_id: format!("{service_name}-{server}"),
+            lock_path: format!("/v1/kv/{}", path_encoded(lock_key)),
+            server: server.clone(),
+        }
+    }
+
+    pub fn carry_out(&self, work: &Consul) -> Result<ConsulAnswer, ConsulError> {
+        match work {
+            Consul::Register { is_leader } => self.register(*is_leader),
+            Consul::Pass => self.pass(),
+            Consul::CreateSession => self.create_session(),
+            Consul::Acquire { session, value } => self.acquire(session, value),
+            Consul::Leave { session } => self.leave(session.as_deref()),
+            Consul::DestroySession { session } => self.destroy_session(session),
+        }
+    }
+
+    /// The lock, as soon as it has changed since `index` or `wait_ms` have passed.
+    pub fn watch(&self, index: u64, wait_ms: u64) -> Result<LockState, ConsulError> {
+        let path = format!("{}?index={index}&wait={wait_ms}ms", self.lock_path);
+        // Consul adds up to a sixteenth of the wait.
+        let timeout = CALL_TIMEOUT + Duration::from_millis(wait_ms + wait_ms / 16);
+        let said = self.get(&path, timeout)?;
+        if said.status == 404 {
+            return Ok(LockState { index: said.index, ..LockState::default() });
+        }
+        let said = self.expect_ok("watch the lock", said)?;
+        let keys: Value = serde_json::from_str(&said.body).unwrap_or_default();
+        let key = &keys[0];
+        let value =
+            key["Value"].as_str().and_then(base64_decoded).and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        // An index that went backwards means that Consul began anew: so do we.
+        let index = if said.index < index { 0 } else { said.index };
+        Ok(LockState { index, session: key["Session"].as_str().map(String::from), value })
+    }
+
+    fn check_id(&self) -> String {
+        format!("service:{}", self.service_id)
+    }
+
+    fn register(&self, is_leader: bool) -> Result<ConsulAnswer, ConsulError> {
+        let (address, port) = self.server.0.rsplit_once(':').unwrap_or((&self.server.0, "0"));
+        let body = json!({
+            "ID": self.service_id,
+            "Name": self.service_name,
+            "Address": address.trim_matches(['[', ']']),
+            "Port": port.parse::<u16>().unwrap_or(0),
+            "Tags": [format!("isleader:{is_leader}")],
+            "Check": {
+                "CheckID": self.check_id(),
+                "Name": "wing-crontab daemon",
+                "TTL": CHECK_TTL,
+                // Registering again, for the tag, must not end the session that depends on the check.
+                "Status": "passing",
+                "DeregisterCriticalServiceAfter": FORGET_AFTER,
+            },
+        });
+        let said = self.put("/v1/agent/service/register", body.to_string())?;
+        self.expect_ok("register the service", said).map(|_| ConsulAnswer::Done)
+    }
+
+    fn pass(&self) -> Result<ConsulAnswer, ConsulError> {
+        let said = self.put(&format!("/v1/agent/check/pass/{}", path_encoded(&self.check_id())), String::new())?;
+        // An agent that was restarted has forgotten us: 500 with older ones, 404 with newer ones.
+        if said.status == 404 || said.status == 500 && said.body.contains("TTL") {
+            return Err(ConsulError::Unknown(format!("the check is not known (any more): {}", said.body.trim())));
+        }
+        self.expect_ok("pass the check", said).map(|_| ConsulAnswer::Done)
+    }
+
+    fn create_session(&self) -> Result<ConsulAnswer, ConsulError> {
+        let body = json!({
+            "Name": self.service_name,
+            "LockDelay": "0s",
+            "Behavior": "release",
+            "Checks": ["serfHealth", self.check_id()],
+        });
+        let said = self.put("/v1/session/create", body.to_string())?;
+        if said.status == 500 && said.body.contains("critical state") || said.body.contains("Missing check") {
+            return Err(ConsulError::Unknown(format!("make a session: {}", said.body.trim())));
+        }
+        let said = self.expect_ok("make a session", said)?;
+        let answer: Value = serde_json::from_str(&said.body).unwrap_or_default();
+        match answer["ID"].as_str() {
+            Some(session) => Ok(ConsulAnswer::Session(session.into())),
+            None => Err(ConsulError::Unavailable(format!("make a session: Consul at {} gave none", self.address))),
+        }
+    }
+
+    fn acquire(&self, session: &str, value: &LockValue) -> Result<ConsulAnswer, ConsulError> {
+        let body = serde_json::to_string(value).unwrap_or_default();
+        let said = self.put(&format!("{}?acquire={session}", self.lock_path), body)?;
+        if said.status == 500 && said.body.contains("invalid session") {
+            return Err(ConsulError::Unknown(format!("session {session} is not known (any more)")));
+        }
+        let said = self.expect_ok("acquire the lock", said)?;
+        Ok(ConsulAnswer::Acquired(said.body.trim() == "true"))
+    }
+
+    /// Each step is tried whatever became of the one before: what fails here ends by itself a little later.
+    fn leave(&self, session: Option<&str>) -> Result<ConsulAnswer, ConsulError> {
+        let released = session.map(|session| self.put(&format!("{}?release={session}", self.lock_path), String::new()));
+        let destroyed = session.map(|session| self.destroy_session(session));
+        let path = format!("/v1/agent/service/deregister/{}", path_encoded(&self.service_id));
+        self.put(&path, String::new())?;
+        released.transpose()?;
+        destroyed.transpose()?;
+        Ok(ConsulAnswer::Done)
+    }
+
+    fn destroy_session(&self, session: &str) -> Result<ConsulAnswer, ConsulError> {
+        let said = self.put(&format!("/v1/session/destroy/{session}"), String::new())?;
+        self.expect_ok("end a session", said).map(|_| ConsulAnswer::Done)
+    }
+
+    fn expect_ok(&self, what: &str, said: Said) -> Result<Said, ConsulError> {
+        match said.status {
+            200 => Ok(said),
+            status => {
+                let reason: String = said.body.trim().chars().take(200).collect();
+                Err(ConsulError::Unavailable(format!("{what}: Consul at {} answered {status}: {reason}", self.address)))
+            }
+        }
+    }
+
+    fn get(&self, path: &str, timeout: Duration) -> Result<Said, ConsulError> {
+        let url = format!("http://{}{path}", self.address);
+        let request = self.agent.get(&url).config().timeout_global(Some(timeout)).build();
+        let request = match &self.token {
+            Some(token) => request.header("X-Consul-Token", &token.0),
+            None => request,
+        };
+        self.said(path, request.call())
+    }
+
+    fn put(&self, path: &str, body: String) -> Result<Said, ConsulError> {
+        let url = format!("http://{}{path}", self.address);
+        let request = self.agent.put(&url).config().timeout_global(Some(CALL_TIMEOUT)).build();
+        let request = match &self.token {
+            Some(token) => request.header("X-Consul-Token", &token.0),
+            None => request,
+        };
+        self.said(path, request.send(body))
+    }
+
+    fn said(
+        &self,
+        path: &str,
+        result: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    ) -> Result<Said, ConsulError> {
+        let fail = |error: ureq::Error| {
+            let path = path.split('?').next().unwrap_or_default();
+            ConsulError::Unavailable(format!("ask {} for {path}: {error}", self.address))
+        };
+        let mut response = result.map_err(fail)?;
+        let index = response.headers().get("X-Consul-Index").and_then(|index| index.to_str().ok()?.parse().ok());
+        let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string().map_err(fail)?;
+        Ok(Said { status: response.status().as_u16(), index: index.unwrap_or(0), body })
+    }
+}
+
+/// Everything but letters, digits and a few harmless signs as %XX. A slash stays: lock keys may have folders.
+fn path_encoded(text: &str) -> String {
+    let encode = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' | b':' => {
+            char::from(byte).to_string()
+        }
+        _ => format!("%{byte:02X}"),
+    };
+    text.bytes().map(encode).collect()
+}
+
+/// Consul gives values in base64.
+fn base64_decoded(text: &str) -> Option<Vec<u8>> {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.decode(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_go_into_a_path_whatever_they_hold() {
+        assert_eq!(path_encoded("wing-crontab-lock"), "wing-crontab-lock");
+        assert_eq!(path_encoded("a/b c?d#e%"), "a/b%20c%3Fd%23e%25");
+        assert_eq!(path_encoded("锁"), "%E9%94%81");
+    }
+}

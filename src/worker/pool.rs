@@ -1,0 +1,184 @@
+//! The threads that block, each kind behind a queue of its own, so that a slow one holds up nobody else: the leader's
+//! statements, the log rows, the reads, Consul, the Consul watch, two that start processes and one that ends them.
+//!
+//! Invariants: every piece of work gets exactly one answer; a thread that panics takes the daemon with it (the guardian
+//! starts it again), so none is ever missing in silence.
+
+use super::consul::ConsulClient;
+use super::process::{Mark, Running, Spawner, Ticket, kill};
+use super::store::Store;
+use crate::core::work::{Done, Kill, Lead, Log, Read, SpawnError, Work, WorkId};
+use crate::model::{Attempt, Job};
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use std::sync::Arc;
+
+/// How many processes are being started at one time: more does not make the machine start more.
+const SPAWN_THREADS: usize = 2;
+
+/// What comes back from the threads.
+#[derive(Debug)]
+pub enum Answer {
+    Done(WorkId, Done),
+    /// A process runs, or could not be started: its descriptors are for the reactor, the rest for the node.
+    Spawned(WorkId, Attempt, Result<Box<Running>, SpawnError>),
+}
+
+/// A process to start, with its place in the marks.
+#[derive(Debug)]
+pub struct SpawnOrder {
+    pub id: WorkId,
+    pub attempt: Attempt,
+    pub job: Arc<Job>,
+    pub ticket: Ticket,
+}
+
+/// A run to signal, by its mark.
+#[derive(Debug)]
+pub struct KillOrder {
+    pub id: WorkId,
+    pub kill: Kill,
+    pub mark: Option<Mark>,
+}
+
+/// What the threads work with. `new_store` makes one more connection to the same store.
+pub struct Tools<'a> {
+    pub new_store: &'a dyn Fn() -> Box<dyn Store>,
+    pub consul: Option<Arc<ConsulClient>>,
+    pub spawner: Arc<Spawner>,
+}
+
+/// The queues to the threads. They end when it is dropped.
+#[derive(Debug)]
+pub struct Pool {
+    lead: Sender<(WorkId, Lead)>,
+    log: Sender<(WorkId, Log)>,
+    read: Sender<(WorkId, Read)>,
+    consul: Sender<(WorkId, crate::core::work::Consul)>,
+    watch: Sender<(WorkId, u64, u64)>,
+    spawn: Sender<SpawnOrder>,
+    kill: Sender<KillOrder>,
+}
+
+/// Where the threads put their answers: a queue, and a way to wake its reader.
+#[derive(Clone)]
+pub struct Answers {
+    pub queue: Sender<Answer>,
+    pub wake: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl Answers {
+    fn give(&self, answer: Answer) {
+        // The reader is gone only when the daemon is on its way out.
+        if self.queue.send(answer).is_ok() {
+            (self.wake)();
+        }
+    }
+}
+
+impl Pool {
+    pub fn start(tools: Tools, answers: Answers) -> std::io::Result<Pool> {
+        let (mut lead_store, mut log_store, mut read_store) =
+            ((tools.new_store)(), (tools.new_store)(), (tools.new_store)());
+        let consul = tools.consul.clone();
+        let watcher = tools.consul;
+        let (spawn, spawn_orders) = unbounded();
+        for _ in 0..SPAWN_THREADS {
+            let spawner = Arc::clone(&tools.spawner);
+            worker("spawn", &answers, &spawn_orders, move |order: SpawnOrder| {
+                let running = spawner.spawn(order.attempt, &order.job, order.ticket).map(Box::new);
+                Answer::Spawned(order.id, order.attempt, running)
+            })?;
+        }
+        Ok(Pool {
+            lead: thread("store-lead", &answers, move |(id, lead)| Answer::Done(id, do_lead(&mut *lead_store, lead)))?,
+            log: thread("store-log", &answers, move |(id, log)| Answer::Done(id, do_log(&mut *log_store, log)))?,
+            read: thread("store-read", &answers, move |(id, read)| Answer::Done(id, do_read(&mut *read_store, read)))?,
+            consul: thread("consul", &answers, move |(id, work)| {
+                Answer::Done(id, Done::Consul(ask(&consul).and_then(|consul| consul.carry_out(&work))))
+            })?,
+            watch: thread("consul-watch", &answers, move |(id, index, wait_ms)| {
+                Answer::Done(id, Done::Watched(ask(&watcher).and_then(|consul| consul.watch(index, wait_ms))))
+            })?,
+            spawn,
+            kill: thread("kill", &answers, |order: KillOrder| {
+                if let Some(mark) = &order.mark {
+                    kill(mark, order.kill.how);
+                }
+                Answer::Done(order.id, Done::Killed)
+            })?,
+        })
+    }
+
+    /// Hands work to its thread. Processes have their own ways: `spawn` and `kill`.
+    pub fn work(&self, id: WorkId, work: Work) {
+        // A queue without a reader would mean a thread that has died, and with it the daemon.
+        let sent = match work {
+            Work::Lead(lead) => self.lead.send((id, lead)).is_ok(),
+            Work::Log(log) => self.log.send((id, log)).is_ok(),
+            Work::Read(read) => self.read.send((id, read)).is_ok(),
+            Work::Consul(consul) => self.consul.send((id, consul)).is_ok(),
+            Work::Watch { index, wait_ms } => self.watch.send((id, index, wait_ms)).is_ok(),
+            Work::Spawn(_) | Work::Kill(_) => false,
+        };
+        debug_assert!(sent, "processes do not come this way");
+    }
+
+    pub fn spawn(&self, order: SpawnOrder) {
+        let _ = self.spawn.send(order);
+    }
+
+    pub fn kill(&self, order: KillOrder) {
+        let _ = self.kill.send(order);
+    }
+}
+
+fn thread<T: Send + 'static>(
+    name: &str,
+    answers: &Answers,
+    work: impl FnMut(T) -> Answer + Send + 'static,
+) -> std::io::Result<Sender<T>> {
+    let (sender, receiver) = unbounded();
+    worker(name, answers, &receiver, work)?;
+    Ok(sender)
+}
+
+fn worker<T: Send + 'static>(
+    name: &str,
+    answers: &Answers,
+    orders: &Receiver<T>,
+    mut work: impl FnMut(T) -> Answer + Send + 'static,
+) -> std::io::Result<()> {
+    let (answers, orders) = (answers.clone(), orders.clone());
+    let body = move || orders.iter().for_each(|order| answers.give(work(order)));
+    std::thread::Builder::new().name(name.into()).spawn(body).map(drop)
+}
+
+fn do_lead(store: &mut dyn Store, lead: Lead) -> Done {
+    match lead {
+        Lead::Open => Done::Opened(store.open()),
+        Lead::Bump(bump) => Done::Bumped(store.bump(&bump)),
+        Lead::Load(epoch) => Done::Loaded(store.load(epoch)),
+        Lead::Journal(entry) => Done::Journaled(store.journal(&entry)),
+        Lead::Change { epoch, request, change } => Done::Changed(store.change(epoch, request, &change)),
+        Lead::Close { epoch, entries, delete_before } => Done::Closed(store.close(epoch, &entries, delete_before)),
+    }
+}
+
+fn do_log(store: &mut dyn Store, log: Log) -> Done {
+    match log {
+        Log::Write(rows) => Done::LogsWritten(store.write_logs(&rows)),
+        Log::Retain { before } => Done::LogsRetained(store.retain_logs(before)),
+    }
+}
+
+fn do_read(store: &mut dyn Store, read: Read) -> Done {
+    match read {
+        Read::Logs(filter) => Done::Logs(store.list_logs(&filter)),
+        Read::Jobs => Done::Jobs(store.list_jobs()),
+    }
+}
+
+fn ask(consul: &Option<Arc<ConsulClient>>) -> Result<&ConsulClient, crate::core::work::ConsulError> {
+    let standing_alone = || crate::core::work::ConsulError::Unavailable("this node stands alone".into());
+    consul.as_deref().ok_or_else(standing_alone)
+}
