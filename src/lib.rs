@@ -1,8 +1,41 @@
 //! wing-crontab: a distributed crontab, exact to the second.
+//!
+//! A pure `Node` decides, a `Reactor` listens and speaks, `worker` threads do what blocks. The rooms, in reading order:
+//!
+//! | room | what it is |
+//! |---|---|
+//! | `model` | the nouns: jobs, runs, entries, clocks; plain data |
+//! | `core` | the brain: sans-IO state machines under `Node::handle` |
+//! | `wire` | the languages: HTTP; bytes to values and back |
+//! | `api` | (method, path, parameters) to `Command`, `Reply` to JSON |
+//! | `worker` | the hands: pool, stores, Consul, processes with marks and guardian; the only blocking code |
+//! | `reactor` | ears and mouth: the poll loop, connections, children, timer |
+//! | `config`, `logging`, `next` | app.toml, log lines, the `next` subcommand |
+//!
+//! Who may import whom: main -> all of it; reactor -> api, core, wire, worker, model; worker -> core's `work` (and
+//! `MarkOp`, `FoundMark`), model; api -> core's `command`, wire, model; wire -> model; core -> model; config -> model.
+//! `tests/house_rules.rs` holds the sources to this.
+//!
+//! Invariants that cross rooms:
+//!
+//! 1. Nothing is sent to a node before it is in the journal.
+//! 2. Every statement of a leader names its epoch; a store with another one does nothing.
+//! 3. Every tick of every job has exactly one visible outcome: ok, failed, timeout, killed, cancelled, skipped, shed,
+//!    missed, lost.
+//! 4. The reactor's thread blocks in poll and nowhere else; clocks are read in `worker::clock` and nowhere else.
+
+pub mod model;
+
+pub mod core;
+
+pub mod wire;
 
 pub mod api;
-pub mod config;
-pub mod core;
-pub mod model;
-pub mod wire;
+
 pub mod worker;
+
+pub mod reactor;
+
+pub mod config;
+pub mod logging;
+pub mod next;

@@ -1,1 +1,105 @@
-fn main() {}
+//! The door: arguments, configuration, logging, run. Errors are printed here, once.
+//!
+//! Started by a person this is the guardian, which starts the same program again as the daemon.
+
+use lexopt::{Arg, ValueExt};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use wing_crontab::core::ExitReason;
+use wing_crontab::model::config::Config;
+use wing_crontab::worker::process::{DaemonLink, UNDER_GUARDIAN, adopt, guard};
+use wing_crontab::worker::{clock, process};
+use wing_crontab::{config, logging, next, reactor};
+
+const HELP: &str = "\
+wing-crontab: a distributed crontab, exact to the second
+
+  wing-crontab [--config PATH]                 run (Ctrl-C or SIGTERM ends it, SIGHUP reads the jobs again)
+  wing-crontab [--config PATH] --check-config  read the configuration, say what it means or what is wrong, exit
+  wing-crontab next 'CRONSET' [-n COUNT] [--from TIME] [--tz ZONE]
+                                               print the next times of a schedule
+  wing-crontab --version | --help
+
+Without --config: config/app.toml under the working directory, else beside the executable.
+";
+/// A mistake in the arguments, the configuration, or what the daemon was refused for: starting it again would not help.
+const EXIT_MISTAKE: u8 = 2;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => ExitCode::from(code),
+        Err(message) => {
+            eprintln!("wing-crontab: {}", message.replace('\n', "\nwing-crontab: "));
+            ExitCode::from(EXIT_MISTAKE)
+        }
+    }
+}
+
+#[derive(Default)]
+struct Arguments {
+    config: Option<PathBuf>,
+    check_config: bool,
+    link: Option<DaemonLink>,
+}
+
+fn run() -> Result<u8, String> {
+    let all: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let mut parser = lexopt::Parser::from_args(all.clone());
+    let mut arguments = Arguments::default();
+    let usage = |error: lexopt::Error| format!("{error}; see wing-crontab --help");
+    while let Some(argument) = parser.next().map_err(usage)? {
+        match argument {
+            Arg::Long("config") => arguments.config = Some(parser.value().map_err(usage)?.into()),
+            Arg::Long("check-config") => arguments.check_config = true,
+            Arg::Long("help") | Arg::Short('h') => return print(HELP),
+            Arg::Long("version") | Arg::Short('V') => {
+                return print(&format!("wing-crontab {}\n", env!("CARGO_PKG_VERSION")));
+            }
+            Arg::Long("under-guardian") => {
+                let descriptors = parser.value().and_then(|value| value.string()).map_err(usage)?;
+                arguments.link = Some(adopt(&descriptors)?);
+            }
+            Arg::Value(word) if word == "next" => return print(&next::run(parser, clock::now().wall.second())?),
+            other => return Err(usage(other.unexpected())),
+        }
+    }
+    let config = load(&arguments)?;
+    if arguments.check_config {
+        return print(&config::summary(&config));
+    }
+    logging::start(&config)?;
+    match arguments.link {
+        Some(link) => daemon(&config, link),
+        None => guard(&config.data_dir, all).map(|code| code as u8),
+    }
+}
+
+fn load(arguments: &Arguments) -> Result<Config, String> {
+    let path = config::find(arguments.config.clone())?;
+    config::load(&path, |name| std::env::var(name).ok())
+}
+
+fn daemon(config: &Config, link: DaemonLink) -> Result<u8, String> {
+    // A thread that panics would leave its work unanswered: better to die whole and be started again.
+    std::panic::set_hook(Box::new(|panic| {
+        log::error!("{panic}");
+        process::die();
+    }));
+    log::info!("wing-crontab {} as {}", env!("CARGO_PKG_VERSION"), config.bind_address);
+    match reactor::run(config, link)? {
+        ExitReason::Clean => Ok(0),
+        ExitReason::Orphaned => Ok(1),
+        ExitReason::Refused(reason) => Err(reason),
+    }
+}
+
+/// Prints to stdout; a reader that has gone away (`| head`) is no mistake.
+fn print(text: &str) -> Result<u8, String> {
+    use std::io::Write;
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(0)
+}
+
+/// The hidden option is spelt out above, where the parser wants a literal.
+const _: () = assert!(matches!(UNDER_GUARDIAN.as_bytes(), b"--under-guardian"));

@@ -42,7 +42,7 @@ pub struct KillOrder {
 
 /// What the threads work with. `new_store` makes one more connection to the same store.
 pub struct Tools<'a> {
-    pub new_store: &'a dyn Fn() -> Box<dyn Store>,
+    pub new_store: Box<dyn Fn() -> Box<dyn Store> + 'a>,
     pub consul: Option<Arc<ConsulClient>>,
     pub spawner: Arc<Spawner>,
 }

@@ -6,6 +6,7 @@
 //! Invariants: no lock of ours outlives a round trip; every statement of a leader names its epoch, and changes nothing
 //! when the epoch in the store is another one.
 
+pub mod mysql;
 pub mod sqlite;
 
 use crate::core::work::{Bump, Bumped, Change, Journaled, Loaded, Opened, StoreError};

@@ -1,0 +1,66 @@
+//! `wing-crontab next`: when a schedule fires, by the code that the daemon uses.
+//!
+//! Invariant: what it prints is what the daemon would do, for the same zone.
+
+use crate::core::schedule::Schedule;
+use crate::model::Second;
+use jiff::Timestamp;
+use jiff::tz::{TimeZone, TimeZoneDatabase};
+use lexopt::{Arg, ValueExt};
+use std::fmt::Write;
+
+pub const USAGE: &str = "wing-crontab next 'CRONSET' [-n COUNT] [--from TIME] [--tz ZONE]";
+const COUNT_DEFAULT: usize = 5;
+const COUNT_MAX: usize = 100_000;
+
+/// The lines to print. TIME is RFC 3339 or Unix seconds; fires are after it.
+pub fn run(mut arguments: lexopt::Parser, now: Second) -> Result<String, String> {
+    let (mut text, mut count, mut from, mut zone) = (None, COUNT_DEFAULT, now, TimeZone::system());
+    while let Some(argument) = arguments.next().map_err(usage)? {
+        match argument {
+            Arg::Short('n') => count = arguments.value().and_then(|value| value.parse()).map_err(usage)?,
+            Arg::Long("from") => from = time(&arguments.value().and_then(|value| value.string()).map_err(usage)?)?,
+            Arg::Long("tz") => zone = named_zone(&arguments.value().and_then(|value| value.string()).map_err(usage)?)?,
+            Arg::Value(value) if text.is_none() => text = Some(value.string().map_err(usage)?),
+            other => return Err(usage(other.unexpected())),
+        }
+    }
+    let text = text.ok_or_else(|| format!("which schedule? usage: {USAGE}"))?;
+    if !(1..=COUNT_MAX).contains(&count) {
+        return Err(format!("-n {count}: a number from 1 to {COUNT_MAX} is expected"));
+    }
+    let schedule = Schedule::parse(&text, &zone).map_err(|error| format!("{text:?}: {error}"))?;
+    let shown_in = own_zone(&text).unwrap_or(zone);
+    let next = |after: &Second| schedule.next_after(*after);
+    let mut lines = String::new();
+    for fire in std::iter::successors(next(&from), next).take(count) {
+        let timestamp = Timestamp::from_second(fire.0).map_err(|error| format!("show {}: {error}", fire.0))?;
+        // A String takes whatever is written to it.
+        let _ = writeln!(lines, "{}", timestamp.display_with_offset(shown_in.to_offset(timestamp)));
+    }
+    Ok(lines)
+}
+
+/// The zone that the schedule names itself: its times are shown in it.
+fn own_zone(text: &str) -> Option<TimeZone> {
+    let rest = text.trim_start().strip_prefix("TZ=").or_else(|| text.trim_start().strip_prefix("CRON_TZ="))?;
+    named_zone(rest.split_whitespace().next()?).ok()
+}
+
+fn named_zone(name: &str) -> Result<TimeZone, String> {
+    TimeZoneDatabase::bundled()
+        .get(name)
+        .map_err(|_| format!("--tz {name}: it is not a time zone, such as Europe/Berlin"))
+}
+
+fn time(text: &str) -> Result<Second, String> {
+    let by_number = text.parse().ok().filter(|second| Timestamp::from_second(*second).is_ok());
+    let by_date = || text.parse::<Timestamp>().ok().map(|time| time.as_second());
+    by_number.or_else(by_date).map(Second).ok_or_else(|| {
+        format!("--from {text}: it is neither RFC 3339, such as 2026-03-29T00:00:00Z, nor seconds since 1970")
+    })
+}
+
+fn usage(error: lexopt::Error) -> String {
+    format!("{error}; usage: {USAGE}")
+}

@@ -1,0 +1,136 @@
+//! The processes that run: their ends by pidfd, their output by pipe.
+//!
+//! A run is over when its main process is, not when its pipe is: a process left behind on purpose may hold the pipe open
+//! for ever. What is still in the pipe then is read for a moment more.
+//!
+//! Invariant: each process that was added comes out of `take_ended` once, reaped.
+
+use super::{Source, earlier};
+use crate::model::output::Output;
+use crate::model::{Attempt, Exit, Mono};
+use crate::worker::process::Running;
+use mio::unix::SourceFd;
+use mio::{Interest, Registry};
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::AsRawFd;
+
+/// How long the pipe of a process that is over is read on, where something holds it open.
+const AFTER_EXIT_MS: u64 = 50;
+/// Bytes read of one run in one turn, so that one that floods does not keep the others waiting.
+const TURN_BYTES_MAX: usize = 256 << 10;
+
+pub struct Children {
+    output_bytes_max: usize,
+    next_serial: usize,
+    children: BTreeMap<usize, Child>,
+    unfinished: BTreeSet<usize>,
+    /// Over, with the pipe still open until then.
+    lingering: BTreeMap<usize, Mono>,
+    ended: BTreeSet<usize>,
+    buffer: Vec<u8>,
+}
+
+struct Child {
+    attempt: Attempt,
+    running: Running,
+    output: Output,
+    exit: Option<Exit>,
+    is_eof: bool,
+}
+
+impl Children {
+    pub fn new(output_bytes_max: usize) -> Children {
+        Children {
+            output_bytes_max,
+            next_serial: 0,
+            children: BTreeMap::new(),
+            unfinished: BTreeSet::new(),
+            lingering: BTreeMap::new(),
+            ended: BTreeSet::new(),
+            buffer: vec![0; 64 << 10],
+        }
+    }
+
+    pub fn add(&mut self, attempt: Attempt, running: Running, registry: &Registry) {
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        let sources = [
+            (running.pidfd.as_raw_fd(), Source::ChildExit(serial)),
+            (running.output.as_raw_fd(), Source::ChildOutput(serial)),
+        ];
+        for (fd, source) in sources {
+            // It fails only for want of kernel memory; then the safety net in `go_on` has to find the end.
+            if let Err(error) = registry.register(&mut SourceFd(&fd), source.token(), Interest::READABLE) {
+                log::error!("watch attempt={attempt}: {error}; looking at it every turn instead");
+                self.unfinished.insert(serial);
+            }
+        }
+        let output = Output::new(self.output_bytes_max);
+        self.children.insert(serial, Child { attempt, running, output, exit: None, is_eof: false });
+    }
+
+    pub fn on_exit(&mut self, serial: usize, now: Mono) {
+        let Some(child) = self.children.get_mut(&serial).filter(|child| child.exit.is_none()) else { return };
+        let Some(exit) = child.running.try_wait() else { return };
+        child.exit = Some(exit);
+        self.lingering.insert(serial, now.plus_ms(AFTER_EXIT_MS));
+        self.on_output(serial);
+    }
+
+    pub fn on_output(&mut self, serial: usize) {
+        let Some(child) = self.children.get_mut(&serial) else { return };
+        let mut budget = TURN_BYTES_MAX;
+        self.unfinished.remove(&serial);
+        while !child.is_eof {
+            match rustix::io::read(&child.running.output, &mut self.buffer[..]) {
+                Ok(0) => child.is_eof = true,
+                Ok(count) => {
+                    child.output.push(&self.buffer[..count]);
+                    budget = budget.saturating_sub(count);
+                    if budget == 0 {
+                        self.unfinished.insert(serial);
+                        return;
+                    }
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => break,
+                Err(_) => child.is_eof = true,
+            }
+        }
+        if child.is_eof && child.exit.is_some() {
+            self.lingering.remove(&serial);
+            self.ended.insert(serial);
+        }
+    }
+
+    /// Goes on with what was over its budget.
+    pub fn go_on(&mut self) {
+        let unfinished: Vec<usize> = self.unfinished.iter().copied().collect();
+        unfinished.into_iter().for_each(|serial| self.on_output(serial));
+    }
+
+    pub fn has_unfinished(&self) -> bool {
+        !self.unfinished.is_empty()
+    }
+
+    /// When the first pipe that is held open is given up.
+    pub fn deadline(&self) -> Option<Mono> {
+        self.lingering.values().fold(None, |least, at| earlier(least, Some(*at)))
+    }
+
+    /// One run that is over.
+    pub fn take_ended(&mut self, registry: &Registry, now: Mono) -> Option<(Attempt, Exit, String)> {
+        if self.ended.is_empty() {
+            let over = self.lingering.iter().find(|(_, at)| **at <= now).map(|(serial, _)| *serial)?;
+            self.lingering.remove(&over);
+            self.ended.insert(over);
+        }
+        let serial = self.ended.pop_first()?;
+        self.unfinished.remove(&serial);
+        let child = self.children.remove(&serial)?;
+        for fd in [child.running.pidfd.as_raw_fd(), child.running.output.as_raw_fd()] {
+            let _ = registry.deregister(&mut SourceFd(&fd));
+        }
+        Some((child.attempt, child.exit?, child.output.into_text()))
+    }
+}

@@ -1,0 +1,210 @@
+//! One HTTP connection: bytes in, a request at a time out, an answer back.
+//!
+//! While a request is with the node nothing more is read, so a client that sends faster than it is answered is held back
+//! by its own socket.
+//!
+//! ```text
+//! Reading -> (request) Busy -> (answer) Reading ...
+//!    |                   \--> (last answer) Closing -> Draining -> closed
+//!    \--> (bad request, too slow) Closing
+//! ```
+//!
+//! Invariants: at most one request is with the node; the buffers hold one request and one answer at most.
+
+use crate::model::Mono;
+use crate::wire::http::{BODY_BYTES_MAX, BadRequest, CONTINUE, HEAD_BYTES_MAX, Parsed, Parser, Request, Response};
+use mio::net::TcpStream;
+use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
+
+/// From the first byte of a request to its last.
+const REQUEST_MS: u64 = 10_000;
+const IDLE_MS: u64 = 75_000;
+/// Without a byte of the answer taken.
+const WRITE_MS: u64 = 10_000;
+/// For the client to read the last answer and close.
+const DRAIN_MS: u64 = 2_000;
+/// Bytes that may still come after the last answer.
+const DRAIN_BYTES_MAX: usize = 4 << 20;
+/// Bytes read in one turn.
+const TURN_BYTES_MAX: usize = 256 << 10;
+const INPUT_BYTES_MAX: usize = HEAD_BYTES_MAX + BODY_BYTES_MAX + 1;
+
+pub struct Connection {
+    pub stream: TcpStream,
+    parser: Parser,
+    input: Vec<u8>,
+    output: Vec<u8>,
+    sent: usize,
+    stage: Stage,
+    keep_alive: bool,
+    is_eof: bool,
+    deadline: Mono,
+    drained: usize,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Stage {
+    Reading,
+    Busy,
+    Closing,
+    Draining,
+}
+
+/// What came of being ready.
+pub enum Progress {
+    Waiting,
+    /// There may be more to read at once.
+    Unfinished,
+    Request(Request),
+    BadRequest(BadRequest),
+    Closed,
+}
+
+impl Connection {
+    pub fn new(stream: TcpStream, now: Mono) -> Connection {
+        Connection {
+            stream,
+            parser: Parser::default(),
+            input: Vec::new(),
+            output: Vec::new(),
+            sent: 0,
+            stage: Stage::Reading,
+            keep_alive: true,
+            is_eof: false,
+            deadline: now.plus_ms(IDLE_MS),
+            drained: 0,
+        }
+    }
+
+    /// Does all that can be done now. After `Request` nothing is read until `respond`.
+    pub fn advance(&mut self, now: Mono) -> Progress {
+        let mut budget = TURN_BYTES_MAX;
+        loop {
+            if !self.write(now) {
+                return Progress::Closed;
+            }
+            match self.stage {
+                Stage::Busy => return Progress::Waiting,
+                Stage::Closing if self.output.is_empty() => {
+                    let _ = self.stream.shutdown(Shutdown::Write);
+                    self.stage = Stage::Draining;
+                    self.deadline = now.plus_ms(DRAIN_MS);
+                }
+                Stage::Closing => return Progress::Waiting,
+                Stage::Draining if self.is_eof || DRAIN_BYTES_MAX < self.drained => return Progress::Closed,
+                Stage::Draining => {}
+                Stage::Reading => {
+                    if let Some(progress) = self.parse(now) {
+                        return progress;
+                    }
+                    if self.is_eof {
+                        self.close_after_answer();
+                        continue;
+                    }
+                }
+            }
+            if budget == 0 {
+                return Progress::Unfinished;
+            }
+            match self.read(&mut budget, now) {
+                Ok(true) => {}
+                Ok(false) => return Progress::Waiting,
+                Err(()) => return Progress::Closed,
+            }
+        }
+    }
+
+    /// The answer to the request that `advance` gave.
+    pub fn respond(&mut self, response: Response, now: Mono) {
+        let keep_alive = self.keep_alive && !self.is_eof;
+        self.output.extend(response.into_bytes(keep_alive));
+        self.stage = if keep_alive { Stage::Reading } else { Stage::Closing };
+        self.deadline = now.plus_ms(WRITE_MS);
+    }
+
+    /// The last answer: after it the connection ends.
+    pub fn respond_last(&mut self, response: Response, now: Mono) {
+        self.keep_alive = false;
+        self.respond(response, now);
+    }
+
+    /// Whether its time is over: some are told so, the others just end.
+    pub fn is_overdue(&self, now: Mono) -> bool {
+        self.stage != Stage::Busy && self.deadline <= now
+    }
+
+    /// Whether the client has begun a request and may be told that it takes too long.
+    pub fn is_midway(&self) -> bool {
+        self.stage == Stage::Reading && self.output.is_empty() && self.parser.is_midway(&self.input)
+    }
+
+    fn close_after_answer(&mut self) {
+        self.stage = Stage::Closing;
+    }
+
+    fn parse(&mut self, now: Mono) -> Option<Progress> {
+        // The next request waits until the answer to this one is on its way: answers must not pile up.
+        if !self.output.is_empty() {
+            return Some(Progress::Waiting);
+        }
+        match self.parser.next(&mut self.input) {
+            Ok(Parsed::Partial) => None,
+            Ok(Parsed::ExpectsContinue) => {
+                self.output.extend_from_slice(CONTINUE);
+                if self.write(now) { None } else { Some(Progress::Closed) }
+            }
+            Ok(Parsed::Request(request)) => {
+                self.keep_alive = request.keep_alive;
+                self.stage = Stage::Busy;
+                Some(Progress::Request(request))
+            }
+            Err(bad) => Some(Progress::BadRequest(bad)),
+        }
+    }
+
+    /// True: something came (or the end did). False: nothing for now.
+    fn read(&mut self, budget: &mut usize, now: Mono) -> Result<bool, ()> {
+        let mut buffer = [0; 16 << 10];
+        let room = INPUT_BYTES_MAX.saturating_sub(self.input.len()).min(buffer.len()).min(*budget).max(1);
+        match self.stream.read(&mut buffer[..room]) {
+            Ok(0) => self.is_eof = true,
+            Ok(count) if self.stage == Stage::Draining => self.drained += count,
+            Ok(count) => {
+                if !self.parser.is_midway(&self.input) {
+                    self.deadline = now.plus_ms(REQUEST_MS);
+                }
+                self.input.extend_from_slice(&buffer[..count]);
+                *budget = budget.saturating_sub(count);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return Err(()),
+        }
+        Ok(true)
+    }
+
+    /// Writes what there is; false: the client is gone.
+    fn write(&mut self, now: Mono) -> bool {
+        while self.sent < self.output.len() {
+            match self.stream.write(&self.output[self.sent..]) {
+                Ok(0) => return false,
+                Ok(count) => {
+                    self.sent += count;
+                    self.deadline = now.plus_ms(WRITE_MS);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return false,
+            }
+        }
+        if !self.output.is_empty() {
+            self.output.clear();
+            self.output.shrink_to(64 << 10);
+            self.sent = 0;
+            let wait_ms = if self.parser.is_midway(&self.input) { REQUEST_MS } else { IDLE_MS };
+            self.deadline = now.plus_ms(wait_ms);
+        }
+        true
+    }
+}

@@ -1,0 +1,159 @@
+//! Puts the daemon together: identity, marks, sockets, threads, node.
+//!
+//! Invariant: either everything is there, or the error says what could not be had and nothing was started.
+
+use super::children::Children;
+use super::http::Http;
+use super::timer::Timer;
+use super::{Reactor, Source, readable, waker};
+use crate::core::node::Setup;
+use crate::core::{Node, Signal};
+use crate::model::config::Config;
+use crate::model::{Incarnation, NodeId};
+use crate::worker::clock;
+use crate::worker::consul::ConsulClient;
+use crate::worker::pool::{Answers, Pool, Tools};
+use crate::worker::process::{DaemonLink, MarkBook, Spawner};
+use crate::worker::store::{self, Store};
+use jiff::tz::{TimeZone, TimeZoneDatabase};
+use mio::net::{TcpListener, UnixStream};
+use mio::{Interest, Poll};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+pub fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
+    raise_descriptor_limit();
+    let node_id = node_id(&config.data_dir)?;
+    let capacity = config.limits.max_running + config.limits.max_pending;
+    let (marks, found, notice) = MarkBook::open(&config.data_dir, capacity)
+        .map_err(|error| format!("open the marks in {}: {error}", config.data_dir.display()))?;
+    if let Some(notice) = notice {
+        log::error!("{notice}");
+    }
+    let poll = Poll::new().map_err(|error| format!("make the event loop: {error}"))?;
+    let listener = listen(&poll, "http_bind_address", config.http_bind_address, Source::HttpListener)?;
+    let debug_listener =
+        config.pprof_listen.map(|address| listen(&poll, "pprof_listen", address, Source::DebugListener)).transpose()?;
+    let (sender, answers) = crossbeam_channel::unbounded();
+    let waker = waker(&poll).map_err(starting)?;
+    let wake = move || {
+        if let Err(error) = waker.wake() {
+            log::error!("wake the event loop: {error}");
+        }
+    };
+    let pool = Pool::start(tools(config, &marks), Answers { queue: sender, wake: Arc::new(wake) }).map_err(starting)?;
+    let timer = Timer::new().map_err(starting)?;
+    readable(&poll, &timer, Source::Timer).map_err(starting)?;
+    readable(&poll, &link.death_pipe, Source::Guardian).map_err(starting)?;
+    let signals = [(SIGTERM, Signal::Drain), (SIGINT, Signal::Drain), (SIGHUP, Signal::Reload)];
+    let signals = signals.into_iter().enumerate().map(|(at, (number, signal))| Ok((signal, hear(&poll, number, at)?)));
+    let setup = Setup {
+        server: config.bind_address.clone(),
+        node_id,
+        incarnation: Incarnation(clock::now().wall.0 as u64),
+        lock_key: config.lock_key.clone(),
+        is_alone: config.consul.is_none(),
+        zone: zone(config),
+        limits: config.limits,
+        drain_timeout_ms: config.drain_timeout_ms,
+        log_retention_days: config.log_retention_days,
+        found,
+    };
+    Ok(Reactor {
+        node: Node::new(setup),
+        timer,
+        answers,
+        pool,
+        marks,
+        children: Children::new(config.limits.max_output_bytes),
+        http: Http::new(listener, debug_listener),
+        signals: signals.collect::<std::io::Result<_>>().map_err(starting)?,
+        link,
+        exit: None,
+        poll,
+    })
+}
+
+/// The zone of schedules that name none: the configured one, else the host's.
+pub fn zone(config: &Config) -> TimeZone {
+    // The name was checked when the configuration was read.
+    let configured = config.time_zone.as_ref().and_then(|name| TimeZoneDatabase::bundled().get(name).ok());
+    configured.unwrap_or_else(TimeZone::system)
+}
+
+fn tools<'a>(config: &'a Config, marks: &MarkBook) -> Tools<'a> {
+    let consul = config.consul.as_ref();
+    let consul =
+        consul.map(|consul| ConsulClient::new(consul, &config.service_name, &config.lock_key, &config.bind_address));
+    Tools {
+        new_store: Box::new(|| new_store(config)),
+        consul: consul.map(Arc::new),
+        spawner: Arc::new(Spawner::new(config.shell.clone(), marks.marks())),
+    }
+}
+
+fn new_store(config: &Config) -> Box<dyn Store> {
+    match &config.mysql {
+        Some(_) => unimplemented!(),
+        None => Box::new(store::sqlite::SqliteStore::new(&config.data_dir.join("wing-crontab.db"))),
+    }
+}
+
+fn listen(poll: &Poll, key: &str, address: SocketAddr, source: Source) -> Result<TcpListener, String> {
+    let mut listener = TcpListener::bind(address).map_err(|error| {
+        format!(
+            "listen on {address} ({key}): {error}; is another program using it, or is it not an address of this host?"
+        )
+    })?;
+    poll.registry().register(&mut listener, source.token(), Interest::READABLE).map_err(starting)?;
+    Ok(listener)
+}
+
+fn hear(poll: &Poll, signal: i32, at: usize) -> std::io::Result<UnixStream> {
+    let (read_end, write_end) = std::os::unix::net::UnixStream::pair()?;
+    read_end.set_nonblocking(true)?;
+    signal_hook::low_level::pipe::register(signal, write_end)?;
+    let mut stream = UnixStream::from_std(read_end);
+    poll.registry().register(&mut stream, Source::Signal(at).token(), Interest::READABLE)?;
+    Ok(stream)
+}
+
+/// The node's own name, made at its first start.
+fn node_id(data_dir: &Path) -> Result<NodeId, String> {
+    let path = data_dir.join("node_id");
+    let fail = |error: std::io::Error| format!("read or make {}: {error}", path.display());
+    match std::fs::read_to_string(&path) {
+        Ok(text) if text.trim().len() == 32 && text.trim().bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+            Ok(NodeId(text.trim().into()))
+        }
+        Ok(_) => {
+            Err(format!("{} does not hold 32 hex digits: remove it if this node is stopped for good", path.display()))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let mut bytes = [0_u8; 16];
+            rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+                .map_err(|error| fail(error.into()))?;
+            let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            // Whole or not at all: a half-written id would stop the next start.
+            let temporary = path.with_extension("new");
+            std::fs::write(&temporary, &text).and_then(|()| std::fs::rename(&temporary, &path)).map_err(fail)?;
+            Ok(NodeId(text.into()))
+        }
+        Err(error) => Err(fail(error)),
+    }
+}
+
+/// Each run takes two descriptors, so the soft limit is raised as far as it may be.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Without it the daemon works with fewer runs at one time, and says so when it comes to that.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+fn starting(error: impl Display) -> String {
+    format!("start the daemon: {error}")
+}

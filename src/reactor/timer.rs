@@ -1,0 +1,59 @@
+//! The one timer: a timerfd on the wall clock, absolute, cancelled when somebody sets that clock. poll's own timeout is
+//! rounded to milliseconds and late by up to a tenth of a percent; this is not.
+//!
+//! Invariant: it is armed for the deadline that was named last.
+
+use crate::model::{Mono, Now};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+pub struct Timer {
+    fd: OwnedFd,
+    armed: Option<Mono>,
+}
+
+impl Timer {
+    pub fn new() -> io::Result<Timer> {
+        let fd = timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        Ok(Timer { fd, armed: None })
+    }
+
+    /// Fires at `deadline`. With none it is left as it is: a wake too many harms nobody.
+    pub fn arm(&mut self, deadline: Option<Mono>, now: Now) -> io::Result<()> {
+        let Some(deadline) = deadline.filter(|deadline| self.armed != Some(*deadline)) else { return Ok(()) };
+        let wall = now.wall_at(deadline).0.max(1);
+        let value = Timespec { tv_sec: wall / 1_000_000_000, tv_nsec: wall % 1_000_000_000 };
+        let never_again = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let flags = TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET;
+        timerfd_settime(&self.fd, flags, &Itimerspec { it_interval: never_again, it_value: value })?;
+        self.armed = Some(deadline);
+        Ok(())
+    }
+
+    /// Call it on an event: takes it, and says whether the clock was set.
+    pub fn was_clock_set(&mut self) -> bool {
+        let mut count = [0; 8];
+        let mut was_set = false;
+        loop {
+            match rustix::io::read(&self.fd, &mut count) {
+                Ok(_) => {}
+                Err(rustix::io::Errno::CANCELED) => was_set = true,
+                Err(_) => break,
+            }
+        }
+        if was_set {
+            // The wall-clock time it is armed for belongs to the old clock.
+            self.armed = None;
+        }
+        was_set
+    }
+}
+
+impl AsRawFd for Timer {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
