@@ -240,11 +240,7 @@ impl Reactor {
     }
 
     fn spawn(&mut self, id: crate::core::work::WorkId, spawn: crate::core::work::Spawn) {
-        log::debug!(
-            "start attempt={} command={:?}",
-            spawn.attempt,
-            spawn.job.command.chars().take(80).collect::<String>()
-        );
+        log::debug!("start attempt={}", spawn.attempt);
         match self.marks.ticket(spawn.attempt) {
             Some(ticket) => self.pool.spawn(SpawnOrder { id, attempt: spawn.attempt, job: spawn.job, ticket }),
             None => {

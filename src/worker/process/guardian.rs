@@ -13,7 +13,7 @@ use crate::worker::clock;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FlockOperation;
 use rustix::io::{FdFlags, fcntl_setfd};
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process, set_child_subreaper, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process, set_child_subreaper, wait};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -59,6 +59,8 @@ pub fn adopt(text: &str) -> Result<DaemonLink, String> {
     for fd in [&lock, &death_pipe] {
         fcntl_setfd(fd, FdFlags::CLOEXEC).map_err(|error| format!("{UNDER_GUARDIAN} {text}: {error}"))?;
     }
+    // Started as /proc/self/exe (the same version, whatever was installed meanwhile), it would be called "exe".
+    let _ = rustix::thread::set_name(c"wing-crontab");
     Ok(DaemonLink { death_pipe, lock })
 }
 
@@ -265,7 +267,7 @@ impl Guardian {
 fn reap(daemon: Option<Pid>) -> io::Result<Option<End>> {
     let mut end = None;
     loop {
-        match waitpid(None, WaitOptions::NOHANG) {
+        match wait(WaitOptions::NOHANG) {
             Ok(Some((pid, status))) if Some(pid) == daemon => end = Some(how_ended(status)),
             Ok(Some(_)) => {}
             Ok(None) | Err(rustix::io::Errno::CHILD) => return Ok(end),
