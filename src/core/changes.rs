@@ -103,7 +103,7 @@ impl Changes {
                 Refusal::unavailable(format!("nothing was changed: the store is not to be reached: {reason}")),
                 fx,
             ),
-            Err(StoreError::Refused(reason)) => self.refuse(Refusal { status: 500, message: reason }, fx),
+            Err(StoreError::Refused(reason)) => self.refuse(Refusal::bad(reason), fx),
             // The caller steps down on this and answers everybody.
             Err(StoreError::Deposed) => {}
             Err(StoreError::Away(reason) | StoreError::Unavailable(reason)) => {

@@ -97,7 +97,7 @@ fn tools<'a>(config: &'a Config, marks: &MarkBook) -> Tools<'a> {
 
 fn new_store(config: &Config) -> Box<dyn Store> {
     match &config.mysql {
-        Some(_) => unimplemented!(),
+        Some(mysql) => Box::new(store::mysql::MysqlStore::new(mysql)),
         None => Box::new(store::sqlite::SqliteStore::new(&config.data_dir.join("wing-crontab.db"))),
     }
 }

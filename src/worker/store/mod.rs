@@ -7,6 +7,7 @@
 //! when the epoch in the store is another one.
 
 pub mod mysql;
+mod mysql_schema;
 pub mod sqlite;
 
 use crate::core::work::{Bump, Bumped, Change, Journaled, Loaded, Opened, StoreError};
