@@ -20,6 +20,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Rows in one INSERT at most, and their bytes as a part of what the server takes in one packet.
 const INSERT_ROWS_MAX: usize = 500;
 const PACKET_SHARE: usize = 4;
+/// What of a packet is not a row's output.
+const ROW_BYTES: usize = 32 << 10;
 /// Keys looked up by one statement.
 const LOOKUP_MAX: usize = 500;
 /// Done entries are deleted with every so many closings.
@@ -39,8 +41,8 @@ pub struct MysqlStore {
 
 struct Connection {
     conn: Conn,
-    /// Bytes of rows in one INSERT.
-    insert_bytes_max: usize,
+    /// What the server takes in one statement.
+    packet_bytes: usize,
     log: Option<LogTable>,
 }
 
@@ -130,8 +132,8 @@ fn options(config: &MysqlConfig) -> OptsBuilder {
 fn connect(config: &MysqlConfig) -> Outcome<Connection> {
     let options = options(config).db_name(Some(&config.database));
     let mut conn = Conn::new(options).map_err(Failure::Connect)?;
-    let packet: usize = conn.query_first("SELECT @@max_allowed_packet")?.unwrap_or(1 << 20);
-    Ok(Connection { conn, insert_bytes_max: packet / PACKET_SHARE, log: None })
+    let packet_bytes = conn.query_first("SELECT @@max_allowed_packet")?.unwrap_or(1 << 20);
+    Ok(Connection { conn, packet_bytes, log: None })
 }
 
 /// A database that is not there is made, where the user may.
@@ -267,14 +269,17 @@ impl Store for MysqlStore {
                 _ => mysql_schema::log_table(&mut connection.conn)?,
             };
             connection.log = Some(log);
+            let insert_bytes_max = connection.packet_bytes / PACKET_SHARE;
+            // Quoted, a text may become twice as long.
+            let output_bytes_max = (connection.packet_bytes / 2).saturating_sub(ROW_BYTES);
             let mut group: Vec<String> = Vec::new();
             let mut bytes = 0;
             for row in rows {
                 if !log.has_unique_key && must_not_replace(&mut connection.conn, row)? {
                     continue;
                 }
-                let values = log_values(row, &log, connection.insert_bytes_max);
-                if INSERT_ROWS_MAX <= group.len() || connection.insert_bytes_max < bytes + values.len() {
+                let values = log_values(row, &log, output_bytes_max);
+                if INSERT_ROWS_MAX <= group.len() || insert_bytes_max < bytes + values.len() {
                     insert_logs(&mut connection.conn, &group)?;
                     group.clear();
                     bytes = 0;
@@ -481,9 +486,9 @@ fn must_not_replace(conn: &mut Conn, row: &LogRow) -> Outcome<bool> {
     }
 }
 
-/// One row as `(..)` of an INSERT. `no more than `bytes_max` of output goes in.
-fn log_values(row: &LogRow, log: &LogTable, bytes_max: usize) -> String {
-    let output = log.storable(&row.output, bytes_max / 2);
+/// One row as `(..)` of an INSERT.
+fn log_values(row: &LogRow, log: &LogTable, output_bytes_max: usize) -> String {
+    let output = log.storable(&row.output, output_bytes_max);
     let values: [Value; 13] = [
         row.attempt.run.cron_id.0.into(),
         row.attempt.run.scheduled_at.0.into(),
@@ -519,7 +524,7 @@ fn insert_logs(conn: &mut Conn, rows: &[String]) -> Outcome<()> {
         "version",
         "state",
     ];
-    let sets = columns.map(|column| format!("{column} = IF(state = 'lost', VALUES({column}), {column})"));
+    let sets = columns.map(|column| format!("{column} = IF(state = 'lost' AND VALUES(state) <> 'lost', VALUES({column}), {column})"));
     Ok(conn.query_drop(format!(
         "INSERT INTO log (cron_id, time, output, use_time, dispatch_time, dispatch_server, run_server, run_key, attempt, state, exit_code,
          start_time, version) VALUES {} ON DUPLICATE KEY UPDATE {}",

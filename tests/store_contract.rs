@@ -1,0 +1,340 @@
+//! Both stores are held to one contract.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use support::mariadb;
+use wing_crontab::core::work::{Bump, Change, Journaled, StoreError};
+use wing_crontab::model::journal::{Body, ChangeNote, Entry, MissedGap, PlannedRun, RefusedRun};
+use wing_crontab::model::log_row::{LogFilter, LogPage};
+use wing_crontab::model::{Attempt, Epoch, Job, JobId, LogRow, NodeId, RunKey, RunState, Second, Server, Version, Wall};
+use wing_crontab::worker::store::Store;
+use wing_crontab::worker::store::{mysql::MysqlStore, sqlite::SqliteStore};
+
+/// Makes connections to one and the same empty store.
+type Connect<'a> = &'a dyn Fn() -> Box<dyn Store>;
+
+const CHECKS: [(&str, fn(Connect)); 13] = [
+    ("migrations may be applied again and by several at once", opening),
+    ("every bump makes the epoch one larger", bumping),
+    ("another lock_key is refused", foreign_lock_key),
+    ("standing alone is refused beside another's young journal", standing_alone),
+    ("an entry is written once, however often it is asked", journaling),
+    ("a deposed leader changes nothing", deposed),
+    ("what is open is told to the next leader, with what is logged", loading),
+    ("done entries go, but never the watermark's", closing),
+    ("jobs are added, put and deleted, each once", changing),
+    ("a row changed by hand is not overwritten", changed_by_hand),
+    ("a definite state replaces lost, and nothing a definite state", upserting),
+    ("log rows are found by every filter, newest first", listing),
+    ("any text comes back from the log", odd_texts),
+];
+
+#[test]
+fn the_embedded_store() {
+    for (name, check) in CHECKS {
+        eprintln!("{name}");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.db");
+        check(&|| Box::new(SqliteStore::new(&path)));
+    }
+}
+
+#[test]
+fn mariadb() {
+    for (name, check) in CHECKS {
+        eprintln!("{name}");
+        let Some(database) = mariadb::database() else { return };
+        check(&|| Box::new(MysqlStore::new(&database.config())));
+    }
+}
+
+fn bump(node: &str) -> Bump {
+    Bump {
+        lock_key: "key".into(),
+        server: Server("10.0.0.1:9991".into()),
+        node_id: NodeId(node.into()),
+        alone: false,
+        lease_ms: 10_000,
+    }
+}
+
+/// An open store that leads.
+fn leading(connect: Connect) -> (Box<dyn Store>, Epoch) {
+    let mut store = connect();
+    store.open().unwrap();
+    let epoch = store.bump(&bump("a")).unwrap().epoch;
+    (store, epoch)
+}
+
+fn entry(epoch: Epoch, request: u64, tick: Option<i64>, part: u32) -> Entry {
+    Entry { epoch, request, tick: tick.map(Second), part, body: Body::default() }
+}
+
+fn attempt(id: u32, second: i64) -> Attempt {
+    Attempt { run: RunKey::scheduled(JobId(id), Second(second)), number: 1 }
+}
+
+fn row(attempt: Attempt, state: RunState, output: &str) -> LogRow {
+    LogRow {
+        attempt,
+        version: Version(2),
+        state,
+        exit_code: (state == RunState::Ok).then_some(0),
+        output: output.into(),
+        start_time_ms: 1_700_000_000_123,
+        use_time_ms: 45,
+        dispatch_time: Second(1_700_000_000),
+        dispatch_server: Server("10.0.0.1:9991".into()),
+        run_server: Server("10.0.0.2:9991".into()),
+    }
+}
+
+fn job(cron_set: &str, command: &str) -> Job {
+    Job {
+        cron_set: cron_set.into(),
+        command: command.into(),
+        remark: "备注".into(),
+        start_time: 5,
+        end_time: 2_000_000_000,
+        is_mutex: true,
+        lock_limit: 30,
+        version: Version(1),
+        since: Second(1_700_000_000),
+        ..Job::default()
+    }
+}
+
+fn page(store: &mut dyn Store, filter: LogFilter) -> LogPage {
+    let limit = if filter.limit == 0 { 50 } else { filter.limit };
+    store.list_logs(&LogFilter { page: filter.page.max(1), limit, ..filter }).unwrap()
+}
+
+fn opening(connect: Connect) {
+    std::thread::scope(|scope| {
+        let opened: Vec<_> = (0..3)
+            .map(|_| connect())
+            .map(|mut store| scope.spawn(move || support::wait_for("open", || store.open().ok())))
+            .collect();
+        opened.into_iter().for_each(|thread| drop(thread.join().unwrap()));
+    });
+    let mut store = connect();
+    let opened = store.open().unwrap();
+    assert_eq!(opened.advice, Vec::<String>::new());
+    assert_eq!(store.list_jobs().unwrap(), []);
+    assert_eq!(page(&mut *store, LogFilter::default()), LogPage::default());
+}
+
+fn bumping(connect: Connect) {
+    let (mut store, first) = leading(connect);
+    assert_eq!(first, Epoch(1));
+    let mut other = connect();
+    other.open().unwrap();
+    assert_eq!(other.bump(&bump("b")).unwrap().epoch, Epoch(2));
+    assert_eq!(store.bump(&bump("a")).unwrap().epoch, Epoch(3));
+    let loaded = store.load(Epoch(3)).unwrap();
+    assert_eq!(loaded, Default::default());
+}
+
+fn foreign_lock_key(connect: Connect) {
+    let (_, _) = leading(connect);
+    let mut other = connect();
+    other.open().unwrap();
+    let refused = other.bump(&Bump { lock_key: "its key".into(), ..bump("b") }).unwrap_err();
+    assert!(matches!(&refused, StoreError::Refused(why) if why.contains("\"key\"") && why.contains("its key")), "{refused}");
+}
+
+fn standing_alone(connect: Connect) {
+    let (mut store, epoch) = leading(connect);
+    let alone = |node: &str| Bump { alone: true, ..bump(node) };
+    assert_eq!(store.bump(&alone("b")).unwrap().epoch, Epoch(2), "nothing is in the journal");
+    assert_eq!(store.bump(&bump("a")).unwrap().epoch, Epoch(epoch.0 + 2));
+    store.journal(&entry(Epoch(3), 1, Some(100), 0)).unwrap();
+    let refused = store.bump(&alone("b")).unwrap_err();
+    assert!(matches!(&refused, StoreError::Refused(why) if why.contains("10.0.0.1:9991 led")), "{refused}");
+    assert_eq!(store.bump(&alone("a")).unwrap().epoch, Epoch(4), "its own rows are no other's");
+    let patient = Bump { lease_ms: 0, ..alone("b") };
+    assert_eq!(store.bump(&patient).unwrap().epoch, Epoch(5), "an old journal is nobody's any more");
+}
+
+fn journaling(connect: Connect) {
+    let (mut store, epoch) = leading(connect);
+    let first = store.journal(&entry(epoch, 1, Some(100), 0)).unwrap();
+    assert_eq!(store.journal(&entry(epoch, 1, Some(100), 0)).unwrap(), first);
+    let second = store.journal(&entry(epoch, 2, None, 0)).unwrap();
+    assert_ne!(second, first);
+    assert_ne!(store.journal(&entry(epoch, 3, None, 0)).unwrap(), second, "without a tick there may be many");
+    let next = store.bump(&bump("b")).unwrap().epoch;
+    assert_eq!(store.journal(&entry(next, 1, Some(100), 0)).unwrap(), Journaled::TickTaken);
+    assert!(matches!(store.journal(&entry(next, 2, Some(100), 1)).unwrap(), Journaled::Entry(_)));
+    assert_eq!(store.load(next).unwrap().watermark, Some(Second(100)));
+    store.journal(&entry(next, 3, Some(101), 1)).unwrap();
+    assert_eq!(store.load(next).unwrap().watermark, Some(Second(100)), "without its part 0 a tick is not whole");
+}
+
+fn deposed(connect: Connect) {
+    let (mut store, epoch) = leading(connect);
+    let id = store.change(epoch, 1, &Change::Add(job("* * * * * *", "true"))).unwrap();
+    let known = store.journal(&entry(epoch, 2, Some(100), 0)).unwrap();
+    let mut other = connect();
+    other.open().unwrap();
+    let next = other.bump(&bump("b")).unwrap().epoch;
+    let stored = other.load(next).unwrap();
+    let put = Job { id, version: Version(2), ..job("* * * * * *", "false") };
+    assert_eq!(store.journal(&entry(epoch, 3, Some(101), 0)), Err(StoreError::Deposed));
+    assert_eq!(store.change(epoch, 4, &Change::Add(job("* * * * * *", "true"))), Err(StoreError::Deposed));
+    assert_eq!(store.change(epoch, 5, &Change::Put(put)), Err(StoreError::Deposed));
+    assert_eq!(store.change(epoch, 6, &Change::Delete { id, version: Version(1) }), Err(StoreError::Deposed));
+    let Journaled::Entry(entry) = known else { panic!("{known:?}") };
+    assert_eq!(store.close(epoch, &[entry], Wall(0)), Err(StoreError::Deposed));
+    assert_eq!(store.load(epoch), Err(StoreError::Deposed));
+    assert_eq!(other.load(next).unwrap(), stored);
+}
+
+fn loading(connect: Connect) {
+    let (mut store, epoch) = leading(connect);
+    let refused = RefusedRun { run: RunKey::scheduled(JobId(8), Second(100)), version: Version(1), state: RunState::Skipped };
+    let gap = MissedGap {
+        cron_id: JobId(9),
+        version: Version(1),
+        first: Second(90),
+        last: Second(99),
+        count: 10,
+        at_least: false,
+    };
+    let runs = [7, 6].map(|id| PlannedRun { attempt: attempt(id, 100), version: Version(1), node: 0 });
+    let body = Body {
+        nodes: vec![NodeId("a".into())],
+        runs: runs.to_vec(),
+        refused: vec![refused],
+        missed: vec![gap],
+        changes: vec![ChangeNote { cron_id: JobId(7), version: None }],
+    };
+    let whole = Entry { body, ..entry(epoch, 1, Some(100), 0) };
+    store.journal(&whole).unwrap();
+    let of_gap = Attempt { run: RunKey::scheduled(JobId(9), Second(99)), number: 0 };
+    store.write_logs(&[row(attempt(7, 100), RunState::Ok, ""), row(of_gap, RunState::Missed, "")]).unwrap();
+    store.write_logs(&[row(attempt(6, 101), RunState::Ok, "another run")]).unwrap();
+    let loaded = store.load(epoch).unwrap();
+    assert_eq!(loaded.open.len(), 1);
+    assert_eq!(loaded.open[0].entry, whole);
+    assert_eq!(loaded.logged, BTreeSet::from([attempt(7, 100), of_gap]));
+}
+
+fn closing(connect: Connect) {
+    let (mut store, epoch) = leading(connect);
+    let mut entries = Vec::new();
+    for tick in 100..105 {
+        match store.journal(&entry(epoch, tick as u64, Some(tick), 0)).unwrap() {
+            Journaled::Entry(id) => entries.push(id),
+            Journaled::TickTaken => panic!("tick {tick} is new"),
+        }
+    }
+    store.close(epoch, &entries[..2], Wall(0)).unwrap();
+    assert_eq!(store.load(epoch).unwrap().open.len(), 3);
+    store.close(epoch, &entries[..2], Wall(0)).unwrap();
+    store.close(epoch, &entries[2..], Wall(0)).unwrap();
+    let loaded = store.load(epoch).unwrap();
+    assert_eq!((loaded.open.len(), loaded.watermark), (0, Some(Second(104))));
+    // Deletion comes with some of the closings, and then takes all that is old.
+    let far = Wall(i64::MAX);
+    (0..61).for_each(|_| store.close(epoch, &[], far).unwrap());
+    assert_eq!(store.load(epoch).unwrap().watermark, Some(Second(104)));
+    let next = store.bump(&bump("b")).unwrap().epoch;
+    assert!(matches!(store.journal(&entry(next, 1, Some(103), 0)).unwrap(), Journaled::Entry(_)), "103 was deleted");
+    assert_eq!(store.journal(&entry(next, 2, Some(104), 0)).unwrap(), Journaled::TickTaken);
+}
+
+fn changing(connect: Connect) {
+    let (mut store, epoch) = leading(connect);
+    let first = store.change(epoch, 1, &Change::Add(job("* * * * * *", "echo 你好"))).unwrap();
+    let second = store.change(epoch, 2, &Change::Add(job("* * * * * *", "echo 你好"))).unwrap();
+    assert!(JobId(0) < first && first < second);
+    let put = Job { id: first, version: Version(2), stop: true, is_mutex: false, ..job("1 2 3 * * *", "false") };
+    assert_eq!(store.change(epoch, 3, &Change::Put(put.clone())).unwrap(), first);
+    let other = Job { id: second, ..job("* * * * * *", "echo 你好") };
+    assert_eq!(store.list_jobs().unwrap(), [put.clone(), other]);
+    assert_eq!(store.change(epoch, 4, &Change::Delete { id: second, version: Version(1) }).unwrap(), second);
+    assert_eq!(store.load(epoch).unwrap().jobs, [put]);
+    let third = store.change(epoch, 5, &Change::Add(job("@daily", "true"))).unwrap();
+    assert!(second < third, "an id is never given twice");
+    assert_eq!(store.load(epoch).unwrap().open.len(), 0, "a note is a record, nothing waits for it");
+}
+
+fn changed_by_hand(connect: Connect) {
+    let (mut store, epoch) = leading(connect);
+    let id = store.change(epoch, 1, &Change::Add(job("* * * * * *", "true"))).unwrap();
+    let stored = Job { id, ..job("* * * * * *", "true") };
+    let refused = store.change(epoch, 2, &Change::Put(Job { version: Version(5), ..stored.clone() })).unwrap_err();
+    assert!(matches!(&refused, StoreError::Refused(why) if why.contains("by hand")), "{refused}");
+    let refused = store.change(epoch, 3, &Change::Delete { id, version: Version(4) }).unwrap_err();
+    assert!(matches!(&refused, StoreError::Refused(why) if why.contains("by hand")), "{refused}");
+    assert_eq!(store.list_jobs().unwrap(), [stored]);
+}
+
+fn upserting(connect: Connect) {
+    let (mut store, _) = leading(connect);
+    let one = attempt(7, 100);
+    let states = |store: &mut dyn Store| -> Vec<(String, String)> {
+        let rows = page(store, LogFilter::default()).rows;
+        rows.into_iter().map(|row| (row.state.unwrap(), row.output)).collect()
+    };
+    store.write_logs(&[row(one, RunState::Lost, "first")]).unwrap();
+    store.write_logs(&[row(one, RunState::Lost, "second")]).unwrap();
+    assert_eq!(states(&mut *store), [("lost".into(), "first".into())]);
+    store.write_logs(&[row(one, RunState::Ok, "true end")]).unwrap();
+    store.write_logs(&[row(one, RunState::Failed, "too late")]).unwrap();
+    store.write_logs(&[row(one, RunState::Lost, "too late")]).unwrap();
+    assert_eq!(states(&mut *store), [("ok".into(), "true end".into())]);
+    store.write_logs(&[row(Attempt { number: 2, ..one }, RunState::Ok, "another attempt")]).unwrap();
+    assert_eq!(states(&mut *store).len(), 2);
+}
+
+fn listing(connect: Connect) {
+    let (mut store, _) = leading(connect);
+    let rows: Vec<LogRow> = (0..25)
+        .map(|at: u32| LogRow {
+            run_server: Server(Arc::from(if at % 2 == 0 { "10.0.0.2:9991" } else { "10.0.0.3:9991" })),
+            ..row(attempt(1 + at % 5, 100 + i64::from(at)), RunState::Ok, &format!("line {at} 100%_done\\ 'quoted'"))
+        })
+        .collect();
+    store.write_logs(&rows).unwrap();
+    let store = &mut *store;
+    let all = page(store, LogFilter::default());
+    assert_eq!((all.total, all.rows.len()), (25, 25));
+    assert!(all.rows.windows(2).all(|pair| pair[1].id < pair[0].id));
+    let newest = &all.rows[0];
+    assert_eq!((newest.cron_id, newest.time, newest.use_time_ms), (JobId(5), 124, 45));
+    assert_eq!((newest.dispatch_time, newest.start_time_ms), (1_700_000_000, Some(1_700_000_000_123)));
+    assert_eq!((newest.run_key.as_deref(), newest.attempt), (Some("5-124"), Some(1)));
+    assert_eq!((newest.state.as_deref(), newest.exit_code, newest.version), (Some("ok"), Some(0), Some(2)));
+    assert_eq!((newest.dispatch_server.as_str(), newest.run_server.as_str()), ("10.0.0.1:9991", "10.0.0.2:9991"));
+    let total = |store: &mut dyn Store, filter: LogFilter| page(store, filter).total;
+    assert_eq!(total(store, LogFilter { cron_id: Some(JobId(3)), ..LogFilter::default() }), 5);
+    let search = |text: &str| LogFilter { search: Some(text.into()), ..LogFilter::default() };
+    assert_eq!(total(store, search("line 7")), 1);
+    assert_eq!(total(store, search("LINE 7")), 1, "case does not matter");
+    assert_eq!(total(store, search("100%_done\\ 'quoted'")), 25, "taken literally");
+    assert_eq!(total(store, search("100%line")), 0);
+    assert_eq!(total(store, LogFilter { run_server: Some("10.0.0.3:9991".into()), ..LogFilter::default() }), 12);
+    assert_eq!(total(store, LogFilter { dispatch_server: Some("10.0.0.3:9991".into()), ..LogFilter::default() }), 0);
+    let third = page(store, LogFilter { page: 3, limit: 10, ..LogFilter::default() });
+    assert_eq!((third.total, third.rows.len(), third.rows[4].time), (25, 5, 100));
+    assert_eq!(page(store, LogFilter { page: u64::MAX, limit: 10_000, ..LogFilter::default() }).rows, []);
+    store.retain_logs(Second(110)).unwrap();
+    let left = page(store, LogFilter::default());
+    assert_eq!((left.total, left.rows.last().map(|row| row.time)), (15, Some(110)));
+}
+
+fn odd_texts(connect: Connect) {
+    let (mut store, _) = leading(connect);
+    let long = "x".repeat(3 << 20);
+    let texts = ["", "'", "\\", "\"; DROP TABLE log; --", "a\0b", "\r\n\t", "你好 😀", "\u{fffd}", "?", long.as_str()];
+    let rows: Vec<LogRow> =
+        texts.iter().zip(1..).map(|(text, id)| row(attempt(id, 100), RunState::Ok, text)).collect();
+    store.write_logs(&rows).unwrap();
+    let read = page(&mut *store, LogFilter::default()).rows;
+    let outputs: Vec<&str> = read.iter().rev().map(|row| row.output.as_str()).collect();
+    assert!(outputs == texts, "{:?}", outputs.iter().map(|text| text.len()).collect::<Vec<_>>());
+}

@@ -1,0 +1,84 @@
+//! The HTTP API as a client sees it.
+
+use serde_json::Value;
+
+/// An answer: the HTTP status and the JSON body.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub body: Value,
+}
+
+impl Reply {
+    #[track_caller]
+    pub fn ok(self) -> Value {
+        assert_eq!(self.status, 200, "{}", self.body);
+        assert_eq!(self.body["code"], 200);
+        assert_eq!(self.body["message"], "ok");
+        self.body["data"].clone()
+    }
+
+    /// A refusal with this status, whose message has these words.
+    #[track_caller]
+    pub fn refused(self, status: u16, words: &str) {
+        assert_eq!(self.status, status, "{}", self.body);
+        assert_eq!(self.body["code"], status);
+        let message = self.body["message"].as_str().unwrap_or_default();
+        assert!(message.contains(words), "{message:?} does not say {words:?}");
+    }
+}
+
+/// A node's API, by its address.
+#[derive(Clone, Debug)]
+pub struct Api {
+    pub address: String,
+}
+
+impl Api {
+    pub fn get(&self, path: &str) -> Reply {
+        self.ask(ureq::get(format!("http://{}{path}", self.address)).config().http_status_as_error(false).build().call())
+    }
+
+    /// Exactly what `curl -d` sends.
+    pub fn post(&self, path: &str, body: &str) -> Reply {
+        let request = ureq::post(format!("http://{}{path}", self.address))
+            .header("Content-Type", "application/x-www-form-urlencoded")
+            .config()
+            .http_status_as_error(false)
+            .build();
+        self.ask(request.send(body))
+    }
+
+    /// Adds a job and gives its id. `rest` is more of the form, such as `is_mutex=1`.
+    #[track_caller]
+    pub fn add(&self, cron_set: &str, command: &str, rest: &str) -> u64 {
+        let form: String =
+            form_urlencoded::Serializer::new(String::new()).append_pair("cronSet", cron_set).append_pair("command", command).finish();
+        self.post("/cron/add", &format!("{form}&{rest}")).ok()["id"].as_u64().expect("a job has an id")
+    }
+
+    /// Log rows, newest first; `query` is such as `cron_id=1`.
+    #[track_caller]
+    pub fn logs(&self, query: &str) -> Vec<Value> {
+        let page = self.get(&format!("/log/list?limit=10000&{query}")).ok();
+        page["list"].as_array().expect("list is an array").clone()
+    }
+
+    /// Log rows of a job with a state.
+    #[track_caller]
+    pub fn logs_with(&self, id: u64, state: &str) -> Vec<Value> {
+        self.logs(&format!("cron_id={id}")).into_iter().filter(|row| row["state"] == state).collect()
+    }
+
+    fn ask(&self, answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Reply {
+        let mut answer = answer.unwrap_or_else(|error| panic!("ask {}: {error}", self.address));
+        let text = answer.body_mut().with_config().limit(1 << 30).read_to_string().expect("the body arrives");
+        let body = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        Reply { status: answer.status().as_u16(), body }
+    }
+
+    /// Whether it answers at all.
+    pub fn is_up(&self) -> bool {
+        ureq::get(format!("http://{}/cron/list", self.address)).call().is_ok()
+    }
+}

@@ -1,0 +1,115 @@
+//! A real Consul: one server in memory (`-dev`), on ports of its own.
+
+use super::{Service, free_port, program, required, wait_for};
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+pub struct Agent {
+    folder: PathBuf,
+    binary: PathBuf,
+    ports: [u16; 5],
+    service: Option<Service>,
+}
+
+/// The agent that the tests of this process share; each takes names of its own from `name`.
+pub fn agent() -> Option<&'static Agent> {
+    static SHARED: OnceLock<Result<Agent, String>> = OnceLock::new();
+    required("Consul", SHARED.get_or_init(Agent::new).as_ref().map_err(String::clone))
+}
+
+/// An agent that the test may stop.
+pub fn own_agent() -> Option<Agent> {
+    required("Consul", Agent::new())
+}
+
+/// A name that no other test uses.
+pub fn name() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("wing-{}", COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn binary() -> Result<PathBuf, String> {
+    let named = std::env::var_os("WING_CONSUL").map(PathBuf::from);
+    let fetched = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/services/consul");
+    let found = named.or_else(|| program("consul")).unwrap_or(fetched);
+    if found.is_file() { Ok(found) } else { Err("there is no consul (scripts/install-test-services fetches it)".into()) }
+}
+
+impl Agent {
+    fn new() -> Result<Agent, String> {
+        let binary = binary()?;
+        let folder = tempfile::Builder::new().prefix("wing-consul-").tempdir().map_err(|error| error.to_string())?;
+        let mut agent = Agent { folder: folder.keep(), binary, ports: [(); 5].map(|()| free_port()), service: None };
+        agent.start();
+        Ok(agent)
+    }
+
+    /// Starts it, or starts it again with an empty memory.
+    pub fn start(&mut self) {
+        let [http, lan, wan, server, dns] = self.ports;
+        let options = [
+            self.binary.display().to_string(),
+            "agent".into(),
+            "-dev".into(),
+            "-bind=127.0.0.1".into(),
+            "-client=127.0.0.1".into(),
+            "-grpc-port=-1".into(),
+            format!("-http-port={http}"),
+            format!("-serf-lan-port={lan}"),
+            format!("-serf-wan-port={wan}"),
+            format!("-server-port={server}"),
+            format!("-dns-port={dns}"),
+        ];
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        self.service = Some(Service::start(&self.folder, &options).expect("a shell starts"));
+        // It can hold sessions only once its own health check is there.
+        wait_for("Consul has a leader and passes its own check", || {
+            let checks = self.get("/v1/health/state/passing").filter(|checks| checks.contains("serfHealth"));
+            checks.and(self.get("/v1/status/leader")).filter(|leader| leader.len() > 2)
+        });
+    }
+
+    pub fn stop(&mut self) {
+        if let Some(service) = self.service.take() {
+            service.stop(false);
+        }
+    }
+
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.ports[0])
+    }
+
+    /// The body of an answer with status 200.
+    pub fn get(&self, path: &str) -> Option<String> {
+        let mut answer = ureq::get(format!("http://{}{path}", self.address())).call().ok()?;
+        answer.body_mut().read_to_string().ok()
+    }
+
+    pub fn put(&self, path: &str, body: &str) -> String {
+        let mut answer = ureq::put(format!("http://{}{path}", self.address())).send(body).expect("Consul takes it");
+        answer.body_mut().read_to_string().expect("Consul's answers are text")
+    }
+
+    /// The key of a lock: its session, and its value.
+    pub fn lock(&self, key: &str) -> Option<(Option<String>, serde_json::Value)> {
+        use base64::Engine;
+        let keys: serde_json::Value = serde_json::from_str(&self.get(&format!("/v1/kv/{key}"))?).ok()?;
+        let value = base64::engine::general_purpose::STANDARD.decode(keys[0]["Value"].as_str().unwrap_or_default());
+        let value = serde_json::from_slice(&value.ok()?).unwrap_or_default();
+        Some((keys[0]["Session"].as_str().map(String::from), value))
+    }
+
+    /// The instances of a service, with their checks.
+    pub fn service(&self, name: &str) -> Vec<serde_json::Value> {
+        let text = self.get(&format!("/v1/health/service/{name}")).unwrap_or_default();
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        drop(self.service.take());
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}

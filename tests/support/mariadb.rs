@@ -1,0 +1,139 @@
+//! A real MariaDB. Most tests share one server and have a database each; a test that stops it has a server of its own.
+
+use super::{Service, free_port, program, required, wait_for};
+use mysql::prelude::Queryable;
+use mysql::{Conn, OptsBuilder};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use wing_crontab::model::config::{MysqlConfig, Secret};
+
+pub struct Server {
+    folder: PathBuf,
+    pub port: u16,
+    service: Option<Service>,
+}
+
+/// A database of its own.
+#[derive(Clone, Debug)]
+pub struct Database {
+    pub port: u16,
+    pub name: String,
+}
+
+/// A fresh, empty database on the server that the tests of this process share.
+pub fn database() -> Option<Database> {
+    static SHARED: OnceLock<Result<Server, String>> = OnceLock::new();
+    let server = SHARED.get_or_init(Server::new).as_ref().map_err(String::clone);
+    required("MariaDB", server).map(|server| server.database("utf8mb4"))
+}
+
+/// A server that the test may stop.
+pub fn server() -> Option<Server> {
+    required("MariaDB", Server::new())
+}
+
+impl Server {
+    fn new() -> Result<Server, String> {
+        let missing = "it is not installed (scripts/install-test-services installs it)";
+        let install = program("mariadb-install-db").ok_or(missing)?;
+        let folder = tempfile::Builder::new().prefix("wing-mariadb-").tempdir().map_err(|error| error.to_string())?;
+        // The service removes it.
+        let folder = folder.keep();
+        let output = Command::new(install)
+            .args(["--no-defaults", "--user=root", "--auth-root-authentication-method=normal"])
+            .arg(format!("--datadir={}", folder.join("data").display()))
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|error| format!("mariadb-install-db: {error}"))?;
+        if !output.status.success() {
+            return Err(format!("mariadb-install-db: {}", String::from_utf8_lossy(&output.stderr)));
+        }
+        let mut server = Server { folder, port: free_port(), service: None };
+        server.start();
+        Ok(server)
+    }
+
+    pub fn start(&mut self) {
+        let mariadbd = program("mariadbd").expect("mariadbd is beside mariadb-install-db");
+        let options = [
+            mariadbd.display().to_string(),
+            "--no-defaults".into(),
+            "--user=root".into(),
+            format!("--datadir={}", self.folder.join("data").display()),
+            format!("--socket={}", self.folder.join("socket").display()),
+            format!("--port={}", self.port),
+            "--bind-address=127.0.0.1".into(),
+            "--character-set-server=utf8mb4".into(),
+            "--innodb-buffer-pool-size=64M".into(),
+        ];
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        self.service = Some(Service::start(&self.folder, &options).expect("a shell starts"));
+        wait_for("MariaDB answers", || self.connect(None).ok());
+    }
+
+    /// Ends the server; `start` brings it back with what it had.
+    pub fn stop(&mut self, is_gentle: bool) {
+        if let Some(service) = self.service.take() {
+            service.stop(is_gentle);
+        }
+    }
+
+    pub fn database(&self, charset: &str) -> Database {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("cron_{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let mut conn = self.connect(None).expect("the server has just answered");
+        conn.query_drop(format!("CREATE DATABASE {name} CHARACTER SET {charset}")).expect("root may make a database");
+        Database { port: self.port, name }
+    }
+
+    fn connect(&self, database: Option<&str>) -> mysql::Result<Conn> {
+        connect(self.port, database)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.service.take());
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+impl Database {
+    pub fn connect(&self) -> Conn {
+        connect(self.port, Some(&self.name)).expect("the database is there")
+    }
+
+    /// Runs statements, one after the other.
+    pub fn run(&self, statements: &[&str]) {
+        let mut conn = self.connect();
+        for statement in statements {
+            conn.query_drop(statement).unwrap_or_else(|error| panic!("{statement}: {error}"));
+        }
+    }
+
+    pub fn config(&self) -> MysqlConfig {
+        MysqlConfig {
+            user: "root".into(),
+            password: Secret::default(),
+            host: "127.0.0.1".into(),
+            port: self.port,
+            database: self.name.clone(),
+            charset: "utf8".into(),
+        }
+    }
+
+    /// The keys of app.toml.
+    pub fn toml(&self) -> String {
+        format!(
+            "mysql_host = \"127.0.0.1\"\nmysql_port = {}\nmysql_user = \"root\"\nmysql_password = \"\"\nmysql_database = \"{}\"\nmysql_charset = \"utf8\"\n",
+            self.port, self.name
+        )
+    }
+}
+
+fn connect(port: u16, database: Option<&str>) -> mysql::Result<Conn> {
+    let options = OptsBuilder::new().ip_or_hostname(Some("127.0.0.1")).tcp_port(port).user(Some("root"));
+    Conn::new(options.prefer_socket(false).db_name(database))
+}

@@ -1,0 +1,120 @@
+//! What the black-box tests share: real daemons, a real MariaDB, a real Consul, each on ports of its own, and none of
+//! them left behind.
+//!
+//! Not a place for checks. Nothing here waits for a fixed time: `wait_for` asks again until it is so.
+
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+pub mod api;
+pub mod consul;
+pub mod daemon;
+pub mod mariadb;
+pub mod witness;
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+/// Far beyond what anything takes on a slow machine: only a broken build waits so long.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Asks until there is an answer; panics with `what` when there is none within `PATIENCE`.
+#[track_caller]
+pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain for: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[track_caller]
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    wait_for(what, || is_so().then_some(()));
+}
+
+/// A port that nobody listens on. Below the range from which the system takes ports for outgoing connections, so that
+/// none of those can take it before it is used.
+pub fn free_port() -> u16 {
+    const FIRST: u16 = 20_000;
+    const COUNT: u16 = 12_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let of_process = (std::process::id().wrapping_mul(97) % u32::from(COUNT)) as u16;
+    for _ in 0..COUNT {
+        let port = FIRST + of_process.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port is free");
+}
+
+/// A service that could not be had: the test is skipped aloud, and under CI it fails.
+pub fn required<T>(service: &str, got: Result<T, String>) -> Option<T> {
+    match got {
+        Ok(service) => Some(service),
+        Err(reason) => {
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "{service} is needed and not to be had: {reason}");
+            eprintln!("SKIPPED: {service} is not to be had: {reason}");
+            None
+        }
+    }
+}
+
+/// A program of the host, by name, on the path or where system programs are.
+pub fn program(name: &str) -> Option<std::path::PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/bin".into()]);
+    folders.map(|folder| folder.join(name)).find(|program| program.is_file())
+}
+
+/// A service that ends with this process, however that ends: a shell beside it waits for the end of a pipe that only we
+/// hold, and then kills it.
+pub struct Service {
+    shell: Child,
+}
+
+impl Service {
+    /// `command` is run in `folder`, which is removed at the end; its words go to `log` there.
+    pub fn start(folder: &std::path::Path, command: &[&str]) -> Result<Service, String> {
+        const SCRIPT: &str = r#"folder=$1; shift
+"$@" >>"$folder/log" 2>&1 </dev/null &
+pid=$!
+read end
+case $end in stop) kill -TERM $pid;; *) kill -KILL $pid;; esac
+wait $pid
+case $end in stop|kill) ;; *) rm -rf "$folder";; esac"#;
+        let shell = Command::new("/bin/sh")
+            .args(["-c", SCRIPT, "sh"])
+            .arg(folder)
+            .args(command)
+            .current_dir(folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| format!("start {}: {error}", command[0]))?;
+        Ok(Service { shell })
+    }
+
+    /// Ends it and leaves its folder, so that it can be started again: as an operator would, or by kill -9.
+    pub fn stop(mut self, is_gentle: bool) {
+        use std::io::Write;
+        if let Some(mut pipe) = self.shell.stdin.take() {
+            let word = if is_gentle { "stop\n" } else { "kill\n" };
+            pipe.write_all(word.as_bytes()).expect("the shell beside the service is there");
+        }
+        self.shell.wait().expect("the shell beside the service is ours");
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        drop(self.shell.stdin.take());
+        let _ = self.shell.wait();
+    }
+}
