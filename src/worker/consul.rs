@@ -78,7 +78,9 @@ impl ConsulClient {
             return Ok(LockState { index: said.index, ..LockState::default() });
         }
         let said = self.expect_ok("watch the lock", said)?;
-        let keys: Value = serde_json::from_str(&said.body).unwrap_or_default();
+        let keys: Value = serde_json::from_str(&said.body).map_err(|error| {
+            ConsulError::Unavailable(format!("watch the lock: what answers at {} is no Consul: {error}", self.address))
+        })?;
         let key = &keys[0];
         let value =
             key["Value"].as_str().and_then(base64_decoded).and_then(|bytes| serde_json::from_slice(&bytes).ok());

@@ -1,0 +1,15 @@
+//! The daemon as its users meet it: a process with a configuration, an HTTP API, signals, and jobs that write down what
+//! they saw.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod api;
+mod config;
+mod crash;
+mod http;
+mod leaving;
+mod limits;
+mod mutex;
+mod runs;
+mod services;

@@ -1,0 +1,202 @@
+//! What only MySQL has: the older system's tables, narrow character sets, a server that goes away.
+
+mod support;
+
+use mysql::prelude::Queryable;
+use support::mariadb::{self, Database};
+use wing_crontab::core::work::{Bump, StoreError};
+use wing_crontab::model::config::{MysqlConfig, Secret};
+use wing_crontab::model::log_row::LogFilter;
+use wing_crontab::model::{Attempt, JobId, LogRow, NodeId, RunKey, RunState, Second, Server, Version};
+use wing_crontab::worker::store::Store;
+use wing_crontab::worker::store::mysql::MysqlStore;
+
+/// The tables as the older system's README has them.
+const SEED_CRON: &str = "CREATE TABLE `cron` (
+ `id` int(11) NOT NULL AUTO_INCREMENT COMMENT '自增id',
+ `cron_set` varchar(128) NOT NULL DEFAULT '' COMMENT '定时任务配置，如：* * * * * *，这里精确到秒，前面的意思是每秒执行一次，分别对应，秒分时日月周',
+ `start_time` int(11) NOT NULL DEFAULT '0' COMMENT '大于等于此时间才执行，默认0',
+ `end_time` int(11) NOT NULL DEFAULT '0' COMMENT '小于此时间才执行，默认0不限',
+ `command` varchar(2048) NOT NULL DEFAULT '' COMMENT '定时任务执行的命令',
+ `stop` tinyint(4) NOT NULL DEFAULT '0' COMMENT '1停止执行，0非，0为默认值',
+ `remark` varchar(1024) NOT NULL DEFAULT '' COMMENT '定时任务的备注信息',
+ PRIMARY KEY (`id`)
+) ENGINE=InnoDB AUTO_INCREMENT=1184 DEFAULT CHARSET=utf8";
+/// And as the same README has them for a cluster: with is_mutex and lock_limit, without the window.
+const CLUSTER_CRON: &str = "CREATE TABLE `cron` (
+ `id` int(11) NOT NULL AUTO_INCREMENT COMMENT '自增id',
+ `cron_set` varchar(128) NOT NULL DEFAULT '' COMMENT '定时任务配置，如：* * * * * *，这里精确到秒，前面的意思是每秒执行一次，分别对应，秒分时日月周',
+ `command` varchar(2048) NOT NULL DEFAULT '' COMMENT '定时任务执行的命令',
+ `is_mutex` tinyint(4) NOT NULL DEFAULT '0' COMMENT '是否需要互斥运行，1互斥，0非互斥，默认为0，非互斥，即可并发运行',
+ `stop` tinyint(4) NOT NULL DEFAULT '0' COMMENT '1停止执行，0非，0为默认值',
+ `remark` varchar(1024) NOT NULL DEFAULT '' COMMENT '定时任务的备注信息',
+ `lock_limit` int(11) NOT NULL DEFAULT '0' COMMENT '最长锁定时长，单位为秒',
+ PRIMARY KEY (`id`)
+) ENGINE=InnoDB AUTO_INCREMENT=5 DEFAULT CHARSET=utf8";
+const SEED_LOG: &str = "CREATE TABLE `log` (
+ `id` int(11) NOT NULL AUTO_INCREMENT,
+ `cron_id` int(11) NOT NULL DEFAULT '0',
+ `time` bigint(20) NOT NULL COMMENT '命令运行的时间',
+ `output` longtext NOT NULL COMMENT '执行命令输出',
+ `use_time` bigint(20) NOT NULL COMMENT '执行命令耗时，单位为毫秒',
+ `dispatch_time` int(11) NOT NULL DEFAULT '0' COMMENT '分发时间',
+ `dispatch_server` varchar(1024) NOT NULL DEFAULT '' COMMENT '调度server',
+ `run_server` varchar(1024) NOT NULL DEFAULT '' COMMENT '该命令在那个节点上被执行（服务器）',
+ PRIMARY KEY (`id`)
+) ENGINE=InnoDB AUTO_INCREMENT=6649189 DEFAULT CHARSET=utf8";
+
+fn store(database: &Database) -> MysqlStore {
+    MysqlStore::new(&database.config())
+}
+
+fn row(id: u32, output: &str) -> LogRow {
+    LogRow {
+        attempt: Attempt { run: RunKey::scheduled(JobId(id), Second(1_700_000_000)), number: 1 },
+        version: Version(1),
+        state: RunState::Ok,
+        exit_code: Some(0),
+        output: output.into(),
+        start_time_ms: 0,
+        use_time_ms: 0,
+        dispatch_time: Second(0),
+        dispatch_server: Server::default(),
+        run_server: Server::default(),
+    }
+}
+
+fn outputs(store: &mut MysqlStore) -> Vec<String> {
+    let filter = LogFilter { page: 1, limit: 100, ..LogFilter::default() };
+    store.list_logs(&filter).unwrap().rows.into_iter().map(|row| row.output).collect()
+}
+
+#[test]
+fn either_variant_of_the_older_systems_tables_is_taken_as_it_is() {
+    for (cron, window) in [(SEED_CRON, "start_time, "), (CLUSTER_CRON, "")] {
+        let Some(database) = mariadb::database() else { return };
+        let columns = format!("INSERT INTO cron (id, cron_set, {window}command) VALUES");
+        let value = if window.is_empty() { "" } else { "77, " };
+        database.run(&[
+            cron,
+            SEED_LOG,
+            &format!("{columns} (1538, '*/1 * * * * *', {value}'php -v')"),
+            "INSERT INTO log (cron_id, time, output, use_time) VALUES (1538, 1526772008, '旧', 48)",
+        ]);
+        let mut store = store(&database);
+        let advice = store.open().unwrap().advice;
+        assert!(advice.len() == 1 && advice[0].contains("utf8mb4"), "{advice:?}");
+        let jobs = store.list_jobs().unwrap();
+        assert_eq!((jobs[0].id, jobs[0].command.as_str(), jobs[0].version), (JobId(1538), "php -v", Version(1)));
+        assert_eq!(jobs[0].start_time, if window.is_empty() { 0 } else { 77 });
+        assert_eq!((jobs[0].is_mutex, jobs[0].stop, jobs[0].lock_limit, jobs[0].since), (false, false, 0, Second(0)));
+        assert_eq!(outputs(&mut store), ["旧"]);
+        // The older system's own statements go on working beside us.
+        database.run(&[
+            "INSERT INTO log (cron_id, time, output, use_time, dispatch_time, dispatch_server, run_server) VALUES (1, 2, '', 3, 4, 'a', 'b')",
+            "INSERT INTO cron (cron_set, command, stop, remark) VALUES ('* * * * * *', 'true', 0, '')",
+        ]);
+        assert_eq!(store.list_jobs().unwrap().len(), 2);
+        let kind: String = database
+            .connect()
+            .query_first("SELECT data_type FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = 'log' AND column_name = 'id'")
+            .unwrap()
+            .unwrap();
+        assert_eq!(kind, "bigint", "the small table's INT was widened");
+        let id: i64 = database.connect().query_first("SELECT MAX(id) FROM log").unwrap().unwrap();
+        assert_eq!(id, 6_649_190, "numbering goes on");
+    }
+}
+
+#[test]
+fn a_database_that_is_not_there_is_made() {
+    let Some(mut database) = mariadb::database() else { return };
+    database.name = format!("{}-new", database.name);
+    store(&database).open().unwrap();
+    assert_eq!(store(&database).list_jobs().unwrap(), []);
+}
+
+#[test]
+fn a_large_log_gets_its_keys_beside_the_work_and_its_rows_are_upserted_meanwhile() {
+    let Some(database) = mariadb::database() else { return };
+    database.run(&[
+        SEED_CRON,
+        SEED_LOG,
+        "INSERT INTO log (cron_id, time, output, use_time) SELECT 1, seq, '', 0 FROM seq_1_to_150000",
+        "ANALYZE TABLE log",
+    ]);
+    let mut store = store(&database);
+    let advice = store.open().unwrap().advice;
+    assert!(advice.iter().any(|text| text.contains("ALTER TABLE `log` MODIFY `id` bigint")), "{advice:?}");
+    // Whether the keys are there yet or not, a row is written once.
+    store.write_logs(&[LogRow { state: RunState::Lost, ..row(7, "lost") }]).unwrap();
+    store.write_logs(&[row(7, "true end")]).unwrap();
+    store.write_logs(&[row(7, "too late")]).unwrap();
+    let keys = "SELECT COUNT(DISTINCT index_name) FROM information_schema.statistics
+                WHERE table_schema = DATABASE() AND table_name = 'log' AND index_name IN ('run_key_attempt', 'cron_id_id')";
+    support::wait_until("both keys are built", || {
+        database.connect().query_first::<u8, _>(keys).unwrap() == Some(2)
+    });
+    store.write_logs(&[row(7, "too late")]).unwrap();
+    let filter = LogFilter { cron_id: Some(JobId(7)), page: 1, limit: 10, ..LogFilter::default() };
+    let rows = store.list_logs(&filter).unwrap().rows;
+    assert_eq!(rows.iter().map(|row| row.output.as_str()).collect::<Vec<_>>(), ["true end"]);
+}
+
+#[test]
+fn characters_that_a_column_cannot_hold_are_replaced_and_the_row_is_kept() {
+    for (charset, expect) in [("utf8", "a中\u{fffd}"), ("latin1", "a??"), ("utf8mb4", "a中😀")] {
+        let Some(database) = mariadb::database() else { return };
+        let tables = [SEED_CRON, SEED_LOG].map(|table| table.replace("CHARSET=utf8", &format!("CHARSET={charset}")));
+        // Comments in Chinese do not matter here.
+        database.run(&[&tables[0], &tables[1]]);
+        let mut store = store(&database);
+        store.open().unwrap();
+        store.write_logs(&[row(1, "a中😀")]).unwrap();
+        assert_eq!(outputs(&mut store), [expect]);
+    }
+}
+
+#[test]
+fn a_command_that_a_column_cannot_hold_is_refused_and_nothing_is_changed() {
+    let Some(database) = mariadb::database() else { return };
+    database.run(&[SEED_CRON, SEED_LOG]);
+    let mut store = store(&database);
+    store.open().unwrap();
+    let bump = Bump {
+        lock_key: "key".into(),
+        server: Server::default(),
+        node_id: NodeId("a".into()),
+        alone: false,
+        lease_ms: 10_000,
+    };
+    let epoch = store.bump(&bump).unwrap().epoch;
+    let job = wing_crontab::model::Job { cron_set: "* * * * * *".into(), command: "echo 😀".into(), ..Default::default() };
+    let refused = store.change(epoch, 1, &wing_crontab::core::work::Change::Add(job)).unwrap_err();
+    assert!(matches!(&refused, StoreError::Refused(why) if why.contains("command")), "{refused}");
+    assert_eq!(store.list_jobs().unwrap(), []);
+}
+
+#[test]
+fn a_server_that_goes_away_and_comes_back_is_found_again() {
+    let Some(mut server) = mariadb::server() else { return };
+    let database = server.database("utf8mb4");
+    let mut store = store(&database);
+    store.open().unwrap();
+    store.write_logs(&[row(1, "before")]).unwrap();
+    server.stop(true);
+    let away = store.write_logs(&[row(2, "meanwhile")]).unwrap_err();
+    assert!(matches!(away, StoreError::Unavailable(_) | StoreError::Away(_)), "{away:?}");
+    let away = store.write_logs(&[row(2, "meanwhile")]).unwrap_err();
+    assert!(matches!(&away, StoreError::Away(why) if why.contains("connect to MySQL at 127.0.0.1")), "{away:?}");
+    server.start();
+    store.write_logs(&[row(2, "after")]).unwrap();
+    assert_eq!(outputs(&mut store), ["after", "before"]);
+}
+
+#[test]
+fn the_password_is_in_no_error() {
+    let Some(database) = mariadb::database() else { return };
+    let config = MysqlConfig { password: Secret("not-its-password".into()), ..database.config() };
+    let error = MysqlStore::new(&config).open().unwrap_err();
+    let text = format!("{error} {error:?} {config:?}");
+    assert!(text.contains("Access denied") && !text.contains("not-its-password"), "{text}");
+}
