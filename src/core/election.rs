@@ -13,7 +13,7 @@
 use super::backoff::Backoff;
 use super::effects::Effects;
 use super::work::{Consul, ConsulAnswer, ConsulError, LockState, LockValue, Work, WorkId};
-use crate::model::{Mono, Now};
+use crate::model::{Incarnation, Mono, NodeId, Now};
 
 /// The check's time to live is three of these.
 const PASS_EVERY_MS: u64 = 1_000;
@@ -25,6 +25,8 @@ const WATCH_MS: u64 = 1_000;
 
 #[derive(Debug, Default)]
 pub struct Election {
+    node_id: NodeId,
+    incarnation: Incarnation,
     registered: Option<Registered>,
     session: Option<String>,
     is_holder: bool,
@@ -88,6 +90,10 @@ pub enum Outcome {
 }
 
 impl Election {
+    pub fn new(node_id: NodeId, incarnation: Incarnation) -> Election {
+        Election { node_id, incarnation, ..Election::default() }
+    }
+
     /// Asks the next thing of Consul. `is_leader`: the node has taken up the lead; `value`: what the lock would say.
     pub fn poll(&mut self, is_leader: bool, value: impl FnOnce() -> LockValue, fx: &mut Effects, now: Now) {
         if self.watch.is_none() && self.session.is_some() && self.watch_backoff.is_over(now) && self.leave.is_none() {
@@ -222,8 +228,13 @@ impl Election {
         match &lock.session {
             None => Some(Step::Acquire),
             session if *session == self.session => Some(Step::Acquire),
-            Some(_) => self.seen.is_stale.then_some(Step::Destroy),
+            Some(_) => (self.seen.is_stale || self.is_of_former_life(lock)).then_some(Step::Destroy),
         }
+    }
+
+    /// The lock is held for this node's last life, which its guardian saw dead before it started this one.
+    fn is_of_former_life(&self, lock: &LockState) -> bool {
+        lock.value.as_ref().is_some_and(|value| value.node_id == self.node_id && value.incarnation != self.incarnation)
     }
 
     fn on_answer(&mut self, step: Step, answer: ConsulAnswer, sent_at: Mono, fx: &mut Effects, now: Now) -> Outcome {
@@ -243,7 +254,11 @@ impl Election {
             (Step::Acquire, ConsulAnswer::Acquired(is_ours)) => return self.on_acquired(is_ours, sent_at, now),
             // What is known of the lock is old now: the watch will tell who has it.
             (Step::Destroy, _) => {
-                fx.notice(log::Level::Warn, "the leader's lock value stands still: its session is destroyed");
+                let reason = match self.seen.lock.as_ref().is_some_and(|lock| self.is_of_former_life(lock)) {
+                    true => "the lock was held by this node's last life",
+                    false => "the leader's lock value stands still",
+                };
+                fx.notice(log::Level::Warn, format!("{reason}: its session is destroyed"));
                 self.seen = Seen { since: now.mono, ..Seen::default() };
             }
             _ => {}

@@ -120,9 +120,9 @@ impl Executor {
         })
     }
 
-    /// Nothing runs and nothing is about to.
+    /// Nothing runs, nothing is about to, and what did has its row.
     pub fn is_idle(&self) -> bool {
-        self.running == 0 && self.spawning.is_empty()
+        self.running == 0 && self.spawning.is_empty() && self.endings.is_empty()
     }
 
     /// Runs may start until then; a lease is only ever made longer.

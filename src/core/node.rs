@@ -99,7 +99,7 @@ impl Node {
             fx,
             store: StoreStage::Closed { reason: None },
             store_backoff: Backoff::default(),
-            election: (!setup.is_alone).then(Election::default),
+            election: (!setup.is_alone).then(|| Election::new(setup.node_id.clone(), setup.incarnation)),
             lead: LeadStage::None,
             lead_backoff: Backoff::default(),
             last_epoch: Epoch::default(),

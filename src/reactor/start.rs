@@ -44,7 +44,7 @@ pub fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
             log::error!("wake the event loop: {error}");
         }
     };
-    let pool = Pool::start(tools(config, &marks), Answers { queue: sender, wake: Arc::new(wake) }).map_err(starting)?;
+    let pool = Pool::start(tools(config, &marks, link.guardian), Answers { queue: sender, wake: Arc::new(wake) }).map_err(starting)?;
     let timer = Timer::new().map_err(starting)?;
     readable(&poll, &timer, Source::Timer).map_err(starting)?;
     readable(&poll, &link.death_pipe, Source::Guardian).map_err(starting)?;
@@ -84,7 +84,7 @@ pub fn zone(config: &Config) -> TimeZone {
     configured.unwrap_or_else(TimeZone::system)
 }
 
-fn tools<'a>(config: &'a Config, marks: &MarkBook) -> Tools<'a> {
+fn tools<'a>(config: &'a Config, marks: &MarkBook, guardian: u32) -> Tools<'a> {
     let consul = config.consul.as_ref();
     let consul =
         consul.map(|consul| ConsulClient::new(consul, &config.service_name, &config.lock_key, &config.bind_address));
@@ -92,6 +92,7 @@ fn tools<'a>(config: &'a Config, marks: &MarkBook) -> Tools<'a> {
         new_store: Box::new(|| new_store(config)),
         consul: consul.map(Arc::new),
         spawner: Arc::new(Spawner::new(config.shell.clone(), marks.marks())),
+        guardian,
     }
 }
 

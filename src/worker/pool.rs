@@ -7,7 +7,7 @@
 use super::consul::ConsulClient;
 use super::process::{Mark, Running, Spawner, Ticket, kill};
 use super::store::Store;
-use crate::core::work::{Done, Kill, Lead, Log, Read, SpawnError, Work, WorkId};
+use crate::core::work::{Done, Kill, KillHow, Lead, Log, Read, SpawnError, Work, WorkId};
 use crate::model::{Attempt, Job};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::sync::Arc;
@@ -45,6 +45,8 @@ pub struct Tools<'a> {
     pub new_store: Box<dyn Fn() -> Box<dyn Store> + 'a>,
     pub consul: Option<Arc<ConsulClient>>,
     pub spawner: Arc<Spawner>,
+    /// The pid of our guardian, by which our processes are told from those of another daemon.
+    pub guardian: u32,
 }
 
 /// The queues to the threads. They end when it is dropped.
@@ -100,12 +102,7 @@ impl Pool {
                 Answer::Done(id, Done::Watched(ask(&watcher).and_then(|consul| consul.watch(index, wait_ms))))
             })?,
             spawn,
-            kill: thread("kill", &answers, |order: KillOrder| {
-                if let Some(mark) = &order.mark {
-                    kill(mark, order.kill.how);
-                }
-                Answer::Done(order.id, Done::Killed)
-            })?,
+            kill: killer(&answers, tools.guardian)?,
         })
     }
 
@@ -140,6 +137,25 @@ fn thread<T: Send + 'static>(
     let (sender, receiver) = unbounded();
     worker(name, answers, &receiver, work)?;
     Ok(sender)
+}
+
+/// The thread that ends runs: all that wait for it together, for each look at the host's processes costs the same.
+fn killer(answers: &Answers, guardian: u32) -> std::io::Result<Sender<KillOrder>> {
+    let (sender, orders) = unbounded::<KillOrder>();
+    let answers = answers.clone();
+    let body = move || {
+        while let Ok(first) = orders.recv() {
+            let batch: Vec<KillOrder> = std::iter::once(first).chain(orders.try_iter()).collect();
+            let marks = |how| {
+                let wanted = batch.iter().filter(move |order| order.kill.how == how);
+                wanted.filter_map(|order| order.mark).collect::<Vec<Mark>>()
+            };
+            marks(KillHow::Ask).iter().for_each(kill::ask);
+            kill::sweep(&marks(KillHow::Force), guardian, || ());
+            batch.iter().for_each(|order| answers.give(Answer::Done(order.id, Done::Killed)));
+        }
+    };
+    std::thread::Builder::new().name("kill".into()).spawn(body).map(|_| sender)
 }
 
 fn worker<T: Send + 'static>(

@@ -124,3 +124,22 @@ fn a_second_one_on_the_same_data_dir_is_refused_with_the_reason() {
     assert!(stderr.contains("is in use by another wing-crontab") && stderr.contains(&node.guardian_pid().to_string()), "{stderr}");
     assert!(node.api.is_up());
 }
+
+#[test]
+fn a_daemon_ends_its_own_runs_and_never_those_of_another_on_the_same_host() {
+    let mut nodes = [Node::started(""), Node::started("")];
+    for node in &mut nodes {
+        node.stop();
+        // The next tag that it gives: the same for both, which by itself would be chance.
+        let marks = std::fs::OpenOptions::new().write(true).open(node.path("data/marks")).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&marks, &7_u64.to_le_bytes(), 6 * 8).unwrap();
+        node.start();
+        node.api.add("* * * * * *", &hiding(node), "is_mutex=1");
+    }
+    nodes.iter().for_each(|node| wait_until("its run is there", || pids(node).len() >= 4));
+    let [mine, others] = [0, 1].map(|at| pids(&nodes[at])[..4].to_vec());
+    send_signal(Signal::KILL, nodes[0].daemon_pid());
+    wait_until("its own run is ended", || mine.iter().all(|pid| !is_alive(*pid)));
+    wait_until("it is back", || nodes[0].api.is_up());
+    assert!(others.iter().all(|pid| is_alive(*pid)), "the other's run goes on");
+}

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 #[test]
 fn a_run_that_ends_in_time_is_waited_for_and_logged() {
     for signal in [Signal::TERM, Signal::INT] {
-        let mut node = Node::started("drain_timeout = 60\n");
+        let mut node = Node::started("drain_timeout = 60\nlog_level = 5\n");
         let witness = Witness::new(node.folder.path(), "seen");
         let id = node.api.add("* * * * * *", &witness.around("sleep 2"), "");
         wait_until("a run is under way", || witness.count("begin") > 0);
@@ -18,7 +18,7 @@ fn a_run_that_ends_in_time_is_waited_for_and_logged() {
         node.api.post("/cron/add", "cronSet=* * * * * *&command=true").refused(503, "leaving");
         assert_eq!(node.wait().code(), Some(0), "{}", node.said());
         assert!(witness.count("begin") <= begun + 1, "at most one was being started when the signal came");
-        assert_eq!(witness.count("begin"), witness.count("end"));
+        assert_eq!(witness.count("begin"), witness.count("end"), "{} {:?}", node.said(), witness.read());
         node.start();
         let rows = wait_for("their rows", || Some(node.api.logs_with(id, "ok")).filter(|rows| rows.len() >= begun));
         assert!(rows.len() >= begun);

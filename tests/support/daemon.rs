@@ -172,10 +172,11 @@ pub fn send_signal(signal: Signal, pid: u32) {
     let _ = kill_process(Pid::from_raw(pid as i32).expect("a pid is not 0"), signal);
 }
 
-/// The live children of a process.
+/// The live children of a process, whichever of its threads started them.
 pub fn children(pid: u32) -> Vec<u32> {
-    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let texts = tasks.map(|task| fs::read_to_string(task.path().join("children")).unwrap_or_default());
+    texts.flat_map(|text| text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()).collect()
 }
 
 /// Whether the process is there and not a zombie.

@@ -7,15 +7,15 @@
 //!
 //! Invariant: no daemon is started while a process of an earlier one's unfinished runs is alive.
 
-use super::kill::sweep;
+use super::kill::{GUARDIAN_NAME, sweep};
 use super::marks::{self, Mark, Snapshot};
 use crate::worker::clock;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FlockOperation;
 use rustix::io::{FdFlags, fcntl_setfd};
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process, set_child_subreaper, wait};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, getppid, kill_process, set_child_subreaper, wait};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -45,6 +45,8 @@ pub struct DaemonLink {
     pub death_pipe: OwnedFd,
     /// Keeps data_dir locked.
     pub lock: OwnedFd,
+    /// Its pid; 1 (or whoever takes its orphans) if it was dead by the time we looked.
+    pub guardian: u32,
 }
 
 /// Takes up the descriptors that the guardian passed as `LOCK,PIPE`.
@@ -61,7 +63,8 @@ pub fn adopt(text: &str) -> Result<DaemonLink, String> {
     }
     // Started as /proc/self/exe (the same version, whatever was installed meanwhile), it would be called "exe".
     let _ = rustix::thread::set_name(c"wing-crontab");
-    Ok(DaemonLink { death_pipe, lock })
+    let guardian = getppid().map_or(1, |pid| pid.as_raw_pid() as u32);
+    Ok(DaemonLink { death_pipe, lock, guardian })
 }
 
 /// Runs the daemon under guard: this executable again, with these arguments. Returns its exit code when it ends on
@@ -108,6 +111,8 @@ impl Guardian {
             let fd = unsafe { rustix::fd::BorrowedFd::borrow_raw(inherited) };
             fcntl_setfd(fd, FdFlags::empty()).map_err(|error| fail("watch over", error.into()))?;
         }
+        // Only a name: without it our runs could not be told from another daemon's, and that must not stop us.
+        let _ = CString::new(GUARDIAN_NAME).map(|name| rustix::thread::set_name(&name));
         set_child_subreaper(Some(getpid())).map_err(|error| fail("watch over", error.into()))?;
         let signals = [SIGCHLD, SIGTERM, SIGINT, SIGHUP].into_iter().map(listen).collect::<io::Result<_>>();
         Ok(Guardian {
@@ -195,7 +200,7 @@ impl Guardian {
         if is_new {
             log::warn!("the lease is over: {} mutex runs are ended", mutex.len());
         }
-        sweep(&mutex, || drop(reap(None)));
+        sweep(&mutex, std::process::id(), || drop(reap(None)));
         let is_late = expired.at_ns + STARTING_GRACE_MS * 1_000_000 <= now.0;
         if is_late && mutex.iter().any(Mark::is_starting) {
             log::error!("the lease is over and the daemon may still be starting a mutex run: it is killed");
@@ -216,7 +221,7 @@ impl Guardian {
             return;
         }
         log::info!("ending {} runs {whose}", running.len());
-        let left = sweep(&running, || drop(reap(None)));
+        let left = sweep(&running, std::process::id(), || drop(reap(None)));
         if left != 0 {
             log::error!("{left} processes of runs {whose} cannot be killed (uninterruptible sleep?)");
         }

@@ -4,48 +4,47 @@
 //! Where it may not be read (without CAP_SYS_NICE), the environment and the process group must do; a process that has
 //! changed all three is not found. A process that has changed its slack is found by its group.
 //!
+//! Another daemon on the same host uses the same tags. But a guardian is the subreaper of all that its runs leave behind,
+//! so what has another guardian above it is not ours. (Orphans of two guardians that were both killed could be mistaken
+//! for each other where their tags are equal; each begins at a random one.)
+//!
 //! Invariant: no process is signalled that was not born from the run: a pid that was given to somebody else meanwhile
 //! has another start time.
 
 use super::marks::Mark;
-use crate::core::work::KillHow;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
+/// What a guardian calls itself, for `ps` and for us (at most 15 bytes).
+pub const GUARDIAN_NAME: &str = "wing-guardian";
 /// Rounds over the processes until none is left; new ones may be born between two.
 const ROUNDS_MAX: usize = 200;
 const BETWEEN_ROUNDS: Duration = Duration::from_millis(10);
 
-/// Signals the processes of a run. `Force` returns when they are gone, or after two seconds if one will not go.
-pub fn kill(mark: &Mark, how: KillHow) {
-    match how {
-        KillHow::Ask => {
-            if is_leader_alive(mark)
-                && let Some(pid) = Pid::from_raw(mark.pid as i32)
-            {
-                // An error means that it has just ended, which is what was wanted.
-                let _ = kill_process_group(pid, Signal::TERM);
-            }
-        }
-        KillHow::Force => drop(sweep(std::slice::from_ref(mark), || ())),
+/// Asks the process group of a run to end (TERM).
+pub fn ask(mark: &Mark) {
+    if is_leader_alive(mark)
+        && let Some(pid) = Pid::from_raw(mark.pid as i32)
+    {
+        // An error means that it has just ended, which is what was wanted.
+        let _ = kill_process_group(pid, Signal::TERM);
     }
 }
 
-/// Kills every process of these runs, until none is left. `between` is called after each round. Answers how many
-/// processes would not go.
-pub fn sweep(marks: &[Mark], mut between: impl FnMut()) -> usize {
+/// Kills every process of these runs, until none is left, or for two seconds. `guardian` is the pid of ours; `between`
+/// is called after each round. Answers how many processes would not go.
+pub fn sweep(marks: &[Mark], guardian: u32, mut between: impl FnMut()) -> usize {
+    let wanted = Wanted::new(marks, guardian);
     let mut left = 0;
     for _ in 0..ROUNDS_MAX {
-        let found: Vec<Process> =
-            processes().filter(|process| marks.iter().any(|mark| process.belongs_to(mark))).collect();
+        let found = wanted.find(&Processes::read());
         if found.is_empty() {
             return 0;
         }
-        for process in &found {
-            if let Some(pid) = Pid::from_raw(process.pid as i32) {
-                let _ = kill_process(pid, Signal::KILL);
-            }
+        for pid in found.iter().filter_map(|pid| Pid::from_raw(*pid as i32)) {
+            let _ = kill_process(pid, Signal::KILL);
         }
         left = found.len();
         std::thread::sleep(BETWEEN_ROUNDS);
@@ -63,14 +62,73 @@ fn is_leader_alive(mark: &Mark) -> bool {
     mark.pid != 0 && start_time(mark.pid) == Some(mark.pid_start)
 }
 
-struct Process {
-    pid: u32,
-    stat: Stat,
-    slack: Option<u64>,
+/// The runs whose processes are looked for.
+struct Wanted<'a> {
+    by_tag: BTreeMap<u64, &'a Mark>,
+    by_group: BTreeMap<u32, &'a Mark>,
+    guardian: u32,
+}
+
+impl<'a> Wanted<'a> {
+    fn new(marks: &'a [Mark], guardian: u32) -> Wanted<'a> {
+        let started = marks.iter().filter(|mark| mark.pid != 0);
+        Wanted {
+            by_tag: marks.iter().map(|mark| (mark.tag, mark)).collect(),
+            by_group: started.map(|mark| (mark.pid, mark)).collect(),
+            guardian,
+        }
+    }
+
+    fn find(&self, all: &Processes) -> Vec<u32> {
+        // A dead one needs no signal; its parent has yet to take notice.
+        let alive = all.0.iter().filter(|(_, stat)| !matches!(stat.state, b'Z' | b'X'));
+        alive.filter(|(pid, stat)| self.has(**pid, stat) && self.is_ours(**pid, all)).map(|(pid, _)| *pid).collect()
+    }
+
+    fn has(&self, pid: u32, stat: &Stat) -> bool {
+        let group = self.by_group.get(&stat.group);
+        let slack = fs::read_to_string(format!("/proc/{pid}/timerslack_ns")).ok();
+        match slack.and_then(|slack| slack.trim().parse::<u64>().ok()) {
+            Some(slack) => self.by_tag.contains_key(&slack) || group.is_some_and(|mark| is_leader_alive(mark)),
+            None => group.is_some_and(|mark| mark.pid_start <= stat.start_time) || self.has_environment(pid),
+        }
+    }
+
+    fn has_environment(&self, pid: u32) -> bool {
+        let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else { return false };
+        let entries = || environment.split(|byte| *byte == 0);
+        let has = |line: String| entries().any(|entry| entry == line.as_bytes());
+        entries().any(|entry| entry.starts_with(b"WING_RUN_KEY="))
+            && self.by_tag.values().any(|mark| {
+                has(format!("WING_RUN_KEY={}", mark.attempt.run)) && has(format!("WING_ATTEMPT={}", mark.attempt.number))
+            })
+    }
+
+    /// Whether no other guardian stands above it before ours does.
+    fn is_ours(&self, pid: u32, all: &Processes) -> bool {
+        let parent = |stat: &&Stat| all.0.get(&stat.parent);
+        let ancestors = std::iter::successors(all.0.get(&pid).as_ref().and_then(parent), parent);
+        let first = ancestors.map(|stat| (stat.pid == self.guardian, stat.is_guardian)).find(|(ours, any)| *ours || *any);
+        first.is_none_or(|(is_ours, _)| is_ours)
+    }
+}
+
+/// The processes of the host at one moment, by pid.
+struct Processes(BTreeMap<u32, Stat>);
+
+impl Processes {
+    fn read() -> Processes {
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        Processes(pids.filter_map(|pid| Some((pid, Stat::of(pid)?))).collect())
+    }
 }
 
 struct Stat {
+    pid: u32,
+    is_guardian: bool,
     state: u8,
+    parent: u32,
     group: u32,
     start_time: u64,
 }
@@ -79,41 +137,14 @@ impl Stat {
     fn of(pid: u32) -> Option<Stat> {
         let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
         // The name in parentheses may hold anything, parentheses and blanks included.
-        let after_name = text.iter().rposition(|byte| *byte == b')')? + 2;
-        let text = std::str::from_utf8(text.get(after_name..)?).ok()?;
-        let mut fields = text.split(' ');
+        let name_start = text.iter().position(|byte| *byte == b'(')? + 1;
+        let name_end = text.iter().rposition(|byte| *byte == b')')?;
+        let is_guardian = text.get(name_start..name_end)? == GUARDIAN_NAME.as_bytes();
+        let mut fields = std::str::from_utf8(text.get(name_end + 2..)?).ok()?.split(' ');
         let state = fields.next()?.bytes().next()?;
-        let group = fields.nth(1)?.parse().ok()?;
+        let parent = fields.next()?.parse().ok()?;
+        let group = fields.next()?.parse().ok()?;
         let start_time = fields.nth(16)?.parse().ok()?;
-        Some(Stat { state, group, start_time })
+        Some(Stat { pid, is_guardian, state, parent, group, start_time })
     }
-}
-
-impl Process {
-    fn belongs_to(&self, mark: &Mark) -> bool {
-        // A dead one needs no signal; its parent has yet to take notice.
-        if matches!(self.stat.state, b'Z' | b'X') {
-            return false;
-        }
-        let is_in_group = mark.pid != 0 && self.stat.group == mark.pid;
-        match self.slack {
-            Some(slack) if slack == mark.tag => true,
-            Some(_) => is_in_group && is_leader_alive(mark),
-            None => is_in_group && mark.pid_start <= self.stat.start_time || self.has_environment_of(mark),
-        }
-    }
-
-    fn has_environment_of(&self, mark: &Mark) -> bool {
-        let Ok(environment) = fs::read(format!("/proc/{}/environ", self.pid)) else { return false };
-        let has = |line: String| environment.split(|byte| *byte == 0).any(|entry| entry == line.as_bytes());
-        has(format!("WING_RUN_KEY={}", mark.attempt.run)) && has(format!("WING_ATTEMPT={}", mark.attempt.number))
-    }
-}
-
-fn processes() -> impl Iterator<Item = Process> {
-    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
-    pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter_map(|pid: u32| {
-        let slack = fs::read_to_string(format!("/proc/{pid}/timerslack_ns")).ok();
-        Some(Process { pid, stat: Stat::of(pid)?, slack: slack.and_then(|slack| slack.trim().parse().ok()) })
-    })
 }

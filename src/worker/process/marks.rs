@@ -296,7 +296,8 @@ impl MarkBook {
     pub fn open(data_dir: &Path, capacity: usize) -> io::Result<(MarkBook, Vec<FoundMark>, Option<String>)> {
         let path = path(data_dir);
         let mut notice = None;
-        let empty = || Snapshot { lease: Mono(0), marks: Vec::new(), tags: 0 };
+        // The first tag is random: another daemon on this host most likely uses others.
+        let empty = || Snapshot { lease: Mono(0), marks: Vec::new(), tags: random_tag() };
         let before = match Snapshot::read(&path) {
             Ok(before) => before.unwrap_or_else(empty),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
@@ -374,6 +375,14 @@ impl MarkBook {
         self.marks
             .write(slot, &Mark { attempt, version, is_mutex, tag: 0, pid: 0, pid_start: 0, state: HELD, exit: 0 });
         true
+    }
+}
+
+fn random_tag() -> u64 {
+    let mut bytes = [0; 8];
+    match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()) {
+        Ok(_) => u64::from_le_bytes(bytes) % TAG_COUNT,
+        Err(_) => 0,
     }
 }
 

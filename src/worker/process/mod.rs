@@ -4,12 +4,11 @@
 //! by the tag that it was born with.
 
 mod guardian;
-mod kill;
+pub mod kill;
 mod marks;
 mod spawn;
 
 pub use guardian::{DaemonLink, UNDER_GUARDIAN, adopt, guard};
-pub use kill::kill;
 pub use marks::{Mark, MarkBook, Marks, Ticket};
 pub use spawn::{Running, Spawner};
 
