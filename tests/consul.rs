@@ -149,7 +149,8 @@ fn once(answer: &'static str) -> (String, std::thread::JoinHandle<String>) {
 
 #[test]
 fn the_token_goes_into_a_header_and_into_no_error() {
-    let (address, thread) = once("HTTP/1.1 403 Forbidden\r\nContent-Length: 17\r\nConnection: close\r\n\r\nPermission denied");
+    let (address, thread) =
+        once("HTTP/1.1 403 Forbidden\r\nContent-Length: 17\r\nConnection: close\r\n\r\nPermission denied");
     let config = ConsulConfig { token: Some(Secret("its-token".into())), ..config(&address) };
     let client = ConsulClient::new(&config, "service", "lock", &Server("127.0.0.1:9991".into()));
     let error = client.carry_out(&Consul::Pass).unwrap_err();
@@ -163,7 +164,9 @@ fn the_token_goes_into_a_header_and_into_no_error() {
 fn an_agent_that_is_not_there_or_talks_rubbish_is_an_error_and_no_more() {
     let address = format!("127.0.0.1:{}", support::free_port());
     let client = |address: &str| ConsulClient::new(&config(address), "service", "lock", &Server("127.0.0.1:1".into()));
-    for work in [Consul::Pass, Consul::CreateSession, Consul::Register { is_leader: true }, Consul::Leave { session: None }] {
+    for work in
+        [Consul::Pass, Consul::CreateSession, Consul::Register { is_leader: true }, Consul::Leave { session: None }]
+    {
         let error = client(&address).carry_out(&work).unwrap_err();
         assert!(matches!(&error, ConsulError::Unavailable(why) if why.contains(&address)), "{error:?}");
     }

@@ -132,9 +132,7 @@ fn a_large_log_gets_its_keys_beside_the_work_and_its_rows_are_upserted_meanwhile
     store.write_logs(&[row(7, "too late")]).unwrap();
     let keys = "SELECT COUNT(DISTINCT index_name) FROM information_schema.statistics
                 WHERE table_schema = DATABASE() AND table_name = 'log' AND index_name IN ('run_key_attempt', 'cron_id_id')";
-    support::wait_until("both keys are built", || {
-        database.connect().query_first::<u8, _>(keys).unwrap() == Some(2)
-    });
+    support::wait_until("both keys are built", || database.connect().query_first::<u8, _>(keys).unwrap() == Some(2));
     store.write_logs(&[row(7, "too late")]).unwrap();
     let filter = LogFilter { cron_id: Some(JobId(7)), page: 1, limit: 10, ..LogFilter::default() };
     let rows = store.list_logs(&filter).unwrap().rows;
@@ -169,7 +167,8 @@ fn a_command_that_a_column_cannot_hold_is_refused_and_nothing_is_changed() {
         lease_ms: 10_000,
     };
     let epoch = store.bump(&bump).unwrap().epoch;
-    let job = wing_crontab::model::Job { cron_set: "* * * * * *".into(), command: "echo 😀".into(), ..Default::default() };
+    let job =
+        wing_crontab::model::Job { cron_set: "* * * * * *".into(), command: "echo 😀".into(), ..Default::default() };
     let refused = store.change(epoch, 1, &wing_crontab::core::work::Change::Add(job)).unwrap_err();
     assert!(matches!(&refused, StoreError::Refused(why) if why.contains("command")), "{refused}");
     assert_eq!(store.list_jobs().unwrap(), []);

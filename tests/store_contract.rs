@@ -8,14 +8,19 @@ use support::mariadb;
 use wing_crontab::core::work::{Bump, Change, Journaled, StoreError};
 use wing_crontab::model::journal::{Body, ChangeNote, Entry, MissedGap, PlannedRun, RefusedRun};
 use wing_crontab::model::log_row::{LogFilter, LogPage};
-use wing_crontab::model::{Attempt, Epoch, Job, JobId, LogRow, NodeId, RunKey, RunState, Second, Server, Version, Wall};
+use wing_crontab::model::{
+    Attempt, Epoch, Job, JobId, LogRow, NodeId, RunKey, RunState, Second, Server, Version, Wall,
+};
 use wing_crontab::worker::store::Store;
 use wing_crontab::worker::store::{mysql::MysqlStore, sqlite::SqliteStore};
 
 /// Makes connections to one and the same empty store.
 type Connect<'a> = &'a dyn Fn() -> Box<dyn Store>;
 
-const CHECKS: [(&str, fn(Connect)); 13] = [
+/// What a store must do, and the check of it.
+type Check = (&'static str, fn(Connect));
+
+const CHECKS: [Check; 13] = [
     ("migrations may be applied again and by several at once", opening),
     ("every bump makes the epoch one larger", bumping),
     ("another lock_key is refused", foreign_lock_key),
@@ -142,7 +147,10 @@ fn foreign_lock_key(connect: Connect) {
     let mut other = connect();
     other.open().unwrap();
     let refused = other.bump(&Bump { lock_key: "its key".into(), ..bump("b") }).unwrap_err();
-    assert!(matches!(&refused, StoreError::Refused(why) if why.contains("\"key\"") && why.contains("its key")), "{refused}");
+    assert!(
+        matches!(&refused, StoreError::Refused(why) if why.contains("\"key\"") && why.contains("its key")),
+        "{refused}"
+    );
 }
 
 fn standing_alone(connect: Connect) {
@@ -194,7 +202,8 @@ fn deposed(connect: Connect) {
 
 fn loading(connect: Connect) {
     let (mut store, epoch) = leading(connect);
-    let refused = RefusedRun { run: RunKey::scheduled(JobId(8), Second(100)), version: Version(1), state: RunState::Skipped };
+    let refused =
+        RefusedRun { run: RunKey::scheduled(JobId(8), Second(100)), version: Version(1), state: RunState::Skipped };
     let gap = MissedGap {
         cron_id: JobId(9),
         version: Version(1),
@@ -295,7 +304,7 @@ fn listing(connect: Connect) {
     let (mut store, _) = leading(connect);
     let rows: Vec<LogRow> = (0..25)
         .map(|at: u32| LogRow {
-            run_server: Server(Arc::from(if at % 2 == 0 { "10.0.0.2:9991" } else { "10.0.0.3:9991" })),
+            run_server: Server(Arc::from(if at.is_multiple_of(2) { "10.0.0.2:9991" } else { "10.0.0.3:9991" })),
             ..row(attempt(1 + at % 5, 100 + i64::from(at)), RunState::Ok, &format!("line {at} 100%_done\\ 'quoted'"))
         })
         .collect();
@@ -331,8 +340,7 @@ fn odd_texts(connect: Connect) {
     let (mut store, _) = leading(connect);
     let long = "x".repeat(3 << 20);
     let texts = ["", "'", "\\", "\"; DROP TABLE log; --", "a\0b", "\r\n\t", "你好 😀", "\u{fffd}", "?", long.as_str()];
-    let rows: Vec<LogRow> =
-        texts.iter().zip(1..).map(|(text, id)| row(attempt(id, 100), RunState::Ok, text)).collect();
+    let rows: Vec<LogRow> = texts.iter().zip(1..).map(|(text, id)| row(attempt(id, 100), RunState::Ok, text)).collect();
     store.write_logs(&rows).unwrap();
     let read = page(&mut *store, LogFilter::default()).rows;
     let outputs: Vec<&str> = read.iter().rev().map(|row| row.output.as_str()).collect();

@@ -44,7 +44,8 @@ pub fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
             log::error!("wake the event loop: {error}");
         }
     };
-    let pool = Pool::start(tools(config, &marks, link.guardian), Answers { queue: sender, wake: Arc::new(wake) }).map_err(starting)?;
+    let pool = Pool::start(tools(config, &marks, link.guardian), Answers { queue: sender, wake: Arc::new(wake) })
+        .map_err(starting)?;
     let timer = Timer::new().map_err(starting)?;
     readable(&poll, &timer, Source::Timer).map_err(starting)?;
     readable(&poll, &link.death_pipe, Source::Guardian).map_err(starting)?;

@@ -62,14 +62,18 @@ fn every_form_of_parameters_is_taken_and_texts_come_back_as_they_were() {
     let node = Node::started("");
     let api = &node.api;
     let command = "echo 'a&b=c%d+e' \"你好 😀\" \\ $HOME; printf '%s\\n' '\\'";
-    let body = json!({"cron_set": "0 0 0 1 1 *", "command": command, "remark": "备注", "is_mutex": true, "lock_limit": 7});
+    let body =
+        json!({"cron_set": "0 0 0 1 1 *", "command": command, "remark": "备注", "is_mutex": true, "lock_limit": 7});
     let id = api.post("/cron/add", &body.to_string()).ok()["id"].as_u64().unwrap();
     let job = api.get("/cron/list").ok()[0].clone();
     assert_eq!((&job["command"], &job["remark"], &job["lock_limit"]), (&json!(command), &json!("备注"), &json!(7)));
     let second = api.add("0 0 0 1 1 *", command, "");
     assert_eq!(api.get("/cron/list").ok()[1]["command"], command, "through a form it is the same");
     let updated = api.post(&format!("/cron/update?id={id}"), "cronSet=@daily&command=true").ok();
-    assert_eq!((&updated["cron_set"], &updated["remark"], &updated["is_mutex"]), (&json!("@daily"), &json!(""), &json!(false)));
+    assert_eq!(
+        (&updated["cron_set"], &updated["remark"], &updated["is_mutex"]),
+        (&json!("@daily"), &json!(""), &json!(false))
+    );
     assert_eq!(updated["lock_limit"], 7, "what the older system's clients do not know is kept");
     assert!(id < second);
 }
@@ -87,7 +91,8 @@ fn a_change_holds_once_it_is_answered() {
     assert_eq!(witness.count("old"), old, "no run of the old definition starts after the answer");
     let (first_new, last_old) = {
         let seen = witness.read();
-        let at = |word: &str| seen.iter().filter(|seen| seen.word == word).map(|seen| seen.scheduled_at).collect::<Vec<_>>();
+        let at =
+            |word: &str| seen.iter().filter(|seen| seen.word == word).map(|seen| seen.scheduled_at).collect::<Vec<_>>();
         (at("new")[0], *at("old").last().unwrap())
     };
     assert!(last_old < first_new && first_new <= last_old + 2, "{last_old} {first_new}");
@@ -114,7 +119,8 @@ fn a_change_holds_once_it_is_answered() {
 fn a_job_runs_only_in_its_window() {
     let node = Node::started("");
     let api = &node.api;
-    let [both, from, until, over] = ["both", "from", "until", "over"].map(|name| Witness::new(node.folder.path(), name));
+    let [both, from, until, over] =
+        ["both", "from", "until", "over"].map(|name| Witness::new(node.folder.path(), name));
     let now = wing_crontab::worker::clock::now().wall.second().0;
     api.add("* * * * * *", &both.write("x"), &format!("start_time={}&end_time={}", now + 3, now + 5));
     api.add("* * * * * *", &from.write("x"), &format!("start_time={}", now + 3));

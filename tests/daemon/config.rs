@@ -26,7 +26,9 @@ fn all_the_mistakes_are_said_at_once_with_file_key_and_what_is_expected() {
         "bind_address = \"0.0.0.0:9991\"\nhttp_bind_address = 9990\nlog_level = 6\nmysql_prt = 3306\nmax_running = 0\nconsul_address = \"127.0.0.1\"\n",
     );
     assert_eq!(code, Some(2));
-    for words in ["app.toml", "bind_address", "http_bind_address", "log_level", "mysql_prt", "max_running", "consul_address"] {
+    for words in
+        ["app.toml", "bind_address", "http_bind_address", "log_level", "mysql_prt", "max_running", "consul_address"]
+    {
         assert!(stderr.contains(words), "{words} is not in {stderr}");
     }
     assert!(stderr.lines().count() >= 6, "a line each: {stderr}");
@@ -81,7 +83,8 @@ fn an_address_that_is_taken_or_a_folder_that_cannot_be_made_is_said() {
 #[test]
 fn next_prints_times_and_refuses_what_is_no_schedule() {
     let next = |arguments: &[&str]| run(Path::new("/"), &[&["next"], arguments].concat());
-    let (code, stdout, _) = next(&["0 30 2 * * *", "-n", "2", "--from", "2026-03-28T00:00:00Z", "--tz", "Europe/Berlin"]);
+    let (code, stdout, _) =
+        next(&["0 30 2 * * *", "-n", "2", "--from", "2026-03-28T00:00:00Z", "--tz", "Europe/Berlin"]);
     assert_eq!((code, stdout.as_str()), (Some(0), "2026-03-28T02:30:00+01:00\n2026-03-29T03:00:00+02:00\n"));
     let (code, stdout, _) = next(&["TZ=Asia/Shanghai @daily", "-n", "1", "--from", "0"]);
     assert_eq!((code, stdout.as_str()), (Some(0), "1970-01-02T00:00:00+08:00\n"));

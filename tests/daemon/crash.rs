@@ -41,7 +41,8 @@ fn a_daemon_that_is_killed_leaves_none_of_its_runs_behind_and_is_back() {
     let before = witness.count("x");
     wait_until("it goes on", || before + 3 <= witness.count("x"));
     node.api.get(&format!("/cron/stop/{seconds}")).ok();
-    let lost = wait_for("what ran is lost", || Some(node.api.logs_with(hidden, "lost")).filter(|rows| !rows.is_empty()));
+    let lost =
+        wait_for("what ran is lost", || Some(node.api.logs_with(hidden, "lost")).filter(|rows| !rows.is_empty()));
     assert_eq!(lost.len(), 1, "{lost:?}");
     assert!(lost[0]["output"].as_str().unwrap().contains("the daemon died while it ran"));
     let seen: Vec<i64> = witness.read().iter().map(|seen| seen.scheduled_at).collect();
@@ -70,8 +71,12 @@ fn killed_again_and_again_it_starts_nothing_twice_and_explains_every_second() {
     let attempts = witness.attempts("x");
     for id in ids {
         let prefix = format!("{id}-");
-        let seconds: Vec<i64> =
-            witness.read().iter().filter(|seen| seen.attempt.starts_with(&prefix)).map(|seen| seen.scheduled_at).collect();
+        let seconds: Vec<i64> = witness
+            .read()
+            .iter()
+            .filter(|seen| seen.attempt.starts_with(&prefix))
+            .map(|seen| seen.scheduled_at)
+            .collect();
         let (first, last) = (*seconds.iter().min().unwrap(), *seconds.iter().max().unwrap());
         wait_until("every second has an outcome", || {
             let rows = node.api.logs(&format!("cron_id={id}"));
@@ -119,9 +124,13 @@ fn what_was_left_by_both_being_killed_is_ended_at_the_next_start() {
 #[test]
 fn a_second_one_on_the_same_data_dir_is_refused_with_the_reason() {
     let node = Node::started("");
-    let (code, _, stderr) = crate::support::daemon::run(node.folder.path(), &["--config", node.config().to_str().unwrap()]);
+    let (code, _, stderr) =
+        crate::support::daemon::run(node.folder.path(), &["--config", node.config().to_str().unwrap()]);
     assert_eq!(code, Some(2), "{stderr}");
-    assert!(stderr.contains("is in use by another wing-crontab") && stderr.contains(&node.guardian_pid().to_string()), "{stderr}");
+    assert!(
+        stderr.contains("is in use by another wing-crontab") && stderr.contains(&node.guardian_pid().to_string()),
+        "{stderr}"
+    );
     assert!(node.api.is_up());
 }
 

@@ -102,7 +102,14 @@ fn a_client_that_does_not_read_its_answer_costs_a_bounded_buffer() {
     }
     assert!(node.api.is_up());
     let status = std::fs::read_to_string(format!("/proc/{}/status", node.daemon_pid())).unwrap();
-    let rss_kb: u64 = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap().trim().trim_end_matches(" kB").parse().unwrap();
+    let rss_kb: u64 = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap()
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap();
     assert!(rss_kb < 200_000, "{rss_kb} kB");
 }
 

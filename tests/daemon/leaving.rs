@@ -30,7 +30,10 @@ fn a_run_that_ends_in_time_is_waited_for_and_logged() {
 fn a_run_that_does_not_end_is_asked_and_then_killed_with_all_that_it_started() {
     let mut node = Node::started("drain_timeout = 1\n");
     let pids = node.path("pids");
-    let command = format!("trap '' TERM; echo $$ >> {0}; setsid sleep 300 & echo $! >> {0}; sleep 301; sleep 302", pids.display());
+    let command = format!(
+        "trap '' TERM; echo $$ >> {0}; setsid sleep 300 & echo $! >> {0}; sleep 301; sleep 302",
+        pids.display()
+    );
     let id = node.api.add("* * * * * *", &command, "is_mutex=1");
     let read = || -> Vec<u32> {
         std::fs::read_to_string(&pids).unwrap_or_default().lines().filter_map(|line| line.parse().ok()).collect()

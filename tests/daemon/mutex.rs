@@ -50,14 +50,16 @@ fn beyond_the_limit_of_waiting_runs_one_is_skipped_and_said() {
     let witness = Witness::new(node.folder.path(), "seen");
     let wait = format!("while [ ! -e {} ]; do sleep 0.1; done", gate.display());
     let id = node.api.add("* * * * * *", &witness.around(&wait), "is_mutex=1");
-    let skipped = wait_for("some are skipped", || Some(node.api.logs_with(id, "skipped")).filter(|rows| rows.len() >= 2));
+    let skipped =
+        wait_for("some are skipped", || Some(node.api.logs_with(id, "skipped")).filter(|rows| rows.len() >= 2));
     let begun = witness.read()[0].scheduled_at;
     let first_skipped = skipped.last().unwrap();
     assert_eq!(first_skipped["time"], begun + 3, "one runs, two wait, the next is skipped");
     assert!(first_skipped["output"].as_str().unwrap().contains("max_pending_per_job"));
     std::fs::write(&gate, "").unwrap();
     wait_until("those that waited have run", || witness.count("end") >= 3);
-    let begun: Vec<i64> = witness.read().iter().filter(|seen| seen.word == "begin").map(|seen| seen.scheduled_at).take(3).collect();
+    let begun: Vec<i64> =
+        witness.read().iter().filter(|seen| seen.word == "begin").map(|seen| seen.scheduled_at).take(3).collect();
     assert_eq!(begun, [begun[0], begun[0] + 1, begun[0] + 2]);
     assert_eq!(overlap_max(&witness.read()), 1);
 }
@@ -67,11 +69,16 @@ fn a_run_that_holds_its_lock_too_long_is_ended_whole() {
     let node = Node::started("");
     let witness = Witness::new(node.folder.path(), "seen");
     // It ignores TERM, and a child of its in a session of its own with an empty environment does so too.
-    let command = format!("trap '' TERM; echo caught; {}; setsid env -i /bin/sh -c 'trap \"\" TERM; sleep 300' & sleep 301; sleep 302", witness.write("begin"));
+    let command = format!(
+        "trap '' TERM; echo caught; {}; setsid env -i /bin/sh -c 'trap \"\" TERM; sleep 300' & sleep 301; sleep 302",
+        witness.write("begin")
+    );
     let id = node.api.add("* * * * * *", &command, "is_mutex=1&lock_limit=1");
     let timeouts = wait_for("two time-outs", || Some(node.api.logs_with(id, "timeout")).filter(|rows| rows.len() >= 2));
     node.api.get(&format!("/cron/stop/{id}")).ok();
-    assert!(timeouts[0]["output"].as_str().unwrap().starts_with("caught\n[ended: it held its lock longer than lock_limit"));
+    assert!(
+        timeouts[0]["output"].as_str().unwrap().starts_with("caught\n[ended: it held its lock longer than lock_limit")
+    );
     assert!(timeouts.iter().all(|row| row["use_time"].as_i64().unwrap() >= 1_000), "{timeouts:?}");
     witness.attempts("begin");
 }
@@ -79,7 +86,11 @@ fn a_run_that_holds_its_lock_too_long_is_ended_whole() {
 #[test]
 fn a_polite_run_is_asked_first() {
     let node = Node::started("");
-    let id = node.api.add("* * * * * *", "trap 'echo thanks; exit 0' TERM; while :; do sleep 0.05; done", "is_mutex=1&lock_limit=1");
+    let id = node.api.add(
+        "* * * * * *",
+        "trap 'echo thanks; exit 0' TERM; while :; do sleep 0.05; done",
+        "is_mutex=1&lock_limit=1",
+    );
     let timeouts = wait_for("a time-out", || Some(node.api.logs_with(id, "timeout")).filter(|rows| !rows.is_empty()));
     let last = timeouts.last().unwrap();
     assert!(last["output"].as_str().unwrap().contains("thanks\n[ended"), "{last}");

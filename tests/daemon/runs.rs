@@ -29,10 +29,16 @@ fn a_row_says_all_of_a_run() {
 
 #[test]
 fn a_run_has_its_environment_and_none_of_the_secrets() {
-    let node = Node::new("").env("WING_MYSQL_PASSWORD", "its-password").env("WING_CONSUL_TOKEN", "its-token").env("OTHER", "kept");
+    let node = Node::new("")
+        .env("WING_MYSQL_PASSWORD", "its-password")
+        .env("WING_CONSUL_TOKEN", "its-token")
+        .env("OTHER", "kept");
     let mut node = node;
     node.start();
-    let row = run_once(&node, "env; echo pgid=$(ps -o pgid= $$ 2>/dev/null || cut -d' ' -f5 /proc/$$/stat) pid=$$; cat; readlink /proc/$$/fd/0");
+    let row = run_once(
+        &node,
+        "env; echo pgid=$(ps -o pgid= $$ 2>/dev/null || cut -d' ' -f5 /proc/$$/stat) pid=$$; cat; readlink /proc/$$/fd/0",
+    );
     let output = row["output"].as_str().unwrap();
     for line in [
         format!("WING_CRON_ID={}", row["cron_id"]),
@@ -69,7 +75,10 @@ fn a_failure_is_told_in_the_row_and_as_a_last_line() {
 fn a_shell_that_is_not_there_fails_the_run_and_the_daemon_lives_on() {
     let node = Node::new("");
     std::fs::write(node.path("shell"), "#!/bin/sh\nexec /bin/sh \"$@\"\n").unwrap();
-    std::os::unix::fs::PermissionsExt::set_mode(&mut std::fs::metadata(node.path("shell")).unwrap().permissions(), 0o755);
+    std::os::unix::fs::PermissionsExt::set_mode(
+        &mut std::fs::metadata(node.path("shell")).unwrap().permissions(),
+        0o755,
+    );
     std::fs::set_permissions(node.path("shell"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     node.edit(|text| format!("{text}shell = \"{}\"\n", node.path("shell").display()));
     let mut node = node;
@@ -128,7 +137,8 @@ fn a_log_row_of_each_second_is_there_and_none_twice() {
     wait_until("five runs", || witness.count("x") >= 5);
     node.api.get(&format!("/cron/stop/{id}")).ok();
     let attempts = witness.attempts("x");
-    let rows = wait_for("a row each", || Some(node.api.logs_with(id, "ok")).filter(|rows| rows.len() >= attempts.len()));
+    let rows =
+        wait_for("a row each", || Some(node.api.logs_with(id, "ok")).filter(|rows| rows.len() >= attempts.len()));
     let mut logged: Vec<String> = rows.iter().map(|row| format!("{}#1", row["run_key"].as_str().unwrap())).collect();
     logged.sort();
     assert_eq!(logged, attempts);

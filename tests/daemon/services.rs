@@ -67,7 +67,10 @@ mysql_charset = "utf8"
     let attempts = witness.attempts("x").len();
     wait_until("each run has its row", || node.api.logs_with(id, "ok").len() >= attempts);
     let row = &node.api.logs("")[0];
-    assert_eq!((row["dispatch_server"].as_str(), row["run_server"].as_str()), (Some(&*format!("127.0.0.1:{bind}")), Some(&*format!("127.0.0.1:{bind}"))));
+    assert_eq!(
+        (row["dispatch_server"].as_str(), row["run_server"].as_str()),
+        (Some(&*format!("127.0.0.1:{bind}")), Some(&*format!("127.0.0.1:{bind}")))
+    );
     let stored: (String, i8) = conn().query_first("SELECT cron_set, is_mutex FROM cron").unwrap().unwrap();
     assert_eq!(stored, ("*/1 * * * * *".into(), 1));
     assert!(!node.said().contains("123456"), "the password is in no line");
@@ -77,8 +80,12 @@ mysql_charset = "utf8"
     let (session, value) = agent.lock("wing-crontab-lock").unwrap();
     assert!(session.is_some());
     assert_eq!(value["server"], format!("127.0.0.1:{bind}"));
-    assert!(value["epoch"].as_u64() == Some(1) && value["tick"].as_i64().is_some() && value["incarnation"].is_u64(), "{value}");
-    let vars = ureq::get(format!("http://127.0.0.1:{pprof}/debug/vars")).call().unwrap().body_mut().read_to_string().unwrap();
+    assert!(
+        value["epoch"].as_u64() == Some(1) && value["tick"].as_i64().is_some() && value["incarnation"].is_u64(),
+        "{value}"
+    );
+    let vars =
+        ureq::get(format!("http://127.0.0.1:{pprof}/debug/vars")).call().unwrap().body_mut().read_to_string().unwrap();
     assert!(vars.contains("http_requests"), "{vars}");
     assert!(node.stop().success());
     assert_eq!(agent.lock("wing-crontab-lock").unwrap().0, None, "the lock is released");
@@ -123,7 +130,8 @@ fn consul_that_goes_away_stops_nothing_and_is_found_again() {
     agent.start();
     wait_until("it is registered again and leads", || {
         let tags = agent.service(&service).first().map(|service| service["Service"]["Tags"][0].clone());
-        tags.is_some_and(|tag| tag == "isleader:true") && agent.lock(&lock).is_some_and(|(session, _)| session.is_some())
+        tags.is_some_and(|tag| tag == "isleader:true")
+            && agent.lock(&lock).is_some_and(|(session, _)| session.is_some())
     });
     let seen = witness.count("x");
     wait_until("it goes on", || seen + 2 <= witness.count("x"));

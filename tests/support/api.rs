@@ -36,7 +36,9 @@ pub struct Api {
 
 impl Api {
     pub fn get(&self, path: &str) -> Reply {
-        self.ask(ureq::get(format!("http://{}{path}", self.address)).config().http_status_as_error(false).build().call())
+        self.ask(
+            ureq::get(format!("http://{}{path}", self.address)).config().http_status_as_error(false).build().call(),
+        )
     }
 
     /// Exactly what `curl -d` sends.
@@ -52,8 +54,10 @@ impl Api {
     /// Adds a job and gives its id. `rest` is more of the form, such as `is_mutex=1`.
     #[track_caller]
     pub fn add(&self, cron_set: &str, command: &str, rest: &str) -> u64 {
-        let form: String =
-            form_urlencoded::Serializer::new(String::new()).append_pair("cronSet", cron_set).append_pair("command", command).finish();
+        let form: String = form_urlencoded::Serializer::new(String::new())
+            .append_pair("cronSet", cron_set)
+            .append_pair("command", command)
+            .finish();
         self.post("/cron/add", &format!("{form}&{rest}")).ok()["id"].as_u64().expect("a job has an id")
     }
 

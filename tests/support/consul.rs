@@ -33,7 +33,11 @@ fn binary() -> Result<PathBuf, String> {
     let named = std::env::var_os("WING_CONSUL").map(PathBuf::from);
     let fetched = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/services/consul");
     let found = named.or_else(|| program("consul")).unwrap_or(fetched);
-    if found.is_file() { Ok(found) } else { Err("there is no consul (scripts/install-test-services fetches it)".into()) }
+    if found.is_file() {
+        Ok(found)
+    } else {
+        Err("there is no consul (scripts/install-test-services fetches it)".into())
+    }
 }
 
 impl Agent {

@@ -86,7 +86,10 @@ impl Node {
         wait_until("the API answers", || {
             let guardian = self.guardian.as_mut().expect("it was launched");
             if let Some(status) = guardian.try_wait().expect("it is our child") {
-                panic!("the daemon ended with {status}:\n{}", fs::read_to_string(self.folder.path().join("stderr")).unwrap_or_default());
+                panic!(
+                    "the daemon ended with {status}:\n{}",
+                    fs::read_to_string(self.folder.path().join("stderr")).unwrap_or_default()
+                );
             }
             self.api.is_up()
         });

@@ -27,10 +27,7 @@ impl Witness {
 
     /// A command that writes `word` down.
     pub fn write(&self, word: &str) -> String {
-        format!(
-            "echo {word} $WING_RUN_KEY#$WING_ATTEMPT $WING_SCHEDULED_AT $(date +%s%N) >> {}",
-            self.path.display()
-        )
+        format!("echo {word} $WING_RUN_KEY#$WING_ATTEMPT $WING_SCHEDULED_AT $(date +%s%N) >> {}", self.path.display())
     }
 
     /// A command that writes `begin`, does `what`, and writes `end`.

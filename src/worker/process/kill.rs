@@ -100,7 +100,8 @@ impl<'a> Wanted<'a> {
         let has = |line: String| entries().any(|entry| entry == line.as_bytes());
         entries().any(|entry| entry.starts_with(b"WING_RUN_KEY="))
             && self.by_tag.values().any(|mark| {
-                has(format!("WING_RUN_KEY={}", mark.attempt.run)) && has(format!("WING_ATTEMPT={}", mark.attempt.number))
+                has(format!("WING_RUN_KEY={}", mark.attempt.run))
+                    && has(format!("WING_ATTEMPT={}", mark.attempt.number))
             })
     }
 
@@ -108,7 +109,8 @@ impl<'a> Wanted<'a> {
     fn is_ours(&self, pid: u32, all: &Processes) -> bool {
         let parent = |stat: &&Stat| all.0.get(&stat.parent);
         let ancestors = std::iter::successors(all.0.get(&pid).as_ref().and_then(parent), parent);
-        let first = ancestors.map(|stat| (stat.pid == self.guardian, stat.is_guardian)).find(|(ours, any)| *ours || *any);
+        let first =
+            ancestors.map(|stat| (stat.pid == self.guardian, stat.is_guardian)).find(|(ours, any)| *ours || *any);
         first.is_none_or(|(is_ours, _)| is_ours)
     }
 }

@@ -524,7 +524,8 @@ fn insert_logs(conn: &mut Conn, rows: &[String]) -> Outcome<()> {
         "version",
         "state",
     ];
-    let sets = columns.map(|column| format!("{column} = IF(state = 'lost' AND VALUES(state) <> 'lost', VALUES({column}), {column})"));
+    let sets = columns
+        .map(|column| format!("{column} = IF(state = 'lost' AND VALUES(state) <> 'lost', VALUES({column}), {column})"));
     Ok(conn.query_drop(format!(
         "INSERT INTO log (cron_id, time, output, use_time, dispatch_time, dispatch_server, run_server, run_key, attempt, state, exit_code,
          start_time, version) VALUES {} ON DUPLICATE KEY UPDATE {}",

@@ -309,7 +309,7 @@ impl Store for SqliteStore {
     }
 
     fn list_jobs(&mut self) -> Result<Vec<Job>, StoreError> {
-        self.read("read the jobs", |transaction| jobs(transaction))
+        self.read("read the jobs", jobs)
     }
 }
 

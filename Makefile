@@ -1,0 +1,41 @@
+# What there is to do here; `make help` lists it.
+
+TARGET ?= x86_64-unknown-linux-musl
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run build static test check bench-quick clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## build and start the daemon with config/app.toml (Ctrl-C ends it); ARGS="--config PATH" for another file
+	cargo run --release --bin wing-crontab -- $(ARGS)
+
+build: ## bin/wing-crontab, for this machine
+	cargo build --release --bin wing-crontab
+	install -D target/release/wing-crontab bin/wing-crontab
+
+static: ## bin/wing-crontab, one static binary for any Linux host of this architecture
+	rustup target add $(TARGET)
+	command -v musl-gcc >/dev/null || scripts/install-packages musl-tools
+	cargo build --release --bin wing-crontab --target $(TARGET)
+	install -D target/$(TARGET)/release/wing-crontab bin/wing-crontab
+
+test: ## every test; fetches MariaDB, Consul and croniter where they are missing and can be had
+	scripts/install-test-services
+	scripts/python-venv
+	cargo test
+
+check: ## what must be clean before a commit: format, clippy, every test
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	$(MAKE) test
+
+bench-quick: ## how late jobs start, against a bare loop that starts as many of the same command
+	cargo build --release --bin wing-crontab
+	cargo bench --bench quick
+
+clean: ## remove what was built
+	cargo clean
+	rm -rf bin
