@@ -58,7 +58,8 @@ fn now_ns() -> i128 {
 /// The job.
 fn stamp(file: &Path) {
     let line = format!("{}\n", now_ns());
-    let _ = OpenOptions::new().append(true).create(true).open(file).and_then(|mut file| file.write_all(line.as_bytes()));
+    let _ =
+        OpenOptions::new().append(true).create(true).open(file).and_then(|mut file| file.write_all(line.as_bytes()));
 }
 
 fn command(file: &Path) -> String {

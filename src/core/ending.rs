@@ -7,11 +7,43 @@ use super::work::Started;
 use crate::model::message::Order;
 use crate::model::{Attempt, Exit, LogRow, Now, RunState, Server, Version};
 
+/// Who ended a run that did not end by itself.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum EndedBy {
+    LockLimit,
+    Leaving,
+    /// The guardian, because the daemon did not renew its lease.
+    LeaseEnd,
+}
+
+impl EndedBy {
+    fn state(self) -> RunState {
+        match self {
+            EndedBy::LockLimit => RunState::Timeout,
+            EndedBy::Leaving | EndedBy::LeaseEnd => RunState::Killed,
+        }
+    }
+
+    fn line(self) -> &'static str {
+        match self {
+            EndedBy::LockLimit => "[ended: it held its lock longer than lock_limit]",
+            EndedBy::Leaving => "[ended: the daemon is leaving and drain_timeout is over]",
+            EndedBy::LeaseEnd => {
+                "[ended: the daemon hung or was cut off until its lease was over, and its mutex had to be free]"
+            }
+        }
+    }
+}
+
 /// How an attempt came to its end on the node.
 #[derive(Debug)]
 pub enum Ending {
-    /// `verdict`: who ended it, where it did not end by itself.
-    Exited { started: Started, exit: Exit, output: String, verdict: Option<RunState> },
+    Exited {
+        started: Started,
+        exit: Exit,
+        output: String,
+        ended_by: Option<EndedBy>,
+    },
     /// Refused by the system, or its time was over.
     NotStarted(RunState, String),
     /// A former incarnation of the daemon had it.
@@ -40,17 +72,14 @@ pub fn row(
         run_server: server.clone(),
     };
     match ending {
-        Ending::Exited { started, exit, output, verdict } => {
-            row.state = verdict.unwrap_or_else(|| state_of(exit));
+        Ending::Exited { started, exit, output, ended_by } => {
+            row.state = ended_by.map_or_else(|| state_of(exit), EndedBy::state);
             row.exit_code = code_of(exit);
             row.start_time_ms = started.at.ms();
             row.use_time_ms = now.mono.since(now.mono_at(started.at)).as_millis() as i64;
             row.output = output;
-            match (verdict, exit) {
-                (Some(RunState::Timeout), _) => {
-                    add_line(&mut row.output, "[ended: it held its lock longer than lock_limit]")
-                }
-                (Some(_), _) => add_line(&mut row.output, "[ended: the daemon is leaving and drain_timeout is over]"),
+            match (ended_by, exit) {
+                (Some(ended_by), _) => add_line(&mut row.output, ended_by.line()),
                 (None, Exit::Code(0)) => {}
                 (None, Exit::Code(code)) => add_line(&mut row.output, &format!("[exit code {code}]")),
                 (None, Exit::Signal(signal)) => add_line(&mut row.output, &format!("[killed by signal {signal}]")),

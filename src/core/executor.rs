@@ -14,7 +14,7 @@
 //! `max_running` processes run, and at most `SPAWNS_MAX` are with the threads, so that a cancel finds the rest here.
 
 use super::effects::Effects;
-use super::ending::{self, Ending};
+use super::ending::{self, EndedBy, Ending};
 use super::logbook::Logbook;
 use super::work::{Kill, KillHow, Spawn, SpawnError, Started, Work, WorkId};
 use super::{FoundMark, FoundState, MarkOp};
@@ -25,6 +25,8 @@ use std::collections::{BTreeMap, VecDeque};
 /// Runs with the two spawning threads at one time: enough that no thread waits for us, few enough that a cancel has
 /// little to wait for.
 const SPAWNS_MAX: usize = 4;
+/// The number of the signal KILL.
+const KILLED: i32 = 9;
 /// Between TERM and KILL.
 const KILL_GRACE_MS: u64 = 5_000;
 
@@ -39,7 +41,7 @@ pub struct Executor {
     spawning: BTreeMap<WorkId, Attempt>,
     running: usize,
     endings: BTreeMap<WorkId, Attempt>,
-    alarms: BTreeMap<Mono, Vec<(Attempt, KillHow, RunState)>>,
+    alarms: BTreeMap<Mono, Vec<(Attempt, KillHow, EndedBy)>>,
     cancels: Vec<Cancel>,
     lease: Mono,
     is_draining: bool,
@@ -51,8 +53,8 @@ struct Holding {
     order: Option<Order>,
     version: Version,
     stage: Stage,
-    /// Why it is being ended, where somebody ends it.
-    verdict: Option<RunState>,
+    /// Where somebody ends it.
+    ended_by: Option<EndedBy>,
 }
 
 #[derive(Clone, Debug)]
@@ -93,7 +95,7 @@ impl Executor {
             order: None,
             version: mark.version,
             stage: Stage::Found(mark.state),
-            verdict: None,
+            ended_by: None,
         };
         Executor {
             server,
@@ -161,7 +163,7 @@ impl Executor {
                 self.armed.entry(at).or_default().push(attempt);
                 Stage::Armed
             };
-            self.holdings.insert(attempt, Holding { order: Some(order), version, stage, verdict: None });
+            self.holdings.insert(attempt, Holding { order: Some(order), version, stage, ended_by: None });
         }
     }
 
@@ -203,7 +205,7 @@ impl Executor {
                     .map_or(0, |job| job.lock_limit);
                 if lock_limit != 0 {
                     let at = now.mono_at(started.at).plus_ms(u64::from(lock_limit) * 1_000);
-                    self.alarms.entry(at).or_default().push((attempt, KillHow::Ask, RunState::Timeout));
+                    self.alarms.entry(at).or_default().push((attempt, KillHow::Ask, EndedBy::LockLimit));
                 }
             }
             Err(SpawnError::NoLease) => holding.stage = Stage::Parked,
@@ -228,12 +230,17 @@ impl Executor {
         let Stage::Running(started) = holding.stage else { return };
         self.running -= 1;
         fx.mark(MarkOp::Ended { attempt, exit });
-        if holding.verdict.is_some() {
+        // The guardian kills a mutex run whose lease is over, and can tell us only by that.
+        let is_mutex = holding.order.as_ref().is_some_and(|order| order.job.is_mutex);
+        if is_mutex && self.lease <= now.mono && exit == Exit::Signal(KILLED) {
+            holding.ended_by.get_or_insert(EndedBy::LeaseEnd);
+        }
+        if holding.ended_by.is_some() {
             holding.stage = Stage::Ending(started, exit, output);
             let id = fx.work(Work::Kill(Kill { attempt, how: KillHow::Force }));
             self.endings.insert(id, attempt);
         } else {
-            self.finish(attempt, Ending::Exited { started, exit, output, verdict: None }, logbook, fx, now);
+            self.finish(attempt, Ending::Exited { started, exit, output, ended_by: None }, logbook, fx, now);
         }
     }
 
@@ -241,9 +248,9 @@ impl Executor {
     pub fn on_killed(&mut self, id: WorkId, logbook: &mut Logbook, fx: &mut Effects, now: Now) {
         let Some(attempt) = self.endings.remove(&id) else { return };
         let Some(holding) = self.holdings.get_mut(&attempt) else { return };
-        let verdict = holding.verdict;
+        let ended_by = holding.ended_by;
         if let Stage::Ending(started, exit, output) = std::mem::replace(&mut holding.stage, Stage::Over) {
-            self.finish(attempt, Ending::Exited { started, exit, output, verdict }, logbook, fx, now);
+            self.finish(attempt, Ending::Exited { started, exit, output, ended_by }, logbook, fx, now);
         }
     }
 
@@ -260,8 +267,8 @@ impl Executor {
             }
         }
         while let Some(entry) = self.alarms.first_entry().filter(|entry| *entry.key() <= now.mono) {
-            for (attempt, how, verdict) in entry.remove() {
-                self.end(attempt, how, verdict, fx, now);
+            for (attempt, how, ended_by) in entry.remove() {
+                self.end(attempt, how, ended_by, fx, now);
             }
         }
         self.start_ready(logbook, fx, now);
@@ -287,7 +294,7 @@ impl Executor {
             .filter(|(_, holding)| matches!(holding.stage, Stage::Running(_)))
             .map(|(attempt, _)| *attempt)
             .collect();
-        running.into_iter().for_each(|attempt| self.end(attempt, how, RunState::Killed, fx, now));
+        running.into_iter().for_each(|attempt| self.end(attempt, how, EndedBy::Leaving, fx, now));
     }
 
     /// Writes the rows of what former incarnations had begun, and drops what they held and no leader has asked for.
@@ -335,16 +342,16 @@ impl Executor {
     }
 
     /// Signals a run, and sees to it that a gentle signal is followed by the one that cannot be refused.
-    fn end(&mut self, attempt: Attempt, how: KillHow, verdict: RunState, fx: &mut Effects, now: Now) {
+    fn end(&mut self, attempt: Attempt, how: KillHow, ended_by: EndedBy, fx: &mut Effects, now: Now) {
         let Some(holding) = self.holdings.get_mut(&attempt) else { return };
         if !matches!(holding.stage, Stage::Running(_)) {
             return;
         }
-        holding.verdict.get_or_insert(verdict);
+        holding.ended_by.get_or_insert(ended_by);
         fx.work(Work::Kill(Kill { attempt, how }));
         if how == KillHow::Ask {
             let at = now.mono.plus_ms(KILL_GRACE_MS);
-            self.alarms.entry(at).or_default().push((attempt, KillHow::Force, verdict));
+            self.alarms.entry(at).or_default().push((attempt, KillHow::Force, ended_by));
         }
     }
 

@@ -294,6 +294,7 @@ impl Leader {
 
     /// The store has it: now it holds in memory, and soon on the node.
     fn put_in_force(&mut self, client: Option<RequestId>, change: Change, rooms: &mut Rooms) {
+        rooms.fx.notice(log::Level::Info, change_text(&change));
         let (id, below, job) = match change {
             Change::Add(job) | Change::Put(job) => {
                 let (id, version) = (job.id, job.version);
@@ -354,6 +355,15 @@ impl Leader {
             now: rooms.now,
         };
         (&mut self.dispatch, around)
+    }
+}
+
+fn change_text(change: &Change) -> String {
+    match change {
+        Change::Add(job) => format!("job {} added: {:?}", job.id, job.cron_set),
+        Change::Put(job) if job.stop => format!("job {} changed: stopped, version={}", job.id, job.version.0),
+        Change::Put(job) => format!("job {} changed: {:?}, version={}", job.id, job.cron_set, job.version.0),
+        Change::Delete { id, .. } => format!("job {id} deleted"),
     }
 }
 

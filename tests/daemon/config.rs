@@ -101,3 +101,21 @@ fn next_prints_times_and_refuses_what_is_no_schedule() {
         assert!(stderr.contains(words), "{stderr}");
     }
 }
+
+#[test]
+fn log_lines_go_to_the_file_as_well_and_runs_are_told_at_debug_only() {
+    for (level, is_told) in [(4, false), (5, true)] {
+        let mut node = Node::new("log_file = \"lines\"\n");
+        node.edit(|text| format!("{text}log_level = {level}\n"));
+        node.start();
+        let id = node.api.add("* * * * * *", "echo its-output", "");
+        crate::support::wait_until("it has run", || !node.api.logs_with(id, "ok").is_empty());
+        assert!(node.stop().success());
+        let lines = std::fs::read_to_string(node.path("lines")).unwrap();
+        assert!(lines.contains("leading: epoch=1"), "{lines}");
+        assert_eq!(lines.contains(&format!("start attempt={id}-")), is_told, "{lines}");
+        assert_eq!(lines.lines().count(), node.said().lines().count(), "the same lines");
+        assert!(lines.contains(&format!("job {id} added")), "{lines}");
+        assert!(!lines.contains("its-output"), "no line shows what a command said");
+    }
+}

@@ -1,6 +1,6 @@
 //! With a real MariaDB and a real Consul, as the seed's app.toml has them.
 
-use crate::support::daemon::{Node, send_signal};
+use crate::support::daemon::{Node, is_alive, send_signal};
 use crate::support::witness::Witness;
 use crate::support::{consul, mariadb, wait_for, wait_until};
 use mysql::prelude::Queryable;
@@ -244,4 +244,53 @@ fn standing_alone_beside_another_on_the_same_database_is_refused() {
     second.launch();
     assert_eq!(second.wait().code(), Some(2));
     assert!(second.said().contains("stands alone") && second.said().contains(&first.server), "{}", second.said());
+}
+
+#[test]
+fn a_daemon_that_hangs_has_its_mutex_runs_ended_with_its_lease_and_goes_on_when_it_wakes() {
+    let (Some(database), Some(agent)) = (mariadb::database(), consul::agent()) else { return };
+    let (toml, _, _) = keys(&database, agent);
+    let node = Node::started(&toml);
+    let [mutex, plain] = ["mutex", "plain"].map(|name| node.path(name));
+    let pid =
+        |path: &std::path::Path| -> Option<u32> { std::fs::read_to_string(path).ok()?.lines().next()?.parse().ok() };
+    let held = node.api.add("* * * * * *", &format!("echo $$ >> {}; exec sleep 300", mutex.display()), "is_mutex=1");
+    let other = node.api.add("* * * * * *", &format!("echo $$ >> {}; exec sleep 300", plain.display()), "");
+    let (mutex, plain) = wait_for("both run", || Some((pid(&mutex)?, pid(&plain)?)));
+    node.api.get(&format!("/cron/stop/{other}")).ok();
+    let daemon = node.daemon_pid();
+    let stopped_at = wing_crontab::worker::clock::mono();
+    send_signal(Signal::STOP, daemon);
+    wait_until("the mutex run is ended", || !is_alive(mutex));
+    let after = wing_crontab::worker::clock::mono().since(stopped_at).as_millis();
+    assert!(5_000 < after, "not before its lease of 10 s is over: {after} ms");
+    assert!(is_alive(plain), "a run without a mutex goes on");
+    send_signal(Signal::CONT, daemon);
+    let row = wait_for("its row", || node.api.logs_with(held, "killed").pop());
+    assert!(row["output"].as_str().unwrap().contains("its lease was over"), "{row}");
+    wait_until("it runs again", || {
+        node.api.logs_with(held, "lost").is_empty() && node.daemon_pid() == daemon && is_leading(&node)
+    });
+}
+
+#[test]
+fn a_consul_with_acls_takes_the_right_token_and_no_other() {
+    let (Some(database), Some(agent)) = (mariadb::database(), consul::own_agent_with_acls("its-token")) else { return };
+    let (toml, service, lock) = keys(&database, &agent);
+    let mut node = Node::started(&toml).env("WING_CONSUL_TOKEN", "its-token");
+    node.wait_said("Consul: ");
+    assert!(node.said().contains("403"), "{}", node.said());
+    assert!(agent.lock(&lock).is_none());
+    assert!(node.stop().success());
+    node.start();
+    wait_until("it leads", || is_leading(&node));
+    assert_eq!(agent.service(&service)[0]["Service"]["Service"], service);
+    assert!(!node.said().contains("its-token"));
+    assert!(node.stop().success());
+    assert_eq!(agent.lock(&lock).unwrap().0, None);
+}
+
+/// Whether it takes changes.
+fn is_leading(node: &Node) -> bool {
+    node.api.post("/cron/add", "cronSet=0 0 0 1 1 *&command=true").status == 200
 }

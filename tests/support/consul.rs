@@ -9,18 +9,25 @@ pub struct Agent {
     folder: PathBuf,
     binary: PathBuf,
     ports: [u16; 5],
+    /// Where ACLs are on: the token that may do everything.
+    token: Option<&'static str>,
     service: Option<Service>,
 }
 
 /// The agent that the tests of this process share; each takes names of its own from `name`.
 pub fn agent() -> Option<&'static Agent> {
     static SHARED: OnceLock<Result<Agent, String>> = OnceLock::new();
-    required("Consul", SHARED.get_or_init(Agent::new).as_ref().map_err(String::clone))
+    required("Consul", SHARED.get_or_init(|| Agent::new(None)).as_ref().map_err(String::clone))
 }
 
 /// An agent that the test may stop.
 pub fn own_agent() -> Option<Agent> {
-    required("Consul", Agent::new())
+    required("Consul", Agent::new(None))
+}
+
+/// An agent that asks for this token.
+pub fn own_agent_with_acls(token: &'static str) -> Option<Agent> {
+    required("Consul", Agent::new(Some(token)))
 }
 
 /// A name that no other test uses.
@@ -41,10 +48,11 @@ fn binary() -> Result<PathBuf, String> {
 }
 
 impl Agent {
-    fn new() -> Result<Agent, String> {
+    fn new(token: Option<&'static str>) -> Result<Agent, String> {
         let binary = binary()?;
         let folder = tempfile::Builder::new().prefix("wing-consul-").tempdir().map_err(|error| error.to_string())?;
-        let mut agent = Agent { folder: folder.keep(), binary, ports: [(); 5].map(|()| free_port()), service: None };
+        let mut agent =
+            Agent { folder: folder.keep(), binary, ports: [(); 5].map(|()| free_port()), token, service: None };
         agent.start();
         Ok(agent)
     }
@@ -52,6 +60,9 @@ impl Agent {
     /// Starts it, or starts it again with an empty memory.
     pub fn start(&mut self) {
         let [http, lan, wan, server, dns] = self.ports;
+        let acl = self.token.map(|token| {
+            format!("-hcl=acl {{ enabled = true default_policy = \"deny\" tokens {{ master = \"{token}\" agent = \"{token}\" }} }}")
+        });
         let options = [
             self.binary.display().to_string(),
             "agent".into(),
@@ -65,7 +76,7 @@ impl Agent {
             format!("-server-port={server}"),
             format!("-dns-port={dns}"),
         ];
-        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        let options: Vec<&str> = options.iter().chain(&acl).map(String::as_str).collect();
         self.service = Some(Service::start(&self.folder, &options).expect("a shell starts"));
         // It can hold sessions only once its own health check is there.
         wait_for("Consul has a leader and passes its own check", || {
@@ -86,12 +97,15 @@ impl Agent {
 
     /// The body of an answer with status 200.
     pub fn get(&self, path: &str) -> Option<String> {
-        let mut answer = ureq::get(format!("http://{}{path}", self.address())).call().ok()?;
+        let request = ureq::get(format!("http://{}{path}", self.address()));
+        let mut answer = request.header("X-Consul-Token", self.token.unwrap_or_default()).call().ok()?;
         answer.body_mut().read_to_string().ok()
     }
 
     pub fn put(&self, path: &str, body: &str) -> String {
-        let mut answer = ureq::put(format!("http://{}{path}", self.address())).send(body).expect("Consul takes it");
+        let request = ureq::put(format!("http://{}{path}", self.address()));
+        let request = request.header("X-Consul-Token", self.token.unwrap_or_default());
+        let mut answer = request.send(body).expect("Consul takes it");
         answer.body_mut().read_to_string().expect("Consul's answers are text")
     }
 

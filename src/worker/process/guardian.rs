@@ -30,7 +30,7 @@ pub const UNDER_GUARDIAN: &str = "--under-guardian";
 /// A daemon that lived so long starts its back-off anew.
 const SOUND_LIFE: Duration = Duration::from_secs(10);
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
-const BACKOFF_LAST: Duration = Duration::from_secs(5);
+const BACKOFF_LAST: Duration = Duration::from_secs(1);
 /// After the lease's end a daemon may still be between its check and its spawn for so long.
 const STARTING_GRACE_MS: u64 = 500;
 /// How often the lease is looked at while mutex runs may depend on it.
