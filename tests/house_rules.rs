@@ -25,7 +25,7 @@ const WORDS: [(&str, &[&str]); 13] = [
     ("SystemTime::now", &["worker/clock.rs"]),
     ("clock_gettime", &["worker/clock.rs"]),
     ("unsafe {", &["worker/process/"]),
-    ("thread::sleep", &["worker/process/kill.rs"]),
+    ("thread::sleep", &["worker/process/kill.rs", "worker/process/guardian.rs"]),
     ("thread::Builder", &["worker/"]),
     ("unwrap()", &[]),
 ];

@@ -102,6 +102,20 @@ fn a_guardian_that_is_killed_takes_its_daemon_and_the_runs_with_it() {
 }
 
 #[test]
+fn a_start_right_after_the_guardians_death_waits_for_the_daemon_to_be_gone() {
+    let mut node = Node::started("");
+    node.api.add("* * * * * *", &hiding(&node), "is_mutex=1");
+    wait_until("four processes of the run are there", || pids(&node).len() >= 4);
+    let daemon = node.daemon_pid();
+    node.signal(Signal::KILL);
+    node.wait();
+    node.launch();
+    node.daemon_pid();
+    assert!(!is_alive(daemon), "no daemon is started beside the old one");
+    node.wait_up();
+}
+
+#[test]
 fn what_was_left_by_both_being_killed_is_ended_at_the_next_start() {
     let mut node = Node::started("");
     let id = node.api.add("* * * * * *", &hiding(&node), "is_mutex=1");

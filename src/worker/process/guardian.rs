@@ -7,7 +7,7 @@
 //!
 //! Invariant: no daemon is started while a process of an earlier one's unfinished runs is alive.
 
-use super::kill::{GUARDIAN_NAME, sweep};
+use super::kill::{GUARDIAN_NAME, start_time, sweep};
 use super::marks::{self, Mark, Snapshot};
 use crate::worker::clock;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -35,6 +35,9 @@ const BACKOFF_LAST: Duration = Duration::from_secs(1);
 const STARTING_GRACE_MS: u64 = 500;
 /// How often the lease is looked at while mutex runs may depend on it.
 const LEASE_EVERY_MS: u64 = 100;
+/// How long a daemon whose guardian is dead may need to end its runs and go.
+const LOCK_PATIENCE: Duration = Duration::from_secs(20);
+const LOCK_EVERY: Duration = Duration::from_millis(20);
 /// A panic's exit code.
 const PANICKED: i32 = 101;
 
@@ -302,17 +305,23 @@ fn lock(data_dir: &Path) -> Result<File, String> {
     let path = data_dir.join("lock");
     let fail = |error: io::Error| format!("lock {}: {error}", path.display());
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(fail)?;
-    if let Err(error) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    let started_at = clock::mono();
+    while let Err(error) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         if error != rustix::io::Errno::WOULDBLOCK {
             return Err(fail(error.into()));
         }
         let mut holder = String::new();
-        let _ = file.read_to_string(&mut holder);
-        return Err(format!(
-            "data_dir {} is in use by another wing-crontab (pid {}): stop it, or give this one a data_dir of its own",
-            data_dir.display(),
-            holder.trim()
-        ));
+        let _ = file.rewind().and_then(|()| file.read_to_string(&mut holder));
+        let holder = holder.trim();
+        // A dead guardian's daemon is on its way out; whoever is alive stays.
+        let is_alive = holder.parse().ok().and_then(start_time).is_some();
+        if is_alive || LOCK_PATIENCE <= clock::mono().since(started_at) {
+            return Err(format!(
+                "data_dir {} is in use by another wing-crontab (pid {holder}): stop it, or give this one a data_dir of its own",
+                data_dir.display(),
+            ));
+        }
+        std::thread::sleep(LOCK_EVERY);
     }
     file.set_len(0)
         .and_then(|()| file.rewind())
