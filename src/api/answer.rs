@@ -1,8 +1,8 @@
 //! Replies as JSON: `{"code", "data", "message"}`, the fields in the order in which the older system gave them, ours
 //! behind them.
 
-use crate::core::command::{Answer, Refusal, Reply};
 use crate::model::Job;
+use crate::model::command::{Answer, Refusal, Reply};
 use crate::model::log_row::{LogPage, StoredLog};
 use crate::wire::http::Response;
 use serde::Serialize;
@@ -58,6 +58,7 @@ pub fn reply(reply: &Reply) -> Response {
         Ok(Answer::Job(job)) => ok(view(job)),
         Ok(Answer::Jobs(jobs)) => ok(jobs.iter().map(view).collect::<Vec<_>>()),
         Ok(Answer::Logs(page)) => ok(page_view(page)),
+        Ok(Answer::Cluster(cluster)) => ok(cluster),
         Err(refusal) => failure(refusal),
     }
 }

@@ -8,10 +8,10 @@
 mod answer;
 mod params;
 
-use crate::core::command::{Command, JobDraft, Refusal};
-use crate::model::JobId;
+use crate::model::command::{Command, JobDraft, Refusal};
 use crate::model::job::{COMMAND_CHARS_MAX, CRON_SET_CHARS_MAX, REMARK_CHARS_MAX};
 use crate::model::log_row::LogFilter;
+use crate::model::{JobId, Server};
 use crate::wire::http::{BadRequest, Request, Response};
 use params::Params;
 
@@ -45,6 +45,11 @@ pub fn command(request: &Request) -> Result<Command, Response> {
             only(request, "POST")?;
             update(request).map_err(|refusal| failure(&refusal))
         }
+        (Some("cluster"), None, None, None) => only(request, "GET").map(|()| Command::ShowCluster),
+        (Some("cluster"), Some("drain"), None, None) => {
+            only(request, "POST")?;
+            drain(request).map_err(|refusal| failure(&refusal))
+        }
         (Some("cron"), Some(action @ ("stop" | "start" | "delete")), Some(id), None) => {
             // The older system takes GET here; POST is what HTTP would have.
             if !is_post {
@@ -65,7 +70,7 @@ pub fn command(request: &Request) -> Result<Command, Response> {
 }
 
 const PATHS: &str = "GET /cron/list, GET /cron/stop/{id}, GET /cron/start/{id}, GET /cron/delete/{id}, POST /cron/add, \
-                     POST /cron/update, GET /log/list";
+                     POST /cron/update, GET /log/list, GET /cluster, POST /cluster/drain";
 
 /// The answer to bytes that are no request.
 pub fn bad_request(bad: BadRequest) -> Response {
@@ -106,6 +111,14 @@ fn update(request: &Request) -> Result<Command, Refusal> {
     let draft = draft(&mut params);
     params.finish()?;
     Ok(Command::UpdateJob(JobId(id.unwrap_or_default() as u32), draft))
+}
+
+fn drain(request: &Request) -> Result<Command, Refusal> {
+    let mut params = Params::of(request)?;
+    params.allow(&["server"]);
+    let server = params.required_text("server", REMARK_CHARS_MAX, "a node's bind_address, see /cluster");
+    params.finish()?;
+    Ok(Command::DrainNode(Server(server.trim().into())))
 }
 
 fn draft(params: &mut Params) -> JobDraft {

@@ -4,7 +4,7 @@
 //!
 //! Invariant: an empty value counts as absent; a name that is given twice has the same value both times.
 
-use crate::core::command::Refusal;
+use crate::model::command::Refusal;
 use crate::wire::http::Request;
 use serde_json::Value;
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! The API's form, a line a case.
 
 use super::*;
-use crate::core::command::Answer;
+use crate::model::command::Answer;
 use crate::model::{Job, log_row::LogPage};
 
 fn request(method: &str, target: &str, body: &str) -> Request {

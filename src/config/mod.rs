@@ -9,14 +9,14 @@
 mod reader;
 
 use crate::model::Server;
-use crate::model::config::{Config, ConsulConfig, Limits, MysqlConfig, OUTPUT_BYTES_MAX, Secret};
+use crate::model::config::{ClusterConfig, Config, ConsulConfig, Limits, MysqlConfig, OUTPUT_BYTES_MAX, Secret};
 use reader::Reader;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// Every key there is, as `config/app.toml` explains them.
-const KEYS: [&str; 27] = [
+const KEYS: [&str; 30] = [
     "consul_address",
     "service_name",
     "lock_key",
@@ -33,6 +33,9 @@ const KEYS: [&str; 27] = [
     "mysql_password_file",
     "consul_token",
     "consul_token_file",
+    "cluster_secret",
+    "cluster_secret_file",
+    "cluster_insecure",
     "data_dir",
     "log_file",
     "log_retention_days",
@@ -89,6 +92,7 @@ fn read(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> Op
         }
     }
     let consul = consul(reader, environment);
+    let cluster = cluster(reader, environment);
     let mysql = mysql(reader, environment);
     let service_name = name(reader, "service_name", "wing-crontab-service");
     let lock_key = name(reader, "lock_key", "wing-crontab-lock");
@@ -111,6 +115,7 @@ fn read(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> Op
         service_name,
         lock_key,
         consul,
+        cluster,
         mysql,
         shell,
         drain_timeout_ms,
@@ -218,6 +223,12 @@ fn consul(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> 
         );
     }
     Some(ConsulConfig { address: address.into(), token: token.filter(|token| !token.0.is_empty()) })
+}
+
+fn cluster(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> ClusterConfig {
+    let secret = secret(reader, environment, ["cluster_secret", "cluster_secret_file", "WING_CLUSTER_SECRET"]);
+    let insecure = reader.flag("cluster_insecure").unwrap_or(false);
+    ClusterConfig { secret: secret.filter(|secret| !secret.0.is_empty()), insecure }
 }
 
 fn mysql(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> Option<MysqlConfig> {

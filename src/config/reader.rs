@@ -48,6 +48,16 @@ impl<'a> Reader<'a> {
         }
     }
 
+    pub fn flag(&mut self, key: &'static str) -> Option<bool> {
+        match self.table.remove(key)? {
+            Value::Boolean(flag) => Some(flag),
+            other => {
+                self.mistake(key, &format!("true or false is expected, not {}", kind(&other)));
+                None
+            }
+        }
+    }
+
     pub fn mistake(&mut self, key: &str, reason: &str) {
         self.mistakes.push(format!("{}: {key}: {reason}", self.file));
     }

@@ -7,12 +7,12 @@
 //! start any more; every request is answered exactly once.
 
 use super::backoff::Backoff;
-use super::command::{Answer, Command, JobDraft, Refusal, RequestId};
 use super::effects::Effects;
 use super::scheduler::Scheduler;
 use super::work::{Change, Lead, StoreError, Work, WorkId};
-use crate::model::{Epoch, Job, JobId, Mono, Now, Second};
-use std::collections::VecDeque;
+use crate::model::command::{Answer, Command, JobDraft, Refusal, RequestId};
+use crate::model::{Epoch, Job, JobId, Mono, NodeId, Now, Second};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// How long a client waits for a store that does not answer.
@@ -22,8 +22,8 @@ const ANSWER_MS: u64 = 3_000;
 pub struct Changes {
     queue: VecDeque<(RequestId, Command)>,
     asked: Option<Asked>,
-    /// Changes that are in force here and wait for the node to say so too.
-    settling: VecDeque<(JobId, RequestId, Arc<Job>)>,
+    /// Changes that are in force here and wait for nodes to say so too.
+    settling: Vec<Settling>,
     backoff: Backoff,
 }
 
@@ -35,6 +35,14 @@ struct Asked {
     answer_by: Mono,
     request: u64,
     change: Change,
+}
+
+#[derive(Debug)]
+struct Settling {
+    client: RequestId,
+    job: Arc<Job>,
+    /// Those that have yet to answer.
+    nodes: BTreeSet<NodeId>,
 }
 
 /// A change that the store has made.
@@ -120,17 +128,27 @@ impl Changes {
         None
     }
 
-    /// The change is in force here, and the node has been told to cancel old runs: answer when it has.
-    pub fn settle(&mut self, client: RequestId, job: Arc<Job>) {
-        self.settling.push_back((job.id, client, job));
+    /// The change is in force here, and these nodes have been told to cancel old runs: answer when they have.
+    pub fn settle(&mut self, client: RequestId, job: Arc<Job>, nodes: BTreeSet<NodeId>) {
+        self.settling.push(Settling { client, job, nodes });
     }
 
     /// The node holds no old run of this job any more.
-    pub fn on_cancelled(&mut self, id: JobId, fx: &mut Effects) {
-        if let Some(at) = self.settling.iter().position(|(job_id, _, _)| *job_id == id)
-            && let Some((_, client, job)) = self.settling.remove(at)
-        {
+    pub fn on_cancelled(&mut self, node: &NodeId, id: JobId, fx: &mut Effects) {
+        // Each change has asked for itself, and answers come in the order of the questions.
+        let asked = self.settling.iter().position(|settling| settling.job.id == id && settling.nodes.contains(node));
+        let Some(at) = asked else { return };
+        self.settling[at].nodes.remove(node);
+        if self.settling[at].nodes.is_empty() {
+            let Settling { client, job, .. } = self.settling.remove(at);
             fx.reply(client, Ok(Answer::Job(job)));
+        }
+    }
+
+    /// The node will not answer: what it holds of old definitions may start until its lease is over.
+    pub fn on_silent(&mut self, node: &NodeId, fx: &mut Effects) {
+        for Settling { client, .. } in self.settling.extract_if(.., |settling| settling.nodes.contains(node)) {
+            fx.reply(client, Err(cut_off()));
         }
     }
 
@@ -139,7 +157,7 @@ impl Changes {
         let unknown =
             "the lead was lost while the change was under way: whether it is stored is not known; /cron/list tells";
         let asked = self.asked.take().and_then(|asked| asked.client);
-        let settling = self.settling.into_iter().map(|(_, client, _)| client);
+        let settling = self.settling.into_iter().map(|settling| settling.client);
         asked.into_iter().chain(settling).for_each(|client| fx.reply(client, Err(Refusal::unavailable(unknown))));
         let untouched = "nothing was changed: the lead was lost; try again";
         self.queue.into_iter().for_each(|(client, _)| fx.reply(client, Err(Refusal::unavailable(untouched))));
@@ -180,6 +198,14 @@ impl Changes {
     }
 }
 
+/// A node that may still start runs of the old definition cannot be told.
+pub fn cut_off() -> Refusal {
+    Refusal::unavailable(
+        "the change is stored and in force, but a node is cut off that may have runs of the old definition: within 11 s they \
+         are started or its lease is over",
+    )
+}
+
 /// What a command makes of the jobs as they are now.
 fn change(command: Command, scheduler: &Scheduler, now: Now) -> Result<Change, Refusal> {
     let old = |id: JobId| scheduler.job(id).map(|job| Job::clone(job)).ok_or_else(|| Refusal::unknown_job(id));
@@ -195,7 +221,7 @@ fn change(command: Command, scheduler: &Scheduler, now: Now) -> Result<Change, R
         Command::StopJob(id) => renewed(Job { stop: true, ..old(id)? }),
         Command::StartJob(id) => renewed(Job { stop: false, ..old(id)? }),
         Command::DeleteJob(id) => Change::Delete { id, version: old(id)?.version },
-        Command::ListJobs | Command::ListLogs(_) => {
+        Command::ListJobs | Command::ListLogs(_) | Command::ShowCluster | Command::DrainNode(_) => {
             return Err(Refusal { status: 500, message: "this changes nothing".into() });
         }
     })

@@ -2,16 +2,17 @@
 //!
 //! Invariant: work ids are never given twice.
 
-use super::command::{Reply, RequestId};
 use super::work::{Work, WorkId};
 use super::{MarkOp, Notice, Output};
-use crate::model::message::{ToLeader, ToNode};
+use crate::model::NodeId;
+use crate::model::command::{Reply, RequestId};
+use crate::model::message::{LinkId, Message, ToLeader, ToNode};
 use std::collections::VecDeque;
 
-/// What the leader and its own node say to each other: it needs no socket, and is delivered before the input is done.
+/// What leader and nodes say to each other: to our own it needs no socket; all is delivered before the input is done.
 #[derive(Debug)]
 pub enum Mail {
-    ToNode(ToNode),
+    ToNode(NodeId, ToNode),
     ToLeader(ToLeader),
 }
 
@@ -47,12 +48,16 @@ impl Effects {
         self.outputs.push_back(output);
     }
 
-    pub fn tell_node(&mut self, message: ToNode) {
-        self.mail.push_back(Mail::ToNode(message));
+    pub fn tell_node(&mut self, node: &NodeId, message: ToNode) {
+        self.mail.push_back(Mail::ToNode(node.clone(), message));
     }
 
     pub fn tell_leader(&mut self, message: ToLeader) {
         self.mail.push_back(Mail::ToLeader(message));
+    }
+
+    pub fn send(&mut self, link: LinkId, message: Message) {
+        self.outputs.push_back(Output::Send(link, message));
     }
 
     pub fn take_mail(&mut self) -> Option<Mail> {

@@ -13,7 +13,7 @@
 use super::backoff::Backoff;
 use super::effects::Effects;
 use super::work::{Consul, ConsulAnswer, ConsulError, LockState, LockValue, Work, WorkId};
-use crate::model::{Incarnation, Mono, NodeId, Now};
+use crate::model::{Incarnation, Mono, NodeId, Now, Server};
 
 /// The check's time to live is three of these.
 const PASS_EVERY_MS: u64 = 1_000;
@@ -38,6 +38,10 @@ pub struct Election {
     watch_backoff: Backoff,
     seen: Seen,
     leave: Option<Leave>,
+    /// It does not want to lead any more.
+    abstains: bool,
+    /// The session of a leader whose daemon is known to be dead.
+    dead_session: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -58,6 +62,7 @@ enum Step {
     Pass,
     Session,
     Acquire,
+    Release,
     Destroy,
     Leave,
 }
@@ -112,8 +117,9 @@ impl Election {
                 Some(session) => Consul::DestroySession { session },
                 None => return,
             },
+            (Step::Release, Some(session)) => Consul::Release { session },
             (Step::Acquire, Some(session)) => Consul::Acquire { session, value: value() },
-            (Step::Session | Step::Acquire, _) => Consul::CreateSession,
+            (Step::Session | Step::Acquire | Step::Release, _) => Consul::CreateSession,
         };
         let id = fx.work(Work::Consul(work));
         self.asked = Some(Asked { id, step, sent_at: now.mono });
@@ -146,6 +152,24 @@ impl Election {
     /// Gives up the lock, to take part again.
     pub fn resign(&mut self) {
         self.is_holder = false;
+    }
+
+    /// Gives the lock up for good, and stays registered: another node is to lead.
+    pub fn abstain(&mut self) {
+        self.abstains = true;
+    }
+
+    /// The server that leads, by the lock.
+    pub fn leader(&self) -> Option<&Server> {
+        let lock = self.seen.lock.as_ref().filter(|lock| lock.session.is_some())?;
+        lock.value.as_ref().filter(|value| value.node_id != self.node_id).map(|value| &value.server)
+    }
+
+    /// Our link to that leader closed, and nobody listens at its address.
+    pub fn suspect_dead(&mut self, server: &Server) {
+        if self.leader() == Some(server) {
+            self.dead_session = self.seen.lock.as_ref().and_then(|lock| lock.session.clone());
+        }
     }
 
     /// Leaves Consul for good; `has_left` tells when it is done.
@@ -221,6 +245,9 @@ impl Election {
         if self.session.is_none() {
             return Some(Step::Session);
         }
+        if self.abstains {
+            return self.is_holder.then_some(Step::Release);
+        }
         if self.is_holder {
             return (self.value_at <= now.mono).then_some(Step::Acquire);
         }
@@ -228,13 +255,21 @@ impl Election {
         match &lock.session {
             None => Some(Step::Acquire),
             session if *session == self.session => Some(Step::Acquire),
-            Some(_) => (self.seen.is_stale || self.is_of_former_life(lock)).then_some(Step::Destroy),
+            Some(_) => self.why_dead(lock).map(|_| Step::Destroy),
         }
     }
 
-    /// The lock is held for this node's last life, which its guardian saw dead before it started this one.
-    fn is_of_former_life(&self, lock: &LockState) -> bool {
-        lock.value.as_ref().is_some_and(|value| value.node_id == self.node_id && value.incarnation != self.incarnation)
+    /// Why the lock's holder does not lead any more, whatever Consul thinks.
+    fn why_dead(&self, lock: &LockState) -> Option<&'static str> {
+        // Our guardian saw our last life dead before it started this one.
+        let is_last_life = |value: &LockValue| value.node_id == self.node_id && value.incarnation != self.incarnation;
+        if lock.value.as_ref().is_some_and(is_last_life) {
+            Some("the lock was held by this node's last life")
+        } else if lock.session.is_some() && lock.session == self.dead_session {
+            Some("the leader's link closed and nobody listens there")
+        } else {
+            self.seen.is_stale.then_some("the leader's lock value stands still")
+        }
     }
 
     fn on_answer(&mut self, step: Step, answer: ConsulAnswer, sent_at: Mono, fx: &mut Effects, now: Now) -> Outcome {
@@ -251,13 +286,11 @@ impl Election {
                 fx.notice(log::Level::Info, format!("session {session} made"));
                 self.session = Some(session);
             }
+            (Step::Release, _) => self.is_holder = false,
             (Step::Acquire, ConsulAnswer::Acquired(is_ours)) => return self.on_acquired(is_ours, sent_at, now),
             // What is known of the lock is old now: the watch will tell who has it.
             (Step::Destroy, _) => {
-                let reason = match self.seen.lock.as_ref().is_some_and(|lock| self.is_of_former_life(lock)) {
-                    true => "the lock was held by this node's last life",
-                    false => "the leader's lock value stands still",
-                };
+                let reason = self.seen.lock.as_ref().and_then(|lock| self.why_dead(lock)).unwrap_or_default();
                 fx.notice(log::Level::Warn, format!("{reason}: its session is destroyed"));
                 self.seen = Seen { since: now.mono, ..Seen::default() };
             }
@@ -284,7 +317,7 @@ impl Election {
         fx.notice(log::Level::Warn, format!("Consul: {reason}"));
         match step {
             Step::Pass | Step::Register(_) | Step::Session => self.registered = None,
-            Step::Acquire => self.session = None,
+            Step::Acquire | Step::Release => self.session = None,
             Step::Destroy => self.seen = Seen { since: now.mono, ..Seen::default() },
             Step::Leave => {}
         }

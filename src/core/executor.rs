@@ -18,8 +18,8 @@ use super::ending::{self, EndedBy, Ending};
 use super::logbook::Logbook;
 use super::work::{Kill, KillHow, Spawn, SpawnError, Started, Work, WorkId};
 use super::{FoundMark, FoundState, MarkOp};
-use crate::model::message::{Order, ToLeader};
-use crate::model::{Attempt, Exit, JobId, Mono, Now, RunKey, RunState, Second, Server, Version};
+use crate::model::message::{Heartbeat, Held, Order, ToLeader};
+use crate::model::{Attempt, Exit, JobId, Mono, Now, RunKey, RunState, Second, Server, Version, Wall};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Runs with the two spawning threads at one time: enough that no thread waits for us, few enough that a cancel has
@@ -78,17 +78,6 @@ struct Cancel {
     dropped: Vec<Attempt>,
 }
 
-/// What the leader may ask about an attempt.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Held {
-    /// Taken, and surely not started.
-    Waiting,
-    /// Started, perhaps over: its log row is on its way.
-    Begun,
-    /// By marks that are void: nobody can say.
-    Unknown,
-}
-
 impl Executor {
     pub fn new(server: Server, max_running: usize, found: &[FoundMark]) -> Executor {
         let holding = |mark: &FoundMark| Holding {
@@ -122,6 +111,37 @@ impl Executor {
         })
     }
 
+    /// All that this node has.
+    pub fn holdings(&self) -> Vec<(Attempt, Held)> {
+        self.holdings.keys().filter_map(|attempt| Some((*attempt, self.held(*attempt)?))).collect()
+    }
+
+    /// How much it has to do, for the leader.
+    pub fn load(&self) -> Heartbeat {
+        let running = self.running + self.spawning.len();
+        let waiting = self.holdings.keys().filter(|attempt| self.held(**attempt) == Some(Held::Waiting)).count();
+        Heartbeat { running, waiting, is_draining: self.is_draining, ..Heartbeat::default() }
+    }
+
+    /// The leader will not have these started.
+    pub fn on_settled(&mut self, drop: Vec<Attempt>, fx: &mut Effects) {
+        for attempt in drop {
+            if self.held(attempt) == Some(Held::Waiting) {
+                self.forget(attempt, fx);
+            }
+        }
+    }
+
+    /// Gives back what was not started: this node is leaving.
+    pub fn hand_back(&mut self, fx: &mut Effects) {
+        let waiting: Vec<Attempt> =
+            self.holdings.keys().copied().filter(|attempt| self.held(*attempt) == Some(Held::Waiting)).collect();
+        waiting.iter().for_each(|attempt| self.forget(*attempt, fx));
+        if !waiting.is_empty() {
+            fx.tell_leader(ToLeader::Returned(waiting));
+        }
+    }
+
     /// Nothing runs, nothing is about to, and what did has its row.
     pub fn is_idle(&self) -> bool {
         self.running == 0 && self.spawning.is_empty() && self.endings.is_empty()
@@ -142,8 +162,9 @@ impl Executor {
         }
     }
 
-    /// Takes runs. One that is held already is only told its order again.
-    pub fn on_dispatch(&mut self, orders: Vec<Order>, fx: &mut Effects, now: Now) {
+    /// Takes runs. One that is held already is only told its order again. `leaders_now`: the leader's clock decides when
+    /// a run starts.
+    pub fn on_dispatch(&mut self, orders: Vec<Order>, fx: &mut Effects, leaders_now: Now) {
         for order in orders {
             let attempt = order.attempt;
             if self.held(attempt).is_some_and(|held| held != Held::Waiting) {
@@ -151,8 +172,8 @@ impl Executor {
             }
             let (version, is_mutex) = (order.job.version, order.job.is_mutex);
             fx.mark(MarkOp::Hold { attempt, version, is_mutex });
-            let at = now.mono_at(attempt.run.scheduled_at.wall());
-            let stage = if at <= now.mono {
+            let at = leaders_now.mono_at(attempt.run.scheduled_at.wall());
+            let stage = if at <= leaders_now.mono {
                 if order.late {
                     self.late.push_back(attempt)
                 } else {
@@ -255,7 +276,7 @@ impl Executor {
     }
 
     /// Starts what is due and rings what has run out of time.
-    pub fn poll(&mut self, logbook: &mut Logbook, fx: &mut Effects, now: Now) {
+    pub fn poll(&mut self, logbook: &mut Logbook, fx: &mut Effects, now: Now, leaders_wall: Wall) {
         while let Some(entry) = self.armed.first_entry().filter(|entry| *entry.key() <= now.mono) {
             for attempt in entry.remove() {
                 if let Some(holding) = self.holdings.get_mut(&attempt)
@@ -271,7 +292,7 @@ impl Executor {
                 self.end(attempt, how, ended_by, fx, now);
             }
         }
-        self.start_ready(logbook, fx, now);
+        self.start_ready(logbook, fx, now, leaders_wall);
     }
 
     /// When `poll` has something to do.
@@ -317,7 +338,7 @@ impl Executor {
         }
     }
 
-    fn start_ready(&mut self, logbook: &mut Logbook, fx: &mut Effects, now: Now) {
+    fn start_ready(&mut self, logbook: &mut Logbook, fx: &mut Effects, now: Now, leaders_wall: Wall) {
         while !self.is_draining
             && self.spawning.len() < SPAWNS_MAX
             && self.running + self.spawning.len() < self.max_running
@@ -328,7 +349,7 @@ impl Executor {
                 continue;
             };
             let Some(order) = &holding.order else { continue };
-            if order.expires.is_some_and(|expires| expires < now.wall.second()) {
+            if order.expires.is_some_and(|expires| expires < leaders_wall.second()) {
                 let reason = "not started: its turn came only when the grace (misfire_grace) was over";
                 self.finish(attempt, Ending::NotStarted(RunState::Missed, reason.into()), logbook, fx, now);
             } else if self.lease <= now.mono {

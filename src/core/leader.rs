@@ -5,21 +5,24 @@
 //! Invariants: ticks are handled in order, each once, the next one only when the last is in the journal; a change of a
 //! job and a tick never see half of each other.
 
-use super::changes::{Changes, Made};
-use super::command::{Answer, Command, RequestId};
+use super::Output;
+use super::changes::{Changes, Made, cut_off};
 use super::dispatch::recovery::Left;
-use super::dispatch::{Around, Dispatch, DispatchLimits};
+use super::dispatch::{Around, Cancelling, Dispatch, DispatchLimits, Place};
 use super::effects::Effects;
-use super::executor::Held;
 use super::journaler::{Journaler, Written};
 use super::logbook::Logbook;
+use super::node::LEASE_MS;
+use super::roster::Roster;
 use super::scheduler::Scheduler;
 use super::work::{Change, Journaled, Lead, Loaded, StoreError, Work, WorkId};
+use crate::model::command::{Answer, Command, RequestId};
+use crate::model::command::{ClusterView, Refusal};
 use crate::model::journal::{Body, EntryId};
-use crate::model::message::ToLeader;
+use crate::model::message::{Heartbeat, Held, Hello, LinkId, Message, ToLeader, ToNode};
 use crate::model::{Attempt, Epoch, Job, JobId, Mono, NodeId, Now, Second, Server, Version, Wall};
 use jiff::tz::TimeZone;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// With nothing due, one entry in so many seconds keeps the watermark near.
@@ -28,6 +31,10 @@ const QUIET_SECS: i64 = 5;
 const KEEP_DONE_SECS: i64 = 3_600;
 /// How often finished entries are closed, in one statement.
 const CLOSE_EVERY_MS: u64 = 1_000;
+/// How often the nodes are looked after.
+const SWEEP_EVERY_MS: u64 = 250;
+/// A node that is gone for so long is shown no more.
+const FORGET_SECS: i64 = 3_600;
 
 /// What a leader is made with.
 #[derive(Clone, Debug)]
@@ -36,6 +43,10 @@ pub struct LeaderSetup {
     pub node_id: NodeId,
     pub zone: TimeZone,
     pub limits: DispatchLimits,
+    /// Runs that this node may have at one time.
+    pub room: usize,
+    /// By then every lease that a former leader granted is over.
+    pub leases_end: Mono,
     /// How long before its second a tick is taken.
     pub lead_ms: u64,
 }
@@ -48,11 +59,21 @@ pub struct Leader {
     journaler: Journaler,
     dispatch: Dispatch,
     changes: Changes,
+    roster: Roster,
+    /// Who can be spoken to, as of this input.
+    places: Vec<Place>,
+    /// Attempts whose log rows are being looked for.
+    finding: BTreeMap<WorkId, Vec<Attempt>>,
+    /// Those that could not be looked for yet.
+    to_find: Vec<Attempt>,
+    sweep_at: Mono,
     journaled_tick: Second,
     closing: Option<(WorkId, Vec<EntryId>)>,
     close_at: Mono,
     reload: Option<WorkId>,
+    /// No further ticks: we are leaving.
     is_draining: bool,
+    is_own_draining: bool,
     is_ahead_said: bool,
 }
 
@@ -73,14 +94,8 @@ pub enum Verdict {
 }
 
 impl Leader {
-    /// Takes the lead with what the store says, and what the node (`held`) has of it.
-    pub fn establish(
-        setup: LeaderSetup,
-        epoch: Epoch,
-        loaded: Loaded,
-        held: &dyn Fn(Attempt) -> Option<Held>,
-        rooms: &mut Rooms,
-    ) -> Leader {
+    /// Takes the lead with what the store says. What the nodes have of it, our own included, they will tell.
+    pub fn establish(setup: LeaderSetup, epoch: Epoch, loaded: Loaded, rooms: &mut Rooms) -> Leader {
         let now_second = rooms.now.wall.second();
         let mut cursor = loaded.watermark.unwrap_or(now_second);
         if now_second.plus(setup.limits.grace_secs) < cursor {
@@ -94,7 +109,13 @@ impl Leader {
         for job in loaded.jobs {
             put(&mut scheduler, job, rooms.fx);
         }
+        let roster = Roster::new(setup.node_id.clone(), setup.server.clone(), setup.room, rooms.now);
         let mut leader = Leader {
+            places: roster.places(false, rooms.now),
+            roster,
+            finding: BTreeMap::new(),
+            to_find: Vec::new(),
+            sweep_at: rooms.now.mono,
             epoch,
             scheduler,
             journaler: Journaler::new(epoch),
@@ -105,12 +126,16 @@ impl Leader {
             close_at: rooms.now.mono,
             reload: None,
             is_draining: false,
+            is_own_draining: false,
             is_ahead_said: false,
             setup,
         };
-        let left = Left { open: &loaded.open, logged: &loaded.logged, watermark: loaded.watermark, held };
+        let left = Left { open: &loaded.open, logged: &loaded.logged, watermark: loaded.watermark };
         let (dispatch, mut around) = leader.around(rooms);
         dispatch.recover(&left, &mut around);
+        for node in dispatch.nodes() {
+            leader.roster.expect(node, leader.setup.leases_end, rooms.now);
+        }
         leader
     }
 
@@ -136,9 +161,21 @@ impl Leader {
         self.reload = Some(fx.work(Work::Lead(Lead::Load(self.epoch))));
     }
 
-    /// Takes no further tick.
-    pub fn drain(&mut self) {
+    /// Takes no further tick, and gives this node nothing new.
+    pub fn drain(&mut self, now: Now) {
         self.is_draining = true;
+        self.drain_own(now);
+    }
+
+    /// Gives this node nothing new, and goes on leading.
+    pub fn drain_own(&mut self, now: Now) {
+        self.is_own_draining = true;
+        self.places = self.places(now);
+    }
+
+    /// Whether what was decided is in the journal, so that another can go on from there.
+    pub fn can_hand_over(&self) -> bool {
+        self.journaler.is_idle() && self.changes.is_idle()
     }
 
     /// Whether everything that was decided is stored.
@@ -147,6 +184,7 @@ impl Leader {
     }
 
     pub fn poll(&mut self, rooms: &mut Rooms) {
+        self.sweep(rooms);
         if !self.is_draining && self.journaler.is_idle() {
             self.take_ticks(rooms);
         }
@@ -164,7 +202,11 @@ impl Leader {
             now.mono_at(Wall(wall.0 - self.setup.lead_ms as i64 * 1_000_000))
         });
         let close = self.closing.is_none().then_some(self.close_at);
-        [tick, close, self.journaler.deadline(), self.changes.deadline()].into_iter().flatten().min()
+        let nodes = self.roster.deadline();
+        [tick, close, Some(self.sweep_at), nodes, self.journaler.deadline(), self.changes.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     pub fn on_journaled(&mut self, id: WorkId, result: Result<Journaled, StoreError>, rooms: &mut Rooms) -> Verdict {
@@ -222,9 +264,9 @@ impl Leader {
         Verdict::Ok
     }
 
-    pub fn on_message(&mut self, message: ToLeader, rooms: &mut Rooms) {
+    pub fn on_message(&mut self, node: &NodeId, message: ToLeader, rooms: &mut Rooms) {
         if let ToLeader::Cancelled { cron_id, .. } = &message {
-            self.changes.on_cancelled(*cron_id, rooms.fx);
+            self.changes.on_cancelled(node, *cron_id, rooms.fx);
         }
         let (dispatch, mut around) = self.around(rooms);
         match message {
@@ -233,7 +275,103 @@ impl Leader {
                 attempts.into_iter().for_each(|attempt| dispatch.on_logged(attempt, &mut around))
             }
             ToLeader::Cancelled { cron_id, dropped } => dispatch.on_dropped(cron_id, dropped, &mut around),
+            ToLeader::Returned(attempts) => dispatch.on_returned(attempts, &mut around),
         }
+    }
+
+    /// A node has told all that it has. What it neither holds nor has started is looked for in the log.
+    pub fn on_holdings(&mut self, node: &NodeId, held: Vec<(Attempt, Held)>, rooms: &mut Rooms) {
+        self.roster.on_settled(node);
+        self.places = self.places(rooms.now);
+        let (dispatch, mut around) = self.around(rooms);
+        let settling = dispatch.on_holdings(node, &held.into_iter().collect(), &mut around);
+        rooms.fx.tell_node(node, ToNode::Settled { drop: settling.drop });
+        if !settling.unknown.is_empty() {
+            self.find(settling.unknown, rooms.fx);
+        }
+    }
+
+    pub fn on_found(
+        &mut self,
+        id: WorkId,
+        result: Result<BTreeSet<Attempt>, StoreError>,
+        rooms: &mut Rooms,
+    ) -> Verdict {
+        let Some(attempts) = self.finding.remove(&id) else { return Verdict::Ok };
+        match result {
+            Ok(logged) => {
+                let (dispatch, mut around) = self.around(rooms);
+                dispatch.on_checked(attempts, &logged, &mut around);
+            }
+            Err(StoreError::Deposed) => return Verdict::Deposed,
+            // Asked again at the next sweep; the journal's own troubles are told by the journal.
+            Err(_) => self.to_find.extend(attempts),
+        }
+        Verdict::Ok
+    }
+
+    /// A node that was linked to us as its leader.
+    pub fn on_hello(&mut self, link: LinkId, hello: &Hello, authority: Mono, rooms: &mut Rooms) {
+        let (fx, now) = (&mut *rooms.fx, rooms.now);
+        match self.roster.on_hello(link, hello, now) {
+            Err(reason) => {
+                fx.notice(log::Level::Error, format!("{} is refused: {reason}", hello.server));
+                fx.send(link, Message::Refused { reason });
+            }
+            Ok(former) => {
+                former.into_iter().for_each(|former| fx.output(Output::Unlink(former)));
+                fx.notice(log::Level::Info, format!("node {} is here", hello.server));
+                let valid_for_ms = valid_for_ms(authority, now);
+                self.roster.on_granted(&hello.node_id, now);
+                fx.send(link, Message::Welcome { epoch: self.epoch, wall: now.wall, valid_for_ms });
+            }
+        }
+        self.places = self.places(now);
+    }
+
+    pub fn on_heartbeat(&mut self, link: LinkId, heartbeat: Heartbeat, authority: Mono, rooms: &mut Rooms) {
+        let Some(node) = self.roster.node_of(link) else { return };
+        if let Some(warning) = self.roster.on_heartbeat(&node, heartbeat, rooms.now) {
+            rooms.fx.notice(log::Level::Warn, warning);
+        }
+        let valid_for_ms = valid_for_ms(authority, rooms.now);
+        self.roster.on_granted(&node, rooms.now);
+        rooms.fx.send(link, Message::Beat { sent: heartbeat.sent, wall: rooms.now.wall, valid_for_ms });
+        self.places = self.places(rooms.now);
+    }
+
+    pub fn on_unlinked(&mut self, link: LinkId, rooms: &mut Rooms) {
+        let Some(node) = self.roster.on_unlinked(link, rooms.now) else { return };
+        rooms.fx.notice(log::Level::Warn, format!("node {} is gone", self.roster.server_of(&node)));
+        self.changes.on_silent(&node, rooms.fx);
+        self.places = self.places(rooms.now);
+    }
+
+    pub fn node_of(&self, link: LinkId) -> Option<NodeId> {
+        self.roster.node_of(link)
+    }
+
+    pub fn link_of(&self, node: &NodeId) -> Option<LinkId> {
+        self.roster.link_of(node)
+    }
+
+    /// `own`: what our own node says of its load.
+    pub fn view(&self, own: Heartbeat, now: Now) -> ClusterView {
+        let nodes = self.roster.view(own, now);
+        ClusterView { leader: self.setup.server.clone(), epoch: self.epoch, watermark: self.tick(), nodes }
+    }
+
+    pub fn drain_node(&mut self, server: &Server, fx: &mut Effects) -> Result<(), Refusal> {
+        let node = self
+            .roster
+            .node_at(server)
+            .filter(|node| *node == self.setup.node_id || self.roster.link_of(node).is_some());
+        let node = node.ok_or_else(|| Refusal {
+            status: 404,
+            message: format!("server {server}: there is no such node; /cluster shows those that are there"),
+        })?;
+        fx.tell_node(&node, ToNode::Drain);
+        Ok(())
     }
 
     /// Closes what is finished at once: the node is about to leave.
@@ -241,9 +379,50 @@ impl Leader {
         self.close_at = self.close_at.min(now.mono);
     }
 
-    /// The lead is lost.
+    /// The lead is lost, or given up.
     pub fn step_down(self, fx: &mut Effects) {
+        self.roster.links().into_iter().for_each(|link| fx.output(Output::Unlink(link)));
         self.changes.abandon(fx);
+    }
+
+    /// Looks after the nodes: whose lease is over, who is lost for good, what found no place.
+    fn sweep(&mut self, rooms: &mut Rooms) {
+        let now = rooms.now;
+        for node in self.roster.take_released(now) {
+            let (dispatch, mut around) = self.around(rooms);
+            dispatch.on_released(&node, &mut around);
+        }
+        if now.mono < self.sweep_at {
+            return;
+        }
+        self.sweep_at = now.mono.plus_ms(SWEEP_EVERY_MS);
+        for link in self.roster.dead_links(now) {
+            rooms.fx.output(Output::Unlink(link));
+            self.on_unlinked(link, rooms);
+        }
+        self.places = self.places(now);
+        for (node, silent_since) in self.roster.lost() {
+            let (dispatch, mut around) = self.around(rooms);
+            dispatch.give_up(&node, silent_since, &mut around);
+            if now.wall.second().0 - silent_since.0 > FORGET_SECS && !self.dispatch.nodes().contains(&node) {
+                self.roster.forget(&node);
+            }
+        }
+        let (dispatch, mut around) = self.around(rooms);
+        dispatch.place_waiting(&mut around);
+        let again = std::mem::take(&mut self.to_find);
+        if !again.is_empty() {
+            self.find(again, rooms.fx);
+        }
+    }
+
+    fn places(&self, now: Now) -> Vec<Place> {
+        self.roster.places(self.is_own_draining, now)
+    }
+
+    fn find(&mut self, attempts: Vec<Attempt>, fx: &mut Effects) {
+        let id = fx.work(Work::Lead(Lead::Find { epoch: self.epoch, attempts: attempts.clone() }));
+        self.finding.insert(id, attempts);
     }
 
     /// Takes the ticks that are due, up to the first that has something for the journal.
@@ -263,7 +442,7 @@ impl Leader {
                 continue;
             }
             self.journaled_tick = tick;
-            for (part, body) in self.dispatch.plan(due, tick, now) {
+            for (part, body) in self.dispatch.plan(due, tick, now, &self.places) {
                 self.journaler.push(Some(tick), part, body);
             }
         }
@@ -302,15 +481,18 @@ impl Leader {
             }
             Change::Delete { id, .. } => (id, None, self.scheduler.remove(id)),
         };
-        let must_wait = self.cancel(id, below, rooms);
+        let cancelling = self.cancel(id, below, rooms);
         let (Some(client), Some(job)) = (client, job) else { return };
-        match must_wait {
-            true => self.changes.settle(client, job),
-            false => rooms.fx.reply(client, Ok(Answer::Job(job))),
+        if !cancelling.silent.is_empty() {
+            rooms.fx.reply(client, Err(cut_off()));
+        } else if cancelling.told.is_empty() {
+            rooms.fx.reply(client, Ok(Answer::Job(job)));
+        } else {
+            self.changes.settle(client, job, cancelling.told);
         }
     }
 
-    fn cancel(&mut self, id: JobId, below: Option<Version>, rooms: &mut Rooms) -> bool {
+    fn cancel(&mut self, id: JobId, below: Option<Version>, rooms: &mut Rooms) -> Cancelling {
         let (dispatch, mut around) = self.around(rooms);
         dispatch.cancel(id, below, &mut around)
     }
@@ -353,9 +535,15 @@ impl Leader {
             logbook: rooms.logbook,
             fx: rooms.fx,
             now: rooms.now,
+            places: &self.places,
         };
         (&mut self.dispatch, around)
     }
+}
+
+/// How long a lease may be: what is left of the authority, and never longer than `LEASE_MS`.
+fn valid_for_ms(authority: Mono, now: Now) -> u64 {
+    (authority.since(now.mono).as_millis() as u64).min(LEASE_MS)
 }
 
 fn change_text(change: &Change) -> String {

@@ -4,19 +4,20 @@
 //! `None`; then the driver sleeps until `Node::poll_timeout` or the next input. No thread, lock, socket, file, clock or
 //! hash-map order is used in here, and nothing that comes from outside makes it panic.
 
-pub mod command;
 pub mod work;
 
 pub mod node;
 
 pub mod election;
 pub mod executor;
+pub mod follower;
 pub mod leader;
 
 pub mod changes;
 pub mod dispatch;
 pub mod journaler;
 pub mod logbook;
+pub mod roster;
 pub mod scheduler;
 
 pub mod schedule;
@@ -29,8 +30,9 @@ mod leaving;
 
 pub use node::Node;
 
-use crate::model::{Attempt, Exit, Mono, Version};
-use command::{Command, Reply, RequestId};
+use crate::model::command::{Command, Reply, RequestId};
+use crate::model::message::{LinkId, Message};
+use crate::model::{Attempt, Exit, Mono, Server, Version};
 use work::{Done, Work, WorkId};
 
 /// What happens to the node.
@@ -47,6 +49,18 @@ pub enum Input {
         output: String,
     },
     Signal(Signal),
+    /// A link is up, and its other end has proved that it is of our cluster.
+    Linked(LinkId),
+    Received(LinkId, Message),
+    Unlinked(LinkId, Gone),
+}
+
+/// How a link ended, or why there is none.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Gone {
+    /// Nobody listens at that address: the daemon is most likely dead.
+    NobodyThere,
+    Lost,
 }
 
 /// What the operator's signals and the guardian's death ask for.
@@ -67,6 +81,11 @@ pub enum Output {
     Reply(RequestId, Reply),
     Mark(MarkOp),
     Notice(Notice),
+    /// Make a link to this server; `Input::Linked` or `Input::Unlinked` will tell.
+    Link(LinkId, Server),
+    Send(LinkId, Message),
+    /// No input comes of it any more.
+    Unlink(LinkId),
     /// The last output.
     Exit(ExitReason),
 }

@@ -37,6 +37,7 @@ pub enum Done {
     Loaded(Result<Loaded, StoreError>),
     Journaled(Result<Journaled, StoreError>),
     Changed(Result<JobId, StoreError>),
+    Found(Result<BTreeSet<Attempt>, StoreError>),
     Closed(Result<(), StoreError>),
     LogsWritten(Result<(), StoreError>),
     LogsRetained(Result<(), StoreError>),
@@ -87,6 +88,8 @@ pub enum Lead {
     Journal(Entry),
     /// Journal a change's note, then write the row; `Done::Changed`. Asking again with the same request is harmless.
     Change { epoch: Epoch, request: u64, change: Change },
+    /// Which of these attempts have a log row; `Done::Found`.
+    Find { epoch: Epoch, attempts: Vec<Attempt> },
     /// Set these entries `done`, and delete done ones older than `delete_before_ms` (wall), never the watermark's.
     Close { epoch: Epoch, entries: Vec<EntryId>, delete_before: Wall },
 }
@@ -178,6 +181,10 @@ pub enum Consul {
     Acquire {
         session: String,
         value: LockValue,
+    },
+    /// Give the lock up, and keep the session.
+    Release {
+        session: String,
     },
     /// Give the lock up (where there is a session), destroy the session and deregister: a clean end.
     Leave {

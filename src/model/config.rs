@@ -21,6 +21,7 @@ pub struct Config {
     pub lock_key: String,
     /// None: standing alone.
     pub consul: Option<ConsulConfig>,
+    pub cluster: ClusterConfig,
     /// None: the embedded store in `data_dir`.
     pub mysql: Option<MysqlConfig>,
     /// An absolute path; given `-c COMMAND`.
@@ -38,6 +39,14 @@ pub struct ConsulConfig {
     /// `host:port`.
     pub address: String,
     pub token: Option<Secret>,
+}
+
+/// How nodes trust each other.
+#[derive(Clone, Debug, Default)]
+pub struct ClusterConfig {
+    /// None: only nodes of this host are spoken to, unless `insecure`.
+    pub secret: Option<Secret>,
+    pub insecure: bool,
 }
 
 #[derive(Clone, Debug)]

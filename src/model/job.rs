@@ -30,7 +30,7 @@ impl Version {
     }
 }
 
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Job {
     pub id: JobId,
     pub cron_set: String,

@@ -1,6 +1,7 @@
 //! A row of table `log`: what became of one run or attempt.
 
 use super::{Attempt, JobId, RunState, Second, Server, Version};
+use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct LogRow {
@@ -24,7 +25,7 @@ pub struct LogRow {
 }
 
 /// A log row as it is read back. The columns that an older system's rows do not have are optional.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct StoredLog {
     pub id: i64,
     pub cron_id: JobId,
@@ -44,7 +45,7 @@ pub struct StoredLog {
 }
 
 /// Which rows `/log/list` asks for; absent filters match everything.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct LogFilter {
     pub cron_id: Option<JobId>,
     /// A text that the output contains, taken literally.
@@ -58,7 +59,7 @@ pub struct LogFilter {
 }
 
 /// Newest first.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct LogPage {
     pub rows: Vec<StoredLog>,
     /// How many rows the filter matches in all.

@@ -1,24 +1,116 @@
-//! What a leader and a node say to each other. The leader's own node is spoken to in the same words, without a socket.
+//! What nodes say to each other. The leader's own node is spoken to in the same words, without a socket.
 //!
-//! Invariant: a message is a value; who sent it, and under which epoch, travels beside it.
+//! ```text
+//! node -> leader   Hello, Holdings, Heartbeat, ToLeader, Command
+//! leader -> node   Welcome or Refused, Beat, ToNode, Reply
+//! ```
+//!
+//! Invariant: a message is a value; who sent it is known by the link that it came over, and under which epoch by that
+//! link's Welcome: a link lives under one epoch only.
 
-use super::{Attempt, Job, JobId, Second, Server, Version};
+use super::command::{Command, Reply};
+use super::{Attempt, Epoch, Incarnation, Job, JobId, NodeId, Second, Server, Version, Wall};
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
+/// A connection between two nodes whose ends have proved that they belong to one cluster. Never reused by one reactor.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum LinkId {
+    /// Made by this node, which gives the number.
+    Out(u64),
+    /// Made by another, numbered by the reactor.
+    In(u64),
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub enum Message {
+    Hello(Hello),
+    /// From here on the node's leader is this one.
+    Welcome {
+        epoch: Epoch,
+        /// The leader's clock when it wrote this.
+        wall: Wall,
+        valid_for_ms: u64,
+    },
+    /// The node may not take part: the reason, for people.
+    Refused {
+        reason: String,
+    },
+    /// All that the node has, former incarnations included; said once, after Welcome.
+    Holdings(Vec<(Attempt, Held)>),
+    Heartbeat(Heartbeat),
+    Beat {
+        /// The heartbeat's own `sent`.
+        sent: u64,
+        wall: Wall,
+        /// The lease: so long from the sending of the heartbeat.
+        valid_for_ms: u64,
+    },
+    ToNode(ToNode),
+    ToLeader(ToLeader),
+    /// An API call that only the leader can carry out.
+    Command {
+        request: u64,
+        command: Command,
+    },
+    Reply {
+        request: u64,
+        reply: Reply,
+    },
+}
+
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Hello {
+    pub node_id: NodeId,
+    pub server: Server,
+    pub incarnation: Incarnation,
+    /// Runs that it may have at one time, waiting or running.
+    pub room: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Heartbeat {
+    /// By the node's own monotonic clock; comes back in the answer.
+    pub sent: u64,
+    /// The node's wall clock.
+    pub wall: Wall,
+    pub running: usize,
+    pub waiting: usize,
+    /// It takes no new runs.
+    pub is_draining: bool,
+}
+
+/// How far a node has come with an attempt that it has.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Held {
+    /// Taken, and surely not started.
+    Waiting,
+    /// Started, perhaps over: its log row is on its way.
+    Begun,
+    /// By marks that are void: nobody can say.
+    Unknown,
+}
+
 /// From the leader to a node.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum ToNode {
     /// Arm these runs; each starts at its second, or at once where that is past.
     Dispatch(Vec<Order>),
     /// Drop every run of the job, not spawned yet, of a version below this one; with none, of every version.
     Cancel { cron_id: JobId, below: Option<Version> },
+    /// The answer to Holdings: these are not to be started, and what former incarnations had begun may be explained.
+    Settled { drop: Vec<Attempt> },
+    /// Take no new runs until the next start.
+    Drain,
 }
 
 /// From a node to the leader.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum ToLeader {
     /// Every run that `Cancel` meant is dropped (listed here) or has been spawned.
     Cancelled { cron_id: JobId, dropped: Vec<Attempt> },
+    /// The node is leaving and will not start these.
+    Returned(Vec<Attempt>),
     /// The process is over; its log row is on its way.
     Finished(Attempt),
     /// The log rows of these attempts are committed.
@@ -26,7 +118,7 @@ pub enum ToLeader {
 }
 
 /// One run for one node.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Order {
     pub attempt: Attempt,
     pub job: Arc<Job>,

@@ -2,6 +2,7 @@
 //!
 //! Invariant: a value that exists is valid on its own; what depends on the state of the world is checked in `core`.
 
+pub mod command;
 pub mod config;
 pub mod job;
 pub mod journal;

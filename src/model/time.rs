@@ -27,7 +27,8 @@ impl Mono {
 }
 
 /// A moment on the wall clock, in nanoseconds since the Unix epoch (CLOCK_REALTIME: it may be stepped).
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(transparent)]
 pub struct Wall(pub i64);
 
 impl Wall {

@@ -6,8 +6,8 @@
 use super::Source;
 use super::connection::{Connection, Progress};
 use crate::api;
-use crate::core::command::{Command, Refusal, Reply, RequestId};
 use crate::model::Mono;
+use crate::model::command::{Command, Refusal, Reply, RequestId};
 use crate::wire::http::{Request, Response};
 use mio::net::TcpListener;
 use mio::{Interest, Registry};

@@ -9,6 +9,7 @@
 mod children;
 mod connection;
 mod http;
+mod peers;
 mod start;
 mod timer;
 
@@ -24,6 +25,7 @@ use http::Http;
 use mio::net::UnixStream;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
+use peers::Peers;
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -45,11 +47,13 @@ enum Source {
     HttpListener,
     DebugListener,
     Connection(usize),
+    PeerListener,
+    Peer(usize),
     ChildExit(usize),
     ChildOutput(usize),
 }
 
-const KINDS: usize = 9;
+const KINDS: usize = 11;
 
 impl Source {
     fn token(self) -> Token {
@@ -63,6 +67,8 @@ impl Source {
             Source::Connection(serial) => (serial, 6),
             Source::ChildExit(serial) => (serial, 7),
             Source::ChildOutput(serial) => (serial, 8),
+            Source::PeerListener => (0, 9),
+            Source::Peer(serial) => (serial, 10),
         };
         Token(serial * KINDS + kind)
     }
@@ -78,7 +84,9 @@ impl Source {
             5 => Source::DebugListener,
             6 => Source::Connection(serial),
             7 => Source::ChildExit(serial),
-            _ => Source::ChildOutput(serial),
+            8 => Source::ChildOutput(serial),
+            9 => Source::PeerListener,
+            _ => Source::Peer(serial),
         }
     }
 }
@@ -97,6 +105,7 @@ struct Reactor {
     marks: MarkBook,
     children: Children,
     http: Http,
+    peers: Peers,
     signals: Vec<(Signal, UnixStream)>,
     link: DaemonLink,
     exit: Option<ExitReason>,
@@ -152,6 +161,8 @@ impl Reactor {
                 self.http.accept(source, self.poll.registry(), clock::mono())?
             }
             Source::Connection(serial) => self.on_connection(serial),
+            Source::PeerListener => self.peers.accept(self.poll.registry(), clock::mono())?,
+            Source::Peer(serial) => self.peers.on_ready(serial, clock::mono()),
             Source::ChildExit(serial) => self.children.on_exit(serial, clock::mono()),
             Source::ChildOutput(serial) => self.children.on_output(serial),
         }
@@ -163,6 +174,12 @@ impl Reactor {
         for serial in self.http.take_unfinished() {
             self.on_connection(serial);
         }
+        for serial in self.peers.take_unfinished() {
+            self.peers.on_ready(serial, clock::mono());
+        }
+        while let Some(input) = self.peers.take_heard() {
+            self.input(input);
+        }
         self.children.go_on();
         while let Some((attempt, exit, output)) = self.children.take_ended(self.poll.registry(), clock::mono()) {
             self.input(Input::Exited { attempt, exit, output });
@@ -170,7 +187,7 @@ impl Reactor {
     }
 
     fn has_more(&self) -> bool {
-        self.http.has_unfinished() || self.children.has_unfinished()
+        self.http.has_unfinished() || self.peers.has_unfinished() || self.children.has_unfinished()
     }
 
     fn on_connection(&mut self, serial: usize) {
@@ -233,6 +250,13 @@ impl Reactor {
                         log::error!("no mark is free for {op:?}");
                     }
                 }
+                Output::Link(id, server) => {
+                    if let Err(error) = self.peers.link(id, &server, self.poll.registry(), clock::mono()) {
+                        log::error!("make a link to {server}: {error}");
+                    }
+                }
+                Output::Send(id, message) => self.peers.send(id, &message),
+                Output::Unlink(id) => self.peers.unlink(id),
                 Output::Notice(notice) => log::log!(notice.level, "{}", notice.text),
                 Output::Exit(reason) => self.exit = Some(reason),
             }
@@ -253,6 +277,7 @@ impl Reactor {
 
     fn sweep(&mut self) {
         self.http.sweep(clock::mono());
+        self.peers.sweep(clock::mono());
     }
 }
 

@@ -4,6 +4,7 @@
 
 use super::children::Children;
 use super::http::Http;
+use super::peers::Peers;
 use super::timer::Timer;
 use super::{Reactor, Source, readable, waker};
 use crate::core::node::Setup;
@@ -37,6 +38,10 @@ pub fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
     let listener = listen(&poll, "http_bind_address", config.http_bind_address, Source::HttpListener)?;
     let debug_listener =
         config.pprof_listen.map(|address| listen(&poll, "pprof_listen", address, Source::DebugListener)).transpose()?;
+    // Standing alone there is nobody to listen to.
+    let bind_address = config.consul.as_ref().and_then(|_| config.bind_address.0.parse().ok());
+    let peer_listener =
+        bind_address.map(|address| listen(&poll, "bind_address", address, Source::PeerListener)).transpose()?;
     let (sender, answers) = crossbeam_channel::unbounded();
     let waker = waker(&poll).map_err(starting)?;
     let wake = move || {
@@ -71,6 +76,7 @@ pub fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
         marks,
         children: Children::new(config.limits.max_output_bytes),
         http: Http::new(listener, debug_listener),
+        peers: Peers::new(peer_listener, config.cluster.clone()),
         signals: signals.collect::<std::io::Result<_>>().map_err(starting)?,
         link,
         exit: None,

@@ -63,6 +63,7 @@ impl ConsulClient {
             Consul::Pass => self.pass(),
             Consul::CreateSession => self.create_session(),
             Consul::Acquire { session, value } => self.acquire(session, value),
+            Consul::Release { session } => self.release(session),
             Consul::Leave { session } => self.leave(session.as_deref()),
             Consul::DestroySession { session } => self.destroy_session(session),
         }
@@ -150,6 +151,11 @@ impl ConsulClient {
         }
         let said = self.expect_ok("acquire the lock", said)?;
         Ok(ConsulAnswer::Acquired(said.body.trim() == "true"))
+    }
+
+    fn release(&self, session: &str) -> Result<ConsulAnswer, ConsulError> {
+        let said = self.put(&format!("{}?release={session}", self.lock_path), String::new())?;
+        self.expect_ok("release the lock", said).map(|_| ConsulAnswer::Done)
     }
 
     /// Each step is tried whatever became of the one before: what fails here ends by itself a little later.

@@ -1,36 +1,44 @@
-//! The leader's runs: from the decision, through the journal, to the node, until their log rows are committed.
+//! The leader's runs: from the decision, through the journal, to a node, until their log rows are committed.
 //!
 //! ```text
 //! plan -> Planned -> (entry in the journal) -> Waiting (mutex taken) -> Sent -> Over -> (row committed) gone
-//!              \________________________________/  a change of the job: given anew, or a `cancelled` row
+//!              \________________________________/  |  ^
+//!               a change of the job: given anew,   v  |  its node is not there: another one is named, journaled,
+//!               or a `cancelled` row             Moving   and only then told
 //! ```
 //!
 //! Not the scheduler: it does not know what is due. Not the journal: it says what an entry must name and hears when it
-//! is in. `recovery` takes up what a former leader left open.
+//! is in. `recovery` says what becomes of runs whose node or leader was lost.
 //!
-//! Invariants: no run is sent before its entry is in; of a mutex job at most one run is `Sent`; an entry is closed only
-//! when every outcome that it names is committed or has moved to a later entry.
+//! Invariants: no run is sent before its entry is in; of a mutex job at most one run is `Sent` to a node that may still
+//! run it; an entry is closed only when every outcome that it names is committed or has moved to a later entry.
 
+mod flights;
 pub mod recovery;
+mod rows;
+
+pub use flights::Place;
 
 use super::effects::Effects;
-use super::ending;
 use super::journaler::Journaler;
 use super::logbook::Logbook;
 use super::scheduler::Scheduler;
-use crate::model::journal::{Body, Entry, EntryId, MissedGap, PlannedRun, RefusedRun};
+use crate::model::journal::{Body, Entry, EntryId, PlannedRun, RefusedRun};
 use crate::model::message::{Order, ToNode};
 use crate::model::{Attempt, Job, JobId, NodeId, Now, RunKey, RunState, Second, Server, Version};
+use flights::{Flight, Flights, Stage};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+
+/// Runs in one part of a tick: a part is one statement, and stays well below what a store takes.
+const PART_RUNS_MAX: usize = 5_000;
 
 #[derive(Debug)]
 pub struct Dispatch {
     server: Server,
     node_id: NodeId,
     limits: DispatchLimits,
-    flights: BTreeMap<Attempt, Flight>,
-    mutexes: BTreeMap<JobId, Mutex>,
+    flights: Flights,
     /// Outcomes of each entry that are not committed yet.
     open: BTreeMap<EntryId, usize>,
     /// Refused and missed runs whose rows are on their way.
@@ -40,43 +48,21 @@ pub struct Dispatch {
     held_back: Vec<Attempt>,
     /// Runs that a former leader had named for ticks that it did not complete.
     named: BTreeSet<RunKey>,
-    /// Places taken on the node: runs sent, and planned ones that need no mutex.
-    taken: usize,
+    /// Runs and mutexes for which no node was there.
+    unplaced: BTreeSet<Attempt>,
+    /// How long nobody led before this leader.
+    away_secs: i64,
 }
-
-/// Runs in one part of a tick: a part is one statement, and stays well below what a store takes.
-const PART_RUNS_MAX: usize = 5_000;
 
 #[derive(Clone, Copy, Debug)]
 pub struct DispatchLimits {
-    /// Runs that the node may have at one time, waiting or running.
-    pub room: usize,
     pub max_pending_per_job: usize,
     pub grace_secs: i64,
 }
 
-#[derive(Debug)]
-struct Flight {
-    job: Arc<Job>,
-    entry: Option<EntryId>,
-    stage: Stage,
-    late: bool,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Stage {
-    /// Its entry is on the way into the journal.
-    Planned,
-    /// Its mutex is another's.
-    Waiting,
-    Sent,
-    Over,
-}
-
-/// The runs of a mutex job that may not go yet. Who holds the mutex is not stored: it is whatever is `Sent`, so nothing
-/// can be left set by mistake.
+/// The runs of a mutex job that may not go yet.
 #[derive(Debug, Default)]
-struct Mutex {
+pub struct Mutex {
     waiting: VecDeque<Attempt>,
     /// Runs whose entry is on the way; each will go or wait.
     planned: usize,
@@ -89,7 +75,35 @@ pub struct Around<'a> {
     pub logbook: &'a mut Logbook,
     pub fx: &'a mut Effects,
     pub now: Now,
+    /// The nodes that can be spoken to.
+    pub places: &'a [Place],
 }
+
+impl Around<'_> {
+    fn takes_new(&self, node: &NodeId) -> bool {
+        self.places.iter().any(|place| place.takes_new && place.node == *node)
+    }
+
+    fn is_linked(&self, node: &NodeId) -> bool {
+        self.places.iter().any(|place| place.node == *node)
+    }
+
+    fn job(&self, id: JobId) -> Option<&Arc<Job>> {
+        self.scheduler.job(id)
+    }
+}
+
+/// Which nodes have old runs of a job that is being changed.
+#[derive(Debug, Default, Eq, PartialEq)]
+pub struct Cancelling {
+    /// They will answer.
+    pub told: BTreeSet<NodeId>,
+    /// They cannot be reached: what they have may start until their leases are over.
+    pub silent: BTreeSet<NodeId>,
+}
+
+/// Orders on their way, by node.
+type Orders = BTreeMap<NodeId, Vec<Order>>;
 
 impl Dispatch {
     pub fn new(server: Server, node_id: NodeId, limits: DispatchLimits) -> Dispatch {
@@ -97,32 +111,32 @@ impl Dispatch {
             server,
             node_id,
             limits,
-            flights: BTreeMap::new(),
-            mutexes: BTreeMap::new(),
+            flights: Flights::default(),
             open: BTreeMap::new(),
             outcomes: BTreeMap::new(),
             to_close: Vec::new(),
             held_back: Vec::new(),
             named: BTreeSet::new(),
-            taken: 0,
+            unplaced: BTreeSet::new(),
+            away_secs: 0,
         }
     }
 
     /// Decides on the runs of the jobs that are due: the parts of the tick, in the order in which they must be written.
-    pub fn plan(&mut self, due: Vec<Arc<Job>>, tick: Second, now: Now) -> Vec<(u32, Body)> {
+    pub fn plan(&mut self, due: Vec<Arc<Job>>, tick: Second, now: Now, places: &[Place]) -> Vec<(u32, Body)> {
         let late = tick < now.wall.second();
         let (mut runs, mut refused) = (Vec::new(), Vec::new());
         for job in due {
             let run = RunKey::scheduled(job.id, tick);
             let attempt = Attempt { run, number: 1 };
-            if self.named.contains(&run) || self.flights.contains_key(&attempt) {
+            if self.named.contains(&run) || self.flights.has(attempt) {
                 continue;
             }
-            match self.refusal(&job) {
-                Some(state) => refused.push(RefusedRun { run, version: job.version, state }),
-                None => {
-                    runs.push(PlannedRun { attempt, version: job.version, node: 0 });
-                    self.take_off(attempt, job, None, late);
+            match self.place(&job, places) {
+                Err(state) => refused.push(RefusedRun { run, version: job.version, state }),
+                Ok(node) => {
+                    runs.push((attempt, job.version, node.clone()));
+                    self.flights.insert(attempt, Flight { job, entry: None, node, stage: Stage::Planned, late });
                 }
             }
         }
@@ -130,7 +144,7 @@ impl Dispatch {
         let is_begun = self.named.iter().any(|run| run.scheduled_at == tick);
         self.named.retain(|run| run.scheduled_at != tick);
         let runs_max = if is_begun { usize::MAX } else { PART_RUNS_MAX };
-        let mut bodies: Vec<Body> = runs.chunks(runs_max).map(|runs| self.body(runs.to_vec())).collect();
+        let mut bodies: Vec<Body> = runs.chunks(runs_max).map(body).collect();
         if bodies.is_empty() {
             bodies.push(Body::default());
         }
@@ -142,7 +156,11 @@ impl Dispatch {
     pub fn on_entry(&mut self, id: EntryId, entry: &Entry, around: &mut Around) {
         self.open.insert(id, 0);
         for run in &entry.body.runs {
-            self.name(run.attempt, id);
+            *self.open.entry(id).or_default() += 1;
+            // The run is an outcome of this entry from now on, and of no earlier one.
+            if let Some(earlier) = self.flights.rename(run.attempt, id) {
+                self.settle(earlier);
+            }
         }
         self.write_outcomes(id, &entry.body, &BTreeSet::new(), around);
         self.held_back.extend(entry.body.runs.iter().map(|run| run.attempt));
@@ -156,51 +174,71 @@ impl Dispatch {
     /// A former leader had journaled this part of the tick: its runs are not ours to give.
     pub fn on_tick_taken(&mut self, entry: &Entry) {
         for run in &entry.body.runs {
-            let Some(flight) = self.flights.remove(&run.attempt) else { continue };
-            match self.mutexes.get_mut(&flight.job.id) {
-                Some(mutex) if flight.job.is_mutex => mutex.planned -= 1,
-                _ => self.taken -= 1,
-            }
+            self.flights.remove(run.attempt);
         }
     }
 
     /// The process is over: its mutex is free for the next.
     pub fn on_finished(&mut self, attempt: Attempt, around: &mut Around) {
-        self.land(attempt);
+        if self.flights.is(attempt, Stage::Sent) {
+            self.flights.set_stage(attempt, Stage::Over);
+        }
         self.next_of_mutex(attempt.run.cron_id, around);
     }
 
     /// The row is committed: the entry that names it is one outcome nearer to its end.
     pub fn on_logged(&mut self, attempt: Attempt, around: &mut Around) {
-        self.on_finished(attempt, around);
-        let flight = self.flights.remove(&attempt).and_then(|flight| flight.entry);
-        if let Some(entry) = flight.or_else(|| self.outcomes.remove(&attempt)) {
+        let entry = self.flights.remove(attempt).and_then(|flight| flight.entry);
+        if let Some(entry) = entry.or_else(|| self.outcomes.remove(&attempt)) {
             self.settle(entry);
         }
+        self.next_of_mutex(attempt.run.cron_id, around);
     }
 
-    /// Takes back the job's runs of older versions (with none: of all) that wait here. True: the node has some too, has
-    /// been told, and will answer.
-    pub fn cancel(&mut self, cron_id: JobId, below: Option<Version>, around: &mut Around) -> bool {
-        let waiting: Vec<Attempt> = self.old_flights(cron_id, below, Stage::Waiting);
-        if let Some(mutex) = self.mutexes.get_mut(&cron_id) {
+    /// Takes back the job's runs of older versions (with none: of all). Those that wait here are done anew; nodes that
+    /// have some are told.
+    pub fn cancel(&mut self, cron_id: JobId, below: Option<Version>, around: &mut Around) -> Cancelling {
+        let waiting = self.old_flights(cron_id, below, Stage::Waiting);
+        if let Some(mutex) = self.flights.mutexes.get_mut(&cron_id) {
             mutex.waiting.retain(|attempt| !waiting.contains(attempt));
         }
         waiting.into_iter().for_each(|attempt| self.redo(attempt, around));
-        let is_sent = !self.old_flights(cron_id, below, Stage::Sent).is_empty();
-        if is_sent {
-            around.fx.tell_node(ToNode::Cancel { cron_id, below });
+        let mut cancelling = Cancelling::default();
+        for attempt in self.old_flights(cron_id, below, Stage::Sent) {
+            let Some(flight) = self.flights.get(attempt) else { continue };
+            let nodes = if around.is_linked(&flight.node) { &mut cancelling.told } else { &mut cancelling.silent };
+            nodes.insert(flight.node.clone());
         }
-        is_sent
+        for node in &cancelling.told {
+            around.fx.tell_node(node, ToNode::Cancel { cron_id, below });
+        }
+        cancelling
     }
 
     /// The node has dropped these without starting them.
     pub fn on_dropped(&mut self, cron_id: JobId, dropped: Vec<Attempt>, around: &mut Around) {
         for attempt in dropped {
-            self.land(attempt);
-            self.redo(attempt, around);
+            if self.flights.is(attempt, Stage::Sent) {
+                self.redo(attempt, around);
+            }
         }
         self.next_of_mutex(cron_id, around);
+    }
+
+    /// Finds places for what had none.
+    pub fn place_waiting(&mut self, around: &mut Around) {
+        if self.unplaced.is_empty() || !around.places.iter().any(|place| place.takes_new) {
+            return;
+        }
+        let mut orders = Orders::new();
+        for attempt in std::mem::take(&mut self.unplaced) {
+            match self.flights.get(attempt).map(|flight| (flight.stage, flight.job.is_mutex)) {
+                Some((Stage::Waiting, true)) => self.next_of_mutex(attempt.run.cron_id, around),
+                Some((Stage::Waiting, false)) => self.send_or_move(attempt, around, &mut orders),
+                _ => {}
+            }
+        }
+        send(orders, around);
     }
 
     /// The entries that may be set done, each told once.
@@ -217,171 +255,133 @@ impl Dispatch {
         self.to_close.append(&mut entries);
     }
 
-    fn refusal(&self, job: &Job) -> Option<RunState> {
+    /// The node for a run of the job that is due now, or why there is none.
+    fn place(&mut self, job: &Job, places: &[Place]) -> Result<NodeId, RunState> {
         if !job.is_mutex {
-            return (self.limits.room <= self.taken).then_some(RunState::Shed);
+            return self.flights.choose(places).ok_or(RunState::Shed);
         }
-        let ahead = self.mutexes.get(&job.id).map_or(0, |mutex| mutex.waiting.len() + mutex.planned);
+        let ahead = self.flights.mutexes.get(&job.id).map_or(0, |mutex| mutex.waiting.len() + mutex.planned);
         // With the mutex free, the first of those ahead will go and not wait.
-        let waiting = ahead + 1 - usize::from(self.is_mutex_free(job.id));
-        (self.limits.max_pending_per_job < waiting).then_some(RunState::Skipped)
-    }
-
-    fn is_mutex_free(&self, id: JobId) -> bool {
-        self.flights_of(id).all(|(_, flight)| flight.stage != Stage::Sent)
-    }
-
-    fn take_off(&mut self, attempt: Attempt, job: Arc<Job>, entry: Option<EntryId>, late: bool) {
-        match job.is_mutex {
-            true => self.mutexes.entry(job.id).or_default().planned += 1,
-            false => self.taken += 1,
+        let waiting = ahead + 1 - usize::from(self.flights.is_mutex_free(job.id));
+        if self.limits.max_pending_per_job < waiting {
+            return Err(RunState::Skipped);
         }
-        self.flights.insert(attempt, Flight { job, entry, stage: Stage::Planned, late });
-    }
-
-    /// The run is an outcome of this entry from now on, and of no earlier one.
-    fn name(&mut self, attempt: Attempt, entry: EntryId) {
-        *self.open.entry(entry).or_default() += 1;
-        let earlier = self.flights.get_mut(&attempt).and_then(|flight| flight.entry.replace(entry));
-        if let Some(earlier) = earlier {
-            self.settle(earlier);
-        }
-    }
-
-    fn body(&self, runs: Vec<PlannedRun>) -> Body {
-        Body { nodes: vec![self.node_id.clone()], runs, ..Body::default() }
+        Ok(self.flights.choose(places).unwrap_or_else(|| self.node_id.clone()))
     }
 
     /// Sends the planned runs, or lets them wait for their mutex; one whose job has changed meanwhile is done anew.
     fn release(&mut self, attempts: Vec<Attempt>, around: &mut Around) {
-        let mut orders = Vec::with_capacity(attempts.len());
+        let mut orders = Orders::new();
         for attempt in attempts {
-            let Some(flight) = self.flights.get(&attempt).filter(|flight| flight.stage == Stage::Planned) else {
+            let Some(flight) = self.flights.get(attempt).cloned() else { continue };
+            let job = flight.job;
+            if !matches!(flight.stage, Stage::Planned | Stage::Moving) {
                 continue;
-            };
-            let job = Arc::clone(&flight.job);
-            let is_current = around.scheduler.job(job.id).is_some_and(|now| now.version == job.version);
-            if job.is_mutex {
-                let is_free = self.is_mutex_free(job.id);
-                let mutex = self.mutexes.entry(job.id).or_default();
-                mutex.planned -= 1;
-                if is_current && !(is_free && mutex.waiting.is_empty()) {
-                    mutex.waiting.push_back(attempt);
-                    self.set_stage(attempt, Stage::Waiting);
-                    continue;
-                }
-                self.taken += usize::from(is_current);
             }
-            if is_current {
-                self.set_stage(attempt, Stage::Sent);
-                orders.extend(self.order(attempt, around.now));
-            } else {
-                self.set_stage(attempt, Stage::Over);
-                self.taken -= usize::from(!job.is_mutex);
+            if around.job(job.id).is_none_or(|now| now.version != job.version) {
                 self.redo(attempt, around);
                 self.next_of_mutex(job.id, around);
+            } else if job.is_mutex && flight.stage == Stage::Planned && !self.may_take_mutex(job.id) {
+                self.wait_for_mutex(attempt);
+            } else {
+                self.send_or_move(attempt, around, &mut orders);
             }
         }
-        if !orders.is_empty() {
-            around.fx.tell_node(ToNode::Dispatch(orders));
+        send(orders, around);
+    }
+
+    /// Free, and nobody is ahead.
+    fn may_take_mutex(&self, id: JobId) -> bool {
+        self.flights.is_mutex_free(id) && self.flights.mutexes.get(&id).is_none_or(|mutex| mutex.waiting.is_empty())
+    }
+
+    /// Into the queue of its mutex, in the order of the seconds.
+    fn wait_for_mutex(&mut self, attempt: Attempt) {
+        self.flights.set_stage(attempt, Stage::Waiting);
+        let mutex = self.flights.mutexes.entry(attempt.run.cron_id).or_default();
+        let at = mutex.waiting.partition_point(|earlier| *earlier < attempt);
+        mutex.waiting.insert(at, attempt);
+    }
+
+    /// To the node that its entry names, where that is there; else another one is journaled first.
+    fn send_or_move(&mut self, attempt: Attempt, around: &mut Around, orders: &mut Orders) {
+        let Some(flight) = self.flights.get(attempt).cloned() else { return };
+        if self.is_too_late(attempt, &flight.job, around.now) {
+            self.flights.set_stage(attempt, Stage::Over);
+            self.push_row(attempt, flight.job.version, RunState::Missed, rows::MISSED, around);
+            self.next_of_mutex(attempt.run.cron_id, around);
+        } else if around.takes_new(&flight.node) {
+            self.flights.set_stage(attempt, Stage::Sent);
+            let order = self.order(attempt, &flight, around.now);
+            orders.entry(flight.node).or_default().push(order);
+        } else if let Some(node) = self.flights.choose(around.places) {
+            self.flights.move_to(attempt, node.clone());
+            around.journaler.push(None, 0, body(&[(attempt, flight.job.version, node)]));
+        } else if flight.job.is_mutex {
+            self.wait_for_mutex(attempt);
+            self.unplaced.insert(attempt);
+        } else {
+            self.flights.set_stage(attempt, Stage::Waiting);
+            self.unplaced.insert(attempt);
         }
     }
 
-    fn order(&self, attempt: Attempt, now: Now) -> Option<Order> {
-        let flight = self.flights.get(&attempt)?;
+    /// A run that waited for its mutex is as late as that wait, which is no fault: of it only the time in which nobody
+    /// led counts.
+    fn is_too_late(&self, attempt: Attempt, job: &Job, now: Now) -> bool {
+        let late_secs = now.wall.second().0 - attempt.run.scheduled_at.0;
+        self.limits.grace_secs < if job.is_mutex { late_secs.min(self.away_secs) } else { late_secs }
+    }
+
+    fn order(&self, attempt: Attempt, flight: &Flight, now: Now) -> Order {
         let expires = (!flight.job.is_mutex).then(|| attempt.run.scheduled_at.plus(self.limits.grace_secs));
-        Some(Order {
+        Order {
             attempt,
             job: Arc::clone(&flight.job),
-            late: flight.late,
+            late: flight.late || attempt.run.scheduled_at < now.wall.second(),
             expires,
             dispatch_time: now.wall.second(),
             dispatch_server: self.server.clone(),
-        })
+        }
     }
 
     /// A run that was not started under its old definition: given anew where the present one is due then too, else told
     /// as cancelled.
     fn redo(&mut self, attempt: Attempt, around: &mut Around) {
-        let Some(flight) = self.flights.get_mut(&attempt) else { return };
-        flight.stage = Stage::Over;
-        let (version, entry, late) = (flight.job.version, flight.entry, flight.late);
+        let Some(flight) = self.flights.get(attempt).cloned() else { return };
+        self.flights.set_stage(attempt, Stage::Over);
         let id = attempt.run.cron_id;
         let is_due = around.scheduler.is_due(id, attempt.run.scheduled_at);
-        match around.scheduler.job(id).filter(|_| is_due) {
+        match around.job(id).filter(|_| is_due).cloned() {
             Some(job) => {
-                let run = PlannedRun { attempt, version: job.version, node: 0 };
-                around.journaler.push(None, 0, self.body(vec![run]));
-                self.take_off(attempt, Arc::clone(job), entry, late);
+                let node = self.flights.choose(around.places).unwrap_or_else(|| self.node_id.clone());
+                around.journaler.push(None, 0, body(&[(attempt, job.version, node.clone())]));
+                self.flights.insert(attempt, Flight { job, node, stage: Stage::Planned, ..flight });
             }
-            None => self.push_row(attempt, version, RunState::Cancelled, CANCELLED, around),
-        }
-    }
-
-    /// The run is on the node no longer: its place and its mutex are free.
-    fn land(&mut self, attempt: Attempt) {
-        if self.flights.get(&attempt).is_some_and(|flight| flight.stage == Stage::Sent) {
-            self.set_stage(attempt, Stage::Over);
-            self.taken -= 1;
+            None => self.push_row(attempt, flight.job.version, RunState::Cancelled, rows::CANCELLED, around),
         }
     }
 
     fn next_of_mutex(&mut self, id: JobId, around: &mut Around) {
-        if !self.mutexes.contains_key(&id) || !self.is_mutex_free(id) {
+        if !self.flights.mutexes.contains_key(&id) || !self.flights.is_mutex_free(id) {
             return;
         }
-        let Some(mutex) = self.mutexes.get_mut(&id) else { return };
+        let Some(mutex) = self.flights.mutexes.get_mut(&id) else { return };
         if let Some(next) = mutex.waiting.pop_front() {
-            self.taken += 1;
-            self.set_stage(next, Stage::Sent);
-            around.fx.tell_node(ToNode::Dispatch(self.order(next, around.now).into_iter().collect()));
+            let mut orders = Orders::new();
+            self.send_or_move(next, around, &mut orders);
+            send(orders, around);
         } else if mutex.planned == 0 {
-            self.mutexes.remove(&id);
+            self.flights.mutexes.remove(&id);
         }
-    }
-
-    fn set_stage(&mut self, attempt: Attempt, stage: Stage) {
-        if let Some(flight) = self.flights.get_mut(&attempt) {
-            flight.stage = stage;
-        }
-    }
-
-    fn flights_of(&self, id: JobId) -> impl Iterator<Item = (&Attempt, &Flight)> {
-        let first = Attempt { run: RunKey::scheduled(id, Second(i64::MIN)), number: 0 };
-        self.flights.range(first..).take_while(move |(attempt, _)| attempt.run.cron_id == id)
     }
 
     fn old_flights(&self, cron_id: JobId, below: Option<Version>, stage: Stage) -> Vec<Attempt> {
-        self.flights_of(cron_id)
+        self.flights
+            .of_job(cron_id)
             .filter(|(_, flight)| flight.stage == stage && below.is_none_or(|below| flight.job.version < below))
             .map(|(attempt, _)| *attempt)
             .collect()
-    }
-
-    /// Rows for what the entry itself decided: refusals and gaps.
-    fn write_outcomes(&mut self, id: EntryId, body: &Body, logged: &BTreeSet<Attempt>, around: &mut Around) {
-        let refused = body
-            .refused
-            .iter()
-            .map(|refused| (refused.run, refused.version, refused.state, refusal_text(refused.state)));
-        let missed = body
-            .missed
-            .iter()
-            .map(|gap| (RunKey::scheduled(gap.cron_id, gap.last), gap.version, RunState::Missed, gap_text(gap)));
-        for (run, version, state, text) in refused.chain(missed) {
-            let attempt = Attempt { run, number: 0 };
-            if logged.contains(&attempt) {
-                continue;
-            }
-            self.outcomes.insert(attempt, id);
-            *self.open.entry(id).or_default() += 1;
-            self.push_row(attempt, version, state, &text, around);
-        }
-    }
-
-    fn push_row(&mut self, attempt: Attempt, version: Version, state: RunState, reason: &str, around: &mut Around) {
-        let row = ending::unstarted_row(attempt, version, state, reason, &self.server);
-        around.logbook.push(row, around.now);
     }
 
     fn settle(&mut self, entry: EntryId) {
@@ -399,21 +399,27 @@ impl Dispatch {
     }
 }
 
-const CANCELLED: &str = "cancelled: the job was stopped, changed or deleted before the run began";
-
-fn refusal_text(state: RunState) -> String {
-    match state {
-        RunState::Skipped => {
-            "skipped: too many earlier runs of this mutex job are waiting (max_pending_per_job)".into()
-        }
-        _ => "shed: this node has as many runs waiting and running as it may (max_pending, max_running)".into(),
-    }
+/// The body that names these runs.
+fn body(runs: &[(Attempt, Version, NodeId)]) -> Body {
+    let mut nodes: Vec<NodeId> = Vec::new();
+    let mut index = |node: &NodeId| {
+        let at = nodes.iter().position(|known| known == node).unwrap_or_else(|| {
+            nodes.push(node.clone());
+            nodes.len() - 1
+        });
+        at as u16
+    };
+    let runs = runs.iter().map(|(attempt, version, node)| PlannedRun {
+        attempt: *attempt,
+        version: *version,
+        node: index(node),
+    });
+    let runs = runs.collect();
+    Body { nodes, runs, ..Body::default() }
 }
 
-fn gap_text(gap: &MissedGap) -> String {
-    let at_least = if gap.at_least { "at least " } else { "" };
-    format!(
-        "missed: {at_least}{} runs from {} to {} (unix seconds) were due while nobody was there, and the grace (misfire_grace) is over",
-        gap.count, gap.first.0, gap.last.0
-    )
+fn send(orders: Orders, around: &mut Around) {
+    for (node, orders) in orders {
+        around.fx.tell_node(&node, ToNode::Dispatch(orders));
+    }
 }

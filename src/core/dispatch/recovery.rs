@@ -1,127 +1,153 @@
-//! What a new leader does with the entries that a former one (or this one, before it lost the lead) left open.
+//! What becomes of runs whose leader or node was lost.
 //!
-//! Invariants: a run that the node has begun, or may have, is not given again; of a mutex job, what has begun holds the
-//! mutex before anything that waits is looked at.
+//! A run that a former leader left open, or that was sent to a node which was cut off, may have been started. It is given
+//! again only when the node that the last entry names has said, under this leader, that it neither holds it nor started
+//! it, and its log row, read after that, is not there. Nobody's word by the end of the grace: `lost`.
+//!
+//! Invariant: of a mutex job, what may run holds the mutex until it is known to be over.
 
-use super::{Around, CANCELLED, Dispatch, Flight, Stage};
-use crate::core::executor::Held;
-use crate::model::journal::{EntryId, StoredEntry};
-use crate::model::{Attempt, Job, JobId, NodeId, RunState, Second, Version};
+use super::flights::{Flight, Stage};
+use super::{Around, Dispatch, Orders, rows, send};
+use crate::model::journal::StoredEntry;
+use crate::model::message::Held;
+use crate::model::{Attempt, Job, NodeId, RunState, Second};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// What was left, as the store and the node tell it.
+/// What the store says was left.
 pub struct Left<'a> {
     pub open: &'a [StoredEntry],
     /// Attempts of the open entries that have a log row.
     pub logged: &'a BTreeSet<Attempt>,
     /// The largest tick that is whole.
     pub watermark: Option<Second>,
-    /// What the node has of an attempt.
-    pub held: &'a dyn Fn(Attempt) -> Option<Held>,
 }
 
-/// A run without a log row, by the last entry that names it.
-struct Loose {
-    entry: EntryId,
-    version: Version,
-    node: Option<NodeId>,
+/// What is to be done about a node's holdings.
+#[derive(Debug, Default, Eq, PartialEq)]
+pub struct Settling {
+    /// Not to be started there.
+    pub drop: Vec<Attempt>,
+    /// Neither held nor started: whether they have a log row is to be read now.
+    pub unknown: Vec<Attempt>,
 }
 
 impl Dispatch {
+    /// Takes in the entries that a former leader left open: every run without a row may be on the node that the last
+    /// entry names.
     pub fn recover(&mut self, left: &Left, around: &mut Around) {
-        let mut loose = BTreeMap::new();
+        self.away_secs = left.watermark.map_or(0, |watermark| around.now.wall.second().0 - watermark.0);
         for StoredEntry { id, entry } in left.open {
             self.open.insert(*id, 0);
             for run in &entry.body.runs {
-                let node = entry.body.nodes.get(usize::from(run.node)).cloned();
-                loose.insert(run.attempt, Loose { entry: *id, version: run.version, node });
                 if entry.tick > left.watermark {
                     self.named.insert(run.attempt.run);
                 }
+                if left.logged.contains(&run.attempt) {
+                    continue;
+                }
+                // Of a definition that is gone only the name is needed: nothing of it will be sent.
+                let current = around.job(run.attempt.run.cron_id).filter(|job| job.version == run.version).cloned();
+                let gone = || Job { id: run.attempt.run.cron_id, version: run.version, ..Job::default() };
+                let job = current.unwrap_or_else(|| Arc::new(gone()));
+                let node = entry.body.nodes.get(usize::from(run.node)).cloned().unwrap_or_default();
+                let flight = Flight { job, entry: Some(*id), node, stage: Stage::Sent, late: true };
+                *self.open.entry(*id).or_default() += 1;
+                let earlier = self.flights.get(run.attempt).and_then(|flight| flight.entry);
+                self.flights.insert(run.attempt, flight);
+                earlier.into_iter().for_each(|earlier| self.settle(earlier));
             }
             self.write_outcomes(*id, &entry.body, left.logged, around);
         }
-        loose.retain(|attempt, _| !left.logged.contains(attempt));
-        for (attempt, run) in &loose {
-            self.take_in(*attempt, run, around);
-        }
-        let is_begun = |attempt: &Attempt| matches!((left.held)(*attempt), Some(Held::Begun | Held::Unknown));
-        let (begun, waiting): (Vec<_>, Vec<_>) = loose.into_iter().partition(|(attempt, _)| is_begun(attempt));
-        begun
-            .into_iter()
-            .filter(|(attempt, _)| !around.logbook.has(*attempt))
-            .for_each(|(attempt, _)| self.hold(attempt));
-        let away_secs = left.watermark.map_or(0, |watermark| around.now.wall.second().0 - watermark.0);
-        let mut outdated = BTreeSet::new();
-        for (attempt, run) in waiting {
-            if around.logbook.has(attempt) {
-                continue;
-            }
-            let is_here = (left.held)(attempt).is_some();
-            if is_here && !self.is_current(attempt, around) {
-                // The node drops it, and then it is given anew or told as cancelled, as after any change.
-                self.hold(attempt);
-                outdated.insert(attempt.run.cron_id);
-            } else {
-                let is_mine = is_here || run.node.as_ref() == Some(&self.node_id);
-                self.take_up(attempt, is_mine, away_secs, around);
-            }
-        }
-        self.cancel_outdated(outdated, around);
-        let entries: Vec<EntryId> = left.open.iter().map(|stored| stored.id).collect();
-        entries.into_iter().for_each(|id| self.close_if_empty(id));
+        left.open.iter().for_each(|stored| self.close_if_empty(stored.id));
     }
 
-    fn take_in(&mut self, attempt: Attempt, run: &Loose, around: &mut Around) {
-        *self.open.entry(run.entry).or_default() += 1;
-        let current = around.scheduler.job(attempt.run.cron_id).filter(|job| job.version == run.version);
-        // Of a definition that is gone only the name is needed: nothing of it will be sent.
-        let job = current
-            .cloned()
-            .unwrap_or_else(|| Arc::new(Job { id: attempt.run.cron_id, version: run.version, ..Job::default() }));
-        self.flights.insert(attempt, Flight { job, entry: Some(run.entry), stage: Stage::Over, late: true });
+    /// The nodes that may have something of us.
+    pub fn nodes(&self) -> BTreeSet<NodeId> {
+        self.flights.nodes()
+    }
+
+    /// The node has told all that it has.
+    pub fn on_holdings(&mut self, node: &NodeId, held: &BTreeMap<Attempt, Held>, around: &mut Around) -> Settling {
+        self.flights.set_released(node, false);
+        let mut settling = Settling::default();
+        let mut orders = Orders::new();
+        let sent = self.flights.sent_to(node);
+        for attempt in &sent {
+            let Some(flight) = self.flights.get(*attempt).cloned() else { continue };
+            match held.get(attempt) {
+                Some(Held::Begun | Held::Unknown) => {}
+                Some(Held::Waiting) if self.is_current(*attempt, around) => {
+                    orders.entry(node.clone()).or_default().push(self.order(*attempt, &flight, around.now));
+                }
+                Some(Held::Waiting) => {
+                    settling.drop.push(*attempt);
+                    self.redo(*attempt, around);
+                }
+                None => settling.unknown.push(*attempt),
+            }
+        }
+        // What waits there and is not ours to be there: of another node by now, or of an entry that is closed.
+        let strays = held.iter().filter(|(attempt, held)| **held == Held::Waiting && !sent.contains(attempt));
+        settling.drop.extend(strays.map(|(attempt, _)| *attempt));
+        send(orders, around);
+        settling
+    }
+
+    /// The log rows of what a node neither held nor had started were read: what has none is given again.
+    pub fn on_checked(&mut self, attempts: Vec<Attempt>, logged: &BTreeSet<Attempt>, around: &mut Around) {
+        let mut orders = Orders::new();
+        let mut jobs = BTreeSet::new();
+        for attempt in attempts {
+            let Some(flight) = self.flights.get(attempt).cloned().filter(|flight| flight.stage == Stage::Sent) else {
+                continue;
+            };
+            jobs.insert(attempt.run.cron_id);
+            if logged.contains(&attempt) || around.logbook.has(attempt) {
+                self.flights.set_stage(attempt, Stage::Over);
+                if logged.contains(&attempt) {
+                    self.on_logged(attempt, around);
+                }
+            } else if !self.is_current(attempt, around) {
+                self.redo(attempt, around);
+            } else if flight.job.is_mutex {
+                self.wait_for_mutex(attempt);
+            } else {
+                self.send_or_move(attempt, around, &mut orders);
+            }
+        }
+        send(orders, around);
+        jobs.into_iter().for_each(|id| self.next_of_mutex(id, around));
+    }
+
+    /// A node that is leaving will not start these.
+    pub fn on_returned(&mut self, attempts: Vec<Attempt>, around: &mut Around) {
+        self.on_checked(attempts, &BTreeSet::new(), around);
+    }
+
+    /// The node's lease is surely over: what it had of mutex jobs has ended.
+    pub fn on_released(&mut self, node: &NodeId, around: &mut Around) {
+        self.flights.set_released(node, true);
+        let jobs: BTreeSet<_> = self.flights.sent_to(node).iter().map(|attempt| attempt.run.cron_id).collect();
+        jobs.into_iter().for_each(|id| self.next_of_mutex(id, around));
+    }
+
+    /// The node has not been heard of since then: what it had is lost when the grace is over.
+    pub fn give_up(&mut self, node: &NodeId, silent_since: Second, around: &mut Around) {
+        let now = around.now.wall.second();
+        for attempt in self.flights.sent_to(node) {
+            let since = silent_since.max(attempt.run.scheduled_at);
+            let Some(flight) = self.flights.get(attempt).cloned() else { continue };
+            if since.plus(self.limits.grace_secs) < now {
+                self.flights.set_stage(attempt, Stage::Over);
+                self.push_row(attempt, flight.job.version, RunState::Lost, rows::LOST, around);
+                self.next_of_mutex(attempt.run.cron_id, around);
+            }
+        }
     }
 
     fn is_current(&self, attempt: Attempt, around: &Around) -> bool {
-        let job = around.scheduler.job(attempt.run.cron_id);
-        job.is_some_and(|job| {
-            !job.stop && Some(job.version) == self.flights.get(&attempt).map(|flight| flight.job.version)
-        })
-    }
-
-    /// The node has it: it takes a place there, and with it the mutex of its job.
-    fn hold(&mut self, attempt: Attempt) {
-        self.set_stage(attempt, Stage::Sent);
-        self.taken += 1;
-    }
-
-    /// A run that surely was not started: given again, or told why not.
-    fn take_up(&mut self, attempt: Attempt, is_mine: bool, away_secs: i64, around: &mut Around) {
-        let Some(flight) = self.flights.get(&attempt) else { return };
-        let (job, entry) = (Arc::clone(&flight.job), flight.entry);
-        let late_secs = around.now.wall.second().0 - attempt.run.scheduled_at.0;
-        // A run that waited for its mutex is as late as that wait, which is no fault: only the time away counts.
-        let judged_secs = if job.is_mutex { late_secs.min(away_secs) } else { late_secs };
-        if !is_mine {
-            self.push_row(attempt, job.version, RunState::Lost, LOST, around);
-        } else if !self.is_current(attempt, around) {
-            self.push_row(attempt, job.version, RunState::Cancelled, CANCELLED, around);
-        } else if self.limits.grace_secs < judged_secs {
-            self.push_row(attempt, job.version, RunState::Missed, MISSED, around);
-        } else {
-            self.take_off(attempt, job, entry, 0 < late_secs);
-            self.release(vec![attempt], around);
-        }
-    }
-
-    fn cancel_outdated(&mut self, outdated: BTreeSet<JobId>, around: &mut Around) {
-        for id in outdated {
-            let below = around.scheduler.job(id).filter(|job| !job.stop).map(|job| job.version);
-            self.cancel(id, below, around);
-        }
+        let version = self.flights.get(attempt).map(|flight| flight.job.version);
+        around.job(attempt.run.cron_id).is_some_and(|job| !job.stop && Some(job.version) == version)
     }
 }
-
-const LOST: &str = "lost: the node that had it is not there to tell whether it was started";
-const MISSED: &str = "missed: nobody was there to start it, and the grace (misfire_grace) is over";

@@ -14,6 +14,7 @@ use crate::core::work::{Bump, Bumped, Change, Journaled, Loaded, Opened, StoreEr
 use crate::model::journal::{Entry, EntryId, StoredEntry};
 use crate::model::log_row::{LogFilter, LogPage};
 use crate::model::{Attempt, Epoch, Job, JobId, LogRow, RunKey, Second, Wall};
+use std::collections::BTreeSet;
 
 /// Done entries deleted in one statement at most.
 const DELETE_ENTRIES_MAX: u32 = 10_000;
@@ -31,6 +32,8 @@ pub trait Store: Send {
     fn journal(&mut self, entry: &Entry) -> Result<Journaled, StoreError>;
     /// Journals the note, then writes the row; answers the job's id. Asking again with the same request is harmless.
     fn change(&mut self, epoch: Epoch, request: u64, change: &Change) -> Result<JobId, StoreError>;
+    /// Which of these attempts have a log row, read now.
+    fn find_logs(&mut self, epoch: Epoch, attempts: &[Attempt]) -> Result<BTreeSet<Attempt>, StoreError>;
     /// Sets entries done and deletes old done ones, never those of the largest tick.
     fn close(&mut self, epoch: Epoch, entries: &[EntryId], delete_before: Wall) -> Result<(), StoreError>;
     /// All or nothing. A definite state replaces `lost`, nothing replaces a definite state.

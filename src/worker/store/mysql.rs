@@ -236,6 +236,13 @@ impl Store for MysqlStore {
         result
     }
 
+    fn find_logs(&mut self, epoch: Epoch, attempts: &[Attempt]) -> Result<BTreeSet<Attempt>, StoreError> {
+        self.with("read log rows", |connection| {
+            check_epoch(&mut connection.conn, epoch)?;
+            logged(&mut connection.conn, attempts)
+        })
+    }
+
     fn close(&mut self, epoch: Epoch, entries: &[EntryId], delete_before: Wall) -> Result<(), StoreError> {
         self.closings += 1;
         let must_delete = self.closings % CLOSINGS_A_DELETION == 1;

@@ -224,6 +224,13 @@ impl Store for SqliteStore {
         })
     }
 
+    fn find_logs(&mut self, epoch: Epoch, attempts: &[Attempt]) -> Result<BTreeSet<Attempt>, StoreError> {
+        self.read("read log rows", |transaction| {
+            check_epoch(transaction, epoch)?;
+            logged(transaction, attempts)
+        })
+    }
+
     fn close(&mut self, epoch: Epoch, entries: &[EntryId], delete_before: Wall) -> Result<(), StoreError> {
         self.transact("close journal entries", |transaction| {
             check_epoch(transaction, epoch)?;

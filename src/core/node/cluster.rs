@@ -1,0 +1,257 @@
+//! The node among others: links, messages, the election, and leaving in good order.
+//!
+//! Invariant: what comes over a link is heard only while that link is the leader's or its leader is we.
+
+use super::{LeadStage, Node, StoreStage};
+use crate::core::effects::Mail;
+use crate::core::follower::{Heard, Lease};
+use crate::core::leader::Rooms;
+use crate::core::work::LockValue;
+use crate::core::{Gone, Output};
+use crate::model::command::{Answer, Command, Refusal, RequestId};
+use crate::model::message::{Hello, LinkId, Message, ToLeader, ToNode};
+use crate::model::{NodeId, Now};
+
+/// Request ids of calls that came over a link, so that they are none of an HTTP client's.
+const FORWARDED_FROM: u64 = 1 << 62;
+
+impl Node {
+    pub(super) fn on_linked(&mut self, link: LinkId, now: Now) {
+        if self.follower.has(link) {
+            let limits = &self.setup.limits;
+            let hello = Hello {
+                node_id: self.setup.node_id.clone(),
+                server: self.setup.server.clone(),
+                incarnation: self.setup.incarnation,
+                room: limits.max_pending + limits.max_running,
+            };
+            self.follower.on_linked(hello, &mut self.fx, now);
+        }
+    }
+
+    pub(super) fn on_received(&mut self, link: LinkId, message: Message, now: Now) {
+        if self.follower.has(link) {
+            let heard = self.follower.on_message(message, self.last_epoch, &mut self.fx, now);
+            return self.on_heard(heard, now);
+        }
+        let LeadStage::Leading(leader) = &mut self.lead else {
+            let reason = "this node does not lead".to_string();
+            self.fx.send(link, Message::Refused { reason });
+            return;
+        };
+        let mut rooms = Rooms { logbook: &mut self.logbook, fx: &mut self.fx, now };
+        match (message, leader.node_of(link)) {
+            (Message::Hello(hello), _) => leader.on_hello(link, &hello, self.authority, &mut rooms),
+            (Message::Heartbeat(heartbeat), Some(_)) => {
+                leader.on_heartbeat(link, heartbeat, self.authority, &mut rooms);
+            }
+            (Message::Holdings(held), Some(node)) => leader.on_holdings(&node, held, &mut rooms),
+            (Message::ToLeader(message), Some(node)) => leader.on_message(&node, message, &mut rooms),
+            (Message::Command { request, command }, Some(_)) => {
+                let client = RequestId(FORWARDED_FROM + self.forwarded.next);
+                self.forwarded.next += 1;
+                self.forwarded.calls.insert(client, (link, request));
+                self.on_command(client, command, now);
+            }
+            // What a stranger or a newer version says beside that is not for us.
+            _ => {}
+        }
+    }
+
+    pub(super) fn on_unlinked(&mut self, link: LinkId, gone: Gone, now: Now) {
+        if self.follower.has(link) {
+            let leader = self.follower.leader().cloned();
+            if let (Gone::NobodyThere, Some(leader), Some(election)) = (gone, leader, &mut self.election) {
+                election.suspect_dead(&leader);
+            }
+            self.follower.on_unlinked(&mut self.fx, now);
+        } else if let LeadStage::Leading(leader) = &mut self.lead {
+            leader.on_unlinked(link, &mut Rooms { logbook: &mut self.logbook, fx: &mut self.fx, now });
+        }
+    }
+
+    fn on_heard(&mut self, heard: Heard, now: Now) {
+        match heard {
+            Heard::Nothing => {}
+            Heard::Welcomed(epoch, Lease(until)) => {
+                self.last_epoch = epoch;
+                self.executor.extend_lease(until, &mut self.fx);
+                let leader = self.follower.leader().cloned().unwrap_or_default();
+                self.fx.notice(log::Level::Info, format!("following {leader}: epoch={epoch}"));
+                if let Some(link) = self.follower.joined() {
+                    self.fx.send(link, Message::Holdings(self.executor.holdings()));
+                }
+                for (_, client, command) in std::mem::take(&mut self.waiting) {
+                    self.on_command(client, command, now);
+                }
+            }
+            Heard::Lease(Lease(until)) => self.executor.extend_lease(until, &mut self.fx),
+            Heard::Refused(reason) => self.fx.notice(log::Level::Debug, format!("the leader refuses us: {reason}")),
+            Heard::ToNode(message) => self.on_order(message, now),
+        }
+    }
+
+    /// What the leader, this node or another, wants of our executor.
+    fn on_order(&mut self, message: ToNode, now: Now) {
+        let leaders_now = self.follower.leaders_now(now);
+        match message {
+            ToNode::Dispatch(orders) => self.executor.on_dispatch(orders, &mut self.fx, leaders_now),
+            ToNode::Cancel { cron_id, below } => self.executor.on_cancel(cron_id, below, &mut self.fx),
+            ToNode::Settled { drop } => {
+                self.executor.on_settled(drop, &mut self.fx);
+                // What the leader wants of former lives' marks it has just said; the rest can be explained now.
+                self.executor.explain_found(&mut self.logbook, &mut self.fx, now);
+            }
+            ToNode::Drain => {
+                self.fx.notice(log::Level::Info, "draining: no new runs until the next start");
+                self.executor.drain();
+                self.executor.hand_back(&mut self.fx);
+                if let LeadStage::Leading(leader) = &mut self.lead {
+                    leader.drain_own(now);
+                }
+            }
+        }
+    }
+
+    /// Delivers what leader and nodes say to each other; false when there was nothing.
+    pub(super) fn deliver(&mut self, now: Now) -> bool {
+        let mut is_any = false;
+        while let Some(mail) = self.fx.take_mail() {
+            is_any = true;
+            match mail {
+                Mail::ToLeader(message) => self.tell_leader(message, now),
+                Mail::ToNode(node, message) if node == self.setup.node_id => self.on_order(message, now),
+                Mail::ToNode(node, message) => self.tell_node(&node, message),
+            }
+        }
+        is_any
+    }
+
+    fn tell_leader(&mut self, message: ToLeader, now: Now) {
+        if let LeadStage::Leading(leader) = &mut self.lead {
+            let mut rooms = Rooms { logbook: &mut self.logbook, fx: &mut self.fx, now };
+            leader.on_message(&self.setup.node_id, message, &mut rooms);
+        } else if let Some(link) = self.follower.joined() {
+            self.fx.send(link, Message::ToLeader(message));
+        }
+        // A leader that comes later learns it from the log rows and from what is held.
+    }
+
+    fn tell_node(&mut self, node: &NodeId, message: ToNode) {
+        let LeadStage::Leading(leader) = &self.lead else { return };
+        // Where the link is gone the node's next Holdings will show that it never had this.
+        if let Some(link) = leader.link_of(node) {
+            self.fx.send(link, Message::ToNode(message));
+        }
+    }
+
+    /// Calls about the cluster, which the leader answers at once.
+    pub(super) fn on_cluster_command(&mut self, client: RequestId, command: Command, now: Now) {
+        let LeadStage::Leading(leader) = &mut self.lead else { return };
+        let own = self.executor.load();
+        let reply = match &command {
+            Command::DrainNode(server) => {
+                leader.drain_node(server, &mut self.fx).map(|()| Answer::Cluster(leader.view(own, now)))
+            }
+            _ => Ok(Answer::Cluster(leader.view(own, now))),
+        };
+        self.fx.reply(client, reply);
+    }
+
+    /// Answers of ours that are for a client of another node.
+    pub(super) fn redirect(&mut self, output: Output) -> Output {
+        match output {
+            Output::Reply(client, reply) => match self.forwarded.calls.remove(&client) {
+                Some((link, request)) => Output::Send(link, Message::Reply { request, reply }),
+                None => Output::Reply(client, reply),
+            },
+            output => output,
+        }
+    }
+
+    pub(super) fn follow(&mut self, now: Now) {
+        let leads = !matches!(self.lead, LeadStage::None);
+        let leader = self.election.as_ref().filter(|_| !leads).and_then(|election| election.leader()).cloned();
+        let load = self.executor.load();
+        self.follower.poll(leader.as_ref(), load, &mut self.fx, now);
+    }
+
+    pub(super) fn elect(&mut self, now: Now) {
+        let Some(election) = &mut self.election else { return };
+        let (is_leader, tick) = match &self.lead {
+            LeadStage::Leading(leader) => (true, leader.tick()),
+            _ => (false, now.wall.second()),
+        };
+        let value = || LockValue {
+            epoch: self.last_epoch,
+            tick,
+            server: self.setup.server.clone(),
+            node_id: self.setup.node_id.clone(),
+            incarnation: self.setup.incarnation,
+        };
+        // A node that has never reached its store must not keep others from leading.
+        if matches!(self.store, StoreStage::Open) || self.leaving.is_some() {
+            election.poll(is_leader, value, &mut self.fx, now);
+        }
+    }
+
+    pub(super) fn leave(&mut self, now: Now) {
+        self.hand_over(now);
+        let Some(leaving) = &mut self.leaving else { return };
+        if let Some(how) = leaving.kill_now(now) {
+            self.executor.end_all(how, &mut self.fx, now);
+        }
+        if !self.executor.is_idle() {
+            return;
+        }
+        self.logbook.hurry(now);
+        if let LeadStage::Leading(leader) = &mut self.lead {
+            leader.hurry(now);
+        }
+        let is_leader_idle = !matches!(&self.lead, LeadStage::Leading(leader) if !leader.is_idle());
+        let is_stored = self.logbook.is_empty() && is_leader_idle;
+        if !leaving.may_go(is_stored, now) {
+            return;
+        }
+        if !is_stored && leaving.say_unstored() {
+            self.fx.notice(log::Level::Error, "leaving with log rows or decisions that could not be stored");
+        }
+        match &mut self.election {
+            Some(election) if !election.has_left() => election.leave(),
+            _ => {
+                if let Some(reason) = leaving.go() {
+                    self.fx.output(Output::Exit(reason));
+                }
+            }
+        }
+    }
+
+    /// A leader that is leaving gives the lead to another at once, and waits for its own runs as one that follows.
+    fn hand_over(&mut self, now: Now) {
+        if self.leaving.is_none() {
+            return;
+        }
+        let Some(election) = &mut self.election else { return };
+        election.abstain();
+        if matches!(&self.lead, LeadStage::Leading(leader) if leader.can_hand_over()) {
+            self.fx.notice(log::Level::Info, "the lead is handed over");
+            self.step_down(now);
+        }
+    }
+
+    pub(super) fn why_no_leader(&self) -> String {
+        match (&self.store, &self.election) {
+            (StoreStage::Closed { reason: Some(reason) }, _) => format!("the store is not open: {reason}"),
+            (StoreStage::Closed { reason: None } | StoreStage::Opening(_), _) => {
+                "the store is not open yet; try again in a second".into()
+            }
+            (StoreStage::Open, Some(election)) => election.why_not_leader(),
+            (StoreStage::Open, None) => "this node does not lead yet; try again in a second".into(),
+        }
+    }
+
+    /// Refuses a call that nobody is there to carry out.
+    pub(super) fn refuse(&mut self, client: RequestId, why: &str) {
+        self.fx.reply(client, Err(Refusal::unavailable(format!("nothing was changed: {why}"))));
+    }
+}

@@ -1,0 +1,230 @@
+//! The nodes, as their leader sees them: who is there, what it may be given, and when its lease is surely over.
+//!
+//! ```text
+//! (expected) -> Hello -> Greeted -> Holdings -> Settled <-> Suspect -> (lease over) Lost
+//! ```
+//!
+//! Not the place that knows what a node has: that is `dispatch`'s.
+//!
+//! Invariant: a lease is counted from our own sending of the last answer, which lies after the node's counting of it.
+
+use super::dispatch::Place;
+use super::node::LEASE_MS;
+use crate::model::command::{NodeState, NodeView, Role};
+use crate::model::message::{Heartbeat, Hello, LinkId};
+use crate::model::{Mono, NodeId, Now, Second, Server};
+use std::collections::BTreeMap;
+
+/// A node that has said nothing for so long gets nothing new.
+const SUSPECT_MS: u64 = 1_000;
+/// Between the end of a lease and our reliance on it.
+const MARGIN_MS: u64 = 1_000;
+/// A clock that is off by more is warned of.
+const OFFSET_MS_MAX: i64 = 250;
+
+#[derive(Debug)]
+pub struct Roster {
+    own: NodeId,
+    members: BTreeMap<NodeId, Member>,
+}
+
+#[derive(Debug)]
+struct Member {
+    /// Empty until it says Hello.
+    server: Server,
+    link: Option<LinkId>,
+    /// Its holdings are taken in.
+    is_settled: bool,
+    room: usize,
+    last: Heartbeat,
+    clock_offset_ms: i64,
+    is_offset_said: bool,
+    heard_at: Mono,
+    /// Since when it is silent, by the wall clock; none while it is linked.
+    silent_since: Option<Second>,
+    lease_end: Mono,
+    is_released: bool,
+}
+
+impl Roster {
+    pub fn new(own: NodeId, server: Server, room: usize, now: Now) -> Roster {
+        let member = Member { server, room, is_settled: true, ..Member::expected(now, Mono::NEVER) };
+        Roster { members: BTreeMap::from([(own.clone(), Member { silent_since: None, ..member })]), own }
+    }
+
+    /// A node that may have something from a former leader's days, and a lease until then.
+    pub fn expect(&mut self, node: NodeId, lease_end: Mono, now: Now) {
+        self.members.entry(node).or_insert_with(|| Member::expected(now, lease_end));
+    }
+
+    /// Takes a node in; the error is for it to read.
+    pub fn on_hello(&mut self, link: LinkId, hello: &Hello, now: Now) -> Result<Option<LinkId>, String> {
+        let is_namesake = |(id, member): (&NodeId, &Member)| {
+            *id != hello.node_id && member.server == hello.server && (*id == self.own || member.link.is_some())
+        };
+        if self.members.iter().any(is_namesake) {
+            return Err(format!("another node is here as {}: give each a bind_address of its own", hello.server));
+        }
+        let member = self.members.entry(hello.node_id.clone()).or_insert_with(|| Member::expected(now, now.mono));
+        // A link of before is dead or about to be: what it still carries is not for this life.
+        let former = member.link.replace(link);
+        member.server = hello.server.clone();
+        member.room = hello.room;
+        member.is_settled = false;
+        member.heard_at = now.mono;
+        member.silent_since = None;
+        Ok(former)
+    }
+
+    pub fn on_settled(&mut self, node: &NodeId) {
+        if let Some(member) = self.members.get_mut(node) {
+            member.is_settled = true;
+            member.is_released = false;
+        }
+    }
+
+    /// Counts a lease that is being granted for so long.
+    pub fn on_granted(&mut self, node: &NodeId, now: Now) {
+        if let Some(member) = self.members.get_mut(node) {
+            member.lease_end = member.lease_end.max(now.mono.plus_ms(LEASE_MS));
+        }
+    }
+
+    /// Answers a warning, where there is one.
+    pub fn on_heartbeat(&mut self, node: &NodeId, heartbeat: Heartbeat, now: Now) -> Option<String> {
+        let member = self.members.get_mut(node)?;
+        member.heard_at = now.mono;
+        member.last = heartbeat;
+        member.clock_offset_ms = (heartbeat.wall.0 - now.wall.0) / 1_000_000;
+        let is_off = OFFSET_MS_MAX < member.clock_offset_ms.abs();
+        let is_new = is_off && !member.is_offset_said;
+        member.is_offset_said = is_off;
+        is_new.then(|| format!("the clock of {} is {} ms off from this one", member.server, member.clock_offset_ms))
+    }
+
+    /// The link is gone; answers whose it was.
+    pub fn on_unlinked(&mut self, link: LinkId, now: Now) -> Option<NodeId> {
+        let (node, member) = self.members.iter_mut().find(|(_, member)| member.link == Some(link))?;
+        member.link = None;
+        member.silent_since = Some(now.wall.second());
+        Some(node.clone())
+    }
+
+    pub fn node_of(&self, link: LinkId) -> Option<NodeId> {
+        self.members.iter().find(|(_, member)| member.link == Some(link)).map(|(node, _)| node.clone())
+    }
+
+    pub fn link_of(&self, node: &NodeId) -> Option<LinkId> {
+        self.members.get(node)?.link
+    }
+
+    pub fn node_at(&self, server: &Server) -> Option<NodeId> {
+        self.members.iter().find(|(_, member)| member.server == *server).map(|(node, _)| node.clone())
+    }
+
+    pub fn links(&self) -> Vec<LinkId> {
+        self.members.values().filter_map(|member| member.link).collect()
+    }
+
+    pub fn server_of(&self, node: &NodeId) -> Server {
+        self.members.get(node).map(|member| member.server.clone()).unwrap_or_default()
+    }
+
+    /// The nodes that can be spoken to. `is_draining`: whether our own takes no new runs.
+    pub fn places(&self, is_draining: bool, now: Now) -> Vec<Place> {
+        let place = |(node, member): (&NodeId, &Member)| {
+            let is_own = *node == self.own;
+            let is_fresh = now.mono < member.heard_at.plus_ms(SUSPECT_MS);
+            let takes_new =
+                if is_own { !is_draining } else { member.is_settled && is_fresh && !member.last.is_draining };
+            (is_own || member.link.is_some()).then(|| Place { node: node.clone(), room: member.room, takes_new })
+        };
+        self.members.iter().filter_map(place).collect()
+    }
+
+    /// Nodes whose leases have ended since the last time.
+    pub fn take_released(&mut self, now: Now) -> Vec<NodeId> {
+        let mut released = Vec::new();
+        for (node, member) in &mut self.members {
+            let is_over = *node != self.own && member.lease_end.plus_ms(MARGIN_MS) <= now.mono;
+            if is_over && !member.is_released && !(member.link.is_some() && member.is_settled) {
+                member.is_released = true;
+                released.push(node.clone());
+            }
+        }
+        released
+    }
+
+    /// Links that say nothing any more.
+    pub fn dead_links(&self, now: Now) -> Vec<LinkId> {
+        let is_dead = |member: &&Member| member.heard_at.plus_ms(LEASE_MS) <= now.mono;
+        self.members.values().filter(is_dead).filter_map(|member| member.link).collect()
+    }
+
+    /// Nodes without a link whose leases are over, with since when they are silent.
+    pub fn lost(&self) -> Vec<(NodeId, Second)> {
+        let lost = self.members.iter().filter(|(_, member)| member.link.is_none() && member.is_released);
+        lost.filter_map(|(node, member)| Some((node.clone(), member.silent_since?))).collect()
+    }
+
+    /// A lost node of which nothing is left to know.
+    pub fn forget(&mut self, node: &NodeId) {
+        self.members.remove(node);
+    }
+
+    /// When `take_released` has something.
+    pub fn deadline(&self) -> Option<Mono> {
+        let others = self.members.iter().filter(|(node, member)| **node != self.own && !member.is_released);
+        others.map(|(_, member)| member.lease_end.plus_ms(MARGIN_MS)).min()
+    }
+
+    /// `own` is what our own node would say of itself.
+    pub fn view(&self, own: Heartbeat, now: Now) -> Vec<NodeView> {
+        let view = |(node, member): (&NodeId, &Member)| {
+            let is_own = *node == self.own;
+            let last = if is_own { own } else { member.last };
+            NodeView {
+                server: member.server.clone(),
+                role: if is_own { Role::Leader } else { Role::Follower },
+                state: if is_own && !last.is_draining { NodeState::Alive } else { member.state(last.is_draining, now) },
+                running: last.running,
+                queued: last.waiting,
+                capacity: member.room,
+                clock_offset_ms: if is_own { 0 } else { member.clock_offset_ms },
+                last_contact_ms: if is_own { 0 } else { now.mono.since(member.heard_at).as_millis() as u64 },
+            }
+        };
+        // A node that has not said its name has nothing to show.
+        self.members.iter().filter(|(_, member)| !member.server.0.is_empty()).map(view).collect()
+    }
+}
+
+impl Member {
+    fn expected(now: Now, lease_end: Mono) -> Member {
+        Member {
+            server: Server::default(),
+            link: None,
+            is_settled: false,
+            room: 0,
+            last: Heartbeat::default(),
+            clock_offset_ms: 0,
+            is_offset_said: false,
+            heard_at: now.mono,
+            silent_since: Some(now.wall.second()),
+            lease_end,
+            is_released: false,
+        }
+    }
+
+    fn state(&self, is_draining: bool, now: Now) -> NodeState {
+        if self.is_released {
+            NodeState::Lost
+        } else if self.link.is_none() || self.heard_at.plus_ms(SUSPECT_MS) <= now.mono {
+            NodeState::Suspect
+        } else if is_draining {
+            NodeState::Draining
+        } else {
+            NodeState::Alive
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! How two nodes prove to each other that they have the same `cluster_secret`, before anything else is read.
+//!
+//! ```text
+//! both       Challenge(nonce)
+//! dialler    Proof = HMAC-SHA256(secret, "dialler" own nonce, peer's nonce)
+//! listener   Proof = HMAC-SHA256(secret, "listener" own nonce, peer's nonce), only when the dialler's was right
+//! ```
+//!
+//! Nonces are fresh, so nothing can be replayed, and roles differ, so nothing can be reflected. It does not encrypt.
+//!
+//! Invariant: a stranger learns nothing that depends on the secret by dialling.
+
+use super::frame::{Frame, Kind, frame};
+use crate::model::config::Secret;
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+
+pub const NONCE_BYTES: usize = 32;
+/// The largest frame that is taken before the other end has proved itself.
+pub const FRAME_BYTES_MAX: usize = 256;
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum End {
+    Dialler,
+    Listener,
+}
+
+#[derive(Debug)]
+pub struct Handshake {
+    end: End,
+    secret: Secret,
+    nonce: [u8; NONCE_BYTES],
+    peer_nonce: Option<Vec<u8>>,
+}
+
+/// What is to be done next.
+#[derive(Debug, Eq, PartialEq)]
+pub enum Step {
+    Wait,
+    Send(Vec<u8>),
+    /// Send this, where there is something; the other end is one of us.
+    Done(Option<Vec<u8>>),
+}
+
+impl Handshake {
+    pub fn new(end: End, secret: Secret, nonce: [u8; NONCE_BYTES]) -> Handshake {
+        Handshake { end, secret, nonce, peer_nonce: None }
+    }
+
+    /// The first bytes to send.
+    pub fn challenge(&self) -> Vec<u8> {
+        frame(Kind::Challenge, &self.nonce)
+    }
+
+    /// The error is for people.
+    pub fn on_frame(&mut self, frame: &Frame) -> Result<Step, &'static str> {
+        match (frame.kind, &self.peer_nonce) {
+            (Kind::Challenge, None) if frame.body.len() == NONCE_BYTES && frame.body != self.nonce => {
+                self.peer_nonce = Some(frame.body.clone());
+                Ok(match self.end {
+                    End::Dialler => Step::Send(self.proof()),
+                    End::Listener => Step::Wait,
+                })
+            }
+            (Kind::Proof, Some(peer_nonce)) => {
+                let other = if self.end == End::Dialler { End::Listener } else { End::Dialler };
+                let is_right = self.mac(other, peer_nonce, &self.nonce).verify_slice(&frame.body).is_ok();
+                match (is_right, self.end) {
+                    (false, _) => Err("it has not our cluster_secret"),
+                    (true, End::Dialler) => Ok(Step::Done(None)),
+                    (true, End::Listener) => Ok(Step::Done(Some(self.proof()))),
+                }
+            }
+            _ => Err("it does not prove who it is as a node does"),
+        }
+    }
+
+    fn proof(&self) -> Vec<u8> {
+        let mac = self.mac(self.end, &self.nonce, self.peer_nonce.as_deref().unwrap_or_default());
+        frame(Kind::Proof, &mac.finalize().into_bytes())
+    }
+
+    fn mac(&self, end: End, own_nonce: &[u8], peer_nonce: &[u8]) -> Hmac<Sha256> {
+        // A key of any length will do, so this cannot fail.
+        let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(self.secret.0.as_bytes())
+            .unwrap_or_else(|_| <Hmac<Sha256> as Mac>::new(&Default::default()));
+        mac.update(match end {
+            End::Dialler => b"wing-crontab dialler",
+            End::Listener => b"wing-crontab listener",
+        });
+        mac.update(own_nonce);
+        mac.update(peer_nonce);
+        mac
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::frame::take;
+    use super::*;
+
+    fn pair(dialler: &str, listener: &str) -> (Handshake, Handshake) {
+        let end = |end, secret: &str, nonce| Handshake::new(end, Secret(secret.into()), [nonce; NONCE_BYTES]);
+        (end(End::Dialler, dialler, 1), end(End::Listener, listener, 2))
+    }
+
+    fn read(bytes: &[u8]) -> Frame {
+        take(&mut bytes.to_vec(), FRAME_BYTES_MAX).unwrap().unwrap()
+    }
+
+    /// What the listener makes of the dialler's proof.
+    fn proved(dialler: &mut Handshake, listener: &mut Handshake) -> Result<Step, &'static str> {
+        assert_eq!(listener.on_frame(&read(&dialler.challenge())), Ok(Step::Wait), "a stranger learns nothing");
+        let Ok(Step::Send(proof)) = dialler.on_frame(&read(&listener.challenge())) else { panic!() };
+        listener.on_frame(&read(&proof))
+    }
+
+    #[test]
+    fn both_ends_are_sure_of_each_other_when_the_secret_is_the_same() {
+        let (mut dialler, mut listener) = pair("secret", "secret");
+        let Ok(Step::Done(Some(proof))) = proved(&mut dialler, &mut listener) else { panic!() };
+        assert_eq!(dialler.on_frame(&read(&proof)), Ok(Step::Done(None)));
+    }
+
+    #[test]
+    fn another_secret_is_refused_by_either_end() {
+        let (mut dialler, mut listener) = pair("another", "secret");
+        assert!(proved(&mut dialler, &mut listener).is_err());
+        let (mut dialler, _) = pair("secret", "secret");
+        let (_, mut impostor) = pair("secret", "another");
+        let Ok(Step::Send(_)) = dialler.on_frame(&read(&impostor.challenge())) else { panic!() };
+        impostor.peer_nonce = Some(dialler.nonce.to_vec());
+        assert!(dialler.on_frame(&read(&impostor.proof())).is_err());
+    }
+
+    #[test]
+    fn nothing_can_be_replayed_reflected_or_left_out() {
+        let (mut dialler, mut listener) = pair("secret", "secret");
+        let Ok(Step::Done(_)) = proved(&mut dialler, &mut listener) else { panic!() };
+        let recorded = dialler.proof();
+        let mut later = Handshake::new(End::Listener, Secret("secret".into()), [3; NONCE_BYTES]);
+        assert_eq!(later.on_frame(&read(&dialler.challenge())), Ok(Step::Wait));
+        assert!(later.on_frame(&read(&recorded)).is_err(), "replayed");
+        let (mut dialler, _) = pair("secret", "secret");
+        assert!(dialler.on_frame(&read(&dialler.challenge())).is_err(), "reflected");
+        let (_, mut listener) = pair("secret", "secret");
+        assert!(listener.on_frame(&Frame { kind: Kind::Message, body: b"{}".to_vec() }).is_err(), "left out");
+        assert!(listener.on_frame(&Frame { kind: Kind::Proof, body: vec![0; 32] }).is_err(), "left out");
+    }
+}
