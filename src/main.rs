@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use wing_crontab::core::ExitReason;
 use wing_crontab::model::config::Config;
-use wing_crontab::worker::process::{DaemonLink, UNDER_GUARDIAN, adopt, guard};
+use wing_crontab::worker::process::{CANNOT_START, DaemonLink, REFUSED, UNDER_GUARDIAN, adopt, guard};
 use wing_crontab::worker::{clock, process};
 use wing_crontab::{config, logging, next, reactor};
 
@@ -23,15 +23,13 @@ wing-crontab: a distributed crontab, exact to the second
 
 Without --config: config/app.toml under the working directory, else beside the executable.
 ";
-/// A mistake in the arguments, the configuration, or what the daemon was refused for: starting it again would not help.
-const EXIT_MISTAKE: u8 = 2;
 
 fn main() -> ExitCode {
     match run() {
         Ok(code) => ExitCode::from(code),
         Err(message) => {
             eprintln!("wing-crontab: {}", message.replace('\n', "\nwing-crontab: "));
-            ExitCode::from(EXIT_MISTAKE)
+            ExitCode::from(CANNOT_START as u8)
         }
     }
 }
@@ -90,7 +88,10 @@ fn daemon(config: &Config, link: DaemonLink) -> Result<u8, String> {
     match reactor::run(config, link)? {
         ExitReason::Clean => Ok(0),
         ExitReason::Orphaned => Ok(1),
-        ExitReason::Refused(reason) => Err(reason),
+        ExitReason::Refused(reason) => {
+            log::error!("{reason}");
+            Ok(REFUSED as u8)
+        }
     }
 }
 

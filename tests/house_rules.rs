@@ -16,7 +16,7 @@ const IMPORTS: [(&str, &[&str]); 6] = [
 /// A word, and the only places where it may stand.
 const WORDS: [(&str, &[&str]); 13] = [
     ("mio::", &["reactor/"]),
-    ("mysql::", &["worker/store/mysql.rs", "worker/store/mysql_schema.rs"]),
+    ("mysql::", &["worker/store/mysql/"]),
     ("rusqlite::", &["worker/store/sqlite.rs"]),
     ("ureq::", &["worker/consul.rs"]),
     ("process::Command", &["worker/process/"]),

@@ -8,8 +8,8 @@ use wing_crontab::core::work::{Bump, StoreError};
 use wing_crontab::model::config::{MysqlConfig, Secret};
 use wing_crontab::model::log_row::LogFilter;
 use wing_crontab::model::{Attempt, JobId, LogRow, NodeId, RunKey, RunState, Second, Server, Version};
-use wing_crontab::worker::store::Store;
 use wing_crontab::worker::store::mysql::MysqlStore;
+use wing_crontab::worker::store::{Hand, Store};
 
 /// The tables as the older system's README has them.
 const SEED_CRON: &str = "CREATE TABLE `cron` (
@@ -46,7 +46,7 @@ const SEED_LOG: &str = "CREATE TABLE `log` (
 ) ENGINE=InnoDB AUTO_INCREMENT=6649189 DEFAULT CHARSET=utf8";
 
 fn store(database: &Database) -> MysqlStore {
-    MysqlStore::new(&database.config())
+    MysqlStore::new(&database.config(), Hand::Writer)
 }
 
 fn row(id: u32, output: &str) -> LogRow {
@@ -170,8 +170,10 @@ fn a_command_that_a_column_cannot_hold_is_refused_and_nothing_is_changed() {
     let job =
         wing_crontab::model::Job { cron_set: "* * * * * *".into(), command: "echo 😀".into(), ..Default::default() };
     let refused = store.change(epoch, 1, &wing_crontab::core::work::Change::Add(job)).unwrap_err();
-    assert!(matches!(&refused, StoreError::Refused(why) if why.contains("command")), "{refused}");
+    assert!(matches!(&refused, StoreError::Refused(why) if why.starts_with("command: '😀'")), "{refused}");
     assert_eq!(store.list_jobs().unwrap(), []);
+    let notes: u64 = database.connect().query_first("SELECT COUNT(*) FROM journal").unwrap().unwrap();
+    assert_eq!(notes, 0, "the journal has no note of it");
 }
 
 #[test]
@@ -195,7 +197,38 @@ fn a_server_that_goes_away_and_comes_back_is_found_again() {
 fn the_password_is_in_no_error() {
     let Some(database) = mariadb::database() else { return };
     let config = MysqlConfig { password: Secret("not-its-password".into()), ..database.config() };
-    let error = MysqlStore::new(&config).open().unwrap_err();
+    let error = MysqlStore::new(&config, Hand::Writer).open().unwrap_err();
     let text = format!("{error} {error:?} {config:?}");
     assert!(text.contains("Access denied") && !text.contains("not-its-password"), "{text}");
+}
+
+#[test]
+fn a_user_who_may_only_read_and_write_can_work_on_tables_that_are_up_to_date() {
+    let Some(database) = mariadb::database() else { return };
+    store(&database).open().unwrap();
+    database.run(&[
+        &format!("CREATE USER '{}'@'localhost' IDENTIFIED BY 'x'", database.name),
+        &format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {0}.* TO '{0}'@'localhost'", database.name),
+    ]);
+    let config = MysqlConfig { user: database.name.clone(), password: Secret("x".into()), ..database.config() };
+    let mut store = MysqlStore::new(&config, Hand::Writer);
+    store.open().unwrap();
+    store.write_logs(&[row(1, "written")]).unwrap();
+    assert_eq!(outputs(&mut store), ["written"]);
+}
+
+#[test]
+fn a_read_that_takes_too_long_is_ended_by_the_server_and_says_what_to_do() {
+    let Some(database) = mariadb::database() else { return };
+    store(&database).open().unwrap();
+    store(&database).write_logs(&[row(1, "one"), row(2, "two")]).unwrap();
+    // A view in the table's place makes each row cost what a large log would.
+    database.run(&[
+        "RENAME TABLE log TO log_rows",
+        "CREATE VIEW log AS SELECT log_rows.*, SLEEP(20) AS slow FROM log_rows WHERE SLEEP(20) = 0",
+    ]);
+    let mut reader = MysqlStore::new(&database.config(), Hand::Reader);
+    let filter = LogFilter { page: 1, limit: 10, ..LogFilter::default() };
+    let error = reader.list_logs(&filter).unwrap_err();
+    assert!(matches!(&error, StoreError::Away(why) if why.contains("narrow it")), "{error}");
 }

@@ -11,7 +11,7 @@ use wing_crontab::model::log_row::{LogFilter, LogPage};
 use wing_crontab::model::{
     Attempt, Epoch, Job, JobId, LogRow, NodeId, RunKey, RunState, Second, Server, Version, Wall,
 };
-use wing_crontab::worker::store::Store;
+use wing_crontab::worker::store::{Hand, Store};
 use wing_crontab::worker::store::{mysql::MysqlStore, sqlite::SqliteStore};
 
 /// Makes connections to one and the same empty store.
@@ -51,7 +51,7 @@ fn mariadb() {
     for (name, check) in CHECKS {
         eprintln!("{name}");
         let Some(database) = mariadb::database() else { return };
-        check(&|| Box::new(MysqlStore::new(&database.config())));
+        check(&|| Box::new(MysqlStore::new(&database.config(), Hand::Writer)));
     }
 }
 

@@ -93,7 +93,18 @@ fn path_id(text: &str) -> Result<JobId, Refusal> {
     }
 }
 
+/// Where neither a body nor a query was sent, the client meant to send a body and left its length out.
+fn wants_body(request: &Request) -> Result<(), Refusal> {
+    if request.has_length || !request.query.is_empty() {
+        return Ok(());
+    }
+    let message =
+        "the parameters are missing: send them as a body with a Content-Length, or in the query string".into();
+    Err(Refusal { status: 411, message })
+}
+
 fn add(request: &Request) -> Result<Command, Refusal> {
+    wants_body(request)?;
     let mut params = Params::of(request)?;
     params.allow(&JOB_PARAMS);
     let draft = draft(&mut params);
@@ -102,6 +113,7 @@ fn add(request: &Request) -> Result<Command, Refusal> {
 }
 
 fn update(request: &Request) -> Result<Command, Refusal> {
+    wants_body(request)?;
     let mut params = Params::of(request)?;
     params.allow(&[&["id"], &JOB_PARAMS[..]].concat());
     let id = params.integer("id", 1, INT_MAX);
@@ -142,6 +154,8 @@ fn draft(params: &mut Params) -> JobDraft {
 
 fn list_logs(request: &Request) -> Result<Command, Refusal> {
     let mut params = Params::of(request)?;
+    // `_` is what browsers' libraries add to go around caches.
+    params.allow(&["cron_id", "search", "dispatch_server", "run_server", "page", "limit", "_"]);
     let filter = LogFilter {
         cron_id: params.integer("cron_id", 1, INT_MAX).map(|id| JobId(id as u32)),
         search: params.text("search", COMMAND_CHARS_MAX),

@@ -11,6 +11,7 @@ fn request(method: &str, target: &str, body: &str) -> Request {
         path: path.into(),
         query: query.as_bytes().to_vec(),
         body: body.as_bytes().to_vec(),
+        has_length: !body.is_empty(),
         keep_alive: true,
     }
 }
@@ -94,8 +95,10 @@ fn the_log_filter_has_its_defaults_and_bounds() {
 
 #[test]
 fn what_is_wrong_is_named_all_at_once() {
-    refuse("POST", "/cron/add", "", 400, "cronSet: it is required");
-    refuse("POST", "/cron/add", "", 400, "command: it is required");
+    refuse("POST", "/cron/add", "", 411, "Content-Length");
+    refuse("POST", "/cron/add", "remark=x", 400, "cronSet: it is required");
+    refuse("POST", "/cron/add?remark=x", "", 400, "command: it is required");
+    refuse("GET", "/log/list?cron_idd=3", "", 400, "cron_idd: there is no such parameter");
     refuse("POST", "/cron/add", "cronSet=* * * * * *&command=   ", 400, "command: it is required");
     let add = |rest: &str| format!("cronSet=* * * * * *&command=x&{rest}");
     refuse(

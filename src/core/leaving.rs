@@ -27,10 +27,12 @@ impl Leaving {
         Leaving { reason, next_kill: None, store_by: None, is_unstored_said: false, is_gone: false }
     }
 
-    /// What runs has so long from now; asked a second time, it has no time left.
+    /// What runs is asked to end after so long; told a second time, it is made to at once.
     pub fn hurry(&mut self, timeout_ms: u64, now: Now) {
-        let how = if self.next_kill.is_none() && timeout_ms != 0 { KillHow::Ask } else { KillHow::Force };
-        self.next_kill = Some((now.mono.plus_ms(timeout_ms), how));
+        self.next_kill = Some(match self.next_kill {
+            None => (now.mono.plus_ms(timeout_ms), KillHow::Ask),
+            Some(_) => (now.mono, KillHow::Force),
+        });
     }
 
     /// What is to be done to the runs now.

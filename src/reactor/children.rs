@@ -1,7 +1,8 @@
 //! The processes that run: their ends by pidfd, their output by pipe.
 //!
 //! A run is over when its main process is, not when its pipe is: a process left behind on purpose may hold the pipe open
-//! for ever. What is still in the pipe then is read for a moment more.
+//! for ever. What is still in the pipe then is read for a moment more and belongs to the run; after that the pipe is
+//! drained, so that the process left behind may go on writing, and what it says is dropped.
 //!
 //! Invariant: each process that was added comes out of `take_ended` once, reaped.
 
@@ -12,12 +13,15 @@ use crate::worker::process::Running;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 /// How long the pipe of a process that is over is read on, where something holds it open.
 const AFTER_EXIT_MS: u64 = 50;
 /// Bytes read of one run in one turn, so that one that floods does not keep the others waiting.
 const TURN_BYTES_MAX: usize = 256 << 10;
+
+/// Pipes that are drained for processes left behind; beyond it the oldest is closed.
+const LEFTOVERS_MAX: usize = 1_024;
 
 pub struct Children {
     output_bytes_max: usize,
@@ -27,6 +31,8 @@ pub struct Children {
     /// Over, with the pipe still open until then.
     lingering: BTreeMap<usize, Mono>,
     ended: BTreeSet<usize>,
+    /// Pipes of runs that are over, held open by what they left behind.
+    leftovers: BTreeMap<usize, OwnedFd>,
     buffer: Vec<u8>,
 }
 
@@ -47,6 +53,7 @@ impl Children {
             unfinished: BTreeSet::new(),
             lingering: BTreeMap::new(),
             ended: BTreeSet::new(),
+            leftovers: BTreeMap::new(),
             buffer: vec![0; 64 << 10],
         }
     }
@@ -78,7 +85,7 @@ impl Children {
     }
 
     pub fn on_output(&mut self, serial: usize) {
-        let Some(child) = self.children.get_mut(&serial) else { return };
+        let Some(child) = self.children.get_mut(&serial) else { return self.drain_leftover(serial) };
         let mut budget = TURN_BYTES_MAX;
         self.unfinished.remove(&serial);
         while !child.is_eof {
@@ -128,9 +135,39 @@ impl Children {
         let serial = self.ended.pop_first()?;
         self.unfinished.remove(&serial);
         let child = self.children.remove(&serial)?;
-        for fd in [child.running.pidfd.as_raw_fd(), child.running.output.as_raw_fd()] {
-            let _ = registry.deregister(&mut SourceFd(&fd));
+        let _ = registry.deregister(&mut SourceFd(&child.running.pidfd.as_raw_fd()));
+        if child.is_eof {
+            let _ = registry.deregister(&mut SourceFd(&child.running.output.as_raw_fd()));
+        } else {
+            self.keep_leftover(serial, child.running.output);
         }
         Some((child.attempt, child.exit?, child.output.into_text()))
+    }
+
+    fn keep_leftover(&mut self, serial: usize, output: OwnedFd) {
+        self.leftovers.insert(serial, output);
+        // Closing a pipe takes it out of the poll as well; its writer gets SIGPIPE, as it would of any reader that ends.
+        if LEFTOVERS_MAX < self.leftovers.len() {
+            self.leftovers.pop_first();
+        }
+        self.drain_leftover(serial);
+    }
+
+    fn drain_leftover(&mut self, serial: usize) {
+        let Some(output) = self.leftovers.get(&serial) else { return };
+        self.unfinished.remove(&serial);
+        let mut budget = TURN_BYTES_MAX;
+        while budget != 0 {
+            match rustix::io::read(output, &mut self.buffer[..]) {
+                Ok(count @ 1..) => budget = budget.saturating_sub(count),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => return,
+                Ok(0) | Err(_) => {
+                    self.leftovers.remove(&serial);
+                    return;
+                }
+            }
+        }
+        self.unfinished.insert(serial);
     }
 }

@@ -15,7 +15,7 @@ use crate::worker::clock;
 use crate::worker::consul::ConsulClient;
 use crate::worker::pool::{Answers, Pool, Tools};
 use crate::worker::process::{DaemonLink, MarkBook, Spawner};
-use crate::worker::store::{self, Store};
+use crate::worker::store::{self, Hand, Store};
 use jiff::tz::{TimeZone, TimeZoneDatabase};
 use mio::net::{TcpListener, UnixStream};
 use mio::{Interest, Poll};
@@ -96,16 +96,16 @@ fn tools<'a>(config: &'a Config, marks: &MarkBook, guardian: u32) -> Tools<'a> {
     let consul =
         consul.map(|consul| ConsulClient::new(consul, &config.service_name, &config.lock_key, &config.bind_address));
     Tools {
-        new_store: Box::new(|| new_store(config)),
+        new_store: Box::new(|hand| new_store(config, hand)),
         consul: consul.map(Arc::new),
         spawner: Arc::new(Spawner::new(config.shell.clone(), marks.marks())),
         guardian,
     }
 }
 
-fn new_store(config: &Config) -> Box<dyn Store> {
+fn new_store(config: &Config, hand: Hand) -> Box<dyn Store> {
     match &config.mysql {
-        Some(mysql) => Box::new(store::mysql::MysqlStore::new(mysql)),
+        Some(mysql) => Box::new(store::mysql::MysqlStore::new(mysql, hand)),
         None => Box::new(store::sqlite::SqliteStore::new(&config.data_dir.join("wing-crontab.db"))),
     }
 }

@@ -20,6 +20,8 @@ pub struct Request {
     /// What follows the question mark, as sent.
     pub query: Vec<u8>,
     pub body: Vec<u8>,
+    /// Whether the length of the body was said; otherwise there is none.
+    pub has_length: bool,
     /// Whether the connection may carry another request after this one.
     pub keep_alive: bool,
 }
@@ -127,12 +129,13 @@ fn parse_head(bytes: &[u8]) -> Result<Head, BadRequest> {
     if TARGET_BYTES_MAX < target.len() {
         return Err(TARGET_TOO_LONG);
     }
-    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let (path, query) = origin_form(target).split_once('?').unwrap_or((origin_form(target), ""));
     let mut request = Request {
         method: method.into(),
         path: path.into(),
         query: query.as_bytes().to_vec(),
         body: Vec::new(),
+        has_length: false,
         keep_alive: version == 1,
     };
     let (mut length, mut is_chunked, mut expects_continue) = (None, false, false);
@@ -157,13 +160,19 @@ fn parse_head(bytes: &[u8]) -> Result<Head, BadRequest> {
             return Err(BadRequest { status: 400, reason: "both Content-Length and Transfer-Encoding are given" });
         }
         (None, true) => return Err(LENGTH_REQUIRED),
-        (None, false) if method == "POST" || method == "PUT" => return Err(LENGTH_REQUIRED),
         (length, false) => length.unwrap_or(0),
     };
+    request.has_length = length.is_some();
     if BODY_BYTES_MAX < body_bytes {
         return Err(BadRequest { status: 413, reason: "the body is larger than 1 MiB" });
     }
     Ok(Head { request, body_bytes, expects_continue: expects_continue && version == 1 })
+}
+
+/// A proxy may name the whole URL: what counts begins at the path.
+fn origin_form(target: &str) -> &str {
+    let Some(rest) = target.strip_prefix("http://").or_else(|| target.strip_prefix("https://")) else { return target };
+    rest.find('/').map_or("/", |at| &rest[at..])
 }
 
 const LENGTH_REQUIRED: BadRequest = BadRequest { status: 411, reason: "a body needs a Content-Length" };
@@ -276,7 +285,6 @@ mod tests {
         refuse("\0\0\0\0 \r\n\r\n", 400);
         refuse("GET / HTTP/9.9\r\n\r\n", 400);
         refuse("GET / HTTP/1.1\r\nno colon\r\n\r\n", 400);
-        refuse("POST / HTTP/1.1\r\n\r\n", 411);
         refuse("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", 411);
         refuse("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n", 400);
         refuse("POST / HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\n", 400);

@@ -1,12 +1,13 @@
 //! The threads that block, each kind behind a queue of its own, so that a slow one holds up nobody else: the leader's
-//! statements, the log rows, the reads, Consul, the Consul watch, two that start processes and one that ends them.
+//! statements, the log rows, the reads, the searches, Consul, the Consul watch, two that start processes and one that ends them.
 //!
 //! Invariants: every piece of work gets exactly one answer; a thread that panics takes the daemon with it (the guardian
 //! starts it again), so none is ever missing in silence.
 
 use super::consul::ConsulClient;
-use super::process::{Mark, Running, Spawner, Ticket, kill};
-use super::store::Store;
+use super::process::kill::Family;
+use super::process::{self, Mark, Running, Spawner, Ticket, kill};
+use super::store::{Hand, Store};
 use crate::core::work::{Done, Kill, KillHow, Lead, Log, Read, SpawnError, Work, WorkId};
 use crate::model::{Attempt, Job};
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -42,7 +43,7 @@ pub struct KillOrder {
 
 /// What the threads work with. `new_store` makes one more connection to the same store.
 pub struct Tools<'a> {
-    pub new_store: Box<dyn Fn() -> Box<dyn Store> + 'a>,
+    pub new_store: Box<dyn Fn(Hand) -> Box<dyn Store> + 'a>,
     pub consul: Option<Arc<ConsulClient>>,
     pub spawner: Arc<Spawner>,
     /// The pid of our guardian, by which our processes are told from those of another daemon.
@@ -55,6 +56,7 @@ pub struct Pool {
     lead: Sender<(WorkId, Lead)>,
     log: Sender<(WorkId, Log)>,
     read: Sender<(WorkId, Read)>,
+    search: Sender<(WorkId, Read)>,
     consul: Sender<(WorkId, crate::core::work::Consul)>,
     watch: Sender<(WorkId, u64, u64)>,
     spawn: Sender<SpawnOrder>,
@@ -79,8 +81,8 @@ impl Answers {
 
 impl Pool {
     pub fn start(tools: Tools, answers: Answers) -> std::io::Result<Pool> {
-        let (mut lead_store, mut log_store, mut read_store) =
-            ((tools.new_store)(), (tools.new_store)(), (tools.new_store)());
+        let [mut lead_store, mut log_store] = [(); 2].map(|()| (tools.new_store)(Hand::Writer));
+        let [mut read_store, mut search_store] = [(); 2].map(|()| (tools.new_store)(Hand::Reader));
         let consul = tools.consul.clone();
         let watcher = tools.consul;
         let (spawn, spawn_orders) = unbounded();
@@ -95,6 +97,9 @@ impl Pool {
             lead: thread("store-lead", &answers, move |(id, lead)| Answer::Done(id, do_lead(&mut *lead_store, lead)))?,
             log: thread("store-log", &answers, move |(id, log)| Answer::Done(id, do_log(&mut *log_store, log)))?,
             read: thread("store-read", &answers, move |(id, read)| Answer::Done(id, do_read(&mut *read_store, read)))?,
+            search: thread("store-search", &answers, move |(id, read)| {
+                Answer::Done(id, do_read(&mut *search_store, read))
+            })?,
             consul: thread("consul", &answers, move |(id, work)| {
                 Answer::Done(id, Done::Consul(ask(&consul).and_then(|consul| consul.carry_out(&work))))
             })?,
@@ -112,6 +117,9 @@ impl Pool {
         let sent = match work {
             Work::Lead(lead) => self.lead.send((id, lead)).is_ok(),
             Work::Log(log) => self.log.send((id, log)).is_ok(),
+            Work::Read(Read::Logs(filter)) if filter.search.is_some() => {
+                self.search.send((id, Read::Logs(filter))).is_ok()
+            }
             Work::Read(read) => self.read.send((id, read)).is_ok(),
             Work::Consul(consul) => self.consul.send((id, consul)).is_ok(),
             Work::Watch { index, wait_ms } => self.watch.send((id, index, wait_ms)).is_ok(),
@@ -143,6 +151,11 @@ fn thread<T: Send + 'static>(
 fn killer(answers: &Answers, guardian: u32) -> std::io::Result<Sender<KillOrder>> {
     let (sender, orders) = unbounded::<KillOrder>();
     let answers = answers.clone();
+    // Without our guardian its orphans go to somebody else, and are found as such.
+    let family = move || match process::parent() {
+        parent if parent == guardian => Family::Below(guardian),
+        _ => Family::Orphans,
+    };
     let body = move || {
         while let Ok(first) = orders.recv() {
             let batch: Vec<KillOrder> = std::iter::once(first).chain(orders.try_iter()).collect();
@@ -151,7 +164,7 @@ fn killer(answers: &Answers, guardian: u32) -> std::io::Result<Sender<KillOrder>
                 wanted.filter_map(|order| order.mark).collect::<Vec<Mark>>()
             };
             marks(KillHow::Ask).iter().for_each(kill::ask);
-            kill::sweep(&marks(KillHow::Force), guardian, || ());
+            kill::sweep(&marks(KillHow::Force), family(), || ());
             batch.iter().for_each(|order| answers.give(Answer::Done(order.id, Done::Killed)));
         }
     };

@@ -76,6 +76,10 @@ fn every_form_of_parameters_is_taken_and_texts_come_back_as_they_were() {
     );
     assert_eq!(updated["lock_limit"], 7, "what the older system's clients do not know is kept");
     assert!(id < second);
+    // A POST without a body, as curl -X POST sends it: all that it says stands in its URL.
+    let bare = |target: &str| crate::http::ask(&node, format!("POST {target} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
+    assert!(bare("/cron/add?cronSet=@daily&command=true").contains("\"cron_set\":\"@daily\""));
+    assert!(bare(&format!("/cron/stop/{id}")).contains("\"stop\":true"));
 }
 
 #[test]

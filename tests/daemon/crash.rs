@@ -160,9 +160,52 @@ fn a_daemon_ends_its_own_runs_and_never_those_of_another_on_the_same_host() {
         node.api.add("* * * * * *", &hiding(node), "is_mutex=1");
     }
     nodes.iter().for_each(|node| wait_until("its run is there", || pids(node).len() >= 4));
+    // A process that has nothing to do with either, and by chance the slack that is the first run's tag.
+    let mut stranger = std::thread::spawn(|| {
+        rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(50_001 + 7)).unwrap();
+        std::process::Command::new("sleep").arg("300").spawn().unwrap()
+    })
+    .join()
+    .unwrap();
     let [mine, others] = [0, 1].map(|at| pids(&nodes[at])[..4].to_vec());
     send_signal(Signal::KILL, nodes[0].daemon_pid());
     wait_until("its own run is ended", || mine.iter().all(|pid| !is_alive(*pid)));
     wait_until("it is back", || nodes[0].api.is_up());
     assert!(others.iter().all(|pid| is_alive(*pid)), "the other's run goes on");
+    assert!(matches!(stranger.try_wait(), Ok(None)), "and so does the stranger");
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+}
+
+#[test]
+fn without_being_root_nothing_is_left_behind_either() {
+    if !rustix::process::getuid().is_root() {
+        eprintln!("SKIPPED: only root can become another user");
+        return;
+    }
+    let mut node = Node::new("").by_user(65_534);
+    node.start();
+    node.api.add("* * * * * *", &hiding(&node), "is_mutex=1");
+    wait_until("four processes of the run are there", || pids(&node).len() >= 4);
+    let first = pids(&node)[..4].to_vec();
+    send_signal(Signal::KILL, node.daemon_pid());
+    wait_until("all of the run is ended", || first.iter().all(|pid| !is_alive(*pid)));
+    wait_until("it is back", || node.api.is_up());
+}
+
+#[test]
+fn a_daemon_that_cannot_be_started_again_just_now_is_tried_until_it_can() {
+    let mut node = Node::started("");
+    node.api.add("0 0 0 1 1 *", "true", "");
+    node.edit(|text| format!("{text}no_such_key = 1\n"));
+    send_signal(Signal::KILL, node.daemon_pid());
+    node.wait_said("no_such_key");
+    node.wait_said("the daemon could not be started; it is tried again");
+    node.edit(|text| text.replace("no_such_key = 1\n", ""));
+    wait_until("it is back", || node.api.is_up());
+    assert_eq!(node.api.get("/cron/list").ok().as_array().unwrap().len(), 1);
+    node.edit(|text| format!("{text}no_such_key = 1\n"));
+    send_signal(Signal::KILL, node.daemon_pid());
+    wait_until("it is tried again", || node.said().matches("it is tried again").count() >= 2);
+    assert_eq!(node.stop().code(), Some(0), "told to end while no daemon runs, it ends");
 }

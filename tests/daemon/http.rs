@@ -23,7 +23,7 @@ fn read_all(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-fn ask(node: &Node, bytes: &[u8]) -> String {
+pub fn ask(node: &Node, bytes: &[u8]) -> String {
     let mut stream = connect(node);
     let _ = stream.write_all(bytes);
     let _ = stream.shutdown(Shutdown::Write);

@@ -74,3 +74,16 @@ fn a_clean_end_says_nothing_of_missed_runs_when_it_is_short() {
     assert!(seconds.windows(2).all(|pair| pair[1] == pair[0] + 1), "the gap was caught up: {seconds:?}");
     witness.attempts("x");
 }
+
+#[test]
+fn with_no_time_to_drain_a_run_is_still_asked_first() {
+    let mut node = Node::started("drain_timeout = 0\n");
+    let witness = Witness::new(node.folder.path(), "seen");
+    let command = format!("trap 'echo asked; exit 0' TERM; {}; while :; do sleep 0.05; done", witness.write("begin"));
+    let id = node.api.add("* * * * * *", &command, "is_mutex=1");
+    wait_until("a run is under way", || witness.count("begin") > 0);
+    assert_eq!(node.stop().code(), Some(0));
+    node.start();
+    let killed = wait_for("its row", || node.api.logs_with(id, "killed").pop());
+    assert!(killed["output"].as_str().unwrap().contains("asked\n"), "{killed}");
+}

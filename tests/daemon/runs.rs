@@ -108,7 +108,7 @@ fn what_a_run_leaves_behind_on_purpose_lives_on_and_holds_nothing_up() {
     let node = Node::started("");
     let witness = Witness::new(node.folder.path(), "left");
     // It keeps the run's output open, too.
-    let row = run_once(&node, &format!("(sleep 3; {}) & echo done", witness.write("left")));
+    let row = run_once(&node, &format!("(sleep 3; echo late; {}) & echo done", witness.write("left")));
     assert_eq!((&row["state"], &row["output"]), (&json!("ok"), &json!("done\n")));
     assert_eq!(witness.count("left"), 0, "the run is over before what it left");
     wait_until("what was left has lived on", || witness.count("left") == 1);

@@ -225,11 +225,12 @@ fn another_lock_key_on_the_same_database_is_refused() {
     let (toml, _, _) = keys(&database, agent);
     let mut first = Node::started(&toml);
     wait_until("it leads", || first.api.post("/cron/add", "cronSet=0 0 0 1 1 *&command=true").status == 200);
-    let (other, _, _) = keys(&database, agent);
+    let (other, service, _) = keys(&database, agent);
     let mut second = Node::new(&other);
     second.launch();
     assert_eq!(second.wait().code(), Some(2));
     assert!(second.said().contains("this database belongs to the cluster with lock_key"), "{}", second.said());
+    assert!(agent.service(&service).is_empty(), "what is refused does not stay registered");
     assert!(first.stop().success());
 }
 

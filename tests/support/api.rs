@@ -41,6 +41,14 @@ impl Api {
         )
     }
 
+    /// None where nobody answers.
+    pub fn try_get(&self, path: &str) -> Option<Reply> {
+        let request = ureq::get(format!("http://{}{path}", self.address)).config().http_status_as_error(false).build();
+        let mut answer = request.call().ok()?;
+        let body = serde_json::from_str(&answer.body_mut().read_to_string().ok()?).ok()?;
+        Some(Reply { status: answer.status().as_u16(), body })
+    }
+
     /// Exactly what `curl -d` sends.
     pub fn post(&self, path: &str, body: &str) -> Reply {
         let request = ureq::post(format!("http://{}{path}", self.address))

@@ -4,6 +4,7 @@ use super::api::Api;
 use super::{free_port, wait_for, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use tempfile::TempDir;
@@ -16,6 +17,7 @@ pub struct Node {
     pub server: String,
     pub api: Api,
     environment: Vec<(String, String)>,
+    uid: Option<u32>,
     guardian: Option<Child>,
 }
 
@@ -30,7 +32,7 @@ impl Node {
             folder.path().join("data").display()
         );
         fs::write(folder.path().join("app.toml"), toml).expect("the folder takes a file");
-        Node { folder, server, api: Api { address: http }, environment: Vec::new(), guardian: None }
+        Node { folder, server, api: Api { address: http }, environment: Vec::new(), uid: None, guardian: None }
     }
 
     /// A node that answers.
@@ -42,6 +44,13 @@ impl Node {
 
     pub fn env(mut self, name: &str, value: &str) -> Node {
         self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// Runs as another user; only root may do that.
+    pub fn by_user(mut self, uid: u32) -> Node {
+        std::os::unix::fs::chown(self.folder.path(), Some(uid), Some(uid)).expect("root may give a folder away");
+        self.uid = Some(uid);
         self
     }
 
@@ -68,7 +77,15 @@ impl Node {
     /// Starts it and does not wait.
     pub fn launch(&mut self) {
         let stderr = fs::OpenOptions::new().append(true).create(true).open(self.path("stderr")).expect("a log file");
-        let child = Command::new(BINARY)
+        let mut command = Command::new(BINARY);
+        if let Some(uid) = self.uid {
+            // Where the sources lie not every user may look.
+            let copy = self.path("wing-crontab");
+            fs::copy(BINARY, &copy).expect("the folder takes a file");
+            command = Command::new(copy);
+            command.uid(uid).gid(uid);
+        }
+        let child = command
             .arg("--config")
             .arg(self.config())
             .envs(self.environment.iter().map(|(name, value)| (name, value)))

@@ -7,7 +7,7 @@ use crate::core::effects::Mail;
 use crate::core::follower::{Heard, Lease};
 use crate::core::leader::Rooms;
 use crate::core::work::LockValue;
-use crate::core::{Gone, Output};
+use crate::core::{ExitReason, Gone, Output};
 use crate::model::command::{Answer, Command, Refusal, RequestId};
 use crate::model::message::{Hello, LinkId, Message, ToLeader, ToNode};
 use crate::model::{NodeId, Now};
@@ -195,7 +195,21 @@ impl Node {
         }
     }
 
+    /// Goes as soon as Consul has forgotten us: to be there and unable to lead would keep others waiting.
+    fn leave_refused(&mut self) {
+        match (&mut self.election, &self.refused) {
+            (_, None) => {}
+            (Some(election), Some(_)) if !election.has_left() => election.leave(),
+            (_, Some(_)) => {
+                if let Some(reason) = self.refused.take() {
+                    self.fx.output(Output::Exit(ExitReason::Refused(reason)));
+                }
+            }
+        }
+    }
+
     pub(super) fn leave(&mut self, now: Now) {
+        self.leave_refused();
         self.hand_over(now);
         let Some(leaving) = &mut self.leaving else { return };
         if let Some(how) = leaving.kill_now(now) {
@@ -241,8 +255,10 @@ impl Node {
 
     pub(super) fn why_no_leader(&self) -> String {
         match (&self.store, &self.election) {
-            (StoreStage::Closed { reason: Some(reason) }, _) => format!("the store is not open: {reason}"),
-            (StoreStage::Closed { reason: None } | StoreStage::Opening(_), _) => {
+            (StoreStage::Closed { reason: Some(reason) } | StoreStage::Opening { reason: Some(reason), .. }, _) => {
+                format!("the store is not open: {reason}")
+            }
+            (StoreStage::Closed { reason: None } | StoreStage::Opening { reason: None, .. }, _) => {
                 "the store is not open yet; try again in a second".into()
             }
             (StoreStage::Open, Some(election)) => election.why_not_leader(),

@@ -79,6 +79,8 @@ pub struct Node {
     waiting: VecDeque<(Mono, RequestId, Command)>,
     retain_at: Mono,
     leaving: Option<Leaving>,
+    /// Why this node may not take its place: it is about to go.
+    refused: Option<String>,
     handled_at: Mono,
 }
 
@@ -91,8 +93,14 @@ struct Forwarded {
 
 #[derive(Debug)]
 enum StoreStage {
-    Closed { reason: Option<String> },
-    Opening(WorkId),
+    Closed {
+        reason: Option<String>,
+    },
+    Opening {
+        id: WorkId,
+        /// Why it did not open the last time.
+        reason: Option<String>,
+    },
     Open,
 }
 
@@ -128,6 +136,7 @@ impl Node {
             waiting: VecDeque::new(),
             retain_at: Mono(0),
             leaving: None,
+            refused: None,
             handled_at: Mono(0),
             setup,
         }
@@ -266,9 +275,12 @@ impl Node {
             },
             Signal::Drain | Signal::Orphaned => {
                 let is_first = self.leaving.is_none();
-                let timeout_ms = if signal == Signal::Drain && is_first { self.setup.drain_timeout_ms } else { 0 };
+                let timeout_ms = self.setup.drain_timeout_ms;
                 let leaving = self.leaving.get_or_insert_with(|| Leaving::new(signal));
                 leaving.hurry(timeout_ms, now);
+                if signal == Signal::Orphaned && is_first {
+                    leaving.hurry(0, now);
+                }
                 self.executor.drain();
                 if let LeadStage::Leading(leader) = &mut self.lead {
                     leader.drain(now);

@@ -12,13 +12,16 @@ use crate::model::{Epoch, Mono, Now};
 
 impl Node {
     pub(super) fn open_store(&mut self, now: Now) {
-        if matches!(self.store, StoreStage::Closed { .. }) && self.store_backoff.is_over(now) {
-            self.store = StoreStage::Opening(self.fx.work(Work::Lead(Lead::Open)));
+        if let StoreStage::Closed { reason } = &mut self.store
+            && self.store_backoff.is_over(now)
+        {
+            let reason = reason.take();
+            self.store = StoreStage::Opening { id: self.fx.work(Work::Lead(Lead::Open)), reason };
         }
     }
 
     pub(super) fn on_opened(&mut self, id: WorkId, result: Result<Opened, StoreError>, now: Now) {
-        if !matches!(self.store, StoreStage::Opening(opening) if opening == id) {
+        if !matches!(self.store, StoreStage::Opening { id: opening, .. } if opening == id) {
             return;
         }
         let result = result.map_err(|error| error.to_string()).and_then(|opened| self.check_clock(opened, now));
@@ -50,7 +53,8 @@ impl Node {
     }
 
     pub(super) fn advance_lead(&mut self, now: Now) {
-        let may_lead = self.election.as_ref().is_none_or(Election::is_holder) && self.leaving.is_none();
+        let may_stay = self.leaving.is_none() && self.refused.is_none();
+        let may_lead = self.election.as_ref().is_none_or(Election::is_holder) && may_stay;
         if matches!(self.lead, LeadStage::None) && self.is_open() && may_lead && self.lead_backoff.is_over(now) {
             let id = self.fx.work(Work::Lead(Lead::Bump(Bump {
                 lock_key: self.setup.lock_key.clone(),
@@ -125,7 +129,7 @@ impl Node {
 
     fn on_lead_failed(&mut self, error: StoreError, now: Now) -> LeadStage {
         match error {
-            StoreError::Refused(reason) => self.fx.output(Output::Exit(ExitReason::Refused(reason))),
+            StoreError::Refused(reason) => self.refused = Some(reason),
             error => {
                 if !self.lead_backoff.is_failing() {
                     self.fx.notice(log::Level::Error, format!("take the lead: {error}; trying again"));

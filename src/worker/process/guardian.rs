@@ -7,7 +7,7 @@
 //!
 //! Invariant: no daemon is started while a process of an earlier one's unfinished runs is alive.
 
-use super::kill::{GUARDIAN_NAME, start_time, sweep};
+use super::kill::{Family, GUARDIAN_NAME, start_time, sweep};
 use super::marks::{self, Mark, Snapshot};
 use crate::worker::clock;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -38,6 +38,9 @@ const LEASE_EVERY_MS: u64 = 100;
 /// How long a daemon whose guardian is dead may need to end its runs and go.
 const LOCK_PATIENCE: Duration = Duration::from_secs(20);
 const LOCK_EVERY: Duration = Duration::from_millis(20);
+/// Exit codes of a daemon that could not be started, and of one that was refused its place for good.
+pub const CANNOT_START: i32 = 2;
+pub const REFUSED: i32 = 3;
 /// A panic's exit code.
 const PANICKED: i32 = 101;
 
@@ -131,24 +134,30 @@ impl Guardian {
 
     fn run(&mut self) -> io::Result<i32> {
         // What a guardian and a daemon that were killed together left running.
-        self.end_runs("left by an earlier daemon");
+        self.end_runs("left by an earlier daemon", Family::Orphans);
         let mut backoff = Duration::ZERO;
+        let mut has_died = false;
         loop {
             let started_at = clock::mono();
             let daemon = self.start()?;
             match self.watch(daemon)? {
+                // What was started well once is not given up for a disk that is full or a port that is taken just now.
+                End::Exited(CANNOT_START) if has_died => {
+                    log::error!("the daemon could not be started; it is tried again");
+                }
                 End::Exited(code) => {
-                    self.end_runs("left by the daemon");
-                    return Ok(code);
+                    self.end_runs("left by the daemon", own_family());
+                    return Ok(if code == REFUSED { CANNOT_START } else { code });
                 }
                 End::Died(how) => {
+                    has_died = true;
                     log::error!("the daemon died ({how}); its runs are ended and it is started again");
-                    self.end_runs("of the dead daemon");
+                    self.end_runs("of the dead daemon", own_family());
                 }
             }
             let has_lived = SOUND_LIFE <= clock::mono().since(started_at);
-            if !has_lived {
-                self.wait(backoff)?;
+            if !has_lived && self.is_told_to_end(backoff)? {
+                return Ok(0);
             }
             backoff = if has_lived { Duration::ZERO } else { (backoff * 2).clamp(BACKOFF_FIRST, BACKOFF_LAST) };
         }
@@ -203,7 +212,7 @@ impl Guardian {
         if is_new {
             log::warn!("the lease is over: {} mutex runs are ended", mutex.len());
         }
-        sweep(&mutex, std::process::id(), || drop(reap(None)));
+        sweep(&mutex, own_family(), || drop(reap(None)));
         let is_late = expired.at_ns + STARTING_GRACE_MS * 1_000_000 <= now.0;
         if is_late && mutex.iter().any(Mark::is_starting) {
             log::error!("the lease is over and the daemon may still be starting a mutex run: it is killed");
@@ -213,7 +222,7 @@ impl Guardian {
     }
 
     /// Kills what the marks say may still run, and waits until it is gone.
-    fn end_runs(&self, whose: &str) {
+    fn end_runs(&self, whose: &str, family: Family) {
         let marks = match Snapshot::read(&self.marks_path) {
             Ok(Some(snapshot)) => snapshot.marks,
             // No marks, or none that can be read: the daemon will say so.
@@ -224,7 +233,7 @@ impl Guardian {
             return;
         }
         log::info!("ending {} runs {whose}", running.len());
-        let left = sweep(&running, std::process::id(), || drop(reap(None)));
+        let left = sweep(&running, family, || drop(reap(None)));
         if left != 0 {
             log::error!("{left} processes of runs {whose} cannot be killed (uninterruptible sleep?)");
         }
@@ -240,17 +249,17 @@ impl Guardian {
         }
     }
 
-    /// Between two lives of the daemon; a signal to end comes through.
-    fn wait(&mut self, time: Duration) -> io::Result<()> {
+    /// Waits between two lives of the daemon; true when a signal to end comes meanwhile.
+    fn is_told_to_end(&mut self, time: Duration) -> io::Result<bool> {
         let until = clock::mono().plus_ms(time.as_millis() as u64);
         while clock::mono() < until {
             self.sleep(until.since(clock::mono()))?;
             drop(reap(None));
             if self.take_signals().iter().any(|signal| *signal != Signal::HUP) {
-                return Err(io::Error::other("told to end while the daemon was not running"));
+                return Ok(true);
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// The signals to pass on that have come since the last time.
@@ -269,6 +278,10 @@ impl Guardian {
         }
         taken
     }
+}
+
+fn own_family() -> Family {
+    Family::Below(std::process::id())
 }
 
 /// Reaps whatever has ended; tells how `daemon` did.

@@ -1,19 +1,21 @@
 //! Ending runs whole: the process group, and whatever else was born from the run.
 //!
-//! A process belongs to a run when its timer slack is the run's tag: the slack survives fork, exec, setsid and `env -i`.
-//! Where it may not be read (without CAP_SYS_NICE), the environment and the process group must do; a process that has
-//! changed all three is not found. A process that has changed its slack is found by its group.
+//! A process belongs to a run when its timer slack is the run's tag (the slack survives fork, exec, setsid and `env -i`)
+//! and it was not there before the run. Where slacks may not be read (without CAP_SYS_NICE), the environment and the
+//! process group must do. Whatever is below such a process belongs to the run as well. What is not found: a process that
+//! has left its group, cleared its environment and lost its parents, where we are not root.
 //!
 //! Another daemon on the same host uses the same tags. But a guardian is the subreaper of all that its runs leave behind,
-//! so what has another guardian above it is not ours. (Orphans of two guardians that were both killed could be mistaken
-//! for each other where their tags are equal; each begins at a random one.)
+//! so what is not below ours is not ours. Only after a guardian and its daemon were killed together are orphans looked
+//! for; those of two such daemons could be mistaken for each other where their tags are equal, and each begins at a
+//! random one.
 //!
 //! Invariant: no process is signalled that was not born from the run: a pid that was given to somebody else meanwhile
 //! has another start time.
 
 use super::marks::Mark;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::Duration;
 
@@ -33,10 +35,19 @@ pub fn ask(mark: &Mark) {
     }
 }
 
-/// Kills every process of these runs, until none is left, or for two seconds. `guardian` is the pid of ours; `between`
-/// is called after each round. Answers how many processes would not go.
-pub fn sweep(marks: &[Mark], guardian: u32, mut between: impl FnMut()) -> usize {
-    let wanted = Wanted::new(marks, guardian);
+/// Where the processes of a run are to be found.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Family {
+    /// Below this process, our guardian.
+    Below(u32),
+    /// Their guardian is dead: wherever no guardian is above them.
+    Orphans,
+}
+
+/// Kills every process of these runs, until none is left, or for two seconds. `between` is called after each round.
+/// Answers how many processes would not go.
+pub fn sweep(marks: &[Mark], family: Family, mut between: impl FnMut()) -> usize {
+    let wanted = Wanted::new(marks, family);
     let mut left = 0;
     for _ in 0..ROUNDS_MAX {
         let found = wanted.find(&Processes::read());
@@ -66,31 +77,44 @@ fn is_leader_alive(mark: &Mark) -> bool {
 struct Wanted<'a> {
     by_tag: BTreeMap<u64, &'a Mark>,
     by_group: BTreeMap<u32, &'a Mark>,
-    guardian: u32,
+    family: Family,
 }
 
 impl<'a> Wanted<'a> {
-    fn new(marks: &'a [Mark], guardian: u32) -> Wanted<'a> {
+    fn new(marks: &'a [Mark], family: Family) -> Wanted<'a> {
         let started = marks.iter().filter(|mark| mark.pid != 0);
         Wanted {
             by_tag: marks.iter().map(|mark| (mark.tag, mark)).collect(),
             by_group: started.map(|mark| (mark.pid, mark)).collect(),
-            guardian,
+            family,
         }
     }
 
-    fn find(&self, all: &Processes) -> Vec<u32> {
+    fn find(&self, all: &Processes) -> BTreeSet<u32> {
+        let is_one = |(pid, stat): &(&u32, &Stat)| self.has(**pid, stat) && self.is_ours(stat, all);
+        let mut found: BTreeSet<u32> = all.0.iter().filter(is_one).map(|(pid, _)| *pid).collect();
+        // And what is below them: children come to light level by level.
+        loop {
+            let below = all.0.values().filter(|stat| found.contains(&stat.parent) && !found.contains(&stat.pid));
+            let below: Vec<u32> = below.filter(|stat| !stat.is_guardian).map(|stat| stat.pid).collect();
+            if below.is_empty() {
+                break;
+            }
+            found.extend(below);
+        }
         // A dead one needs no signal; its parent has yet to take notice.
-        let alive = all.0.iter().filter(|(_, stat)| !matches!(stat.state, b'Z' | b'X'));
-        alive.filter(|(pid, stat)| self.has(**pid, stat) && self.is_ours(**pid, all)).map(|(pid, _)| *pid).collect()
+        found.retain(|pid| !matches!(all.0[pid].state, b'Z' | b'X'));
+        found
     }
 
     fn has(&self, pid: u32, stat: &Stat) -> bool {
-        let group = self.by_group.get(&stat.group);
+        let is_no_older = |mark: &&Mark| mark.pid == 0 || mark.pid_start <= stat.start_time;
+        let group = self.by_group.get(&stat.group).filter(|mark| is_no_older(mark));
         let slack = fs::read_to_string(format!("/proc/{pid}/timerslack_ns")).ok();
         match slack.and_then(|slack| slack.trim().parse::<u64>().ok()) {
-            Some(slack) => self.by_tag.contains_key(&slack) || group.is_some_and(|mark| is_leader_alive(mark)),
-            None => group.is_some_and(|mark| mark.pid_start <= stat.start_time) || self.has_environment(pid),
+            Some(slack) if self.by_tag.get(&slack).is_some_and(is_no_older) => true,
+            Some(_) => group.is_some_and(|mark| is_leader_alive(mark)),
+            None => group.is_some() || self.has_environment(pid),
         }
     }
 
@@ -105,13 +129,16 @@ impl<'a> Wanted<'a> {
             })
     }
 
-    /// Whether no other guardian stands above it before ours does.
-    fn is_ours(&self, pid: u32, all: &Processes) -> bool {
+    /// Whether the first guardian above it is ours, or there is none where none is wanted.
+    fn is_ours(&self, stat: &Stat, all: &Processes) -> bool {
         let parent = |stat: &&Stat| all.0.get(&stat.parent);
-        let ancestors = std::iter::successors(all.0.get(&pid).as_ref().and_then(parent), parent);
-        let first =
-            ancestors.map(|stat| (stat.pid == self.guardian, stat.is_guardian)).find(|(ours, any)| *ours || *any);
-        first.is_none_or(|(is_ours, _)| is_ours)
+        let mut ancestors = std::iter::successors(parent(&stat), parent);
+        match self.family {
+            Family::Below(guardian) => {
+                ancestors.find(|stat| stat.pid == guardian || stat.is_guardian).is_some_and(|stat| stat.pid == guardian)
+            }
+            Family::Orphans => !ancestors.any(|stat| stat.is_guardian),
+        }
     }
 }
 

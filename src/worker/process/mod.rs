@@ -8,11 +8,16 @@ pub mod kill;
 mod marks;
 mod spawn;
 
-pub use guardian::{DaemonLink, UNDER_GUARDIAN, adopt, guard};
+pub use guardian::{CANNOT_START, DaemonLink, REFUSED, UNDER_GUARDIAN, adopt, guard};
 pub use marks::{Mark, MarkBook, Marks, Ticket};
 pub use spawn::{Running, Spawner};
 
 /// Ends this process at once by a signal, which the guardian takes for a death.
 pub fn die() -> ! {
     std::process::abort()
+}
+
+/// The pid of this process's parent: our guardian, while it is alive.
+pub fn parent() -> u32 {
+    rustix::process::getppid().map_or(0, |pid| pid.as_raw_pid() as u32)
 }

@@ -7,7 +7,6 @@
 //! when the epoch in the store is another one.
 
 pub mod mysql;
-mod mysql_schema;
 pub mod sqlite;
 
 use crate::core::work::{Bump, Bumped, Change, Journaled, Loaded, Opened, StoreError};
@@ -20,6 +19,15 @@ use std::collections::BTreeSet;
 const DELETE_ENTRIES_MAX: u32 = 10_000;
 /// Log rows deleted in one statement at most.
 const DELETE_ROWS_MAX: u32 = 5_000;
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Hand {
+    /// The leader's statements, or the log rows: short ones.
+    Writer,
+    /// What the API asks for: it may have to go through a large log.
+    Reader,
+}
 
 pub trait Store: Send {
     /// Connects and applies the migrations.

@@ -11,9 +11,9 @@ use std::borrow::Cow;
 
 /// In order; the number of a file is its place here, from 1.
 const MIGRATIONS: [&str; 3] = [
-    include_str!("../../../sql/mysql/0001_seed_tables.sql"),
-    include_str!("../../../sql/mysql/0002_columns.sql"),
-    include_str!("../../../sql/mysql/0003_scheduler.sql"),
+    include_str!("../../../../sql/mysql/0001_seed_tables.sql"),
+    include_str!("../../../../sql/mysql/0002_columns.sql"),
+    include_str!("../../../../sql/mysql/0003_scheduler.sql"),
 ];
 /// Up to so many rows (as the server estimates) a log is altered at once.
 const SMALL_LOG_ROWS: u64 = 100_000;
@@ -41,14 +41,28 @@ pub enum Charset {
     Ascii,
 }
 
-impl LogTable {
-    /// The text as the column can hold it, and no longer than `bytes_max`.
-    pub fn storable<'a>(&self, text: &'a str, bytes_max: usize) -> Cow<'a, str> {
-        let holds = |character: char| match self.charset {
+impl Charset {
+    pub fn of(name: &str) -> Charset {
+        match name {
+            "utf8mb4" => Charset::All,
+            "utf8" | "utf8mb3" => Charset::ThreeBytes,
+            _ => Charset::Ascii,
+        }
+    }
+
+    pub fn holds(self, character: char) -> bool {
+        match self {
             Charset::All => true,
             Charset::ThreeBytes => character.len_utf8() <= 3,
             Charset::Ascii => character.is_ascii(),
-        };
+        }
+    }
+}
+
+impl LogTable {
+    /// The text as the column can hold it, and no longer than `bytes_max`.
+    pub fn storable<'a>(&self, text: &'a str, bytes_max: usize) -> Cow<'a, str> {
+        let holds = |character: char| self.charset.holds(character);
         let substitute = if self.charset == Charset::Ascii { '?' } else { '\u{fffd}' };
         let text = match text.chars().all(holds) {
             true => Cow::Borrowed(text),
@@ -73,11 +87,7 @@ pub fn log_table(conn: &mut Conn) -> mysql::Result<LogTable> {
         "SELECT character_set_name FROM information_schema.columns
          WHERE table_schema = DATABASE() AND table_name = 'log' AND column_name = 'output'",
     )?;
-    let charset = match charset.flatten().as_deref() {
-        Some("utf8mb4") => Charset::All,
-        Some("utf8" | "utf8mb3") => Charset::ThreeBytes,
-        _ => Charset::Ascii,
-    };
+    let charset = Charset::of(charset.flatten().as_deref().unwrap_or_default());
     Ok(LogTable { has_unique_key: has_key(conn, LOG_KEYS[0].0)?, charset })
 }
 
@@ -94,7 +104,13 @@ pub fn migrate(conn: &mut Conn, own: OptsBuilder) -> mysql::Result<Vec<String>> 
 }
 
 fn migrate_locked(conn: &mut Conn, own: OptsBuilder) -> mysql::Result<Vec<String>> {
-    conn.query_drop("CREATE TABLE IF NOT EXISTS schema_migration (id int NOT NULL PRIMARY KEY, applied_at timestamp NOT NULL DEFAULT CURRENT_TIMESTAMP) ENGINE=InnoDB")?;
+    // Asked first: a user who may only read and write can start on tables that are up to date.
+    if !has_column(conn, "schema_migration", "id")? {
+        conn.query_drop(
+            "CREATE TABLE IF NOT EXISTS schema_migration (id int NOT NULL PRIMARY KEY, applied_at timestamp NOT NULL \
+             DEFAULT CURRENT_TIMESTAMP) ENGINE=InnoDB",
+        )?;
+    }
     let applied: Option<Option<usize>> = conn.query_first("SELECT MAX(id) FROM schema_migration")?;
     for (at, migration) in MIGRATIONS.iter().enumerate().skip(applied.flatten().unwrap_or(0)) {
         for statement in statements(migration) {

@@ -1,0 +1,131 @@
+//! Table `cron` in MySQL.
+//!
+//! Invariant: whatever changes a row names the epoch, and the version that the row has.
+
+use super::schema::Charset;
+use super::{Outcome, check_epoch, is_epoch};
+use crate::core::work::StoreError;
+use crate::model::{Epoch, Job, JobId, Second, Version};
+use crate::worker::store::edited_by_hand;
+use mysql::prelude::Queryable;
+use mysql::{Conn, Row, Value};
+use std::collections::BTreeMap;
+
+const JOB_COLUMNS: &str = "cron_set, start_time, end_time, command, is_mutex, stop, remark, lock_limit, version, since";
+
+pub fn job_values(job: &Job) -> Vec<Value> {
+    vec![
+        (&job.cron_set).into(),
+        job.start_time.into(),
+        job.end_time.into(),
+        (&job.command).into(),
+        job.is_mutex.into(),
+        job.stop.into(),
+        (&job.remark).into(),
+        job.lock_limit.into(),
+        job.version.0.into(),
+        job.since.0.into(),
+    ]
+}
+
+/// Before anything is written: whether the columns have a place for every character.
+pub fn check_storable(conn: &mut Conn, job: &Job) -> Outcome<()> {
+    let texts = [
+        ("cron_set", "cronSet", &job.cron_set),
+        ("command", "command", &job.command),
+        ("remark", "remark", &job.remark),
+    ];
+    if texts.iter().all(|(_, _, text)| text.is_ascii()) {
+        return Ok(());
+    }
+    let sql = "SELECT column_name, character_set_name FROM information_schema.columns
+               WHERE table_schema = DATABASE() AND table_name = 'cron' AND character_set_name IS NOT NULL";
+    let charsets: BTreeMap<String, String> = conn.query::<(String, String), _>(sql)?.into_iter().collect();
+    for (column, parameter, text) in texts {
+        let charset = charsets.get(column).map(String::as_str).unwrap_or_default();
+        if let Some(character) = text.chars().find(|character| !Charset::of(charset).holds(*character)) {
+            return Err(StoreError::Refused(format!(
+                "{parameter}: {character:?} has no place in the charset of column {column}, {charset}; \
+                 ALTER TABLE cron CONVERT TO CHARACTER SET utf8mb4 mends that"
+            ))
+            .into());
+        }
+    }
+    Ok(())
+}
+
+pub fn add(conn: &mut Conn, epoch: Epoch, job: &Job) -> Outcome<JobId> {
+    let mut values = job_values(job);
+    values.push(epoch.0.into());
+    let sql = format!(
+        "INSERT INTO cron ({JOB_COLUMNS}) SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM scheduler WHERE id = 1 AND epoch = ?"
+    );
+    conn.exec_drop(sql, values)?;
+    match conn.affected_rows() {
+        0 => Err(StoreError::Deposed.into()),
+        _ => Ok(JobId(conn.last_insert_id() as u32)),
+    }
+}
+
+/// The row of an insert whose answer was lost, if it was carried out.
+pub fn find_added(conn: &mut Conn, job: &Job, after: u32) -> Outcome<Option<JobId>> {
+    let sql = "SELECT id FROM cron WHERE id > ? AND version = ? AND since = ? AND cron_set = ? AND command = ? AND remark = ? ORDER BY id LIMIT 1";
+    let id: Option<u32> =
+        conn.exec_first(sql, (after, job.version.0, job.since.0, &job.cron_set, &job.command, &job.remark))?;
+    Ok(id.map(JobId))
+}
+
+pub fn put(conn: &mut Conn, epoch: Epoch, job: &Job) -> Outcome<JobId> {
+    let sets: Vec<String> = JOB_COLUMNS.split(", ").map(|column| format!("{column} = ?")).collect();
+    let mut values = job_values(job);
+    values.extend([job.id.0.into(), (job.version.0 - 1).into()]);
+    conn.exec_drop(
+        format!("UPDATE cron SET {} WHERE id = ? AND version = ? AND {}", sets.join(", "), is_epoch(epoch)),
+        values,
+    )?;
+    if conn.affected_rows() == 1 {
+        return Ok(job.id);
+    }
+    check_epoch(conn, epoch)?;
+    let version: Option<u64> = conn.exec_first("SELECT version FROM cron WHERE id = ?", (job.id.0,))?;
+    // At the new version already: an earlier asking did it, and its answer was lost.
+    if version == Some(job.version.0) { Ok(job.id) } else { Err(edited_by_hand(job.id).into()) }
+}
+
+pub fn delete(conn: &mut Conn, epoch: Epoch, id: JobId, version: Version) -> Outcome<JobId> {
+    let sql = format!("DELETE FROM cron WHERE id = ? AND version = ? AND {}", is_epoch(epoch));
+    conn.exec_drop(sql, (id.0, version.0))?;
+    if conn.affected_rows() == 1 {
+        return Ok(id);
+    }
+    check_epoch(conn, epoch)?;
+    let is_there: Option<u8> = conn.exec_first("SELECT 1 FROM cron WHERE id = ?", (id.0,))?;
+    if is_there.is_none() { Ok(id) } else { Err(edited_by_hand(id).into()) }
+}
+
+/// Rows written by hand may hold anything that their columns take.
+pub fn jobs(conn: &mut Conn) -> Outcome<Vec<Job>> {
+    let sql = format!("SELECT id, {JOB_COLUMNS} FROM cron WHERE id > 0 ORDER BY id");
+    let job = |row: Row| {
+        let number = |at: usize| row.get_opt::<i64, usize>(at).and_then(Result::ok).unwrap_or(0);
+        let text = |at: usize| {
+            row.get_opt::<Vec<u8>, usize>(at)
+                .and_then(Result::ok)
+                .map_or(String::new(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
+        };
+        Job {
+            id: JobId(number(0) as u32),
+            cron_set: text(1),
+            start_time: number(2).max(0),
+            end_time: number(3).max(0),
+            command: text(4),
+            is_mutex: number(5) != 0,
+            stop: number(6) != 0,
+            remark: text(7),
+            lock_limit: number(8).clamp(0, i64::from(u32::MAX)) as u32,
+            version: Version(number(9).max(1) as u64),
+            since: Second(number(10)),
+        }
+    };
+    Ok(conn.query_map(sql, job)?)
+}

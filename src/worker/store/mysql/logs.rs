@@ -1,0 +1,196 @@
+//! Table `log` in MySQL.
+//!
+//! Invariant: a row is written whatever it holds; a definite state replaces `lost`, nothing replaces a definite state.
+
+use super::schema::{self, LogTable};
+use super::{Connection, Outcome};
+use crate::model::log_row::{LogFilter, LogPage, StoredLog};
+use crate::model::{Attempt, JobId, LogRow, RunKey, Second};
+use crate::worker::store::DELETE_ROWS_MAX;
+use mysql::prelude::Queryable;
+use mysql::{Conn, Params, Row, Value};
+use std::collections::BTreeSet;
+
+/// Rows in one INSERT at most, and their bytes as a part of what the server takes in one packet.
+const INSERT_ROWS_MAX: usize = 500;
+const PACKET_SHARE: usize = 4;
+/// What of a packet is not a row's output.
+const ROW_BYTES: usize = 32 << 10;
+/// Keys looked up by one statement.
+const LOOKUP_MAX: usize = 500;
+
+const LOG_COLUMNS: &str = "id, cron_id, time, output, use_time, dispatch_time, dispatch_server, run_server, run_key, attempt, state, \
+                           exit_code, start_time, version";
+
+pub fn write(connection: &mut Connection, rows: &[LogRow]) -> Outcome<()> {
+    if connection.log.is_none() {
+        // Whatever else happens, a row is written: what a column cannot hold is cut or replaced, not refused.
+        connection.conn.query_drop("SET SESSION sql_mode = ''")?;
+    }
+    let log = match connection.log {
+        Some(log) if log.has_unique_key => log,
+        _ => schema::log_table(&mut connection.conn)?,
+    };
+    connection.log = Some(log);
+    let insert_bytes_max = connection.packet_bytes / PACKET_SHARE;
+    // Quoted, a text may become twice as long.
+    let output_bytes_max = (connection.packet_bytes / 2).saturating_sub(ROW_BYTES);
+    let mut group: Vec<String> = Vec::new();
+    let mut bytes = 0;
+    for row in rows {
+        if !log.has_unique_key && must_not_replace(&mut connection.conn, row)? {
+            continue;
+        }
+        let values = log_values(row, &log, output_bytes_max);
+        if INSERT_ROWS_MAX <= group.len() || insert_bytes_max < bytes + values.len() {
+            insert_logs(&mut connection.conn, &group)?;
+            group.clear();
+            bytes = 0;
+        }
+        bytes += values.len();
+        group.push(values);
+    }
+    insert_logs(&mut connection.conn, &group)
+}
+
+pub fn retain(conn: &mut Conn, before: Second) -> Outcome<()> {
+    // `time` has no key in the older system's table. Ids and times grow together, so the oldest rows are first.
+    loop {
+        let oldest = "SELECT id, time FROM log ORDER BY id LIMIT ?";
+        let rows: Vec<(i64, i64)> = conn.exec(oldest, (DELETE_ROWS_MAX,))?;
+        let Some((last, _)) = rows.iter().take_while(|(_, time)| *time < before.0).last() else {
+            return Ok(());
+        };
+        conn.exec_drop("DELETE FROM log WHERE id <= ? AND time < ? LIMIT ?", (last, before.0, DELETE_ROWS_MAX))?;
+    }
+}
+
+pub fn list(conn: &mut Conn, filter: &LogFilter) -> Outcome<LogPage> {
+    let wanted = [
+        ("cron_id = ?", filter.cron_id.map(|id| Value::from(id.0))),
+        ("LOCATE(?, output) > 0", filter.search.as_ref().map(Value::from)),
+        ("dispatch_server = ?", filter.dispatch_server.as_ref().map(Value::from)),
+        ("run_server = ?", filter.run_server.as_ref().map(Value::from)),
+    ];
+    let mut conditions = vec!["1 = 1"];
+    let mut values = Vec::new();
+    for (condition, value) in wanted {
+        if let Some(value) = value {
+            conditions.push(condition);
+            values.push(value);
+        }
+    }
+    let conditions = conditions.join(" AND ");
+    let params = || if values.is_empty() { Params::Empty } else { Params::Positional(values.clone()) };
+    let total = conn.exec_first(format!("SELECT COUNT(*) FROM log WHERE {conditions}"), params())?.unwrap_or(0);
+    let offset = (filter.page - 1).saturating_mul(filter.limit);
+    let sql = format!(
+        "SELECT {LOG_COLUMNS} FROM log WHERE {conditions} ORDER BY id DESC LIMIT {} OFFSET {offset}",
+        filter.limit
+    );
+    let rows = conn.exec_map(sql, params(), stored_log)?;
+    Ok(LogPage { rows, total })
+}
+
+pub fn logged(conn: &mut Conn, attempts: &[Attempt]) -> Outcome<BTreeSet<Attempt>> {
+    let mut logged = BTreeSet::new();
+    let wanted: BTreeSet<Attempt> = attempts.iter().copied().collect();
+    for chunk in attempts.chunks(LOOKUP_MAX) {
+        // Run keys are digits, dashes, dots and an m.
+        let keys: Vec<String> = chunk.iter().map(|attempt| format!("'{}'", attempt.run)).collect();
+        let sql = format!("SELECT run_key, attempt FROM log WHERE run_key IN ({})", keys.join(","));
+        for (key, number) in conn.query::<(String, u32), _>(sql)? {
+            if let Ok(run) = key.parse::<RunKey>() {
+                logged.insert(Attempt { run, number });
+            }
+        }
+    }
+    logged.retain(|attempt| wanted.contains(attempt));
+    Ok(logged)
+}
+
+/// Before the unique key of a large log is built: whether the row is there and not to be replaced. A `lost` row is
+/// deleted to make place. Rows that may be written again are recent, so the newest ids are enough.
+fn must_not_replace(conn: &mut Conn, row: &LogRow) -> Outcome<bool> {
+    let sql = "SELECT id, state FROM log WHERE id > (SELECT MAX(id) FROM log) - 100000 AND run_key = ? AND attempt = ? LIMIT 1";
+    let found: Option<(i64, Option<String>)> =
+        conn.exec_first(sql, (row.attempt.run.to_string(), row.attempt.number))?;
+    match found {
+        Some((id, Some(state))) if state == "lost" && row.state.as_str() != "lost" => {
+            conn.exec_drop("DELETE FROM log WHERE id = ?", (id,))?;
+            Ok(false)
+        }
+        found => Ok(found.is_some()),
+    }
+}
+
+/// One row as `(..)` of an INSERT.
+fn log_values(row: &LogRow, log: &LogTable, output_bytes_max: usize) -> String {
+    let output = log.storable(&row.output, output_bytes_max);
+    let values: [Value; 13] = [
+        row.attempt.run.cron_id.0.into(),
+        row.attempt.run.scheduled_at.0.into(),
+        output.as_ref().into(),
+        row.use_time_ms.into(),
+        row.dispatch_time.0.into(),
+        row.dispatch_server.0.as_ref().into(),
+        row.run_server.0.as_ref().into(),
+        row.attempt.run.to_string().into(),
+        row.attempt.number.into(),
+        row.state.as_str().into(),
+        row.exit_code.into(),
+        row.start_time_ms.into(),
+        row.version.0.into(),
+    ];
+    let texts: Vec<String> = values.iter().map(|value| value.as_sql(false)).collect();
+    format!("({})", texts.join(","))
+}
+
+fn insert_logs(conn: &mut Conn, rows: &[String]) -> Outcome<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    // `state` is assigned last: the conditions before it see the old one.
+    let columns = [
+        "output",
+        "use_time",
+        "dispatch_time",
+        "dispatch_server",
+        "run_server",
+        "exit_code",
+        "start_time",
+        "version",
+        "state",
+    ];
+    let sets = columns
+        .map(|column| format!("{column} = IF(state = 'lost' AND VALUES(state) <> 'lost', VALUES({column}), {column})"));
+    Ok(conn.query_drop(format!(
+        "INSERT INTO log (cron_id, time, output, use_time, dispatch_time, dispatch_server, run_server, run_key, attempt, state, exit_code,
+         start_time, version) VALUES {} ON DUPLICATE KEY UPDATE {}",
+        rows.join(","),
+        sets.join(", ")
+    ))?)
+}
+
+fn stored_log(row: Row) -> StoredLog {
+    let number = |at: usize| row.get_opt::<i64, usize>(at).and_then(Result::ok);
+    let text = |at: usize| {
+        row.get_opt::<Vec<u8>, usize>(at).and_then(Result::ok).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    };
+    StoredLog {
+        id: number(0).unwrap_or(0),
+        cron_id: JobId(number(1).unwrap_or(0) as u32),
+        time: number(2).unwrap_or(0),
+        output: text(3).unwrap_or_default(),
+        use_time_ms: number(4).unwrap_or(0),
+        dispatch_time: number(5).unwrap_or(0),
+        dispatch_server: text(6).unwrap_or_default(),
+        run_server: text(7).unwrap_or_default(),
+        run_key: text(8),
+        attempt: number(9).map(|attempt| attempt as u32),
+        state: text(10),
+        exit_code: number(11).map(|code| code as i32),
+        start_time_ms: number(12),
+        version: number(13).map(|version| version as u64),
+    }
+}

@@ -1,0 +1,349 @@
+//! The store in MySQL or MariaDB. Every statement is committed by itself: no lock of ours outlives its round trip.
+//!
+//! A statement whose answer was lost may have been carried out; each can be asked again.
+
+mod jobs;
+mod logs;
+mod schema;
+
+use super::{DELETE_ENTRIES_MAX, Hand, Store, foreign_lock_key, not_alone, note, outcomes};
+use crate::core::work::{Bump, Bumped, Change, Journaled, Loaded, Opened, StoreError};
+use crate::model::config::MysqlConfig;
+use crate::model::journal::{Body, Entry, EntryId, StoredEntry};
+use crate::model::log_row::{LogFilter, LogPage};
+use crate::model::{Attempt, Epoch, Job, JobId, LogRow, Second, Wall};
+use mysql::prelude::Queryable;
+use mysql::{Conn, OptsBuilder};
+use schema::LogTable;
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::time::Duration;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// A server that says nothing for so long is away. Migrations of large tables have connections of their own.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Reads of a large log may take so long; then the server ends them, and soon after we would.
+const READ_SECS_MAX: u64 = 30;
+const READ_TIMEOUT: Duration = Duration::from_secs(READ_SECS_MAX + 5);
+/// Done entries are deleted with every so many closings.
+const CLOSINGS_A_DELETION: u32 = 60;
+/// Errors of the server that no repetition will mend: a character or a length that a column does not take.
+const DATA_ERRORS: [u16; 4] = [1264, 1366, 1406, 3988];
+const DUPLICATE_KEY: u16 = 1062;
+const UNKNOWN_DATABASE: u16 = 1049;
+/// MariaDB's and MySQL's own ends of a statement that took too long.
+const STATEMENT_TIMEOUTS: [u16; 2] = [1969, 3024];
+
+pub struct MysqlStore {
+    config: MysqlConfig,
+    hand: Hand,
+    connection: Option<Connection>,
+    closings: u32,
+    /// A new job whose answer was lost: it is looked for before it is inserted again.
+    unanswered_add: Option<UnansweredAdd>,
+}
+
+struct Connection {
+    conn: Conn,
+    /// What the server takes in one statement.
+    packet_bytes: usize,
+    log: Option<LogTable>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct UnansweredAdd {
+    epoch: Epoch,
+    request: u64,
+    /// Its id would be larger than this.
+    after: u32,
+}
+
+/// What ends a piece of work early.
+enum Failure {
+    Store(StoreError),
+    Connect(mysql::Error),
+    Mysql(mysql::Error),
+}
+
+impl From<mysql::Error> for Failure {
+    fn from(error: mysql::Error) -> Failure {
+        Failure::Mysql(error)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Failure {
+        Failure::Store(error)
+    }
+}
+
+type Outcome<T> = Result<T, Failure>;
+
+impl MysqlStore {
+    pub fn new(config: &MysqlConfig, hand: Hand) -> MysqlStore {
+        MysqlStore { config: config.clone(), hand, connection: None, closings: 0, unanswered_add: None }
+    }
+
+    /// Runs `action` on the connection; `what` names it in errors. After an error the next one connects anew.
+    fn with<T>(&mut self, what: &str, action: impl FnOnce(&mut Connection) -> Outcome<T>) -> Result<T, StoreError> {
+        let result = match &mut self.connection {
+            Some(connection) => action(connection),
+            None => connect(&self.config, self.hand).and_then(|connection| action(self.connection.insert(connection))),
+        };
+        result.map_err(|failure| {
+            if !matches!(failure, Failure::Store(_)) {
+                self.connection = None;
+            }
+            self.error(what, failure)
+        })
+    }
+
+    fn error(&self, what: &str, failure: Failure) -> StoreError {
+        let server = format!("{}:{}", self.config.host, self.config.port);
+        match failure {
+            Failure::Store(error) => error,
+            Failure::Connect(error) => {
+                StoreError::Away(format!("{what}: connect to MySQL at {server} as {}: {error}", self.config.user))
+            }
+            Failure::Mysql(mysql::Error::MySqlError(error)) => {
+                if STATEMENT_TIMEOUTS.contains(&error.code) {
+                    return StoreError::Away(format!(
+                        "{what}: it took longer than {READ_SECS_MAX} s and was ended; narrow it, e.g. with cron_id"
+                    ));
+                }
+                let message = format!("{what} in MySQL at {server}: {} ({})", error.message, error.code);
+                // What the server refuses it has not done.
+                if DATA_ERRORS.contains(&error.code) { StoreError::Refused(message) } else { StoreError::Away(message) }
+            }
+            // What the system calls a resource that is temporarily unavailable is our own time limit.
+            Failure::Mysql(mysql::Error::IoError(error)) if error.kind() == ErrorKind::WouldBlock => {
+                StoreError::Unavailable(format!("{what} in MySQL at {server}: no answer in time"))
+            }
+            Failure::Mysql(error) => StoreError::Unavailable(format!("{what} in MySQL at {server}: {error}")),
+        }
+    }
+}
+
+fn options(config: &MysqlConfig, hand: Hand) -> OptsBuilder {
+    let read_timeout = if hand == Hand::Reader { READ_TIMEOUT } else { ANSWER_TIMEOUT };
+    OptsBuilder::new()
+        .ip_or_hostname(Some(&config.host))
+        .tcp_port(config.port)
+        .user(Some(&config.user))
+        .pass(Some(&config.password.0))
+        .prefer_socket(false)
+        .tcp_connect_timeout(Some(CONNECT_TIMEOUT))
+        .read_timeout(Some(read_timeout))
+        .write_timeout(Some(ANSWER_TIMEOUT))
+        .tcp_nodelay(true)
+        .init(vec![
+            // A superset of utf8: what a table cannot hold is its own matter, not the connection's.
+            "SET NAMES utf8mb4",
+            "SET SESSION innodb_lock_wait_timeout = 2, SESSION sql_mode = 'STRICT_TRANS_TABLES'",
+        ])
+}
+
+fn connect(config: &MysqlConfig, hand: Hand) -> Outcome<Connection> {
+    let options = options(config, hand).db_name(Some(&config.database));
+    let mut conn = Conn::new(options).map_err(Failure::Connect)?;
+    let packet_bytes = conn.query_first("SELECT @@max_allowed_packet")?.unwrap_or(1 << 20);
+    if hand == Hand::Reader {
+        // MariaDB's name for it, or MySQL's. A server that is too old for either goes on until its client is gone.
+        let _ = conn
+            .query_drop(format!("SET SESSION max_statement_time = {READ_SECS_MAX}"))
+            .or_else(|_| conn.query_drop(format!("SET SESSION max_execution_time = {}", READ_SECS_MAX * 1_000)));
+    }
+    Ok(Connection { conn, packet_bytes, log: None })
+}
+
+/// A database that is not there is made, where the user may.
+fn create_database(config: &MysqlConfig) -> Outcome<()> {
+    let mut conn = Conn::new(options(config, Hand::Writer)).map_err(Failure::Connect)?;
+    let name = config.database.replace('`', "``");
+    Ok(conn.query_drop(format!("CREATE DATABASE IF NOT EXISTS `{name}` CHARACTER SET utf8mb4"))?)
+}
+
+impl Store for MysqlStore {
+    fn open(&mut self) -> Result<Opened, StoreError> {
+        let connected = match connect(&self.config, self.hand) {
+            Err(Failure::Connect(mysql::Error::MySqlError(error))) if error.code == UNKNOWN_DATABASE => {
+                create_database(&self.config).and_then(|()| connect(&self.config, self.hand))
+            }
+            connected => connected,
+        };
+        self.connection = Some(connected.map_err(|failure| self.error("open the store", failure))?);
+        let config = options(&self.config, self.hand).db_name(Some(&self.config.database));
+        self.with("apply the migrations", |connection| {
+            let advice = schema::migrate(&mut connection.conn, config)?;
+            let clock: Option<i64> =
+                connection.conn.query_first("SELECT CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED)")?;
+            Ok(Opened { clock: clock.map(|ms| Wall(ms * 1_000_000)), advice })
+        })
+    }
+
+    fn bump(&mut self, bump: &Bump) -> Result<Bumped, StoreError> {
+        self.with("take the lead", |connection| {
+            let conn = &mut connection.conn;
+            let first = "INSERT IGNORE INTO scheduler (id, lock_key, epoch, leader, node_id) VALUES (1, ?, 0, '', '')";
+            conn.exec_drop(first, (&bump.lock_key,))?;
+            let row: Option<(String, u64, String, String)> =
+                conn.query_first("SELECT lock_key, epoch, leader, node_id FROM scheduler WHERE id = 1")?;
+            let (lock_key, epoch, leader, node_id) = row.unwrap_or_default();
+            if lock_key != bump.lock_key {
+                return Err(foreign_lock_key(&bump.lock_key, &lock_key).into());
+            }
+            if bump.alone && node_id != *bump.node_id.0 {
+                let newest = "SELECT CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 - MAX(created_at) AS SIGNED) FROM journal WHERE node_id = ?";
+                let age_ms: Option<Option<i64>> = conn.exec_first(newest, (&node_id,))?;
+                if let Some(age_ms) = age_ms.flatten().filter(|age_ms| *age_ms < bump.lease_ms as i64) {
+                    return Err(not_alone(&leader, age_ms / 1_000).into());
+                }
+            }
+            conn.exec_drop(
+                "UPDATE scheduler SET epoch = epoch + 1, leader = ?, node_id = ? WHERE id = 1 AND epoch = ?",
+                (&*bump.server.0, &*bump.node_id.0, epoch),
+            )?;
+            match conn.affected_rows() {
+                1 => Ok(Bumped { epoch: Epoch(epoch + 1) }),
+                _ => Err(StoreError::Unavailable("take the lead: another node was quicker".into()).into()),
+            }
+        })
+    }
+
+    fn load(&mut self, epoch: Epoch) -> Result<Loaded, StoreError> {
+        self.with("read the jobs and the journal", |connection| {
+            let conn = &mut connection.conn;
+            check_epoch(conn, epoch)?;
+            let watermark: Option<Option<i64>> = conn.query_first("SELECT MAX(tick) FROM journal WHERE part = 0")?;
+            let open = open_entries(conn)?;
+            let logged = logs::logged(conn, &outcomes(&open))?;
+            Ok(Loaded { jobs: jobs::jobs(conn)?, watermark: watermark.flatten().map(Second), open, logged })
+        })
+    }
+
+    fn journal(&mut self, entry: &Entry) -> Result<Journaled, StoreError> {
+        self.with("write the journal", |connection| insert_entry(&mut connection.conn, entry, false))
+    }
+
+    fn change(&mut self, epoch: Epoch, request: u64, change: &Change) -> Result<JobId, StoreError> {
+        let unanswered = self.unanswered_add.take().filter(|add| (add.epoch, add.request) == (epoch, request));
+        let mut asked = None;
+        let result = self.with("write the job", |connection| {
+            let conn = &mut connection.conn;
+            if let Change::Add(job) | Change::Put(job) = change {
+                jobs::check_storable(conn, job)?;
+            }
+            if let Some(note) = note(change) {
+                let body = Body { changes: vec![note], ..Body::default() };
+                // It is needed as a record only, so nothing is open about it.
+                insert_entry(conn, &Entry { epoch, request, tick: None, part: 0, body }, true)?;
+            }
+            match change {
+                Change::Add(job) => {
+                    if let Some(add) = unanswered
+                        && let Some(id) = jobs::find_added(conn, job, add.after)?
+                    {
+                        return Ok(id);
+                    }
+                    let after: Option<Option<u32>> = conn.query_first("SELECT MAX(id) FROM cron")?;
+                    let after = unanswered.map_or(after.flatten().unwrap_or(0), |add| add.after);
+                    asked = Some(UnansweredAdd { epoch, request, after });
+                    jobs::add(conn, epoch, job)
+                }
+                Change::Put(job) => jobs::put(conn, epoch, job),
+                Change::Delete { id, version } => jobs::delete(conn, epoch, *id, *version),
+            }
+        });
+        if matches!(result, Err(StoreError::Unavailable(_))) {
+            self.unanswered_add = asked.or(unanswered);
+        }
+        result
+    }
+
+    fn find_logs(&mut self, epoch: Epoch, attempts: &[Attempt]) -> Result<BTreeSet<Attempt>, StoreError> {
+        self.with("read log rows", |connection| {
+            check_epoch(&mut connection.conn, epoch)?;
+            logs::logged(&mut connection.conn, attempts)
+        })
+    }
+
+    fn close(&mut self, epoch: Epoch, entries: &[EntryId], delete_before: Wall) -> Result<(), StoreError> {
+        self.closings += 1;
+        let must_delete = self.closings % CLOSINGS_A_DELETION == 1;
+        self.with("close journal entries", |connection| {
+            let conn = &mut connection.conn;
+            let ids: Vec<String> = entries.iter().map(|entry| entry.0.to_string()).collect();
+            if !ids.is_empty() {
+                let ids = ids.join(",");
+                conn.query_drop(format!("UPDATE journal SET done = 1 WHERE id IN ({ids}) AND {}", is_epoch(epoch)))?;
+                if conn.affected_rows() == 0 {
+                    check_epoch(conn, epoch)?;
+                }
+            }
+            if must_delete {
+                let newest: Option<Option<i64>> = conn.query_first("SELECT MAX(tick) FROM journal WHERE part = 0")?;
+                let delete = "DELETE FROM journal WHERE done = 1 AND created_at < ? AND (tick IS NULL OR tick < ?) ORDER BY id LIMIT ?";
+                conn.exec_drop(delete, (delete_before.ms(), newest.flatten().unwrap_or(0), DELETE_ENTRIES_MAX))?;
+            }
+            Ok(())
+        })
+    }
+
+    fn write_logs(&mut self, rows: &[LogRow]) -> Result<(), StoreError> {
+        self.with("write log rows", |connection| logs::write(connection, rows))
+    }
+
+    fn retain_logs(&mut self, before: Second) -> Result<(), StoreError> {
+        self.with("delete old log rows", |connection| logs::retain(&mut connection.conn, before))
+    }
+
+    fn list_logs(&mut self, filter: &LogFilter) -> Result<LogPage, StoreError> {
+        self.with("read log rows", |connection| logs::list(&mut connection.conn, filter))
+    }
+
+    fn list_jobs(&mut self) -> Result<Vec<Job>, StoreError> {
+        self.with("read the jobs", |connection| jobs::jobs(&mut connection.conn))
+    }
+}
+
+fn is_epoch(epoch: Epoch) -> String {
+    format!("EXISTS (SELECT 1 FROM scheduler WHERE id = 1 AND epoch = {})", epoch.0)
+}
+
+fn check_epoch(conn: &mut Conn, epoch: Epoch) -> Outcome<()> {
+    let stored: Option<u64> = conn.query_first("SELECT epoch FROM scheduler WHERE id = 1")?;
+    if stored == Some(epoch.0) { Ok(()) } else { Err(StoreError::Deposed.into()) }
+}
+
+fn insert_entry(conn: &mut Conn, entry: &Entry, is_done: bool) -> Outcome<Journaled> {
+    let body = serde_json::to_string(&entry.body)
+        .map_err(|error| StoreError::Refused(format!("write a journal body: {error}")))?;
+    let inserted = conn.exec_drop(
+        "INSERT INTO journal (epoch, request, tick, part, node_id, body, done, created_at)
+         SELECT epoch, ?, ?, ?, node_id, ?, ?, CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED) FROM scheduler
+         WHERE id = 1 AND epoch = ? LOCK IN SHARE MODE",
+        (entry.request, entry.tick.map(|tick| tick.0), entry.part, body, is_done, entry.epoch.0),
+    );
+    match inserted {
+        Ok(()) if conn.affected_rows() == 0 => Err(StoreError::Deposed.into()),
+        Ok(()) => Ok(Journaled::Entry(EntryId(conn.last_insert_id() as i64))),
+        Err(mysql::Error::MySqlError(error)) if error.code == DUPLICATE_KEY => {
+            let known = "SELECT id FROM journal WHERE epoch = ? AND request = ?";
+            let known: Option<i64> = conn.exec_first(known, (entry.epoch.0, entry.request))?;
+            Ok(known.map_or(Journaled::TickTaken, |id| Journaled::Entry(EntryId(id))))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn open_entries(conn: &mut Conn) -> Outcome<Vec<StoredEntry>> {
+    let sql = "SELECT id, epoch, request, tick, part, body FROM journal WHERE done = 0 ORDER BY id";
+    let rows: Vec<(i64, u64, u64, Option<i64>, u32, String)> = conn.query(sql)?;
+    let entry = |(id, epoch, request, tick, part, body): (i64, u64, u64, Option<i64>, u32, String)| {
+        let body = serde_json::from_str(&body)
+            .map_err(|error| StoreError::Refused(format!("journal row {id}: its body cannot be read: {error}")))?;
+        let entry = Entry { epoch: Epoch(epoch), request, tick: tick.map(Second), part, body };
+        Ok(StoredEntry { id: EntryId(id), entry })
+    };
+    rows.into_iter().map(entry).collect()
+}
