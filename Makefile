@@ -4,7 +4,7 @@ TARGET ?= x86_64-unknown-linux-musl
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run build static test check bench-quick clean
+.PHONY: help run build static test check bench-quick bench-takeover clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,11 @@ check: ## what must be clean before a commit: format, clippy, every test
 bench-quick: ## how late jobs start, against a bare loop that starts as many of the same command
 	cargo build --release --bin wing-crontab
 	cargo bench --bench quick
+
+bench-takeover: ## how long a cluster of three is without a leader, fault by fault (needs what the tests need)
+	scripts/install-test-services
+	cargo build --release --bin wing-crontab
+	cargo bench --bench takeover
 
 clean: ## remove what was built
 	cargo clean

@@ -6,14 +6,14 @@
 //! |---|---|
 //! | `model` | the nouns: jobs, runs, entries, clocks; plain data |
 //! | `core` | the brain: sans-IO state machines under `Node::handle` |
-//! | `wire` | the languages: HTTP; bytes to values and back |
+//! | `wire` | the languages: HTTP, frames and proofs between nodes; bytes to values and back |
 //! | `api` | (method, path, parameters) to `Command`, `Reply` to JSON |
 //! | `worker` | the hands: pool, stores, Consul, processes with marks and guardian; the only blocking code |
-//! | `reactor` | ears and mouth: the poll loop, connections, children, timer |
+//! | `reactor` | ears and mouth: the poll loop, connections, peers, children, timer |
 //! | `config`, `logging`, `next` | app.toml, log lines, the `next` subcommand |
 //!
 //! Who may import whom: main -> all of it; reactor -> api, core, wire, worker, model; worker -> core's `work` (and
-//! `MarkOp`, `FoundMark`), model; api -> core's `command`, wire, model; wire -> model; core -> model; config -> model.
+//! `MarkOp`, `FoundMark`), model; api -> wire, model; wire -> model; core -> model; config -> model.
 //! `tests/house_rules.rs` holds the sources to this.
 //!
 //! Invariants that cross rooms:

@@ -8,7 +8,7 @@ const IMPORTS: [(&str, &[&str]); 6] = [
     ("model/", &[]),
     ("core/", &["model"]),
     ("wire/", &["model"]),
-    ("api/", &["core", "wire", "model"]),
+    ("api/", &["wire", "model"]),
     ("worker/", &["core", "model"]),
     ("reactor/", &["api", "core", "wire", "worker", "model"]),
 ];

@@ -149,6 +149,11 @@ impl Election {
         }
     }
 
+    /// The value in the lock is out of date: write it at once.
+    pub fn renew_value(&mut self, now: Now) {
+        self.value_at = now.mono;
+    }
+
     /// Gives up the lock, to take part again.
     pub fn resign(&mut self) {
         self.is_holder = false;

@@ -142,6 +142,15 @@ impl Node {
         send_signal(signal, self.guardian_pid());
     }
 
+    /// Whether it has ended, or is about to without our doing.
+    pub fn is_over(&mut self) -> bool {
+        let guardian = self.guardian.as_mut().expect("it was launched");
+        (0..200).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            matches!(guardian.try_wait(), Ok(Some(_)))
+        })
+    }
+
     /// Waits for the end.
     pub fn wait(&mut self) -> ExitStatus {
         let mut guardian = self.guardian.take().expect("it runs");

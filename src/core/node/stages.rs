@@ -122,6 +122,7 @@ impl Node {
         // Our own node is asked like any other.
         leader.on_holdings(&self.setup.node_id, self.executor.holdings(), &mut rooms);
         self.lead = LeadStage::Leading(Box::new(leader));
+        self.election.iter_mut().for_each(|election| election.renew_value(now));
         for (_, client, command) in std::mem::take(&mut self.waiting) {
             self.on_command(client, command, now);
         }
