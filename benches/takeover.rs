@@ -57,7 +57,8 @@ impl Cluster<'_> {
     /// Hits the leader, and answers how long it took until there was another (or it again).
     fn measure(&mut self, fault: fn(&mut Node)) -> u128 {
         wait_until("all are alive", || {
-            let view = self.nodes.iter().find_map(|node| node.api.try_get("/cluster")).filter(|reply| reply.status == 200);
+            let view =
+                self.nodes.iter().find_map(|node| node.api.try_get("/cluster")).filter(|reply| reply.status == 200);
             let nodes = view.and_then(|reply| reply.body["data"]["nodes"].as_array().cloned()).unwrap_or_default();
             nodes.iter().filter(|node| node["state"] == "alive").count() == 3
         });
