@@ -14,6 +14,9 @@ use support::{consul, mariadb, wait_until};
 const ROUNDS: usize = 10;
 const PAUSES: usize = 3;
 
+/// What is done to the leader, and how often.
+type Fault = (&'static str, usize, fn(&mut Node));
+
 struct Cluster<'a> {
     nodes: Vec<Node>,
     agent: &'a consul::Agent,
@@ -30,7 +33,7 @@ fn main() {
     );
     let mut cluster = Cluster { nodes: (0..3).map(|_| Node::started(&toml)).collect(), agent, lock };
     println!("| fault | next leader after: median / max of {ROUNDS}, ms |\n|---|---|");
-    let faults: [(&str, usize, fn(&mut Node)); 5] = [
+    let faults: [Fault; 5] = [
         ("clean stop", ROUNDS, |node| node.signal(Signal::TERM)),
         ("kill -9 of the daemon", ROUNDS, |node| send_signal(Signal::KILL, node.daemon_pid())),
         ("kill -9 of the guardian", ROUNDS, |node| node.signal(Signal::KILL)),
