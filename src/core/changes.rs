@@ -209,8 +209,9 @@ pub fn cut_off() -> Refusal {
 /// What a command makes of the jobs as they are now.
 fn change(command: Command, scheduler: &Scheduler, now: Now) -> Result<Change, Refusal> {
     let old = |id: JobId| scheduler.job(id).map(|job| Job::clone(job)).ok_or_else(|| Refusal::unknown_job(id));
-    // A definition is there from the next second on: nothing of it is due before the client can know of it.
-    let since = now.wall.second().plus(1);
+    // A definition is there from the next second on that is not decided yet: nothing of it is due before the client can
+    // know of it.
+    let since = now.wall.second().max(scheduler.cursor()).plus(1);
     let renewed = |job: Job| Change::Put(Job { version: job.version.next(), since, ..job });
     Ok(match command {
         Command::AddJob(draft) => {

@@ -105,7 +105,8 @@ impl Executor {
 
     pub fn held(&self, attempt: Attempt) -> Option<Held> {
         Some(match self.holdings.get(&attempt)?.stage {
-            Stage::Found(FoundState::Held) | Stage::Armed | Stage::Ready | Stage::Parked => Held::Waiting,
+            Stage::Found(FoundState::Held) | Stage::Parked => Held::Parked,
+            Stage::Armed | Stage::Ready => Held::Waiting,
             Stage::Found(FoundState::Unknown) => Held::Unknown,
             _ => Held::Begun,
         })
@@ -119,14 +120,14 @@ impl Executor {
     /// How much it has to do, for the leader.
     pub fn load(&self) -> Heartbeat {
         let running = self.running + self.spawning.len();
-        let waiting = self.holdings.keys().filter(|attempt| self.held(**attempt) == Some(Held::Waiting)).count();
+        let waiting = self.holdings.keys().filter(|attempt| self.held(**attempt).is_some_and(is_unstarted)).count();
         Heartbeat { running, waiting, is_draining: self.is_draining, ..Heartbeat::default() }
     }
 
     /// The leader will not have these started.
     pub fn on_settled(&mut self, drop: Vec<Attempt>, fx: &mut Effects) {
         for attempt in drop {
-            if self.held(attempt) == Some(Held::Waiting) {
+            if self.held(attempt).is_some_and(is_unstarted) {
                 self.forget(attempt, fx);
             }
         }
@@ -135,7 +136,7 @@ impl Executor {
     /// Gives back what was not started: this node is leaving.
     pub fn hand_back(&mut self, fx: &mut Effects) {
         let waiting: Vec<Attempt> =
-            self.holdings.keys().copied().filter(|attempt| self.held(*attempt) == Some(Held::Waiting)).collect();
+            self.holdings.keys().copied().filter(|attempt| self.held(*attempt).is_some_and(is_unstarted)).collect();
         waiting.iter().for_each(|attempt| self.forget(*attempt, fx));
         if !waiting.is_empty() {
             fx.tell_leader(ToLeader::Returned(waiting));
@@ -147,17 +148,24 @@ impl Executor {
         self.running == 0 && self.spawning.is_empty() && self.endings.is_empty()
     }
 
-    /// Runs may start until then; a lease is only ever made longer.
-    pub fn extend_lease(&mut self, until: Mono, fx: &mut Effects) {
+    /// Runs may start until then; a lease is only ever made longer. After one that was over, the mutex of what waits here
+    /// may be another's by now: only a new order lets that start.
+    pub fn extend_lease(&mut self, until: Mono, fx: &mut Effects, now: Now) {
         if until <= self.lease {
             return;
         }
+        let was_over = self.lease <= now.mono;
         self.lease = until;
         fx.mark(MarkOp::Lease { until });
         for (attempt, holding) in &mut self.holdings {
-            if matches!(holding.stage, Stage::Parked) {
-                holding.stage = Stage::Ready;
-                self.ready.push_back(*attempt);
+            let is_mutex = holding.order.as_ref().is_some_and(|order| order.job.is_mutex);
+            match holding.stage {
+                Stage::Armed | Stage::Ready if was_over && is_mutex => holding.stage = Stage::Parked,
+                Stage::Parked if !is_mutex => {
+                    holding.stage = Stage::Ready;
+                    self.ready.push_back(*attempt);
+                }
+                _ => {}
             }
         }
     }
@@ -167,7 +175,7 @@ impl Executor {
     pub fn on_dispatch(&mut self, orders: Vec<Order>, fx: &mut Effects, leaders_now: Now) {
         for order in orders {
             let attempt = order.attempt;
-            if self.held(attempt).is_some_and(|held| held != Held::Waiting) {
+            if self.held(attempt).is_some_and(|held| !is_unstarted(held)) {
                 continue;
             }
             let (version, is_mutex) = (order.job.version, order.job.is_mutex);
@@ -191,7 +199,7 @@ impl Executor {
     /// Drops the job's runs that are not spawned yet and of a version below; answers when none is with the threads.
     pub fn on_cancel(&mut self, cron_id: JobId, below: Option<Version>, fx: &mut Effects) {
         let dropped: Vec<Attempt> =
-            self.of_job(cron_id, below).filter(|attempt| self.held(*attempt) == Some(Held::Waiting)).collect();
+            self.of_job(cron_id, below).filter(|attempt| self.held(*attempt).is_some_and(is_unstarted)).collect();
         dropped.iter().for_each(|attempt| self.forget(*attempt, fx));
         self.cancels.push(Cancel { cron_id, below, dropped });
         self.answer_cancels(fx);
@@ -422,4 +430,8 @@ impl Executor {
             .filter(move |(_, holding)| below.is_none_or(|below| holding.version < below))
             .map(|(attempt, _)| *attempt)
     }
+}
+
+fn is_unstarted(held: Held) -> bool {
+    matches!(held, Held::Waiting | Held::Parked)
 }

@@ -83,8 +83,10 @@ pub struct Heartbeat {
 /// How far a node has come with an attempt that it has.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Held {
-    /// Taken, and surely not started.
+    /// Taken, and surely not started; it will be, at its second.
     Waiting,
+    /// Taken, and not started without a new order: the lease was over meanwhile, or the daemon was.
+    Parked,
     /// Started, perhaps over: its log row is on its way.
     Begun,
     /// By marks that are void: nobody can say.

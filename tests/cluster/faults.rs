@@ -2,8 +2,8 @@
 
 use crate::Cluster;
 use crate::support::daemon::send_signal;
-use crate::support::wait_until;
 use crate::support::witness::Witness;
+use crate::support::{wait_for, wait_until};
 use rustix::process::Signal;
 
 /// Who is hit.
@@ -160,9 +160,11 @@ fn a_lost_worker_has_its_mutex_freed_when_its_lease_is_over() {
         rows.iter().find(|row| row["state"] == state).map(|row| row["run_server"].as_str().unwrap().to_string())
     };
     // Whoever has it is killed whole; what ran there is killed by us, as a dead host would.
-    let shown = cluster.view().unwrap()["nodes"].clone();
-    let running = shown.as_array().unwrap().iter().position(|node| node["running"] == 1).unwrap();
-    let running = shown[running]["server"].as_str().unwrap().to_string();
+    let running = wait_for("a node says that it runs one", || {
+        let nodes = cluster.view()?["nodes"].as_array()?.clone();
+        let running = nodes.iter().find(|node| node["running"] == 1)?;
+        Some(running["server"].as_str()?.to_string())
+    });
     let at = cluster.nodes.iter().position(|node| node.server == running).unwrap();
     let (daemon, guardian) = (cluster.nodes[at].daemon_pid(), cluster.nodes[at].guardian_pid());
     let runs = crate::support::daemon::children(daemon);

@@ -104,9 +104,15 @@ impl Flights {
         self.all.iter().filter(|(_, flight)| is_there(flight)).map(|(attempt, _)| *attempt).collect()
     }
 
+    /// What is over on the node, and has no committed row that we know of.
+    pub fn over_on(&self, node: &NodeId) -> Vec<Attempt> {
+        let is_there = |flight: &Flight| flight.stage == Stage::Over && flight.node == *node;
+        self.all.iter().filter(|(_, flight)| is_there(flight)).map(|(attempt, _)| *attempt).collect()
+    }
+
     /// The nodes that may have something.
     pub fn nodes(&self) -> BTreeSet<NodeId> {
-        let sent = self.all.values().filter(|flight| flight.stage == Stage::Sent);
+        let sent = self.all.values().filter(|flight| matches!(flight.stage, Stage::Sent | Stage::Over));
         sent.map(|flight| flight.node.clone()).collect()
     }
 

@@ -10,7 +10,7 @@ use super::flights::{Flight, Stage};
 use super::{Around, Dispatch, Orders, rows, send};
 use crate::model::journal::StoredEntry;
 use crate::model::message::Held;
-use crate::model::{Attempt, Job, NodeId, RunState, Second};
+use crate::model::{Attempt, Job, JobId, NodeId, RunState, Second};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -30,6 +30,8 @@ pub struct Settling {
     pub drop: Vec<Attempt>,
     /// Neither held nor started: whether they have a log row is to be read now.
     pub unknown: Vec<Attempt>,
+    /// Mutex jobs whose next run may be free to go once the node has been told.
+    pub jobs: BTreeSet<JobId>,
 }
 
 impl Dispatch {
@@ -71,27 +73,43 @@ impl Dispatch {
     pub fn on_holdings(&mut self, node: &NodeId, held: &BTreeMap<Attempt, Held>, around: &mut Around) -> Settling {
         self.flights.set_released(node, false);
         let mut settling = Settling::default();
-        let mut orders = Orders::new();
+        let (mut orders, mut jobs) = (Orders::new(), BTreeSet::new());
         let sent = self.flights.sent_to(node);
         for attempt in &sent {
             let Some(flight) = self.flights.get(*attempt).cloned() else { continue };
             match held.get(attempt) {
                 Some(Held::Begun | Held::Unknown) => {}
-                Some(Held::Waiting) if self.is_current(*attempt, around) => {
-                    orders.entry(node.clone()).or_default().push(self.order(*attempt, &flight, around.now));
-                }
-                Some(Held::Waiting) => {
+                Some(Held::Waiting | Held::Parked) if !self.is_current(*attempt, around) => {
                     settling.drop.push(*attempt);
                     self.redo(*attempt, around);
+                }
+                // Its mutex may be another's by now: it has to wait for it once more, in its turn.
+                Some(Held::Parked) if flight.job.is_mutex => {
+                    settling.drop.push(*attempt);
+                    self.wait_for_mutex(*attempt);
+                    jobs.insert(attempt.run.cron_id);
+                }
+                Some(Held::Waiting | Held::Parked) => {
+                    orders.entry(node.clone()).or_default().push(self.order(*attempt, &flight, around.now));
                 }
                 None => settling.unknown.push(*attempt),
             }
         }
+        // It is over, and word of its row did not come through; rows of ours will tell themselves.
+        let over = self.flights.over_on(node).into_iter();
+        settling.unknown.extend(over.filter(|attempt| !held.contains_key(attempt) && !around.logbook.has(*attempt)));
         // What waits there and is not ours to be there: of another node by now, or of an entry that is closed.
-        let strays = held.iter().filter(|(attempt, held)| **held == Held::Waiting && !sent.contains(attempt));
+        let is_waiting = |held: &Held| matches!(held, Held::Waiting | Held::Parked);
+        let strays = held.iter().filter(|(attempt, held)| is_waiting(held) && !sent.contains(attempt));
         settling.drop.extend(strays.map(|(attempt, _)| *attempt));
         send(orders, around);
+        settling.jobs = jobs;
         settling
+    }
+
+    /// The node has been told what to drop: mutexes that waited for it may go on.
+    pub fn on_settled(&mut self, jobs: BTreeSet<JobId>, around: &mut Around) {
+        jobs.into_iter().for_each(|id| self.next_of_mutex(id, around));
     }
 
     /// The log rows of what a node neither held nor had started were read: what has none is given again.
@@ -99,15 +117,17 @@ impl Dispatch {
         let mut orders = Orders::new();
         let mut jobs = BTreeSet::new();
         for attempt in attempts {
-            let Some(flight) = self.flights.get(attempt).cloned().filter(|flight| flight.stage == Stage::Sent) else {
+            let Some(flight) = self.flights.get(attempt).cloned() else { continue };
+            if !matches!(flight.stage, Stage::Sent | Stage::Over) {
                 continue;
-            };
+            }
             jobs.insert(attempt.run.cron_id);
-            if logged.contains(&attempt) || around.logbook.has(attempt) {
+            if logged.contains(&attempt) {
+                self.on_logged(attempt, around);
+            } else if around.logbook.has(attempt) {
                 self.flights.set_stage(attempt, Stage::Over);
-                if logged.contains(&attempt) {
-                    self.on_logged(attempt, around);
-                }
+            } else if flight.stage == Stage::Over {
+                self.push_row(attempt, flight.job.version, RunState::Lost, rows::ROW_LOST, around);
             } else if !self.is_current(attempt, around) {
                 self.redo(attempt, around);
             } else if flight.job.is_mutex {
@@ -135,7 +155,8 @@ impl Dispatch {
     /// The node has not been heard of since then: what it had is lost when the grace is over.
     pub fn give_up(&mut self, node: &NodeId, silent_since: Second, around: &mut Around) {
         let now = around.now.wall.second();
-        for attempt in self.flights.sent_to(node) {
+        let over = self.flights.over_on(node).into_iter().filter(|attempt| !around.logbook.has(*attempt));
+        for attempt in self.flights.sent_to(node).into_iter().chain(over.collect::<Vec<_>>()) {
             let since = silent_since.max(attempt.run.scheduled_at);
             let Some(flight) = self.flights.get(attempt).cloned() else { continue };
             if since.plus(self.limits.grace_secs) < now {

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 pub const CANCELLED: &str = "cancelled: the job was stopped, changed or deleted before the run began";
 pub const MISSED: &str = "missed: nobody was there to start it, and the grace (misfire_grace) is over";
 pub const LOST: &str = "lost: the node that had it was not heard of until the grace (misfire_grace) was over";
+pub const ROW_LOST: &str = "lost: it ended, but its node lost the row that says how";
 
 impl Dispatch {
     /// Rows for what the entry itself decided: refusals and gaps. Those in `logged` are there already.

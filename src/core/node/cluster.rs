@@ -75,7 +75,7 @@ impl Node {
             Heard::Nothing => {}
             Heard::Welcomed(epoch, Lease(until)) => {
                 self.last_epoch = epoch;
-                self.executor.extend_lease(until, &mut self.fx);
+                self.executor.extend_lease(until, &mut self.fx, now);
                 let leader = self.follower.leader().cloned().unwrap_or_default();
                 self.fx.notice(log::Level::Info, format!("following {leader}: epoch={epoch}"));
                 if let Some(link) = self.follower.joined() {
@@ -85,7 +85,7 @@ impl Node {
                     self.on_command(client, command, now);
                 }
             }
-            Heard::Lease(Lease(until)) => self.executor.extend_lease(until, &mut self.fx),
+            Heard::Lease(Lease(until)) => self.executor.extend_lease(until, &mut self.fx, now),
             Heard::Refused(reason) => self.fx.notice(log::Level::Debug, format!("the leader refuses us: {reason}")),
             Heard::ToNode(message) => self.on_order(message, now),
         }

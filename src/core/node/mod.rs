@@ -117,7 +117,7 @@ impl Node {
         let mut fx = Effects::default();
         let mut executor = Executor::new(setup.server.clone(), setup.limits.max_running, &setup.found);
         if setup.is_alone {
-            executor.extend_lease(Mono::NEVER, &mut fx);
+            executor.extend_lease(Mono::NEVER, &mut fx, Now::default());
         }
         Node {
             fx,

@@ -103,7 +103,7 @@ impl Node {
         self.lead_backoff.reset();
         let (jobs, open) = (loaded.jobs.len(), loaded.open.len());
         self.fx.notice(log::Level::Info, format!("leading: epoch={epoch} jobs={jobs} open_entries={open}"));
-        self.confirm(sent_at);
+        self.confirm(sent_at, now);
         let limits = &self.setup.limits;
         let setup = LeaderSetup {
             server: self.setup.server.clone(),
@@ -146,7 +146,7 @@ impl Node {
             Outcome::Nothing | Outcome::Elected => {}
             Outcome::Kept(sent_at) => {
                 if matches!(self.lead, LeadStage::Leading(_)) {
-                    self.confirm(sent_at);
+                    self.confirm(sent_at, now);
                 }
             }
             Outcome::Lost => {
@@ -162,7 +162,7 @@ impl Node {
         let mut rooms = Rooms { logbook: &mut self.logbook, fx: &mut self.fx, now };
         match answer(leader, &mut rooms) {
             Verdict::Ok => {}
-            Verdict::Confirmed(sent_at) => self.confirm(sent_at),
+            Verdict::Confirmed(sent_at) => self.confirm(sent_at, now),
             Verdict::Deposed => {
                 self.fx.notice(log::Level::Warn, "deposed: another node has a newer epoch");
                 self.step_down(now);
@@ -179,10 +179,10 @@ impl Node {
     }
 
     /// Our lead held when what has just succeeded was sent: leases may be granted from then, our own first.
-    fn confirm(&mut self, sent_at: Mono) {
+    fn confirm(&mut self, sent_at: Mono, now: Now) {
         self.authority = self.authority.max(sent_at.plus_ms(LEASE_MS));
         if !self.setup.is_alone {
-            self.executor.extend_lease(self.authority, &mut self.fx);
+            self.executor.extend_lease(self.authority, &mut self.fx, now);
         }
     }
 

@@ -1,0 +1,103 @@
+//! Consul in memory: sessions that depend on checks, one lock, watches.
+
+use std::collections::BTreeMap;
+use wing_crontab::core::work::{Consul as Ask, ConsulAnswer, ConsulError, LockState};
+
+const CHECK_TTL_NS: u64 = 3_000_000_000;
+
+#[derive(Debug, Default)]
+pub struct Consul {
+    /// When each host's check was passed the last time.
+    checks: BTreeMap<usize, u64>,
+    /// Sessions, and the hosts whose checks they depend on.
+    sessions: BTreeMap<String, usize>,
+    pub lock: LockState,
+    count: u64,
+}
+
+impl Consul {
+    pub fn new() -> Consul {
+        Consul { lock: LockState { index: 1, ..LockState::default() }, ..Consul::default() }
+    }
+
+    /// Everything is forgotten, as of an agent in memory that was restarted.
+    pub fn restart(&mut self) {
+        let index = self.lock.index + 100;
+        *self = Consul { count: self.count, lock: LockState { index, ..LockState::default() }, ..Consul::default() };
+    }
+
+    /// Ends the sessions whose checks were not passed; true when the lock changed.
+    pub fn expire(&mut self, now: u64) -> bool {
+        let checks = &self.checks;
+        let is_dead = |host: &usize| checks.get(host).is_none_or(|passed| passed + CHECK_TTL_NS < now);
+        let dead: Vec<String> =
+            self.sessions.iter().filter(|(_, host)| is_dead(host)).map(|(session, _)| session.clone()).collect();
+        dead.iter().fold(false, |changed, session| self.destroy(session) || changed)
+    }
+
+    pub fn ask(&mut self, host: usize, ask: &Ask, now: u64) -> (Result<ConsulAnswer, ConsulError>, bool) {
+        let unknown = |what: &str| Err(ConsulError::Unknown(what.into()));
+        let mut changed = self.expire(now);
+        let answer = match ask {
+            Ask::Register { .. } => {
+                self.checks.insert(host, now);
+                Ok(ConsulAnswer::Done)
+            }
+            Ask::Pass => match self.checks.get_mut(&host) {
+                Some(passed) => {
+                    *passed = now;
+                    Ok(ConsulAnswer::Done)
+                }
+                None => unknown("check"),
+            },
+            Ask::CreateSession => match self.checks.get(&host) {
+                Some(passed) if now <= passed + CHECK_TTL_NS => {
+                    self.count += 1;
+                    let session = format!("session-{}", self.count);
+                    self.sessions.insert(session.clone(), host);
+                    Ok(ConsulAnswer::Session(session))
+                }
+                _ => unknown("check"),
+            },
+            Ask::Acquire { session, .. } if !self.sessions.contains_key(session) => unknown("session"),
+            Ask::Acquire { session, value } => {
+                let is_ours = self.lock.session.as_ref().is_none_or(|holder| holder == session);
+                if is_ours {
+                    self.lock.session = Some(session.clone());
+                    self.lock.value = Some(value.clone());
+                    self.lock.index += 1;
+                    changed = true;
+                }
+                Ok(ConsulAnswer::Acquired(is_ours))
+            }
+            Ask::Release { session } => {
+                changed |= self.release(session);
+                Ok(ConsulAnswer::Done)
+            }
+            Ask::DestroySession { session } => {
+                changed |= self.destroy(session);
+                Ok(ConsulAnswer::Done)
+            }
+            Ask::Leave { session } => {
+                changed |= session.as_ref().is_some_and(|session| self.destroy(session));
+                self.checks.remove(&host);
+                Ok(ConsulAnswer::Done)
+            }
+        };
+        (answer, changed)
+    }
+
+    fn destroy(&mut self, session: &str) -> bool {
+        self.sessions.remove(session);
+        self.release(session)
+    }
+
+    fn release(&mut self, session: &str) -> bool {
+        let is_holder = self.lock.session.as_deref() == Some(session);
+        if is_holder {
+            self.lock.session = None;
+            self.lock.index += 1;
+        }
+        is_holder
+    }
+}
