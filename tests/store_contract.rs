@@ -191,6 +191,8 @@ fn deposed(connect: Connect) {
     let stored = other.load(next).unwrap();
     let put = Job { id, version: Version(2), ..job("* * * * * *", "false") };
     assert_eq!(store.journal(&entry(epoch, 3, Some(101), 0)), Err(StoreError::Deposed));
+    // It is in, but to hear that would make a deposed leader believe in its lead.
+    assert_eq!(store.journal(&entry(epoch, 2, Some(100), 0)), Err(StoreError::Deposed));
     assert_eq!(store.change(epoch, 4, &Change::Add(job("* * * * * *", "true"))), Err(StoreError::Deposed));
     assert_eq!(store.change(epoch, 5, &Change::Put(put)), Err(StoreError::Deposed));
     assert_eq!(store.change(epoch, 6, &Change::Delete { id, version: Version(1) }), Err(StoreError::Deposed));

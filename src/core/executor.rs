@@ -104,9 +104,12 @@ impl Executor {
     }
 
     pub fn held(&self, attempt: Attempt) -> Option<Held> {
-        Some(match self.holdings.get(&attempt)?.stage {
-            Stage::Found(FoundState::Held) | Stage::Parked => Held::Parked,
-            Stage::Armed | Stage::Ready => Held::Waiting,
+        let holding = self.holdings.get(&attempt)?;
+        let is_mutex = holding.order.as_ref().is_some_and(|order| order.job.is_mutex);
+        Some(match holding.stage {
+            Stage::Parked if is_mutex => Held::Parked,
+            Stage::Found(FoundState::Held) => Held::Parked,
+            Stage::Armed | Stage::Ready | Stage::Parked => Held::Waiting,
             Stage::Found(FoundState::Unknown) => Held::Unknown,
             _ => Held::Begun,
         })

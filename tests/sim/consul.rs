@@ -32,7 +32,8 @@ impl Consul {
         let is_dead = |host: &usize| checks.get(host).is_none_or(|passed| passed + CHECK_TTL_NS < now);
         let dead: Vec<String> =
             self.sessions.iter().filter(|(_, host)| is_dead(host)).map(|(session, _)| session.clone()).collect();
-        dead.iter().fold(false, |changed, session| self.destroy(session) || changed)
+        // All of them, not only up to the first that held the lock.
+        dead.iter().filter(|session| self.destroy(session)).count() != 0
     }
 
     pub fn ask(&mut self, host: usize, ask: &Ask, now: u64) -> (Result<ConsulAnswer, ConsulError>, bool) {

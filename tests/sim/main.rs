@@ -11,11 +11,11 @@ mod world;
 use random::Random;
 use wing_crontab::model::command::{Command, JobDraft};
 use wing_crontab::model::{Job, JobId};
-use world::{SECOND, World};
+use world::{Guard, SECOND, World};
 
 const SEEDS: u64 = 200;
 /// When the faults begin, when they end, and when all must be well again.
-const CALM: u64 = 5 * SECOND;
+const CALM: u64 = 15 * SECOND;
 const HEALED: u64 = 80 * SECOND;
 const END: u64 = 175 * SECOND;
 
@@ -28,22 +28,29 @@ fn job(world: &World, command: &str) -> Option<JobId> {
     world.store.jobs.values().find(|job| job.command == command).map(|job| job.id)
 }
 
-/// Runs one history; its violations and its trace.
-fn history(seed: u64) -> (Vec<String>, Vec<String>) {
+/// Runs one history, with a guard taken out or none; its violations and its trace.
+fn history(seed: u64, without: Option<Guard>) -> (Vec<String>, Vec<String>) {
     let mut random = Random(seed ^ 0xfa17);
     let nodes = 3 + (random.next() % 5) as usize;
     let mut world = World::new(seed, nodes);
-    world.run(2 * SECOND);
+    world.without = without;
     // Mutex runs that take longer than their period, and a job that is changed all the time.
-    for (cron_set, command, is_mutex) in [
+    let wanted = [
         ("* * * * * *", "plain", false),
         ("* * * * * *", "mutex", true),
         ("*/2 * * * * *", "other", false),
         ("*/3 * * * * *", "long", true),
         ("* * * * * *", "changed", false),
-    ] {
-        let host = (random.next() % nodes as u64) as usize;
-        world.command(host, Command::AddJob(draft(cron_set, command, is_mutex)));
+    ];
+    // An answer may be lost even in calm times: then they are added again.
+    for seconds in [2, 6, 10] {
+        world.run(seconds * SECOND);
+        for (cron_set, command, is_mutex) in wanted {
+            let host = (random.next() % nodes as u64) as usize;
+            if job(&world, command).is_none() {
+                world.command(host, Command::AddJob(draft(cron_set, command, is_mutex)));
+            }
+        }
     }
     world.run(CALM);
     while world.now < HEALED {
@@ -54,7 +61,8 @@ fn history(seed: u64) -> (Vec<String>, Vec<String>) {
     }
     world.run(HEALED + 30 * SECOND);
     // What waits for the long runs is cancelled, so that everything comes to its end.
-    if let Some(id) = job(&world, "long") {
+    let long = world.store.jobs.values().filter(|job| job.command == "long").map(|job| job.id);
+    for id in long.collect::<Vec<JobId>>() {
         let up = (0..nodes).find(|host| world.is_up(*host)).unwrap_or(0);
         world.command(up, Command::StopJob(id));
     }
@@ -64,7 +72,7 @@ fn history(seed: u64) -> (Vec<String>, Vec<String>) {
     let is_steady = |job: &&Job| ["plain", "mutex", "other"].contains(&job.command.as_str());
     let steady: Vec<Job> = world.store.jobs.values().filter(is_steady).cloned().collect();
     let mut truth = std::mem::take(&mut world.truth);
-    if steady.len() != 3 {
+    if steady.len() < 3 {
         truth.violations.push(format!("only {} jobs are there", steady.len()));
     }
     truth.check(&world.store, &steady, first, last);
@@ -131,7 +139,7 @@ fn fault(world: &mut World, random: &mut Random, nodes: usize) {
 fn promises_hold_through_every_history() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     if let Some(seed) = number("SEED") {
-        let (violations, trace) = history(seed);
+        let (violations, trace) = history(seed, None);
         trace.iter().for_each(|line| println!("{line}"));
         assert!(violations.is_empty(), "seed {seed}: {violations:#?}");
         return;
@@ -139,7 +147,7 @@ fn promises_hold_through_every_history() {
     let seeds = number("SEEDS").unwrap_or(SEEDS);
     let first = number("FIRST").unwrap_or(1);
     let bad: Vec<(u64, String)> = (first..first + seeds)
-        .filter_map(|seed| history(seed).0.first().map(|violation| (seed, violation.clone())))
+        .filter_map(|seed| history(seed, None).0.first().map(|violation| (seed, violation.clone())))
         .collect();
     let shown: Vec<String> = bad.iter().take(20).map(|(seed, violation)| format!("SEED={seed}: {violation}")).collect();
     assert!(bad.is_empty(), "{} of {seeds} seeds broke a promise:\n{}", bad.len(), shown.join("\n"));
@@ -147,5 +155,17 @@ fn promises_hold_through_every_history() {
 
 #[test]
 fn one_seed_gives_one_history() {
-    assert_eq!(history(7), history(7));
+    assert_eq!(history(7, None), history(7, None));
+}
+
+#[test]
+fn without_any_one_of_its_guards_some_history_breaks_a_promise() {
+    const TRIES: u64 = 2_000;
+    for guard in Guard::ALL {
+        let broken = (1..=TRIES).find_map(|seed| Some((seed, history(seed, Some(guard)).0.first()?.clone())));
+        match broken {
+            Some((seed, violation)) => eprintln!("without {guard:?}: SEED={seed}: {violation}"),
+            None => panic!("{TRIES} histories without {guard:?} broke nothing: can the simulator tell?"),
+        }
+    }
 }

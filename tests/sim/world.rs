@@ -7,7 +7,7 @@ use crate::consul::Consul;
 use crate::random::Random;
 use crate::store::Store;
 use crate::truth::Truth;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use wing_crontab::core::node::Setup;
 use wing_crontab::core::work::{ConsulError, Done, KillHow, Lead, SpawnError, Started, StoreError, Work, WorkId};
 use wing_crontab::core::{FoundMark, FoundState, Gone, Input, MarkOp, Node, Output, Signal};
@@ -25,7 +25,36 @@ const BOOT: u64 = 1_000 * SECOND;
 /// How often a guardian looks at the lease.
 const GUARD_EVERY: u64 = 100 * MS;
 
+/// A guard that keeps the promises. Taken out, some history must break one: otherwise the simulator could not tell.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Guard {
+    /// The store refuses statements of an older epoch.
+    EpochInTheStore,
+    /// The lease is looked at right before a process is started.
+    LeaseAtTheStart,
+    /// At the lease's end the guardian ends mutex runs.
+    GuardiansDeadline,
+    /// What a daemon had begun is known to the next one.
+    Marks,
+    /// After a reboot nobody can say what had begun.
+    BootId,
+    /// Before a run is given again its log row is looked for.
+    LogRowReadAgain,
+}
+
+impl Guard {
+    pub const ALL: [Guard; 6] = [
+        Guard::EpochInTheStore,
+        Guard::LeaseAtTheStart,
+        Guard::GuardiansDeadline,
+        Guard::Marks,
+        Guard::BootId,
+        Guard::LogRowReadAgain,
+    ];
+}
+
 pub struct World {
+    pub without: Option<Guard>,
     pub now: u64,
     made: u64,
     queue: BTreeMap<(u64, u64), Event>,
@@ -84,6 +113,8 @@ struct Link {
     is_up: bool,
     /// The time of the last delivery to each end.
     last: [u64; 2],
+    /// What is on its way to each end, in order.
+    under_way: [VecDeque<Message>; 2],
 }
 
 enum Event {
@@ -93,7 +124,8 @@ enum Event {
     Lead(usize, u64, WorkId, Box<Lead>),
     Work(usize, u64, WorkId, Box<Work>),
     Dial(usize, u64, LinkId, Server),
-    Deliver(usize, usize, Box<Message>),
+    /// The first of what is under way to that end of the link.
+    Deliver(usize, usize),
     Close(usize, usize),
     WatchOver(usize, u64, WorkId),
     ProcessEnd(usize, u64),
@@ -105,6 +137,7 @@ enum Event {
 impl World {
     pub fn new(seed: u64, nodes: usize) -> World {
         let mut world = World {
+            without: None,
             now: 0,
             made: 0,
             queue: BTreeMap::new(),
@@ -196,8 +229,10 @@ impl World {
             self.end_daemon(host);
             self.kill_processes(host, |_| true);
             if is_reboot {
+                // Power loss: the latest marks may not have reached the disk, and the boot id says so.
+                let state = if self.without == Some(Guard::BootId) { FoundState::Held } else { FoundState::Unknown };
                 self.hosts[host].lease = Mono(0);
-                self.hosts[host].marks.values_mut().for_each(|mark| mark.state = FoundState::Unknown);
+                self.hosts[host].marks.values_mut().for_each(|mark| mark.state = state);
             }
             self.at(self.now + down, Event::Start(host));
         }
@@ -265,7 +300,7 @@ impl World {
             Event::Lead(host, life, id, lead) => self.do_lead(host, life, id, &lead),
             Event::Work(host, life, id, work) => self.do_work(host, life, id, *work),
             Event::Dial(host, life, id, server) => self.dial(host, life, id, &server),
-            Event::Deliver(link, end, message) => self.deliver(link, end, message),
+            Event::Deliver(link, end) => self.deliver(link, end),
             Event::Close(link, end) => self.close(link, end),
             Event::WatchOver(host, life, id) => self.watch_over(host, life, id),
             Event::ProcessEnd(host, pid) => self.process_end(host, pid, Exit::Code(0)),
@@ -292,6 +327,9 @@ impl World {
         it.life += 1;
         it.is_wanted = true;
         it.lead_free_at = 0;
+        if self.without == Some(Guard::Marks) {
+            it.marks.clear();
+        }
         let found = it.marks.iter().map(|(attempt, mark)| FoundMark {
             attempt: *attempt,
             version: mark.version,
@@ -401,7 +439,11 @@ impl World {
         let done = if is_away {
             Store::failed(lead, StoreError::Away("the store is away".into()))
         } else {
-            let done = self.store.lead(lead);
+            self.store.is_fenced = self.without != Some(Guard::EpochInTheStore);
+            let done = match (self.store.lead(lead), self.without) {
+                (Done::Found(Ok(_)), Some(Guard::LogRowReadAgain)) => Done::Found(Ok(BTreeSet::new())),
+                (done, _) => done,
+            };
             match is_answer_lost {
                 true => Store::failed(lead, StoreError::Unavailable("no answer".into())),
                 false => done,
@@ -490,7 +532,7 @@ impl World {
         if it.life != life || it.node.is_none() {
             return;
         }
-        if it.lease <= mono {
+        if it.lease <= mono && self.without != Some(Guard::LeaseAtTheStart) {
             let failed = Done::Spawned(Err(SpawnError::NoLease));
             return self.input_later(host, life, Input::Done(id, failed));
         }
@@ -499,7 +541,9 @@ impl World {
         let pid = it.pids;
         it.processes.insert(pid, Process { attempt, is_mutex: job.is_mutex, life });
         self.say(format!("host {host}: start {attempt} version {}", job.version.0));
-        self.truth.started(attempt, job, host, self.now);
+        let wakes: Vec<u64> = self.hosts.iter().map(|host| host.paused_until + 2 * GUARD_EVERY).collect();
+        let now = self.now;
+        self.truth.started(attempt, job, host, now, |there| now < wakes[there]);
         self.at(self.now + duration, Event::ProcessEnd(host, pid));
         let started = Started { pid: pid as u32, at: wall };
         self.input_later(host, life, Input::Done(id, Done::Spawned(Ok(started))));
@@ -520,7 +564,7 @@ impl World {
 
     /// The guardian: at the lease's end it ends mutex runs, whatever the daemon does.
     fn guard(&mut self, host: usize) {
-        if self.hosts[host].lease <= self.clock(host).mono {
+        if self.hosts[host].lease <= self.clock(host).mono && self.without != Some(Guard::GuardiansDeadline) {
             self.kill_processes(host, |process| process.is_mutex);
         }
         self.at(self.now + GUARD_EVERY, Event::Guard(host));
@@ -550,7 +594,12 @@ impl World {
         }
         let link = self.links.len();
         let other = (to, self.hosts[to].life, LinkId::In(link as u64));
-        self.links.push(Link { ends: [(host, life, id), other], is_up: true, last: [self.now; 2] });
+        self.links.push(Link {
+            ends: [(host, life, id), other],
+            is_up: true,
+            last: [self.now; 2],
+            under_way: Default::default(),
+        });
         for (host, life, id) in self.links[link].ends {
             self.input_later(host, life, Input::Linked(id));
         }
@@ -563,11 +612,12 @@ impl World {
         let latency = self.random.within(MS / 10, 3 * MS);
         let at = (self.now + latency).max(self.links[link].last[end] + 1);
         self.links[link].last[end] = at;
-        self.at(at, Event::Deliver(link, end, Box::new(message)));
+        self.links[link].under_way[end].push_back(message);
+        self.at(at, Event::Deliver(link, end));
     }
 
     /// To the end of the link with this number. While the way is cut the bytes wait, as TCP has it.
-    fn deliver(&mut self, link: usize, end: usize, message: Box<Message>) {
+    fn deliver(&mut self, link: usize, end: usize) {
         let (to, life, id) = self.links[link].ends[end];
         let (from, _, _) = self.links[link].ends[1 - end];
         if !self.links[link].is_up {
@@ -575,9 +625,11 @@ impl World {
         }
         if !self.reaches(from, to) || self.now < self.frozen_until(to) {
             let at = self.now + 50 * MS;
-            return self.at(at, Event::Deliver(link, end, message));
+            return self.at(at, Event::Deliver(link, end));
         }
-        self.input(to, life, Input::Received(id, *message));
+        if let Some(message) = self.links[link].under_way[end].pop_front() {
+            self.input(to, life, Input::Received(id, message));
+        }
     }
 
     fn unlink(&mut self, host: usize, life: u64, id: LinkId) {
@@ -593,7 +645,8 @@ impl World {
     fn close(&mut self, link: usize, end: usize) {
         let (to, life, id) = self.links[link].ends[end];
         let (from, _, _) = self.links[link].ends[1 - end];
-        if !self.reaches(from, to) || self.now < self.frozen_until(to) {
+        let is_first = self.links[link].under_way[end].is_empty();
+        if !is_first || !self.reaches(from, to) || self.now < self.frozen_until(to) {
             let at = self.now + 50 * MS;
             return self.at(at, Event::Close(link, end));
         }

@@ -283,6 +283,7 @@ impl Dispatch {
                 self.next_of_mutex(job.id, around);
             } else if job.is_mutex && flight.stage == Stage::Planned && !self.may_take_mutex(job.id) {
                 self.wait_for_mutex(attempt);
+                self.next_of_mutex(job.id, around);
             } else {
                 self.send_or_move(attempt, around, &mut orders);
             }
@@ -290,9 +291,11 @@ impl Dispatch {
         send(orders, around);
     }
 
-    /// Free, and nobody is ahead.
+    /// Free by the word of whoever had it, and nobody is ahead.
     fn may_take_mutex(&self, id: JobId) -> bool {
-        self.flights.is_mutex_free(id) && self.flights.mutexes.get(&id).is_none_or(|mutex| mutex.waiting.is_empty())
+        let is_held = |stage| matches!(stage, Stage::Sent | Stage::Moving);
+        self.flights.of_job(id).all(|(_, flight)| !is_held(flight.stage))
+            && self.flights.mutexes.get(&id).is_none_or(|mutex| mutex.waiting.is_empty())
     }
 
     /// Into the queue of its mutex, in the order of the seconds.
@@ -363,17 +366,34 @@ impl Dispatch {
     }
 
     fn next_of_mutex(&mut self, id: JobId, around: &mut Around) {
+        let is_by_lease = self.flights.of_job(id).any(|(_, flight)| flight.stage == Stage::Sent);
+        self.next_after(id, is_by_lease, around);
+    }
+
+    /// `is_by_lease`: the mutex is free because a lease is over, and not by its holder's word. Another leader, of which we
+    /// have not heard, may have made that lease longer; so the next run goes into the journal once more, which tells.
+    fn next_after(&mut self, id: JobId, is_by_lease: bool, around: &mut Around) {
         if !self.flights.mutexes.contains_key(&id) || !self.flights.is_mutex_free(id) {
             return;
         }
         let Some(mutex) = self.flights.mutexes.get_mut(&id) else { return };
         if let Some(next) = mutex.waiting.pop_front() {
             let mut orders = Orders::new();
-            self.send_or_move(next, around, &mut orders);
+            match is_by_lease {
+                true => self.move_anew(next, around),
+                false => self.send_or_move(next, around, &mut orders),
+            }
             send(orders, around);
         } else if mutex.planned == 0 {
             self.flights.mutexes.remove(&id);
         }
+    }
+
+    fn move_anew(&mut self, attempt: Attempt, around: &mut Around) {
+        let Some(flight) = self.flights.get(attempt) else { return };
+        let (version, node) = (flight.job.version, flight.node.clone());
+        self.flights.move_to(attempt, node.clone());
+        around.journaler.push(None, 0, body(&[(attempt, version, node)]));
     }
 
     fn old_flights(&self, cron_id: JobId, below: Option<Version>, stage: Stage) -> Vec<Attempt> {

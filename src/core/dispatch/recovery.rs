@@ -89,7 +89,9 @@ impl Dispatch {
                     self.wait_for_mutex(*attempt);
                     jobs.insert(attempt.run.cron_id);
                 }
-                Some(Held::Waiting | Held::Parked) => {
+                // It will start by itself; an order that came late, after its end, would start it a second time.
+                Some(Held::Waiting) => {}
+                Some(Held::Parked) => {
                     orders.entry(node.clone()).or_default().push(self.order(*attempt, &flight, around.now));
                 }
                 None => settling.unknown.push(*attempt),
@@ -162,7 +164,7 @@ impl Dispatch {
             if since.plus(self.limits.grace_secs) < now {
                 self.flights.set_stage(attempt, Stage::Over);
                 self.push_row(attempt, flight.job.version, RunState::Lost, rows::LOST, around);
-                self.next_of_mutex(attempt.run.cron_id, around);
+                self.next_after(attempt.run.cron_id, true, around);
             }
         }
     }

@@ -173,13 +173,13 @@ impl Store for SqliteStore {
 
     fn journal(&mut self, entry: &Entry) -> Result<Journaled, StoreError> {
         self.transact("write the journal", |transaction| {
+            check_epoch(transaction, entry.epoch)?;
             let known = "SELECT id FROM journal WHERE epoch = ? AND request = ?";
             let known =
                 transaction.query_row(known, params![entry.epoch.0, entry.request], |row| row.get(0)).optional()?;
             if let Some(id) = known {
                 return Ok(Journaled::Entry(EntryId(id)));
             }
-            check_epoch(transaction, entry.epoch)?;
             let taken = "SELECT 1 FROM journal WHERE tick = ? AND part = ?";
             let tick = entry.tick.map(|tick| tick.0);
             if transaction.query_row(taken, params![tick, entry.part], |_| Ok(())).optional()?.is_some() {
