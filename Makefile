@@ -4,7 +4,7 @@ TARGET ?= x86_64-unknown-linux-musl
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run build static test check bench-quick bench-takeover clean
+.PHONY: help run build static test sim check bench-quick bench-takeover clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ test: ## every test; fetches MariaDB, Consul and croniter where they are missing
 	scripts/install-test-services
 	scripts/python-venv
 	cargo test
+
+sim: ## SEEDS=10000 histories of a simulated cluster; SEED=n shows one of them, step by step
+	cargo test --release --test sim -- --nocapture
 
 check: ## what must be clean before a commit: format, clippy, every test
 	cargo fmt --check

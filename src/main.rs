@@ -67,6 +67,7 @@ fn run() -> Result<u8, String> {
         return print(&config::summary(&config));
     }
     logging::start(&config)?;
+    process::hide_environment();
     match arguments.link {
         Some(link) => daemon(&config, link),
         None => guard(&config.data_dir, all).map(|code| code as u8),

@@ -183,8 +183,13 @@ fn without_being_root_nothing_is_left_behind_either() {
         eprintln!("SKIPPED: only root can become another user");
         return;
     }
-    let mut node = Node::new("").by_user(65_534);
+    let mut node = Node::new("").by_user(65_534).env("WING_CONSUL_TOKEN", "its-token");
     node.start();
+    let spy = format!("cat /proc/$PPID/environ /proc/{}/environ", node.guardian_pid());
+    let spy = node.api.add("* * * * * *", &spy, "");
+    let row = wait_for("the spy has tried", || node.api.logs(&format!("cron_id={spy}")).pop());
+    assert!(!row["output"].as_str().unwrap().contains("its-token"), "{row}");
+    node.api.get(&format!("/cron/delete/{spy}")).ok();
     node.api.add("* * * * * *", &hiding(&node), "is_mutex=1");
     wait_until("four processes of the run are there", || pids(&node).len() >= 4);
     let first = pids(&node)[..4].to_vec();

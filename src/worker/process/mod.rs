@@ -21,3 +21,12 @@ pub fn die() -> ! {
 pub fn parent() -> u32 {
     rustix::process::getppid().map_or(0, |pid| pid.as_raw_pid() as u32)
 }
+
+/// Keeps what this process was told in its environment from other processes of the same user, the commands among them.
+/// Root sees everything all the same.
+pub fn hide_environment() {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        log::warn!("hide the environment from commands: {error}");
+    }
+}
