@@ -4,7 +4,7 @@ TARGET ?= x86_64-unknown-linux-musl
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run build static test sim check bench-quick bench-takeover clean
+.PHONY: help run build static test sim test-faults check bench-quick bench-takeover clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,10 @@ test: ## every test; fetches MariaDB, Consul and croniter where they are missing
 
 sim: ## SEEDS=10000 histories of a simulated cluster; SEED=n shows one of them, step by step
 	cargo test --release --test sim -- --nocapture
+
+test-faults: ## only the clusters: nodes killed, stopped, cut off in network namespaces of their own (as root)
+	scripts/install-test-services
+	cargo test --test cluster -- --nocapture
 
 check: ## what must be clean before a commit: format, clippy, every test
 	cargo fmt --check

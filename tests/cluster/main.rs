@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cuts;
 mod faults;
 mod links;
 mod together;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub struct Agent {
     folder: PathBuf,
     binary: PathBuf,
+    host: String,
     ports: [u16; 5],
     /// Where ACLs are on: the token that may do everything.
     token: Option<&'static str>,
@@ -17,17 +18,22 @@ pub struct Agent {
 /// The agent that the tests of this process share; each takes names of its own from `name`.
 pub fn agent() -> Option<&'static Agent> {
     static SHARED: OnceLock<Result<Agent, String>> = OnceLock::new();
-    required("Consul", SHARED.get_or_init(|| Agent::new(None)).as_ref().map_err(String::clone))
+    required("Consul", SHARED.get_or_init(|| Agent::new("127.0.0.1", None)).as_ref().map_err(String::clone))
 }
 
 /// An agent that the test may stop.
 pub fn own_agent() -> Option<Agent> {
-    required("Consul", Agent::new(None))
+    required("Consul", Agent::new("127.0.0.1", None))
 }
 
 /// An agent that asks for this token.
 pub fn own_agent_with_acls(token: &'static str) -> Option<Agent> {
-    required("Consul", Agent::new(Some(token)))
+    required("Consul", Agent::new("127.0.0.1", Some(token)))
+}
+
+/// An agent at this address of the host, for nodes in namespaces of their own.
+pub fn agent_at(host: &str) -> Option<Agent> {
+    required("Consul", Agent::new(host, None))
 }
 
 /// A name that no other test uses.
@@ -48,11 +54,17 @@ fn binary() -> Result<PathBuf, String> {
 }
 
 impl Agent {
-    fn new(token: Option<&'static str>) -> Result<Agent, String> {
+    fn new(host: &str, token: Option<&'static str>) -> Result<Agent, String> {
         let binary = binary()?;
         let folder = tempfile::Builder::new().prefix("wing-consul-").tempdir().map_err(|error| error.to_string())?;
-        let mut agent =
-            Agent { folder: folder.keep(), binary, ports: [(); 5].map(|()| free_port()), token, service: None };
+        let mut agent = Agent {
+            folder: folder.keep(),
+            binary,
+            host: host.into(),
+            ports: [(); 5].map(|()| free_port()),
+            token,
+            service: None,
+        };
         agent.start();
         Ok(agent)
     }
@@ -67,8 +79,8 @@ impl Agent {
             self.binary.display().to_string(),
             "agent".into(),
             "-dev".into(),
-            "-bind=127.0.0.1".into(),
-            "-client=127.0.0.1".into(),
+            format!("-bind={}", self.host),
+            format!("-client={}", self.host),
             "-grpc-port=-1".into(),
             format!("-http-port={http}"),
             format!("-serf-lan-port={lan}"),
@@ -92,7 +104,7 @@ impl Agent {
     }
 
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.ports[0])
+        format!("{}:{}", self.host, self.ports[0])
     }
 
     /// The body of an answer with status 200.

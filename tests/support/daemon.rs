@@ -18,21 +18,41 @@ pub struct Node {
     pub api: Api,
     environment: Vec<(String, String)>,
     uid: Option<u32>,
+    namespace: Option<String>,
     guardian: Option<Child>,
 }
 
 impl Node {
     /// A node that is not started yet. `extra` are lines of app.toml.
     pub fn new(extra: &str) -> Node {
+        Node::at("127.0.0.1", extra)
+    }
+
+    /// In a network namespace that has this address.
+    pub fn in_namespace(namespace: &str, host: &str, extra: &str) -> Node {
+        let mut node = Node::at(host, extra);
+        node.namespace = Some(namespace.into());
+        node
+    }
+
+    fn at(host: &str, extra: &str) -> Node {
         let folder = tempfile::Builder::new().prefix("wing-node-").tempdir().expect("a folder can be made");
         let (bind, http) = (free_port(), free_port());
-        let (server, http) = (format!("127.0.0.1:{bind}"), format!("127.0.0.1:{http}"));
+        let (server, http) = (format!("{host}:{bind}"), format!("{host}:{http}"));
         let toml = format!(
             "bind_address = \"{server}\"\nhttp_bind_address = \"{http}\"\ndata_dir = \"{}\"\n{extra}",
             folder.path().join("data").display()
         );
         fs::write(folder.path().join("app.toml"), toml).expect("the folder takes a file");
-        Node { folder, server, api: Api { address: http }, environment: Vec::new(), uid: None, guardian: None }
+        Node {
+            folder,
+            server,
+            api: Api { address: http },
+            environment: Vec::new(),
+            uid: None,
+            namespace: None,
+            guardian: None,
+        }
     }
 
     /// A node that answers.
@@ -78,6 +98,11 @@ impl Node {
     pub fn launch(&mut self) {
         let stderr = fs::OpenOptions::new().append(true).create(true).open(self.path("stderr")).expect("a log file");
         let mut command = Command::new(BINARY);
+        if let Some(namespace) = &self.namespace {
+            command = Command::new(super::program("ip").expect("it has made the namespace"));
+            // It becomes what it is told to run, so its pid is the guardian's.
+            command.args(["netns", "exec", namespace, BINARY]);
+        }
         if let Some(uid) = self.uid {
             // Where the sources lie not every user may look.
             let copy = self.path("wing-crontab");

@@ -11,6 +11,7 @@ use wing_crontab::model::config::{MysqlConfig, Secret};
 
 pub struct Server {
     folder: PathBuf,
+    host: String,
     pub port: u16,
     service: Option<Service>,
 }
@@ -18,6 +19,7 @@ pub struct Server {
 /// A database of its own.
 #[derive(Clone, Debug)]
 pub struct Database {
+    pub host: String,
     pub port: u16,
     pub name: String,
 }
@@ -25,17 +27,22 @@ pub struct Database {
 /// A fresh, empty database on the server that the tests of this process share.
 pub fn database() -> Option<Database> {
     static SHARED: OnceLock<Result<Server, String>> = OnceLock::new();
-    let server = SHARED.get_or_init(Server::new).as_ref().map_err(String::clone);
+    let server = SHARED.get_or_init(|| Server::new("127.0.0.1")).as_ref().map_err(String::clone);
     required("MariaDB", server).map(|server| server.database("utf8mb4"))
 }
 
 /// A server that the test may stop.
 pub fn server() -> Option<Server> {
-    required("MariaDB", Server::new())
+    required("MariaDB", Server::new("127.0.0.1"))
+}
+
+/// A server at this address of the host, for nodes in namespaces of their own.
+pub fn server_at(host: &str) -> Option<Server> {
+    required("MariaDB", Server::new(host))
 }
 
 impl Server {
-    fn new() -> Result<Server, String> {
+    fn new(host: &str) -> Result<Server, String> {
         let missing = "it is not installed (scripts/install-test-services installs it)";
         let install = program("mariadb-install-db").ok_or(missing)?;
         let folder = tempfile::Builder::new().prefix("wing-mariadb-").tempdir().map_err(|error| error.to_string())?;
@@ -50,7 +57,7 @@ impl Server {
         if !output.status.success() {
             return Err(format!("mariadb-install-db: {}", String::from_utf8_lossy(&output.stderr)));
         }
-        let mut server = Server { folder, port: free_port(), service: None };
+        let mut server = Server { folder, host: host.into(), port: free_port(), service: None };
         server.start();
         Ok(server)
     }
@@ -64,7 +71,8 @@ impl Server {
             format!("--datadir={}", self.folder.join("data").display()),
             format!("--socket={}", self.folder.join("socket").display()),
             format!("--port={}", self.port),
-            "--bind-address=127.0.0.1".into(),
+            format!("--bind-address={}", self.host),
+            "--skip-name-resolve".into(),
             "--character-set-server=utf8mb4".into(),
             "--innodb-buffer-pool-size=64M".into(),
         ];
@@ -85,11 +93,19 @@ impl Server {
         let name = format!("cron_{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let mut conn = self.connect(None).expect("the server has just answered");
         conn.query_drop(format!("CREATE DATABASE {name} CHARACTER SET {charset}")).expect("root may make a database");
-        Database { port: self.port, name }
+        Database { host: self.host.clone(), port: self.port, name }
+    }
+
+    /// A user who may come from anywhere; root may not.
+    pub fn allow(&self, user: &str) {
+        let mut conn = self.connect(None).expect("the server has just answered");
+        conn.query_drop(format!("CREATE USER '{user}'@'%'")).expect("root may make a user");
+        conn.query_drop(format!("GRANT ALL ON *.* TO '{user}'@'%'")).expect("root may grant");
     }
 
     fn connect(&self, database: Option<&str>) -> mysql::Result<Conn> {
-        connect(self.port, database)
+        let socket = self.folder.join("socket").display().to_string();
+        Conn::new(OptsBuilder::new().socket(Some(socket)).user(Some("root")).db_name(database))
     }
 }
 
@@ -102,7 +118,7 @@ impl Drop for Server {
 
 impl Database {
     pub fn connect(&self) -> Conn {
-        connect(self.port, Some(&self.name)).expect("the database is there")
+        connect(&self.host, self.port, Some(&self.name)).expect("the database is there")
     }
 
     /// Runs statements, one after the other.
@@ -117,7 +133,7 @@ impl Database {
         MysqlConfig {
             user: "root".into(),
             password: Secret::default(),
-            host: "127.0.0.1".into(),
+            host: self.host.clone(),
             port: self.port,
             database: self.name.clone(),
             charset: "utf8".into(),
@@ -127,13 +143,13 @@ impl Database {
     /// The keys of app.toml.
     pub fn toml(&self) -> String {
         format!(
-            "mysql_host = \"127.0.0.1\"\nmysql_port = {}\nmysql_user = \"root\"\nmysql_password = \"\"\nmysql_database = \"{}\"\nmysql_charset = \"utf8\"\n",
-            self.port, self.name
+            "mysql_host = \"{}\"\nmysql_port = {}\nmysql_user = \"root\"\nmysql_password = \"\"\nmysql_database = \"{}\"\nmysql_charset = \"utf8\"\n",
+            self.host, self.port, self.name
         )
     }
 }
 
-fn connect(port: u16, database: Option<&str>) -> mysql::Result<Conn> {
-    let options = OptsBuilder::new().ip_or_hostname(Some("127.0.0.1")).tcp_port(port).user(Some("root"));
+fn connect(host: &str, port: u16, database: Option<&str>) -> mysql::Result<Conn> {
+    let options = OptsBuilder::new().ip_or_hostname(Some(host)).tcp_port(port).user(Some("root"));
     Conn::new(options.prefer_socket(false).db_name(database))
 }

@@ -9,6 +9,7 @@ pub mod api;
 pub mod consul;
 pub mod daemon;
 pub mod mariadb;
+pub mod network;
 pub mod witness;
 
 use std::net::TcpListener;

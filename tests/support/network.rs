@@ -1,0 +1,98 @@
+//! Hosts on one machine: network namespaces joined by a bridge, whose links can be cut.
+//!
+//! They need root and iproute2. Names and addresses are this process's own, and go with it.
+
+use super::{program, required};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+pub struct Network {
+    name: String,
+    subnet: String,
+    hosts: usize,
+}
+
+/// A network of so many hosts; `None` where namespaces cannot be made.
+pub fn network(hosts: usize) -> Option<Network> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("w{}x{count}", std::process::id());
+    let subnet = format!("10.{}.{}", 100 + std::process::id() % 100, count % 250);
+    let mut network = Network { name, subnet, hosts: 0 };
+    let made = network.make(hosts);
+    required("a network namespace", made.map(|()| network))
+}
+
+fn ip(arguments: &str) -> Result<(), String> {
+    let program = program("ip").ok_or("iproute2 is not installed (scripts/install-test-services installs it)")?;
+    let output = Command::new(program).args(arguments.split(' ')).output().map_err(|error| format!("ip: {error}"))?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(format!("ip {arguments}: {}", String::from_utf8_lossy(&output.stderr))),
+    }
+}
+
+impl Network {
+    fn make(&mut self, hosts: usize) -> Result<(), String> {
+        let (bridge, gateway) = (self.bridge(), self.gateway());
+        ip(&format!("link add {bridge} type bridge"))?;
+        ip(&format!("addr add {gateway}/24 dev {bridge}"))?;
+        ip(&format!("link set {bridge} up"))?;
+        for host in 0..hosts {
+            self.hosts += 1;
+            let (namespace, link, address) = (self.namespace(host), self.link(host), self.address(host));
+            ip(&format!("netns add {namespace}"))?;
+            ip(&format!("link add {link} type veth peer name e0 netns {namespace}"))?;
+            ip(&format!("link set {link} master {bridge} up"))?;
+            ip(&format!("-n {namespace} addr add {address}/24 dev e0"))?;
+            ip(&format!("-n {namespace} link set e0 up"))?;
+            ip(&format!("-n {namespace} link set lo up"))?;
+        }
+        Ok(())
+    }
+
+    /// Where services listen: the host that the others reach.
+    pub fn gateway(&self) -> String {
+        format!("{}.254", self.subnet)
+    }
+
+    pub fn address(&self, host: usize) -> String {
+        format!("{}.{}", self.subnet, host + 1)
+    }
+
+    pub fn namespace(&self, host: usize) -> String {
+        format!("{}h{host}", self.name)
+    }
+
+    /// Cuts a host off from everything, dropping what it sends and what is sent to it, or heals that.
+    pub fn set_link(&self, host: usize, is_up: bool) {
+        let state = if is_up { "up" } else { "down" };
+        ip(&format!("link set {} {state}", self.link(host))).expect("the link is ours");
+    }
+
+    /// What the host sends to this address is dropped in silence (`blackhole`) or refused (`unreachable`).
+    pub fn block(&self, host: usize, address: &str, how: &str) {
+        ip(&format!("-n {} route add {how} {address}/32", self.namespace(host))).expect("the namespace is ours");
+    }
+
+    pub fn unblock(&self, host: usize, address: &str) {
+        ip(&format!("-n {} route del {address}/32", self.namespace(host))).expect("it was blocked");
+    }
+
+    fn bridge(&self) -> String {
+        format!("{}b", self.name)
+    }
+
+    fn link(&self, host: usize) -> String {
+        format!("{}l{host}", self.name)
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        for host in 0..self.hosts {
+            let _ = ip(&format!("netns del {}", self.namespace(host)));
+        }
+        let _ = ip(&format!("link del {}", self.bridge()));
+    }
+}
