@@ -58,7 +58,11 @@ fn run() -> Result<u8, String> {
                 let descriptors = parser.value().and_then(|value| value.string()).map_err(usage)?;
                 arguments.link = Some(adopt(&descriptors)?);
             }
-            Arg::Value(word) if word == "next" => return print(&next::run(parser, clock::now().wall.second())?),
+            Arg::Value(word) if word == "next" => {
+                let times = next::run(parser, clock::now().wall.second())?;
+                times.note.iter().for_each(|note| eprintln!("wing-crontab: {note}"));
+                return print(&times.lines);
+            }
             other => return Err(usage(other.unexpected())),
         }
     }

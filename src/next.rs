@@ -13,8 +13,15 @@ pub const USAGE: &str = "wing-crontab next 'CRONSET' [-n COUNT] [--from TIME] [-
 const COUNT_DEFAULT: usize = 5;
 const COUNT_MAX: usize = 100_000;
 
-/// The lines to print. TIME is RFC 3339 or Unix seconds; fires are after it.
-pub fn run(mut arguments: lexopt::Parser, now: Second) -> Result<String, String> {
+/// What to print.
+pub struct Times {
+    pub lines: String,
+    /// Why there are fewer lines than were asked for.
+    pub note: Option<String>,
+}
+
+/// The times to print. TIME is RFC 3339 or Unix seconds; fires are after it.
+pub fn run(mut arguments: lexopt::Parser, now: Second) -> Result<Times, String> {
     let (mut text, mut count, mut from, mut zone) = (None, COUNT_DEFAULT, now, TimeZone::system());
     while let Some(argument) = arguments.next().map_err(usage)? {
         match argument {
@@ -32,13 +39,15 @@ pub fn run(mut arguments: lexopt::Parser, now: Second) -> Result<String, String>
     let schedule = Schedule::parse(&text, &zone).map_err(|error| format!("{text:?}: {error}"))?;
     let shown_in = own_zone(&text).unwrap_or(zone);
     let next = |after: &Second| schedule.next_after(*after);
-    let mut lines = String::new();
+    let (mut lines, mut left) = (String::new(), count);
     for fire in std::iter::successors(next(&from), next).take(count) {
         let timestamp = Timestamp::from_second(fire.0).map_err(|error| format!("show {}: {error}", fire.0))?;
+        left -= 1;
         // A String takes whatever is written to it.
         let _ = writeln!(lines, "{}", timestamp.display_with_offset(shown_in.to_offset(timestamp)));
     }
-    Ok(lines)
+    let note = (left != 0).then(|| format!("{left} fewer than asked for: the calendar ends with the year 2100"));
+    Ok(Times { lines, note })
 }
 
 /// The zone that the schedule names itself: its times are shown in it.

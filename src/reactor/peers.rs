@@ -34,6 +34,8 @@ pub struct Peers {
     serials: BTreeMap<LinkId, usize>,
     unfinished: Vec<usize>,
     heard: VecDeque<Input>,
+    /// It was said that a node could not be spoken to for want of a secret.
+    is_secret_missed: bool,
 }
 
 struct Peer {
@@ -76,6 +78,7 @@ impl Peers {
             serials: BTreeMap::new(),
             unfinished: Vec::new(),
             heard: VecDeque::new(),
+            is_secret_missed: false,
         }
     }
 
@@ -110,8 +113,8 @@ impl Peers {
     pub fn link(&mut self, id: LinkId, server: &Server, registry: &Registry, now: Mono) -> io::Result<()> {
         let address: Option<std::net::SocketAddr> = server.0.parse().ok();
         let is_allowed = address.is_some_and(|address| self.may_speak(address.ip().is_loopback()));
-        if !is_allowed {
-            log::warn!("no link to {server}: without cluster_secret only nodes of this host are spoken to");
+        if !is_allowed && !std::mem::replace(&mut self.is_secret_missed, true) {
+            log::error!("no link to {server}: without cluster_secret only nodes of this host are spoken to");
         }
         match address.filter(|_| is_allowed).map(TcpStream::connect) {
             Some(Ok(stream)) => self.add(id, server.to_string(), stream, Stage::Connecting, Vec::new(), registry, now),

@@ -88,6 +88,9 @@ fn next_prints_times_and_refuses_what_is_no_schedule() {
     assert_eq!((code, stdout.as_str()), (Some(0), "2026-03-28T02:30:00+01:00\n2026-03-29T03:00:00+02:00\n"));
     let (code, stdout, _) = next(&["TZ=Asia/Shanghai @daily", "-n", "1", "--from", "0"]);
     assert_eq!((code, stdout.as_str()), (Some(0), "1970-01-02T00:00:00+08:00\n"));
+    let (code, stdout, stderr) = next(&["0 0 0 1 1 *", "-n", "80", "--from", "2090-06-01T00:00:00Z", "--tz", "UTC"]);
+    assert_eq!((code, stdout.lines().count()), (Some(0), 10));
+    assert!(stderr.contains("70 fewer than asked for"), "{stderr}");
     for (arguments, words) in [
         (&["* * * * * 8"][..], "day-of-week: 8 is beyond 7"),
         (&["0 0 0 30 2 *"], "can never match"),
