@@ -207,8 +207,8 @@ fn a_user_who_may_only_read_and_write_can_work_on_tables_that_are_up_to_date() {
     let Some(database) = mariadb::database() else { return };
     store(&database).open().unwrap();
     database.run(&[
-        &format!("CREATE USER '{}'@'localhost' IDENTIFIED BY 'x'", database.name),
-        &format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {0}.* TO '{0}'@'localhost'", database.name),
+        &format!("CREATE USER '{}'@'127.0.0.1' IDENTIFIED BY 'x'", database.name),
+        &format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {0}.* TO '{0}'@'127.0.0.1'", database.name),
     ]);
     let config = MysqlConfig { user: database.name.clone(), password: Secret("x".into()), ..database.config() };
     let mut store = MysqlStore::new(&config, Hand::Writer);

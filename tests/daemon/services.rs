@@ -21,8 +21,8 @@ fn keys(database: &mariadb::Database, agent: &consul::Agent) -> (String, String,
 fn the_seeds_own_app_toml_works_unchanged() {
     let (Some(database), Some(agent)) = (mariadb::database(), consul::agent()) else { return };
     let conn = || database.connect();
-    conn().query_drop("CREATE USER 'seed'@'localhost' IDENTIFIED BY '123456'").unwrap();
-    conn().query_drop("GRANT ALL ON *.* TO 'seed'@'localhost'").unwrap();
+    conn().query_drop("CREATE USER 'seed'@'127.0.0.1' IDENTIFIED BY '123456'").unwrap();
+    conn().query_drop("GRANT ALL ON *.* TO 'seed'@'127.0.0.1'").unwrap();
     let (bind, http, pprof) = (crate::support::free_port(), crate::support::free_port(), crate::support::free_port());
     // The text of the specification; only addresses and names are this test's own.
     let text = format!(
