@@ -5,7 +5,8 @@
 //!                        ^      |             |
 //!                        |      v no lease    v no lease
 //!                        +--- Parked <--------+          Cancel takes a run out of any stage before Spawning.
-//! Found (a mark of a former incarnation) -> Dispatch as above, or explained by a row.
+//! Found (a mark of a former incarnation) -> Dispatch as above, or explained by a row. A mutex run that is parked starts
+//! only by a new order: its mutex may be another's by then.
 //! ```
 //!
 //! Not the leader: it never decides that a run is due, and it may start one only while the lease holds.

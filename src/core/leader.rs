@@ -139,10 +139,6 @@ impl Leader {
         leader
     }
 
-    pub fn epoch(&self) -> Epoch {
-        self.epoch
-    }
-
     /// The last tick that was taken.
     pub fn tick(&self) -> Second {
         self.scheduler.cursor()
