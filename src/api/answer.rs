@@ -6,6 +6,7 @@ use crate::model::command::{Answer, Refusal, Reply};
 use crate::model::log_row::{LogPage, StoredLog};
 use crate::wire::http::Response;
 use serde::Serialize;
+use serde_json::Value;
 use std::sync::Arc;
 
 #[derive(Serialize)]
@@ -26,6 +27,18 @@ struct JobView<'a> {
     end_time: i64,
     is_mutex: bool,
     lock_limit: u32,
+    misfire: &'static str,
+    on_lost: &'static str,
+    max_parallel: u32,
+    timeout: u32,
+    retry_times: u32,
+    retry_delay: u32,
+    run_as: &'a str,
+    work_dir: &'a str,
+    env: Value,
+    shell: &'a str,
+    node: &'a str,
+    jitter: u32,
 }
 
 #[derive(Serialize)]
@@ -89,6 +102,26 @@ fn view(job: &Arc<Job>) -> JobView<'_> {
         end_time: job.end_time,
         is_mutex: job.is_mutex,
         lock_limit: job.lock_limit,
+        misfire: job.misfire.as_str(),
+        on_lost: job.on_lost.as_str(),
+        max_parallel: job.max_parallel,
+        timeout: job.timeout,
+        retry_times: job.retry_times,
+        retry_delay: job.retry_delay,
+        run_as: &job.run_as,
+        work_dir: &job.work_dir,
+        env: env_view(&job.env),
+        shell: &job.shell,
+        node: &job.node,
+        jitter: job.jitter,
+    }
+}
+
+/// What a row written by hand has there may be no object: then it is shown as it is.
+fn env_view(env: &str) -> Value {
+    match env.is_empty() {
+        true => Value::Object(serde_json::Map::new()),
+        false => serde_json::from_str(env).unwrap_or_else(|_| Value::String(env.into())),
     }
 }
 

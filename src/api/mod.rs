@@ -9,9 +9,12 @@ mod answer;
 mod params;
 
 use crate::model::command::{Command, JobDraft, Refusal};
-use crate::model::job::{COMMAND_CHARS_MAX, CRON_SET_CHARS_MAX, REMARK_CHARS_MAX};
+use crate::model::job::{
+    COMMAND_CHARS_MAX, CRON_SET_CHARS_MAX, ENV_CHARS_MAX, NODE_CHARS_MAX, REMARK_CHARS_MAX, SHELL_CHARS_MAX,
+    USER_CHARS_MAX, WORK_DIR_CHARS_MAX,
+};
 use crate::model::log_row::LogFilter;
-use crate::model::{JobId, Server};
+use crate::model::{JobId, Misfire, OnLost, Server};
 use crate::wire::http::{BadRequest, Request, Response};
 use params::Params;
 
@@ -22,8 +25,32 @@ const INT_MAX: i64 = i32::MAX as i64;
 const LIMIT_DEFAULT: i64 = 50;
 const LIMIT_MAX: i64 = 10_000;
 /// Command parameters of `/cron/add`; `/cron/update` has `id` as well.
-const JOB_PARAMS: [&str; 9] =
-    ["cronSet", "cron_set", "command", "remark", "stop", "start_time", "end_time", "is_mutex", "lock_limit"];
+const JOB_PARAMS: [&str; 21] = [
+    "cronSet",
+    "cron_set",
+    "command",
+    "remark",
+    "stop",
+    "start_time",
+    "end_time",
+    "is_mutex",
+    "lock_limit",
+    "misfire",
+    "on_lost",
+    "max_parallel",
+    "timeout",
+    "retry_times",
+    "retry_delay",
+    "run_as",
+    "work_dir",
+    "env",
+    "shell",
+    "node",
+    "jitter",
+];
+/// A job may be spread over so many seconds.
+const JITTER_MAX: i64 = 86_400;
+const RETRY_TIMES_MAX: i64 = 1_000;
 
 /// What a request asks for, or the answer to one that asks for nothing that there is.
 pub fn command(request: &Request) -> Result<Command, Response> {
@@ -145,11 +172,46 @@ fn draft(params: &mut Params) -> JobDraft {
         end_time: params.integer("end_time", 0, INT_MAX).unwrap_or(0),
         is_mutex: params.flag("is_mutex"),
         lock_limit: params.integer("lock_limit", 0, INT_MAX).map(|secs| secs as u32),
+        misfire: params.word("misfire", Misfire::ALL.map(|misfire| (misfire.as_str(), misfire))),
+        on_lost: params.word("on_lost", OnLost::ALL.map(|on_lost| (on_lost.as_str(), on_lost))),
+        max_parallel: params.integer("max_parallel", 0, INT_MAX).map(|count| count as u32),
+        timeout: params.integer("timeout", 0, INT_MAX).map(|secs| secs as u32),
+        retry_times: params.integer("retry_times", 0, RETRY_TIMES_MAX).map(|count| count as u32),
+        retry_delay: params.integer("retry_delay", 0, INT_MAX).map(|secs| secs as u32),
+        run_as: params.clearable_text("run_as", USER_CHARS_MAX),
+        work_dir: absolute(params, "work_dir", WORK_DIR_CHARS_MAX),
+        env: env(params),
+        shell: absolute(params, "shell", SHELL_CHARS_MAX),
+        node: params.clearable_text("node", NODE_CHARS_MAX),
+        jitter: params.integer("jitter", 0, JITTER_MAX).map(|secs| secs as u32),
     };
     if draft.start_time != 0 && draft.end_time != 0 && draft.end_time <= draft.start_time {
         params.wrong("end_time", "it must be after start_time (or 0 for no end)");
     }
     draft
+}
+
+fn absolute(params: &mut Params, name: &str, chars_max: usize) -> Option<String> {
+    let path = params.clearable_text(name, chars_max)?;
+    if !path.is_empty() && !path.starts_with('/') {
+        params.wrong(name, "it is not an absolute path");
+    }
+    Some(path)
+}
+
+/// Environment variables as a JSON object of texts, written anew so that it is known to be one.
+fn env(params: &mut Params) -> Option<String> {
+    let text = params.clearable_text("env", ENV_CHARS_MAX)?;
+    if text.trim().is_empty() {
+        return Some(String::new());
+    }
+    match crate::model::job::parse_env(&text) {
+        Ok(variables) => Some(serde_json::to_string(&variables).unwrap_or_default()),
+        Err(reason) => {
+            params.wrong("env", &reason);
+            None
+        }
+    }
 }
 
 fn list_logs(request: &Request) -> Result<Command, Refusal> {

@@ -67,6 +67,23 @@ impl Params {
         Some(text)
     }
 
+    /// A text that may be given empty, to take away what was there.
+    pub fn clearable_text(&mut self, name: &str, chars_max: usize) -> Option<String> {
+        let is_given = self.values.contains_key(name);
+        self.text(name, chars_max).or(is_given.then(String::new))
+    }
+
+    /// One of these words, for what it means.
+    pub fn word<T: Copy, const N: usize>(&mut self, name: &str, words: [(&str, T); N]) -> Option<T> {
+        let text = self.values.remove(name).filter(|text| !text.is_empty())?;
+        let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+        if found.is_none() {
+            let words = words.map(|(word, _)| word).join(", ");
+            self.wrong(name, &format!("{} is none of {words}", shown(&text)));
+        }
+        found
+    }
+
     pub fn required_text(&mut self, name: &str, chars_max: usize, what: &str) -> String {
         let text = self.text(name, chars_max).unwrap_or_default();
         if text.trim().is_empty() {
@@ -114,6 +131,8 @@ impl Params {
                 Value::Null => {}
                 Value::String(text) => self.add(name, text),
                 Value::Bool(_) | Value::Number(_) => self.add(name, value.to_string()),
+                // Of all parameters only `env` is an object; for any other its text is wrong.
+                Value::Object(_) if name == "env" => self.add(name, value.to_string()),
                 Value::Array(_) | Value::Object(_) => {
                     self.wrong(&name, "a text, a number, or true or false is expected")
                 }

@@ -154,7 +154,7 @@ fn a_job_is_shown_with_the_seeds_fields_first() {
         ..Job::default()
     };
     let response = reply(&Ok(Answer::Job(job.into())));
-    let expect = r#"{"code":200,"data":{"id":1633,"cron_set":"*/1 * * * * *","command":"php -v","remark":"","stop":false,"start_time":0,"end_time":0,"is_mutex":true,"lock_limit":0},"message":"ok"}"#;
+    let expect = r#"{"code":200,"data":{"id":1633,"cron_set":"*/1 * * * * *","command":"php -v","remark":"","stop":false,"start_time":0,"end_time":0,"is_mutex":true,"lock_limit":0,"misfire":"all","on_lost":"skip","max_parallel":0,"timeout":0,"retry_times":0,"retry_delay":0,"run_as":"","work_dir":"","env":{},"shell":"","node":"","jitter":0},"message":"ok"}"#;
     assert_eq!(String::from_utf8(response.body).unwrap(), expect);
     assert_eq!(response.status, 200);
 }
@@ -163,4 +163,45 @@ fn a_job_is_shown_with_the_seeds_fields_first() {
 fn an_empty_log_is_an_empty_list() {
     let response = reply(&Ok(Answer::Logs(LogPage::default())));
     assert_eq!(response.body, br#"{"code":200,"data":{"list":[],"total":0},"message":"ok"}"#);
+}
+
+#[test]
+fn what_keeps_a_job_under_control_is_taken_and_checked() {
+    let body = "cronSet=* * * * * *&command=x&misfire=once&on_lost=rerun&max_parallel=2&timeout=3&retry_times=4&retry_delay=5\
+                &run_as=nobody&work_dir=/tmp&env={\"A\":\"b\"}&shell=/bin/bash&node=gpu&jitter=6";
+    let expect = JobDraft {
+        cron_set: "* * * * * *".into(),
+        command: "x".into(),
+        misfire: Some(Misfire::Once),
+        on_lost: Some(OnLost::Rerun),
+        max_parallel: Some(2),
+        timeout: Some(3),
+        retry_times: Some(4),
+        retry_delay: Some(5),
+        run_as: Some("nobody".into()),
+        work_dir: Some("/tmp".into()),
+        env: Some("{\"A\":\"b\"}".into()),
+        shell: Some("/bin/bash".into()),
+        node: Some("gpu".into()),
+        jitter: Some(6),
+        ..JobDraft::default()
+    };
+    check("POST", "/cron/add", body, Command::AddJob(expect));
+    // As a JSON object its variables may be one too; what is given empty is taken away.
+    let json = r#"{"cronSet":"*/1 * * * * *","command":"php -v","env":{"A":"b"},"run_as":""}"#;
+    let env = Some("{\"A\":\"b\"}".into());
+    check("POST", "/cron/add", json, Command::AddJob(JobDraft { env, run_as: Some(String::new()), ..draft() }));
+    let wrong = |rest: &str, words: &str| {
+        refuse("POST", "/cron/add", &format!("cronSet=* * * * * *&command=x&{rest}"), 400, words);
+    };
+    wrong("misfire=never", "misfire: \\\"never\\\" is none of all, once, skip");
+    wrong("on_lost=1", "none of skip, rerun");
+    wrong("max_parallel=-1", "max_parallel");
+    wrong("jitter=86401", "from 0 to 86400");
+    wrong("work_dir=tmp", "work_dir: it is not an absolute path");
+    wrong("shell=bash", "shell: it is not an absolute path");
+    wrong("env=A", "env: a JSON object of texts");
+    wrong("env={\"A\":1}", "env: a JSON object of texts");
+    wrong("env={\"A=\":\"1\"}", "cannot be a variable");
+    wrong("env={\"WING_X\":\"1\"}", "the daemon's own");
 }

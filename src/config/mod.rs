@@ -16,7 +16,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// Every key there is, as `config/app.toml` explains them.
-const KEYS: [&str; 30] = [
+const KEYS: [&str; 34] = [
     "consul_address",
     "service_name",
     "lock_key",
@@ -47,6 +47,10 @@ const KEYS: [&str; 30] = [
     "misfire_grace",
     "max_output_bytes",
     "time_zone",
+    "labels",
+    "kill_grace",
+    "min_free_memory_mb",
+    "spool_output",
 ];
 
 /// Which file to read: the one that was named, else `config/app.toml` under the working directory, else beside the
@@ -104,6 +108,8 @@ fn read(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> Op
     let drain_timeout_ms = reader.integer("drain_timeout", 0, 86_400).unwrap_or(10) as u64 * 1_000;
     let log_retention_days = reader.integer("log_retention_days", 0, 36_500).unwrap_or(0) as u32;
     let time_zone = time_zone(reader);
+    let labels = reader.texts("labels").unwrap_or_default();
+    let spool_output = reader.flag("spool_output").unwrap_or(false);
     // Everything has been read by here, so that one missing part does not hide the mistakes in others.
     Some(Config {
         bind_address: Server(bind?.to_string().into()),
@@ -122,6 +128,8 @@ fn read(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> Op
         limits,
         time_zone,
         log_retention_days,
+        labels,
+        spool_output,
     })
 }
 
@@ -201,6 +209,9 @@ fn time_zone(reader: &mut Reader) -> Option<String> {
 
 fn limits(reader: &mut Reader) -> Limits {
     let default = Limits::default();
+    let kill_grace_ms =
+        reader.integer("kill_grace", 0, 3_600).map_or(default.kill_grace_ms, |secs| secs as u64 * 1_000);
+    let min_free_memory_mb = reader.integer("min_free_memory_mb", 0, 1 << 30).unwrap_or(0) as u64;
     let mut count = |key, default: usize, max: i64| reader.integer(key, 1, max).map_or(default, |count| count as usize);
     Limits {
         max_running: count("max_running", default.max_running, 100_000),
@@ -208,6 +219,8 @@ fn limits(reader: &mut Reader) -> Limits {
         max_pending_per_job: count("max_pending_per_job", default.max_pending_per_job, 1_000_000),
         misfire_grace_secs: count("misfire_grace", default.misfire_grace_secs as usize, 86_400) as u32,
         max_output_bytes: count("max_output_bytes", default.max_output_bytes, OUTPUT_BYTES_MAX as i64),
+        kill_grace_ms,
+        min_free_memory_mb,
     }
 }
 

@@ -34,6 +34,19 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A list of texts, none of them empty.
+    pub fn texts(&mut self, key: &'static str) -> Option<Vec<String>> {
+        let value = self.table.remove(key)?;
+        let texts = value.as_array().and_then(|values| {
+            let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(String::from);
+            values.iter().map(text).collect::<Option<Vec<String>>>()
+        });
+        if texts.is_none() {
+            self.mistake(key, "a list of texts is expected, such as [\"gpu\", \"eu\"]");
+        }
+        texts
+    }
+
     pub fn integer(&mut self, key: &'static str, min: i64, max: i64) -> Option<i64> {
         match self.table.remove(key)? {
             Value::Integer(number) if (min..=max).contains(&number) => Some(number),

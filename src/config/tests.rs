@@ -96,6 +96,9 @@ fn mistakes_are_named_with_what_is_expected() {
     refuse("max_output_bytes = 4194305", &["max_output_bytes"]);
     refuse("mysql_password_file = \"/does/not/exist\"", &["mysql_password_file: /does/not/exist"]);
     refuse("mysql_password = \"a\"\nmysql_password_file = \"/dev/null\"", &["mysql_password is given as well"]);
+    refuse("labels = \"gpu\"", &["labels: a list of texts"]);
+    refuse("labels = [\"gpu\", 1]", &["labels: a list of texts"]);
+    refuse("kill_grace = 3601", &["kill_grace: 3601 is out of range"]);
     refuse("log_level = ", &["line 1"]);
 }
 

@@ -239,7 +239,20 @@ fn defined(old: Job, draft: JobDraft, scheduler: &Scheduler) -> Result<Job, Refu
         end_time: draft.end_time,
         is_mutex: draft.is_mutex,
         lock_limit: draft.lock_limit.unwrap_or(old.lock_limit),
+        misfire: draft.misfire.unwrap_or(old.misfire),
+        on_lost: draft.on_lost.unwrap_or(old.on_lost),
+        max_parallel: draft.max_parallel.unwrap_or(old.max_parallel),
+        timeout: draft.timeout.unwrap_or(old.timeout),
+        retry_times: draft.retry_times.unwrap_or(old.retry_times),
+        retry_delay: draft.retry_delay.unwrap_or(old.retry_delay),
+        run_as: draft.run_as.unwrap_or(old.run_as),
+        work_dir: draft.work_dir.unwrap_or(old.work_dir),
+        env: draft.env.unwrap_or(old.env),
+        shell: draft.shell.unwrap_or(old.shell),
+        node: draft.node.unwrap_or(old.node),
+        jitter: draft.jitter.unwrap_or(old.jitter),
+        id: old.id,
+        version: old.version,
         since: Second::default(),
-        ..old
     })
 }

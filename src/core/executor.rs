@@ -392,8 +392,9 @@ impl Executor {
         let Some(holding) = self.holdings.get_mut(&attempt) else { return };
         holding.stage = Stage::Over;
         let row = ending::row(attempt, holding.version, holding.order.as_ref(), &self.server, ending, now);
+        let state = row.state;
         logbook.push(row, now);
-        fx.tell_leader(ToLeader::Finished(attempt));
+        fx.tell_leader(ToLeader::Finished { attempt, state });
     }
 
     fn answer_cancels(&mut self, fx: &mut Effects) {

@@ -181,7 +181,7 @@ impl Follower {
         }
         self.requests += 1;
         self.forwarded.insert(self.requests, (client, now.mono.plus_ms(FORWARD_MS)));
-        fx.send(link, Message::Command { request: self.requests, command: command.clone() });
+        fx.send(link, Message::Command { request: self.requests, command: Box::new(command.clone()) });
         true
     }
 

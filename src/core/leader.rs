@@ -266,12 +266,13 @@ impl Leader {
         }
         let (dispatch, mut around) = self.around(rooms);
         match message {
-            ToLeader::Finished(attempt) => dispatch.on_finished(attempt, &mut around),
+            ToLeader::Finished { attempt, .. } => dispatch.on_finished(attempt, &mut around),
             ToLeader::Logged(attempts) => {
                 attempts.into_iter().for_each(|attempt| dispatch.on_logged(attempt, &mut around))
             }
             ToLeader::Cancelled { cron_id, dropped } => dispatch.on_dropped(cron_id, dropped, &mut around),
             ToLeader::Returned(attempts) => dispatch.on_returned(attempts, &mut around),
+            ToLeader::Runs { .. } => {}
         }
     }
 

@@ -4,7 +4,7 @@
 //! id, a schedule that can match) is the node's to say.
 
 use super::log_row::{LogFilter, LogPage};
-use super::{Epoch, Job, JobId, Second, Server};
+use super::{Epoch, Job, JobId, Misfire, OnLost, Second, Server};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -39,6 +39,18 @@ pub struct JobDraft {
     pub end_time: i64,
     pub is_mutex: bool,
     pub lock_limit: Option<u32>,
+    pub misfire: Option<Misfire>,
+    pub on_lost: Option<OnLost>,
+    pub max_parallel: Option<u32>,
+    pub timeout: Option<u32>,
+    pub retry_times: Option<u32>,
+    pub retry_delay: Option<u32>,
+    pub run_as: Option<String>,
+    pub work_dir: Option<String>,
+    pub env: Option<String>,
+    pub shell: Option<String>,
+    pub node: Option<String>,
+    pub jitter: Option<u32>,
 }
 
 pub type Reply = Result<Answer, Refusal>;

@@ -32,6 +32,10 @@ pub struct Config {
     pub time_zone: Option<String>,
     /// 0: log rows are kept for ever.
     pub log_retention_days: u32,
+    /// What a job's `node` may name beside the server.
+    pub labels: Vec<String>,
+    /// Whether the whole output of a run is kept in data_dir, beside what the log row keeps of it.
+    pub spool_output: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -72,6 +76,10 @@ pub struct Limits {
     pub misfire_grace_secs: u32,
     /// Output kept of one run, at most `OUTPUT_BYTES_MAX`.
     pub max_output_bytes: usize,
+    /// Between TERM and KILL.
+    pub kill_grace_ms: u64,
+    /// With less free memory fewer runs are started at one time; 0: whatever is free.
+    pub min_free_memory_mb: u64,
 }
 
 impl Default for Limits {
@@ -82,6 +90,8 @@ impl Default for Limits {
             max_pending_per_job: 60,
             misfire_grace_secs: 60,
             max_output_bytes: 1 << 20,
+            kill_grace_ms: 5_000,
+            min_free_memory_mb: 0,
         }
     }
 }

@@ -2,11 +2,17 @@
 
 use super::Second;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The limits of the table's columns, in characters.
 pub const CRON_SET_CHARS_MAX: usize = 128;
 pub const COMMAND_CHARS_MAX: usize = 2048;
 pub const REMARK_CHARS_MAX: usize = 1024;
+pub const USER_CHARS_MAX: usize = 64;
+pub const WORK_DIR_CHARS_MAX: usize = 1024;
+pub const ENV_CHARS_MAX: usize = 2048;
+pub const SHELL_CHARS_MAX: usize = 255;
+pub const NODE_CHARS_MAX: usize = 255;
 
 /// `cron.id`; the column is a signed 32-bit integer, so a valid id is 1 to 2,147,483,647.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
@@ -30,6 +36,62 @@ impl Version {
     }
 }
 
+/// What becomes of ticks that were not handled in their second, within the grace. Beyond it they are `missed`, whatever
+/// this says.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Misfire {
+    /// Each runs, late, the oldest first.
+    #[default]
+    All,
+    /// Only the last of them runs.
+    Once,
+    /// None runs.
+    Skip,
+}
+
+impl Misfire {
+    pub const ALL: [Misfire; 3] = [Misfire::All, Misfire::Once, Misfire::Skip];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Misfire::All => "all",
+            Misfire::Once => "once",
+            Misfire::Skip => "skip",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Misfire> {
+        Misfire::ALL.into_iter().find(|misfire| misfire.as_str() == text)
+    }
+}
+
+/// What becomes of a run that was lost: nobody can say whether it started, or how it ended.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnLost {
+    /// Nothing: it ran at most once.
+    #[default]
+    Skip,
+    /// Another attempt: it runs at least once.
+    Rerun,
+}
+
+impl OnLost {
+    pub const ALL: [OnLost; 2] = [OnLost::Skip, OnLost::Rerun];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            OnLost::Skip => "skip",
+            OnLost::Rerun => "rerun",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<OnLost> {
+        OnLost::ALL.into_iter().find(|on_lost| on_lost.as_str() == text)
+    }
+}
+
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Job {
     pub id: JobId,
@@ -45,9 +107,50 @@ pub struct Job {
     pub is_mutex: bool,
     /// A mutex run that holds longer is ended, in seconds; 0: no limit.
     pub lock_limit: u32,
+    pub misfire: Misfire,
+    pub on_lost: OnLost,
+    /// Runs of it at one time in the whole cluster; what falls due beyond waits its turn. 0: no limit.
+    pub max_parallel: u32,
+    /// A run that takes longer is ended, in seconds; 0: no limit.
+    pub timeout: u32,
+    /// So many further attempts after one that failed.
+    pub retry_times: u32,
+    /// Before the first of them, in seconds; doubled before each further one.
+    pub retry_delay: u32,
+    /// The user that its processes run as; empty: the daemon's.
+    pub run_as: String,
+    /// Where they start; empty: in the daemon's own directory.
+    pub work_dir: String,
+    /// A JSON object of further environment variables; empty: none.
+    pub env: String,
+    /// The program that gets `-c COMMAND`; empty: the configured one.
+    pub shell: String,
+    /// The only server, or the label of the only servers, that may run it; empty: any.
+    pub node: String,
+    /// It is due up to so many seconds later than its schedule says: by a number of its own that never changes.
+    pub jitter: u32,
     pub version: Version,
     /// The first second at which this definition was there; 0 for rows written by hand.
     pub since: Second,
+}
+
+/// The variables that column `env` names; the error says what is wrong with it.
+pub fn parse_env(text: &str) -> Result<BTreeMap<String, String>, String> {
+    let variables: BTreeMap<String, String> = if text.trim().is_empty() {
+        BTreeMap::new()
+    } else {
+        serde_json::from_str(text)
+            .map_err(|error| format!("a JSON object of texts is expected, such as {{\"LANG\":\"C\"}}: {error}"))?
+    };
+    for (name, value) in &variables {
+        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+            return Err(format!("{name:?} cannot be a variable: a name has no = and neither it nor its value a NUL"));
+        }
+        if name.starts_with("WING_") {
+            return Err(format!("{name}: names that begin with WING_ are the daemon's own"));
+        }
+    }
+    Ok(variables)
 }
 
 impl Job {

@@ -9,7 +9,7 @@
 //! link's Welcome: a link lives under one epoch only.
 
 use super::command::{Command, Reply};
-use super::{Attempt, Epoch, Incarnation, Job, JobId, NodeId, Second, Server, Version, Wall};
+use super::{Attempt, Epoch, Incarnation, Job, JobId, NodeId, RunState, Second, Server, Version, Wall};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -51,7 +51,7 @@ pub enum Message {
     /// An API call that only the leader can carry out.
     Command {
         request: u64,
-        command: Command,
+        command: Box<Command>,
     },
     Reply {
         request: u64,
@@ -66,6 +66,8 @@ pub struct Hello {
     pub incarnation: Incarnation,
     /// Runs that it may have at one time, waiting or running.
     pub room: usize,
+    /// What jobs may name in `node`, beside the server.
+    pub labels: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
@@ -104,19 +106,63 @@ pub enum ToNode {
     Settled { drop: Vec<Attempt> },
     /// Take no new runs until the next start.
     Drain,
+    /// End this attempt, or drop it where it has not begun; `Finished` tells when it is over.
+    Kill { attempt: Attempt },
+    /// Tell what is held; `ToLeader::Runs` with the same number answers.
+    ListRuns { request: u64 },
 }
 
 /// From a node to the leader.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum ToLeader {
     /// Every run that `Cancel` meant is dropped (listed here) or has been spawned.
-    Cancelled { cron_id: JobId, dropped: Vec<Attempt> },
+    Cancelled {
+        cron_id: JobId,
+        dropped: Vec<Attempt>,
+    },
     /// The node is leaving and will not start these.
     Returned(Vec<Attempt>),
-    /// The process is over; its log row is on its way.
-    Finished(Attempt),
+    /// The process is over, or will never be started; its log row, with this state, is on its way.
+    Finished {
+        attempt: Attempt,
+        state: RunState,
+    },
     /// The log rows of these attempts are committed.
     Logged(Vec<Attempt>),
+    Runs {
+        request: u64,
+        runs: Vec<HeldRun>,
+    },
+}
+
+/// An attempt that a node has, for people.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct HeldRun {
+    pub attempt: Attempt,
+    pub stage: RunStage,
+    /// 0 while there is no process.
+    pub pid: u32,
+    /// When it began, by the node's wall clock in milliseconds; 0 while it has not.
+    pub started_ms: i64,
+}
+
+/// How far an attempt has come.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunStage {
+    /// The leader keeps it: its mutex is another's, it may not run beside those that do, or no node has a place.
+    Waiting,
+    /// The leader keeps it until its delay is over.
+    Delayed,
+    /// On its node, before its second.
+    Armed,
+    /// On its node, past its second: it waits for its turn.
+    Queued,
+    Running,
+    /// It is being ended.
+    Ending,
+    /// Its node does not answer.
+    Unknown,
 }
 
 /// One run for one node.

@@ -13,7 +13,7 @@ pub mod output;
 pub mod run;
 pub mod time;
 
-pub use job::{Job, JobId, Version};
+pub use job::{Job, JobId, Misfire, OnLost, Version};
 pub use log_row::LogRow;
 pub use node::{Epoch, Incarnation, NodeId, Server};
 pub use run::{Attempt, Exit, RunKey, RunState};

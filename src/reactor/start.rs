@@ -64,6 +64,7 @@ pub fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
         is_alone: config.consul.is_none(),
         zone: zone(config),
         limits: config.limits,
+        labels: config.labels.clone(),
         drain_timeout_ms: config.drain_timeout_ms,
         log_retention_days: config.log_retention_days,
         found,

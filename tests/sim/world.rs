@@ -344,6 +344,7 @@ impl World {
             is_alone: false,
             zone: jiff::tz::TimeZone::UTC,
             limits: Limits::default(),
+            labels: Vec::new(),
             drain_timeout_ms: 2_000,
             log_retention_days: 0,
             found: found.collect(),

@@ -24,6 +24,7 @@ impl Node {
                 server: self.setup.server.clone(),
                 incarnation: self.setup.incarnation,
                 room: limits.max_pending + limits.max_running,
+                labels: self.setup.labels.clone(),
             };
             self.follower.on_linked(hello, &mut self.fx, now);
         }
@@ -51,7 +52,7 @@ impl Node {
                 let client = RequestId(FORWARDED_FROM + self.forwarded.next);
                 self.forwarded.next += 1;
                 self.forwarded.calls.insert(client, (link, request));
-                self.on_command(client, command, now);
+                self.on_command(client, *command, now);
             }
             // What a stranger or a newer version says beside that is not for us.
             _ => {}
@@ -102,6 +103,7 @@ impl Node {
                 // What the leader wants of former lives' marks it has just said; the rest can be explained now.
                 self.executor.explain_found(&mut self.logbook, &mut self.fx, now);
             }
+            ToNode::Kill { .. } | ToNode::ListRuns { .. } => {}
             ToNode::Drain => {
                 self.fx.notice(log::Level::Info, "draining: no new runs until the next start");
                 self.executor.drain();

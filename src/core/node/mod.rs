@@ -52,6 +52,8 @@ pub struct Setup {
     pub is_alone: bool,
     pub zone: TimeZone,
     pub limits: Limits,
+    /// What jobs may name in `node`, beside the server.
+    pub labels: Vec<String>,
     pub drain_timeout_ms: u64,
     pub log_retention_days: u32,
     pub found: Vec<FoundMark>,

@@ -7,14 +7,18 @@ use super::{DELETE_ENTRIES_MAX, DELETE_ROWS_MAX, Store, edited_by_hand, foreign_
 use crate::core::work::{Bump, Bumped, Change, Journaled, Loaded, Opened, StoreError};
 use crate::model::journal::{Body, Entry, EntryId, StoredEntry};
 use crate::model::log_row::{LogFilter, LogPage, StoredLog};
-use crate::model::{Attempt, Epoch, Job, JobId, LogRow, Second, Version, Wall};
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+use crate::model::{Attempt, Epoch, Job, JobId, LogRow, Misfire, OnLost, Second, Version, Wall};
+use rusqlite::types::Value;
+use rusqlite::{
+    Connection, ErrorCode, OptionalExtension, Row, Transaction, TransactionBehavior, params, params_from_iter,
+};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// In order; the number of a file is its place here, from 1.
-const MIGRATIONS: &[&str] = &[include_str!("../../../sql/sqlite/0001_tables.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("../../../sql/sqlite/0001_tables.sql"), include_str!("../../../sql/sqlite/0002_control.sql")];
 /// How long a statement waits for another connection's.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -199,15 +203,17 @@ impl Store for SqliteStore {
             }
             match change {
                 Change::Add(job) => {
-                    transaction.execute(INSERT_JOB, job_params(job).as_slice())?;
+                    let places = vec!["?"; JOB_COLUMNS.len()].join(", ");
+                    let insert = format!("INSERT INTO cron ({}) VALUES ({places})", JOB_COLUMNS.join(", "));
+                    transaction.execute(&insert, params_from_iter(job_params(job)))?;
                     Ok(JobId(transaction.last_insert_rowid() as u32))
                 }
                 Change::Put(job) => {
+                    let sets = JOB_COLUMNS.map(|column| format!("{column} = ?")).join(", ");
                     let mut values = job_params(job);
-                    let old_version = job.version.0 - 1;
-                    values.push(&job.id.0);
-                    values.push(&old_version);
-                    match transaction.execute(UPDATE_JOB, values.as_slice())? {
+                    values.extend([job.id.0.into(), (job.version.0 as i64 - 1).into()]);
+                    let update = format!("UPDATE cron SET {sets} WHERE id = ? AND version = ?");
+                    match transaction.execute(&update, params_from_iter(values))? {
                         1 => Ok(job.id),
                         _ => Err(edited_by_hand(job.id).into()),
                     }
@@ -320,12 +326,31 @@ impl Store for SqliteStore {
     }
 }
 
-const INSERT_JOB: &str =
-    "INSERT INTO cron (cron_set, start_time, end_time, command, is_mutex, stop, remark, lock_limit, version, since)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
-const UPDATE_JOB: &str =
-    "UPDATE cron SET cron_set = ?, start_time = ?, end_time = ?, command = ?, is_mutex = ?, stop = ?, remark = ?,
-    lock_limit = ?, version = ?, since = ? WHERE id = ? AND version = ?";
+/// Of `cron`, without its id, in the order of `job_params`.
+const JOB_COLUMNS: [&str; 22] = [
+    "cron_set",
+    "start_time",
+    "end_time",
+    "command",
+    "is_mutex",
+    "stop",
+    "remark",
+    "lock_limit",
+    "misfire",
+    "on_lost",
+    "max_parallel",
+    "timeout",
+    "retry_times",
+    "retry_delay",
+    "run_as",
+    "work_dir",
+    "env",
+    "shell",
+    "node",
+    "jitter",
+    "version",
+    "since",
+];
 const UPSERT_LOG: &str = "INSERT INTO log (cron_id, time, output, use_time, dispatch_time, dispatch_server, run_server, run_key, attempt,
     state, exit_code, start_time, version) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (run_key, attempt) DO UPDATE SET output = excluded.output, use_time = excluded.use_time,
@@ -336,18 +361,30 @@ const LOG_COLUMNS: &str =
     "id, cron_id, time, output, use_time, dispatch_time, dispatch_server, run_server, run_key, attempt, state,
     exit_code, start_time, version";
 
-fn job_params(job: &Job) -> Vec<&dyn rusqlite::ToSql> {
+fn job_params(job: &Job) -> Vec<Value> {
     vec![
-        &job.cron_set,
-        &job.start_time,
-        &job.end_time,
-        &job.command,
-        &job.is_mutex,
-        &job.stop,
-        &job.remark,
-        &job.lock_limit,
-        &job.version.0,
-        &job.since.0,
+        job.cron_set.clone().into(),
+        job.start_time.into(),
+        job.end_time.into(),
+        job.command.clone().into(),
+        job.is_mutex.into(),
+        job.stop.into(),
+        job.remark.clone().into(),
+        job.lock_limit.into(),
+        job.misfire.as_str().to_string().into(),
+        job.on_lost.as_str().to_string().into(),
+        job.max_parallel.into(),
+        job.timeout.into(),
+        job.retry_times.into(),
+        job.retry_delay.into(),
+        job.run_as.clone().into(),
+        job.work_dir.clone().into(),
+        job.env.clone().into(),
+        job.shell.clone().into(),
+        job.node.clone().into(),
+        job.jitter.into(),
+        (job.version.0 as i64).into(),
+        job.since.0.into(),
     ]
 }
 
@@ -396,24 +433,41 @@ fn logged(transaction: &Transaction, attempts: &[Attempt]) -> Result<BTreeSet<At
 }
 
 fn jobs(transaction: &Transaction) -> Result<Vec<Job>, Failure> {
-    let sql = "SELECT id, cron_set, command, remark, stop, start_time, end_time, is_mutex, lock_limit, version, since
-               FROM cron WHERE id BETWEEN 1 AND 2147483647 ORDER BY id";
-    let job = |row: &Row| {
-        Ok(Job {
-            id: JobId(row.get(0)?),
-            cron_set: row.get(1)?,
-            command: row.get(2)?,
-            remark: row.get(3)?,
-            stop: row.get::<_, i64>(4)? != 0,
-            start_time: row.get::<_, i64>(5)?.max(0),
-            end_time: row.get::<_, i64>(6)?.max(0),
-            is_mutex: row.get::<_, i64>(7)? != 0,
-            lock_limit: row.get::<_, i64>(8)?.clamp(0, i64::from(u32::MAX)) as u32,
-            version: Version(row.get::<_, i64>(9)?.max(1) as u64),
-            since: Second(row.get(10)?),
-        })
-    };
-    Ok(transaction.prepare(sql)?.query_map([], job)?.collect::<Result<_, _>>()?)
+    let columns = JOB_COLUMNS.join(", ");
+    let sql = format!("SELECT {columns}, id FROM cron WHERE id BETWEEN 1 AND 2147483647 ORDER BY id");
+    Ok(transaction.prepare(&sql)?.query_map([], job)?.collect::<Result<_, _>>()?)
+}
+
+/// Rows written by hand may hold any number.
+fn job(row: &Row) -> rusqlite::Result<Job> {
+    let number = |at: usize| row.get::<_, i64>(at);
+    let count = |at: usize| Ok::<_, rusqlite::Error>(number(at)?.clamp(0, i64::from(u32::MAX)) as u32);
+    let text = |at: usize| row.get::<_, String>(at);
+    Ok(Job {
+        cron_set: text(0)?,
+        start_time: number(1)?.max(0),
+        end_time: number(2)?.max(0),
+        command: text(3)?,
+        is_mutex: number(4)? != 0,
+        stop: number(5)? != 0,
+        remark: text(6)?,
+        lock_limit: count(7)?,
+        misfire: Misfire::parse(&text(8)?).unwrap_or_default(),
+        on_lost: OnLost::parse(&text(9)?).unwrap_or_default(),
+        max_parallel: count(10)?,
+        timeout: count(11)?,
+        retry_times: count(12)?,
+        retry_delay: count(13)?,
+        run_as: text(14)?,
+        work_dir: text(15)?,
+        env: text(16)?,
+        shell: text(17)?,
+        node: text(18)?,
+        jitter: count(19)?,
+        version: Version(number(20)?.max(1) as u64),
+        since: Second(number(21)?),
+        id: JobId(row.get(22)?),
+    })
 }
 
 fn stored_log(row: &Row) -> rusqlite::Result<StoredLog> {

@@ -5,13 +5,14 @@
 use super::schema::Charset;
 use super::{Outcome, check_epoch, is_epoch};
 use crate::core::work::StoreError;
-use crate::model::{Epoch, Job, JobId, Second, Version};
+use crate::model::{Epoch, Job, JobId, Misfire, OnLost, Second, Version};
 use crate::worker::store::edited_by_hand;
 use mysql::prelude::Queryable;
 use mysql::{Conn, Row, Value};
 use std::collections::BTreeMap;
 
-const JOB_COLUMNS: &str = "cron_set, start_time, end_time, command, is_mutex, stop, remark, lock_limit, version, since";
+const JOB_COLUMNS: &str = "cron_set, start_time, end_time, command, is_mutex, stop, remark, lock_limit, misfire, on_lost, max_parallel, \
+                           timeout, retry_times, retry_delay, run_as, work_dir, env, shell, node, jitter, version, since";
 
 pub fn job_values(job: &Job) -> Vec<Value> {
     vec![
@@ -23,6 +24,18 @@ pub fn job_values(job: &Job) -> Vec<Value> {
         job.stop.into(),
         (&job.remark).into(),
         job.lock_limit.into(),
+        job.misfire.as_str().into(),
+        job.on_lost.as_str().into(),
+        job.max_parallel.into(),
+        job.timeout.into(),
+        job.retry_times.into(),
+        job.retry_delay.into(),
+        (&job.run_as).into(),
+        (&job.work_dir).into(),
+        (&job.env).into(),
+        (&job.shell).into(),
+        (&job.node).into(),
+        job.jitter.into(),
         job.version.0.into(),
         job.since.0.into(),
     ]
@@ -34,6 +47,11 @@ pub fn check_storable(conn: &mut Conn, job: &Job) -> Outcome<()> {
         ("cron_set", "cronSet", &job.cron_set),
         ("command", "command", &job.command),
         ("remark", "remark", &job.remark),
+        ("run_as", "run_as", &job.run_as),
+        ("work_dir", "work_dir", &job.work_dir),
+        ("env", "env", &job.env),
+        ("shell", "shell", &job.shell),
+        ("node", "node", &job.node),
     ];
     if texts.iter().all(|(_, _, text)| text.is_ascii()) {
         return Ok(());
@@ -57,9 +75,8 @@ pub fn check_storable(conn: &mut Conn, job: &Job) -> Outcome<()> {
 pub fn add(conn: &mut Conn, epoch: Epoch, job: &Job) -> Outcome<JobId> {
     let mut values = job_values(job);
     values.push(epoch.0.into());
-    let sql = format!(
-        "INSERT INTO cron ({JOB_COLUMNS}) SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM scheduler WHERE id = 1 AND epoch = ?"
-    );
+    let places = JOB_COLUMNS.split(", ").map(|_| "?").collect::<Vec<_>>().join(", ");
+    let sql = format!("INSERT INTO cron ({JOB_COLUMNS}) SELECT {places} FROM scheduler WHERE id = 1 AND epoch = ?");
     conn.exec_drop(sql, values)?;
     match conn.affected_rows() {
         0 => Err(StoreError::Deposed.into()),
@@ -105,27 +122,41 @@ pub fn delete(conn: &mut Conn, epoch: Epoch, id: JobId, version: Version) -> Out
 
 /// Rows written by hand may hold anything that their columns take.
 pub fn jobs(conn: &mut Conn) -> Outcome<Vec<Job>> {
-    let sql = format!("SELECT id, {JOB_COLUMNS} FROM cron WHERE id > 0 ORDER BY id");
-    let job = |row: Row| {
-        let number = |at: usize| row.get_opt::<i64, usize>(at).and_then(Result::ok).unwrap_or(0);
-        let text = |at: usize| {
-            row.get_opt::<Vec<u8>, usize>(at)
-                .and_then(Result::ok)
-                .map_or(String::new(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
-        };
-        Job {
-            id: JobId(number(0) as u32),
-            cron_set: text(1),
-            start_time: number(2).max(0),
-            end_time: number(3).max(0),
-            command: text(4),
-            is_mutex: number(5) != 0,
-            stop: number(6) != 0,
-            remark: text(7),
-            lock_limit: number(8).clamp(0, i64::from(u32::MAX)) as u32,
-            version: Version(number(9).max(1) as u64),
-            since: Second(number(10)),
-        }
-    };
+    let sql = format!("SELECT {JOB_COLUMNS}, id FROM cron WHERE id > 0 ORDER BY id");
     Ok(conn.query_map(sql, job)?)
+}
+
+fn job(row: Row) -> Job {
+    let number = |at: usize| row.get_opt::<i64, usize>(at).and_then(Result::ok).unwrap_or(0);
+    let count = |at: usize| number(at).clamp(0, i64::from(u32::MAX)) as u32;
+    let text = |at: usize| {
+        row.get_opt::<Vec<u8>, usize>(at)
+            .and_then(Result::ok)
+            .map_or(String::new(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
+    };
+    Job {
+        cron_set: text(0),
+        start_time: number(1).max(0),
+        end_time: number(2).max(0),
+        command: text(3),
+        is_mutex: number(4) != 0,
+        stop: number(5) != 0,
+        remark: text(6),
+        lock_limit: count(7),
+        misfire: Misfire::parse(&text(8)).unwrap_or_default(),
+        on_lost: OnLost::parse(&text(9)).unwrap_or_default(),
+        max_parallel: count(10),
+        timeout: count(11),
+        retry_times: count(12),
+        retry_delay: count(13),
+        run_as: text(14),
+        work_dir: text(15),
+        env: text(16),
+        shell: text(17),
+        node: text(18),
+        jitter: count(19),
+        version: Version(number(20).max(1) as u64),
+        since: Second(number(21)),
+        id: JobId(number(22) as u32),
+    }
 }

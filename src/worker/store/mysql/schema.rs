@@ -10,10 +10,11 @@ use mysql::{Conn, OptsBuilder};
 use std::borrow::Cow;
 
 /// In order; the number of a file is its place here, from 1.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("../../../../sql/mysql/0001_seed_tables.sql"),
     include_str!("../../../../sql/mysql/0002_columns.sql"),
     include_str!("../../../../sql/mysql/0003_scheduler.sql"),
+    include_str!("../../../../sql/mysql/0004_control.sql"),
 ];
 /// Up to so many rows (as the server estimates) a log is altered at once.
 const SMALL_LOG_ROWS: u64 = 100_000;
@@ -229,7 +230,7 @@ mod tests {
     #[test]
     fn every_migration_is_taken_apart_into_its_statements() {
         let counts = MIGRATIONS.map(|migration| statements(migration).count());
-        assert_eq!(counts, [2, 12, 2]);
+        assert_eq!(counts, [2, 12, 2, 15]);
         let guards = statements(MIGRATIONS[1]).filter(|statement| statement.unless.is_some()).count();
         assert_eq!(guards, 12);
         assert!(statements(MIGRATIONS[1]).all(|statement| statement.sql.starts_with("ALTER TABLE")));
