@@ -25,9 +25,10 @@ const REPEATED: [i32; 8] = [
 /// Sees to it that nothing is handed on. Called while there is one thread.
 pub fn end_inheritance() {
     unblock_signals();
-    (1..=libc::SIGRTMAX()).filter(|signal| *signal != libc::SIGPIPE).for_each(stop_ignoring);
-    if let Err(error) = close_on_exec() {
-        log::warn!("keep inherited descriptors from commands: {error}");
+    let done =
+        ignored_signals().map(|ignored| ignored.into_iter().for_each(stop_ignoring)).and_then(|()| close_on_exec());
+    if let Err(error) = done {
+        log::warn!("keep what we inherited from commands: {error}");
     }
 }
 
@@ -40,21 +41,20 @@ fn unblock_signals() {
     }
 }
 
+fn ignored_signals() -> io::Result<Vec<i32>> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    let is_ignored = |signal: &i32| mask.unwrap_or(0) & 1 << (signal - 1) != 0 && *signal != libc::SIGPIPE;
+    Ok((1..=64).filter(is_ignored).collect())
+}
+
 fn stop_ignoring(signal: i32) {
     extern "C" fn do_nothing(_: libc::c_int) {}
-    // SAFETY: zeroes are a sigaction (no flags, an empty mask), and it outlives the calls. The handler does nothing, so
-    // there is nothing in it that a handler may not do. A number that may not be handled (KILL, STOP, the C library's
-    // own) is refused by the first call.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        let is_known = libc::sigaction(signal, std::ptr::null(), &mut action) == 0;
-        if is_known && action.sa_sigaction == libc::SIG_IGN {
-            action.sa_sigaction =
-                if REPEATED.contains(&signal) { libc::SIG_DFL } else { do_nothing as *const () as libc::sighandler_t };
-            action.sa_flags = libc::SA_RESTART;
-            libc::sigaction(signal, &action, std::ptr::null_mut());
-        }
-    }
+    let handler = do_nothing as *const () as libc::sighandler_t;
+    let action = if REPEATED.contains(&signal) { libc::SIG_DFL } else { handler };
+    // SAFETY: the handler does nothing, so there is nothing in it that a handler may not do. The C library refuses those
+    // that it keeps for itself; posix_spawn leaves these ignored in every child, and the child's library sets them anew.
+    unsafe { libc::signal(signal, action) };
 }
 
 fn close_on_exec() -> io::Result<()> {

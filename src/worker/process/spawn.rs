@@ -108,13 +108,7 @@ impl Spawner {
         watch(pid, child, output, at)
     }
 
-    fn by_shell(
-        &self,
-        attempt: Attempt,
-        job: &Job,
-        shell: &Path,
-        descriptors: Option<u64>,
-    ) -> Result<Command, String> {
+    fn by_shell(&self, attempt: Attempt, job: &Job, shell: &Path, descriptors: Option<u64>) -> Result<Command, String> {
         let account = account(job)?;
         let environment = self.environment(attempt, job, account.as_ref(), shell)?;
         let has_own = account.is_some() || !job.work_dir.is_empty() || !job.shell.is_empty();
