@@ -257,7 +257,7 @@ pub enum SpawnError {
     /// The host has no room for another process just now (processes, memory, descriptors): nothing was started, and the
     /// mark says `held` again.
     NoRoom(String),
-    /// It will not start however often it is tried; the reason, for the run's output.
+    /// It will not start however often it is tried, or was ended at once; the reason, for the run's output.
     Failed(String),
 }
 

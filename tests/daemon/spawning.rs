@@ -132,6 +132,7 @@ fn work_dir_env_and_shell_are_the_jobs() {
             ("echo $WING_CRON_ID; ps -o pgid= $$ | tr -d ' '; echo $$", &work_dir),
             ("a command", &format!("shell={shell}&{env}&{work_dir}")),
             ("kill -SEGV $$", &work_dir),
+            (":", &format!("{work_dir}&env={}", encoded(r#"{"LD_PRELOAD":"/no/such/library"}"#))),
         ],
     );
     let folder = folder.display();
@@ -142,6 +143,8 @@ fn work_dir_env_and_shell_are_the_jobs() {
     assert_eq!((lines[0], lines[1]), (&*rows[3]["cron_id"].to_string(), lines[2]), "a group of its own");
     assert_eq!(rows[4]["output"], format!("{shell} <-c> <a command> 2 a b\n"));
     assert_eq!(rows[5]["output"], "[killed by signal 11]\n");
+    let loaded = rows[6]["output"].as_str().unwrap().matches("/no/such/library").count();
+    assert_eq!(loaded, 1, "by the shell alone, and by nothing of ours before it: {}", rows[6]);
 }
 
 #[test]

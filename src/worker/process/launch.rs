@@ -112,3 +112,28 @@ fn numbers(text: &str) -> Option<(Uid, Gid, Vec<Gid>)> {
     let groups: Option<Vec<Gid>> = fields.next()?.split(',').map(|text| number(text).map(Gid::from_raw)).collect();
     Some((uid, gid, groups?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_whole_or_none() {
+        let ids = |text: &str| numbers(text).map(|(uid, gid, groups)| (uid.as_raw(), gid.as_raw(), groups.len()));
+        assert_eq!(ids("1000:100:100,10"), Some((1_000, 100, 2)));
+        assert_eq!(ids("0:0:0"), Some((0, 0, 1)));
+        for text in [
+            "",
+            "1000",
+            "1000:100",
+            "1000:100:",
+            "4294967295:1:1",
+            "1:4294967295:1",
+            "1:1:4294967295",
+            "-1:1:1",
+            "a:1:1",
+        ] {
+            assert_eq!(ids(text), None, "{text:?}");
+        }
+    }
+}

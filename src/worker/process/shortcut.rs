@@ -171,3 +171,40 @@ fn hand_on(shell: &Path, environment: &[(OsString, OsString)]) -> Option<Vec<(Os
     let has_become = stat.split(|byte| *byte == b' ').next() == Some(pid.as_bytes());
     has_become.then(|| entries.map(pair).collect())?
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_path_that_every_shell_reads_alike_is_searched() {
+        let folders = |path: &str| folders(OsStr::new(path)).map(|folders| folders.len());
+        assert_eq!(folders("/usr/local/bin:/usr/bin:/bin"), Some(3));
+        assert_eq!(folders("/opt/a_b-c.d/bin"), Some(1));
+        for path in
+            ["", ":/bin", "/bin:", "/bin::/sbin", "bin", "/bin:.", "~/bin:/bin", "/bin/", "//bin", "/a b", "/x%func"]
+        {
+            assert_eq!(folders(path), None, "{path:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_binary_that_all_may_execute_is_surely_a_program() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &[u8], mode: u32| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+            look(&path)
+        };
+        assert_eq!(file("program", b"\x7fELF and more", 0o755), Some(true));
+        assert_eq!(file("private", b"\x7fELF and more", 0o700), Some(false));
+        assert_eq!(file("data", b"\x7fELF and more", 0o644), Some(false));
+        assert_eq!(file("script", b"#!/bin/sh\n", 0o755), Some(false));
+        assert_eq!(file("empty", b"", 0o755), Some(false));
+        assert_eq!(look(folder.path()), Some(false));
+        assert_eq!(look(&folder.path().join("none")), None);
+        assert_eq!(look(&folder.path().join("program/below")), None);
+        assert_eq!(look(Path::new("/proc/self/exe")), Some(false), "another file system");
+    }
+}

@@ -33,15 +33,13 @@ use std::sync::Arc;
 /// What the daemon may be told by its environment and no command may know.
 const SECRETS: [&str; 3] = ["WING_MYSQL_PASSWORD", "WING_CONSUL_TOKEN", "WING_CLUSTER_SECRET"];
 
-type Environment = Vec<(OsString, OsString)>;
-
 /// Starts commands. One is shared by the spawning threads.
 #[derive(Debug)]
 pub struct Spawner {
     shell: PathBuf,
     marks: Arc<Marks>,
     /// The daemon's environment without its secrets, read once.
-    environment: Environment,
+    environment: Vec<(OsString, OsString)>,
     shortcut: Option<Shortcut>,
     descriptors: Given,
 }
@@ -56,10 +54,17 @@ pub struct Running {
     pub started: Started,
 }
 
+/// A process that was started and that nobody watches yet.
+struct Begun {
+    child: Child,
+    output: OwnedFd,
+    at: Wall,
+}
+
 impl Spawner {
     pub fn new(shell: PathBuf, marks: Arc<Marks>) -> Spawner {
         let is_secret = |name: &OsString| SECRETS.iter().any(|secret| name == secret);
-        let environment: Environment = std::env::vars_os().filter(|(name, _)| !is_secret(name)).collect();
+        let environment: Vec<(OsString, OsString)> = std::env::vars_os().filter(|(name, _)| !is_secret(name)).collect();
         let run = RunKey::scheduled(JobId(0), Second(0));
         let tried = [&environment[..], &told(Attempt { run, number: 0 })].concat();
         let shortcut = Shortcut::try_out(&shell, &tried);
@@ -71,18 +76,14 @@ impl Spawner {
     pub fn spawn(&self, attempt: Attempt, job: &Job, ticket: Ticket) -> Result<Running, SpawnError> {
         self.marks.starting(ticket);
         // Looked at after the mark is set: from here on the guardian knows that something may be starting.
-        let result = if self.marks.lease() <= clock::mono() {
-            Err(SpawnError::NoLease)
-        } else {
-            self.start(attempt, job, ticket)
-        };
-        if matches!(result, Err(SpawnError::NoLease | SpawnError::NoRoom(_))) {
-            self.marks.back_to_held(ticket);
-        }
-        result
+        let is_leased = clock::mono() < self.marks.lease();
+        let begun = if is_leased { self.start(attempt, job, ticket) } else { Err(SpawnError::NoLease) };
+        let Begun { child, output, at } = begun.inspect_err(|_| self.marks.back_to_held(ticket))?;
+        self.marks.started(ticket, child.id(), super::kill::start_time(child.id()).unwrap_or(0));
+        watch(child, output, at)
     }
 
-    fn start(&self, attempt: Attempt, job: &Job, ticket: Ticket) -> Result<Running, SpawnError> {
+    fn start(&self, attempt: Attempt, job: &Job, ticket: Ticket) -> Result<Begun, SpawnError> {
         let shell = if job.shell.is_empty() { &self.shell } else { Path::new(&job.shell) };
         let refused = |error: io::Error| refusal(shell, &error);
         let (output, write_end) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|error| refused(error.into()))?;
@@ -98,14 +99,13 @@ impl Spawner {
         let (at, child) = match direct {
             Some(child) => child,
             None => {
-                let command = self.by_shell(attempt, job, shell, set_back).map_err(not_started)?;
+                let command = self.by_shell(attempt, job, shell, set_back);
+                let command = command.map_err(|reason| SpawnError::Failed(format!("not started: {reason}")))?;
                 execute(command, &write_end, ticket).map_err(refused)?
             }
         };
-        let pid = Pid::from_child(&child);
-        self.descriptors.correct(pid);
-        self.marks.started(ticket, child.id(), super::kill::start_time(child.id()).unwrap_or(0));
-        watch(pid, child, output, at)
+        self.descriptors.correct(Pid::from_child(&child));
+        Ok(Begun { child, output, at })
     }
 
     fn by_shell(&self, attempt: Attempt, job: &Job, shell: &Path, descriptors: Option<u64>) -> Result<Command, String> {
@@ -128,7 +128,7 @@ impl Spawner {
         job: &Job,
         account: Option<&Account>,
         shell: &Path,
-    ) -> Result<Environment, String> {
+    ) -> Result<Vec<(OsString, OsString)>, String> {
         let own = parse_env(&job.env).map_err(|error| format!("env: {error}"))?;
         let mut environment = self.environment.clone();
         let mut set = |name: &str, value: OsString| environment.push((name.into(), value));
@@ -179,7 +179,8 @@ fn execute(mut command: Command, output: &OwnedFd, ticket: Ticket) -> io::Result
     Ok((at, child?))
 }
 
-fn watch(pid: Pid, mut child: Child, output: OwnedFd, at: Wall) -> Result<Running, SpawnError> {
+fn watch(mut child: Child, output: OwnedFd, at: Wall) -> Result<Running, SpawnError> {
+    let pid = Pid::from_child(&child);
     match pidfd_open(pid, PidfdFlags::NONBLOCK) {
         Ok(pidfd) => Ok(Running { pidfd, output, started: Started { pid: child.id(), at }, child }),
         Err(error) => {
@@ -189,10 +190,6 @@ fn watch(pid: Pid, mut child: Child, output: OwnedFd, at: Wall) -> Result<Runnin
             Err(SpawnError::Failed(format!("started and killed at once: its end cannot be watched: {error}")))
         }
     }
-}
-
-fn not_started(reason: String) -> SpawnError {
-    SpawnError::Failed(format!("not started: {reason}"))
 }
 
 fn refusal(shell: &Path, error: &io::Error) -> SpawnError {
