@@ -242,7 +242,7 @@ impl Executor {
                 }
             }
             Err(SpawnError::NoLease) => holding.stage = Stage::Parked,
-            Err(SpawnError::Failed(reason)) => {
+            Err(SpawnError::Failed(reason) | SpawnError::NoRoom(reason)) => {
                 self.finish(attempt, Ending::NotStarted(RunState::Failed, reason), logbook, fx, now);
             }
         }

@@ -267,7 +267,10 @@ pub struct Started {
 pub enum SpawnError {
     /// The lease had ended: nothing was started, and the mark says `held` again.
     NoLease,
-    /// The system refused; the reason, for the run's output.
+    /// The host has no room for another process just now (processes, memory, descriptors): nothing was started, and the
+    /// mark says `held` again.
+    NoRoom(String),
+    /// It will not start however often it is tried, or was ended at once; the reason, for the run's output.
     Failed(String),
 }
 

@@ -26,7 +26,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
-    raise_descriptor_limit();
     let node_id = node_id(&config.data_dir)?;
     let capacity = config.limits.max_running + config.limits.max_pending;
     let (marks, found, notice) = MarkBook::open(&config.data_dir, capacity)
@@ -153,14 +152,6 @@ fn node_id(data_dir: &Path) -> Result<NodeId, String> {
         }
         Err(error) => Err(fail(error)),
     }
-}
-
-/// Each run takes two descriptors, so the soft limit is raised as far as it may be.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    // Without it the daemon works with fewer runs at one time, and says so when it comes to that.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
 fn starting(error: impl Display) -> String {

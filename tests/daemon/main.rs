@@ -13,3 +13,4 @@ mod limits;
 mod mutex;
 mod runs;
 mod services;
+mod spawning;

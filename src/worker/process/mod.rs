@@ -3,12 +3,21 @@
 //! Invariant: a process of a run is found again whatever it did to itself (setsid, a cleared environment, a new parent),
 //! by the tag that it was born with.
 
+mod account;
+mod descriptors;
 mod guardian;
+mod inheritance;
 pub mod kill;
+mod launch;
 mod marks;
+mod shortcut;
 mod spawn;
+mod words;
 
+pub use descriptors::make_room;
 pub use guardian::{CANNOT_START, DaemonLink, REFUSED, UNDER_GUARDIAN, adopt, guard};
+pub use inheritance::end_inheritance;
+pub use launch::{LAUNCH, NOT_LAUNCHED, launch};
 pub use marks::{Mark, MarkBook, Marks, Ticket};
 pub use spawn::{Running, Spawner};
 
