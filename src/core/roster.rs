@@ -90,6 +90,13 @@ impl Roster {
         }
     }
 
+    /// Whether our own node's system has no room for another process.
+    pub fn set_own_full(&mut self, is_full: bool) {
+        if let Some(member) = self.members.get_mut(&self.own) {
+            member.last.is_full = is_full;
+        }
+    }
+
     /// Answers a warning, where there is one.
     pub fn on_heartbeat(&mut self, node: &NodeId, heartbeat: Heartbeat, now: Now) -> Option<String> {
         let member = self.members.get_mut(node)?;
@@ -137,7 +144,13 @@ impl Roster {
             let is_fresh = now.mono < member.heard_at.plus_ms(SUSPECT_MS);
             let takes_new =
                 if is_own { !is_draining } else { member.is_settled && is_fresh && !member.last.is_draining };
-            (is_own || member.link.is_some()).then(|| Place { node: node.clone(), room: member.room, takes_new })
+            let is_full = member.last.is_full;
+            (is_own || member.link.is_some()).then(|| Place {
+                node: node.clone(),
+                room: member.room,
+                takes_new,
+                is_full,
+            })
         };
         self.members.iter().filter_map(place).collect()
     }
@@ -189,6 +202,7 @@ impl Roster {
                 state: if is_own && !last.is_draining { NodeState::Alive } else { member.state(last.is_draining, now) },
                 running: last.running,
                 queued: last.waiting,
+                throttled: last.is_full,
                 capacity: member.room,
                 clock_offset_ms: if is_own { 0 } else { member.clock_offset_ms },
                 last_contact_ms: if is_own { 0 } else { now.mono.since(member.heard_at).as_millis() as u64 },

@@ -254,6 +254,8 @@ pub struct Started {
 pub enum SpawnError {
     /// The lease had ended: nothing was started, and the mark says `held` again.
     NoLease,
+    /// The system has no room for another process just now; nothing was started, and the mark says held again.
+    NoRoom(String),
     /// The system refused; the reason, for the run's output.
     Failed(String),
 }

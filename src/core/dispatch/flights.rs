@@ -39,6 +39,8 @@ pub struct Place {
     pub room: usize,
     /// It is alive and not draining.
     pub takes_new: bool,
+    /// Its system has no room for another process just now: it comes after all others.
+    pub is_full: bool,
 }
 
 #[derive(Debug, Default)]
@@ -134,14 +136,14 @@ impl Flights {
         }
     }
 
-    /// The least loaded node with room; among equals they take turns.
+    /// The least loaded node with room, one that is full only where there is no other; among equals they take turns.
     pub fn choose(&mut self, places: &[Place]) -> Option<NodeId> {
         let count = places.len();
         let load = |place: &Place| self.taken(&place.node) * 1_000 / place.room.max(1);
         let turn = |at: usize| (at + count - self.next_place % count.max(1)) % count.max(1);
         let with_room =
             places.iter().enumerate().filter(|(_, place)| place.takes_new && self.taken(&place.node) < place.room);
-        let (at, place) = with_room.min_by_key(|(at, place)| (load(place), turn(*at)))?;
+        let (at, place) = with_room.min_by_key(|(at, place)| (place.is_full, load(place), turn(*at)))?;
         self.next_place = at + 1;
         Some(place.node.clone())
     }

@@ -6,10 +6,12 @@
 mod guardian;
 pub mod kill;
 mod marks;
+mod memory;
 mod spawn;
 
 pub use guardian::{CANNOT_START, DaemonLink, REFUSED, UNDER_GUARDIAN, adopt, guard};
 pub use marks::{Mark, MarkBook, Marks, Ticket};
+pub use memory::FreeMemory;
 pub use spawn::{Running, Spawner};
 
 /// Ends this process at once by a signal, which the guardian takes for a death.
