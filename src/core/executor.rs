@@ -58,6 +58,8 @@ pub struct Executor {
     spawning: BTreeMap<WorkId, Attempt>,
     endings: BTreeMap<WorkId, Attempt>,
     alarms: Alarms,
+    /// When the first of those that wait for their turn has waited for too long.
+    expires_at: Option<Mono>,
     cancels: Vec<Cancel>,
     lease: Mono,
     is_draining: bool,
@@ -104,6 +106,7 @@ impl Executor {
             spawning: BTreeMap::new(),
             endings: BTreeMap::new(),
             alarms: Alarms::default(),
+            expires_at: None,
             cancels: Vec::new(),
             lease: Mono(0),
             is_draining: false,
@@ -233,14 +236,15 @@ impl Executor {
         while let Some((attempt, alarm)) = self.alarms.take_due(now.mono) {
             self.end(attempt, alarm.how, alarm.ended_by, fx, now);
         }
-        self.start_ready(logbook, fx, now, leaders_wall);
+        self.miss_expired(logbook, fx, now, leaders_wall);
+        self.start_ready(fx, now, leaders_wall);
     }
 
     /// When `poll` has something to do.
     pub fn deadline(&self) -> Option<Mono> {
         let armed = self.armed.first_key_value().map(|(at, _)| *at);
         let throttle = self.throttle.deadline(!self.turns.is_empty());
-        armed.into_iter().chain(self.alarms.deadline()).chain(throttle).min()
+        [armed, self.alarms.deadline(), self.expires_at, throttle].into_iter().flatten().min()
     }
 
     /// Starts nothing more.

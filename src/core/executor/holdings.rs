@@ -93,6 +93,8 @@ struct Counts {
     running: usize,
     /// Of each job that is no mutex: its time has come, and it waits for its turn.
     ready: BTreeMap<JobId, usize>,
+    /// What waits for its turn, by the last second in which it may still start.
+    expiring: BTreeSet<(Second, Attempt)>,
     /// What a lease lets go on.
     parked: BTreeSet<Attempt>,
 }
@@ -152,6 +154,11 @@ impl Holdings {
         self.counts.ready.get(&id).copied().unwrap_or(0)
     }
 
+    /// Of what waits for its turn, the first that may no longer start after some second, and that second.
+    pub fn first_expiring(&self) -> Option<(Second, Attempt)> {
+        self.counts.expiring.first().copied()
+    }
+
     /// Those that a lease lets go on.
     pub fn parked(&self) -> Vec<Attempt> {
         self.counts.parked.iter().copied().collect()
@@ -187,6 +194,10 @@ impl Counts {
         if holding.is_unstarted() {
             change(&mut self.waiting);
         }
+        let expires = holding.order.as_ref().and_then(|order| order.expires);
+        if let (Stage::Ready, Some(expires)) = (&holding.stage, expires) {
+            keep(&mut self.expiring, (expires, attempt), is_in);
+        }
         match holding.stage {
             Stage::Running(_) => change(&mut self.running),
             Stage::Ready if !holding.is_mutex() => {
@@ -196,15 +207,17 @@ impl Counts {
                     self.ready.remove(&attempt.run.cron_id);
                 }
             }
-            Stage::Parked if !holding.is_mutex() => {
-                if is_in {
-                    self.parked.insert(attempt);
-                } else {
-                    self.parked.remove(&attempt);
-                }
-            }
+            Stage::Parked if !holding.is_mutex() => keep(&mut self.parked, attempt, is_in),
             _ => {}
         }
+    }
+}
+
+fn keep<T: Ord>(set: &mut BTreeSet<T>, item: T, is_in: bool) {
+    if is_in {
+        set.insert(item);
+    } else {
+        set.remove(&item);
     }
 }
 
@@ -216,8 +229,9 @@ mod tests {
 
     fn order(attempt: Attempt, is_mutex: bool) -> Order {
         let job = Arc::new(Job { id: attempt.run.cron_id, is_mutex, ..Job::default() });
+        let expires = (!is_mutex).then_some(attempt.run.scheduled_at.plus(60));
         let (dispatch_time, dispatch_server) = (Second(1), Server::default());
-        Order { attempt, job, late: false, expires: None, dispatch_time, dispatch_server }
+        Order { attempt, job, late: false, expires, dispatch_time, dispatch_server }
     }
 
     fn stage(at: u64) -> Stage {

@@ -9,12 +9,23 @@ use crate::core::ending::{EndedBy, Ending};
 use crate::core::logbook::Logbook;
 use crate::core::work::{KillHow, Spawn, Work, WorkId};
 use crate::model::message::ToLeader;
-use crate::model::{Attempt, Now, RunState, Wall};
+use crate::model::{Attempt, Now, RunState, Second, Wall};
 
-const TOO_LATE: &str = "not started: its turn came only when the grace (misfire_grace) was over";
+const TOO_LATE: &str = "not started: its turn had not come when the grace (misfire_grace) was over";
 
 impl Executor {
-    pub(super) fn start_ready(&mut self, logbook: &mut Logbook, fx: &mut Effects, now: Now, leaders_wall: Wall) {
+    /// Tells what has waited for too long, whether or not there is a place: those who come after it need its own.
+    pub(super) fn miss_expired(&mut self, logbook: &mut Logbook, fx: &mut Effects, now: Now, leaders_wall: Wall) {
+        let is_over = |(expires, _): &(Second, Attempt)| *expires < leaders_wall.second();
+        while let Some((_, attempt)) = self.holdings.first_expiring().filter(is_over) {
+            self.finish(attempt, Ending::NotStarted(RunState::Missed, TOO_LATE.into()), logbook, fx, now);
+        }
+        let next = self.holdings.first_expiring();
+        let leaders_now = Now { wall: leaders_wall, ..now };
+        self.expires_at = next.map(|(expires, _)| leaders_now.mono_at(expires.plus(1).wall()));
+    }
+
+    pub(super) fn start_ready(&mut self, fx: &mut Effects, now: Now, leaders_wall: Wall) {
         if self.throttle.take_over(now) {
             fx.notice(log::Level::Info, "there is room for more processes again");
         }
@@ -22,9 +33,7 @@ impl Executor {
             let Some(attempt) = self.turns.take(leaders_wall.second()) else { return };
             let ready = self.holdings.get(attempt).filter(|holding| matches!(holding.stage(), Stage::Ready));
             let Some(order) = ready.and_then(|holding| holding.order.as_ref()) else { continue };
-            if order.expires.is_some_and(|expires| expires < leaders_wall.second()) {
-                self.finish(attempt, Ending::NotStarted(RunState::Missed, TOO_LATE.into()), logbook, fx, now);
-            } else if self.lease <= now.mono {
+            if self.lease <= now.mono {
                 self.holdings.set_stage(attempt, Stage::Parked);
             } else {
                 let spawn = Spawn { attempt, job: order.job.clone() };

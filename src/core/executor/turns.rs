@@ -149,7 +149,9 @@ mod tests {
     #[test]
     fn what_could_not_use_its_turn_is_the_next_of_its_kind() {
         let mut turns = Turns::default();
-        [1, 2].map(|second| (1..=3).for_each(|job| turns.push(attempt(job, second), Rank::Late)));
+        for (job, second) in [(1, 1), (2, 1), (3, 1), (1, 2), (2, 2), (3, 2)] {
+            turns.push(attempt(job, second), Rank::Late);
+        }
         assert_eq!(turns.take(Second(9)), Some(attempt(1, 1)));
         assert_eq!(turns.take(Second(9)), Some(attempt(2, 1)));
         turns.put_back(attempt(2, 1), Rank::Late);
