@@ -81,6 +81,7 @@ pub struct NodeView {
     pub running: usize,
     pub queued: usize,
     /// Its system has no room for another process just now.
+    #[serde(default)]
     pub throttled: bool,
     /// Runs that it may have at one time, waiting or running.
     pub capacity: usize,

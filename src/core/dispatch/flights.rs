@@ -167,3 +167,17 @@ impl Flights {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_node_is_chosen_only_where_no_other_has_room() {
+        let place = |name: &str, room, is_full| Place { node: NodeId(name.into()), room, takes_new: true, is_full };
+        let choose = |places: &[Place]| Flights::default().choose(places);
+        assert_eq!(choose(&[place("a", 9, true), place("b", 1, false)]), Some(NodeId("b".into())));
+        assert_eq!(choose(&[place("a", 9, true), place("b", 0, false)]), Some(NodeId("a".into())));
+        assert_eq!(choose(&[place("a", 9, true)]), Some(NodeId("a".into())));
+    }
+}

@@ -61,26 +61,23 @@ impl Executor {
         now: Now,
     ) {
         let Some(attempt) = self.spawning.remove(&id) else { return };
-        let Some(Stage::Spawning { is_killed }) = self.holdings.stage(attempt).cloned() else { return };
+        let is_killed = matches!(self.holdings.stage(attempt), Some(Stage::Spawning { is_killed: true }));
         match result {
             Ok(started) => self.on_started(attempt, started, is_killed, fx, now),
-            Err(SpawnError::Failed(reason)) => {
-                self.finish(attempt, Ending::NotStarted(RunState::Failed, reason), logbook, fx, now);
-            }
-            Err(SpawnError::NoRoom(reason)) => {
-                let reason = self.put_off(reason, fx, now);
-                match reason {
-                    _ if is_killed => self.finish_cancelled(attempt, logbook, fx, now),
-                    Some(reason) => {
-                        self.finish(attempt, Ending::NotStarted(RunState::Failed, reason), logbook, fx, now);
-                    }
-                    None => self.come_back(attempt, Stage::Ready, fx),
-                }
-            }
+            Err(SpawnError::Failed(reason)) => self.fail(attempt, reason, logbook, fx, now),
+            Err(SpawnError::NoRoom(reason)) => match self.put_off(reason, fx, now) {
+                _ if is_killed => self.finish_cancelled(attempt, logbook, fx, now),
+                Some(reason) => self.fail(attempt, reason, logbook, fx, now),
+                None => self.come_back(attempt, Stage::Ready, fx),
+            },
             Err(SpawnError::NoLease) if is_killed => self.finish_cancelled(attempt, logbook, fx, now),
             Err(SpawnError::NoLease) => self.come_back(attempt, Stage::Parked, fx),
         }
         self.answer_cancels(fx);
+    }
+
+    fn fail(&mut self, attempt: Attempt, reason: String, logbook: &mut Logbook, fx: &mut Effects, now: Now) {
+        self.finish(attempt, Ending::NotStarted(RunState::Failed, reason), logbook, fx, now);
     }
 
     fn on_started(&mut self, attempt: Attempt, started: Started, is_killed: bool, fx: &mut Effects, now: Now) {
