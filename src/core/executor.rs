@@ -43,8 +43,6 @@ use turns::{Rank, Turns};
 /// Runs with the two spawning threads at one time: enough that no thread waits for us, few enough that a cancel has
 /// little to wait for.
 const SPAWNS_MAX: usize = 4;
-/// Runs told of at one time: their message stays well below what a frame may be.
-const RUNS_TOLD_MAX: usize = 10_000;
 const JOB_FULL: &str = "shed: as many earlier runs of this job as may wait are waiting here (max_pending_per_job)";
 
 #[derive(Debug)]
@@ -125,7 +123,7 @@ impl Executor {
 
     /// What this node has and is not over, for people: what runs first, and not without end.
     pub fn runs(&self) -> Vec<HeldRun> {
-        self.holdings.views(RUNS_TOLD_MAX)
+        self.holdings.views(HeldRun::LIST_MAX)
     }
 
     /// How much it has to do, for the leader.

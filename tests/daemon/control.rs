@@ -1,4 +1,4 @@
-//! Runs under control: time-outs, and a host without room for another process.
+//! Runs under control: time-outs, ends by an operator, and a host without room for another process.
 
 use crate::support::daemon::{Node, is_alive};
 use crate::support::witness::Witness;
@@ -47,6 +47,51 @@ fn a_run_that_ends_when_asked_is_logged_at_once_and_one_within_its_timeout_is_le
     assert!((1_000..5_000).contains(&rows[0]["use_time"].as_i64().unwrap()), "nobody had to wait for KILL: {rows:?}");
     let rows = wait_for("the other", || Some(node.api.logs_with(quick, "ok")).filter(|rows| !rows.is_empty()));
     assert_eq!(rows[0]["output"], "done\n");
+}
+
+#[test]
+fn a_run_is_ended_by_an_operator_with_all_that_it_started() {
+    let node = Node::started("kill_grace = 1\n");
+    let child = node.path("child");
+    let command = format!(
+        "trap '' TERM; echo so far; setsid env -i /bin/sh -c 'echo $$ >{}; while :; do sleep 300; done' & \
+         while :; do sleep 301; done",
+        child.display()
+    );
+    let id = node.api.add("0 0 0 1 1 *", &command, "");
+    let run = node.api.post(&format!("/cron/run/{id}"), "").ok()["run_key"].as_str().unwrap().to_string();
+    let read = |path| std::fs::read_to_string(path).ok().and_then(|text: String| text.trim().parse::<u32>().ok());
+    let child = wait_for("its child", || read(&child));
+    let list = node.api.get("/run/list").ok()["list"].clone();
+    assert_eq!((&list[0]["run_key"], &list[0]["state"]), (&json!(run), &json!("running")), "{list}");
+    assert!(list[0]["pid"].as_u64().is_some() && list[0]["started"].as_i64().is_some(), "{list}");
+    assert_eq!(node.api.post(&format!("/run/kill/{run}"), "").ok()["state"], "killed");
+    assert!(!is_alive(child), "what has left the group is ended before the answer");
+    let rows = wait_for("its row", || Some(node.api.logs_with(id, "killed")).filter(|rows| !rows.is_empty()));
+    assert_eq!(rows[0]["output"], "so far\n[killed: by an operator]\n");
+    assert_eq!(node.api.get("/run/list").ok()["list"], json!([]));
+}
+
+#[test]
+fn a_run_that_waits_for_a_place_is_cancelled_by_an_operator() {
+    let node = Node::started("max_running = 1\n");
+    let witness = Witness::new(node.folder.path(), "seen");
+    let gate = node.path("gate");
+    let wait = format!("while [ ! -e {} ]; do sleep 0.1; done", gate.display());
+    let first = node.api.add("0 0 0 1 1 *", &witness.around(&wait), "");
+    node.api.post(&format!("/cron/run/{first}"), "").ok();
+    wait_until("the first has the place", || witness.count("begin") == 1);
+    let second = node.api.add("0 0 0 1 1 *", &witness.write("second"), "");
+    let run = node.api.post(&format!("/cron/run/{second}"), "").ok()["run_key"].as_str().unwrap().to_string();
+    wait_until("it waits there", || {
+        node.api.get("/run/list").ok()["list"].as_array().unwrap().iter().any(|run| run["state"] == "queued")
+    });
+    assert_eq!(node.api.post(&format!("/run/kill/{run}"), "").ok()["state"], "cancelled");
+    let rows = wait_for("its row", || Some(node.api.logs_with(second, "cancelled")).filter(|rows| !rows.is_empty()));
+    assert_eq!(rows[0]["output"], "[cancelled: an operator ended it before it began]\n");
+    std::fs::write(&gate, "").unwrap();
+    wait_until("the first is over", || witness.count("end") == 1);
+    assert_eq!(witness.count("second"), 0);
 }
 
 #[test]
