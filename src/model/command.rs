@@ -154,6 +154,9 @@ pub struct NodeView {
     pub state: NodeState,
     pub running: usize,
     pub queued: usize,
+    /// Its system has no room for another process just now.
+    #[serde(default)]
+    pub throttled: bool,
     /// Runs that it may have at one time, waiting or running.
     pub capacity: usize,
     /// Its clock minus the leader's.

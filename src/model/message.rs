@@ -82,6 +82,9 @@ pub struct Heartbeat {
     pub waiting: usize,
     /// It takes no new runs.
     pub is_draining: bool,
+    /// The system has no room for another process just now: runs are better given to others.
+    #[serde(default)]
+    pub is_full: bool,
 }
 
 /// How far a node has come with an attempt that it has.

@@ -14,7 +14,7 @@ use crate::model::{Incarnation, NodeId};
 use crate::worker::clock;
 use crate::worker::consul::ConsulClient;
 use crate::worker::pool::{Answers, Pool, Tools};
-use crate::worker::process::{DaemonLink, MarkBook, Spawner};
+use crate::worker::process::{DaemonLink, FreeMemory, MarkBook, Spawner};
 use crate::worker::store::{self, Hand, Store};
 use jiff::tz::{TimeZone, TimeZoneDatabase};
 use mio::net::{TcpListener, UnixStream};
@@ -99,6 +99,7 @@ fn tools<'a>(config: &'a Config, marks: &MarkBook, guardian: u32) -> Tools<'a> {
         new_store: Box::new(|hand| new_store(config, hand)),
         consul: consul.map(Arc::new),
         spawner: Arc::new(Spawner::new(config.shell.clone(), marks.marks())),
+        memory: Arc::new(FreeMemory::new(config.limits.min_free_memory_mb)),
         guardian,
     }
 }

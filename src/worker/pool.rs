@@ -6,7 +6,7 @@
 
 use super::consul::ConsulClient;
 use super::process::kill::Family;
-use super::process::{self, Mark, Running, Spawner, Ticket, kill};
+use super::process::{self, FreeMemory, Mark, Running, Spawner, Ticket, kill};
 use super::store::{Hand, Store};
 use crate::core::work::{Done, Kill, KillHow, Lead, Log, Read, SpawnError, Work, WorkId};
 use crate::model::{Attempt, Job};
@@ -46,6 +46,7 @@ pub struct Tools<'a> {
     pub new_store: Box<dyn Fn(Hand) -> Box<dyn Store> + 'a>,
     pub consul: Option<Arc<ConsulClient>>,
     pub spawner: Arc<Spawner>,
+    pub memory: Arc<FreeMemory>,
     /// The pid of our guardian, by which our processes are told from those of another daemon.
     pub guardian: u32,
 }
@@ -87,10 +88,11 @@ impl Pool {
         let watcher = tools.consul;
         let (spawn, spawn_orders) = unbounded();
         for _ in 0..SPAWN_THREADS {
-            let spawner = Arc::clone(&tools.spawner);
+            let (spawner, memory) = (Arc::clone(&tools.spawner), Arc::clone(&tools.memory));
             worker("spawn", &answers, &spawn_orders, move |order: SpawnOrder| {
-                let running = spawner.spawn(order.attempt, &order.job, order.ticket).map(Box::new);
-                Answer::Spawned(order.id, order.attempt, running)
+                let running = memory.check().map_err(SpawnError::NoRoom);
+                let running = running.and_then(|()| spawner.spawn(order.attempt, &order.job, order.ticket));
+                Answer::Spawned(order.id, order.attempt, running.map(Box::new))
             })?;
         }
         Ok(Pool {

@@ -6,6 +6,7 @@ mod support;
 
 mod api;
 mod config;
+mod control;
 mod crash;
 mod http;
 mod leaving;

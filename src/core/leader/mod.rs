@@ -84,6 +84,7 @@ pub struct Leader {
     /// No further ticks: we are leaving.
     is_draining: bool,
     is_own_draining: bool,
+    is_own_full: bool,
     is_ahead_said: bool,
 }
 
@@ -140,6 +141,7 @@ impl Leader {
             reload: None,
             is_draining: false,
             is_own_draining: false,
+            is_own_full: false,
             is_ahead_said: false,
             setup,
         };
@@ -446,6 +448,14 @@ impl Leader {
         let again = std::mem::take(&mut self.to_find);
         if !again.is_empty() {
             self.find(again, rooms.fx);
+        }
+    }
+
+    /// Our own node's system has no room for another process, or has some again.
+    pub fn set_own_full(&mut self, is_full: bool, now: Now) {
+        if std::mem::replace(&mut self.is_own_full, is_full) != is_full {
+            self.roster.set_own_full(is_full);
+            self.places = self.places(now);
         }
     }
 

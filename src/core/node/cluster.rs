@@ -97,14 +97,19 @@ impl Node {
     fn on_order(&mut self, message: ToNode, now: Now) {
         let leaders_now = self.follower.leaders_now(now);
         match message {
-            ToNode::Dispatch(orders) => self.executor.on_dispatch(orders, &mut self.fx, leaders_now),
+            ToNode::Dispatch(orders) => {
+                self.executor.on_dispatch(orders, &mut self.logbook, &mut self.fx, leaders_now);
+            }
             ToNode::Cancel { cron_id, below } => self.executor.on_cancel(cron_id, below, &mut self.fx),
             ToNode::Settled { drop } => {
                 self.executor.on_settled(drop, &mut self.fx);
                 // What the leader wants of former lives' marks it has just said; the rest can be explained now.
                 self.executor.explain_found(&mut self.logbook, &mut self.fx, now);
             }
-            ToNode::Kill { .. } | ToNode::ListRuns { .. } => {}
+            ToNode::Kill { attempt } => self.executor.kill(attempt, &mut self.logbook, &mut self.fx, now),
+            ToNode::ListRuns { request } => {
+                self.fx.tell_leader(ToLeader::Runs { request, runs: self.executor.runs() });
+            }
             ToNode::Drain => {
                 self.fx.notice(log::Level::Info, "draining: no new runs until the next start");
                 self.executor.drain();

@@ -18,7 +18,7 @@ mod stages;
 use super::backoff::Backoff;
 use super::effects::Effects;
 use super::election::Election;
-use super::executor::Executor;
+use super::executor::{Counters, Executor};
 use super::follower::Follower;
 use super::leader::{Leader, Rooms};
 use super::leaving::Leaving;
@@ -117,7 +117,7 @@ enum LeadStage {
 impl Node {
     pub fn new(setup: Setup) -> Node {
         let mut fx = Effects::default();
-        let mut executor = Executor::new(setup.server.clone(), setup.limits.max_running, &setup.found);
+        let mut executor = Executor::new(setup.server.clone(), setup.limits, &setup.found);
         if setup.is_alone {
             executor.extend_lease(Mono::NEVER, &mut fx, Now::default());
         }
@@ -165,6 +165,11 @@ impl Node {
     pub fn poll_output(&mut self) -> Option<Output> {
         let output = self.fx.take()?;
         Some(self.redirect(output))
+    }
+
+    /// What became of runs on this node since its start.
+    pub fn counters(&self) -> Counters {
+        self.executor.counters()
     }
 
     /// When to call `handle(Input::Wake)` at the latest.
@@ -321,6 +326,7 @@ impl Node {
         self.leave(now);
         loop {
             if let LeadStage::Leading(leader) = &mut self.lead {
+                leader.set_own_full(self.executor.load().is_full, now);
                 leader.poll(&mut Rooms { logbook: &mut self.logbook, fx: &mut self.fx, now });
             }
             let leaders_wall = self.follower.leaders_now(now).wall;

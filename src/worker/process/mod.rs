@@ -10,6 +10,7 @@ mod inheritance;
 pub mod kill;
 mod launch;
 mod marks;
+mod memory;
 mod shortcut;
 mod spawn;
 mod words;
@@ -19,6 +20,7 @@ pub use guardian::{CANNOT_START, DaemonLink, REFUSED, UNDER_GUARDIAN, adopt, gua
 pub use inheritance::end_inheritance;
 pub use launch::{LAUNCH, NOT_LAUNCHED, launch};
 pub use marks::{Mark, MarkBook, Marks, Ticket};
+pub use memory::FreeMemory;
 pub use spawn::{Running, Spawner};
 
 /// Ends this process at once by a signal, which the guardian takes for a death.
