@@ -8,7 +8,7 @@
 mod answer;
 mod params;
 
-use crate::model::command::{Command, JobDraft, Refusal};
+use crate::model::command::{Command, JobDraft, OutputQuery, Refusal};
 use crate::model::job::{
     COMMAND_CHARS_MAX, CRON_SET_CHARS_MAX, ENV_CHARS_MAX, NODE_CHARS_MAX, REMARK_CHARS_MAX, SHELL_CHARS_MAX,
     USER_CHARS_MAX, WORK_DIR_CHARS_MAX,
@@ -72,6 +72,10 @@ pub fn command(request: &Request) -> Result<Command, Response> {
             only(request, "POST")?;
             update(request).map_err(|refusal| failure(&refusal))
         }
+        (Some("run"), Some("output"), Some(key), None) => {
+            only(request, "GET")?;
+            read_output(request, key).map_err(|refusal| failure(&refusal))
+        }
         (Some("cluster"), None, None, None) => only(request, "GET").map(|()| Command::ShowCluster),
         (Some("cluster"), Some("drain"), None, None) => {
             only(request, "POST")?;
@@ -97,7 +101,7 @@ pub fn command(request: &Request) -> Result<Command, Response> {
 }
 
 const PATHS: &str = "GET /cron/list, GET /cron/stop/{id}, GET /cron/start/{id}, GET /cron/delete/{id}, POST /cron/add, \
-                     POST /cron/update, GET /log/list, GET /cluster, POST /cluster/drain";
+                     POST /cron/update, GET /log/list, GET /run/output/{run_key}, GET /cluster, POST /cluster/drain";
 
 /// The answer to bytes that are no request.
 pub fn bad_request(bad: BadRequest) -> Response {
@@ -150,6 +154,21 @@ fn update(request: &Request) -> Result<Command, Refusal> {
     let draft = draft(&mut params);
     params.finish()?;
     Ok(Command::UpdateJob(JobId(id.unwrap_or_default() as u32), draft))
+}
+
+fn read_output(request: &Request, key: &str) -> Result<Command, Refusal> {
+    let mut params = Params::of(request)?;
+    params.allow(&["from", "attempt", "follow", "_"]);
+    let query = |run| OutputQuery {
+        run,
+        attempt: params.integer("attempt", 0, INT_MAX).map(|number| number as u32),
+        from: params.integer("from", 0, i64::MAX).unwrap_or(0) as u64,
+        follow: params.flag("follow"),
+    };
+    let query =
+        key.parse().map(query).map_err(|bad| Refusal::bad(format!("run_key: {key:?}: {bad}, see /log/list")))?;
+    params.finish()?;
+    Ok(Command::ReadOutput(query))
 }
 
 fn drain(request: &Request) -> Result<Command, Refusal> {

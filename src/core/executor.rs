@@ -18,7 +18,7 @@ use super::effects::Effects;
 use super::ending::{self, EndedBy, Ending};
 use super::logbook::Logbook;
 use super::work::{Kill, KillHow, Spawn, SpawnError, Started, Work, WorkId};
-use super::{FoundMark, FoundState, MarkOp};
+use super::{FoundMark, FoundState, MarkOp, Output};
 use crate::model::message::{Heartbeat, Held, Order, ToLeader};
 use crate::model::{Attempt, Exit, JobId, Mono, Now, RunKey, RunState, Second, Server, Version, Wall};
 use std::collections::{BTreeMap, VecDeque};
@@ -391,8 +391,11 @@ impl Executor {
     fn finish(&mut self, attempt: Attempt, ending: Ending, logbook: &mut Logbook, fx: &mut Effects, now: Now) {
         let Some(holding) = self.holdings.get_mut(&attempt) else { return };
         holding.stage = Stage::Over;
+        let bytes_written = ending.output_bytes();
         let row = ending::row(attempt, holding.version, holding.order.as_ref(), &self.server, ending, now);
         let state = row.state;
+        let last_lines = row.output.get(bytes_written..).unwrap_or_default().to_string();
+        fx.output(Output::Ended { attempt, state, last_lines });
         logbook.push(row, now);
         fx.tell_leader(ToLeader::Finished { attempt, state });
     }

@@ -13,12 +13,14 @@ use super::effects::Effects;
 use super::journaler::{Journaler, Written};
 use super::logbook::Logbook;
 use super::node::LEASE_MS;
+use super::outputs::{Questions, Where};
 use super::roster::Roster;
 use super::scheduler::Scheduler;
 use super::work::{Change, Journaled, Lead, Loaded, StoreError, Work, WorkId};
 use crate::model::command::{Answer, Command, RequestId};
-use crate::model::command::{ClusterView, Refusal};
+use crate::model::command::{ClusterView, OutputQuery, Refusal};
 use crate::model::journal::{Body, EntryId};
+use crate::model::log_row::StoredLog;
 use crate::model::message::{Heartbeat, Held, Hello, LinkId, Message, ToLeader, ToNode};
 use crate::model::{Attempt, Epoch, Job, JobId, Mono, NodeId, Now, Second, Server, Version, Wall};
 use jiff::tz::TimeZone;
@@ -59,6 +61,7 @@ pub struct Leader {
     journaler: Journaler,
     dispatch: Dispatch,
     changes: Changes,
+    questions: Questions,
     roster: Roster,
     /// Who can be spoken to, as of this input.
     places: Vec<Place>,
@@ -121,6 +124,7 @@ impl Leader {
             journaler: Journaler::new(epoch),
             dispatch: Dispatch::new(setup.server.clone(), setup.node_id.clone(), setup.limits),
             changes: Changes::default(),
+            questions: Questions::new(epoch),
             journaled_tick: cursor,
             closing: None,
             close_at: rooms.now.mono,
@@ -150,6 +154,34 @@ impl Leader {
 
     pub fn change(&mut self, client: RequestId, command: Command) {
         self.changes.push(client, command);
+    }
+
+    /// Answers with a part of a run's output, wherever it is.
+    pub fn read_output(&mut self, client: RequestId, query: OutputQuery, rooms: &mut Rooms) {
+        let place = match self.dispatch.find(query.run, query.attempt) {
+            None => Where::Logged,
+            Some((attempt, None)) => Where::Waiting(attempt),
+            Some((attempt, Some(node))) => {
+                let server = self.roster.server_of(&node);
+                match self.is_reachable(&node) {
+                    true => Where::At(attempt, node, server),
+                    false => Where::Away(server),
+                }
+            }
+        };
+        self.questions.ask(client, query, place, rooms.fx, rooms.now);
+    }
+
+    pub fn on_log_row(
+        &mut self,
+        id: WorkId,
+        result: Result<Option<Box<StoredLog>>, StoreError>,
+        rooms: &mut Rooms,
+    ) -> Verdict {
+        let at = |server: &Server| self.roster.node_at(server).filter(|node| self.is_reachable(node));
+        let node = result.as_ref().ok().and_then(|row| at(&Server(row.as_ref()?.run_server.as_str().into())));
+        self.questions.on_log_row(id, result, node, rooms.fx, rooms.now);
+        Verdict::Ok
     }
 
     /// Reads the jobs again, as they stand in the store.
@@ -264,6 +296,9 @@ impl Leader {
         if let ToLeader::Cancelled { cron_id, .. } = &message {
             self.changes.on_cancelled(node, *cron_id, rooms.fx);
         }
+        if let ToLeader::OutputRead { request, part } = message {
+            return self.questions.on_read(request, part, rooms.fx);
+        }
         let (dispatch, mut around) = self.around(rooms);
         match message {
             ToLeader::Finished { attempt, .. } => dispatch.on_finished(attempt, &mut around),
@@ -272,7 +307,7 @@ impl Leader {
             }
             ToLeader::Cancelled { cron_id, dropped } => dispatch.on_dropped(cron_id, dropped, &mut around),
             ToLeader::Returned(attempts) => dispatch.on_returned(attempts, &mut around),
-            ToLeader::Runs { .. } => {}
+            ToLeader::Runs { .. } | ToLeader::OutputRead { .. } => {}
         }
     }
 
@@ -361,10 +396,7 @@ impl Leader {
     }
 
     pub fn drain_node(&mut self, server: &Server, fx: &mut Effects) -> Result<(), Refusal> {
-        let node = self
-            .roster
-            .node_at(server)
-            .filter(|node| *node == self.setup.node_id || self.roster.link_of(node).is_some());
+        let node = self.roster.node_at(server).filter(|node| self.is_reachable(node));
         let node = node.ok_or_else(|| Refusal {
             status: 404,
             message: format!("server {server}: there is no such node; /cluster shows those that are there"),
@@ -382,6 +414,7 @@ impl Leader {
     pub fn step_down(self, fx: &mut Effects) {
         self.roster.links().into_iter().for_each(|link| fx.output(Output::Unlink(link)));
         self.changes.abandon(fx);
+        self.questions.abandon(fx);
     }
 
     /// Looks after the nodes: whose lease is over, who is lost for good, what found no place.
@@ -400,6 +433,7 @@ impl Leader {
             self.on_unlinked(link, rooms);
         }
         self.places = self.places(now);
+        self.questions.give_up_late(rooms.fx, now);
         for (node, silent_since) in self.roster.lost() {
             let (dispatch, mut around) = self.around(rooms);
             dispatch.give_up(&node, silent_since, &mut around);
@@ -413,6 +447,10 @@ impl Leader {
         if !again.is_empty() {
             self.find(again, rooms.fx);
         }
+    }
+
+    fn is_reachable(&self, node: &NodeId) -> bool {
+        *node == self.setup.node_id || self.roster.link_of(node).is_some()
     }
 
     fn places(&self, now: Now) -> Vec<Place> {

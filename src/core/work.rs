@@ -5,8 +5,8 @@
 //! Consul watch, and the processes (where two threads share one queue).
 
 use crate::model::journal::{Entry, EntryId, StoredEntry};
-use crate::model::log_row::{LogFilter, LogPage};
-use crate::model::{Attempt, Epoch, Incarnation, Job, JobId, LogRow, NodeId, Second, Server, Version, Wall};
+use crate::model::log_row::{LogFilter, LogPage, StoredLog};
+use crate::model::{Attempt, Epoch, Incarnation, Job, JobId, LogRow, NodeId, RunKey, Second, Server, Version, Wall};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
@@ -43,6 +43,7 @@ pub enum Done {
     LogsRetained(Result<(), StoreError>),
     Logs(Result<LogPage, StoreError>),
     Jobs(Result<Vec<Job>, StoreError>),
+    LogRow(Result<Option<Box<StoredLog>>, StoreError>),
     Consul(Result<ConsulAnswer, ConsulError>),
     Watched(Result<LockState, ConsulError>),
     Spawned(Result<Started, SpawnError>),
@@ -164,6 +165,8 @@ pub enum Read {
     Logs(LogFilter),
     /// `Done::Jobs`.
     Jobs,
+    /// The row of a run's attempt, or of its latest one; `Done::LogRow`.
+    LogRow { run: RunKey, attempt: Option<u32> },
 }
 
 // Consul.

@@ -1,5 +1,6 @@
 //! The threads that block, each kind behind a queue of its own, so that a slow one holds up nobody else: the leader's
-//! statements, the log rows, the reads, the searches, Consul, the Consul watch, two that start processes and one that ends them.
+//! statements, the log rows, the reads, the searches, Consul, the Consul watch, two that start processes, one that ends them, and one for the files of
+//! what they write.
 //!
 //! Invariants: every piece of work gets exactly one answer; a thread that panics takes the daemon with it (the guardian
 //! starts it again), so none is ever missing in silence.
@@ -7,6 +8,7 @@
 use super::consul::ConsulClient;
 use super::process::kill::Family;
 use super::process::{self, Mark, Running, Spawner, Ticket, kill};
+use super::spool::{Spool, SpoolAnswer, SpoolOrder};
 use super::store::{Hand, Store};
 use crate::core::work::{Done, Kill, KillHow, Lead, Log, Read, SpawnError, Work, WorkId};
 use crate::model::{Attempt, Job};
@@ -22,6 +24,7 @@ pub enum Answer {
     Done(WorkId, Done),
     /// A process runs, or could not be started: its descriptors are for the reactor, the rest for the node.
     Spawned(WorkId, Attempt, Result<Box<Running>, SpawnError>),
+    Spool(SpoolAnswer),
 }
 
 /// A process to start, with its place in the marks.
@@ -48,6 +51,7 @@ pub struct Tools<'a> {
     pub spawner: Arc<Spawner>,
     /// The pid of our guardian, by which our processes are told from those of another daemon.
     pub guardian: u32,
+    pub spool: Spool,
 }
 
 /// The queues to the threads. They end when it is dropped.
@@ -61,6 +65,7 @@ pub struct Pool {
     watch: Sender<(WorkId, u64, u64)>,
     spawn: Sender<SpawnOrder>,
     kill: Sender<KillOrder>,
+    spool: Sender<SpoolOrder>,
 }
 
 /// Where the threads put their answers: a queue, and a way to wake its reader.
@@ -108,12 +113,16 @@ impl Pool {
             })?,
             spawn,
             kill: killer(&answers, tools.guardian)?,
+            spool: spooler(&answers, tools.spool)?,
         })
     }
 
     /// Hands work to its thread. Processes have their own ways: `spawn` and `kill`.
     pub fn work(&self, id: WorkId, work: Work) {
         // A queue without a reader would mean a thread that has died, and with it the daemon.
+        if let Work::Log(Log::Retain { before }) = work {
+            self.spool(SpoolOrder::Retain { before });
+        }
         let sent = match work {
             Work::Lead(lead) => self.lead.send((id, lead)).is_ok(),
             Work::Log(log) => self.log.send((id, log)).is_ok(),
@@ -134,6 +143,10 @@ impl Pool {
 
     pub fn kill(&self, order: KillOrder) {
         let _ = self.kill.send(order);
+    }
+
+    pub fn spool(&self, order: SpoolOrder) {
+        let _ = self.spool.send(order);
     }
 }
 
@@ -171,6 +184,16 @@ fn killer(answers: &Answers, guardian: u32) -> std::io::Result<Sender<KillOrder>
     std::thread::Builder::new().name("kill".into()).spawn(body).map(|_| sender)
 }
 
+fn spooler(answers: &Answers, spool: Spool) -> std::io::Result<Sender<SpoolOrder>> {
+    let (sender, orders) = unbounded();
+    let answers = answers.clone();
+    let body = move || {
+        let done = orders.iter().filter_map(|order| spool.carry_out(order));
+        done.for_each(|answer| answers.give(Answer::Spool(answer)));
+    };
+    std::thread::Builder::new().name("spool".into()).spawn(body).map(|_| sender)
+}
+
 fn worker<T: Send + 'static>(
     name: &str,
     answers: &Answers,
@@ -205,6 +228,7 @@ fn do_read(store: &mut dyn Store, read: Read) -> Done {
     match read {
         Read::Logs(filter) => Done::Logs(store.list_logs(&filter)),
         Read::Jobs => Done::Jobs(store.list_jobs()),
+        Read::LogRow { run, attempt } => Done::LogRow(store.find_log(run, attempt).map(|row| row.map(Box::new))),
     }
 }
 

@@ -56,6 +56,12 @@ impl Flights {
         self.all.get(&attempt)
     }
 
+    /// The run's attempt with this number; without one its latest.
+    pub fn of_run(&self, run: RunKey, number: Option<u32>) -> Option<(&Attempt, &Flight)> {
+        let (first, last) = (number.unwrap_or(0), number.unwrap_or(u32::MAX));
+        self.all.range(Attempt { run, number: first }..=Attempt { run, number: last }).next_back()
+    }
+
     pub fn has(&self, attempt: Attempt) -> bool {
         self.all.contains_key(&attempt)
     }

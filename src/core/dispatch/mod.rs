@@ -241,6 +241,14 @@ impl Dispatch {
         send(orders, around);
     }
 
+    /// A run that is in hand: its attempt with this number (without one its latest), and the node that may have it; none
+    /// while it waits here.
+    pub fn find(&self, run: RunKey, number: Option<u32>) -> Option<(Attempt, Option<NodeId>)> {
+        let (attempt, flight) = self.flights.of_run(run, number)?;
+        let is_there = matches!(flight.stage, Stage::Sent | Stage::Over);
+        Some((*attempt, is_there.then(|| flight.node.clone())))
+    }
+
     /// The entries that may be set done, each told once.
     pub fn take_closable(&mut self) -> Vec<EntryId> {
         std::mem::take(&mut self.to_close)

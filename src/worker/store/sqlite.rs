@@ -7,7 +7,7 @@ use super::{DELETE_ENTRIES_MAX, DELETE_ROWS_MAX, Store, edited_by_hand, foreign_
 use crate::core::work::{Bump, Bumped, Change, Journaled, Loaded, Opened, StoreError};
 use crate::model::journal::{Body, Entry, EntryId, StoredEntry};
 use crate::model::log_row::{LogFilter, LogPage, StoredLog};
-use crate::model::{Attempt, Epoch, Job, JobId, LogRow, Misfire, OnLost, Second, Version, Wall};
+use crate::model::{Attempt, Epoch, Job, JobId, LogRow, Misfire, OnLost, RunKey, Second, Version, Wall};
 use rusqlite::types::Value;
 use rusqlite::{
     Connection, ErrorCode, OptionalExtension, Row, Transaction, TransactionBehavior, params, params_from_iter,
@@ -323,6 +323,15 @@ impl Store for SqliteStore {
 
     fn list_jobs(&mut self) -> Result<Vec<Job>, StoreError> {
         self.read("read the jobs", jobs)
+    }
+
+    fn find_log(&mut self, run: RunKey, attempt: Option<u32>) -> Result<Option<StoredLog>, StoreError> {
+        self.read("read a log row", |transaction| {
+            let sql = format!(
+                "SELECT {LOG_COLUMNS} FROM log WHERE run_key = ?1 AND attempt = ifnull(?2, attempt) ORDER BY attempt DESC LIMIT 1"
+            );
+            Ok(transaction.query_row(&sql, params![run.to_string(), attempt], stored_log).optional()?)
+        })
     }
 }
 
