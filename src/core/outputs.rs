@@ -20,7 +20,7 @@ use crate::model::{Attempt, Epoch, Mono, NodeId, Now, RunState, Server};
 use std::collections::BTreeMap;
 
 /// Open at one time. Each answer may be a part of full size, and a link has a limit.
-const QUESTIONS_MAX: usize = 64;
+const QUESTIONS_MAX: usize = 128;
 /// A node that has not answered by then does not.
 const ANSWER_MS: u64 = 3_000;
 
@@ -190,4 +190,164 @@ fn of_row(attempt: Attempt, row: &StoredLog, from: u64) -> Reply {
 
 fn row_state(row: &StoredLog) -> Option<RunState> {
     row.state.as_deref().and_then(RunState::parse)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::Output;
+    use crate::core::effects::Mail;
+
+    const CLIENT: RequestId = RequestId(5);
+
+    fn questions() -> (Questions, Effects) {
+        (Questions::new(Epoch(1)), Effects::default())
+    }
+
+    fn query() -> OutputQuery {
+        OutputQuery { run: "7-100".parse().unwrap(), attempt: None, from: 2, follow: false }
+    }
+
+    fn attempt() -> Attempt {
+        Attempt { run: query().run, number: 3 }
+    }
+
+    fn at() -> Where {
+        Where::At(attempt(), NodeId("n".into()), Server("a:1".into()))
+    }
+
+    fn row() -> Option<Box<StoredLog>> {
+        Some(Box::new(StoredLog {
+            id: 1,
+            cron_id: attempt().run.cron_id,
+            time: 100,
+            output: "written\n".into(),
+            use_time_ms: 0,
+            dispatch_time: 0,
+            dispatch_server: "a:1".into(),
+            run_server: "b:1".into(),
+            run_key: Some("7-100".into()),
+            attempt: Some(3),
+            state: Some("failed".into()),
+            exit_code: None,
+            start_time_ms: None,
+            version: None,
+        }))
+    }
+
+    fn part() -> OutputPart {
+        OutputPart { bytes: b"xy".to_vec(), next: 4, ..OutputPart::empty(RunStage::Running, 2) }
+    }
+
+    fn asked(fx: &mut Effects) -> u64 {
+        match fx.take_mail() {
+            Some(Mail::ToNode(_, ToNode::ReadOutput { request, attempt: of, from: 2 })) if of == attempt() => request,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn reading(fx: &mut Effects) -> WorkId {
+        match fx.take() {
+            Some(Output::Work(id, Work::Read(Read::LogRow { .. }))) => id,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn answer(fx: &mut Effects) -> Result<(String, OutputPart), u16> {
+        match fx.take() {
+            Some(Output::Reply(CLIENT, Ok(Answer::Output(output)))) => Ok((output.server.to_string(), output.part)),
+            Some(Output::Reply(CLIENT, Err(refusal))) => Err(refusal.status),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_node_that_has_it_is_asked_and_its_answer_passed_on_once() {
+        let (mut questions, mut fx) = questions();
+        questions.ask(CLIENT, query(), at(), &mut fx, Now::default());
+        let request = asked(&mut fx);
+        questions.on_read(request + 1, Some(part()), &mut fx);
+        assert!(fx.take().is_none(), "an answer to nothing");
+        questions.on_read(request, Some(part()), &mut fx);
+        assert_eq!(answer(&mut fx), Ok(("a:1".into(), part())));
+        questions.on_read(request, Some(part()), &mut fx);
+        questions.give_up_late(&mut fx, Now { mono: Mono::NEVER, ..Now::default() });
+        assert!(fx.take().is_none());
+    }
+
+    #[test]
+    fn a_node_that_does_not_answer_is_given_up() {
+        let (mut questions, mut fx) = questions();
+        questions.ask(CLIENT, query(), at(), &mut fx, Now::default());
+        let request = asked(&mut fx);
+        questions.give_up_late(&mut fx, Now { mono: Mono(0).plus_ms(ANSWER_MS - 1), ..Now::default() });
+        assert!(fx.take().is_none());
+        questions.give_up_late(&mut fx, Now { mono: Mono(0).plus_ms(ANSWER_MS), ..Now::default() });
+        assert_eq!(answer(&mut fx), Err(503));
+        questions.on_read(request, Some(part()), &mut fx);
+        assert!(fx.take().is_none(), "it comes too late");
+        questions.ask(CLIENT, query(), Where::Away(Server::default()), &mut fx, Now::default());
+        assert_eq!(answer(&mut fx), Err(503));
+        questions.ask(CLIENT, query(), Where::Waiting(attempt()), &mut fx, Now::default());
+        assert_eq!(answer(&mut fx), Ok((String::new(), OutputPart::empty(RunStage::Waiting, 2))));
+    }
+
+    #[test]
+    fn what_no_node_has_its_row_tells() {
+        let expect = OutputPart::of_row(RunState::Failed, "written\n", 2);
+        let (mut questions, mut fx) = questions();
+        questions.ask(CLIENT, query(), Where::Logged, &mut fx, Now::default());
+        let id = reading(&mut fx);
+        questions.on_log_row(id, Ok(row()), None, &mut fx, Now::default());
+        assert_eq!(answer(&mut fx), Ok(("b:1".into(), expect.clone())));
+
+        // The node that ran it may have more than the row, or nothing at all, or be away.
+        for (told, state) in [(Some(part()), OutputState::Over(RunState::Failed)), (None, expect.state)] {
+            questions.ask(CLIENT, query(), Where::Logged, &mut fx, Now::default());
+            let id = reading(&mut fx);
+            questions.on_log_row(id, Ok(row()), Some(NodeId("n".into())), &mut fx, Now::default());
+            let request = asked(&mut fx);
+            questions.on_read(request, told.clone(), &mut fx);
+            let expect = told.map_or(expect.clone(), |part| OutputPart { state, ..part });
+            assert_eq!(answer(&mut fx), Ok(("b:1".into(), expect)));
+        }
+        questions.ask(CLIENT, query(), Where::Logged, &mut fx, Now::default());
+        let id = reading(&mut fx);
+        questions.on_log_row(id, Ok(row()), Some(NodeId("n".into())), &mut fx, Now::default());
+        questions.give_up_late(&mut fx, Now { mono: Mono::NEVER, ..Now::default() });
+        assert_eq!(answer(&mut fx), Ok(("b:1".into(), expect)));
+    }
+
+    #[test]
+    fn a_run_that_is_nowhere_is_unknown_and_one_between_node_and_row_is_not() {
+        let (mut questions, mut fx) = questions();
+        questions.ask(CLIENT, query(), Where::Logged, &mut fx, Now::default());
+        let id = reading(&mut fx);
+        questions.on_log_row(id, Ok(None), None, &mut fx, Now::default());
+        assert_eq!(answer(&mut fx), Err(404));
+        questions.ask(CLIENT, query(), at(), &mut fx, Now::default());
+        let request = asked(&mut fx);
+        questions.on_read(request, None, &mut fx);
+        let id = reading(&mut fx);
+        questions.on_log_row(id, Ok(None), None, &mut fx, Now::default());
+        assert_eq!(answer(&mut fx), Ok(("a:1".into(), OutputPart::empty(RunStage::Unknown, 2))));
+        questions.ask(CLIENT, query(), Where::Logged, &mut fx, Now::default());
+        let id = reading(&mut fx);
+        questions.on_log_row(id, Err(StoreError::Away("away".into())), None, &mut fx, Now::default());
+        assert_eq!(answer(&mut fx), Err(503));
+    }
+
+    #[test]
+    fn there_is_a_limit_and_nobody_is_left_without_an_answer() {
+        let (mut questions, mut fx) = questions();
+        for at_node in (0..QUESTIONS_MAX).map(|count| count % 2 == 0) {
+            questions.ask(CLIENT, query(), if at_node { at() } else { Where::Logged }, &mut fx, Now::default());
+        }
+        while fx.take().is_some() {}
+        questions.ask(CLIENT, query(), at(), &mut fx, Now::default());
+        assert_eq!(answer(&mut fx), Err(503));
+        questions.abandon(&mut fx);
+        (0..QUESTIONS_MAX).for_each(|_| assert_eq!(answer(&mut fx), Err(503)));
+        assert!(fx.take().is_none());
+    }
 }

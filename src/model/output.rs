@@ -116,7 +116,8 @@ impl Output {
         let (front, back) = self.tail.as_slices();
         let tail = [front, back].concat();
         if self.bytes_left_out == 0 {
-            return String::from_utf8_lossy(&[&self.head, &tail[..]].concat()).into_owned();
+            let all = String::from_utf8([&self.head, &tail[..]].concat());
+            return all.unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
         }
         let line = left_out_line(self.bytes_left_out);
         format!("{}{line}{}", String::from_utf8_lossy(&self.head), String::from_utf8_lossy(&tail))

@@ -23,6 +23,8 @@ const SWEEP_EVERY_MS: u64 = 250;
 pub const STREAMS_MAX: usize = 256;
 /// Outputs that are being read at one time. Each answer may be a part of full size, and a link has a limit.
 const READS_MAX: usize = 32;
+/// Of these the streams leave some to those that ask for one part.
+const STREAM_READS_MAX: usize = 16;
 
 pub struct Http {
     listener: TcpListener,
@@ -162,7 +164,7 @@ impl Http {
         for (serial, stream) in &mut self.streams {
             let is_ready = self.connections.get(serial).is_some_and(Connection::has_sent_all);
             if is_ready
-                && self.reads.len() < READS_MAX
+                && self.reads.len() < STREAM_READS_MAX
                 && let Some(command) = stream.ask(now)
             {
                 self.next_request += 1;
@@ -178,7 +180,7 @@ impl Http {
     /// When a stream has something to ask.
     pub fn deadline(&self) -> Option<Mono> {
         // With too many asked, an answer will come first.
-        let streams = self.streams.iter().filter(|_| self.reads.len() < READS_MAX);
+        let streams = self.streams.iter().filter(|_| self.reads.len() < STREAM_READS_MAX);
         let is_ready = |serial: &usize| self.connections.get(serial).is_some_and(Connection::has_sent_all);
         let ready = streams.filter(|(serial, _)| is_ready(serial));
         ready.fold(None, |least, (_, stream)| earlier(least, stream.deadline()))

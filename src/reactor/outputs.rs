@@ -160,7 +160,8 @@ impl Outputs {
     }
 
     pub fn sweep(&mut self, now: Mono) {
-        while let Some((_, attempt)) = self.to_forget.pop_front_if(|(at, _)| *at <= now) {
+        while let Some((_, attempt)) = self.to_forget.front().filter(|(at, _)| *at <= now).copied() {
+            self.to_forget.pop_front();
             self.forget(attempt);
         }
     }
@@ -318,9 +319,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("file"), "").unwrap();
         let spool = Spool(folder.path().join("file"));
-        let mut outputs = Outputs::new(200, true);
+        let mut outputs = Outputs::new(1_000, true);
         outputs.begin(attempt(1));
-        outputs.push(attempt(1), &[b'x'; 1_000]);
+        outputs.push(attempt(1), &[b'x'; 2_000]);
         assert!(outputs.is_being_written(attempt(1)));
         carry_out(&mut outputs, &spool);
         assert!(!outputs.is_being_written(attempt(1)));
