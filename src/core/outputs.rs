@@ -28,7 +28,7 @@ const ANSWER_MS: u64 = 3_000;
 #[derive(Debug)]
 pub enum Where {
     /// The leader still has the run.
-    Waiting(Attempt),
+    Waiting(Attempt, RunStage),
     At(Attempt, NodeId, Server),
     /// Its node cannot be reached.
     Away(Server),
@@ -76,8 +76,8 @@ impl Questions {
             return fx.reply(client, Err(Refusal::unavailable(message)));
         }
         match place {
-            Where::Waiting(attempt) => {
-                let part = OutputPart::empty(RunStage::Waiting, query.from);
+            Where::Waiting(attempt, stage) => {
+                let part = OutputPart::empty(stage, query.from);
                 fx.reply(client, output(attempt, Server::default(), part));
             }
             Where::At(attempt, node, server) => {
@@ -288,8 +288,8 @@ mod tests {
         assert!(fx.take().is_none(), "it comes too late");
         questions.ask(CLIENT, query(), Where::Away(Server::default()), &mut fx, Now::default());
         assert_eq!(answer(&mut fx), Err(503));
-        questions.ask(CLIENT, query(), Where::Waiting(attempt()), &mut fx, Now::default());
-        assert_eq!(answer(&mut fx), Ok((String::new(), OutputPart::empty(RunStage::Waiting, 2))));
+        questions.ask(CLIENT, query(), Where::Waiting(attempt(), RunStage::Delayed), &mut fx, Now::default());
+        assert_eq!(answer(&mut fx), Ok((String::new(), OutputPart::empty(RunStage::Delayed, 2))));
     }
 
     #[test]

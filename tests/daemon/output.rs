@@ -141,6 +141,18 @@ fn what_is_not_there_or_not_yet_is_said() {
 }
 
 #[test]
+fn each_attempt_has_an_output_of_its_own() {
+    let node = Node::started("");
+    let id = node.api.add("0 0 0 1 1 *", "echo try $WING_ATTEMPT; exit 3", "retry_times=1&retry_delay=1");
+    let key = node.api.post(&format!("/cron/run/{id}"), "").ok()["run_key"].as_str().unwrap().to_string();
+    assert_eq!(following(&node, &key, "&attempt=1").join().unwrap(), b"try 1\n[exit code 3]\n");
+    wait_until("the retry is the latest", || part(&node, &key, "")["attempt"] == 2);
+    let (text, last) = poll(&node, &key, 0);
+    assert_eq!((text.as_str(), &last["attempt"]), ("try 2\n[exit code 3]\n", &json!(2)));
+    assert_eq!(part(&node, &key, "attempt=1")["output"], "try 1\n[exit code 3]\n");
+}
+
+#[test]
 fn beyond_the_cap_a_stream_leaves_out_what_the_row_does() {
     let node = Node::started("max_output_bytes = 1000\n");
     let gate = node.path("gate");
