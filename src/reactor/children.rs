@@ -12,8 +12,8 @@
 use super::outputs::Outputs;
 use super::{Source, earlier};
 use crate::model::{Attempt, Exit, Mono};
+use crate::worker::output_files::FileAnswer;
 use crate::worker::process::Running;
-use crate::worker::spool::SpoolAnswer;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,7 +25,7 @@ const AFTER_EXIT_MS: u64 = 50;
 const TURN_BYTES_MAX: usize = 256 << 10;
 const READ_BYTES: usize = 64 << 10;
 /// How long the end of a run waits for a disk that does not answer.
-const SPOOL_WAIT_MS: u64 = 5_000;
+const FILE_WAIT_MS: u64 = 5_000;
 
 /// Pipes that are drained for processes left behind; beyond it the oldest is closed.
 const LEFTOVERS_MAX: usize = 1_024;
@@ -99,7 +99,7 @@ impl Children {
         self.unfinished.remove(&serial);
         while !child.is_eof {
             if self.outputs.must_wait(child.attempt, READ_BYTES) {
-                return self.wait_for_spool(serial, now);
+                return self.wait_for_file(serial, now);
             }
             match rustix::io::read(&child.running.output, &mut self.buffer[..]) {
                 Ok(0) => child.is_eof = true,
@@ -118,7 +118,7 @@ impl Children {
         }
         if child.is_eof && child.exit.is_some() {
             if self.outputs.is_being_written(child.attempt) {
-                return self.wait_for_spool(serial, now);
+                return self.wait_for_file(serial, now);
             }
             self.lingering.remove(&serial);
             self.ended.insert(serial);
@@ -131,8 +131,8 @@ impl Children {
         unfinished.into_iter().for_each(|serial| self.on_output(serial, now));
     }
 
-    pub fn on_spool_answer(&mut self, answer: SpoolAnswer) {
-        self.outputs.on_spool_answer(answer);
+    pub fn on_file_answer(&mut self, answer: FileAnswer) {
+        self.outputs.on_file_answer(answer);
         self.unfinished.append(&mut self.waiting);
     }
 
@@ -165,11 +165,11 @@ impl Children {
         Some((child.attempt, child.exit?, self.outputs.close(child.attempt)))
     }
 
-    fn wait_for_spool(&mut self, serial: usize, now: Mono) {
+    fn wait_for_file(&mut self, serial: usize, now: Mono) {
         self.waiting.insert(serial);
         // While the disk goes on, so does the wait.
         if let Some(at) = self.lingering.get_mut(&serial) {
-            *at = now.plus_ms(SPOOL_WAIT_MS);
+            *at = now.plus_ms(FILE_WAIT_MS);
         }
     }
 

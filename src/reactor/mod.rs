@@ -194,7 +194,7 @@ impl Reactor {
             self.input(Input::OutputRead { request, part });
         }
         while let Some(order) = self.children.outputs.take_order() {
-            self.pool.spool(order);
+            self.pool.output_file(order);
         }
     }
 
@@ -237,8 +237,8 @@ impl Reactor {
                     self.children.add(attempt, *running, self.poll.registry());
                     Input::Done(id, crate::core::work::Done::Spawned(Ok(started)))
                 }
-                Answer::Spool(answer) => {
-                    self.children.on_spool_answer(answer);
+                Answer::File(answer) => {
+                    self.children.on_file_answer(answer);
                     continue;
                 }
                 Answer::Spawned(id, _, Err(error)) => Input::Done(id, crate::core::work::Done::Spawned(Err(error))),

@@ -3,12 +3,12 @@
 //! A run that is over stays readable until its log row can be read instead, and a moment longer for those who follow it.
 //!
 //! Invariants: a question is answered once; a part goes on exactly where the last one ended, whichever of the two it came
-//! from; bytes that wait for the file have a limit, beyond which no more are read of runs that need it.
+//! from; bytes on their way into files have a limit, beyond which no more are read of runs that need it.
 
 use crate::model::message::RunStage;
 use crate::model::output::{Output, OutputPart, OutputState, PART_BYTES_MAX};
 use crate::model::{Attempt, Mono, RunState};
-use crate::worker::spool::{Found, SpoolAnswer, SpoolOrder};
+use crate::worker::output_files::{FileAnswer, FileOrder, Found};
 use std::collections::{BTreeMap, VecDeque};
 
 /// After the row is committed: who asks from time to time has time to ask once more.
@@ -21,20 +21,20 @@ const UNWRITTEN_BYTES_MAX: usize = 8 << 20;
 
 pub struct Outputs {
     bytes_max: usize,
-    is_spooling: bool,
+    keeps_all: bool,
     runs: BTreeMap<Attempt, Run>,
     /// In the order of their ends.
     over: VecDeque<Attempt>,
     over_bytes: usize,
     to_forget: VecDeque<(Mono, Attempt)>,
     unwritten_bytes: usize,
-    orders: VecDeque<SpoolOrder>,
+    orders: VecDeque<FileOrder>,
     answers: VecDeque<(u64, Option<OutputPart>)>,
 }
 
 struct Run {
     output: Output,
-    spool: Spooling,
+    whole: Whole,
     /// Orders that are not carried out yet.
     unwritten: usize,
     /// Once its row is on its way.
@@ -44,11 +44,11 @@ struct Run {
 }
 
 #[derive(Debug, Eq, PartialEq)]
-enum Spooling {
+enum Whole {
     /// All that was written is in memory.
-    NotNeeded,
+    InMemory,
     /// All that was written is in the file, or on its way there.
-    File,
+    InFile,
     GivenUp(String),
 }
 
@@ -73,10 +73,10 @@ impl Run {
 }
 
 impl Outputs {
-    pub fn new(bytes_max: usize, is_spooling: bool) -> Outputs {
+    pub fn new(bytes_max: usize, keeps_all: bool) -> Outputs {
         Outputs {
             bytes_max,
-            is_spooling,
+            keeps_all,
             runs: BTreeMap::new(),
             over: VecDeque::new(),
             over_bytes: 0,
@@ -89,47 +89,45 @@ impl Outputs {
 
     pub fn begin(&mut self, attempt: Attempt) {
         let output = Output::new(self.bytes_max);
-        let run = Run { output, spool: Spooling::NotNeeded, unwritten: 0, end: None, is_closed: false };
+        let run = Run { output, whole: Whole::InMemory, unwritten: 0, end: None, is_closed: false };
         self.runs.insert(attempt, run);
     }
 
     pub fn push(&mut self, attempt: Attempt, bytes: &[u8]) {
         let Some(run) = self.runs.get_mut(&attempt) else { return };
-        if self.is_spooling && run.spool == Spooling::NotNeeded && run.output.room() < bytes.len() {
-            run.spool = Spooling::File;
+        if self.keeps_all && run.whole == Whole::InMemory && run.output.room() < bytes.len() {
+            run.whole = Whole::InFile;
             let (all, _) = run.output.kept("").read(0, usize::MAX);
             self.write(attempt, 0, all);
         }
         let Some(run) = self.runs.get_mut(&attempt) else { return };
         let at = run.output.bytes_written();
         run.output.push(bytes);
-        if run.spool == Spooling::File {
+        if run.whole == Whole::InFile {
             self.write(attempt, at, bytes.to_vec());
         }
     }
 
     /// Whether so many bytes more have to wait until some are in the file.
     pub fn must_wait(&self, attempt: Attempt, bytes: usize) -> bool {
-        let needs_file = |run: &Run| match run.spool {
-            Spooling::NotNeeded => run.output.room() < bytes,
-            Spooling::File => true,
-            Spooling::GivenUp(_) => false,
+        let needs_file = |run: &Run| match run.whole {
+            Whole::InMemory => run.output.room() < bytes,
+            Whole::InFile => true,
+            Whole::GivenUp(_) => false,
         };
-        self.is_spooling
-            && UNWRITTEN_BYTES_MAX <= self.unwritten_bytes
-            && self.runs.get(&attempt).is_some_and(needs_file)
+        self.keeps_all && UNWRITTEN_BYTES_MAX <= self.unwritten_bytes && self.runs.get(&attempt).is_some_and(needs_file)
     }
 
     /// Whether it may still turn out that its file cannot be written, which its row should say.
     pub fn is_being_written(&self, attempt: Attempt) -> bool {
-        self.runs.get(&attempt).is_some_and(|run| run.spool == Spooling::File && run.unwritten != 0)
+        self.runs.get(&attempt).is_some_and(|run| run.whole == Whole::InFile && run.unwritten != 0)
     }
 
     /// The command writes no more: the text for its log row.
     pub fn close(&mut self, attempt: Attempt) -> String {
         let Some(run) = self.runs.get_mut(&attempt) else { return String::new() };
         run.is_closed = true;
-        if let Spooling::GivenUp(reason) = &run.spool {
+        if let Whole::GivenUp(reason) = &run.whole {
             run.output.push_line(&format!("[its whole output is not kept: {reason}]"));
         }
         run.output.to_text()
@@ -139,7 +137,7 @@ impl Outputs {
     pub fn end(&mut self, attempt: Attempt, state: RunState, last_lines: String) {
         let Some(run) = self.runs.get_mut(&attempt).filter(|run| run.is_closed && run.end.is_none()) else { return };
         let at = run.output.bytes_written();
-        let for_file = (run.spool == Spooling::File && !last_lines.is_empty()).then(|| last_lines.clone().into_bytes());
+        let for_file = (run.whole == Whole::InFile && !last_lines.is_empty()).then(|| last_lines.clone().into_bytes());
         run.end = Some((state, last_lines));
         self.over_bytes += run.bytes();
         self.over.push_back(attempt);
@@ -169,26 +167,26 @@ impl Outputs {
     /// `take_answer` will tell, at once or when the file was read.
     pub fn read(&mut self, request: u64, attempt: Attempt, from: u64) {
         match self.runs.get(&attempt) {
-            Some(run) if run.spool != Spooling::File || run.output.tail_start() <= from => {
+            Some(run) if run.whole != Whole::InFile || run.output.tail_start() <= from => {
                 self.answers.push_back((request, Some(run.part(from))));
             }
             // Of a run that is long over there may be a file.
-            _ => self.orders.push_back(SpoolOrder::Read { request, attempt, from }),
+            _ => self.orders.push_back(FileOrder::Read { request, attempt, from }),
         }
     }
 
-    pub fn on_spool_answer(&mut self, answer: SpoolAnswer) {
+    pub fn on_file_answer(&mut self, answer: FileAnswer) {
         match answer {
-            SpoolAnswer::Written { attempt, bytes, result } => {
+            FileAnswer::Written { attempt, bytes, result } => {
                 self.unwritten_bytes -= bytes;
                 let Some(run) = self.runs.get_mut(&attempt) else { return };
                 run.unwritten -= 1;
-                if let (Err(reason), Spooling::File) = (result, &run.spool) {
+                if let (Err(reason), Whole::InFile) = (result, &run.whole) {
                     log::warn!("attempt={attempt}: its whole output is not kept: {reason}");
-                    run.spool = Spooling::GivenUp(reason);
+                    run.whole = Whole::GivenUp(reason);
                 }
             }
-            SpoolAnswer::Read { request, attempt, from, found } => {
+            FileAnswer::Read { request, attempt, from, found } => {
                 let part = match (self.runs.get(&attempt), found) {
                     (Some(run), Some(found)) => {
                         let next = from + found.bytes.len() as u64;
@@ -202,7 +200,7 @@ impl Outputs {
         }
     }
 
-    pub fn take_order(&mut self) -> Option<SpoolOrder> {
+    pub fn take_order(&mut self) -> Option<FileOrder> {
         self.orders.pop_front()
     }
 
@@ -216,7 +214,7 @@ impl Outputs {
         if let Some(run) = self.runs.get_mut(&attempt) {
             run.unwritten += 1;
         }
-        self.orders.push_back(SpoolOrder::Write { attempt, at, bytes });
+        self.orders.push_back(FileOrder::Write { attempt, at, bytes });
     }
 
     fn forget(&mut self, attempt: Attempt) {
@@ -237,22 +235,22 @@ fn of_file(found: Found, from: u64) -> OutputPart {
 mod tests {
     use super::*;
     use crate::model::{JobId, RunKey, Second};
-    use crate::worker::spool::Spool;
+    use crate::worker::output_files::OutputFiles;
 
     fn attempt(id: u32) -> Attempt {
         Attempt { run: RunKey::scheduled(JobId(id), Second(100)), number: 1 }
     }
 
     /// The thread's part.
-    fn carry_out(outputs: &mut Outputs, spool: &Spool) {
+    fn carry_out(outputs: &mut Outputs, files: &OutputFiles) {
         while let Some(order) = outputs.take_order() {
-            spool.carry_out(order).into_iter().for_each(|answer| outputs.on_spool_answer(answer));
+            files.carry_out(order).into_iter().for_each(|answer| outputs.on_file_answer(answer));
         }
     }
 
-    fn read(outputs: &mut Outputs, spool: &Spool, from: u64) -> Option<OutputPart> {
+    fn read(outputs: &mut Outputs, files: &OutputFiles, from: u64) -> Option<OutputPart> {
         outputs.read(9, attempt(1), from);
-        carry_out(outputs, spool);
+        carry_out(outputs, files);
         let (request, part) = outputs.take_answer().expect("it answers");
         assert_eq!((request, outputs.take_answer()), (9, None));
         part
@@ -261,29 +259,29 @@ mod tests {
     #[test]
     fn a_follower_gets_each_byte_once_before_and_after_the_end() {
         let folder = tempfile::tempdir().unwrap();
-        let spool = Spool(folder.path().join("output"));
-        for is_spooling in [false, true] {
-            let mut outputs = Outputs::new(10, is_spooling);
+        let files = OutputFiles(folder.path().join("output"));
+        for keeps_all in [false, true] {
+            let mut outputs = Outputs::new(10, keeps_all);
             outputs.begin(attempt(1));
             let (mut seen, mut from) = (Vec::new(), 0);
             for at in 0..26 {
                 outputs.push(attempt(1), &[b'a' + at]);
                 if at % 3 == 0 {
-                    let part = read(&mut outputs, &spool, from).unwrap();
+                    let part = read(&mut outputs, &files, from).unwrap();
                     assert!(!part.is_over);
                     seen.extend(part.bytes);
                     from = part.next;
                 }
             }
             outputs.close(attempt(1));
-            assert!(!read(&mut outputs, &spool, from).unwrap().is_over, "how it ended is not known yet");
+            assert!(!read(&mut outputs, &files, from).unwrap().is_over, "how it ended is not known yet");
             outputs.end(attempt(1), RunState::Failed, "\n[exit code 3]\n".into());
-            let part = read(&mut outputs, &spool, from).unwrap();
+            let part = read(&mut outputs, &files, from).unwrap();
             seen.extend(part.bytes);
             assert_eq!(String::from_utf8(seen).unwrap(), "abcdefghijklmnopqrstuvwxyz\n[exit code 3]\n");
             assert_eq!((part.state, part.is_over), (OutputState::Over(RunState::Failed), true));
-            let whole = read(&mut outputs, &spool, 0).unwrap();
-            let expect = match is_spooling {
+            let whole = read(&mut outputs, &files, 0).unwrap();
+            let expect = match keeps_all {
                 true => "abcdefghijklmnopqrstuvwxyz\n[exit code 3]\n",
                 false => "abcde\n[... 16 bytes left out ...]\nvwxyz\n[exit code 3]\n",
             };
@@ -294,8 +292,8 @@ mod tests {
             assert!(outputs.runs.contains_key(&attempt(1)));
             outputs.sweep(Mono(0).plus_ms(KEEP_MS));
             assert!(outputs.runs.is_empty() && outputs.over_bytes == 0);
-            let later = read(&mut outputs, &spool, 3);
-            assert_eq!(later.map(|part| (part.bytes.len(), part.is_over)), is_spooling.then_some((38, true)));
+            let later = read(&mut outputs, &files, 3);
+            assert_eq!(later.map(|part| (part.bytes.len(), part.is_over)), keeps_all.then_some((38, true)));
         }
     }
 
@@ -308,7 +306,7 @@ mod tests {
         assert!(outputs.take_order().is_none());
         outputs.push(attempt(1), b"k");
         let mut writes = Vec::new();
-        while let Some(SpoolOrder::Write { at, bytes, .. }) = outputs.take_order() {
+        while let Some(FileOrder::Write { at, bytes, .. }) = outputs.take_order() {
             writes.push((at, bytes));
         }
         assert_eq!(writes, [(0, b"abcdefghij".to_vec()), (10, b"k".to_vec())]);
@@ -318,12 +316,12 @@ mod tests {
     fn a_disk_that_takes_nothing_is_told_in_the_row_and_costs_only_the_file() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("file"), "").unwrap();
-        let spool = Spool(folder.path().join("file"));
+        let files = OutputFiles(folder.path().join("file"));
         let mut outputs = Outputs::new(1_000, true);
         outputs.begin(attempt(1));
         outputs.push(attempt(1), &[b'x'; 2_000]);
         assert!(outputs.is_being_written(attempt(1)));
-        carry_out(&mut outputs, &spool);
+        carry_out(&mut outputs, &files);
         assert!(!outputs.is_being_written(attempt(1)));
         outputs.push(attempt(1), b"the end");
         let text = outputs.close(attempt(1));
@@ -331,14 +329,14 @@ mod tests {
             text.contains("bytes left out ...]\n") && text.contains("the end\n[its whole output is not kept: write ")
         );
         outputs.end(attempt(1), RunState::Ok, String::new());
-        let part = read(&mut outputs, &spool, 0).unwrap();
+        let part = read(&mut outputs, &files, 0).unwrap();
         assert_eq!((String::from_utf8(part.bytes).unwrap(), part.is_over), (text, true));
     }
 
     #[test]
     fn who_writes_faster_than_the_disk_waits_and_who_needs_no_file_does_not() {
         let folder = tempfile::tempdir().unwrap();
-        let spool = Spool(folder.path().join("output"));
+        let files = OutputFiles(folder.path().join("output"));
         let mut outputs = Outputs::new(1 << 20, true);
         outputs.begin(attempt(1));
         outputs.begin(attempt(2));
@@ -348,7 +346,7 @@ mod tests {
         }
         assert!(!outputs.must_wait(attempt(2), 1_000));
         assert!(outputs.must_wait(attempt(2), 2 << 20));
-        carry_out(&mut outputs, &spool);
+        carry_out(&mut outputs, &files);
         assert!(!outputs.must_wait(attempt(1), 1_000));
         assert_eq!(outputs.unwritten_bytes, 0);
     }

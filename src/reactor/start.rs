@@ -14,9 +14,9 @@ use crate::model::config::Config;
 use crate::model::{Incarnation, NodeId};
 use crate::worker::clock;
 use crate::worker::consul::ConsulClient;
+use crate::worker::output_files::OutputFiles;
 use crate::worker::pool::{Answers, Pool, Tools};
 use crate::worker::process::{DaemonLink, MarkBook, Spawner};
-use crate::worker::spool::Spool;
 use crate::worker::store::{self, Hand, Store};
 use jiff::tz::{TimeZone, TimeZoneDatabase};
 use mio::net::{TcpListener, UnixStream};
@@ -103,7 +103,7 @@ fn tools<'a>(config: &'a Config, marks: &MarkBook, guardian: u32) -> Tools<'a> {
         consul: consul.map(Arc::new),
         spawner: Arc::new(Spawner::new(config.shell.clone(), marks.marks())),
         guardian,
-        spool: Spool(config.data_dir.join("output")),
+        output_files: OutputFiles(config.data_dir.join("output")),
     }
 }
 

@@ -1,14 +1,14 @@
 //! The threads that block, each kind behind a queue of its own, so that a slow one holds up nobody else: the leader's
-//! statements, the log rows, the reads, the searches, Consul, the Consul watch, two that start processes, one that ends them, and one for the files of
-//! what they write.
+//! statements, the log rows, the reads, the searches, Consul, the Consul watch, two that start processes, one that ends
+//! them and one for the files of what they write.
 //!
 //! Invariants: every piece of work gets exactly one answer; a thread that panics takes the daemon with it (the guardian
 //! starts it again), so none is ever missing in silence.
 
 use super::consul::ConsulClient;
+use super::output_files::{FileAnswer, FileOrder, OutputFiles};
 use super::process::kill::Family;
 use super::process::{self, Mark, Running, Spawner, Ticket, kill};
-use super::spool::{Spool, SpoolAnswer, SpoolOrder};
 use super::store::{Hand, Store};
 use crate::core::work::{Done, Kill, KillHow, Lead, Log, Read, SpawnError, Work, WorkId};
 use crate::model::{Attempt, Job};
@@ -24,7 +24,7 @@ pub enum Answer {
     Done(WorkId, Done),
     /// A process runs, or could not be started: its descriptors are for the reactor, the rest for the node.
     Spawned(WorkId, Attempt, Result<Box<Running>, SpawnError>),
-    Spool(SpoolAnswer),
+    File(FileAnswer),
 }
 
 /// A process to start, with its place in the marks.
@@ -51,7 +51,7 @@ pub struct Tools<'a> {
     pub spawner: Arc<Spawner>,
     /// The pid of our guardian, by which our processes are told from those of another daemon.
     pub guardian: u32,
-    pub spool: Spool,
+    pub output_files: OutputFiles,
 }
 
 /// The queues to the threads. They end when it is dropped.
@@ -65,7 +65,7 @@ pub struct Pool {
     watch: Sender<(WorkId, u64, u64)>,
     spawn: Sender<SpawnOrder>,
     kill: Sender<KillOrder>,
-    spool: Sender<SpoolOrder>,
+    output_files: Sender<FileOrder>,
 }
 
 /// Where the threads put their answers: a queue, and a way to wake its reader.
@@ -113,7 +113,7 @@ impl Pool {
             })?,
             spawn,
             kill: killer(&answers, tools.guardian)?,
-            spool: spooler(&answers, tools.spool)?,
+            output_files: file_keeper(&answers, tools.output_files)?,
         })
     }
 
@@ -121,7 +121,7 @@ impl Pool {
     pub fn work(&self, id: WorkId, work: Work) {
         // A queue without a reader would mean a thread that has died, and with it the daemon.
         if let Work::Log(Log::Retain { before }) = work {
-            self.spool(SpoolOrder::Retain { before });
+            self.output_file(FileOrder::Retain { before });
         }
         let sent = match work {
             Work::Lead(lead) => self.lead.send((id, lead)).is_ok(),
@@ -145,8 +145,8 @@ impl Pool {
         let _ = self.kill.send(order);
     }
 
-    pub fn spool(&self, order: SpoolOrder) {
-        let _ = self.spool.send(order);
+    pub fn output_file(&self, order: FileOrder) {
+        let _ = self.output_files.send(order);
     }
 }
 
@@ -184,14 +184,14 @@ fn killer(answers: &Answers, guardian: u32) -> std::io::Result<Sender<KillOrder>
     std::thread::Builder::new().name("kill".into()).spawn(body).map(|_| sender)
 }
 
-fn spooler(answers: &Answers, spool: Spool) -> std::io::Result<Sender<SpoolOrder>> {
+fn file_keeper(answers: &Answers, files: OutputFiles) -> std::io::Result<Sender<FileOrder>> {
     let (sender, orders) = unbounded();
     let answers = answers.clone();
     let body = move || {
-        let done = orders.iter().filter_map(|order| spool.carry_out(order));
-        done.for_each(|answer| answers.give(Answer::Spool(answer)));
+        let done = orders.iter().filter_map(|order| files.carry_out(order));
+        done.for_each(|answer| answers.give(Answer::File(answer)));
     };
-    std::thread::Builder::new().name("spool".into()).spawn(body).map(|_| sender)
+    std::thread::Builder::new().name("output-files".into()).spawn(body).map(|_| sender)
 }
 
 fn worker<T: Send + 'static>(

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
 #[derive(Debug)]
-pub enum SpoolOrder {
+pub enum FileOrder {
     /// These bytes stand at this place. The file is made with the first.
     Write {
         attempt: Attempt,
@@ -33,7 +33,7 @@ pub enum SpoolOrder {
 }
 
 #[derive(Debug)]
-pub enum SpoolAnswer {
+pub enum FileAnswer {
     Written { attempt: Attempt, bytes: usize, result: Result<(), String> },
     Read { request: u64, attempt: Attempt, from: u64, found: Option<Found> },
 }
@@ -48,21 +48,21 @@ pub struct Found {
 
 /// The folder of the files.
 #[derive(Clone, Debug)]
-pub struct Spool(pub PathBuf);
+pub struct OutputFiles(pub PathBuf);
 
-impl Spool {
-    pub fn carry_out(&self, order: SpoolOrder) -> Option<SpoolAnswer> {
+impl OutputFiles {
+    pub fn carry_out(&self, order: FileOrder) -> Option<FileAnswer> {
         match order {
-            SpoolOrder::Write { attempt, at, bytes } => {
+            FileOrder::Write { attempt, at, bytes } => {
                 let result = self.write(attempt, at, &bytes).map_err(|error| self.give_up(attempt, &error));
-                Some(SpoolAnswer::Written { attempt, bytes: bytes.len(), result })
+                Some(FileAnswer::Written { attempt, bytes: bytes.len(), result })
             }
-            SpoolOrder::Read { request, attempt, from } => {
+            FileOrder::Read { request, attempt, from } => {
                 // One that cannot be read is as good as none.
                 let found = self.read(attempt, from).ok();
-                Some(SpoolAnswer::Read { request, attempt, from, found })
+                Some(FileAnswer::Read { request, attempt, from, found })
             }
-            SpoolOrder::Retain { before } => {
+            FileOrder::Retain { before } => {
                 if let Err(error) = self.retain(before) {
                     log::warn!("remove old files from {}: {error}", self.0.display());
                 }
@@ -129,9 +129,9 @@ mod tests {
         Attempt { run: RunKey::scheduled(JobId(7), Second(100)), number }
     }
 
-    fn write(spool: &Spool, at: u64, bytes: &[u8]) -> Result<(), String> {
-        match spool.carry_out(SpoolOrder::Write { attempt: attempt(1), at, bytes: bytes.to_vec() }) {
-            Some(SpoolAnswer::Written { bytes: count, result, .. }) => {
+    fn write(files: &OutputFiles, at: u64, bytes: &[u8]) -> Result<(), String> {
+        match files.carry_out(FileOrder::Write { attempt: attempt(1), at, bytes: bytes.to_vec() }) {
+            Some(FileAnswer::Written { bytes: count, result, .. }) => {
                 assert_eq!(count, bytes.len());
                 result
             }
@@ -139,9 +139,9 @@ mod tests {
         }
     }
 
-    fn read(spool: &Spool, from: u64) -> Option<(Vec<u8>, bool)> {
-        match spool.carry_out(SpoolOrder::Read { request: 1, attempt: attempt(1), from }) {
-            Some(SpoolAnswer::Read { found, .. }) => found.map(|found| (found.bytes, found.is_end)),
+    fn read(files: &OutputFiles, from: u64) -> Option<(Vec<u8>, bool)> {
+        match files.carry_out(FileOrder::Read { request: 1, attempt: attempt(1), from }) {
+            Some(FileAnswer::Read { found, .. }) => found.map(|found| (found.bytes, found.is_end)),
             other => panic!("{other:?}"),
         }
     }
@@ -149,42 +149,42 @@ mod tests {
     #[test]
     fn what_was_written_is_read_from_any_place() {
         let folder = tempfile::tempdir().unwrap();
-        let spool = Spool(folder.path().join("output"));
-        assert_eq!(read(&spool, 0), None);
-        write(&spool, 0, b"abc").unwrap();
-        write(&spool, 3, b"def").unwrap();
-        assert_eq!(read(&spool, 0), Some((b"abcdef".to_vec(), true)));
-        assert_eq!(read(&spool, 4), Some((b"ef".to_vec(), true)));
-        assert_eq!(read(&spool, 6), Some((Vec::new(), true)));
-        assert_eq!(read(&spool, u64::MAX), Some((Vec::new(), true)), "beyond the end is nothing");
-        write(&spool, 6, &vec![b'x'; PART_BYTES_MAX]).unwrap();
-        let (bytes, is_end) = read(&spool, 0).unwrap();
+        let files = OutputFiles(folder.path().join("output"));
+        assert_eq!(read(&files, 0), None);
+        write(&files, 0, b"abc").unwrap();
+        write(&files, 3, b"def").unwrap();
+        assert_eq!(read(&files, 0), Some((b"abcdef".to_vec(), true)));
+        assert_eq!(read(&files, 4), Some((b"ef".to_vec(), true)));
+        assert_eq!(read(&files, 6), Some((Vec::new(), true)));
+        assert_eq!(read(&files, u64::MAX), Some((Vec::new(), true)), "beyond the end is nothing");
+        write(&files, 6, &vec![b'x'; PART_BYTES_MAX]).unwrap();
+        let (bytes, is_end) = read(&files, 0).unwrap();
         assert_eq!((bytes.len(), is_end), (PART_BYTES_MAX, false));
-        assert_eq!(read(&spool, PART_BYTES_MAX as u64), Some((b"xxxxxx".to_vec(), true)));
+        assert_eq!(read(&files, PART_BYTES_MAX as u64), Some((b"xxxxxx".to_vec(), true)));
     }
 
     #[test]
     fn a_file_that_cannot_be_written_on_is_removed() {
         let folder = tempfile::tempdir().unwrap();
-        let spool = Spool(folder.path().join("output"));
-        write(&spool, 0, b"abc").unwrap();
-        assert!(write(&spool, 5, b"def").unwrap_err().contains("7-100.1: the file is not as it was left"));
-        assert_eq!(read(&spool, 0), None);
-        assert!(write(&spool, 3, b"def").is_err(), "it is not begun again in its middle");
+        let files = OutputFiles(folder.path().join("output"));
+        write(&files, 0, b"abc").unwrap();
+        assert!(write(&files, 5, b"def").unwrap_err().contains("7-100.1: the file is not as it was left"));
+        assert_eq!(read(&files, 0), None);
+        assert!(write(&files, 3, b"def").is_err(), "it is not begun again in its middle");
         fs::write(folder.path().join("file"), "").unwrap();
-        assert!(write(&Spool(folder.path().join("file")), 0, b"abc").is_err());
+        assert!(write(&OutputFiles(folder.path().join("file")), 0, b"abc").is_err());
     }
 
     #[test]
     fn old_files_are_removed_and_young_ones_stay() {
         let folder = tempfile::tempdir().unwrap();
-        let spool = Spool(folder.path().join("output"));
-        let retain = |second: i64| spool.carry_out(SpoolOrder::Retain { before: Second(second) });
+        let files = OutputFiles(folder.path().join("output"));
+        let retain = |second: i64| files.carry_out(FileOrder::Retain { before: Second(second) });
         assert!(retain(1).is_none(), "with no folder there is nothing to do");
-        write(&spool, 0, b"abc").unwrap();
+        write(&files, 0, b"abc").unwrap();
         retain(1_700_000_000);
-        assert!(read(&spool, 0).is_some());
+        assert!(read(&files, 0).is_some());
         retain(i64::from(u32::MAX));
-        assert_eq!(read(&spool, 0), None);
+        assert_eq!(read(&files, 0), None);
     }
 }
