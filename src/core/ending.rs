@@ -54,6 +54,16 @@ pub enum Ending {
     Found(FoundState),
 }
 
+impl Ending {
+    /// How much of the row's output the command wrote; lines of ours follow.
+    pub fn output_bytes(&self) -> usize {
+        match self {
+            Ending::Exited { output, .. } => output.len(),
+            Ending::NotStarted(..) | Ending::Found(_) => 0,
+        }
+    }
+}
+
 /// The row of an attempt that this node had.
 pub fn row(
     attempt: Attempt,

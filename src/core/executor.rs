@@ -30,7 +30,7 @@ use super::effects::Effects;
 use super::ending::{self, EndedBy, Ending};
 use super::logbook::Logbook;
 use super::work::{SpawnError, Started, WorkId};
-use super::{FoundMark, FoundState, MarkOp};
+use super::{FoundMark, FoundState, MarkOp, Output};
 use crate::model::config::Limits;
 use crate::model::message::{Heartbeat, Held, HeldRun, Order, ToLeader};
 use crate::model::{Attempt, JobId, Mono, Now, RunState, Server, Version, Wall};
@@ -304,10 +304,13 @@ impl Executor {
     fn finish(&mut self, attempt: Attempt, ending: Ending, logbook: &mut Logbook, fx: &mut Effects, now: Now) {
         let Some(holding) = self.holdings.get(attempt) else { return };
         let is_unstarted = matches!(ending, Ending::NotStarted(..));
+        let bytes_written = ending.output_bytes();
         let row = ending::row(attempt, holding.version, holding.order.as_ref(), &self.server, ending, now);
         let state = row.state;
         self.holdings.set_stage(attempt, Stage::Over);
         self.counters.count(state, is_unstarted);
+        let last_lines = row.output.get(bytes_written..).unwrap_or_default().to_string();
+        fx.output(Output::Ended { attempt, state, last_lines });
         logbook.push(row, now);
         fx.tell_leader(ToLeader::Finished { attempt, state });
     }

@@ -4,6 +4,7 @@
 
 use super::children::Children;
 use super::http::Http;
+use super::outputs::Outputs;
 use super::peers::Peers;
 use super::timer::Timer;
 use super::{Reactor, Source, readable, waker};
@@ -13,6 +14,7 @@ use crate::model::config::Config;
 use crate::model::{Incarnation, NodeId};
 use crate::worker::clock;
 use crate::worker::consul::ConsulClient;
+use crate::worker::output_files::OutputFiles;
 use crate::worker::pool::{Answers, Pool, Tools};
 use crate::worker::process::{DaemonLink, FreeMemory, MarkBook, Spawner};
 use crate::worker::store::{self, Hand, Store};
@@ -74,7 +76,7 @@ pub fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
         answers,
         pool,
         marks,
-        children: Children::new(config.limits.max_output_bytes),
+        children: Children::new(Outputs::new(config.limits.max_output_bytes, config.spool_output)),
         http: Http::new(listener, debug_listener),
         peers: Peers::new(peer_listener, config.cluster.clone()),
         signals: signals.collect::<std::io::Result<_>>().map_err(starting)?,
@@ -101,6 +103,7 @@ fn tools<'a>(config: &'a Config, marks: &MarkBook, guardian: u32) -> Tools<'a> {
         spawner: Arc::new(Spawner::new(config.shell.clone(), marks.marks())),
         memory: Arc::new(FreeMemory::new(config.limits.min_free_memory_mb)),
         guardian,
+        output_files: OutputFiles(config.data_dir.join("output")),
     }
 }
 

@@ -12,6 +12,7 @@ mod http;
 mod leaving;
 mod limits;
 mod mutex;
+mod output;
 mod runs;
 mod services;
 mod spawning;

@@ -10,7 +10,8 @@ use crate::core::leader::Rooms;
 use crate::core::work::LockValue;
 use crate::core::{ExitReason, Gone, Output};
 use crate::model::command::{Answer, Command, HealthView, Refusal, RequestId, Role};
-use crate::model::message::{Hello, LinkId, Message, ToLeader, ToNode};
+use crate::model::message::{Held, Hello, LinkId, Message, RunStage, ToLeader, ToNode};
+use crate::model::output::OutputPart;
 use crate::model::{NodeId, Now};
 
 /// Request ids of calls that came over a link, so that they are none of an HTTP client's.
@@ -110,6 +111,15 @@ impl Node {
             ToNode::ListRuns { request } => {
                 self.fx.tell_leader(ToLeader::Runs { request, runs: self.executor.runs() });
             }
+            ToNode::ReadOutput { request, attempt, from } => match self.executor.held(attempt) {
+                Some(Held::Waiting | Held::Parked) => {
+                    let is_due = attempt.run.scheduled_at <= leaders_now.wall.second();
+                    let stage = if is_due { RunStage::Queued } else { RunStage::Armed };
+                    let part = Some(OutputPart::empty(stage, from));
+                    self.fx.tell_leader(ToLeader::OutputRead { request, part });
+                }
+                _ => self.fx.output(Output::ReadOutput { request, attempt, from }),
+            },
             ToNode::Drain => {
                 self.fx.notice(log::Level::Info, "draining: no new runs until the next start");
                 self.executor.drain();

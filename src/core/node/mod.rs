@@ -153,6 +153,7 @@ impl Node {
             Input::Exited { attempt, exit, output } => {
                 self.executor.on_exited(attempt, exit, output, &mut self.logbook, &mut self.fx, now);
             }
+            Input::OutputRead { request, part } => self.fx.tell_leader(ToLeader::OutputRead { request, part }),
             Input::Signal(signal) => self.on_signal(signal, now),
             Input::Linked(link) => self.on_linked(link, now),
             Input::Received(link, message) => self.on_received(link, message, now),
@@ -202,6 +203,12 @@ impl Node {
             (command @ (Command::ShowCluster | Command::DrainNode(_)), LeadStage::Leading(_)) => {
                 self.on_cluster_command(client, command, now);
             }
+            (Command::ReadOutput(query), LeadStage::Leading(leader)) => {
+                leader.read_output(client, query, &mut Rooms { logbook: &mut self.logbook, fx: &mut self.fx, now });
+            }
+            // What still runs can be read to its end.
+            (command @ Command::ReadOutput(_), _)
+                if self.follower.forward(client, &command, may_take_ms, &mut self.fx, now) => {}
             (Command::ShowHealth, _) => {
                 let health = self.health();
                 self.fx.reply(client, Ok(Answer::Health(health)));
@@ -260,6 +267,7 @@ impl Node {
             Done::Jobs(result) => {
                 self.on_read(id, result.map(|jobs| Answer::Jobs(jobs.into_iter().map(Into::into).collect())));
             }
+            Done::LogRow(result) => self.lead(now, |leader, rooms| leader.on_log_row(id, result, rooms)),
             Done::Consul(result) => {
                 let Some(election) = &mut self.election else { return };
                 let outcome = election.on_consul(id, result, fx, now);
