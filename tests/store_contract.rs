@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use support::mariadb;
 use wing_crontab::core::work::{Bump, Change, Journaled, StoreError};
-use wing_crontab::model::journal::{Body, ChangeNote, Entry, MissedGap, PlannedRun, RefusedRun};
+use wing_crontab::model::journal::{Body, ChangeNote, Entry, MissedGap, MissedWhy, PlannedRun, RefusedRun};
 use wing_crontab::model::log_row::{LogFilter, LogPage};
 use wing_crontab::model::{
     Attempt, Epoch, Job, JobId, LogRow, NodeId, RunKey, RunState, Second, Server, Version, Wall,
@@ -213,6 +213,7 @@ fn loading(connect: Connect) {
         last: Second(99),
         count: 10,
         at_least: false,
+        why: MissedWhy::Skip,
     };
     let runs = [7, 6].map(|id| PlannedRun { attempt: attempt(id, 100), version: Version(1), node: 0 });
     let body = Body {

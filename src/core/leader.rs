@@ -12,6 +12,7 @@ use super::dispatch::{Around, Cancelling, Dispatch, DispatchLimits, Place};
 use super::effects::Effects;
 use super::journaler::{Journaler, Written};
 use super::logbook::Logbook;
+use super::misfire::Gap;
 use super::node::LEASE_MS;
 use super::roster::Roster;
 use super::scheduler::Scheduler;
@@ -56,6 +57,8 @@ pub struct Leader {
     setup: LeaderSetup,
     epoch: Epoch,
     scheduler: Scheduler,
+    /// What is being caught up on.
+    gap: Gap,
     journaler: Journaler,
     dispatch: Dispatch,
     changes: Changes,
@@ -118,6 +121,7 @@ impl Leader {
             sweep_at: rooms.now.mono,
             epoch,
             scheduler,
+            gap: Gap::default(),
             journaler: Journaler::new(epoch),
             dispatch: Dispatch::new(setup.server.clone(), setup.node_id.clone(), setup.limits),
             changes: Changes::default(),
@@ -435,13 +439,15 @@ impl Leader {
         }
         self.say_ahead(taken_by, rooms.fx);
         while self.journaler.is_idle() && self.scheduler.cursor() < taken_by {
-            let due = self.scheduler.tick();
+            let mut due = self.scheduler.tick();
             let tick = self.scheduler.cursor();
-            if due.is_empty() && tick.0 < self.journaled_tick.0 + QUIET_SECS {
+            let is_late = self.gap.is_late(tick, now.wall.second());
+            let missed = if is_late { self.gap.sort_out(&mut due, tick, &self.scheduler) } else { Vec::new() };
+            if due.is_empty() && missed.is_empty() && tick.0 < self.journaled_tick.0 + QUIET_SECS {
                 continue;
             }
             self.journaled_tick = tick;
-            for (part, body) in self.dispatch.plan(due, tick, now, &self.places) {
+            for (part, body) in self.dispatch.plan(due, missed, tick, now, &self.places) {
                 self.journaler.push(Some(tick), part, body);
             }
         }

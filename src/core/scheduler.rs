@@ -9,7 +9,7 @@
 use super::schedule::jitter::{Shifted, offset_secs};
 use super::schedule::{Schedule, ScheduleError};
 use super::wheel::{Item, Wheel};
-use crate::model::journal::MissedGap;
+use crate::model::journal::{MissedGap, MissedWhy};
 use crate::model::{Job, JobId, Second};
 use jiff::tz::TimeZone;
 use std::collections::{BTreeMap, BTreeSet};
@@ -250,7 +250,8 @@ fn missed_gap(job: &Job, fires: &Fires) -> Option<MissedGap> {
     let missed = fires.seconds.get(from..to).filter(|missed| !job.stop && !missed.is_empty())?;
     let last = if fires.is_cut { fires.last } else { missed[missed.len() - 1] };
     let count = missed.len() as u64;
-    Some(MissedGap { cron_id: job.id, version: job.version, first: missed[0], last, count, at_least: fires.is_cut })
+    let (first, at_least, why) = (missed[0], fires.is_cut, MissedWhy::Grace);
+    Some(MissedGap { cron_id: job.id, version: job.version, first, last, count, at_least, why })
 }
 
 #[cfg(test)]

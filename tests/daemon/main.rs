@@ -10,6 +10,7 @@ mod crash;
 mod http;
 mod leaving;
 mod limits;
+mod misfire;
 mod mutex;
 mod runs;
 mod services;

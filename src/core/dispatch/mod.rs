@@ -23,7 +23,7 @@ use super::effects::Effects;
 use super::journaler::Journaler;
 use super::logbook::Logbook;
 use super::scheduler::Scheduler;
-use crate::model::journal::{Body, Entry, EntryId, PlannedRun, RefusedRun};
+use crate::model::journal::{Body, Entry, EntryId, MissedGap, PlannedRun, RefusedRun};
 use crate::model::message::{Order, ToNode};
 use crate::model::{Attempt, Job, JobId, NodeId, Now, RunKey, RunState, Second, Server, Version};
 use flights::{Flight, Flights, Stage};
@@ -123,7 +123,15 @@ impl Dispatch {
     }
 
     /// Decides on the runs of the jobs that are due: the parts of the tick, in the order in which they must be written.
-    pub fn plan(&mut self, due: Vec<Arc<Job>>, tick: Second, now: Now, places: &[Place]) -> Vec<(u32, Body)> {
+    /// `missed` are those of its runs that are too late for their jobs.
+    pub fn plan(
+        &mut self,
+        due: Vec<Arc<Job>>,
+        mut missed: Vec<MissedGap>,
+        tick: Second,
+        now: Now,
+        places: &[Place],
+    ) -> Vec<(u32, Body)> {
         let late = tick < now.wall.second();
         let (mut runs, mut refused) = (Vec::new(), Vec::new());
         for job in due {
@@ -140,6 +148,7 @@ impl Dispatch {
                 }
             }
         }
+        missed.retain(|gap| !self.named.contains(&RunKey::scheduled(gap.cron_id, tick)));
         // What a former leader began in parts is completed by one part 0: the other numbers may be taken.
         let is_begun = self.named.iter().any(|run| run.scheduled_at == tick);
         self.named.retain(|run| run.scheduled_at != tick);
@@ -149,6 +158,7 @@ impl Dispatch {
             bodies.push(Body::default());
         }
         bodies[0].refused = refused;
+        bodies[0].missed = missed;
         (0..bodies.len() as u32).zip(bodies).rev().collect()
     }
 
