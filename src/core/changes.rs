@@ -222,7 +222,7 @@ fn change(command: Command, scheduler: &Scheduler, now: Now) -> Result<Change, R
         Command::StopJob(id) => renewed(Job { stop: true, ..old(id)? }),
         Command::StartJob(id) => renewed(Job { stop: false, ..old(id)? }),
         Command::DeleteJob(id) => Change::Delete { id, version: old(id)?.version },
-        Command::ListJobs | Command::ListLogs(_) | Command::ShowCluster | Command::DrainNode(_) => {
+        Command::ListJobs(_) | Command::ListLogs(_) | Command::ShowCluster | Command::DrainNode(_) => {
             return Err(Refusal { status: 500, message: "this changes nothing".into() });
         }
     })

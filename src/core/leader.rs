@@ -17,8 +17,9 @@ use super::node::LEASE_MS;
 use super::roster::Roster;
 use super::scheduler::Scheduler;
 use super::work::{Change, Journaled, Lead, Loaded, StoreError, Work, WorkId};
-use crate::model::command::{Answer, Command, RequestId};
+use crate::model::command::{Answer, Command, JobList, ListedJob, RequestId};
 use crate::model::command::{ClusterView, Refusal};
+use crate::model::job::JobFilter;
 use crate::model::journal::{Body, EntryId};
 use crate::model::message::{Heartbeat, Held, Hello, LinkId, Message, ToLeader, ToNode};
 use crate::model::{Attempt, Epoch, Job, JobId, Mono, NodeId, Now, Second, Server, Version, Wall};
@@ -148,8 +149,16 @@ impl Leader {
         self.scheduler.cursor()
     }
 
-    pub fn jobs(&self) -> Vec<Arc<Job>> {
-        self.scheduler.jobs().cloned().collect()
+    /// The jobs of a page, or all of them. What is searched for is not looked for here.
+    pub fn list(&self, filter: Option<&JobFilter>, now: Now) -> JobList {
+        let (offset, limit) = filter.map_or((0, u64::MAX), |filter| (filter.offset(), filter.limit));
+        let (offset, limit) = (offset.min(usize::MAX as u64) as usize, limit.min(usize::MAX as u64) as usize);
+        let listed = |job: &Arc<Job>| {
+            let next_time = self.scheduler.next_time(job.id, now.wall.second());
+            ListedJob { job: Arc::clone(job), next_time, last: None }
+        };
+        let jobs = self.scheduler.jobs().skip(offset).take(limit).map(listed).collect();
+        JobList { jobs, total: filter.map(|_| self.scheduler.job_count() as u64) }
     }
 
     pub fn change(&mut self, client: RequestId, command: Command) {

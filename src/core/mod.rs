@@ -12,6 +12,7 @@ pub mod election;
 pub mod executor;
 pub mod follower;
 pub mod leader;
+pub mod listing;
 
 pub mod changes;
 pub mod dispatch;

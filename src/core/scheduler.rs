@@ -105,6 +105,10 @@ impl Scheduler {
         self.jobs.values().map(|planned| &planned.job)
     }
 
+    pub fn job_count(&self) -> usize {
+        self.jobs.len()
+    }
+
     /// Whether the job, as it is defined now, has a run at `second`.
     pub fn is_due(&self, id: JobId, second: Second) -> bool {
         let Some(planned) = self.jobs.get(&id) else { return false };

@@ -4,10 +4,11 @@
 //! its own and carries out its work in order: the leader's statements, the log rows, the readers, Consul, the
 //! Consul watch, and the processes (where two threads share one queue).
 
+use crate::model::job::{JobFilter, JobPage};
 use crate::model::journal::{Entry, EntryId, StoredEntry};
-use crate::model::log_row::{LogFilter, LogPage};
+use crate::model::log_row::{LastRun, LogFilter, LogPage};
 use crate::model::{Attempt, Epoch, Incarnation, Job, JobId, LogRow, NodeId, Second, Server, Version, Wall};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -42,7 +43,8 @@ pub enum Done {
     LogsWritten(Result<(), StoreError>),
     LogsRetained(Result<(), StoreError>),
     Logs(Result<LogPage, StoreError>),
-    Jobs(Result<Vec<Job>, StoreError>),
+    Jobs(Result<JobPage, StoreError>),
+    LastRuns(Result<BTreeMap<JobId, LastRun>, StoreError>),
     Consul(Result<ConsulAnswer, ConsulError>),
     Watched(Result<LockState, ConsulError>),
     Spawned(Result<Started, SpawnError>),
@@ -162,8 +164,10 @@ pub enum Log {
 pub enum Read {
     /// `Done::Logs`.
     Logs(LogFilter),
-    /// `Done::Jobs`.
-    Jobs,
+    /// `Done::Jobs`; with none, all of them.
+    Jobs(Option<JobFilter>),
+    /// What the newest log rows of these jobs say; `Done::LastRuns`.
+    LastRuns(Vec<JobId>),
 }
 
 // Consul.

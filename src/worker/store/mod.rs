@@ -10,10 +10,11 @@ pub mod mysql;
 pub mod sqlite;
 
 use crate::core::work::{Bump, Bumped, Change, Journaled, Loaded, Opened, StoreError};
+use crate::model::job::{JobFilter, JobPage};
 use crate::model::journal::{Entry, EntryId, StoredEntry};
-use crate::model::log_row::{LogFilter, LogPage};
+use crate::model::log_row::{LastRun, LogFilter, LogPage};
 use crate::model::{Attempt, Epoch, Job, JobId, LogRow, RunKey, Second, Wall};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Done entries deleted in one statement at most.
 const DELETE_ENTRIES_MAX: u32 = 10_000;
@@ -50,6 +51,9 @@ pub trait Store: Send {
     fn retain_logs(&mut self, before: Second) -> Result<(), StoreError>;
     fn list_logs(&mut self, filter: &LogFilter) -> Result<LogPage, StoreError>;
     fn list_jobs(&mut self) -> Result<Vec<Job>, StoreError>;
+    fn find_jobs(&mut self, filter: &JobFilter) -> Result<JobPage, StoreError>;
+    /// What the newest log row of each of these jobs says, where there is one.
+    fn last_runs(&mut self, ids: &[JobId]) -> Result<BTreeMap<JobId, LastRun>, StoreError>;
 }
 
 /// The attempts whose log rows decide whether an open entry may be closed.

@@ -4,12 +4,12 @@
 
 use super::schema::{self, LogTable};
 use super::{Connection, Outcome};
-use crate::model::log_row::{LogFilter, LogPage, StoredLog};
+use crate::model::log_row::{LastRun, LogFilter, LogPage, StoredLog};
 use crate::model::{Attempt, JobId, LogRow, RunKey, Second};
 use crate::worker::store::DELETE_ROWS_MAX;
 use mysql::prelude::Queryable;
 use mysql::{Conn, Params, Row, Value};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Rows in one INSERT at most, and their bytes as a part of what the server takes in one packet.
 const INSERT_ROWS_MAX: usize = 500;
@@ -18,6 +18,7 @@ const PACKET_SHARE: usize = 4;
 const ROW_BYTES: usize = 32 << 10;
 /// Keys looked up by one statement.
 const LOOKUP_MAX: usize = 500;
+const NO_SUCH_KEY: u16 = 1176;
 
 const LOG_COLUMNS: &str = "id, cron_id, time, output, use_time, dispatch_time, dispatch_server, run_server, run_key, attempt, state, \
                            exit_code, start_time, version";
@@ -107,6 +108,29 @@ pub fn logged(conn: &mut Conn, attempts: &[Attempt]) -> Outcome<BTreeSet<Attempt
     }
     logged.retain(|attempt| wanted.contains(attempt));
     Ok(logged)
+}
+
+/// By the key (cron_id, id) or not at all: while that key of a large log is still being built, to look would take a walk
+/// through the whole of it.
+pub fn last_runs(conn: &mut Conn, ids: &[JobId]) -> Outcome<BTreeMap<JobId, LastRun>> {
+    let mut last_runs = BTreeMap::new();
+    for chunk in ids.chunks(LOOKUP_MAX) {
+        let ids: Vec<String> = chunk.iter().map(|id| id.0.to_string()).collect();
+        let newest = "SELECT id FROM log FORCE INDEX (cron_id_id) WHERE cron_id = cron.id ORDER BY id DESC LIMIT 1";
+        let sql = format!(
+            "SELECT log.cron_id, log.state, log.time, log.use_time FROM cron JOIN log ON log.id = ({newest}) WHERE cron.id IN ({})",
+            ids.join(",")
+        );
+        match conn.query::<(u32, Option<String>, i64, i64), _>(sql) {
+            Ok(rows) => last_runs.extend(
+                rows.into_iter()
+                    .map(|(id, state, time, use_time_ms)| (JobId(id), LastRun { state, time, use_time_ms })),
+            ),
+            Err(mysql::Error::MySqlError(error)) if error.code == NO_SUCH_KEY => return Ok(BTreeMap::new()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(last_runs)
 }
 
 /// Before the unique key of a large log is built: whether the row is there and not to be replaced. A `lost` row is

@@ -9,13 +9,14 @@ mod schema;
 use super::{DELETE_ENTRIES_MAX, Hand, Store, foreign_lock_key, not_alone, note, outcomes};
 use crate::core::work::{Bump, Bumped, Change, Journaled, Loaded, Opened, StoreError};
 use crate::model::config::MysqlConfig;
+use crate::model::job::{JobFilter, JobPage};
 use crate::model::journal::{Body, Entry, EntryId, StoredEntry};
-use crate::model::log_row::{LogFilter, LogPage};
+use crate::model::log_row::{LastRun, LogFilter, LogPage};
 use crate::model::{Attempt, Epoch, Job, JobId, LogRow, Second, Wall};
 use mysql::prelude::Queryable;
 use mysql::{Conn, OptsBuilder};
 use schema::LogTable;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::time::Duration;
 
@@ -303,6 +304,14 @@ impl Store for MysqlStore {
 
     fn list_jobs(&mut self) -> Result<Vec<Job>, StoreError> {
         self.with("read the jobs", |connection| jobs::jobs(&mut connection.conn))
+    }
+
+    fn find_jobs(&mut self, filter: &JobFilter) -> Result<JobPage, StoreError> {
+        self.with("read the jobs", |connection| jobs::find(&mut connection.conn, filter))
+    }
+
+    fn last_runs(&mut self, ids: &[JobId]) -> Result<BTreeMap<JobId, LastRun>, StoreError> {
+        self.with("read the last runs", |connection| logs::last_runs(&mut connection.conn, ids))
     }
 }
 
