@@ -65,8 +65,15 @@ fn why_not(misfire: Misfire, next: impl FnOnce() -> Option<Second>, end: Second)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::JobId;
+    use crate::core::dispatch::recovery::Left;
+    use crate::core::dispatch::{Around, Dispatch, DispatchLimits};
+    use crate::core::effects::Effects;
+    use crate::core::journaler::Journaler;
+    use crate::core::logbook::Logbook;
+    use crate::model::journal::{Body, Entry, EntryId, StoredEntry};
+    use crate::model::{Attempt, Epoch, JobId, NodeId, Now, RunKey, Server, Version};
     use jiff::tz::TimeZone;
+    use std::collections::BTreeSet;
 
     #[track_caller]
     fn check_why(misfire: Misfire, next: Option<i64>, expect: Option<MissedWhy>) {
@@ -141,5 +148,48 @@ mod tests {
         assert_eq!((of(&runs, 3), of(&missed, 3)), (vec![105, 106], vec![100, 101, 102, 103, 104]));
         assert_eq!((of(&runs, 4), of(&missed, 4)), (vec![102, 105], vec![]));
         assert_eq!((of(&runs, 5), of(&missed, 5)), (vec![102], vec![100, 101]));
+    }
+
+    fn skipped(id: u32) -> MissedGap {
+        let (cron_id, version, tick) = (JobId(id), Version(1), Second(100));
+        MissedGap { cron_id, version, first: tick, last: tick, count: 1, at_least: false, why: MissedWhy::Skip }
+    }
+
+    fn dispatch() -> Dispatch {
+        let limits = DispatchLimits { max_pending_per_job: 60, grace_secs: 60 };
+        Dispatch::new(Server("a:1".into()), NodeId("a".into()), limits)
+    }
+
+    #[test]
+    fn many_missed_ones_are_cut_in_parts() {
+        let missed: Vec<MissedGap> = (1..=12_000).map(skipped).collect();
+        let parts = dispatch().plan(Vec::new(), missed.clone(), Second(100), Now::default(), &[]);
+        let counts: Vec<(u32, usize)> = parts.iter().map(|(part, body)| (*part, body.missed.len())).collect();
+        assert_eq!(counts, [(2, 2_000), (1, 5_000), (0, 5_000)], "the last to be written is part 0");
+        let all: Vec<MissedGap> = parts.into_iter().rev().flat_map(|(_, body)| body.missed).collect();
+        assert_eq!(all, missed);
+    }
+
+    #[test]
+    fn what_a_former_leader_called_missed_in_a_tick_that_it_did_not_complete_is_told_once() {
+        let body = Body { missed: vec![skipped(7)], ..Body::default() };
+        let entry = Entry { epoch: Epoch(1), request: 1, tick: Some(Second(100)), part: 1, body };
+        let (logged, open) = (BTreeSet::new(), [StoredEntry { id: EntryId(1), entry }]);
+        let (mut dispatch, scheduler) = (dispatch(), Scheduler::new(TimeZone::UTC, Second(99)));
+        let (mut logbook, mut fx, mut journaler) = (Logbook::default(), Effects::default(), Journaler::new(Epoch(2)));
+        let (now, places) = (Now::default(), &[]);
+        let mut around = Around {
+            scheduler: &scheduler,
+            journaler: &mut journaler,
+            logbook: &mut logbook,
+            fx: &mut fx,
+            now,
+            places,
+        };
+        dispatch.recover(&Left { open: &open, logged: &logged, watermark: Some(Second(99)) }, &mut around);
+        assert!(logbook.has(Attempt { run: RunKey::scheduled(JobId(7), Second(100)), number: 0 }));
+        let parts = dispatch.plan(Vec::new(), vec![skipped(7), skipped(8)], Second(100), now, &[]);
+        let told: Vec<u32> = parts.iter().flat_map(|(_, body)| &body.missed).map(|gap| gap.cron_id.0).collect();
+        assert_eq!((parts.len(), told), (1, vec![8]));
     }
 }

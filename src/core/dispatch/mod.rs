@@ -46,7 +46,7 @@ pub struct Dispatch {
     to_close: Vec<EntryId>,
     /// Runs of the parts of a tick whose part 0 is not in yet.
     held_back: Vec<Attempt>,
-    /// Runs that a former leader had named for ticks that it did not complete.
+    /// Runs that a former leader had named, to be run or missed, for ticks that it did not complete.
     named: BTreeSet<RunKey>,
     /// Runs and mutexes for which no node was there.
     unplaced: BTreeSet<Attempt>,
@@ -157,8 +157,11 @@ impl Dispatch {
         if bodies.is_empty() {
             bodies.push(Body::default());
         }
+        for (at, missed) in missed.chunks(runs_max).enumerate() {
+            bodies.resize_with(bodies.len().max(at + 1), Body::default);
+            bodies[at].missed = missed.to_vec();
+        }
         bodies[0].refused = refused;
-        bodies[0].missed = missed;
         (0..bodies.len() as u32).zip(bodies).rev().collect()
     }
 

@@ -121,11 +121,8 @@ pub fn last_runs(conn: &mut Conn, ids: &[JobId]) -> Outcome<BTreeMap<JobId, Last
             "SELECT log.cron_id, log.state, log.time, log.use_time FROM cron JOIN log ON log.id = ({newest}) WHERE cron.id IN ({})",
             ids.join(",")
         );
-        match conn.query::<(u32, Option<String>, i64, i64), _>(sql) {
-            Ok(rows) => last_runs.extend(
-                rows.into_iter()
-                    .map(|(id, state, time, use_time_ms)| (JobId(id), LastRun { state, time, use_time_ms })),
-            ),
+        match conn.query_map(sql, last_run) {
+            Ok(rows) => last_runs.extend(rows),
             Err(mysql::Error::MySqlError(error)) if error.code == NO_SUCH_KEY => return Ok(BTreeMap::new()),
             Err(error) => return Err(error.into()),
         }
@@ -194,6 +191,12 @@ fn insert_logs(conn: &mut Conn, rows: &[String]) -> Outcome<()> {
         rows.join(","),
         sets.join(", ")
     ))?)
+}
+
+fn last_run(row: Row) -> (JobId, LastRun) {
+    let number = |at: usize| row.get_opt::<i64, usize>(at).and_then(Result::ok).unwrap_or(0);
+    let state = row.get_opt::<String, usize>(1).and_then(Result::ok);
+    (JobId(number(0) as u32), LastRun { state, time: number(2), use_time_ms: number(3) })
 }
 
 fn stored_log(row: Row) -> StoredLog {
