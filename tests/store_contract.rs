@@ -7,8 +7,9 @@ use std::sync::Arc;
 use support::mariadb;
 use wing_crontab::core::work::{Bump, Change, Journaled, StoreError};
 use wing_crontab::model::command::RequestKey;
-use wing_crontab::model::journal::{Body, ChangeNote, DelayedRun, Entry, MissedGap, PlannedRun, RefusedRun};
-use wing_crontab::model::log_row::{LogFilter, LogPage};
+use wing_crontab::model::job::JobFilter;
+use wing_crontab::model::journal::{Body, ChangeNote, DelayedRun, Entry, MissedGap, MissedWhy, PlannedRun, RefusedRun};
+use wing_crontab::model::log_row::{LastRun, LogFilter, LogPage};
 use wing_crontab::model::{
     Attempt, Epoch, Job, JobId, LogRow, Misfire, NodeId, OnLost, RunKey, RunState, Second, Server, Version, Wall,
 };
@@ -21,7 +22,7 @@ type Connect<'a> = &'a dyn Fn() -> Box<dyn Store>;
 /// What a store must do, and the check of it.
 type Check = (&'static str, fn(Connect));
 
-const CHECKS: [Check; 17] = [
+const CHECKS: [Check; 19] = [
     ("migrations may be applied again and by several at once", opening),
     ("every bump makes the epoch one larger", bumping),
     ("another lock_key is refused", foreign_lock_key),
@@ -38,6 +39,8 @@ const CHECKS: [Check; 17] = [
     ("a definite state replaces lost, and nothing a definite state", upserting),
     ("log rows are found by every filter, newest first", listing),
     ("the row of an attempt is found, and of a run's latest", finding),
+    ("jobs are found by text and by id, a page at a time", finding_jobs),
+    ("the last run of a job is what its newest row says", last_runs),
     ("any text comes back from the log", odd_texts),
 ];
 
@@ -223,6 +226,7 @@ fn loading(connect: Connect) {
         last: Second(99),
         count: 10,
         at_least: false,
+        why: MissedWhy::Skip,
     };
     let runs = [7, 6].map(|id| PlannedRun { attempt: attempt(id, 100), version: Version(1), node: 0 });
     let body = Body {
@@ -449,6 +453,63 @@ fn listing(connect: Connect) {
     store.retain_logs(Second(110)).unwrap();
     let left = page(store, LogFilter::default());
     assert_eq!((left.total, left.rows.last().map(|row| row.time)), (15, Some(110)));
+}
+
+fn finding_jobs(connect: Connect) {
+    let (mut store, epoch) = leading(connect);
+    let jobs: Vec<Job> = (1..=25)
+        .map(|at| {
+            let odd = if at == 7 { "100%_done\\ 'quoted' 你好" } else { "plain" };
+            let job = Job { remark: odd.into(), ..job("*/5 * * * * *", &format!("echo Line {at}")) };
+            let id = store.change(epoch, at, &added(at, job.clone())).unwrap();
+            Job { id, ..job }
+        })
+        .collect();
+    let find = |store: &mut dyn Store, search: Option<&str>, page: u64, limit: u64| {
+        let filter = JobFilter { search: search.map(Into::into), page, limit };
+        let page = store.find_jobs(&filter).unwrap();
+        (page.total, page.jobs)
+    };
+    let store = &mut *store;
+    assert_eq!(find(store, None, 1, 10), (Some(25), jobs[..10].to_vec()));
+    assert_eq!(find(store, None, 3, 10), (Some(25), jobs[20..].to_vec()));
+    assert_eq!(find(store, None, u64::MAX, 10_000), (Some(25), vec![]));
+    let mut check = |search: &str, expect: &[Job]| {
+        assert_eq!(find(store, Some(search), 1, 50), (Some(expect.len() as u64), expect.to_vec()), "{search}");
+    };
+    check("line 25", &jobs[24..]);
+    check("100%_done\\ 'quoted'", &jobs[6..7]);
+    check("你好", &jobs[6..7]);
+    check("100%done", &[]);
+    check("*/5 * *", &jobs);
+    check("nowhere", &[]);
+    let id = jobs[12].id.0;
+    let by_number = find(store, Some(&id.to_string()), 1, 50).1;
+    assert!(by_number.contains(&jobs[12]), "by its id: {by_number:?}");
+    assert_eq!(find(store, Some("echo line"), 2, 20), (Some(25), jobs[20..].to_vec()));
+}
+
+fn last_runs(connect: Connect) {
+    let (mut store, epoch) = leading(connect);
+    let mut add = |at: u64| store.change(epoch, at, &added(at, job("* * * * * *", "true"))).unwrap();
+    let [ran, missed, never, other] = [1, 2, 3, 4].map(&mut add);
+    let rows = [
+        row(attempt(ran.0, 100), RunState::Ok, ""),
+        row(attempt(missed.0, 100), RunState::Ok, ""),
+        LogRow { use_time_ms: 7, ..row(attempt(ran.0, 101), RunState::Failed, "") },
+        row(Attempt { number: 0, ..attempt(missed.0, 105) }, RunState::Missed, ""),
+        row(attempt(other.0, 99), RunState::Ok, ""),
+    ];
+    rows.iter().for_each(|row| store.write_logs(std::slice::from_ref(row)).unwrap());
+    let last = |state: &str, time, use_time_ms| LastRun { state: Some(state.into()), time, use_time_ms };
+    let expect =
+        BTreeMap::from([(ran, last("failed", 101, 7)), (missed, last("missed", 105, 45)), (other, last("ok", 99, 45))]);
+    // More than one statement asks for.
+    let unknown = (1_000..2_000).map(JobId);
+    let ids: Vec<JobId> = [ran, missed, never].into_iter().chain(unknown).chain([other]).collect();
+    assert_eq!(store.last_runs(&ids).unwrap(), expect);
+    assert_eq!(store.last_runs(&[never]).unwrap(), BTreeMap::new());
+    assert_eq!(store.last_runs(&[]).unwrap(), BTreeMap::new());
 }
 
 fn odd_texts(connect: Connect) {

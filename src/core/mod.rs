@@ -12,11 +12,13 @@ pub mod election;
 pub mod executor;
 pub mod follower;
 pub mod leader;
+pub mod listing;
 
 pub mod changes;
 pub mod dispatch;
 pub mod journaler;
 pub mod logbook;
+pub mod misfire;
 pub mod outputs;
 pub mod roster;
 pub mod scheduler;

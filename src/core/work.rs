@@ -5,8 +5,9 @@
 //! Consul watch, and the processes (where two threads share one queue).
 
 use crate::model::command::RequestKey;
+use crate::model::job::{JobFilter, JobPage};
 use crate::model::journal::{Body, Entry, EntryId, StoredEntry};
-use crate::model::log_row::{LogFilter, LogPage, StoredLog};
+use crate::model::log_row::{LastRun, LogFilter, LogPage, StoredLog};
 use crate::model::{
     Attempt, Epoch, Incarnation, Job, JobId, LogRow, NodeId, RunKey, RunState, Second, Server, Version, Wall,
 };
@@ -49,7 +50,8 @@ pub enum Done {
     LogsWritten(Result<(), StoreError>),
     LogsRetained(Result<(), StoreError>),
     Logs(Result<LogPage, StoreError>),
-    Jobs(Result<Vec<Job>, StoreError>),
+    Jobs(Result<JobPage, StoreError>),
+    LastRuns(Result<BTreeMap<JobId, LastRun>, StoreError>),
     LogRow(Result<Option<Box<StoredLog>>, StoreError>),
     Consul(Result<ConsulAnswer, ConsulError>),
     Watched(Result<LockState, ConsulError>),
@@ -178,8 +180,10 @@ pub enum Log {
 pub enum Read {
     /// `Done::Logs`.
     Logs(LogFilter),
-    /// `Done::Jobs`.
-    Jobs,
+    /// `Done::Jobs`; with none, all of them.
+    Jobs(Option<JobFilter>),
+    /// What the newest log rows of these jobs say; `Done::LastRuns`.
+    LastRuns(Vec<JobId>),
     /// The row of a run's attempt, or of its latest one; `Done::LogRow`.
     LogRow { run: RunKey, attempt: Option<u32> },
 }

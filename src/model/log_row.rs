@@ -44,6 +44,16 @@ pub struct StoredLog {
     pub version: Option<u64>,
 }
 
+/// What a job's newest log row says.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct LastRun {
+    /// None in an older system's row.
+    pub state: Option<String>,
+    /// The scheduled second.
+    pub time: i64,
+    pub use_time_ms: i64,
+}
+
 /// Which rows `/log/list` asks for; absent filters match everything.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct LogFilter {

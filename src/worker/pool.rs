@@ -11,6 +11,7 @@ use super::process::kill::Family;
 use super::process::{self, FreeMemory, Mark, Running, Spawner, Ticket, kill};
 use super::store::{Hand, Store};
 use crate::core::work::{Done, Kill, KillHow, Lead, Log, Read, SpawnError, Work, WorkId};
+use crate::model::job::JobPage;
 use crate::model::{Attempt, Job};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::sync::Arc;
@@ -128,9 +129,7 @@ impl Pool {
         let sent = match work {
             Work::Lead(lead) => self.lead.send((id, lead)).is_ok(),
             Work::Log(log) => self.log.send((id, log)).is_ok(),
-            Work::Read(Read::Logs(filter)) if filter.search.is_some() => {
-                self.search.send((id, Read::Logs(filter))).is_ok()
-            }
+            Work::Read(read) if is_search(&read) => self.search.send((id, read)).is_ok(),
             Work::Read(read) => self.read.send((id, read)).is_ok(),
             Work::Consul(consul) => self.consul.send((id, consul)).is_ok(),
             Work::Watch { index, wait_ms } => self.watch.send((id, index, wait_ms)).is_ok(),
@@ -227,10 +226,21 @@ fn do_log(store: &mut dyn Store, log: Log) -> Done {
     }
 }
 
+/// What may have to go through a whole table.
+fn is_search(read: &Read) -> bool {
+    match read {
+        Read::Logs(filter) => filter.search.is_some(),
+        Read::Jobs(filter) => filter.as_ref().is_some_and(|filter| filter.search.is_some()),
+        Read::LastRuns(_) | Read::LogRow { .. } => false,
+    }
+}
+
 fn do_read(store: &mut dyn Store, read: Read) -> Done {
     match read {
         Read::Logs(filter) => Done::Logs(store.list_logs(&filter)),
-        Read::Jobs => Done::Jobs(store.list_jobs()),
+        Read::Jobs(None) => Done::Jobs(store.list_jobs().map(|jobs| JobPage { jobs, total: None })),
+        Read::Jobs(Some(filter)) => Done::Jobs(store.find_jobs(&filter)),
+        Read::LastRuns(ids) => Done::LastRuns(store.last_runs(&ids)),
         Read::LogRow { run, attempt } => Done::LogRow(store.find_log(run, attempt).map(|row| row.map(Box::new))),
     }
 }

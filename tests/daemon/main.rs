@@ -11,6 +11,7 @@ mod crash;
 mod http;
 mod leaving;
 mod limits;
+mod misfire;
 mod mutex;
 mod output;
 mod runs;

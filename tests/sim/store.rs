@@ -5,6 +5,7 @@ use wing_crontab::core::work::{
     Bumped, Change, Done, FOLD_SECS, Journaled, Lead, Loaded, Log, Opened, Read, StoreError,
 };
 use wing_crontab::model::command::RequestKey;
+use wing_crontab::model::job::JobPage;
 use wing_crontab::model::journal::{Entry, EntryId, StoredEntry};
 use wing_crontab::model::log_row::LogPage;
 use wing_crontab::model::{Attempt, Epoch, Job, JobId, LogRow, RunKey, RunState};
@@ -67,7 +68,8 @@ impl Store {
 
     pub fn read(&mut self, read: &Read) -> Done {
         match read {
-            Read::Jobs => Done::Jobs(Ok(self.jobs.values().cloned().collect())),
+            Read::Jobs(_) => Done::Jobs(Ok(JobPage { jobs: self.jobs.values().cloned().collect(), total: None })),
+            Read::LastRuns(_) => Done::LastRuns(Ok(BTreeMap::new())),
             Read::Logs(_) => Done::Logs(Ok(LogPage::default())),
             // Nobody reads output in this world.
             Read::LogRow { .. } => Done::LogRow(Ok(None)),

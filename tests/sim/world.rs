@@ -9,7 +9,7 @@ use crate::store::Store;
 use crate::truth::Truth;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use wing_crontab::core::node::Setup;
-use wing_crontab::core::work::{ConsulError, Done, KillHow, Lead, SpawnError, Started, StoreError, Work, WorkId};
+use wing_crontab::core::work::{ConsulError, Done, KillHow, Lead, Read, SpawnError, Started, StoreError, Work, WorkId};
 use wing_crontab::core::{FoundMark, FoundState, Gone, Input, MarkOp, Node, Output, Signal};
 use wing_crontab::model::command::{Answer, Command, RequestId};
 use wing_crontab::model::config::Limits;
@@ -466,6 +466,9 @@ impl World {
             Work::Lead(_) => return,
             Work::Log(_) if is_store_away => Done::LogsWritten(Err(StoreError::Away("the store is away".into()))),
             Work::Log(log) => self.store.log(&log),
+            Work::Read(Read::LastRuns(_)) if is_store_away => {
+                Done::LastRuns(Err(StoreError::Away("the store is away".into())))
+            }
             Work::Read(_) if is_store_away => Done::Jobs(Err(StoreError::Away("the store is away".into()))),
             Work::Read(read) => self.store.read(&read),
             Work::Consul(_) if is_consul_away => Done::Consul(Err(ConsulError::Unavailable("away".into()))),

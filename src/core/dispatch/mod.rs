@@ -29,7 +29,7 @@ use super::effects::Effects;
 use super::journaler::Journaler;
 use super::logbook::Logbook;
 use super::scheduler::Scheduler;
-use crate::model::journal::{Body, Entry, EntryId, PlannedRun, RefusedRun};
+use crate::model::journal::{Body, Entry, EntryId, MissedGap, PlannedRun, RefusedRun};
 use crate::model::message::{Order, ToNode};
 use crate::model::run::Manual;
 use crate::model::{Attempt, Job, JobId, NodeId, Now, RunKey, RunState, Second, Server, Version};
@@ -54,7 +54,7 @@ pub struct Dispatch {
     to_close: Vec<EntryId>,
     /// Runs of the parts of a tick whose part 0 is not in yet.
     held_back: Vec<Attempt>,
-    /// Runs that a former leader had named for ticks that it did not complete.
+    /// Runs that a former leader had named, to be run or missed, for ticks that it did not complete.
     named: BTreeSet<RunKey>,
     /// Runs for which no node was there.
     unplaced: BTreeSet<Attempt>,
@@ -132,7 +132,15 @@ impl Dispatch {
     }
 
     /// Decides on the runs of the jobs that are due: the parts of the tick, in the order in which they must be written.
-    pub fn plan(&mut self, due: Vec<Arc<Job>>, tick: Second, now: Now, places: &[Place]) -> Vec<(u32, Body)> {
+    /// `missed` are those of its runs that are too late for their jobs.
+    pub fn plan(
+        &mut self,
+        due: Vec<Arc<Job>>,
+        mut missed: Vec<MissedGap>,
+        tick: Second,
+        now: Now,
+        places: &[Place],
+    ) -> Vec<(u32, Body)> {
         let late = tick < now.wall.second();
         let (mut runs, mut refused) = (Vec::new(), Vec::new());
         let mut refused_from = None;
@@ -154,6 +162,7 @@ impl Dispatch {
             }
         }
         self.refused_from = refused_from.or(self.refused_from);
+        missed.retain(|gap| !self.named.contains(&RunKey::scheduled(gap.cron_id, tick)));
         // What a former leader began in parts is completed by one part 0: the other numbers may be taken.
         let is_begun = self.named.iter().any(|run| run.scheduled_at == tick);
         self.named.retain(|run| run.scheduled_at != tick);
@@ -161,6 +170,10 @@ impl Dispatch {
         let mut bodies: Vec<Body> = runs.chunks(runs_max).map(body).collect();
         if bodies.is_empty() {
             bodies.push(Body::default());
+        }
+        for (at, missed) in missed.chunks(runs_max).enumerate() {
+            bodies.resize_with(bodies.len().max(at + 1), Body::default);
+            bodies[at].missed = missed.to_vec();
         }
         bodies[0].refused = refused;
         (0..bodies.len() as u32).zip(bodies).rev().collect()

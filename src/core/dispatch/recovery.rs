@@ -10,7 +10,7 @@ use super::flights::{Flight, Stage};
 use super::{Around, Dispatch, Orders, rows, send};
 use crate::model::journal::{EntryId, StoredEntry};
 use crate::model::message::Held;
-use crate::model::{Attempt, Job, JobId, NodeId, RunState, Second, Version};
+use crate::model::{Attempt, Job, JobId, NodeId, RunKey, RunState, Second, Version};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -41,10 +41,11 @@ impl Dispatch {
         self.away_secs = left.watermark.map_or(0, |watermark| around.now.wall.second().0 - watermark.0);
         for StoredEntry { id, entry } in left.open {
             self.open.insert(*id, 0);
+            if entry.tick > left.watermark {
+                let missed = entry.body.missed.iter().map(|gap| RunKey::scheduled(gap.cron_id, gap.last));
+                self.named.extend(entry.body.runs.iter().map(|run| run.attempt.run).chain(missed));
+            }
             for run in &entry.body.runs {
-                if entry.tick > left.watermark {
-                    self.named.insert(run.attempt.run);
-                }
                 let node = entry.body.nodes.get(usize::from(run.node)).cloned().unwrap_or_default();
                 let stage = if node.is_nobody() { Stage::Waiting } else { Stage::Sent };
                 // When a further attempt was due is not known any more: its grace begins anew.

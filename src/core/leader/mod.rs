@@ -14,13 +14,14 @@ use super::dispatch::{Around, Cancelling, Dispatch, DispatchLimits, Place, Stage
 use super::effects::Effects;
 use super::journaler::{Journaler, Written};
 use super::logbook::Logbook;
+use super::misfire::Gap;
 use super::node::LEASE_MS;
 use super::outputs::{Questions, Where};
 use super::roster::{Own, Roster};
 use super::scheduler::Scheduler;
 use super::work::{Change, Journaled, Lead, Loaded, StoreError, Work, WorkId};
-use crate::model::command::{Answer, Command, RequestId};
-use crate::model::command::{ClusterView, OutputQuery, Refusal};
+use crate::model::command::{Answer, ClusterView, Command, JobList, ListedJob, OutputQuery, Refusal, RequestId};
+use crate::model::job::JobFilter;
 use crate::model::journal::{Body, EntryId};
 use crate::model::log_row::StoredLog;
 use crate::model::message::{Heartbeat, Held, Hello, LinkId, Message, RunStage, ToLeader, ToNode};
@@ -65,6 +66,8 @@ pub struct Leader {
     setup: LeaderSetup,
     epoch: Epoch,
     scheduler: Scheduler,
+    /// What is being caught up on.
+    gap: Gap,
     journaler: Journaler,
     dispatch: Dispatch,
     changes: Changes,
@@ -133,6 +136,7 @@ impl Leader {
             sweep_at: rooms.now.mono,
             epoch,
             scheduler,
+            gap: Gap::default(),
             journaler: Journaler::new(epoch),
             dispatch: Dispatch::new(setup.server.clone(), setup.limits),
             changes: Changes::default(),
@@ -163,8 +167,16 @@ impl Leader {
         self.scheduler.cursor()
     }
 
-    pub fn jobs(&self) -> Vec<Arc<Job>> {
-        self.scheduler.jobs().cloned().collect()
+    /// The jobs of a page, or all of them. What is searched for is not looked for here.
+    pub fn list(&self, filter: Option<&JobFilter>, now: Now) -> JobList {
+        let (offset, limit) = filter.map_or((0, u64::MAX), |filter| (filter.offset(), filter.limit));
+        let (offset, limit) = (offset.min(usize::MAX as u64) as usize, limit.min(usize::MAX as u64) as usize);
+        let listed = |job: &Arc<Job>| {
+            let next_time = self.scheduler.next_time(job.id, now.wall.second());
+            ListedJob { job: Arc::clone(job), next_time, last: None }
+        };
+        let jobs = self.scheduler.jobs().skip(offset).take(limit).map(listed).collect();
+        JobList { jobs, total: filter.map(|_| self.scheduler.job_count() as u64) }
     }
 
     pub fn change(&mut self, client: RequestId, command: Command) {
@@ -518,13 +530,15 @@ impl Leader {
         }
         self.say_ahead(taken_by, rooms.fx);
         while self.journaler.is_idle() && self.scheduler.cursor() < taken_by {
-            let due = self.scheduler.tick();
+            let mut due = self.scheduler.tick();
             let tick = self.scheduler.cursor();
-            if due.is_empty() && tick.0 < self.journaled_tick.0 + QUIET_SECS {
+            let is_late = self.gap.is_late(tick, now.wall.second());
+            let missed = if is_late { self.gap.sort_out(&mut due, tick, &self.scheduler) } else { Vec::new() };
+            if due.is_empty() && missed.is_empty() && tick.0 < self.journaled_tick.0 + QUIET_SECS {
                 continue;
             }
             self.journaled_tick = tick;
-            for (part, body) in self.dispatch.plan(due, tick, now, &self.places) {
+            for (part, body) in self.dispatch.plan(due, missed, tick, now, &self.places) {
                 self.journaler.push(Some(tick), part, body);
             }
         }

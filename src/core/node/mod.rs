@@ -22,10 +22,11 @@ use super::executor::{Counters, Executor};
 use super::follower::Follower;
 use super::leader::{Leader, Rooms};
 use super::leaving::Leaving;
+use super::listing::{self, Listing};
 use super::logbook::Logbook;
 use super::work::{Done, Log, Read, StoreError, Work, WorkId};
 use super::{FoundMark, Input, Output, Signal};
-use crate::model::command::{Answer, Command, Refusal, RequestId};
+use crate::model::command::{Answer, Command, JobList, Refusal, RequestId};
 use crate::model::config::Limits;
 use crate::model::message::{LinkId, ToLeader};
 use crate::model::{Epoch, Incarnation, Mono, NodeId, Now, Server};
@@ -78,6 +79,7 @@ pub struct Node {
     executor: Executor,
     logbook: Logbook,
     reads: BTreeMap<WorkId, RequestId>,
+    listing: Listing,
     waiting: VecDeque<(Mono, RequestId, Command)>,
     retain_at: Mono,
     leaving: Option<Leaving>,
@@ -135,6 +137,7 @@ impl Node {
             executor,
             logbook: Logbook::default(),
             reads: BTreeMap::new(),
+            listing: Listing::default(),
             waiting: VecDeque::new(),
             retain_at: Mono(0),
             leaving: None,
@@ -187,7 +190,9 @@ impl Node {
         let election = self.election.as_ref().and_then(Election::deadline);
         let leaving = self.leaving.as_ref().and_then(Leaving::deadline);
         let follower = self.follower.deadline();
-        let deadlines = [store, lead, self.executor.deadline(), log, retain, waiting, election, follower, leaving];
+        let list = self.listing.deadline();
+        let deadlines =
+            [store, lead, self.executor.deadline(), log, retain, waiting, list, election, follower, leaving];
         // What was due at the last input has had its chance: only what lies after it can be waited for.
         deadlines.into_iter().flatten().filter(|at| self.handled_at < *at).min()
     }
@@ -195,10 +200,14 @@ impl Node {
     fn on_command(&mut self, client: RequestId, command: Command, now: Now) {
         let may_take_ms = self.may_take_ms(&command);
         match (command, &mut self.lead) {
-            (Command::ListJobs, LeadStage::Leading(leader)) => {
-                self.fx.reply(client, Ok(Answer::Jobs(leader.jobs())));
+            (Command::ListJobs(filter), LeadStage::Leading(leader))
+                if filter.as_ref().is_none_or(|filter| filter.search.is_none()) =>
+            {
+                let list = leader.list(filter.as_ref(), now);
+                self.listing.push(client, list, &mut self.fx, now);
             }
-            (Command::ListJobs, _) => self.read(client, Read::Jobs),
+            // To search many jobs takes time, which this thread does not have.
+            (Command::ListJobs(filter), _) => self.read(client, Read::Jobs(filter)),
             (Command::ListLogs(filter), _) => self.read(client, Read::Logs(filter)),
             (command @ (Command::ShowCluster | Command::DrainNode(_)), LeadStage::Leading(_)) => {
                 self.on_cluster_command(client, command, now);
@@ -264,10 +273,15 @@ impl Node {
             }
             Done::LogsRetained(result) => self.on_retained(result, now),
             Done::Logs(result) => self.on_read(id, result.map(Answer::Logs)),
-            Done::Jobs(result) => {
-                self.on_read(id, result.map(|jobs| Answer::Jobs(jobs.into_iter().map(Into::into).collect())));
+            Done::Jobs(Ok(page)) => {
+                if let Some(client) = self.reads.remove(&id) {
+                    let jobs = listing::listed(page.jobs, &self.setup.zone, now.wall.second());
+                    self.listing.push(client, JobList { jobs, total: page.total }, &mut self.fx, now);
+                }
             }
             Done::LogRow(result) => self.lead(now, |leader, rooms| leader.on_log_row(id, result, rooms)),
+            Done::Jobs(Err(error)) => self.on_read(id, Err(error)),
+            Done::LastRuns(result) => self.listing.on_last_runs(id, result, fx),
             Done::Consul(result) => {
                 let Some(election) = &mut self.election else { return };
                 let outcome = election.on_consul(id, result, fx, now);
@@ -347,6 +361,7 @@ impl Node {
             self.logbook.poll(&mut self.fx, now);
             self.retain(now);
         }
+        self.listing.poll(&mut self.fx, now);
         self.refuse_waiting(now);
         self.follow(now);
         self.elect(now);

@@ -10,8 +10,9 @@ pub mod mysql;
 pub mod sqlite;
 
 use crate::core::work::{Bump, Bumped, Change, FOLD_SECS, Journaled, Loaded, Opened, StoreError};
+use crate::model::job::{JobFilter, JobPage};
 use crate::model::journal::{Entry, EntryId, StoredEntry};
-use crate::model::log_row::{LogFilter, LogPage, StoredLog};
+use crate::model::log_row::{LastRun, LogFilter, LogPage, StoredLog};
 use crate::model::{Attempt, Epoch, Job, JobId, LogRow, RunKey, RunState, Second, Wall};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -54,6 +55,9 @@ pub trait Store: Send {
     fn list_jobs(&mut self) -> Result<Vec<Job>, StoreError>;
     /// The row of this attempt, or of the run's latest one.
     fn find_log(&mut self, run: RunKey, attempt: Option<u32>) -> Result<Option<StoredLog>, StoreError>;
+    fn find_jobs(&mut self, filter: &JobFilter) -> Result<JobPage, StoreError>;
+    /// What the newest log row of each of these jobs says, where there is one.
+    fn last_runs(&mut self, ids: &[JobId]) -> Result<BTreeMap<JobId, LastRun>, StoreError>;
 }
 
 /// The runs whose log rows decide whether an open entry may be closed.

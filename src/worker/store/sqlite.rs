@@ -9,8 +9,9 @@ use super::{
 };
 use crate::core::work::{Bump, Bumped, Change, Journaled, Loaded, Opened, StoreError};
 use crate::model::command::RequestKey;
+use crate::model::job::{JobFilter, JobPage};
 use crate::model::journal::{Body, Entry, EntryId, StoredEntry};
-use crate::model::log_row::{LogFilter, LogPage, StoredLog};
+use crate::model::log_row::{LastRun, LogFilter, LogPage, StoredLog};
 use crate::model::{Attempt, Epoch, Job, JobId, LogRow, Misfire, OnLost, RunKey, RunState, Second, Version, Wall};
 use rusqlite::types::Value;
 use rusqlite::{
@@ -363,6 +364,46 @@ impl Store for SqliteStore {
             Ok(transaction.query_row(&sql, params![run.to_string(), attempt], stored_log).optional()?)
         })
     }
+
+    fn find_jobs(&mut self, filter: &JobFilter) -> Result<JobPage, StoreError> {
+        self.read("read the jobs", |transaction| {
+            let (conditions, values) = match &filter.search {
+                None => (String::new(), Vec::new()),
+                Some(text) => {
+                    let has = |column| format!("instr(lower({column}), lower(?1)) > 0");
+                    let texts = ["cron_set", "command", "remark"].map(has).join(" OR ");
+                    let values = vec![Value::from(text.clone()), filter.id().map_or(Value::Null, Value::from)];
+                    (format!("AND ({texts} OR id = ?2)"), values)
+                }
+            };
+            let total = format!("SELECT count(*) FROM cron WHERE {JOB_IDS} {conditions}");
+            let total = transaction.query_row(&total, params_from_iter(&values), |row| row.get(0))?;
+            let (columns, offset) = (JOB_COLUMNS.join(", "), filter.offset().min(i64::MAX as u64));
+            let sql = format!(
+                "SELECT {columns}, id FROM cron WHERE {JOB_IDS} {conditions} ORDER BY id LIMIT {} OFFSET {offset}",
+                filter.limit
+            );
+            let mut statement = transaction.prepare(&sql)?;
+            let jobs = statement.query_map(params_from_iter(&values), job)?.collect::<Result<_, _>>()?;
+            Ok(JobPage { jobs, total: Some(total) })
+        })
+    }
+
+    fn last_runs(&mut self, ids: &[JobId]) -> Result<BTreeMap<JobId, LastRun>, StoreError> {
+        self.read("read the last runs", |transaction| {
+            let newest = "SELECT state, time, use_time FROM log WHERE cron_id = ? ORDER BY id DESC LIMIT 1";
+            let mut newest = transaction.prepare_cached(newest)?;
+            let mut last_runs = BTreeMap::new();
+            for id in ids {
+                let last_run =
+                    |row: &Row| Ok(LastRun { state: row.get(0)?, time: row.get(1)?, use_time_ms: row.get(2)? });
+                if let Some(last_run) = newest.query_row([id.0], last_run).optional()? {
+                    last_runs.insert(*id, last_run);
+                }
+            }
+            Ok(last_runs)
+        })
+    }
 }
 
 /// Of `cron`, without its id, in the order of `job_params`.
@@ -390,6 +431,8 @@ const JOB_COLUMNS: [&str; 22] = [
     "version",
     "since",
 ];
+/// Rows written by hand may have any id.
+const JOB_IDS: &str = "id BETWEEN 1 AND 2147483647";
 const UPSERT_LOG: &str = "INSERT INTO log (cron_id, time, output, use_time, dispatch_time, dispatch_server, run_server, run_key, attempt,
     state, exit_code, start_time, version) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (run_key, attempt) DO UPDATE SET output = excluded.output, use_time = excluded.use_time,
@@ -480,7 +523,7 @@ fn logged(transaction: &Transaction, runs: &BTreeSet<RunKey>) -> Result<BTreeMap
 
 fn jobs(transaction: &Transaction) -> Result<Vec<Job>, Failure> {
     let columns = JOB_COLUMNS.join(", ");
-    let sql = format!("SELECT {columns}, id FROM cron WHERE id BETWEEN 1 AND 2147483647 ORDER BY id");
+    let sql = format!("SELECT {columns}, id FROM cron WHERE {JOB_IDS} ORDER BY id");
     Ok(transaction.prepare(&sql)?.query_map([], job)?.collect::<Result<_, _>>()?)
 }
 

@@ -6,10 +6,11 @@ use super::schema::Charset;
 use super::{DUPLICATE_KEY, Outcome, check_epoch, is_epoch};
 use crate::core::work::StoreError;
 use crate::model::command::RequestKey;
+use crate::model::job::{JobFilter, JobPage};
 use crate::model::{Epoch, Job, JobId, Misfire, OnLost, Second, Version};
 use crate::worker::store::edited_by_hand;
 use mysql::prelude::Queryable;
-use mysql::{Conn, Row, Value};
+use mysql::{Conn, Params, Row, Value};
 use std::collections::BTreeMap;
 
 const JOB_COLUMNS: &str = "cron_set, start_time, end_time, command, is_mutex, stop, remark, lock_limit, misfire, on_lost, max_parallel, \
@@ -124,6 +125,23 @@ pub fn delete(conn: &mut Conn, epoch: Epoch, id: JobId, version: Version) -> Out
 pub fn jobs(conn: &mut Conn) -> Outcome<Vec<Job>> {
     let sql = format!("SELECT {JOB_COLUMNS}, id FROM cron WHERE id > 0 ORDER BY id");
     Ok(conn.query_map(sql, job)?)
+}
+
+pub fn find(conn: &mut Conn, filter: &JobFilter) -> Outcome<JobPage> {
+    let (conditions, params) = match &filter.search {
+        None => ("id > 0", Params::Empty),
+        Some(text) => (
+            "id > 0 AND (LOCATE(?, cron_set) > 0 OR LOCATE(?, command) > 0 OR LOCATE(?, remark) > 0 OR id = ?)",
+            Params::from((text, text, text, filter.id())),
+        ),
+    };
+    let total = conn.exec_first(format!("SELECT COUNT(*) FROM cron WHERE {conditions}"), params.clone())?;
+    let sql = format!(
+        "SELECT {JOB_COLUMNS}, id FROM cron WHERE {conditions} ORDER BY id LIMIT {} OFFSET {}",
+        filter.limit,
+        filter.offset()
+    );
+    Ok(JobPage { jobs: conn.exec_map(sql, params, job)?, total: Some(total.unwrap_or(0)) })
 }
 
 fn job(row: Row) -> Job {

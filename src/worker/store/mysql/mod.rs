@@ -9,8 +9,9 @@ mod schema;
 use super::{DELETE_ENTRIES_MAX, Hand, Store, folded, foreign_lock_key, not_alone, note, outcomes};
 use crate::core::work::{Bump, Bumped, Change, Journaled, Loaded, Opened, StoreError};
 use crate::model::config::MysqlConfig;
+use crate::model::job::{JobFilter, JobPage};
 use crate::model::journal::{Body, Entry, EntryId, StoredEntry};
-use crate::model::log_row::{LogFilter, LogPage, StoredLog};
+use crate::model::log_row::{LastRun, LogFilter, LogPage, StoredLog};
 use crate::model::{Attempt, Epoch, Job, JobId, LogRow, RunKey, RunState, Second, Wall};
 use mysql::prelude::Queryable;
 use mysql::{Conn, OptsBuilder};
@@ -293,6 +294,14 @@ impl Store for MysqlStore {
 
     fn find_log(&mut self, run: RunKey, attempt: Option<u32>) -> Result<Option<StoredLog>, StoreError> {
         self.with("read a log row", |connection| logs::find(&mut connection.conn, run, attempt))
+    }
+
+    fn find_jobs(&mut self, filter: &JobFilter) -> Result<JobPage, StoreError> {
+        self.with("read the jobs", |connection| jobs::find(&mut connection.conn, filter))
+    }
+
+    fn last_runs(&mut self, ids: &[JobId]) -> Result<BTreeMap<JobId, LastRun>, StoreError> {
+        self.with("read the last runs", |connection| logs::last_runs(&mut connection.conn, ids))
     }
 }
 
