@@ -30,9 +30,6 @@ use flights::{Flight, Flights, Stage};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-/// Runs in one part of a tick: a part is one statement, and stays well below what a store takes.
-const PART_RUNS_MAX: usize = 5_000;
-
 #[derive(Debug)]
 pub struct Dispatch {
     server: Server,
@@ -58,6 +55,8 @@ pub struct Dispatch {
 pub struct DispatchLimits {
     pub max_pending_per_job: usize,
     pub grace_secs: i64,
+    /// Runs in one part of a tick.
+    pub part_runs_max: usize,
 }
 
 /// The runs of a mutex job that may not go yet.
@@ -143,7 +142,7 @@ impl Dispatch {
         // What a former leader began in parts is completed by one part 0: the other numbers may be taken.
         let is_begun = self.named.iter().any(|run| run.scheduled_at == tick);
         self.named.retain(|run| run.scheduled_at != tick);
-        let runs_max = if is_begun { usize::MAX } else { PART_RUNS_MAX };
+        let runs_max = if is_begun { usize::MAX } else { self.limits.part_runs_max };
         let mut bodies: Vec<Body> = runs.chunks(runs_max).map(body).collect();
         if bodies.is_empty() {
             bodies.push(Body::default());
@@ -260,10 +259,9 @@ impl Dispatch {
         if !job.is_mutex {
             return self.flights.choose(places).ok_or(RunState::Shed);
         }
-        let ahead = self.flights.mutexes.get(&job.id).map_or(0, |mutex| mutex.waiting.len() + mutex.planned);
-        // With the mutex free, the first of those ahead will go and not wait.
-        let waiting = ahead + 1 - usize::from(self.flights.is_mutex_free(job.id));
-        if self.limits.max_pending_per_job < waiting {
+        // One of these runs or will go, and the others wait with this one: what a former leader sent too, which is asked for.
+        let others = self.flights.of_job(job.id).filter(|(_, flight)| flight.stage != Stage::Over).count();
+        if self.limits.max_pending_per_job < others {
             return Err(RunState::Skipped);
         }
         Ok(self.flights.choose(places).unwrap_or_else(|| self.node_id.clone()))

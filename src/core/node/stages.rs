@@ -112,6 +112,7 @@ impl Node {
             limits: DispatchLimits {
                 max_pending_per_job: limits.max_pending_per_job,
                 grace_secs: limits.misfire_grace_secs.into(),
+                part_runs_max: limits.part_runs_max,
             },
             room: limits.max_pending + limits.max_running,
             leases_end,
