@@ -6,7 +6,7 @@ use super::{LeadStage, Node, StoreStage};
 use crate::core::effects::Mail;
 use crate::core::follower::{Heard, Lease};
 use crate::core::leader::Rooms;
-use crate::core::work::LockValue;
+use crate::core::work::{ConsulError, LockState, LockValue, WorkId};
 use crate::core::{ExitReason, Gone, Output};
 use crate::model::command::{Answer, Command, Refusal, RequestId};
 use crate::model::message::{Hello, LinkId, Message, ToLeader, ToNode};
@@ -14,6 +14,8 @@ use crate::model::{NodeId, Now};
 
 /// Request ids of calls that came over a link, so that they are none of an HTTP client's.
 const FORWARDED_FROM: u64 = 1 << 62;
+/// What one that greets the wrong node is told; it will soon know better.
+const NOT_LEADING: &str = "this node does not lead";
 
 impl Node {
     pub(super) fn on_linked(&mut self, link: LinkId, now: Now) {
@@ -36,8 +38,7 @@ impl Node {
             return self.on_heard(heard, now);
         }
         let LeadStage::Leading(leader) = &mut self.lead else {
-            let reason = "this node does not lead".to_string();
-            self.fx.send(link, Message::Refused { reason });
+            self.fx.send(link, Message::Refused { reason: NOT_LEADING.into() });
             return;
         };
         let mut rooms = Rooms { logbook: &mut self.logbook, fx: &mut self.fx, now };
@@ -76,6 +77,7 @@ impl Node {
             Heard::Nothing => {}
             Heard::Welcomed(epoch, Lease(until)) => {
                 self.last_epoch = epoch;
+                self.turned_away = None;
                 self.executor.extend_lease(until, &mut self.fx, now);
                 let leader = self.follower.leader().cloned().unwrap_or_default();
                 self.fx.notice(log::Level::Info, format!("following {leader}: epoch={epoch}"));
@@ -87,8 +89,27 @@ impl Node {
                 }
             }
             Heard::Lease(Lease(until)) => self.executor.extend_lease(until, &mut self.fx, now),
-            Heard::Refused(reason) => self.fx.notice(log::Level::Debug, format!("the leader refuses us: {reason}")),
+            Heard::Refused(reason) => self.on_turned_away(reason),
             Heard::ToNode(message) => self.on_order(message, now),
+        }
+    }
+
+    /// Said once for each reason: it greets the leader again and again, until the operator has mended it.
+    fn on_turned_away(&mut self, reason: String) {
+        if reason == NOT_LEADING {
+            self.fx.notice(log::Level::Debug, format!("turned away: {reason}"));
+        } else if self.turned_away.as_ref() != Some(&reason) {
+            self.fx.notice(log::Level::Error, format!("the leader refuses this node: {reason}"));
+            self.turned_away = Some(reason);
+        }
+    }
+
+    pub(super) fn on_watched(&mut self, id: WorkId, result: Result<LockState, ConsulError>, now: Now) {
+        let Some(election) = &mut self.election else { return };
+        election.on_watched(id, result, now);
+        if let Some(reason) = election.take_conflict() {
+            self.step_down(now);
+            self.refused = Some(reason);
         }
     }
 
