@@ -215,12 +215,12 @@ impl World {
     /// Lets time pass up to `until`, or up to the first promise that is broken.
     pub fn run(&mut self, until: u64) {
         while let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= until) {
-            let ((at, _), event) = entry.remove_entry();
+            let ((at, made), event) = entry.remove_entry();
             self.now = self.now.max(at);
             self.steps += 1;
             self.truth.moment = (self.steps, self.now);
             self.store.second = self.second();
-            self.happen(event);
+            self.happen(event, made);
             self.truth.hear(&mut self.store);
             if self.is_broken() {
                 return;
@@ -381,8 +381,8 @@ impl World {
         !self.cuts.contains(&(from, to))
     }
 
-    fn happen(&mut self, event: Event) {
-        // A host that stands still hears of it when it wakes.
+    fn happen(&mut self, event: Event, made: u64) {
+        // A host that stands still hears of it when it wakes, in the order in which it came.
         let frozen = match &event {
             Event::Wake(host, ..) | Event::Input(host, _, _) => Some(self.frozen_until(*host)),
             Event::Start(host) | Event::Guard(host) => Some(self.hosts[*host].paused_until),
@@ -394,7 +394,8 @@ impl World {
             _ => None,
         };
         if let Some(until) = frozen.filter(|until| self.now < *until) {
-            return self.at(until, event);
+            self.queue.insert((until, made), event);
+            return;
         }
         match event {
             Event::Wake(host, life, wake) => {
