@@ -461,8 +461,7 @@ mod tests {
         let dead = ("127.0.0.1:1", "b", 1);
         assert_eq!(watched(&mut election, dead, 2).1, None, "one late write is no life");
         let (mut fx, later) = (Effects::default(), Now { mono: Mono(0).plus_ms(STALE_MS), ..Now::default() });
-        assert!(matches!(election.watch, Some(_)));
-        let watch = election.watch.unwrap_or(WorkId(0));
+        let watch = election.watch.unwrap();
         election.on_watched(watch, Ok(lock(dead, 1)), later);
         election.poll(false, || unreachable!("it does not hold the lock"), &mut fx, later);
         let asked: Vec<Output> = std::iter::from_fn(|| fx.take()).collect();
