@@ -129,7 +129,7 @@ fn is_refused(server: Option<&str>, node_id: &str, reason: &str) {
     let mut other = OtherLeader::new(agent, &lock, &server, node_id);
     node.launch();
     other.until("the node goes", || node.said().contains(reason));
-    assert_eq!(node.wait().code(), Some(CANNOT_START as i32), "{}", node.said());
+    assert_eq!(node.wait().code(), Some(CANNOT_START), "{}", node.said());
     assert_eq!(agent.lock(&lock).unwrap().0, Some(other.session), "the leader's lock is left alone");
     assert!(!node.said().contains("registered with Consul"), "{}", node.said());
 }
@@ -154,7 +154,7 @@ fn a_node_with_a_copied_data_dir_is_refused_and_the_first_goes_on() {
         copy.launch();
         if of == leader {
             copy.wait_said("has this node's id: was data_dir copied");
-            assert_eq!(copy.wait().code(), Some(CANNOT_START as i32), "{}", copy.said());
+            assert_eq!(copy.wait().code(), Some(CANNOT_START), "{}", copy.said());
         } else {
             copy.wait_said("the leader refuses this node: a node with this node's id is here as");
             cluster.nodes[leader].wait_said("is refused: a node with this node's id is here as");

@@ -3,9 +3,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod cuts;
 mod faults;
+mod hosts;
 mod links;
+mod table;
 mod together;
 
 use serde_json::Value;
