@@ -4,7 +4,7 @@
 use crate::guard::Guard;
 use crate::store::Store;
 use crate::world::{Event, GUARD_EVERY, MS, Process, Watching, World};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use wing_crontab::core::work::{
     Consul, ConsulError, Done, KillHow, Lead, LockState, SpawnError, Started, StoreError, Work, WorkId,
 };
@@ -82,7 +82,7 @@ impl World {
             self.leader = Some(host);
         }
         match (done, self.without) {
-            (Done::Found(Ok(_)), Some(Guard::LogRowReadAgain)) => Done::Found(Ok(BTreeSet::new())),
+            (Done::Found(Ok(_)), Some(Guard::LogRowReadAgain)) => Done::Found(Ok(BTreeMap::new())),
             (done, _) => done,
         }
     }
@@ -253,6 +253,7 @@ fn name(lead: &Lead) -> String {
         Lead::Journal(entry) => format!("an entry of tick {:?}, epoch {}", entry.tick, entry.epoch),
         Lead::Change { epoch, .. } => format!("a change, epoch {epoch}"),
         Lead::Find { epoch, .. } => format!("find, epoch {epoch}"),
+        Lead::Pause { epoch, .. } => format!("a pause, epoch {epoch}"),
         Lead::Close { epoch, .. } => format!("close, epoch {epoch}"),
     }
 }

@@ -77,7 +77,7 @@ fn live(world: &mut World, random: &mut Random, weather: Weather) {
         for (cron_set, command, is_mutex) in wanted {
             let host = (random.next() % world.hosts.len() as u64) as usize;
             if job(world, command).is_none() {
-                world.command(host, Command::AddJob(draft(cron_set, command, is_mutex)));
+                world.command(host, Command::AddJob(draft(cron_set, command, is_mutex), None));
             }
         }
     }

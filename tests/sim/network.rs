@@ -9,6 +9,8 @@ use wing_crontab::model::{Epoch, Server};
 
 /// Of a leader that is accepted whatever its epoch.
 const ANY_EPOCH: Epoch = Epoch(1 << 40);
+/// The longest lease.
+const LEASE_MS: u64 = 10_000;
 
 /// Two ends, each a host, its life, and its name for the link.
 pub struct Link {
@@ -70,43 +72,41 @@ impl World {
     }
 
     /// The message as it goes out to that end; none where the world answers in its place.
-    fn told(&mut self, host: usize, life: u64, link: usize, end: usize, message: Message) -> Option<Message> {
+    fn told(&mut self, host: usize, life: u64, link: usize, end: usize, mut message: Message) -> Option<Message> {
         let to = self.links[link].ends[end].0;
-        Some(match message {
-            Message::Welcome { epoch, wall, valid_for_ms } => {
-                self.links[link].epoch = epoch;
-                let epoch = if self.without == Some(Guard::EpochAtTheNode) { ANY_EPOCH } else { epoch };
-                Message::Welcome { epoch, wall, valid_for_ms: self.lease_ms(valid_for_ms) }
-            }
-            Message::Beat { sent, wall, valid_for_ms } => {
-                Message::Beat { sent, wall, valid_for_ms: self.lease_ms(valid_for_ms) }
+        if let Message::Welcome { valid_for_ms, .. } | Message::Beat { valid_for_ms, .. } = &mut message
+            && self.without == Some(Guard::LeaseWithinAuthority)
+        {
+            *valid_for_ms = LEASE_MS;
+        }
+        match &mut message {
+            Message::Welcome { epoch, .. } => {
+                self.links[link].epoch = *epoch;
+                if self.without == Some(Guard::EpochAtTheNode) {
+                    *epoch = ANY_EPOCH;
+                }
             }
             Message::Holdings(held) => {
                 self.follow(host, link);
-                let before = self.hosts[host].told.replace(held.clone());
                 self.say(format!("host {host} -> {to}: has {}", held.len()));
-                match before.filter(|_| self.without == Some(Guard::WelcomeBeforeHoldings)) {
-                    Some(before) => Message::Holdings(before),
-                    None => Message::Holdings(held),
+                let before = self.hosts[host].told.replace(held.clone());
+                if self.without == Some(Guard::WelcomeBeforeHoldings) {
+                    *held = before.unwrap_or_else(|| held.clone());
                 }
             }
             Message::ToNode(ToNode::Cancel { cron_id, .. }) if self.without == Some(Guard::VersionAtTheStart) => {
                 let (_, _, id) = self.links[link].ends[1 - end];
-                let cancelled = Message::ToLeader(ToLeader::Cancelled { cron_id, dropped: Vec::new() });
+                let cancelled = Message::ToLeader(ToLeader::Cancelled { cron_id: *cron_id, dropped: Vec::new() });
                 self.input_later(host, life, Input::Received(id, cancelled));
                 return None;
             }
             Message::ToNode(ToNode::Dispatch(orders)) => {
                 let attempts: Vec<String> = orders.iter().map(|order| order.attempt.to_string()).collect();
                 self.say(format!("host {host} -> {to}: {}", attempts.join(" ")));
-                Message::ToNode(ToNode::Dispatch(orders))
             }
-            message => message,
-        })
-    }
-
-    fn lease_ms(&self, valid_for_ms: u64) -> u64 {
-        if self.without == Some(Guard::LeaseWithinAuthority) { 10_000 } else { valid_for_ms }
+            _ => {}
+        }
+        Some(message)
     }
 
     /// The host has accepted the leader at the other end of the link.

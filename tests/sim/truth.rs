@@ -4,6 +4,7 @@ use crate::store::Store;
 use crate::world::{MS, SECOND, WALL};
 use std::collections::{BTreeMap, BTreeSet};
 use wing_crontab::core::schedule::Schedule;
+use wing_crontab::core::work::FOLD_SECS;
 use wing_crontab::model::command::ClusterView;
 use wing_crontab::model::config::Limits;
 use wing_crontab::model::{Attempt, Job, JobId, RunKey, RunState, Second};
@@ -132,12 +133,19 @@ impl Truth {
     /// Every second in which the job is due has an outcome that can be seen.
     fn check_seconds(&mut self, store: &Store, job: &Job, first: i64, last: i64) {
         let schedule = Schedule::parse(&job.cron_set, &jiff::tz::TimeZone::UTC).expect("it was added");
-        let gaps: Vec<_> = store.journal.values().flat_map(|(entry, _)| entry.body.missed.clone()).collect();
-        for second in (first..=last).filter(|second| schedule.matches(Second(*second))) {
+        let bodies = || store.journal.values().map(|(entry, _)| &entry.body);
+        let gaps: Vec<_> = bodies().flat_map(|body| &body.missed).filter(|gap| gap.cron_id == job.id).collect();
+        let refused: BTreeSet<RunKey> = bodies().flat_map(|body| &body.refused).map(|refused| refused.run).collect();
+        let has_row = |second: i64, number: u32| {
             let run = RunKey::scheduled(job.id, Second(second));
-            let has_row = [1, 0].iter().any(|number| store.logs.contains_key(&Attempt { run, number: *number }));
-            let is_in_gap = |first: i64, last: i64| first <= second && second <= last;
-            let is_told = has_row || gaps.iter().any(|gap| gap.cron_id == job.id && is_in_gap(gap.first.0, gap.last.0));
+            store.logs.contains_key(&Attempt { run, number })
+        };
+        for second in (first..=last).filter(|second| schedule.matches(Second(*second))) {
+            let is_refused = refused.contains(&RunKey::scheduled(job.id, Second(second)));
+            // A later row may stand for a refusal too.
+            let is_folded = is_refused && (0..FOLD_SECS).any(|later| has_row(second + later, 0));
+            let is_in_gap = gaps.iter().any(|gap| gap.first.0 <= second && second <= gap.last.0);
+            let is_told = has_row(second, 1) || has_row(second, 0) || is_folded || is_in_gap;
             if !is_told {
                 self.broken(format!("job {} has no outcome for second {second}", job.id));
             }

@@ -111,9 +111,12 @@ impl Node {
             zone: self.setup.zone.clone(),
             limits: DispatchLimits {
                 max_pending_per_job: limits.max_pending_per_job,
+                unplaced_max: limits.max_pending,
                 grace_secs: limits.misfire_grace_secs.into(),
                 part_runs_max: limits.part_runs_max,
             },
+            labels: self.setup.labels.clone(),
+            kill_grace_ms: limits.kill_grace_ms,
             room: limits.max_pending + limits.max_running,
             leases_end,
             lead_ms: if self.setup.is_alone { 100 } else { 500 },
