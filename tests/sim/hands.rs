@@ -218,7 +218,8 @@ impl World {
         let now = self.now;
         self.store.started(attempt);
         self.truth.started(attempt, job, host, now, |there| now < wakes[there]);
-        self.at(self.now + duration, Event::ProcessEnd(host, pid));
+        let exit = self.truth.exit(attempt, job);
+        self.at(self.now + duration, Event::ProcessEnd(host, pid, exit));
         let started = Started { pid: pid as u32, at: wall };
         self.input_later(host, life, Input::Done(id, Done::Spawned(Ok(started))));
     }

@@ -17,7 +17,7 @@ use guard::Guard;
 use random::Random;
 use weather::Weather;
 use wing_crontab::model::command::{Command, JobDraft};
-use wing_crontab::model::{Job, JobId};
+use wing_crontab::model::{Job, JobId, OnLost};
 use world::{SECOND, World};
 
 const SEEDS: u64 = 200;
@@ -30,6 +30,21 @@ const SHOWN: usize = 60;
 
 fn draft(cron_set: &str, command: &str, is_mutex: bool) -> JobDraft {
     JobDraft { cron_set: cron_set.into(), command: command.into(), is_mutex, ..JobDraft::default() }
+}
+
+/// The jobs: mutex runs that take longer than their period, runs that fail, that may run again, that may not all run at
+/// once; and one that is changed all the time.
+fn drafts() -> [JobDraft; 8] {
+    [
+        draft("* * * * * *", "plain", false),
+        draft("* * * * * *", "mutex", true),
+        draft("*/2 * * * * *", "other", false),
+        draft("*/3 * * * * *", "long", true),
+        draft("* * * * * *", "changed", false),
+        JobDraft { retry_times: Some(2), retry_delay: Some(1), ..draft("*/8 * * * * *", "failing", true) },
+        JobDraft { on_lost: Some(OnLost::Rerun), ..draft("*/2 * * * * *", "again", false) },
+        JobDraft { max_parallel: Some(2), ..draft("* * * * * *", "few", false) },
+    ]
 }
 
 /// The job with this command.
@@ -53,7 +68,7 @@ fn history(seed: u64, without: Option<Guard>) -> History {
     live(&mut world, &mut random, Weather::of(seed));
     if !world.is_broken() {
         let (first, last) = (world.second() - ((END - CALM) / SECOND) as i64 + 1, world.second() - 4);
-        let is_steady = |job: &&Job| ["plain", "mutex", "other"].contains(&job.command.as_str());
+        let is_steady = |job: &&Job| !["changed", "long"].contains(&job.command.as_str());
         let steady: Vec<Job> = world.store.jobs.values().filter(is_steady).cloned().collect();
         world.truth.check(&world.store, &steady, first, last);
     }
@@ -63,21 +78,13 @@ fn history(seed: u64, without: Option<Guard>) -> History {
 /// Jobs are added, everything goes wrong for a while, and then nothing does any more.
 fn live(world: &mut World, random: &mut Random, weather: Weather) {
     world.say(format!("{weather:?}, {} hosts", world.hosts.len()));
-    // Mutex runs that take longer than their period, and a job that is changed all the time.
-    let wanted = [
-        ("* * * * * *", "plain", false),
-        ("* * * * * *", "mutex", true),
-        ("*/2 * * * * *", "other", false),
-        ("*/3 * * * * *", "long", true),
-        ("* * * * * *", "changed", false),
-    ];
     // An answer may be lost even in calm times: then they are added again.
     for seconds in [2, 6, 10] {
         world.run(seconds * SECOND);
-        for (cron_set, command, is_mutex) in wanted {
+        for draft in drafts() {
             let host = (random.next() % world.hosts.len() as u64) as usize;
-            if job(world, command).is_none() {
-                world.command(host, Command::AddJob(draft(cron_set, command, is_mutex), None));
+            if job(world, &draft.command).is_none() {
+                world.command(host, Command::AddJob(draft, None));
             }
         }
     }

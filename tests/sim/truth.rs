@@ -7,13 +7,14 @@ use wing_crontab::core::schedule::Schedule;
 use wing_crontab::core::work::FOLD_SECS;
 use wing_crontab::model::command::ClusterView;
 use wing_crontab::model::config::Limits;
-use wing_crontab::model::{Attempt, Job, JobId, RunKey, RunState, Second};
+use wing_crontab::model::{Attempt, Exit, Job, JobId, RunKey, RunState, Second};
 
 /// Once all is well a run starts so soon after its second.
 const ON_TIME: u64 = 1_500 * MS;
 /// The seconds at the end in which all must be well, and those before the very end in which a mutex must have moved.
 const WELL_SECS: i64 = 25;
-const STARTS_OF_MUTEX_MIN: usize = 5;
+const STARTS_OF_MUTEX_MIN: usize = 4;
+const STEADY_JOBS: usize = 6;
 
 #[derive(Debug, Default)]
 pub struct Truth {
@@ -41,8 +42,14 @@ impl Truth {
         let number = u64::from(job.id.0);
         match job.command.as_str() {
             "long" => 14_000 * MS,
+            "few" => 1_000 * MS,
             _ => (20 + number * 131 % 400) * MS,
         }
+    }
+
+    /// How an attempt ends that is left alone.
+    pub fn exit(&self, attempt: Attempt, job: &Job) -> Exit {
+        Exit::Code(i32::from(job.command == "failing" && attempt.number <= job.retry_times))
     }
 
     /// A promise that a user is given is broken.
@@ -106,7 +113,7 @@ impl Truth {
 
     /// After everything has healed: what the log must say of the seconds from `first` to `last`.
     pub fn check(&mut self, store: &Store, steady: &[Job], first: i64, last: i64) {
-        if steady.len() < 3 {
+        if steady.len() < STEADY_JOBS {
             self.broken(format!("only {} jobs are there", steady.len()));
         }
         self.check_log(store, last);
@@ -117,11 +124,10 @@ impl Truth {
 
     /// The log and what happened agree.
     fn check_log(&mut self, store: &Store, last: i64) {
-        let started: Vec<Attempt> = self.starts.keys().copied().collect();
-        for attempt in started.iter().filter(|attempt| attempt.run.scheduled_at.0 <= last - 10) {
-            if !store.logs.contains_key(attempt) {
-                self.broken(format!("{attempt} was started and has no row"));
-            }
+        let told_by = ((last - 10) * SECOND as i64 - WALL) as u64;
+        let rowless = self.starts.iter().filter(|(attempt, at)| **at <= told_by && !store.logs.contains_key(attempt));
+        for attempt in rowless.map(|(attempt, _)| *attempt).collect::<Vec<Attempt>>() {
+            self.broken(format!("{attempt} was started and has no row"));
         }
         for (attempt, row) in &store.logs {
             if row.state == RunState::Ok && !self.ok.contains(attempt) {
@@ -157,7 +163,10 @@ impl Truth {
         let runs = self.starts.iter().filter(|(attempt, _)| attempt.run.cron_id == job.id);
         let recent = runs.filter(|(attempt, _)| last - WELL_SECS <= attempt.run.scheduled_at.0);
         let recent: BTreeMap<i64, u64> = recent.map(|(attempt, at)| (attempt.run.scheduled_at.0, *at)).collect();
-        if job.is_mutex {
+        if job.command == "failing" && !self.is_retried_to_the_end(job, last) {
+            self.broken(format!("no run of job {} was retried to its end, when all was well", job.id));
+        }
+        if job.is_mutex || job.max_parallel != 0 {
             if recent.len() < STARTS_OF_MUTEX_MIN {
                 self.broken(format!("of mutex job {} only {} runs were started at the end", job.id, recent.len()));
             }
@@ -175,6 +184,12 @@ impl Truth {
                 Some(_) => {}
             }
         }
+    }
+
+    fn is_retried_to_the_end(&self, job: &Job, last: i64) -> bool {
+        let is_recent = |attempt: &&Attempt| last - WELL_SECS <= attempt.run.scheduled_at.0;
+        let ok = self.ok.iter().filter(is_recent);
+        ok.filter(|attempt| attempt.run.cron_id == job.id).any(|attempt| attempt.number == 1 + job.retry_times)
     }
 
     /// Every entry is closed in time.

@@ -131,7 +131,7 @@ pub enum Event {
     Deliver(usize, usize),
     Close(usize, usize),
     WatchOver(usize, u64, WorkId),
-    ProcessEnd(usize, u64),
+    ProcessEnd(usize, u64, Exit),
     Guard(usize),
     Start(usize),
     Heal(usize, usize),
@@ -296,7 +296,7 @@ impl World {
             Event::Deliver(link, end) => self.deliver(link, end),
             Event::Close(link, end) => self.close(link, end),
             Event::WatchOver(host, life, id) => self.watch_over(host, life, id),
-            Event::ProcessEnd(host, pid) => self.process_end(host, pid, Exit::Code(0)),
+            Event::ProcessEnd(host, pid, exit) => self.process_end(host, pid, exit),
             Event::Guard(host) => self.guard(host),
             Event::Start(host) => self.start(host),
             Event::Heal(from, to) => {

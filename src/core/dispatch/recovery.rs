@@ -58,6 +58,8 @@ impl Dispatch {
             }
             self.write_outcomes(*id, &entry.body, left.logged, around);
         }
+        let logged: BTreeSet<Attempt> = left.logged.keys().copied().collect();
+        self.flights.followed_by(&logged).into_iter().for_each(|attempt| self.flights.set_followed(attempt));
         left.open.iter().for_each(|stored| self.recover_follower(stored, left, around));
         left.open.iter().for_each(|stored| self.close_if_empty(stored.id));
     }
