@@ -32,6 +32,9 @@ pub struct Store {
     /// Attempts of mutex jobs that were decided on and not started, and have no row.
     waiting: BTreeMap<JobId, BTreeSet<Attempt>>,
     watermark: Option<Second>,
+    /// Entries by what must be unique: the epoch's request, and the tick's part.
+    requests: BTreeMap<(Epoch, u64), EntryId>,
+    ticks: BTreeSet<(Second, u32)>,
     /// The first part of a tick that an epoch wrote.
     tops: BTreeMap<(Epoch, Second), u32>,
     entries: i64,
@@ -152,18 +155,15 @@ impl Store {
             return Ok(Journaled::Entry(EntryId(self.entries)));
         }
         self.fenced(entry.epoch)?;
-        let same = |(_, (old, _)): &(&i64, &(Entry, bool))| old.epoch == entry.epoch && old.request == entry.request;
-        if let Some((id, _)) = self.journal.iter().rev().find(same) {
-            return Ok(Journaled::Entry(EntryId(*id)));
+        if let Some(id) = self.requests.get(&(entry.epoch, entry.request)) {
+            return Ok(Journaled::Entry(*id));
         }
         let is_asked = |(old, _): &&(Entry, bool)| entry.request_key.is_some() && old.request_key == entry.request_key;
         if let Some((old, _)) = self.journal.values().find(is_asked) {
             return Ok(Journaled::Known(old.body.clone()));
         }
         let entry = self.as_told(entry);
-        let is_taken =
-            |(old, _): &(Entry, bool)| entry.tick.is_some() && old.tick == entry.tick && old.part == entry.part;
-        if self.journal.values().rev().any(is_taken) {
+        if entry.tick.is_some_and(|tick| !self.ticks.insert((tick, entry.part))) {
             return Ok(Journaled::TickTaken);
         }
         Ok(Journaled::Entry(self.insert(entry)))
@@ -213,6 +213,7 @@ impl Store {
         let long = self.waiting.iter().find(|(_, waiting)| limit < waiting.len());
         self.wrong.extend(long.map(|(id, waiting)| format!("{} runs of mutex job {id} wait", waiting.len())));
         self.entries += 1;
+        self.requests.insert((entry.epoch, entry.request), EntryId(self.entries));
         self.journal.insert(self.entries, (entry, false));
         EntryId(self.entries)
     }

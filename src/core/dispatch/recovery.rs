@@ -41,10 +41,11 @@ impl Dispatch {
         self.away_secs = left.watermark.map_or(0, |watermark| around.now.wall.second().0 - watermark.0);
         for StoredEntry { id, entry } in left.open {
             self.open.insert(*id, 0);
+            if let Some(tick) = entry.tick.filter(|_| entry.tick > left.watermark) {
+                self.named.extend(entry.body.runs.iter().map(|run| run.attempt.run));
+                self.begun.insert(*id, tick);
+            }
             for run in &entry.body.runs {
-                if entry.tick > left.watermark {
-                    self.named.insert(run.attempt.run);
-                }
                 let node = entry.body.nodes.get(usize::from(run.node)).cloned().unwrap_or_default();
                 let stage = if node.is_nobody() { Stage::Waiting } else { Stage::Sent };
                 // When a further attempt was due is not known any more: its grace begins anew.
