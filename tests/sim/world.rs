@@ -66,7 +66,7 @@ pub struct World {
 }
 
 pub struct Host {
-    pub node: Option<Node>,
+    pub node: Option<Box<Node>>,
     /// Counts the daemons, and the times between two.
     pub life: u64,
     /// Counts the daemons.
@@ -355,7 +355,7 @@ impl World {
             log_retention_days: 0,
             found: found.collect(),
         };
-        it.node = Some(Node::new(setup));
+        it.node = Some(Box::new(Node::new(setup)));
         let life = it.life;
         self.say(format!("host {host}: daemon started, life {life}"));
         self.input(host, life, Input::Wake);
