@@ -6,6 +6,7 @@ mod support;
 mod faults;
 mod hosts;
 mod links;
+mod output;
 mod table;
 mod together;
 
