@@ -32,7 +32,7 @@ sim: ## SEEDS=10000 histories of a simulated cluster; SEED=n shows one of them, 
 
 test-faults: ## three hosts, fault after fault, and a table of what each did (as root); WING_FAULTS=long: up to a minute each
 	scripts/install-test-services
-	cargo test --test cluster table -- --nocapture
+	cargo test --test cluster disasters -- --nocapture
 
 check: ## what must be clean before a commit: format, clippy, every test
 	cargo fmt --check

@@ -3,11 +3,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod disasters;
 mod faults;
 mod hosts;
 mod links;
 mod output;
-mod table;
 mod together;
 
 use serde_json::Value;

@@ -25,6 +25,9 @@ pub struct Truth {
     ok: BTreeSet<Attempt>,
     /// Changes that were answered with 200, and when.
     answers: Vec<(Job, u64)>,
+    /// Runs that users were promised, and runs that they were told are over.
+    wanted: BTreeSet<RunKey>,
+    ended: BTreeSet<RunKey>,
     /// Step and time of what happens now.
     pub moment: (u64, u64),
     /// Whether what only the inside knows is held against the nodes too.
@@ -76,6 +79,9 @@ impl Truth {
         if self.starts.insert(attempt, at).is_some() {
             self.broken(format!("{attempt} was started twice, now on host {host}"));
         }
+        if self.ended.contains(&attempt.run) {
+            self.broken(format!("{attempt} was started after its run was answered to be over"));
+        }
         if job.is_mutex {
             let running = self.running.entry(job.id).or_default();
             let other = running.iter().find(|(_, there)| !is_excused(**there)).map(|(other, there)| (*other, *there));
@@ -100,6 +106,18 @@ impl Truth {
 
     pub fn answered(&mut self, job: Job, at: u64) {
         self.answers.push((job, at));
+    }
+
+    /// A run was asked for, or (with a state) ended: it will be, or is over.
+    pub fn controlled(&mut self, run: RunKey, state: Option<RunState>, is_running: bool) {
+        if state.is_none() {
+            self.wanted.insert(run);
+            return;
+        }
+        if is_running {
+            self.broken(format!("run {run} was answered to be over and is running"));
+        }
+        self.ended.insert(run);
     }
 
     /// What a leader shows of its nodes.
@@ -128,6 +146,10 @@ impl Truth {
         let rowless = self.starts.iter().filter(|(attempt, at)| **at <= told_by && !store.logs.contains_key(attempt));
         for attempt in rowless.map(|(attempt, _)| *attempt).collect::<Vec<Attempt>>() {
             self.broken(format!("{attempt} was started and has no row"));
+        }
+        let has_row = |run: &RunKey| store.logs.keys().any(|attempt| attempt.run == *run);
+        for run in self.wanted.iter().filter(|run| !has_row(run)).copied().collect::<Vec<RunKey>>() {
+            self.broken(format!("run {run} was promised and has no row"));
         }
         for (attempt, row) in &store.logs {
             if row.state == RunState::Ok && !self.ok.contains(attempt) {

@@ -4,6 +4,7 @@ use crate::random::Random;
 use crate::world::{MS, SECOND, World};
 use crate::{HEALED, draft, job};
 use wing_crontab::model::command::Command;
+use wing_crontab::model::{JobId, RunKey, Second};
 
 /// Which faults come often. Whatever the weather, every other fault comes now and then.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -153,11 +154,27 @@ fn crashes(world: &mut World, random: &mut Random) {
 fn change(world: &mut World, random: &mut Random) {
     let Some(id) = job(world, "changed") else { return };
     let host = host(world, random);
+    if random.chance(30) {
+        return control(world, random, host);
+    }
     let cron_set = ["* * * * * *", "*/2 * * * * *"][random.within(0, 2) as usize];
     let command = match random.within(0, 3) {
         0 => Command::StopJob(id),
         1 => Command::StartJob(id),
         _ => Command::UpdateJob(id, draft(cron_set, "changed", false)),
+    };
+    if world.is_up(host) {
+        world.command(host, command);
+    }
+}
+
+/// A run that somebody wants now, or wants ended.
+fn control(world: &mut World, random: &mut Random, host: usize) {
+    let jobs: Vec<JobId> = world.store.jobs.keys().copied().collect();
+    let id = jobs[random.within(0, jobs.len() as u64) as usize];
+    let command = match random.chance(40) {
+        true => Command::RunJob(id, None),
+        false => Command::KillRun(RunKey::scheduled(id, Second(world.second() - random.within(0, 12) as i64))),
     };
     if world.is_up(host) {
         world.command(host, command);

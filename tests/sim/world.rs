@@ -407,6 +407,11 @@ impl World {
             Output::Reply(client, reply) => {
                 match &reply {
                     Ok(Answer::Job(job)) => self.truth.answered(Job::clone(job), self.now),
+                    Ok(Answer::Run(answer)) => {
+                        let runs = |host: &Host| host.processes.values().any(|it| it.attempt.run == answer.run_key);
+                        let is_running = self.hosts.iter().any(runs);
+                        self.truth.controlled(answer.run_key, answer.state, is_running);
+                    }
                     Ok(Answer::Cluster(view)) => self.truth.shown(view, &self.limits),
                     _ => {}
                 }
