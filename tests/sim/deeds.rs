@@ -11,7 +11,8 @@ impl World {
         self.requests += 1;
         let client = RequestId(self.requests);
         self.say(format!("host {host}: {command:?}"));
-        self.input(host, self.hosts[host].life, Input::Command(client, command));
+        let command = Input::Command(client, command);
+        self.at(self.now, Event::Input(host, self.hosts[host].life, Box::new(command)));
         client
     }
 

@@ -6,10 +6,10 @@ use crate::store::Store;
 use crate::world::{Event, GUARD_EVERY, MS, Process, Watching, World};
 use std::collections::BTreeMap;
 use wing_crontab::core::work::{
-    Consul, ConsulError, Done, KillHow, Lead, LockState, SpawnError, Started, StoreError, Work, WorkId,
+    Consul, ConsulError, Done, KillHow, Lead, LockState, Log, SpawnError, Started, StoreError, Work, WorkId,
 };
 use wing_crontab::core::{FoundState, Input};
-use wing_crontab::model::{Attempt, Exit, Job};
+use wing_crontab::model::{Attempt, Exit, Job, RunState};
 
 /// One statement in so many is carried out, and its answer lost.
 const ANSWERS_A_LOSS: u64 = 150;
@@ -49,6 +49,18 @@ impl World {
 
     fn store_fate(&mut self, host: usize) -> Fate {
         self.fate(host, self.hosts.len(), self.store_back_at)
+    }
+
+    fn log_fate(&mut self, host: usize, log: &Log) -> Fate {
+        let fate = self.store_fate(host);
+        if let Log::Write(rows) = log
+            && fate != Fate::Away
+        {
+            let odd = |state: RunState| !matches!(state, RunState::Ok | RunState::Failed);
+            let odd: Vec<_> = rows.iter().filter(|row| odd(row.state)).collect();
+            odd.iter().for_each(|row| self.say(format!("host {host}: row {} {}", row.attempt, row.state.as_str())));
+        }
+        fate
     }
 
     fn consul_fate(&mut self, host: usize) -> Fate {
@@ -98,7 +110,7 @@ impl World {
     pub fn do_work(&mut self, host: usize, life: u64, id: WorkId, work: Work) {
         let done = match work {
             Work::Lead(_) => return,
-            Work::Log(log) => match self.store_fate(host) {
+            Work::Log(log) => match self.log_fate(host, &log) {
                 Fate::Away => Done::LogsWritten(Err(StoreError::Away("the store is away".into()))),
                 Fate::Done => self.store.log(&log),
                 Fate::Unheard => {

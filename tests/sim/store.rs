@@ -71,10 +71,8 @@ impl Store {
     pub fn log(&mut self, log: &Log) -> Done {
         if let Log::Write(rows) = log {
             for row in rows.iter() {
-                let replaces = self
-                    .logs
-                    .get(&row.attempt)
-                    .is_none_or(|old| old.state == RunState::Lost && row.state != RunState::Lost);
+                let replaces =
+                    self.logs.get(&row.attempt).is_none_or(|old| row.state != RunState::Lost && knows_less(old, row));
                 if replaces {
                     self.logs.insert(row.attempt, row.clone());
                 }
@@ -259,4 +257,9 @@ impl Store {
     fn put(&mut self, job: Job) {
         self.jobs.insert(job.id, job);
     }
+}
+
+/// Whether a row gives way to another of the same attempt that is not `lost`.
+fn knows_less(old: &LogRow, new: &LogRow) -> bool {
+    old.state == RunState::Lost || old.start_time_ms == 0 && new.start_time_ms != 0
 }

@@ -155,6 +155,10 @@ impl Truth {
             if row.state == RunState::Ok && !self.ok.contains(attempt) {
                 self.broken(format!("{attempt} is logged ok and did not end well"));
             }
+            let is_unstarted = matches!(row.state, RunState::Missed | RunState::Cancelled);
+            if is_unstarted && self.starts.contains_key(attempt) {
+                self.broken(format!("{attempt} is logged {} and was started", row.state.as_str()));
+            }
         }
     }
 

@@ -74,7 +74,10 @@ impl Dispatch {
         (node, stage, due): (NodeId, Stage, Second),
         around: &Around,
     ) {
-        if left.logged.contains_key(&attempt) {
+        // `lost` may be the word of a leader that was deposed and did not know: the run may be there all the same, and its mutex
+        // with it.
+        let logged = left.logged.get(&attempt);
+        if logged.is_some_and(|state| *state != RunState::Lost || stage != Stage::Sent) {
             return;
         }
         let current = around.job(attempt.run.cron_id);

@@ -44,7 +44,7 @@ struct Asked {
 struct Kill {
     client: RequestId,
     attempt: Attempt,
-    /// Which was told; none where no node had the attempt: then it is over once its row is committed and this leader was
+    /// Which was told; none where no node had begun the attempt: then it is over once its row is committed and this leader was
     /// still the leader after that, so that no other one can give it out.
     node: Option<NodeId>,
     answer_by: Mono,
@@ -81,6 +81,11 @@ impl Controls {
 
     /// The attempt is over. `state`: how it ended, where that is known.
     pub fn on_over(&mut self, attempt: Attempt, state: Option<RunState>, fx: &mut Effects) {
+        if state == Some(RunState::Cancelled) {
+            // It had not begun, and until its row is committed the node's next life may be given it anew.
+            let of_attempt = self.kills.iter_mut().filter(|kill| kill.attempt == attempt);
+            return of_attempt.for_each(|kill| kill.node = None);
+        }
         for kill in self.kills.extract_if(.., |kill| kill.attempt == attempt && kill.node.is_some()) {
             fx.reply(kill.client, Ok(run_answer(attempt.run, state)));
         }
