@@ -28,6 +28,8 @@ pub struct Left<'a> {
 pub struct Settling {
     /// Not to be started there.
     pub drop: Vec<Attempt>,
+    /// Of a definition that is not in force any more, and about to start by themselves: only the node can say which have not.
+    pub back: Vec<Attempt>,
     /// Neither held nor started: whether they have a log row is to be read now.
     pub unknown: Vec<Attempt>,
     /// Mutex jobs whose next run may be free to go once the node has been told.
@@ -131,7 +133,8 @@ impl Dispatch {
             let Some(flight) = self.flights.get(*attempt).cloned() else { continue };
             match held.get(attempt) {
                 Some(Held::Begun | Held::Unknown) => {}
-                Some(Held::Waiting | Held::Parked) if !self.is_current(*attempt, around) => {
+                Some(Held::Waiting) if !self.is_current(*attempt, around) => settling.back.push(*attempt),
+                Some(Held::Parked) if !self.is_current(*attempt, around) => {
                     settling.drop.push(*attempt);
                     self.redo(*attempt, around);
                 }

@@ -351,6 +351,9 @@ impl Leader {
         let (dispatch, mut around) = self.around(rooms);
         let settling = dispatch.on_holdings(node, &held.into_iter().collect(), &mut around);
         rooms.fx.tell_node(node, ToNode::Settled { drop: settling.drop });
+        if !settling.back.is_empty() {
+            rooms.fx.tell_node(node, ToNode::Return(settling.back));
+        }
         let (dispatch, mut around) = self.around(rooms);
         dispatch.on_settled(settling.jobs, &mut around);
         if !settling.unknown.is_empty() {

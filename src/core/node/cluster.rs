@@ -123,6 +123,7 @@ impl Node {
                 self.executor.on_dispatch(orders, &mut self.logbook, &mut self.fx, leaders_now);
             }
             ToNode::Cancel { cron_id, below } => self.executor.on_cancel(cron_id, below, &mut self.fx),
+            ToNode::Return(attempts) => self.executor.give_back(attempts, &mut self.fx),
             ToNode::Settled { drop } => {
                 self.executor.on_settled(drop, &mut self.fx);
                 // What the leader wants of former lives' marks it has just said; the rest can be explained now.
