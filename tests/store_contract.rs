@@ -401,6 +401,19 @@ fn upserting(connect: Connect) {
     assert_eq!(states(&mut *store), [("ok".into(), "true end".into())]);
     store.write_logs(&[row(Attempt { number: 2, ..one }, RunState::Ok, "another attempt")]).unwrap();
     assert_eq!(states(&mut *store).len(), 2);
+    // Whoever ran it knows better than whoever says that it never was.
+    let other = attempt(7, 101);
+    let never = |output| LogRow { start_time_ms: 0, ..row(other, RunState::Cancelled, output) };
+    store.write_logs(&[never("first")]).unwrap();
+    store.write_logs(&[never("second")]).unwrap();
+    assert!(states(&mut *store).contains(&("cancelled".into(), "first".into())));
+    store.write_logs(&[row(other, RunState::Failed, "it ran")]).unwrap();
+    store.write_logs(&[never("third")]).unwrap();
+    store.write_logs(&[row(other, RunState::Lost, "fourth")]).unwrap();
+    assert!(states(&mut *store).contains(&("failed".into(), "it ran".into())));
+    assert_eq!(states(&mut *store).len(), 3);
+    let rows = page(&mut *store, LogFilter::default()).rows;
+    assert!(rows.iter().all(|row| row.start_time_ms != Some(0)), "{rows:?}");
 }
 
 fn finding(connect: Connect) {

@@ -153,6 +153,12 @@ impl Executor {
     /// Gives back what was not started: this node is leaving.
     pub fn hand_back(&mut self, fx: &mut Effects) {
         let waiting = self.holdings.unstarted();
+        self.give_back(waiting, fx);
+    }
+
+    /// The leader wants these back, where they have not begun meanwhile.
+    pub fn give_back(&mut self, attempts: Vec<Attempt>, fx: &mut Effects) {
+        let waiting: Vec<Attempt> = attempts.into_iter().filter(|attempt| self.is_unstarted(*attempt)).collect();
         waiting.iter().for_each(|attempt| self.forget(*attempt, fx));
         if !waiting.is_empty() {
             fx.tell_leader(ToLeader::Returned(waiting));

@@ -66,7 +66,7 @@ fn why_not(misfire: Misfire, next: impl FnOnce() -> Option<Second>, end: Second)
 mod tests {
     use super::*;
     use crate::core::dispatch::recovery::Left;
-    use crate::core::dispatch::{Around, Dispatch, DispatchLimits, PART_RUNS_MAX};
+    use crate::core::dispatch::{Around, Dispatch, DispatchLimits};
     use crate::core::effects::Effects;
     use crate::core::journaler::Journaler;
     use crate::core::logbook::Logbook;
@@ -157,7 +157,7 @@ mod tests {
 
     fn dispatch() -> Dispatch {
         let limits =
-            DispatchLimits { max_pending_per_job: 60, unplaced_max: 100, grace_secs: 60, part_runs_max: PART_RUNS_MAX };
+            DispatchLimits { max_pending_per_job: 60, unplaced_max: 100, grace_secs: 60, part_runs_max: 5_000 };
         Dispatch::new(Server("a:1".into()), limits)
     }
 

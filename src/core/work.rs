@@ -170,7 +170,8 @@ pub enum Change {
 /// Log rows, on a connection of their own.
 #[derive(Clone, Debug)]
 pub enum Log {
-    /// All or nothing; `Done::LogsWritten`. A definite state replaces `lost`, nothing replaces a definite state.
+    /// All or nothing; `Done::LogsWritten`. A definite state replaces `lost`, and the row of a run that was started one that
+    /// says it never was: the word of a leader that did not know. Nothing else replaces a definite state.
     Write(Arc<[LogRow]>),
     /// Delete the rows with `time` before this second, a bounded number at a time; `Done::LogsRetained`.
     Retain { before: Second },

@@ -110,6 +110,8 @@ pub enum ToNode {
     Cancel { cron_id: JobId, below: Option<Version> },
     /// The answer to Holdings: these are not to be started, and what former incarnations had begun may be explained.
     Settled { drop: Vec<Attempt> },
+    /// Give back those of these that have not begun; `ToLeader::Returned` lists them.
+    Return(Vec<Attempt>),
     /// Take no new runs until the next start.
     Drain,
     /// End this attempt, or drop it where it has not begun; `Finished` tells when it is over.

@@ -3,8 +3,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod cuts;
+mod disasters;
 mod faults;
+mod hosts;
 mod links;
 mod output;
 mod together;

@@ -28,6 +28,8 @@ pub struct Left<'a> {
 pub struct Settling {
     /// Not to be started there.
     pub drop: Vec<Attempt>,
+    /// Of a definition that is not in force any more, and about to start by themselves: only the node can say which have not.
+    pub back: Vec<Attempt>,
     /// Neither held nor started: whether they have a log row is to be read now.
     pub unknown: Vec<Attempt>,
     /// Mutex jobs whose next run may be free to go once the node has been told.
@@ -41,9 +43,10 @@ impl Dispatch {
         self.away_secs = left.watermark.map_or(0, |watermark| around.now.wall.second().0 - watermark.0);
         for StoredEntry { id, entry } in left.open {
             self.open.insert(*id, 0);
-            if entry.tick > left.watermark {
+            if let Some(tick) = entry.tick.filter(|_| entry.tick > left.watermark) {
                 let missed = entry.body.missed.iter().map(|gap| RunKey::scheduled(gap.cron_id, gap.last));
                 self.named.extend(entry.body.runs.iter().map(|run| run.attempt.run).chain(missed));
+                self.begun.insert(*id, tick);
             }
             for run in &entry.body.runs {
                 let node = entry.body.nodes.get(usize::from(run.node)).cloned().unwrap_or_default();
@@ -59,6 +62,8 @@ impl Dispatch {
             }
             self.write_outcomes(*id, &entry.body, left.logged, around);
         }
+        let logged: BTreeSet<Attempt> = left.logged.keys().copied().collect();
+        self.flights.followed_by(&logged).into_iter().for_each(|attempt| self.flights.set_followed(attempt));
         left.open.iter().for_each(|stored| self.recover_follower(stored, left, around));
         left.open.iter().for_each(|stored| self.close_if_empty(stored.id));
     }
@@ -72,7 +77,10 @@ impl Dispatch {
         (node, stage, due): (NodeId, Stage, Second),
         around: &Around,
     ) {
-        if left.logged.contains_key(&attempt) {
+        // `lost` may be the word of a leader that was deposed and did not know: the run may be there all the same, and its mutex
+        // with it.
+        let logged = left.logged.get(&attempt);
+        if logged.is_some_and(|state| *state != RunState::Lost || stage != Stage::Sent) {
             return;
         }
         let current = around.job(attempt.run.cron_id);
@@ -126,7 +134,8 @@ impl Dispatch {
             let Some(flight) = self.flights.get(*attempt).cloned() else { continue };
             match held.get(attempt) {
                 Some(Held::Begun | Held::Unknown) => {}
-                Some(Held::Waiting | Held::Parked) if !self.is_current(*attempt, around) => {
+                Some(Held::Waiting) if !self.is_current(*attempt, around) => settling.back.push(*attempt),
+                Some(Held::Parked) if !self.is_current(*attempt, around) => {
                     settling.drop.push(*attempt);
                     self.redo(*attempt, around);
                 }

@@ -7,7 +7,7 @@ use crate::core::effects::Mail;
 use crate::core::election::Election;
 use crate::core::follower::{Heard, Lease};
 use crate::core::leader::Rooms;
-use crate::core::work::LockValue;
+use crate::core::work::{ConsulError, LockState, LockValue, WorkId};
 use crate::core::{ExitReason, Gone, Output};
 use crate::model::command::{Answer, Command, HealthView, Refusal, RequestId, Role};
 use crate::model::message::{Held, Hello, LinkId, Message, RunStage, ToLeader, ToNode};
@@ -16,6 +16,8 @@ use crate::model::{NodeId, Now};
 
 /// Request ids of calls that came over a link, so that they are none of an HTTP client's.
 const FORWARDED_FROM: u64 = 1 << 62;
+/// What one that greets the wrong node is told; it will soon know better.
+const NOT_LEADING: &str = "this node does not lead";
 
 impl Node {
     pub(super) fn on_linked(&mut self, link: LinkId, now: Now) {
@@ -38,8 +40,7 @@ impl Node {
             return self.on_heard(heard, now);
         }
         let LeadStage::Leading(leader) = &mut self.lead else {
-            let reason = "this node does not lead".to_string();
-            self.fx.send(link, Message::Refused { reason });
+            self.fx.send(link, Message::Refused { reason: NOT_LEADING.into() });
             return;
         };
         let mut rooms = Rooms { logbook: &mut self.logbook, fx: &mut self.fx, now };
@@ -78,6 +79,7 @@ impl Node {
             Heard::Nothing => {}
             Heard::Welcomed(epoch, Lease(until)) => {
                 self.last_epoch = epoch;
+                self.turned_away = None;
                 self.executor.extend_lease(until, &mut self.fx, now);
                 let leader = self.follower.leader().cloned().unwrap_or_default();
                 self.fx.notice(log::Level::Info, format!("following {leader}: epoch={epoch}"));
@@ -89,8 +91,27 @@ impl Node {
                 }
             }
             Heard::Lease(Lease(until)) => self.executor.extend_lease(until, &mut self.fx, now),
-            Heard::Refused(reason) => self.fx.notice(log::Level::Debug, format!("the leader refuses us: {reason}")),
+            Heard::Refused(reason) => self.on_turned_away(reason),
             Heard::ToNode(message) => self.on_order(message, now),
+        }
+    }
+
+    /// Said once for each reason: it greets the leader again and again, until the operator has mended it.
+    fn on_turned_away(&mut self, reason: String) {
+        if reason == NOT_LEADING {
+            self.fx.notice(log::Level::Debug, format!("turned away: {reason}"));
+        } else if self.turned_away.as_ref() != Some(&reason) {
+            self.fx.notice(log::Level::Error, format!("the leader refuses this node: {reason}"));
+            self.turned_away = Some(reason);
+        }
+    }
+
+    pub(super) fn on_watched(&mut self, id: WorkId, result: Result<LockState, ConsulError>, now: Now) {
+        let Some(election) = &mut self.election else { return };
+        election.on_watched(id, result, now);
+        if let Some(reason) = election.take_conflict() {
+            self.step_down(now);
+            self.refused = Some(reason);
         }
     }
 
@@ -102,6 +123,7 @@ impl Node {
                 self.executor.on_dispatch(orders, &mut self.logbook, &mut self.fx, leaders_now);
             }
             ToNode::Cancel { cron_id, below } => self.executor.on_cancel(cron_id, below, &mut self.fx),
+            ToNode::Return(attempts) => self.executor.give_back(attempts, &mut self.fx),
             ToNode::Settled { drop } => {
                 self.executor.on_settled(drop, &mut self.fx);
                 // What the leader wants of former lives' marks it has just said; the rest can be explained now.

@@ -438,7 +438,7 @@ const UPSERT_LOG: &str = "INSERT INTO log (cron_id, time, output, use_time, disp
     ON CONFLICT (run_key, attempt) DO UPDATE SET output = excluded.output, use_time = excluded.use_time,
     dispatch_time = excluded.dispatch_time, dispatch_server = excluded.dispatch_server, run_server = excluded.run_server,
     state = excluded.state, exit_code = excluded.exit_code, start_time = excluded.start_time, version = excluded.version
-    WHERE log.state = 'lost' AND excluded.state <> 'lost'";
+    WHERE excluded.state <> 'lost' AND (log.state = 'lost' OR log.start_time = 0 AND excluded.start_time <> 0)";
 const LOG_COLUMNS: &str =
     "id, cron_id, time, output, use_time, dispatch_time, dispatch_server, run_server, run_key, attempt, state,
     exit_code, start_time, version";

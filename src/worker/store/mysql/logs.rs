@@ -133,19 +133,19 @@ pub fn last_runs(conn: &mut Conn, ids: &[JobId]) -> Outcome<BTreeMap<JobId, Last
     Ok(last_runs)
 }
 
-/// Before the unique key of a large log is built: whether the row is there and not to be replaced. A `lost` row is
+/// Before the unique key of a large log is built: whether the row is there and not to be replaced. One that knows less is
 /// deleted to make place. Rows that may be written again are recent, so the newest ids are enough.
 fn must_not_replace(conn: &mut Conn, row: &LogRow) -> Outcome<bool> {
-    let sql = "SELECT id, state FROM log WHERE id > (SELECT MAX(id) FROM log) - 100000 AND run_key = ? AND attempt = ? LIMIT 1";
-    let found: Option<(i64, Option<String>)> =
+    let sql = "SELECT id, state = 'lost', start_time = 0 FROM log WHERE id > (SELECT MAX(id) FROM log) - 100000 AND run_key = ? AND attempt = ? LIMIT 1";
+    let found: Option<(i64, Option<bool>, Option<bool>)> =
         conn.exec_first(sql, (row.attempt.run.to_string(), row.attempt.number))?;
-    match found {
-        Some((id, Some(state))) if state == "lost" && row.state.as_str() != "lost" => {
-            conn.exec_drop("DELETE FROM log WHERE id = ?", (id,))?;
-            Ok(false)
-        }
-        found => Ok(found.is_some()),
+    let Some((id, is_lost, is_unstarted)) = found else { return Ok(false) };
+    let knows_more = is_lost == Some(true) || is_unstarted == Some(true) && row.start_time_ms != 0;
+    if knows_more && row.state != RunState::Lost {
+        conn.exec_drop("DELETE FROM log WHERE id = ?", (id,))?;
+        return Ok(false);
     }
+    Ok(true)
 }
 
 /// One row as `(..)` of an INSERT.
@@ -174,7 +174,7 @@ fn insert_logs(conn: &mut Conn, rows: &[String]) -> Outcome<()> {
     if rows.is_empty() {
         return Ok(());
     }
-    // `state` is assigned last: the conditions before it see the old one.
+    // `state` and `start_time` are assigned last, in this order: the conditions before them see the old ones.
     let columns = [
         "output",
         "use_time",
@@ -182,12 +182,12 @@ fn insert_logs(conn: &mut Conn, rows: &[String]) -> Outcome<()> {
         "dispatch_server",
         "run_server",
         "exit_code",
-        "start_time",
         "version",
         "state",
+        "start_time",
     ];
-    let sets = columns
-        .map(|column| format!("{column} = IF(state = 'lost' AND VALUES(state) <> 'lost', VALUES({column}), {column})"));
+    let knows_more = "VALUES(state) <> 'lost' AND (state = 'lost' OR start_time = 0 AND VALUES(start_time) <> 0)";
+    let sets = columns.map(|column| format!("{column} = IF({knows_more}, VALUES({column}), {column})"));
     Ok(conn.query_drop(format!(
         "INSERT INTO log (cron_id, time, output, use_time, dispatch_time, dispatch_server, run_server, run_key, attempt, state, exit_code,
          start_time, version) VALUES {} ON DUPLICATE KEY UPDATE {}",
