@@ -104,6 +104,12 @@ impl Executor {
         }
     }
 
+    /// What has its log row on the way is over, whatever its mark says.
+    pub fn on_kept(&mut self, logbook: &Logbook) {
+        let kept = self.holdings.iter_mut().filter(|(attempt, _)| logbook.has(**attempt));
+        kept.for_each(|(_, holding)| holding.stage = Stage::Over);
+    }
+
     pub fn held(&self, attempt: Attempt) -> Option<Held> {
         let holding = self.holdings.get(&attempt)?;
         let is_mutex = holding.order.as_ref().is_some_and(|order| order.job.is_mutex);

@@ -19,6 +19,7 @@ pub mod journaler;
 pub mod logbook;
 pub mod roster;
 pub mod scheduler;
+pub mod spooler;
 
 pub mod schedule;
 pub mod wheel;

@@ -7,4 +7,5 @@ pub mod pool;
 pub mod clock;
 pub mod consul;
 pub mod process;
+pub mod spool;
 pub mod store;

@@ -11,5 +11,6 @@ mod http;
 mod leaving;
 mod limits;
 mod mutex;
+mod outage;
 mod runs;
 mod services;

@@ -9,12 +9,14 @@ use crate::store::Store;
 use crate::truth::Truth;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use wing_crontab::core::node::Setup;
-use wing_crontab::core::work::{ConsulError, Done, KillHow, Lead, SpawnError, Started, StoreError, Work, WorkId};
+use wing_crontab::core::work::{
+    ConsulError, Done, Kept, KillHow, Lead, Page, SpawnError, Spool, Spooled, Started, StoreError, Work, WorkId,
+};
 use wing_crontab::core::{FoundMark, FoundState, Gone, Input, MarkOp, Node, Output, Signal};
 use wing_crontab::model::command::{Answer, Command, RequestId};
 use wing_crontab::model::config::Limits;
 use wing_crontab::model::message::{LinkId, Message};
-use wing_crontab::model::{Attempt, Exit, Incarnation, Job, Mono, NodeId, Now, Server, Version, Wall};
+use wing_crontab::model::{Attempt, Exit, Incarnation, Job, LogRow, Mono, NodeId, Now, Server, Version, Wall};
 
 pub const MS: u64 = 1_000_000;
 pub const SECOND: u64 = 1_000 * MS;
@@ -81,6 +83,8 @@ pub struct Host {
     node_id: NodeId,
     marks: BTreeMap<Attempt, Mark>,
     lease: Mono,
+    /// Rows of each page, by its place.
+    spool: BTreeMap<u64, Vec<LogRow>>,
     /// Ends by itself at each clean stop.
     is_wanted: bool,
     pub wall_offset: i64,
@@ -105,6 +109,23 @@ struct Process {
     attempt: Attempt,
     is_mutex: bool,
     life: u64,
+}
+
+impl Host {
+    fn spool(&mut self, work: Spool) -> Spooled {
+        match work {
+            Spool::Append(rows) => {
+                let at = self.spool.last_key_value().map_or(0, |(at, _)| at + 1);
+                self.spool.insert(at, rows.to_vec());
+                Spooled::Page(Page { at, bytes: 1 })
+            }
+            Spool::Read(page) => Spooled::Rows(self.spool[&page.at].clone()),
+            Spool::Empty => {
+                self.spool.clear();
+                Spooled::Emptied
+            }
+        }
+    }
 }
 
 /// Two ends, each a host, its life, and its name for the link.
@@ -162,6 +183,7 @@ impl World {
                 node_id: NodeId(format!("node-{at}").into()),
                 marks: BTreeMap::new(),
                 lease: Mono(0),
+                spool: BTreeMap::new(),
                 is_wanted: true,
                 wall_offset: world.random.within(0, 100 * MS) as i64 - 50 * MS as i64,
                 paused_until: 0,
@@ -348,6 +370,10 @@ impl World {
             drain_timeout_ms: 2_000,
             log_retention_days: 0,
             found: found.collect(),
+            kept: Kept {
+                attempts: it.spool.values().flatten().map(|row| row.attempt).collect(),
+                pages: it.spool.keys().map(|at| Page { at: *at, bytes: 1 }).collect(),
+            },
         };
         it.node = Some(Node::new(setup));
         let life = it.life;
@@ -464,6 +490,9 @@ impl World {
             Work::Lead(_) => return,
             Work::Log(_) if is_store_away => Done::LogsWritten(Err(StoreError::Away("the store is away".into()))),
             Work::Log(log) => self.store.log(&log),
+            // Its thread has died with its daemon.
+            Work::Spool(_) if self.hosts[host].life != life => return,
+            Work::Spool(work) => Done::Spooled(Ok(self.hosts[host].spool(work))),
             Work::Read(_) if is_store_away => Done::Jobs(Err(StoreError::Away("the store is away".into()))),
             Work::Read(read) => self.store.read(&read),
             Work::Consul(_) if is_consul_away => Done::Consul(Err(ConsulError::Unavailable("away".into()))),

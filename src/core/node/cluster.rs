@@ -230,7 +230,7 @@ impl Node {
             return;
         }
         if !is_stored && leaving.say_unstored() {
-            self.fx.notice(log::Level::Error, "leaving with log rows or decisions that could not be stored");
+            self.fx.notice(log::Level::Error, "leaving with log rows or decisions that could not be stored; rows in the spool go to the store at the next start");
         }
         match &mut self.election {
             Some(election) if !election.has_left() => election.leave(),

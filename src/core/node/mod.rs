@@ -23,7 +23,7 @@ use super::follower::Follower;
 use super::leader::{Leader, Rooms};
 use super::leaving::Leaving;
 use super::logbook::Logbook;
-use super::work::{Done, Log, Read, StoreError, Work, WorkId};
+use super::work::{Done, Kept, Log, Read, StoreError, Work, WorkId};
 use super::{FoundMark, Input, Output, Signal};
 use crate::model::command::{Answer, Command, Refusal, RequestId};
 use crate::model::config::Limits;
@@ -57,6 +57,7 @@ pub struct Setup {
     pub drain_timeout_ms: u64,
     pub log_retention_days: u32,
     pub found: Vec<FoundMark>,
+    pub kept: Kept,
 }
 
 #[derive(Debug)]
@@ -115,9 +116,11 @@ enum LeadStage {
 }
 
 impl Node {
-    pub fn new(setup: Setup) -> Node {
+    pub fn new(mut setup: Setup) -> Node {
         let mut fx = Effects::default();
+        let logbook = Logbook::new(std::mem::take(&mut setup.kept));
         let mut executor = Executor::new(setup.server.clone(), setup.limits.max_running, &setup.found);
+        executor.on_kept(&logbook);
         if setup.is_alone {
             executor.extend_lease(Mono::NEVER, &mut fx, Now::default());
         }
@@ -133,7 +136,7 @@ impl Node {
             follower: Follower::default(),
             forwarded: Forwarded::default(),
             executor,
-            logbook: Logbook::default(),
+            logbook,
             reads: BTreeMap::new(),
             waiting: VecDeque::new(),
             retain_at: Mono(0),
@@ -175,7 +178,7 @@ impl Node {
             LeadStage::Leading(leader) => leader.deadline(now),
             _ => None,
         };
-        let log = self.is_open().then(|| self.logbook.deadline()).flatten();
+        let log = self.logbook.deadline(now);
         let retain = (self.is_open() && self.setup.log_retention_days != 0).then_some(self.retain_at);
         let waiting = self.waiting.front().map(|(until, _, _)| *until);
         let election = self.election.as_ref().and_then(Election::deadline);
@@ -232,6 +235,7 @@ impl Node {
                     fx.tell_leader(ToLeader::Logged(attempts));
                 }
             }
+            Done::Spooled(result) => logbook.on_spooled(id, result, fx, now),
             Done::LogsRetained(result) => self.on_retained(result, now),
             Done::Logs(result) => self.on_read(id, result.map(Answer::Logs)),
             Done::Jobs(result) => {
@@ -311,8 +315,8 @@ impl Node {
                 break;
             }
         }
+        self.logbook.poll(&mut self.fx, now);
         if self.is_open() {
-            self.logbook.poll(&mut self.fx, now);
             self.retain(now);
         }
         self.refuse_waiting(now);

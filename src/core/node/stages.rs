@@ -31,6 +31,7 @@ impl Node {
                 self.fx.notice(log::Level::Info, "the store is open");
                 self.store_backoff.reset();
                 self.store = StoreStage::Open;
+                self.logbook.on_opened();
             }
             Err(reason) => {
                 if !self.store_backoff.is_failing() {
