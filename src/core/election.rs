@@ -38,8 +38,9 @@ pub struct Election {
     watch_backoff: Backoff,
     seen: Seen,
     leave: Option<Leave>,
-    /// It does not want to lead any more.
+    /// It does not want to lead any more, or not before then.
     abstains: bool,
+    abstains_until: Mono,
     /// The session of a leader whose daemon is known to be dead.
     dead_session: Option<String>,
 }
@@ -82,6 +83,15 @@ struct Seen {
     is_stale: bool,
 }
 
+/// How the node stands to the lead.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Standing {
+    /// It has taken up the lead.
+    pub is_leader: bool,
+    /// It could make something of the lock.
+    pub can_lead: bool,
+}
+
 /// What a step of the election means for the node.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome {
@@ -99,8 +109,8 @@ impl Election {
         Election { node_id, incarnation, ..Election::default() }
     }
 
-    /// Asks the next thing of Consul. `is_leader`: the node has taken up the lead; `value`: what the lock would say.
-    pub fn poll(&mut self, is_leader: bool, value: impl FnOnce() -> LockValue, fx: &mut Effects, now: Now) {
+    /// Asks the next thing of Consul. `value`: what the lock would say.
+    pub fn poll(&mut self, standing: Standing, value: impl FnOnce() -> LockValue, fx: &mut Effects, now: Now) {
         if self.watch.is_none() && self.session.is_some() && self.watch_backoff.is_over(now) && self.leave.is_none() {
             let index = self.seen.lock.as_ref().map_or(0, |lock| lock.index);
             self.watch = Some(fx.work(Work::Watch { index, wait_ms: WATCH_MS }));
@@ -108,7 +118,7 @@ impl Election {
         if self.asked.is_some() || !self.backoff.is_over(now) && self.leave.is_none() {
             return;
         }
-        let Some(step) = self.next_step(is_leader, now) else { return };
+        let Some(step) = self.next_step(standing, now) else { return };
         let work = match (step, self.session.clone()) {
             (Step::Register(Registered { is_leader }), _) => Consul::Register { is_leader },
             (Step::Pass, _) => Consul::Pass,
@@ -138,6 +148,11 @@ impl Election {
         self.is_holder
     }
 
+    /// Whether the lock is ours, and we want it.
+    pub fn may_lead(&self, now: Now) -> bool {
+        self.is_holder && !self.is_abstaining(now)
+    }
+
     /// Why there is no leader that one could name, for people.
     pub fn why_not_leader(&self) -> String {
         if self.backoff.is_failing() {
@@ -162,6 +177,11 @@ impl Election {
     /// Gives the lock up for good, and stays registered: another node is to lead.
     pub fn abstain(&mut self) {
         self.abstains = true;
+    }
+
+    /// Gives the lock up for so long, so that another node can lead.
+    pub fn abstain_for(&mut self, time_ms: u64, now: Now) {
+        self.abstains_until = now.mono.plus_ms(time_ms);
     }
 
     /// The server that leads, by the lock.
@@ -236,7 +256,11 @@ impl Election {
         self.seen.lock = Some(lock);
     }
 
-    fn next_step(&self, is_leader: bool, now: Now) -> Option<Step> {
+    fn is_abstaining(&self, now: Now) -> bool {
+        self.abstains || now.mono < self.abstains_until
+    }
+
+    fn next_step(&self, Standing { is_leader, can_lead }: Standing, now: Now) -> Option<Step> {
         if let Some(leave) = self.leave {
             return (leave == Leave::Wanted).then_some(Step::Leave);
         }
@@ -250,7 +274,7 @@ impl Election {
         if self.session.is_none() {
             return Some(Step::Session);
         }
-        if self.abstains {
+        if self.is_abstaining(now) || !can_lead {
             return self.is_holder.then_some(Step::Release);
         }
         if self.is_holder {

@@ -360,6 +360,11 @@ impl Leader {
         ClusterView { leader: self.setup.server.clone(), epoch: self.epoch, watermark: self.tick(), nodes }
     }
 
+    /// Where our journal does not get through: a node that has the store.
+    pub fn better_placed(&self, now: Now) -> Option<Server> {
+        self.journaler.is_stuck(now).then(|| self.roster.with_store(now)).flatten()
+    }
+
     pub fn drain_node(&mut self, server: &Server, fx: &mut Effects) -> Result<(), Refusal> {
         let node = self
             .roster

@@ -90,6 +90,10 @@ impl Logbook {
         !self.is_open || self.backoff.is_failing() || self.in_flight.as_ref().is_some_and(is_silent)
     }
 
+    pub fn is_failing(&self) -> bool {
+        self.backoff.is_failing()
+    }
+
     /// Whether the store is being asked, or is about to be.
     pub fn is_asking(&self) -> bool {
         self.in_flight.is_some() || self.backoff.is_failing()

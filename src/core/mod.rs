@@ -17,6 +17,7 @@ pub mod changes;
 pub mod dispatch;
 pub mod journaler;
 pub mod logbook;
+pub mod pulse;
 pub mod roster;
 pub mod scheduler;
 pub mod spooler;

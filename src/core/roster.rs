@@ -167,6 +167,16 @@ impl Roster {
         lost.filter_map(|(node, member)| Some((node.clone(), member.silent_since?))).collect()
     }
 
+    /// A node that is well and whose store answers, beside our own.
+    pub fn with_store(&self, now: Now) -> Option<Server> {
+        let is_well = |(node, member): &(&NodeId, &Member)| {
+            let is_fresh = now.mono < member.heard_at.plus_ms(SUSPECT_MS);
+            **node != self.own && member.link.is_some() && member.is_settled && is_fresh && !member.last.is_draining
+        };
+        let mut well = self.members.iter().filter(is_well);
+        well.find(|(_, member)| member.last.store_ok).map(|(_, member)| member.server.clone())
+    }
+
     /// A lost node of which nothing is left to know.
     pub fn forget(&mut self, node: &NodeId) {
         self.members.remove(node);
@@ -192,6 +202,7 @@ impl Roster {
                 capacity: member.room,
                 clock_offset_ms: if is_own { 0 } else { member.clock_offset_ms },
                 last_contact_ms: if is_own { 0 } else { now.mono.since(member.heard_at).as_millis() as u64 },
+                store_ok: last.store_ok,
             }
         };
         // A node that has not said its name has nothing to show.

@@ -42,6 +42,7 @@ pub enum Done {
     Closed(Result<(), StoreError>),
     LogsWritten(Result<(), StoreError>),
     LogsRetained(Result<(), StoreError>),
+    Pinged(Result<(), StoreError>),
     /// The error is for people.
     Spooled(Result<Spooled, String>),
     Logs(Result<LogPage, StoreError>),
@@ -164,6 +165,8 @@ pub enum Log {
     Write(Arc<[LogRow]>),
     /// Delete the rows with `time` before this second, a bounded number at a time; `Done::LogsRetained`.
     Retain { before: Second },
+    /// Whether the store answers; `Done::Pinged`.
+    Ping,
 }
 
 /// Log rows on this node's own disk, for as long as the store is away.

@@ -80,6 +80,9 @@ pub struct Heartbeat {
     pub waiting: usize,
     /// It takes no new runs.
     pub is_draining: bool,
+    /// Its own store answers.
+    #[serde(default)]
+    pub store_ok: bool,
 }
 
 /// How far a node has come with an attempt that it has.

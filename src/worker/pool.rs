@@ -204,6 +204,7 @@ fn do_log(store: &mut dyn Store, log: Log) -> Done {
     match log {
         Log::Write(rows) => Done::LogsWritten(store.write_logs(&rows)),
         Log::Retain { before } => Done::LogsRetained(store.retain_logs(before)),
+        Log::Ping => Done::Pinged(store.ping()),
     }
 }
 

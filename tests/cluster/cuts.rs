@@ -19,8 +19,13 @@ struct Hosts {
 
 /// Three hosts under load.
 fn hosts() -> Option<Hosts> {
+    hosts_with(Network::gateway)
+}
+
+/// With the database at this address.
+fn hosts_with(database: fn(&Network) -> String) -> Option<Hosts> {
     let network = network(3)?;
-    let (server, agent) = (mariadb::server_at(&network.gateway())?, consul::agent_at(&network.gateway())?);
+    let (server, agent) = (mariadb::server_at(&database(&network))?, consul::agent_at(&network.gateway())?);
     server.allow("node");
     let toml = format!(
         "consul_address = \"{}\"\nservice_name = \"{}\"\nlock_key = \"{}\"\ncluster_secret = \"of this test\"\n{}",
@@ -114,4 +119,54 @@ fn ways_that_are_cut_between_two_hosts_or_to_a_service_double_nothing() {
         |network| network.unblock(leader, &gateway),
     );
     assert!(hosts.finish() <= 4);
+}
+
+#[test]
+fn a_leader_that_alone_has_lost_the_store_lets_another_lead_and_stays_away_from_it() {
+    let Some(hosts) = hosts_with(Network::other_gateway) else { return };
+    let database = hosts.network.other_gateway();
+    for how in ["blackhole", "unreachable"] {
+        let leader = hosts.cluster.leader();
+        let node = &hosts.cluster.nodes[leader];
+        let start = clock::mono();
+        hosts.network.block(leader, &database, how);
+        wait_until("another leads", || hosts.cluster.leader() != leader);
+        eprintln!("{how}: another leads after {} ms", clock::mono().since(start).as_millis());
+        let seen = hosts.witness.count("x");
+        // Longer than it abstains.
+        wait_until("the time is over", || clock::mono().since(start).as_secs() >= 18);
+        assert_ne!(hosts.cluster.leader(), leader, "without the store it does not come back");
+        assert!(seen + 9 <= hosts.witness.count("x"), "runs go on");
+        wait_until("it is seen to be without the store", || {
+            let nodes = hosts.cluster.view().unwrap_or_default();
+            nodes["nodes"].as_array().is_some_and(|nodes| {
+                nodes.iter().all(|shown| shown["store_ok"] == (shown["server"] != node.server.as_str()))
+            })
+        });
+        hosts.network.unblock(leader, &database);
+        hosts.cluster.wait_alive(3);
+    }
+    // Where it is slow to say so the others see its lock value stand still.
+    assert!(hosts.cluster.nodes.iter().any(|node| node.said().contains("the lead is handed over")));
+    assert_eq!(hosts.finish(), 0);
+}
+
+#[test]
+fn a_leader_that_has_lost_the_store_with_all_others_goes_on_leading() {
+    let Some(hosts) = hosts_with(Network::other_gateway) else { return };
+    let database = hosts.network.other_gateway();
+    for how in ["blackhole", "unreachable"] {
+        let (leader, said) = (hosts.cluster.leader(), hosts.cluster.nodes.iter().map(Node::said));
+        let before: Vec<usize> = said.map(|said| said.len()).collect();
+        hosts.broken(
+            8,
+            |network| (0..3).for_each(|host| network.block(host, &database, how)),
+            |network| (0..3).for_each(|host| network.unblock(host, &database)),
+        );
+        assert_eq!(hosts.cluster.leader(), leader);
+        for (node, before) in hosts.cluster.nodes.iter().zip(before) {
+            assert!(!node.said()[before..].contains("handed over"), "{how}: {}", node.said());
+        }
+    }
+    assert_eq!(hosts.finish(), 0);
 }

@@ -10,7 +10,7 @@ use crate::truth::Truth;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use wing_crontab::core::node::Setup;
 use wing_crontab::core::work::{
-    ConsulError, Done, Kept, KillHow, Lead, Page, SpawnError, Spool, Spooled, Started, StoreError, Work, WorkId,
+    ConsulError, Done, Kept, KillHow, Lead, Log, Page, SpawnError, Spool, Spooled, Started, StoreError, Work, WorkId,
 };
 use wing_crontab::core::{FoundMark, FoundState, Gone, Input, MarkOp, Node, Output, Signal};
 use wing_crontab::model::command::{Answer, Command, RequestId};
@@ -488,6 +488,10 @@ impl World {
             self.now < self.consul_back_at || !self.reaches(host, consul) || !self.reaches(consul, host);
         let done = match work {
             Work::Lead(_) => return,
+            Work::Log(Log::Ping) => Done::Pinged(match is_store_away {
+                true => Err(StoreError::Away("the store is away".into())),
+                false => Ok(()),
+            }),
             Work::Log(_) if is_store_away => Done::LogsWritten(Err(StoreError::Away("the store is away".into()))),
             Work::Log(log) => self.store.log(&log),
             // Its thread has died with its daemon.

@@ -4,6 +4,7 @@
 
 use super::{LeadStage, Node, StoreStage};
 use crate::core::effects::Mail;
+use crate::core::election::Standing;
 use crate::core::follower::{Heard, Lease};
 use crate::core::leader::Rooms;
 use crate::core::work::LockValue;
@@ -12,6 +13,10 @@ use crate::model::command::{Answer, Command, Refusal, RequestId};
 use crate::model::message::{Hello, LinkId, Message, ToLeader, ToNode};
 use crate::model::{NodeId, Now};
 
+/// A leader that has lost the store leaves the lead to others for so long.
+const ABSTAIN_MS: u64 = 10_000;
+/// To take the lead may take so long with a store that answers nothing else meanwhile.
+const TAKE_MS: u64 = 4_000;
 /// Request ids of calls that came over a link, so that they are none of an HTTP client's.
 const FORWARDED_FROM: u64 = 1 << 62;
 
@@ -149,8 +154,8 @@ impl Node {
 
     /// Calls about the cluster, which the leader answers at once.
     pub(super) fn on_cluster_command(&mut self, client: RequestId, command: Command, now: Now) {
+        let own = self.load(now);
         let LeadStage::Leading(leader) = &mut self.lead else { return };
-        let own = self.executor.load();
         let reply = match &command {
             Command::DrainNode(server) => {
                 leader.drain_node(server, &mut self.fx).map(|()| Answer::Cluster(leader.view(own, now)))
@@ -174,12 +179,17 @@ impl Node {
     pub(super) fn follow(&mut self, now: Now) {
         let leads = !matches!(self.lead, LeadStage::None);
         let leader = self.election.as_ref().filter(|_| !leads).and_then(|election| election.leader()).cloned();
-        let load = self.executor.load();
+        let load = self.load(now);
         self.follower.poll(leader.as_ref(), load, &mut self.fx, now);
     }
 
     pub(super) fn elect(&mut self, now: Now) {
+        let can_lead = self.can_lead(now);
         let Some(election) = &mut self.election else { return };
+        let is_taking = matches!(self.lead, LeadStage::Bumping { .. } | LeadStage::Loading { .. });
+        if is_taking && !(can_lead && election.is_holder()) {
+            self.lead = LeadStage::None;
+        }
         let (is_leader, tick) = match &self.lead {
             LeadStage::Leading(leader) => (true, leader.tick()),
             _ => (false, now.wall.second()),
@@ -193,8 +203,29 @@ impl Node {
         };
         // A node that has never reached its store must not keep others from leading.
         if matches!(self.store, StoreStage::Open) || self.leaving.is_some() {
-            election.poll(is_leader, value, &mut self.fx, now);
+            election.poll(Standing { is_leader, can_lead }, value, &mut self.fx, now);
         }
+    }
+
+    /// A node whose store does not answer could make nothing of the lock, and would keep it from one that can.
+    fn can_lead(&self, now: Now) -> bool {
+        match &self.lead {
+            LeadStage::Leading(_) => true,
+            LeadStage::Bumping { sent_at, .. } | LeadStage::Loading { sent_at, .. } => {
+                now.mono < sent_at.plus_ms(TAKE_MS) || self.is_store_ok(now)
+            }
+            LeadStage::None => self.is_store_ok(now),
+        }
+    }
+
+    /// A leader that alone has lost the store lets a node lead that has it.
+    pub(super) fn give_way(&mut self, now: Now) {
+        let (LeadStage::Leading(leader), Some(election)) = (&self.lead, &mut self.election) else { return };
+        let Some(server) = leader.better_placed(now) else { return };
+        election.abstain_for(ABSTAIN_MS, now);
+        let text = format!("this leader has lost the store, and {server} has it: the lead is handed over");
+        self.fx.notice(log::Level::Warn, text);
+        self.step_down(now);
     }
 
     /// Goes as soon as Consul has forgotten us: to be there and unable to lead would keep others waiting.

@@ -23,11 +23,12 @@ use super::follower::Follower;
 use super::leader::{Leader, Rooms};
 use super::leaving::Leaving;
 use super::logbook::Logbook;
+use super::pulse::Pulse;
 use super::work::{Done, Kept, Log, Read, StoreError, Work, WorkId};
 use super::{FoundMark, Input, Output, Signal};
 use crate::model::command::{Answer, Command, Refusal, RequestId};
 use crate::model::config::Limits;
-use crate::model::message::{LinkId, ToLeader};
+use crate::model::message::{Heartbeat, LinkId, ToLeader};
 use crate::model::{Epoch, Incarnation, Mono, NodeId, Now, Server};
 use jiff::tz::TimeZone;
 use std::collections::{BTreeMap, VecDeque};
@@ -78,6 +79,7 @@ pub struct Node {
     forwarded: Forwarded,
     executor: Executor,
     logbook: Logbook,
+    pulse: Pulse,
     reads: BTreeMap<WorkId, RequestId>,
     waiting: VecDeque<(Mono, RequestId, Command)>,
     retain_at: Mono,
@@ -137,6 +139,7 @@ impl Node {
             forwarded: Forwarded::default(),
             executor,
             logbook,
+            pulse: Pulse::default(),
             reads: BTreeMap::new(),
             waiting: VecDeque::new(),
             retain_at: Mono(0),
@@ -179,12 +182,14 @@ impl Node {
             _ => None,
         };
         let log = self.logbook.deadline(now);
+        let pulse = self.asks_pulse().then(|| self.pulse.deadline());
         let retain = (self.is_open() && self.setup.log_retention_days != 0).then_some(self.retain_at);
         let waiting = self.waiting.front().map(|(until, _, _)| *until);
         let election = self.election.as_ref().and_then(Election::deadline);
         let leaving = self.leaving.as_ref().and_then(Leaving::deadline);
         let follower = self.follower.deadline();
-        let deadlines = [store, lead, self.executor.deadline(), log, retain, waiting, election, follower, leaving];
+        let deadlines =
+            [store, lead, self.executor.deadline(), log, pulse, retain, waiting, election, follower, leaving];
         // What was due at the last input has had its chance: only what lies after it can be waited for.
         deadlines.into_iter().flatten().filter(|at| self.handled_at < *at).min()
     }
@@ -229,12 +234,16 @@ impl Node {
             Done::Found(result) => self.lead(now, |leader, rooms| leader.on_found(id, result, rooms)),
             Done::Closed(result) => self.lead(now, |leader, rooms| leader.on_closed(id, result, rooms.now)),
             Done::LogsWritten(result) => {
+                if result.is_ok() {
+                    self.pulse.on_answer(now);
+                }
                 let attempts = logbook.on_written(id, result, fx, now);
                 if !attempts.is_empty() {
                     attempts.iter().for_each(|attempt| executor.forget(*attempt, fx));
                     fx.tell_leader(ToLeader::Logged(attempts));
                 }
             }
+            Done::Pinged(result) => self.pulse.on_pinged(id, &result, now),
             Done::Spooled(result) => logbook.on_spooled(id, result, fx, now),
             Done::LogsRetained(result) => self.on_retained(result, now),
             Done::Logs(result) => self.on_read(id, result.map(Answer::Logs)),
@@ -305,6 +314,7 @@ impl Node {
         self.advance_lead(now);
         self.deliver(now);
         self.leave(now);
+        self.give_way(now);
         loop {
             if let LeadStage::Leading(leader) = &mut self.lead {
                 leader.poll(&mut Rooms { logbook: &mut self.logbook, fx: &mut self.fx, now });
@@ -316,6 +326,10 @@ impl Node {
             }
         }
         self.logbook.poll(&mut self.fx, now);
+        if self.asks_pulse() {
+            let is_busy = self.logbook.is_asking() || self.is_retaining();
+            self.pulse.poll(is_busy, &mut self.fx, now);
+        }
         if self.is_open() {
             self.retain(now);
         }
@@ -339,6 +353,27 @@ impl Node {
             let why = self.why_no_leader();
             self.refuse(client, &why);
         }
+    }
+
+    /// Whether our own store answers, as far as we know.
+    fn is_store_ok(&self, now: Now) -> bool {
+        // While old rows are deleted, which may take long, nothing else on that connection can tell.
+        let is_known = !self.is_retaining() || self.logbook.is_failing();
+        self.is_open() && (!is_known || !self.logbook.is_store_away(now) && self.pulse.is_ok(now))
+    }
+
+    /// Standing alone nobody wants to know.
+    fn asks_pulse(&self) -> bool {
+        self.is_open() && self.election.is_some()
+    }
+
+    /// How much this node has to do and whether it has its store, for the leader.
+    fn load(&self, now: Now) -> Heartbeat {
+        Heartbeat { store_ok: self.is_store_ok(now), ..self.executor.load() }
+    }
+
+    fn is_retaining(&self) -> bool {
+        self.retain_at == Mono::NEVER
     }
 
     fn is_open(&self) -> bool {
