@@ -2,7 +2,7 @@
 //! behind them.
 
 use crate::model::Job;
-use crate::model::command::{Answer, Refusal, Reply};
+use crate::model::command::{Answer, HealthView, Refusal, Reply};
 use crate::model::log_row::{LogPage, StoredLog};
 use crate::wire::http::Response;
 use serde::Serialize;
@@ -72,6 +72,10 @@ pub fn reply(reply: &Reply) -> Response {
         Ok(Answer::Jobs(jobs)) => ok(jobs.iter().map(view).collect::<Vec<_>>()),
         Ok(Answer::Logs(page)) => ok(page_view(page)),
         Ok(Answer::Cluster(cluster)) => ok(cluster),
+        Ok(Answer::Run(run)) => ok(run),
+        Ok(Answer::Runs(page)) => ok(page),
+        Ok(Answer::Health(health)) => health_reply(health),
+        Ok(Answer::Paused { paused }) => ok(serde_json::json!({ "paused": paused })),
         Err(refusal) => failure(refusal),
     }
 }
@@ -79,6 +83,15 @@ pub fn reply(reply: &Reply) -> Response {
 /// The answer to a request that is not carried out.
 pub fn failure(refusal: &Refusal) -> Response {
     json(refusal.status, (), &refusal.message)
+}
+
+/// What probes go by: 503 where this node can neither lead nor be led, or has no store.
+fn health_reply(health: &HealthView) -> Response {
+    match (health.store_ok, health.leader.0.is_empty()) {
+        (true, false) => ok(health),
+        (false, _) => json(503, health, "the store does not answer"),
+        (true, true) => json(503, health, "no leader is known"),
+    }
 }
 
 fn ok(data: impl Serialize) -> Response {

@@ -12,6 +12,7 @@ fn request(method: &str, target: &str, body: &str) -> Request {
         query: query.as_bytes().to_vec(),
         body: body.as_bytes().to_vec(),
         has_length: !body.is_empty(),
+        request_key: None,
         keep_alive: true,
     }
 }
@@ -43,14 +44,14 @@ fn the_seeds_calls_are_understood() {
     check("GET", "/cron/delete/1633", "", Command::DeleteJob(JobId(1633)));
     check("POST", "/cron/delete/1633", "", Command::DeleteJob(JobId(1633)));
     let body = "cronSet=*/1 * * * * *&command=php -v&remark=&stop=0&start_time=0&end_time=0&is_mutex=1";
-    check("POST", "/cron/add", body, Command::AddJob(JobDraft { is_mutex: true, ..draft() }));
+    check("POST", "/cron/add", body, Command::AddJob(JobDraft { is_mutex: true, ..draft() }, None));
     let body = format!("id=1307&{body}");
     check("POST", "/cron/update", &body, Command::UpdateJob(JobId(1307), JobDraft { is_mutex: true, ..draft() }));
 }
 
 #[test]
 fn parameters_come_as_form_json_or_query() {
-    let expect = Command::AddJob(JobDraft { is_mutex: true, end_time: 9, ..draft() });
+    let expect = Command::AddJob(JobDraft { is_mutex: true, end_time: 9, ..draft() }, None);
     check("POST", "/cron/add", "cron_set=*/1+*+*+*+*+*&command=php%20-v&is_mutex=true&end_time=9", expect.clone());
     check(
         "POST",
@@ -65,7 +66,7 @@ fn parameters_come_as_form_json_or_query() {
         expect.clone(),
     );
     check("POST", "/cron/add?cronSet=*/1%20*%20*%20*%20*%20*&is_mutex=1&end_time=9", "command=php -v", expect);
-    let utf_8 = Command::AddJob(JobDraft { command: "echo 你好 😀".into(), ..draft() });
+    let utf_8 = Command::AddJob(JobDraft { command: "echo 你好 😀".into(), ..draft() }, None);
     check("POST", "/cron/add", "cronSet=*/1 * * * * *&command=echo 你好 😀", utf_8.clone());
     check("POST", "/cron/add", "cronSet=*/1 * * * * *&command=echo%20%E4%BD%A0%E5%A5%BD%20%F0%9F%98%80", utf_8);
 }
@@ -186,11 +187,11 @@ fn what_keeps_a_job_under_control_is_taken_and_checked() {
         jitter: Some(6),
         ..JobDraft::default()
     };
-    check("POST", "/cron/add", body, Command::AddJob(expect));
+    check("POST", "/cron/add", body, Command::AddJob(expect, None));
     // As a JSON object its variables may be one too; what is given empty is taken away.
     let json = r#"{"cronSet":"*/1 * * * * *","command":"php -v","env":{"A":"b"},"run_as":""}"#;
     let env = Some("{\"A\":\"b\"}".into());
-    check("POST", "/cron/add", json, Command::AddJob(JobDraft { env, run_as: Some(String::new()), ..draft() }));
+    check("POST", "/cron/add", json, Command::AddJob(JobDraft { env, run_as: Some(String::new()), ..draft() }, None));
     let wrong = |rest: &str, words: &str| {
         refuse("POST", "/cron/add", &format!("cronSet=* * * * * *&command=x&{rest}"), 400, words);
     };

@@ -80,6 +80,11 @@ impl Logbook {
         self.attempts.contains(&attempt)
     }
 
+    /// Whether the store did not take rows the last time.
+    pub fn is_failing(&self) -> bool {
+        self.backoff.is_failing()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty() && self.in_flight.is_none() && self.spooler.is_empty()
     }
@@ -88,10 +93,6 @@ impl Logbook {
     pub fn is_store_away(&self, now: Now) -> bool {
         let is_silent = |in_flight: &InFlight| in_flight.sent_at.plus_ms(SILENT_MS) <= now.mono;
         !self.is_open || self.backoff.is_failing() || self.in_flight.as_ref().is_some_and(is_silent)
-    }
-
-    pub fn is_failing(&self) -> bool {
-        self.backoff.is_failing()
     }
 
     /// Whether the store is being asked, or is about to be.

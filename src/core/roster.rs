@@ -22,6 +22,14 @@ const MARGIN_MS: u64 = 1_000;
 /// A clock that is off by more is warned of.
 const OFFSET_MS_MAX: i64 = 250;
 
+/// The leader's own node.
+#[derive(Clone, Debug)]
+pub struct Own {
+    pub node: NodeId,
+    pub server: Server,
+    pub labels: Vec<String>,
+}
+
 #[derive(Debug)]
 pub struct Roster {
     own: NodeId,
@@ -36,6 +44,7 @@ struct Member {
     /// Its holdings are taken in.
     is_settled: bool,
     room: usize,
+    labels: Vec<String>,
     last: Heartbeat,
     clock_offset_ms: i64,
     is_offset_said: bool,
@@ -47,8 +56,9 @@ struct Member {
 }
 
 impl Roster {
-    pub fn new(own: NodeId, server: Server, room: usize, now: Now) -> Roster {
-        let member = Member { server, room, is_settled: true, ..Member::expected(now, Mono::NEVER) };
+    pub fn new(own: Own, room: usize, now: Now) -> Roster {
+        let Own { node: own, server, labels } = own;
+        let member = Member { server, room, labels, is_settled: true, ..Member::expected(now, Mono::NEVER) };
         Roster { members: BTreeMap::from([(own.clone(), Member { silent_since: None, ..member })]), own }
     }
 
@@ -70,6 +80,7 @@ impl Roster {
         let former = member.link.replace(link);
         member.server = hello.server.clone();
         member.room = hello.room;
+        member.labels = hello.labels.clone();
         member.is_settled = false;
         member.heard_at = now.mono;
         member.silent_since = None;
@@ -137,7 +148,8 @@ impl Roster {
             let is_fresh = now.mono < member.heard_at.plus_ms(SUSPECT_MS);
             let takes_new =
                 if is_own { !is_draining } else { member.is_settled && is_fresh && !member.last.is_draining };
-            (is_own || member.link.is_some()).then(|| Place { node: node.clone(), room: member.room, takes_new })
+            let (server, labels, room) = (member.server.clone(), member.labels.clone(), member.room);
+            (is_own || member.link.is_some()).then(|| Place { node: node.clone(), server, labels, room, takes_new })
         };
         self.members.iter().filter_map(place).collect()
     }
@@ -217,6 +229,7 @@ impl Member {
             link: None,
             is_settled: false,
             room: 0,
+            labels: Vec::new(),
             last: Heartbeat::default(),
             clock_offset_ms: 0,
             is_offset_said: false,

@@ -45,6 +45,8 @@ pub enum Message {
         wall: Wall,
         /// The lease: so long from the sending of the heartbeat.
         valid_for_ms: u64,
+        /// No scheduled run is started.
+        paused: bool,
     },
     ToNode(ToNode),
     ToLeader(ToLeader),
@@ -147,6 +149,11 @@ pub struct HeldRun {
     pub pid: u32,
     /// When it began, by the node's wall clock in milliseconds; 0 while it has not.
     pub started_ms: i64,
+}
+
+impl HeldRun {
+    /// A node tells of so many at most.
+    pub const LIST_MAX: usize = 10_000;
 }
 
 /// How far an attempt has come.

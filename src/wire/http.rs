@@ -22,6 +22,8 @@ pub struct Request {
     pub body: Vec<u8>,
     /// Whether the length of the body was said; otherwise there is none.
     pub has_length: bool,
+    /// The header Idempotency-Key, as sent.
+    pub request_key: Option<String>,
     /// Whether the connection may carry another request after this one.
     pub keep_alive: bool,
 }
@@ -136,6 +138,7 @@ fn parse_head(bytes: &[u8]) -> Result<Head, BadRequest> {
         query: query.as_bytes().to_vec(),
         body: Vec::new(),
         has_length: false,
+        request_key: None,
         keep_alive: version == 1,
     };
     let (mut length, mut is_chunked, mut expects_continue) = (None, false, false);
@@ -149,6 +152,7 @@ fn parse_head(bytes: &[u8]) -> Result<Head, BadRequest> {
             }
             "content-length" => length = Some(content_length(header.value)?),
             "transfer-encoding" => is_chunked = true,
+            "idempotency-key" => request.request_key = Some(String::from_utf8_lossy(header.value).trim().into()),
             "expect" => expects_continue = has("100-continue"),
             "connection" if has("close") => request.keep_alive = false,
             "connection" if has("keep-alive") => request.keep_alive = true,
@@ -311,6 +315,12 @@ mod tests {
         let whole = post(BODY_BYTES_MAX) + &"z".repeat(BODY_BYTES_MAX);
         assert_eq!(feed(whole.as_bytes(), 65_536).0[0].body.len(), BODY_BYTES_MAX);
         refuse(&post(BODY_BYTES_MAX + 1), 413);
+    }
+
+    #[test]
+    fn a_request_may_have_a_key() {
+        let (requests, _) = feed(b"GET / HTTP/1.1\r\nidempotency-KEY:  a b \r\n\r\n", 5);
+        assert_eq!(requests[0].request_key.as_deref(), Some("a b"));
     }
 
     #[test]

@@ -196,6 +196,7 @@ fn do_lead(store: &mut dyn Store, lead: Lead) -> Done {
         Lead::Journal(entry) => Done::Journaled(store.journal(&entry)),
         Lead::Change { epoch, request, change } => Done::Changed(store.change(epoch, request, &change)),
         Lead::Find { epoch, attempts } => Done::Found(store.find_logs(epoch, &attempts)),
+        Lead::Pause { epoch, paused } => Done::Paused(store.pause(epoch, paused)),
         Lead::Close { epoch, entries, delete_before } => Done::Closed(store.close(epoch, &entries, delete_before)),
     }
 }

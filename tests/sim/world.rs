@@ -468,7 +468,7 @@ impl World {
         } else {
             self.store.is_fenced = self.without != Some(Guard::EpochInTheStore);
             let done = match (self.store.lead(lead), self.without) {
-                (Done::Found(Ok(_)), Some(Guard::LogRowReadAgain)) => Done::Found(Ok(BTreeSet::new())),
+                (Done::Found(Ok(_)), Some(Guard::LogRowReadAgain)) => Done::Found(Ok(BTreeMap::new())),
                 (done, _) => done,
             };
             match is_answer_lost {

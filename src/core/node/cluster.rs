@@ -4,12 +4,12 @@
 
 use super::{LeadStage, Node, StoreStage};
 use crate::core::effects::Mail;
-use crate::core::election::Standing;
+use crate::core::election::{Election, Standing};
 use crate::core::follower::{Heard, Lease};
 use crate::core::leader::Rooms;
 use crate::core::work::LockValue;
 use crate::core::{ExitReason, Gone, Output};
-use crate::model::command::{Answer, Command, Refusal, RequestId};
+use crate::model::command::{Answer, Command, HealthView, Refusal, RequestId, Role};
 use crate::model::message::{Hello, LinkId, Message, ToLeader, ToNode};
 use crate::model::{NodeId, Now};
 
@@ -165,6 +165,29 @@ impl Node {
         self.fx.reply(client, reply);
     }
 
+    /// How this node is, by itself.
+    pub(super) fn health(&self) -> HealthView {
+        let is_leader = matches!(self.lead, LeadStage::Leading(_));
+        let load = self.executor.load();
+        let leader = match &self.lead {
+            LeadStage::Leading(_) => Some(self.setup.server.clone()),
+            _ => self.follower.joined().and(self.follower.leader()).cloned(),
+        };
+        HealthView {
+            server: self.setup.server.clone(),
+            role: if is_leader { Role::Leader } else { Role::Follower },
+            leader: leader.unwrap_or_default(),
+            paused: match &self.lead {
+                LeadStage::Leading(leader) => leader.is_paused(),
+                _ => self.follower.is_paused(),
+            },
+            store_ok: self.is_open() && !self.logbook.is_failing(),
+            consul_ok: self.election.as_ref().map(Election::is_well),
+            running: load.running,
+            queued: load.waiting,
+        }
+    }
+
     /// Answers of ours that are for a client of another node.
     pub(super) fn redirect(&mut self, output: Output) -> Output {
         match output {
@@ -251,10 +274,10 @@ impl Node {
         if !self.executor.is_idle() {
             return;
         }
-        self.logbook.hurry(now);
         if let LeadStage::Leading(leader) = &mut self.lead {
-            leader.hurry(now);
+            leader.hurry(&mut Rooms { logbook: &mut self.logbook, fx: &mut self.fx, now });
         }
+        self.logbook.hurry(now);
         let is_leader_idle = !matches!(&self.lead, LeadStage::Leading(leader) if !leader.is_idle());
         let is_stored = self.logbook.is_empty() && is_leader_idle;
         if !leaving.may_go(is_stored, now) {

@@ -195,6 +195,7 @@ impl Node {
     }
 
     fn on_command(&mut self, client: RequestId, command: Command, now: Now) {
+        let may_take_ms = self.may_take_ms(&command);
         match (command, &mut self.lead) {
             (Command::ListJobs, LeadStage::Leading(leader)) => {
                 self.fx.reply(client, Ok(Answer::Jobs(leader.jobs())));
@@ -204,12 +205,28 @@ impl Node {
             (command @ (Command::ShowCluster | Command::DrainNode(_)), LeadStage::Leading(_)) => {
                 self.on_cluster_command(client, command, now);
             }
+            (Command::ShowHealth, _) => {
+                let health = self.health();
+                self.fx.reply(client, Ok(Answer::Health(health)));
+            }
             (_, _) if self.leaving.is_some() => self.refuse(client, "this node is leaving"),
+            (
+                command @ (Command::RunJob(..) | Command::KillRun(_) | Command::ListRuns { .. } | Command::Pause(_)),
+                LeadStage::Leading(leader),
+            ) => {
+                let mut rooms = Rooms { logbook: &mut self.logbook, fx: &mut self.fx, now };
+                leader.control(client, command, &mut rooms);
+            }
             (command, LeadStage::Leading(leader)) => leader.change(client, command),
-            (command, _) if self.follower.forward(client, &command, &mut self.fx, now) => {}
+            (command, _) if self.follower.forward(client, &command, may_take_ms, &mut self.fx, now) => {}
             (_, _) if WAITING_MAX <= self.waiting.len() => self.refuse(client, "too many changes wait for a leader"),
             (command, _) => self.waiting.push_back((now.mono.plus_ms(NO_LEADER_MS), client, command)),
         }
+    }
+
+    /// How long the leader may take for it in good order.
+    fn may_take_ms(&self, command: &Command) -> u64 {
+        if matches!(command, Command::KillRun(_)) { self.setup.limits.kill_grace_ms } else { 0 }
     }
 
     fn read(&mut self, client: RequestId, read: Read) {
@@ -232,6 +249,7 @@ impl Node {
             Done::Journaled(result) => self.lead(now, |leader, rooms| leader.on_journaled(id, result, rooms)),
             Done::Changed(result) => self.lead(now, |leader, rooms| leader.on_changed(id, result, rooms)),
             Done::Found(result) => self.lead(now, |leader, rooms| leader.on_found(id, result, rooms)),
+            Done::Paused(result) => self.lead(now, |leader, rooms| leader.on_paused(id, result, rooms)),
             Done::Closed(result) => self.lead(now, |leader, rooms| leader.on_closed(id, result, rooms.now)),
             Done::LogsWritten(result) => {
                 if result.is_ok() {
