@@ -23,6 +23,9 @@ const STALE_MS: u64 = 3_000;
 /// A watch that sees no change answers after this, so that a value standing still is noticed.
 const WATCH_MS: u64 = 1_000;
 
+/// Why the lock is taken from a leader that hangs.
+const STANDS_STILL: &str = "the leader's lock value stands still";
+
 #[derive(Debug, Default)]
 pub struct Election {
     node_id: NodeId,
@@ -90,6 +93,9 @@ pub struct Standing {
     pub is_leader: bool,
     /// It could make something of the lock.
     pub can_lead: bool,
+    /// And it may take it from a leader that stands still: it has had the store for so long that the leader, had it lost
+    /// the store together with us, would have gone on by now.
+    pub can_depose: bool,
 }
 
 /// What a step of the election means for the node.
@@ -265,7 +271,7 @@ impl Election {
         self.abstains || now.mono < self.abstains_until
     }
 
-    fn next_step(&self, Standing { is_leader, can_lead }: Standing, now: Now) -> Option<Step> {
+    fn next_step(&self, Standing { is_leader, can_lead, can_depose }: Standing, now: Now) -> Option<Step> {
         if let Some(leave) = self.leave {
             return (leave == Leave::Wanted).then_some(Step::Leave);
         }
@@ -289,7 +295,7 @@ impl Election {
         match &lock.session {
             None => Some(Step::Acquire),
             session if *session == self.session => Some(Step::Acquire),
-            Some(_) => self.why_dead(lock).map(|_| Step::Destroy),
+            Some(_) => self.why_dead(lock).filter(|why| *why != STANDS_STILL || can_depose).map(|_| Step::Destroy),
         }
     }
 
@@ -302,7 +308,7 @@ impl Election {
         } else if lock.session.is_some() && lock.session == self.dead_session {
             Some("the leader's link closed and nobody listens there")
         } else {
-            self.seen.is_stale.then_some("the leader's lock value stands still")
+            self.seen.is_stale.then_some(STANDS_STILL)
         }
     }
 

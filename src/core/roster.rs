@@ -17,6 +17,9 @@ use std::collections::BTreeMap;
 
 /// A node that has said nothing for so long gets nothing new.
 const SUSPECT_MS: u64 = 1_000;
+/// A node's word that its store answers counts after so long: what has been away for all is there again for all by then,
+/// however long a leader that asks again and again may have to wait.
+const STORE_FIRM_MS: u64 = 2_500;
 /// Between the end of a lease and our reliance on it.
 const MARGIN_MS: u64 = 1_000;
 /// A clock that is off by more is warned of.
@@ -46,6 +49,8 @@ struct Member {
     room: usize,
     labels: Vec<String>,
     last: Heartbeat,
+    /// Since when it says that its store answers.
+    store_since: Option<Mono>,
     clock_offset_ms: i64,
     is_offset_said: bool,
     heard_at: Mono,
@@ -106,6 +111,7 @@ impl Roster {
         let member = self.members.get_mut(node)?;
         member.heard_at = now.mono;
         member.last = heartbeat;
+        member.store_since = heartbeat.store_ok.then(|| member.store_since.unwrap_or(now.mono));
         member.clock_offset_ms = (heartbeat.wall.0 - now.wall.0) / 1_000_000;
         let is_off = OFFSET_MS_MAX < member.clock_offset_ms.abs();
         let is_new = is_off && !member.is_offset_said;
@@ -186,7 +192,8 @@ impl Roster {
             **node != self.own && member.link.is_some() && member.is_settled && is_fresh && !member.last.is_draining
         };
         let mut well = self.members.iter().filter(is_well);
-        well.find(|(_, member)| member.last.store_ok).map(|(_, member)| member.server.clone())
+        let is_firm = |since: Mono| since.plus_ms(STORE_FIRM_MS) <= now.mono;
+        well.find(|(_, member)| member.store_since.is_some_and(is_firm)).map(|(_, member)| member.server.clone())
     }
 
     /// A lost node of which nothing is left to know.
@@ -231,6 +238,7 @@ impl Member {
             room: 0,
             labels: Vec::new(),
             last: Heartbeat::default(),
+            store_since: None,
             clock_offset_ms: 0,
             is_offset_said: false,
             heard_at: now.mono,

@@ -3,7 +3,9 @@
 use crate::support::daemon::{Node, is_alive, send_signal};
 use crate::support::witness::Witness;
 use crate::support::{mariadb, wait_until};
+use mysql::prelude::Queryable;
 use rustix::process::Signal;
+use wing_crontab::worker::clock;
 
 /// Who dies while the store is away.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +45,7 @@ impl Long {
         node.api.get(&format!("/cron/stop/{}", self.id)).ok();
         wait_until("what ran has ended", || self.witness.count("begin") == self.witness.count("end"));
         let ended = self.witness.attempts("end");
+        wait_until("the log is read again", || node.api.get("/log/list").status == 200);
         wait_until("each run has its row", || node.api.logs_with(self.id, "ok").len() >= ended.len());
         let rows = node.api.logs_with(self.id, "ok");
         for attempt in &ended {
@@ -141,4 +144,89 @@ fn a_spool_that_is_damaged_is_set_aside_and_what_can_be_read_of_it_is_written() 
     assert_eq!(node.api.logs_with(long.id, "ok").iter().filter(without).count(), 1);
     assert!(node.path("data/spool.damaged").is_file());
     assert!(node.stop().success());
+}
+
+/// Lets so much time pass.
+fn pass(secs: u64) {
+    let start = clock::mono();
+    wait_until("the time is over", || clock::mono().since(start).as_secs() >= secs);
+}
+
+#[test]
+fn a_stop_holds_at_once_while_the_store_is_away_and_is_stored_when_it_is_back() {
+    let Some(mut server) = mariadb::server() else { return };
+    for hangs in [false, true] {
+        eprintln!("hangs: {hangs}");
+        let database = server.database("utf8mb4");
+        let mut node = Node::started(&database.toml());
+        let witness = Witness::new(node.folder.path(), "seen");
+        let id = node.api.add("* * * * * *", &witness.write("x"), "");
+        let mutex = node.api.add("* * * * * *", &format!("{}; sleep 2", witness.write("m")), "is_mutex=1");
+        let other = node.api.add("0 0 0 1 1 *", "true", "");
+        wait_until("they run", || witness.count("x") >= 2 && witness.count("m") >= 2);
+        let pid = server.pid();
+        if hangs {
+            send_signal(Signal::STOP, pid)
+        } else {
+            server.stop(false)
+        }
+        let start = clock::mono();
+        for id in [id, mutex] {
+            node.api.get(&format!("/cron/stop/{id}")).refused(503, &format!("in force, not stored: job {id}"));
+        }
+        let answered = (clock::mono().since(start).as_millis(), clock::now().wall.second().0);
+        assert!(answered.0 < 3_500, "{} ms", answered.0);
+        let list = node.api.get("/cron/list").ok();
+        let stops = |list: &serde_json::Value| -> Vec<bool> {
+            list.as_array().unwrap().iter().map(|job| job["stop"].as_bool().unwrap()).collect()
+        };
+        assert_eq!(stops(&list), [true, true, false]);
+        // What is not a stop is not done without the store.
+        node.api.get(&format!("/cron/start/{id}")).refused(503, "nothing was changed");
+        node.api.get(&format!("/cron/delete/{other}")).refused(503, "");
+        node.api.get(&format!("/cron/stop/{id}")).refused(503, "in force, not stored");
+        pass(3);
+        let seen = witness.read();
+        assert!(seen.iter().all(|seen| seen.scheduled_at <= answered.1), "{seen:?} after {}", answered.1);
+        if hangs {
+            send_signal(Signal::CONT, pid)
+        } else {
+            server.start()
+        }
+        wait_until("they are stored without being asked again", || {
+            let stored = database.connect().query::<bool, _>("SELECT stop FROM cron WHERE stop ORDER BY id");
+            stored.unwrap() == [true, true]
+        });
+        wait_until("it takes changes again", || {
+            node.api.post("/cron/add", "cronSet=0 0 0 1 1 *&command=true").status == 200
+        });
+        wait_until("the log is read again", || node.api.get("/log/list").status == 200);
+        pass(2);
+        assert_eq!(witness.read(), seen, "nothing has started since");
+        for (id, word) in [(id, "x"), (mutex, "m")] {
+            let mut started = witness.attempts(word);
+            started.sort();
+            let told = || {
+                let mut told: Vec<String> = node.api.logs_with(id, "ok").iter().map(attempt).collect();
+                told.sort();
+                told
+            };
+            wait_until("what ran is told, and nothing else is said to have run", || told() == started);
+            let rows = node.api.logs(&format!("cron_id={id}"));
+            let states = rows.iter().map(|row| row["state"].as_str().unwrap());
+            assert!(
+                states.clone().all(|state| ["ok", "cancelled"].contains(&state)),
+                "{:?}",
+                states.collect::<Vec<_>>()
+            );
+        }
+        assert!(node.stop().success());
+        node.start();
+        assert_eq!(stops(&node.api.get("/cron/list").ok())[..2], [true, true]);
+        assert_eq!(witness.read(), seen);
+    }
+}
+
+fn attempt(row: &serde_json::Value) -> String {
+    format!("{}#{}", row["run_key"].as_str().unwrap(), row["attempt"])
 }

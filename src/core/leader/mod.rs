@@ -8,7 +8,7 @@
 mod controls;
 
 use super::Output;
-use super::changes::{Changes, Made, cut_off};
+use super::changes::{Changes, Made, Urgent, cut_off, in_force, in_force_and_cut_off};
 use super::dispatch::recovery::Left;
 use super::dispatch::{Around, Cancelling, Dispatch, DispatchLimits, Place};
 use super::effects::Effects;
@@ -202,6 +202,7 @@ impl Leader {
         self.journaler.poll(rooms.fx, rooms.now);
         let journaler = &mut self.journaler;
         self.changes.poll(self.epoch, || journaler.next_request(), &self.scheduler, rooms.fx, rooms.now);
+        self.put_stops_in_force(rooms);
         if self.closing.is_none() && self.close_at <= rooms.now.mono {
             self.close(rooms.fx, rooms.now);
         }
@@ -216,7 +217,7 @@ impl Leader {
         let close = self.closing.is_none().then_some(self.close_at);
         let nodes = self.roster.deadline();
         let delayed = self.dispatch.next_delayed().map(|second| now.mono_at(second.wall()));
-        let others = [self.journaler.deadline(), self.changes.deadline(), self.controls.deadline()];
+        let others = [self.journaler.deadline(), self.changes.deadline(now), self.controls.deadline()];
         [tick, close, Some(self.sweep_at), nodes, delayed].into_iter().chain(others).flatten().min()
     }
 
@@ -247,8 +248,13 @@ impl Leader {
         if result == Err(StoreError::Deposed) {
             return Verdict::Deposed;
         }
-        if let Some(Made { client, change }) = self.changes.on_changed(id, result, rooms.fx, rooms.now) {
-            self.put_in_force(client, change, rooms);
+        match self.changes.on_changed(id, result, rooms.fx, rooms.now) {
+            Some(Made { change: Change::Put(job), is_in_force: true, .. }) => {
+                let (dispatch, mut around) = self.around(rooms);
+                dispatch.decide(job.id, &mut around);
+            }
+            Some(Made { client, change, .. }) => self.put_in_force(client, change, rooms),
+            None => {}
         }
         Verdict::Ok
     }
@@ -519,6 +525,10 @@ impl Leader {
                 client.zip(answer).into_iter().for_each(|(client, answer)| rooms.fx.reply(client, Ok(answer)));
                 return;
             }
+            // A stop that came after it is in force already.
+            Change::Put(job) if self.scheduler.job(job.id).is_some_and(|now| job.version < now.version) => {
+                (job.id, Some(job.version), Some(Arc::new(job)))
+            }
             Change::Add(job, _) | Change::Put(job) => {
                 let (id, version) = (job.id, job.version);
                 (id, Some(version), put(&mut self.scheduler, job, rooms.fx))
@@ -537,6 +547,27 @@ impl Leader {
         }
     }
 
+    /// While the store is away a stop holds at once, in memory and on the nodes.
+    fn put_stops_in_force(&mut self, rooms: &mut Rooms) {
+        while let Some(Urgent { client, job }) = self.changes.next_urgent(&self.scheduler, rooms.fx, rooms.now) {
+            let (id, version) = (job.id, job.version);
+            let text =
+                format!("job {id} is stopped, version={}: in force, and stored when the store answers", version.0);
+            rooms.fx.notice(log::Level::Warn, text);
+            let job = put(&mut self.scheduler, job, rooms.fx);
+            self.dispatch.leave_undecided(id);
+            let cancelling = self.cancel(id, Some(version), rooms);
+            let (Some(client), Some(job)) = (client, job) else { continue };
+            if !cancelling.silent.is_empty() {
+                rooms.fx.reply(client, Err(in_force_and_cut_off(id)));
+            } else if cancelling.told.is_empty() {
+                rooms.fx.reply(client, Err(in_force(id)));
+            } else {
+                self.changes.settle_unstored(client, job, cancelling.told);
+            }
+        }
+    }
+
     fn cancel(&mut self, id: JobId, below: Option<Version>, rooms: &mut Rooms) -> Cancelling {
         let (dispatch, mut around) = self.around(rooms);
         dispatch.cancel(id, below, &mut around)
@@ -547,7 +578,7 @@ impl Leader {
         let stored: BTreeMap<JobId, Job> = jobs.into_iter().map(|job| (job.id, job)).collect();
         let gone: Vec<JobId> = self.scheduler.jobs().map(|job| job.id).filter(|id| !stored.contains_key(id)).collect();
         let changed: Vec<Job> =
-            stored.into_values().filter(|job| self.scheduler.job(job.id).is_none_or(|old| **old != *job)).collect();
+            stored.into_values().filter(|job| self.scheduler.job(job.id).is_none_or(|old| is_news(job, old))).collect();
         rooms
             .fx
             .notice(log::Level::Info, format!("reloaded: {} jobs changed or new, {} gone", changed.len(), gone.len()));
@@ -589,6 +620,11 @@ impl Leader {
 /// How long a lease may be: what is left of the authority, and never longer than `LEASE_MS`.
 fn valid_for_ms(authority: Mono, now: Now) -> u64 {
     (authority.since(now.mono).as_millis() as u64).min(LEASE_MS)
+}
+
+/// Whether the stored row says something that the job in memory does not; an older one means a stop that is not stored.
+fn is_news(stored: &Job, job: &Job) -> bool {
+    stored != job && job.version <= stored.version
 }
 
 fn change_text(change: &Change) -> String {

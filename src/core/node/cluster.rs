@@ -15,6 +15,8 @@ use crate::model::{NodeId, Now};
 
 /// A leader that has lost the store leaves the lead to others for so long.
 const ABSTAIN_MS: u64 = 10_000;
+/// A node that has had its store for less long does not depose a leader that stands still: the leader may be about to go on.
+const DEPOSE_MS: u64 = 4_000;
 /// To take the lead may take so long with a store that answers nothing else meanwhile.
 const TAKE_MS: u64 = 4_000;
 /// Request ids of calls that came over a link, so that they are none of an HTTP client's.
@@ -166,7 +168,7 @@ impl Node {
     }
 
     /// How this node is, by itself.
-    pub(super) fn health(&self) -> HealthView {
+    pub(super) fn health(&self, now: Now) -> HealthView {
         let is_leader = matches!(self.lead, LeadStage::Leading(_));
         let load = self.executor.load();
         let leader = match &self.lead {
@@ -181,7 +183,7 @@ impl Node {
                 LeadStage::Leading(leader) => leader.is_paused(),
                 _ => self.follower.is_paused(),
             },
-            store_ok: self.is_open() && !self.logbook.is_failing(),
+            store_ok: self.is_store_ok(now),
             consul_ok: self.election.as_ref().map(Election::is_well),
             running: load.running,
             queued: load.waiting,
@@ -208,6 +210,7 @@ impl Node {
 
     pub(super) fn elect(&mut self, now: Now) {
         let can_lead = self.can_lead(now);
+        let can_depose = self.store_since.is_some_and(|since| since.plus_ms(DEPOSE_MS) <= now.mono);
         let Some(election) = &mut self.election else { return };
         let is_taking = matches!(self.lead, LeadStage::Bumping { .. } | LeadStage::Loading { .. });
         if is_taking && !(can_lead && election.is_holder()) {
@@ -226,7 +229,7 @@ impl Node {
         };
         // A node that has never reached its store must not keep others from leading.
         if matches!(self.store, StoreStage::Open) || self.leaving.is_some() {
-            election.poll(Standing { is_leader, can_lead }, value, &mut self.fx, now);
+            election.poll(Standing { is_leader, can_lead, can_depose }, value, &mut self.fx, now);
         }
     }
 

@@ -80,6 +80,8 @@ pub struct Node {
     executor: Executor,
     logbook: Logbook,
     pulse: Pulse,
+    /// Since when our own store answers.
+    store_since: Option<Mono>,
     reads: BTreeMap<WorkId, RequestId>,
     waiting: VecDeque<(Mono, RequestId, Command)>,
     retain_at: Mono,
@@ -140,6 +142,7 @@ impl Node {
             executor,
             logbook,
             pulse: Pulse::default(),
+            store_since: None,
             reads: BTreeMap::new(),
             waiting: VecDeque::new(),
             retain_at: Mono(0),
@@ -206,7 +209,7 @@ impl Node {
                 self.on_cluster_command(client, command, now);
             }
             (Command::ShowHealth, _) => {
-                let health = self.health();
+                let health = self.health(now);
                 self.fx.reply(client, Ok(Answer::Health(health)));
             }
             (_, _) if self.leaving.is_some() => self.refuse(client, "this node is leaving"),
@@ -351,6 +354,7 @@ impl Node {
         if self.is_open() {
             self.retain(now);
         }
+        self.store_since = self.is_store_ok(now).then(|| self.store_since.unwrap_or(now.mono));
         self.refuse_waiting(now);
         self.follow(now);
         self.elect(now);
