@@ -366,3 +366,100 @@ impl Election {
         if was_holder { Outcome::Lost } else { Outcome::Nothing }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::Output;
+    use crate::model::{Epoch, Second};
+
+    const ALL: Standing = Standing { is_leader: false, can_lead: true, can_depose: true };
+
+    fn at(ms: u64) -> Now {
+        Now { mono: Mono(0).plus_ms(ms), ..Now::default() }
+    }
+
+    fn value(node: &str) -> LockValue {
+        LockValue {
+            epoch: Epoch(1),
+            tick: Second(1),
+            server: Server(node.into()),
+            node_id: NodeId(node.into()),
+            incarnation: Incarnation(0),
+        }
+    }
+
+    /// What is asked of Consul now, which answers yes to all of it.
+    fn asked(election: &mut Election, standing: Standing, now: Now) -> Vec<String> {
+        let mut fx = Effects::default();
+        let mut asked = Vec::new();
+        loop {
+            election.poll(standing, || value("own"), &mut fx, now);
+            let Some(output) = fx.take() else { return asked };
+            let Output::Work(id, Work::Consul(consul)) = output else { continue };
+            let answer = match &consul {
+                Consul::CreateSession => ConsulAnswer::Session("ours".into()),
+                Consul::Acquire { .. } => ConsulAnswer::Acquired(true),
+                _ => ConsulAnswer::Done,
+            };
+            let name = format!("{consul:?}");
+            let name = name.split([' ', '{']).next().unwrap_or_default().to_string();
+            if !["Register", "Pass", "CreateSession"].contains(&name.as_str()) {
+                asked.push(name);
+            }
+            election.on_consul(id, Ok(answer), &mut fx, now);
+        }
+    }
+
+    /// The watch says who has the lock.
+    fn seen(election: &mut Election, session: Option<&str>, node: &str, now: Now) {
+        let id = *election.watch.insert(WorkId(1_000_000));
+        let lock = LockState { index: 1, session: session.map(String::from), value: Some(value(node)) };
+        election.on_watched(id, Ok(lock), now);
+    }
+
+    fn holder() -> Election {
+        let mut election = Election::new(NodeId("own".into()), Incarnation(0));
+        assert!(asked(&mut election, ALL, at(0)).is_empty(), "nothing is known of the lock");
+        seen(&mut election, None, "own", at(0));
+        assert_eq!(asked(&mut election, ALL, at(0)), ["Acquire"]);
+        assert!(election.may_lead(at(0)));
+        election
+    }
+
+    #[test]
+    fn who_abstains_for_a_time_gives_the_lock_up_and_takes_it_again_only_after_that() {
+        let mut election = holder();
+        election.abstain_for(10_000, at(1_000));
+        assert!(!election.may_lead(at(1_000)), "at once");
+        assert_eq!(asked(&mut election, ALL, at(1_000)), ["Release"]);
+        seen(&mut election, None, "own", at(2_000));
+        assert!(asked(&mut election, ALL, at(10_999)).is_empty());
+        assert_eq!(asked(&mut election, ALL, at(11_000)), ["Acquire"]);
+    }
+
+    #[test]
+    fn who_could_make_nothing_of_the_lock_leaves_it_to_others() {
+        let unable = Standing { can_lead: false, can_depose: false, ..ALL };
+        let mut election = holder();
+        assert_eq!(asked(&mut election, unable, at(1_000)), ["Release"]);
+        seen(&mut election, None, "own", at(2_000));
+        assert!(asked(&mut election, unable, at(60_000)).is_empty());
+        assert_eq!(asked(&mut election, ALL, at(60_000)), ["Acquire"]);
+    }
+
+    #[test]
+    fn a_leader_that_stands_still_is_deposed_only_by_who_has_had_the_store_for_a_while() {
+        let fresh = Standing { can_depose: false, ..ALL };
+        let mut election = Election::new(NodeId("own".into()), Incarnation(0));
+        asked(&mut election, ALL, at(0));
+        seen(&mut election, Some("theirs"), "other", at(0));
+        seen(&mut election, Some("theirs"), "other", at(STALE_MS));
+        assert!(asked(&mut election, fresh, at(STALE_MS)).is_empty());
+        assert_eq!(asked(&mut election, ALL, at(STALE_MS)), ["DestroySession"]);
+        // Of one that is known to be dead nobody has to wait for a word.
+        seen(&mut election, Some("theirs"), "other", at(STALE_MS));
+        election.suspect_dead(&Server("other".into()));
+        assert_eq!(asked(&mut election, fresh, at(STALE_MS)), ["DestroySession"]);
+    }
+}

@@ -260,3 +260,46 @@ impl Member {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Incarnation;
+
+    fn at(ms: u64) -> Now {
+        Now { mono: Mono(0).plus_ms(ms), ..Now::default() }
+    }
+
+    #[test]
+    fn a_node_has_the_store_when_it_has_said_so_for_a_while_and_is_well() {
+        let other = NodeId("other".into());
+        let own = Own { node: NodeId("own".into()), server: Server("10.0.0.1:9991".into()), labels: Vec::new() };
+        let server = Server("10.0.0.2:9991".into());
+        let mut roster = Roster::new(own, 10, at(0));
+        let hello = Hello {
+            node_id: other.clone(),
+            server: server.clone(),
+            incarnation: Incarnation(1),
+            room: 10,
+            labels: Vec::new(),
+        };
+        let link = LinkId::In(1);
+        roster.on_hello(link, &hello, at(0)).unwrap();
+        roster.on_settled(&other);
+        let mut beat = |ms, store_ok| {
+            let heartbeat = Heartbeat { store_ok, ..Heartbeat::default() };
+            roster.on_heartbeat(&other, heartbeat, at(ms));
+            roster.with_store(at(ms))
+        };
+        assert_eq!(beat(0, true), None);
+        assert_eq!(beat(STORE_FIRM_MS - 1, true), None);
+        assert_eq!(beat(STORE_FIRM_MS, true), Some(server.clone()));
+        assert_eq!(beat(STORE_FIRM_MS + 1, false), None);
+        assert_eq!(beat(STORE_FIRM_MS + 2, true), None, "counted anew");
+        let firm = 2 * STORE_FIRM_MS + 2;
+        assert_eq!(beat(firm, true), Some(server));
+        assert_eq!(roster.with_store(at(firm + SUSPECT_MS)), None, "it says nothing any more");
+        roster.on_unlinked(link, at(firm));
+        assert_eq!(roster.with_store(at(firm)), None);
+    }
+}
