@@ -21,7 +21,7 @@ type Connect<'a> = &'a dyn Fn() -> Box<dyn Store>;
 /// What a store must do, and the check of it.
 type Check = (&'static str, fn(Connect));
 
-const CHECKS: [Check; 17] = [
+const CHECKS: [Check; 18] = [
     ("migrations may be applied again and by several at once", opening),
     ("a store that is there answers", answering),
     ("every bump makes the epoch one larger", bumping),
@@ -38,6 +38,7 @@ const CHECKS: [Check; 17] = [
     ("a row changed by hand is not overwritten", changed_by_hand),
     ("a definite state replaces lost, and nothing a definite state", upserting),
     ("log rows are found by every filter, newest first", listing),
+    ("the row of an attempt is found, and of a run's latest", finding),
     ("any text comes back from the log", odd_texts),
 ];
 
@@ -402,6 +403,22 @@ fn upserting(connect: Connect) {
     assert_eq!(states(&mut *store), [("ok".into(), "true end".into())]);
     store.write_logs(&[row(Attempt { number: 2, ..one }, RunState::Ok, "another attempt")]).unwrap();
     assert_eq!(states(&mut *store).len(), 2);
+}
+
+fn finding(connect: Connect) {
+    let (mut store, _) = leading(connect);
+    let one = attempt(7, 100);
+    assert_eq!(store.find_log(one.run, None).unwrap(), None);
+    for number in [1, 3, 2] {
+        store.write_logs(&[row(Attempt { number, ..one }, RunState::Failed, &format!("try {number}"))]).unwrap();
+    }
+    store.write_logs(&[row(attempt(8, 100), RunState::Ok, "another run")]).unwrap();
+    let mut find = |number: Option<u32>| store.find_log(one.run, number).unwrap().map(|row| (row.attempt, row.output));
+    assert_eq!(find(None), Some((Some(3), "try 3".into())));
+    assert_eq!(find(Some(1)), Some((Some(1), "try 1".into())));
+    assert_eq!(find(Some(4)), None);
+    let row = store.find_log(one.run, Some(2)).unwrap().unwrap();
+    assert_eq!((row.state.as_deref(), row.run_server.as_str()), (Some("failed"), "10.0.0.2:9991"));
 }
 
 fn listing(connect: Connect) {

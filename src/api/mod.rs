@@ -8,7 +8,7 @@
 mod answer;
 mod params;
 
-use crate::model::command::{Command, JobDraft, REQUEST_KEY_CHARS_MAX, Refusal, RequestKey};
+use crate::model::command::{Command, JobDraft, OutputQuery, REQUEST_KEY_CHARS_MAX, Refusal, RequestKey};
 use crate::model::job::{
     COMMAND_CHARS_MAX, CRON_SET_CHARS_MAX, ENV_CHARS_MAX, NODE_CHARS_MAX, REMARK_CHARS_MAX, SHELL_CHARS_MAX,
     USER_CHARS_MAX, WORK_DIR_CHARS_MAX,
@@ -73,6 +73,10 @@ pub fn command(request: &Request) -> Result<Command, Response> {
             only(request, "POST")?;
             update(request).map_err(|refusal| failure(&refusal))
         }
+        (Some("run"), Some("output"), Some(key), None) => {
+            only(request, "GET")?;
+            read_output(request, key).map_err(|refusal| failure(&refusal))
+        }
         (Some("health"), None, None, None) => only(request, "GET").map(|()| Command::ShowHealth),
         (Some("cluster"), Some(action @ ("pause" | "resume")), None, None) => {
             only(request, "POST").map(|()| Command::Pause(action == "pause"))
@@ -114,8 +118,8 @@ pub fn command(request: &Request) -> Result<Command, Response> {
 }
 
 const PATHS: &str = "GET /cron/list, GET /cron/stop/{id}, GET /cron/start/{id}, GET /cron/delete/{id}, POST /cron/add, \
-                     POST /cron/update, POST /cron/run/{id}, GET /run/list, POST /run/kill/{run_key}, GET /log/list, GET /cluster, \
-                     POST /cluster/drain, POST /cluster/pause, POST /cluster/resume, GET /health";
+                     POST /cron/update, POST /cron/run/{id}, GET /run/list, POST /run/kill/{run_key}, \
+                     GET /run/output/{run_key}, GET /log/list, GET /cluster, POST /cluster/drain, POST /cluster/pause, POST /cluster/resume, GET /health";
 
 /// The answer to bytes that are no request.
 pub fn bad_request(bad: BadRequest) -> Response {
@@ -196,6 +200,19 @@ fn update(request: &Request) -> Result<Command, Refusal> {
     let draft = draft(&mut params);
     params.finish()?;
     Ok(Command::UpdateJob(JobId(id.unwrap_or_default() as u32), draft))
+}
+
+fn read_output(request: &Request, key: &str) -> Result<Command, Refusal> {
+    let mut params = Params::of(request)?;
+    params.allow(&["from", "attempt", "follow", "_"]);
+    let query = OutputQuery {
+        run: run_key(key)?,
+        attempt: params.integer("attempt", 0, INT_MAX).map(|number| number as u32),
+        from: params.integer("from", 0, i64::MAX).unwrap_or(0) as u64,
+        follow: params.flag("follow"),
+    };
+    params.finish()?;
+    Ok(Command::ReadOutput(query))
 }
 
 fn drain(request: &Request) -> Result<Command, Refusal> {

@@ -106,6 +106,13 @@ impl Roster {
         }
     }
 
+    /// Whether our own node's system has no room for another process.
+    pub fn set_own_full(&mut self, is_full: bool) {
+        if let Some(member) = self.members.get_mut(&self.own) {
+            member.last.is_full = is_full;
+        }
+    }
+
     /// Answers a warning, where there is one.
     pub fn on_heartbeat(&mut self, node: &NodeId, heartbeat: Heartbeat, now: Now) -> Option<String> {
         let member = self.members.get_mut(node)?;
@@ -155,7 +162,8 @@ impl Roster {
             let takes_new =
                 if is_own { !is_draining } else { member.is_settled && is_fresh && !member.last.is_draining };
             let (server, labels, room) = (member.server.clone(), member.labels.clone(), member.room);
-            (is_own || member.link.is_some()).then(|| Place { node: node.clone(), server, labels, room, takes_new })
+            let (node, is_full) = (node.clone(), member.last.is_full);
+            (is_own || member.link.is_some()).then_some(Place { node, server, labels, room, takes_new, is_full })
         };
         self.members.iter().filter_map(place).collect()
     }
@@ -218,6 +226,7 @@ impl Roster {
                 state: if is_own && !last.is_draining { NodeState::Alive } else { member.state(last.is_draining, now) },
                 running: last.running,
                 queued: last.waiting,
+                throttled: last.is_full,
                 capacity: member.room,
                 clock_offset_ms: if is_own { 0 } else { member.clock_offset_ms },
                 last_contact_ms: if is_own { 0 } else { now.mono.since(member.heard_at).as_millis() as u64 },

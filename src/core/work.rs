@@ -6,8 +6,10 @@
 
 use crate::model::command::RequestKey;
 use crate::model::journal::{Body, Entry, EntryId, StoredEntry};
-use crate::model::log_row::{LogFilter, LogPage};
-use crate::model::{Attempt, Epoch, Incarnation, Job, JobId, LogRow, NodeId, RunState, Second, Server, Version, Wall};
+use crate::model::log_row::{LogFilter, LogPage, StoredLog};
+use crate::model::{
+    Attempt, Epoch, Incarnation, Job, JobId, LogRow, NodeId, RunKey, RunState, Second, Server, Version, Wall,
+};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -52,6 +54,7 @@ pub enum Done {
     Spooled(Result<Spooled, String>),
     Logs(Result<LogPage, StoreError>),
     Jobs(Result<Vec<Job>, StoreError>),
+    LogRow(Result<Option<Box<StoredLog>>, StoreError>),
     Consul(Result<ConsulAnswer, ConsulError>),
     Watched(Result<LockState, ConsulError>),
     Spawned(Result<Started, SpawnError>),
@@ -220,6 +223,8 @@ pub enum Read {
     Logs(LogFilter),
     /// `Done::Jobs`.
     Jobs,
+    /// The row of a run's attempt, or of its latest one; `Done::LogRow`.
+    LogRow { run: RunKey, attempt: Option<u32> },
 }
 
 // Consul.
@@ -310,7 +315,10 @@ pub struct Started {
 pub enum SpawnError {
     /// The lease had ended: nothing was started, and the mark says `held` again.
     NoLease,
-    /// The system refused; the reason, for the run's output.
+    /// The host has no room for another process just now (processes, memory, descriptors): nothing was started, and the
+    /// mark says `held` again.
+    NoRoom(String),
+    /// It will not start however often it is tried, or was ended at once; the reason, for the run's output.
     Failed(String),
 }
 

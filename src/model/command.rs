@@ -5,7 +5,8 @@
 
 use super::log_row::{LogFilter, LogPage};
 use super::message::RunStage;
-use super::{Epoch, Job, JobId, Misfire, OnLost, RunKey, RunState, Second, Server};
+use super::output::OutputPart;
+use super::{Attempt, Epoch, Job, JobId, Misfire, OnLost, RunKey, RunState, Second, Server};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -44,6 +45,18 @@ pub enum Command {
     Pause(bool),
     /// How this node is.
     ShowHealth,
+    ReadOutput(OutputQuery),
+}
+
+/// Which part of which run's output is asked for.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct OutputQuery {
+    pub run: RunKey,
+    /// None: the run's latest attempt.
+    pub attempt: Option<u32>,
+    pub from: u64,
+    /// The client stays for what comes next. It is asked for a part at a time, so to the node this means nothing.
+    pub follow: bool,
 }
 
 /// The fields of a job that its user writes. A field that the seed's API documents has the documented default when it
@@ -84,6 +97,16 @@ pub enum Answer {
     Runs(RunPage),
     Health(HealthView),
     Paused { paused: bool },
+    Output(RunOutput),
+}
+
+/// A part of a run's output, and whose it is.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct RunOutput {
+    pub attempt: Attempt,
+    /// The node that has it; empty where none does.
+    pub server: Server,
+    pub part: OutputPart,
 }
 
 /// A run that was asked for or ended.
@@ -154,6 +177,9 @@ pub struct NodeView {
     pub state: NodeState,
     pub running: usize,
     pub queued: usize,
+    /// Its system has no room for another process just now.
+    #[serde(default)]
+    pub throttled: bool,
     /// Runs that it may have at one time, waiting or running.
     pub capacity: usize,
     /// Its clock minus the leader's.
@@ -199,6 +225,13 @@ impl Refusal {
 
     pub fn unknown_job(id: JobId) -> Refusal {
         Refusal { status: 404, message: format!("id {id}: there is no such job; /cron/list shows the ids") }
+    }
+
+    pub fn unknown_run(run: RunKey) -> Refusal {
+        Refusal {
+            status: 404,
+            message: format!("run_key {run}: there is no such run; /log/list shows those that were"),
+        }
     }
 
     pub fn unavailable(message: impl Into<String>) -> Refusal {

@@ -9,6 +9,7 @@
 //! link's Welcome: a link lives under one epoch only.
 
 use super::command::{Command, Reply};
+use super::output::OutputPart;
 use super::{Attempt, Epoch, Incarnation, Job, JobId, NodeId, RunState, Second, Server, Version, Wall};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -85,6 +86,9 @@ pub struct Heartbeat {
     /// Its own store answers.
     #[serde(default)]
     pub store_ok: bool,
+    /// The system has no room for another process just now: runs are better given to others.
+    #[serde(default)]
+    pub is_full: bool,
 }
 
 /// How far a node has come with an attempt that it has.
@@ -115,6 +119,8 @@ pub enum ToNode {
     Kill { attempt: Attempt },
     /// Tell what is held; `ToLeader::Runs` with the same number answers.
     ListRuns { request: u64 },
+    /// Tell what this attempt has written from there on; `ToLeader::OutputRead` with the same number answers.
+    ReadOutput { request: u64, attempt: Attempt, from: u64 },
 }
 
 /// From a node to the leader.
@@ -137,6 +143,11 @@ pub enum ToLeader {
     Runs {
         request: u64,
         runs: Vec<HeldRun>,
+    },
+    /// None: the node has nothing of that attempt's output (any more).
+    OutputRead {
+        request: u64,
+        part: Option<OutputPart>,
     },
 }
 

@@ -26,6 +26,8 @@ pub struct Request {
     pub request_key: Option<String>,
     /// Whether the connection may carry another request after this one.
     pub keep_alive: bool,
+    /// Whether the answer may come in chunks, as from HTTP/1.1 on.
+    pub takes_chunks: bool,
 }
 
 /// What the buffer holds by now.
@@ -140,6 +142,7 @@ fn parse_head(bytes: &[u8]) -> Result<Head, BadRequest> {
         has_length: false,
         request_key: None,
         keep_alive: version == 1,
+        takes_chunks: version == 1,
     };
     let (mut length, mut is_chunked, mut expects_continue) = (None, false, false);
     for header in parsed.headers.iter() {
@@ -222,6 +225,27 @@ impl Response {
     }
 }
 
+/// The head of a text whose length is not known when it begins: in chunks, or until the connection is closed.
+pub fn text_head(headers: &[(&str, String)], is_chunked: bool, keep_alive: bool) -> Vec<u8> {
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let chunked = if is_chunked { "Transfer-Encoding: chunked\r\n" } else { "" };
+    let connection = if keep_alive { "keep-alive" } else { "close" };
+    format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\n{headers}{chunked}Connection: {connection}\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// One chunk. An empty one would be the last, so of no bytes nothing is made.
+pub fn chunk(bytes: &[u8]) -> Vec<u8> {
+    match bytes.is_empty() {
+        true => Vec::new(),
+        false => [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat(),
+    }
+}
+
+pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
 fn reason_phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",
@@ -295,6 +319,22 @@ mod tests {
         refuse("POST / HTTP/1.1\r\nContent-Length: +3\r\n\r\n", 400);
         refuse("POST / HTTP/1.1\r\nContent-Length: -3\r\n\r\n", 400);
         refuse("POST / HTTP/1.1\r\nContent-Length: 99999999999999999999999\r\n\r\n", 413);
+    }
+
+    #[test]
+    fn a_text_of_unknown_length_comes_in_chunks_or_ends_with_the_connection() {
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        let head = text(text_head(&[("X-A", "1".into())], true, true));
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nX-A: 1\r\n"), "{head}");
+        assert!(head.ends_with("Transfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n"), "{head}");
+        let head = text(text_head(&[], false, false));
+        assert!(!head.contains("Transfer-Encoding") && head.ends_with("Connection: close\r\n\r\n"), "{head}");
+        assert_eq!(text(chunk(&[b'x'; 26])), format!("1a\r\n{}\r\n", "x".repeat(26)));
+        assert_eq!(chunk(b"\xff\r\n"), b"3\r\n\xff\r\n\r\n");
+        assert_eq!(chunk(b""), b"", "it would end the text");
+        let takes_chunks =
+            |version: &str| feed(format!("GET / HTTP/{version}\r\n\r\n").as_bytes(), 5).0[0].takes_chunks;
+        assert!(takes_chunks("1.1") && !takes_chunks("1.0"));
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod pool;
 
 pub mod clock;
 pub mod consul;
+pub mod output_files;
 pub mod process;
 pub mod spool;
 pub mod store;

@@ -6,6 +6,7 @@ mod support;
 mod cuts;
 mod faults;
 mod links;
+mod output;
 mod together;
 
 use serde_json::Value;

@@ -6,11 +6,14 @@ mod support;
 
 mod api;
 mod config;
+mod control;
 mod crash;
 mod http;
 mod leaving;
 mod limits;
 mod mutex;
 mod outage;
+mod output;
 mod runs;
 mod services;
+mod spawning;

@@ -434,6 +434,8 @@ impl World {
             }
             Output::Send(id, message) => self.send(host, life, id, message),
             Output::Unlink(id) => self.unlink(host, life, id),
+            // Nobody reads output in this world.
+            Output::Ended { .. } | Output::ReadOutput { .. } => {}
             Output::Exit(_) => return true,
         }
         false

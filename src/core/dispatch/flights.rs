@@ -56,6 +56,8 @@ pub struct Place {
     pub room: usize,
     /// It is alive and not draining.
     pub takes_new: bool,
+    /// Its system has no room for another process just now: it comes after all others.
+    pub is_full: bool,
 }
 
 impl Place {
@@ -183,14 +185,15 @@ impl Flights {
         }
     }
 
-    /// The least loaded node with room that suits the job; among equals they take turns.
+    /// The least loaded node with room that suits the job, one that is full only where there is no other; among equals
+    /// they take turns.
     pub fn choose(&mut self, job: &Job, places: &[Place]) -> Option<NodeId> {
         let count = places.len();
         let load = |place: &Place| self.taken(&place.node) * 1_000 / place.room.max(1);
         let turn = |at: usize| (at + count - self.next_place % count.max(1)) % count.max(1);
         let may_take = |place: &Place| place.takes_new && self.taken(&place.node) < place.room && place.suits(job);
         let with_room = places.iter().enumerate().filter(|(_, place)| may_take(place));
-        let (at, place) = with_room.min_by_key(|(at, place)| (load(place), turn(*at)))?;
+        let (at, place) = with_room.min_by_key(|(at, place)| (place.is_full, load(place), turn(*at)))?;
         self.next_place = at + 1;
         Some(place.node.clone())
     }
@@ -220,5 +223,26 @@ impl Flights {
         if flight.stage == Stage::Planned && is_limited {
             change(&mut self.queues.entry(flight.job.id).or_default().planned);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_node_is_chosen_only_where_no_other_has_room() {
+        let place = |name: &str, room, is_full| Place {
+            node: NodeId(name.into()),
+            server: Server::default(),
+            labels: Vec::new(),
+            room,
+            takes_new: true,
+            is_full,
+        };
+        let choose = |places: &[Place]| Flights::default().choose(&Job::default(), places);
+        assert_eq!(choose(&[place("a", 9, true), place("b", 1, false)]), Some(NodeId("b".into())));
+        assert_eq!(choose(&[place("a", 9, true), place("b", 0, false)]), Some(NodeId("a".into())));
+        assert_eq!(choose(&[place("a", 9, true)]), Some(NodeId("a".into())));
     }
 }

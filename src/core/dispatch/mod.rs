@@ -298,6 +298,13 @@ impl Dispatch {
         send(orders, around);
     }
 
+    /// Of a run that is in hand the attempt with this number, or without one the latest.
+    pub fn find(&self, run: RunKey, number: Option<u32>) -> Option<(Attempt, &Flight)> {
+        let is_meant = |attempt: &Attempt| number.is_none_or(|number| attempt.number == number);
+        let found = self.flights.of_run(run).filter(|(attempt, _)| is_meant(attempt)).last()?;
+        Some((*found.0, found.1))
+    }
+
     pub fn flights(&self) -> impl Iterator<Item = (&Attempt, &Flight)> {
         self.flights.all()
     }

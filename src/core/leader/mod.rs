@@ -10,18 +10,20 @@ mod controls;
 use super::Output;
 use super::changes::{Changes, Made, Urgent, cut_off, in_force, in_force_and_cut_off};
 use super::dispatch::recovery::Left;
-use super::dispatch::{Around, Cancelling, Dispatch, DispatchLimits, Place};
+use super::dispatch::{Around, Cancelling, Dispatch, DispatchLimits, Place, Stage};
 use super::effects::Effects;
 use super::journaler::{Journaler, Written};
 use super::logbook::Logbook;
 use super::node::LEASE_MS;
+use super::outputs::{Questions, Where};
 use super::roster::{Own, Roster};
 use super::scheduler::Scheduler;
 use super::work::{Change, Journaled, Lead, Loaded, StoreError, Work, WorkId};
 use crate::model::command::{Answer, Command, RequestId};
-use crate::model::command::{ClusterView, Refusal};
+use crate::model::command::{ClusterView, OutputQuery, Refusal};
 use crate::model::journal::{Body, EntryId};
-use crate::model::message::{Heartbeat, Held, Hello, LinkId, Message, ToLeader, ToNode};
+use crate::model::log_row::StoredLog;
+use crate::model::message::{Heartbeat, Held, Hello, LinkId, Message, RunStage, ToLeader, ToNode};
 use crate::model::{Attempt, Epoch, Job, JobId, Mono, NodeId, Now, RunState, Second, Server, Version, Wall};
 use controls::Controls;
 use jiff::tz::TimeZone;
@@ -66,6 +68,7 @@ pub struct Leader {
     journaler: Journaler,
     dispatch: Dispatch,
     changes: Changes,
+    questions: Questions,
     controls: Controls,
     /// No tick is taken.
     is_paused: bool,
@@ -84,6 +87,7 @@ pub struct Leader {
     /// No further ticks: we are leaving.
     is_draining: bool,
     is_own_draining: bool,
+    is_own_full: bool,
     is_ahead_said: bool,
 }
 
@@ -132,6 +136,7 @@ impl Leader {
             journaler: Journaler::new(epoch),
             dispatch: Dispatch::new(setup.server.clone(), setup.limits),
             changes: Changes::default(),
+            questions: Questions::new(epoch),
             controls: Controls::default(),
             is_paused: loaded.is_paused,
             journaled_tick: cursor,
@@ -140,6 +145,7 @@ impl Leader {
             reload: None,
             is_draining: false,
             is_own_draining: false,
+            is_own_full: false,
             is_ahead_said: false,
             setup,
         };
@@ -163,6 +169,34 @@ impl Leader {
 
     pub fn change(&mut self, client: RequestId, command: Command) {
         self.changes.push(client, command);
+    }
+
+    /// Answers with a part of a run's output, wherever it is.
+    pub fn read_output(&mut self, client: RequestId, query: OutputQuery, rooms: &mut Rooms) {
+        let place = match self.dispatch.find(query.run, query.attempt) {
+            None => Where::Logged,
+            Some((attempt, flight)) => match flight.stage {
+                Stage::Sent | Stage::Over if self.is_reachable(&flight.node) => {
+                    Where::At(attempt, flight.node.clone(), self.roster.server_of(&flight.node))
+                }
+                Stage::Sent | Stage::Over => Where::Away(self.roster.server_of(&flight.node)),
+                Stage::Delayed => Where::Waiting(attempt, RunStage::Delayed),
+                Stage::Planned | Stage::Waiting | Stage::Moving => Where::Waiting(attempt, RunStage::Waiting),
+            },
+        };
+        self.questions.ask(client, query, place, rooms.fx, rooms.now);
+    }
+
+    pub fn on_log_row(
+        &mut self,
+        id: WorkId,
+        result: Result<Option<Box<StoredLog>>, StoreError>,
+        rooms: &mut Rooms,
+    ) -> Verdict {
+        let at = |server: &Server| self.roster.node_at(server).filter(|node| self.is_reachable(node));
+        let node = result.as_ref().ok().and_then(|row| at(&Server(row.as_ref()?.run_server.as_str().into())));
+        self.questions.on_log_row(id, result, node, rooms.fx, rooms.now);
+        Verdict::Ok
     }
 
     /// Reads the jobs again, as they stand in the store.
@@ -292,6 +326,9 @@ impl Leader {
         if let ToLeader::Cancelled { cron_id, .. } = &message {
             self.changes.on_cancelled(node, *cron_id, rooms.fx);
         }
+        if let ToLeader::OutputRead { request, part } = message {
+            return self.questions.on_read(request, part, rooms.fx);
+        }
         let (dispatch, mut around) = self.around(rooms);
         match message {
             ToLeader::Finished { attempt, state } => {
@@ -305,6 +342,7 @@ impl Leader {
             ToLeader::Cancelled { cron_id, dropped } => dispatch.on_dropped(cron_id, dropped, &mut around),
             ToLeader::Returned(attempts) => dispatch.on_returned(attempts, &mut around),
             ToLeader::Runs { request, runs } => self.on_runs(node, request, runs, rooms),
+            ToLeader::OutputRead { .. } => {}
         }
     }
 
@@ -403,10 +441,7 @@ impl Leader {
     }
 
     pub fn drain_node(&mut self, server: &Server, fx: &mut Effects) -> Result<(), Refusal> {
-        let node = self
-            .roster
-            .node_at(server)
-            .filter(|node| *node == self.setup.node_id || self.roster.link_of(node).is_some());
+        let node = self.roster.node_at(server).filter(|node| self.is_reachable(node));
         let node = node.ok_or_else(|| Refusal {
             status: 404,
             message: format!("server {server}: there is no such node; /cluster shows those that are there"),
@@ -426,6 +461,7 @@ impl Leader {
     pub fn step_down(self, fx: &mut Effects) {
         self.roster.links().into_iter().for_each(|link| fx.output(Output::Unlink(link)));
         self.changes.abandon(fx);
+        self.questions.abandon(fx);
         self.controls.abandon(fx);
     }
 
@@ -445,6 +481,7 @@ impl Leader {
             self.on_unlinked(link, rooms);
         }
         self.places = self.places(now);
+        self.questions.give_up_late(rooms.fx, now);
         for (node, silent_since) in self.roster.lost() {
             let (dispatch, mut around) = self.around(rooms);
             dispatch.give_up(&node, silent_since, &mut around);
@@ -458,6 +495,18 @@ impl Leader {
         if !again.is_empty() {
             self.find(again, rooms.fx);
         }
+    }
+
+    /// Our own node's system has no room for another process, or has some again.
+    pub fn set_own_full(&mut self, is_full: bool, now: Now) {
+        if std::mem::replace(&mut self.is_own_full, is_full) != is_full {
+            self.roster.set_own_full(is_full);
+            self.places = self.places(now);
+        }
+    }
+
+    fn is_reachable(&self, node: &NodeId) -> bool {
+        *node == self.setup.node_id || self.roster.link_of(node).is_some()
     }
 
     fn places(&self, now: Now) -> Vec<Place> {

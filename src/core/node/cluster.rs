@@ -10,7 +10,8 @@ use crate::core::leader::Rooms;
 use crate::core::work::LockValue;
 use crate::core::{ExitReason, Gone, Output};
 use crate::model::command::{Answer, Command, HealthView, Refusal, RequestId, Role};
-use crate::model::message::{Hello, LinkId, Message, ToLeader, ToNode};
+use crate::model::message::{Held, Hello, LinkId, Message, RunStage, ToLeader, ToNode};
+use crate::model::output::OutputPart;
 use crate::model::{NodeId, Now};
 
 /// A leader that has lost the store leaves the lead to others for so long.
@@ -103,14 +104,28 @@ impl Node {
     fn on_order(&mut self, message: ToNode, now: Now) {
         let leaders_now = self.follower.leaders_now(now);
         match message {
-            ToNode::Dispatch(orders) => self.executor.on_dispatch(orders, &mut self.fx, leaders_now),
+            ToNode::Dispatch(orders) => {
+                self.executor.on_dispatch(orders, &mut self.logbook, &mut self.fx, leaders_now);
+            }
             ToNode::Cancel { cron_id, below } => self.executor.on_cancel(cron_id, below, &mut self.fx),
             ToNode::Settled { drop } => {
                 self.executor.on_settled(drop, &mut self.fx);
                 // What the leader wants of former lives' marks it has just said; the rest can be explained now.
                 self.executor.explain_found(&mut self.logbook, &mut self.fx, now);
             }
-            ToNode::Kill { .. } | ToNode::ListRuns { .. } => {}
+            ToNode::Kill { attempt } => self.executor.kill(attempt, &mut self.logbook, &mut self.fx, now),
+            ToNode::ListRuns { request } => {
+                self.fx.tell_leader(ToLeader::Runs { request, runs: self.executor.runs() });
+            }
+            ToNode::ReadOutput { request, attempt, from } => match self.executor.held(attempt) {
+                Some(Held::Waiting | Held::Parked) => {
+                    let is_due = attempt.run.scheduled_at <= leaders_now.wall.second();
+                    let stage = if is_due { RunStage::Queued } else { RunStage::Armed };
+                    let part = Some(OutputPart::empty(stage, from));
+                    self.fx.tell_leader(ToLeader::OutputRead { request, part });
+                }
+                _ => self.fx.output(Output::ReadOutput { request, attempt, from }),
+            },
             ToNode::Drain => {
                 self.fx.notice(log::Level::Info, "draining: no new runs until the next start");
                 self.executor.drain();

@@ -18,7 +18,7 @@ mod stages;
 use super::backoff::Backoff;
 use super::effects::Effects;
 use super::election::Election;
-use super::executor::Executor;
+use super::executor::{Counters, Executor};
 use super::follower::Follower;
 use super::leader::{Leader, Rooms};
 use super::leaving::Leaving;
@@ -123,7 +123,7 @@ impl Node {
     pub fn new(mut setup: Setup) -> Node {
         let mut fx = Effects::default();
         let logbook = Logbook::new(std::mem::take(&mut setup.kept));
-        let mut executor = Executor::new(setup.server.clone(), setup.limits.max_running, &setup.found);
+        let mut executor = Executor::new(setup.server.clone(), setup.limits, &setup.found);
         executor.on_kept(&logbook);
         if setup.is_alone {
             executor.extend_lease(Mono::NEVER, &mut fx, Now::default());
@@ -162,6 +162,7 @@ impl Node {
             Input::Exited { attempt, exit, output } => {
                 self.executor.on_exited(attempt, exit, output, &mut self.logbook, &mut self.fx, now);
             }
+            Input::OutputRead { request, part } => self.fx.tell_leader(ToLeader::OutputRead { request, part }),
             Input::Signal(signal) => self.on_signal(signal, now),
             Input::Linked(link) => self.on_linked(link, now),
             Input::Received(link, message) => self.on_received(link, message, now),
@@ -174,6 +175,11 @@ impl Node {
     pub fn poll_output(&mut self) -> Option<Output> {
         let output = self.fx.take()?;
         Some(self.redirect(output))
+    }
+
+    /// What became of runs on this node since its start.
+    pub fn counters(&self) -> Counters {
+        self.executor.counters()
     }
 
     /// When to call `handle(Input::Wake)` at the latest.
@@ -208,6 +214,12 @@ impl Node {
             (command @ (Command::ShowCluster | Command::DrainNode(_)), LeadStage::Leading(_)) => {
                 self.on_cluster_command(client, command, now);
             }
+            (Command::ReadOutput(query), LeadStage::Leading(leader)) => {
+                leader.read_output(client, query, &mut Rooms { logbook: &mut self.logbook, fx: &mut self.fx, now });
+            }
+            // What still runs can be read to its end.
+            (command @ Command::ReadOutput(_), _)
+                if self.follower.forward(client, &command, may_take_ms, &mut self.fx, now) => {}
             (Command::ShowHealth, _) => {
                 let health = self.health(now);
                 self.fx.reply(client, Ok(Answer::Health(health)));
@@ -271,6 +283,7 @@ impl Node {
             Done::Jobs(result) => {
                 self.on_read(id, result.map(|jobs| Answer::Jobs(jobs.into_iter().map(Into::into).collect())));
             }
+            Done::LogRow(result) => self.lead(now, |leader, rooms| leader.on_log_row(id, result, rooms)),
             Done::Consul(result) => {
                 let Some(election) = &mut self.election else { return };
                 let outcome = election.on_consul(id, result, fx, now);
@@ -338,6 +351,7 @@ impl Node {
         self.give_way(now);
         loop {
             if let LeadStage::Leading(leader) = &mut self.lead {
+                leader.set_own_full(self.executor.load().is_full, now);
                 leader.poll(&mut Rooms { logbook: &mut self.logbook, fx: &mut self.fx, now });
             }
             let leaders_wall = self.follower.leaders_now(now).wall;

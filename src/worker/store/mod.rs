@@ -11,7 +11,7 @@ pub mod sqlite;
 
 use crate::core::work::{Bump, Bumped, Change, FOLD_SECS, Journaled, Loaded, Opened, StoreError};
 use crate::model::journal::{Entry, EntryId, StoredEntry};
-use crate::model::log_row::{LogFilter, LogPage};
+use crate::model::log_row::{LogFilter, LogPage, StoredLog};
 use crate::model::{Attempt, Epoch, Job, JobId, LogRow, RunKey, RunState, Second, Wall};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -54,6 +54,8 @@ pub trait Store: Send {
     fn retain_logs(&mut self, before: Second) -> Result<(), StoreError>;
     fn list_logs(&mut self, filter: &LogFilter) -> Result<LogPage, StoreError>;
     fn list_jobs(&mut self) -> Result<Vec<Job>, StoreError>;
+    /// The row of this attempt, or of the run's latest one.
+    fn find_log(&mut self, run: RunKey, attempt: Option<u32>) -> Result<Option<StoredLog>, StoreError>;
 }
 
 /// The runs whose log rows decide whether an open entry may be closed.

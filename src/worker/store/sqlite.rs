@@ -358,6 +358,15 @@ impl Store for SqliteStore {
     fn list_jobs(&mut self) -> Result<Vec<Job>, StoreError> {
         self.read("read the jobs", jobs)
     }
+
+    fn find_log(&mut self, run: RunKey, attempt: Option<u32>) -> Result<Option<StoredLog>, StoreError> {
+        self.read("read a log row", |transaction| {
+            let sql = format!(
+                "SELECT {LOG_COLUMNS} FROM log WHERE run_key = ?1 AND attempt = ifnull(?2, attempt) ORDER BY attempt DESC LIMIT 1"
+            );
+            Ok(transaction.query_row(&sql, params![run.to_string(), attempt], stored_log).optional()?)
+        })
+    }
 }
 
 /// Of `cron`, without its id, in the order of `job_params`.

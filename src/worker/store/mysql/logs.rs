@@ -92,6 +92,14 @@ pub fn list(conn: &mut Conn, filter: &LogFilter) -> Outcome<LogPage> {
     Ok(LogPage { rows, total })
 }
 
+pub fn find(conn: &mut Conn, run: RunKey, attempt: Option<u32>) -> Outcome<Option<StoredLog>> {
+    let sql = format!(
+        "SELECT {LOG_COLUMNS} FROM log WHERE run_key = ? AND attempt = IFNULL(?, attempt) ORDER BY attempt DESC LIMIT 1"
+    );
+    let row: Option<Row> = conn.exec_first(sql, (run.to_string(), attempt))?;
+    Ok(row.map(stored_log))
+}
+
 pub fn logged(conn: &mut Conn, runs: &BTreeSet<RunKey>) -> Outcome<BTreeMap<Attempt, RunState>> {
     let mut logged = BTreeMap::new();
     // Run keys are digits, dashes, dots and an m.

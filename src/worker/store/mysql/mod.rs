@@ -10,8 +10,8 @@ use super::{DELETE_ENTRIES_MAX, Hand, Store, folded, foreign_lock_key, not_alone
 use crate::core::work::{Bump, Bumped, Change, Journaled, Loaded, Opened, StoreError};
 use crate::model::config::MysqlConfig;
 use crate::model::journal::{Body, Entry, EntryId, StoredEntry};
-use crate::model::log_row::{LogFilter, LogPage};
-use crate::model::{Attempt, Epoch, Job, JobId, LogRow, RunState, Second, Wall};
+use crate::model::log_row::{LogFilter, LogPage, StoredLog};
+use crate::model::{Attempt, Epoch, Job, JobId, LogRow, RunKey, RunState, Second, Wall};
 use mysql::prelude::Queryable;
 use mysql::{Conn, OptsBuilder};
 use schema::LogTable;
@@ -293,6 +293,10 @@ impl Store for MysqlStore {
 
     fn list_jobs(&mut self) -> Result<Vec<Job>, StoreError> {
         self.with("read the jobs", |connection| jobs::jobs(&mut connection.conn))
+    }
+
+    fn find_log(&mut self, run: RunKey, attempt: Option<u32>) -> Result<Option<StoredLog>, StoreError> {
+        self.with("read a log row", |connection| logs::find(&mut connection.conn, run, attempt))
     }
 }
 
