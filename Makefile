@@ -30,9 +30,9 @@ test: ## every test; fetches MariaDB, Consul and croniter where they are missing
 sim: ## SEEDS=10000 histories of a simulated cluster; SEED=n shows one of them, step by step
 	cargo test --release --test sim -- --nocapture
 
-test-faults: ## only the clusters: nodes killed, stopped, cut off in network namespaces of their own (as root)
+test-faults: ## three hosts, fault after fault, and a table of what each did (as root); WING_FAULTS=long: up to a minute each
 	scripts/install-test-services
-	cargo test --test cluster -- --nocapture
+	cargo test --test cluster disasters -- --nocapture
 
 check: ## what must be clean before a commit: format, clippy, every test
 	cargo fmt --check

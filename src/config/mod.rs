@@ -221,6 +221,7 @@ fn limits(reader: &mut Reader) -> Limits {
         max_output_bytes: count("max_output_bytes", default.max_output_bytes, OUTPUT_BYTES_MAX as i64),
         kill_grace_ms,
         min_free_memory_mb,
+        part_runs_max: default.part_runs_max,
     }
 }
 

@@ -8,6 +8,9 @@
 //!
 //! Safety never rests on this: a leader that has lost the lock is fenced by the epoch in the store.
 //!
+//! Before all that it looks at the lock: where a leader lives beside which this node must not be there (the same address,
+//! the same node id, or one that cannot reach it), it does not touch that one's registration, and says why.
+//!
 //! Invariant: one statement is with Consul at a time, and one watch.
 
 use super::backoff::Backoff;
@@ -25,9 +28,12 @@ const WATCH_MS: u64 = 1_000;
 
 /// Why the lock is taken from a leader that hangs.
 const STANDS_STILL: &str = "the leader's lock value stands still";
+/// A leader lives whose lock value was seen to change so often: once may be a late write of one that is dead.
+const MOVES_OF_LIVING: u32 = 2;
 
 #[derive(Debug, Default)]
 pub struct Election {
+    server: Server,
     node_id: NodeId,
     incarnation: Incarnation,
     registered: Option<Registered>,
@@ -46,6 +52,8 @@ pub struct Election {
     abstains_until: Mono,
     /// The session of a leader whose daemon is known to be dead.
     dead_session: Option<String>,
+    /// Why this node must not take part.
+    conflict: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -84,6 +92,10 @@ struct Seen {
     /// Since when its value is what it is.
     since: Mono,
     is_stale: bool,
+    /// The lock was asked for; what is known of it is known, or it cannot be read.
+    is_asked: bool,
+    /// How often its holder was seen to write it.
+    moves: u32,
 }
 
 /// How the node stands to the lead.
@@ -111,13 +123,13 @@ pub enum Outcome {
 }
 
 impl Election {
-    pub fn new(node_id: NodeId, incarnation: Incarnation) -> Election {
-        Election { node_id, incarnation, ..Election::default() }
+    pub fn new(server: Server, node_id: NodeId, incarnation: Incarnation) -> Election {
+        Election { server, node_id, incarnation, ..Election::default() }
     }
 
     /// Asks the next thing of Consul. `value`: what the lock would say.
     pub fn poll(&mut self, standing: Standing, value: impl FnOnce() -> LockValue, fx: &mut Effects, now: Now) {
-        if self.watch.is_none() && self.session.is_some() && self.watch_backoff.is_over(now) && self.leave.is_none() {
+        if self.watch.is_none() && self.watch_backoff.is_over(now) && self.leave.is_none() {
             let index = self.seen.lock.as_ref().map_or(0, |lock| lock.index);
             self.watch = Some(fx.work(Work::Watch { index, wait_ms: WATCH_MS }));
         }
@@ -142,7 +154,7 @@ impl Election {
     }
 
     pub fn deadline(&self) -> Option<Mono> {
-        let watch = if self.watch.is_none() && self.session.is_some() { self.watch_backoff.deadline() } else { None };
+        let watch = if self.watch.is_none() { self.watch_backoff.deadline() } else { None };
         let pass = self.registered.map(|_| self.pass_at);
         let value = self.is_holder.then_some(self.value_at);
         let next = pass.into_iter().chain(value).min().max(self.backoff.deadline());
@@ -217,6 +229,13 @@ impl Election {
         self.leave == Some(Leave::Over)
     }
 
+    /// Why this node must not take part, told once. It has nothing to take leave of: what is in Consul is the other's.
+    pub fn take_conflict(&mut self) -> Option<String> {
+        let conflict = self.conflict.take()?;
+        self.leave = Some(Leave::Over);
+        Some(conflict)
+    }
+
     pub fn on_consul(
         &mut self,
         id: WorkId,
@@ -252,6 +271,7 @@ impl Election {
         if self.watch.take_if(|watch| *watch == id).is_none() {
             return;
         }
+        self.seen.is_asked = true;
         let Ok(lock) = result else {
             // Whether Consul answers is told by the other statements; a silent one says nothing about the leader.
             self.watch_backoff.fail(now);
@@ -262,9 +282,37 @@ impl Election {
         let before = self.seen.lock.as_ref().map(|lock| (&lock.session, &lock.value));
         if before != Some((&lock.session, &lock.value)) {
             self.seen.since = now.mono;
+            let is_move = before
+                .is_some_and(|(session, value)| lock.session.is_some() && *session == lock.session && value.is_some());
+            self.seen.moves = if is_move { self.seen.moves + 1 } else { 0 };
         }
         self.seen.is_stale = self.seen.since.plus_ms(STALE_MS) <= now.mono;
+        self.conflict = self.conflict_with(&lock).filter(|_| MOVES_OF_LIVING <= self.seen.moves);
         self.seen.lock = Some(lock);
+    }
+
+    /// Why the lock's holder and this node cannot both take part, if that one lives.
+    fn conflict_with(&self, lock: &LockState) -> Option<String> {
+        let other = lock.value.as_ref().filter(|_| lock.session.is_some())?;
+        let server = &other.server;
+        match (*server == self.server, other.node_id == self.node_id) {
+            (true, true) if other.incarnation <= self.incarnation => None,
+            (true, true) => Some(format!(
+                "another daemon leads as {server} and with this node's id: was data_dir copied? Give this node a bind_address \
+                 of its own, remove the file node_id from its data_dir, and start it again"
+            )),
+            (true, false) => Some(format!("another node leads as {server}: give each node a bind_address of its own")),
+            (false, true) => Some(format!(
+                "the node that leads, {server}, has this node's id: was data_dir copied? Remove the file node_id from the \
+                 data_dir of one of them, and start it again"
+            )),
+            (false, false) if self.server.is_loopback() && !server.is_loopback() => Some(format!(
+                "bind_address {} is reached from this host only, and {server} leads: give this node an address that the other \
+                 hosts reach",
+                self.server
+            )),
+            (false, false) => None,
+        }
     }
 
     fn is_abstaining(&self, now: Now) -> bool {
@@ -274,6 +322,12 @@ impl Election {
     fn next_step(&self, Standing { is_leader, can_lead, can_depose }: Standing, now: Now) -> Option<Step> {
         if let Some(leave) = self.leave {
             return (leave == Leave::Wanted).then_some(Step::Leave);
+        }
+        // A registration under its address would take the place of that one's.
+        let may_be_in_conflict =
+            !self.seen.is_stale && self.seen.lock.as_ref().is_some_and(|lock| self.conflict_with(lock).is_some());
+        if self.registered.is_none() && (!self.seen.is_asked || may_be_in_conflict) {
+            return None;
         }
         let wanted = Registered { is_leader };
         if self.registered != Some(wanted) {
@@ -302,7 +356,9 @@ impl Election {
     /// Why the lock's holder does not lead any more, whatever Consul thinks.
     fn why_dead(&self, lock: &LockState) -> Option<&'static str> {
         // Our guardian saw our last life dead before it started this one.
-        let is_last_life = |value: &LockValue| value.node_id == self.node_id && value.incarnation != self.incarnation;
+        let is_last_life = |value: &LockValue| {
+            value.node_id == self.node_id && value.server == self.server && value.incarnation < self.incarnation
+        };
         if lock.value.as_ref().is_some_and(is_last_life) {
             Some("the lock was held by this node's last life")
         } else if lock.session.is_some() && lock.session == self.dead_session {
@@ -332,7 +388,7 @@ impl Election {
             (Step::Destroy, _) => {
                 let reason = self.seen.lock.as_ref().and_then(|lock| self.why_dead(lock)).unwrap_or_default();
                 fx.notice(log::Level::Warn, format!("{reason}: its session is destroyed"));
-                self.seen = Seen { since: now.mono, ..Seen::default() };
+                self.seen = Seen { since: now.mono, is_asked: true, ..Seen::default() };
             }
             _ => {}
         }
@@ -347,7 +403,7 @@ impl Election {
             (true, false) => Outcome::Lost,
             (false, false) => {
                 // Another was quicker, or what we know is old: wait for the watch.
-                self.seen = Seen { since: now.mono, ..Seen::default() };
+                self.seen = Seen { since: now.mono, is_asked: true, ..Seen::default() };
                 Outcome::Nothing
             }
         }
@@ -358,7 +414,7 @@ impl Election {
         match step {
             Step::Pass | Step::Register(_) | Step::Session => self.registered = None,
             Step::Acquire | Step::Release => self.session = None,
-            Step::Destroy => self.seen = Seen { since: now.mono, ..Seen::default() },
+            Step::Destroy => self.seen = Seen { since: now.mono, is_asked: true, ..Seen::default() },
             Step::Leave => {}
         }
         self.backoff.fail(now);
@@ -419,7 +475,7 @@ mod tests {
     }
 
     fn holder() -> Election {
-        let mut election = Election::new(NodeId("own".into()), Incarnation(0));
+        let mut election = election(OWN);
         assert!(asked(&mut election, ALL, at(0)).is_empty(), "nothing is known of the lock");
         seen(&mut election, None, "own", at(0));
         assert_eq!(asked(&mut election, ALL, at(0)), ["Acquire"]);
@@ -451,7 +507,7 @@ mod tests {
     #[test]
     fn a_leader_that_stands_still_is_deposed_only_by_who_has_had_the_store_for_a_while() {
         let fresh = Standing { can_depose: false, ..ALL };
-        let mut election = Election::new(NodeId("own".into()), Incarnation(0));
+        let mut election = election(OWN);
         asked(&mut election, ALL, at(0));
         seen(&mut election, Some("theirs"), "other", at(0));
         seen(&mut election, Some("theirs"), "other", at(STALE_MS));
@@ -461,5 +517,79 @@ mod tests {
         seen(&mut election, Some("theirs"), "other", at(STALE_MS));
         election.suspect_dead(&Server("other".into()));
         assert_eq!(asked(&mut election, fresh, at(STALE_MS)), ["DestroySession"]);
+    }
+
+    const OWN: (&str, &str, u64) = ("127.0.0.1:1", "own", 5);
+
+    fn election((server, node_id, incarnation): (&str, &str, u64)) -> Election {
+        Election::new(Server(server.into()), NodeId(node_id.into()), Incarnation(incarnation))
+    }
+
+    fn lock((server, node_id, incarnation): (&str, &str, u64), tick: i64) -> LockState {
+        let value = LockValue {
+            epoch: Epoch(1),
+            tick: Second(tick),
+            server: Server(server.into()),
+            node_id: NodeId(node_id.into()),
+            incarnation: Incarnation(incarnation),
+        };
+        LockState { index: tick as u64, session: Some("theirs".into()), value: Some(value) }
+    }
+
+    /// The statements that it makes while the lock's holder writes so many values; why it must go, where it must.
+    fn watched(election: &mut Election, holder: (&str, &str, u64), values: i64) -> (Vec<String>, Option<String>) {
+        let (mut fx, now, mut asked) = (Effects::default(), Now::default(), Vec::new());
+        for tick in 0..=values {
+            election.poll(ALL, || unreachable!("it does not hold the lock"), &mut fx, now);
+            while let Some(output) = fx.take() {
+                match output {
+                    Output::Work(id, Work::Watch { .. }) if tick < values => {
+                        election.on_watched(id, Ok(lock(holder, tick)), now);
+                    }
+                    Output::Work(_, Work::Consul(statement)) => asked.push(format!("{statement:?}")),
+                    _ => {}
+                }
+            }
+        }
+        (asked, election.take_conflict())
+    }
+
+    #[track_caller]
+    fn check(own: (&str, &str, u64), leader: (&str, &str, u64), reason: Option<&str>) {
+        let mut election = election(own);
+        let (asked, conflict) = watched(&mut election, leader, 3);
+        match (reason, conflict) {
+            (None, None) => assert_eq!(asked, ["Register { is_leader: false }"]),
+            (Some(reason), Some(conflict)) => {
+                assert!(conflict.contains(reason), "{conflict}");
+                assert!(asked.is_empty() && election.has_left(), "the other's registration is not touched: {asked:?}");
+            }
+            (_, conflict) => panic!("{conflict:?}"),
+        }
+    }
+
+    #[test]
+    fn it_takes_no_part_beside_a_leader_that_it_cannot_live_with() {
+        check(OWN, ("127.0.0.1:2", "b", 1), None);
+        check(("10.0.0.1:1", "own", 5), ("10.0.0.2:1", "b", 1), None);
+        check(OWN, ("127.0.0.1:1", "own", 4), None);
+        check(OWN, ("127.0.0.1:1", "own", 6), Some("was data_dir copied"));
+        check(OWN, ("127.0.0.1:1", "b", 1), Some("bind_address of its own"));
+        check(OWN, ("127.0.0.1:2", "own", 1), Some("was data_dir copied"));
+        check(OWN, ("10.0.0.2:1", "b", 1), Some("from this host only"));
+    }
+
+    #[test]
+    fn a_leader_that_is_dead_keeps_nobody_away() {
+        let mut election = election(OWN);
+        let dead = ("127.0.0.1:1", "b", 1);
+        assert_eq!(watched(&mut election, dead, 2).1, None, "one late write is no life");
+        let (mut fx, later) = (Effects::default(), Now { mono: Mono(0).plus_ms(STALE_MS), ..Now::default() });
+        let watch = election.watch.unwrap();
+        election.on_watched(watch, Ok(lock(dead, 1)), later);
+        election.poll(ALL, || unreachable!("it does not hold the lock"), &mut fx, later);
+        let asked: Vec<Output> = std::iter::from_fn(|| fx.take()).collect();
+        let is_register = |output: &Output| matches!(output, Output::Work(_, Work::Consul(Consul::Register { .. })));
+        assert!(asked.iter().any(is_register), "{asked:?}");
     }
 }

@@ -12,7 +12,7 @@ use super::dispatch::Place;
 use super::node::LEASE_MS;
 use crate::model::command::{NodeState, NodeView, Role};
 use crate::model::message::{Heartbeat, Hello, LinkId};
-use crate::model::{Mono, NodeId, Now, Second, Server};
+use crate::model::{Incarnation, Mono, NodeId, Now, Second, Server};
 use std::collections::BTreeMap;
 
 /// A node that has said nothing for so long gets nothing new.
@@ -43,6 +43,7 @@ pub struct Roster {
 struct Member {
     /// Empty until it says Hello.
     server: Server,
+    incarnation: Incarnation,
     link: Option<LinkId>,
     /// Its holdings are taken in.
     is_settled: bool,
@@ -80,16 +81,32 @@ impl Roster {
         if self.members.iter().any(is_namesake) {
             return Err(format!("another node is here as {}: give each a bind_address of its own", hello.server));
         }
+        if let Some(double) = self.members.get(&hello.node_id).filter(|member| self.is_double(member, hello, now)) {
+            return Err(format!(
+                "a node with this node's id is here as {}: was data_dir copied? Remove the file node_id from the copy and start \
+                 it again",
+                double.server
+            ));
+        }
         let member = self.members.entry(hello.node_id.clone()).or_insert_with(|| Member::expected(now, now.mono));
         // A link of before is dead or about to be: what it still carries is not for this life.
         let former = member.link.replace(link);
         member.server = hello.server.clone();
+        member.incarnation = hello.incarnation;
         member.room = hello.room;
         member.labels = hello.labels.clone();
         member.is_settled = false;
         member.heard_at = now.mono;
         member.silent_since = None;
         Ok(former)
+    }
+
+    /// Whether the node id is somebody else's, who lives. A node that was restarted is not: its new life has the same
+    /// address, and comes after the old one.
+    fn is_double(&self, member: &Member, hello: &Hello, now: Now) -> bool {
+        let is_heard = member.link.is_some() && now.mono < member.heard_at.plus_ms(SUSPECT_MS);
+        let is_other = member.server != hello.server || hello.incarnation < member.incarnation;
+        hello.node_id == self.own || is_heard && is_other
     }
 
     pub fn on_settled(&mut self, node: &NodeId) {
@@ -242,6 +259,7 @@ impl Member {
     fn expected(now: Now, lease_end: Mono) -> Member {
         Member {
             server: Server::default(),
+            incarnation: Incarnation::default(),
             link: None,
             is_settled: false,
             room: 0,
@@ -274,6 +292,13 @@ impl Member {
 mod tests {
     use super::*;
     use crate::model::Incarnation;
+
+    const OWN: &str = "10.0.0.1:9991";
+
+    fn roster() -> Roster {
+        let own = Own { node: NodeId("own".into()), server: Server(OWN.into()), labels: Vec::new() };
+        Roster::new(own, 5, at(0))
+    }
 
     fn at(ms: u64) -> Now {
         Now { mono: Mono(0).plus_ms(ms), ..Now::default() }
@@ -310,5 +335,55 @@ mod tests {
         assert_eq!(roster.with_store(at(firm + SUSPECT_MS)), None, "it says nothing any more");
         roster.on_unlinked(link, at(firm));
         assert_eq!(roster.with_store(at(firm)), None);
+    }
+
+    /// What becomes of the Hello of a node's life, over a link with that number.
+    fn hello(roster: &mut Roster, link: u64, (node_id, host, life): (&str, u8, u64), ms: u64) -> Result<(), String> {
+        let hello = Hello {
+            node_id: NodeId(node_id.into()),
+            server: Server(format!("10.0.0.{host}:9991").into()),
+            incarnation: Incarnation(life),
+            room: 5,
+            labels: Vec::new(),
+        };
+        roster.on_hello(LinkId::In(link), &hello, at(ms)).map(|_| ())
+    }
+
+    #[test]
+    fn a_node_that_was_restarted_takes_the_place_of_its_last_life() {
+        let mut roster = roster();
+        hello(&mut roster, 1, ("a", 2, 1), 0).unwrap();
+        hello(&mut roster, 2, ("a", 2, 2), 10).unwrap();
+        assert_eq!(roster.node_of(LinkId::In(1)), None);
+        assert_eq!(roster.link_of(&NodeId("a".into())), Some(LinkId::In(2)));
+        hello(&mut roster, 3, ("a", 2, 2), 20).unwrap();
+    }
+
+    #[test]
+    fn a_copied_data_dir_is_refused_while_the_other_is_heard() {
+        let mut roster = roster();
+        hello(&mut roster, 1, ("a", 2, 5), 0).unwrap();
+        let reason = hello(&mut roster, 2, ("a", 3, 9), SUSPECT_MS - 1).unwrap_err();
+        assert!(reason.contains("here as 10.0.0.2:9991") && reason.contains("node_id"), "{reason}");
+        assert!(hello(&mut roster, 3, ("a", 2, 4), SUSPECT_MS - 1).is_err(), "an older life that is alive");
+        assert_eq!(roster.link_of(&NodeId("a".into())), Some(LinkId::In(1)));
+        hello(&mut roster, 4, ("a", 3, 9), SUSPECT_MS).unwrap();
+    }
+
+    #[test]
+    fn a_node_that_moved_is_taken_in_once_its_old_link_is_gone() {
+        let mut roster = roster();
+        hello(&mut roster, 1, ("a", 2, 1), 0).unwrap();
+        roster.on_unlinked(LinkId::In(1), at(1));
+        hello(&mut roster, 2, ("a", 3, 2), 2).unwrap();
+    }
+
+    #[test]
+    fn no_other_node_may_have_the_leaders_id_or_anybodys_address() {
+        let mut roster = roster();
+        assert!(hello(&mut roster, 1, ("own", 2, 1), 0).unwrap_err().contains(OWN));
+        assert!(hello(&mut roster, 1, ("a", 1, 1), 0).unwrap_err().contains("bind_address"));
+        hello(&mut roster, 1, ("a", 2, 1), 0).unwrap();
+        assert!(hello(&mut roster, 2, ("b", 2, 1), 0).unwrap_err().contains("bind_address"));
     }
 }

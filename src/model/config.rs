@@ -80,6 +80,8 @@ pub struct Limits {
     pub kill_grace_ms: u64,
     /// With less free memory fewer runs are started at one time; 0: whatever is free.
     pub min_free_memory_mb: u64,
+    /// Runs in one part of a tick: a part is one statement, and stays well below what a store takes. No key of app.toml.
+    pub part_runs_max: usize,
 }
 
 impl Default for Limits {
@@ -92,6 +94,7 @@ impl Default for Limits {
             max_output_bytes: 1 << 20,
             kill_grace_ms: 5_000,
             min_free_memory_mb: 0,
+            part_runs_max: 5_000,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// A node's own random name (32 hex digits), kept in its data_dir: it stays when the address changes.
@@ -30,6 +31,13 @@ pub struct Incarnation(pub u64);
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(transparent)]
 pub struct Epoch(pub u64);
+
+impl Server {
+    /// Whether only this host itself reaches it.
+    pub fn is_loopback(&self) -> bool {
+        self.0.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback())
+    }
+}
 
 impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,10 +1,14 @@
-//! Strangers at the door of the cluster: rubbish, silence, another secret.
+//! Strangers at the door of the cluster: rubbish, silence, another secret; and nodes that must not be there.
 
 use crate::Cluster;
-use crate::support::{wait_until, witness::Witness};
+use crate::support::daemon::{Node, send_signal};
+use crate::support::{consul, mariadb, wait_until, witness::Witness};
+use rustix::process::Signal;
+use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
+use wing_crontab::worker::process::CANNOT_START;
 
 fn closes(stream: &mut TcpStream) -> Duration {
     let start = Instant::now();
@@ -56,4 +60,173 @@ fn a_node_with_another_secret_is_no_part_of_it() {
         .api
         .post("/cron/add", "cronSet=* * * * * *&command=true")
         .refused(503, "nothing was changed");
+}
+
+/// Somebody who holds the lock of a cluster and writes its value, as a leader on another host does.
+struct OtherLeader {
+    agent: &'static consul::Agent,
+    key: String,
+    session: String,
+    value: Value,
+    ticks: u64,
+    written_at: Instant,
+}
+
+impl OtherLeader {
+    fn new(agent: &'static consul::Agent, key: &str, server: &str, node_id: &str) -> OtherLeader {
+        let made = agent.put("/v1/session/create", r#"{"Checks": [], "LockDelay": "0s"}"#);
+        let made: Value = serde_json::from_str(&made).unwrap();
+        let session = made["ID"].as_str().unwrap().to_string();
+        let value = json!({"epoch": 1, "tick": 0, "server": server, "node_id": node_id, "incarnation": 1});
+        let mut leader = OtherLeader { agent, key: key.into(), session, value, ticks: 0, written_at: Instant::now() };
+        leader.write();
+        leader
+    }
+
+    fn write(&mut self) {
+        self.ticks += 1;
+        self.value["tick"] = self.ticks.into();
+        self.written_at = Instant::now();
+        let path = format!("/v1/kv/{}?acquire={}", self.key, self.session);
+        assert_eq!(self.agent.put(&path, &self.value.to_string()).trim(), "true");
+    }
+
+    /// Leads until it is so.
+    fn until(&mut self, what: &str, mut is_so: impl FnMut() -> bool) {
+        wait_until(what, || {
+            if self.written_at.elapsed() > Duration::from_millis(500) {
+                self.write();
+            }
+            is_so()
+        });
+    }
+}
+
+/// A node of a cluster of its own, not started yet, with the agent and the name of the lock.
+fn lone_node() -> Option<(Node, &'static consul::Agent, String)> {
+    let (database, agent, lock) = (mariadb::database()?, consul::agent()?, consul::name());
+    let toml = format!(
+        "consul_address = \"{}\"\nservice_name = \"{}\"\nlock_key = \"{lock}\"\ncluster_secret = \"of this test\"\n{}",
+        agent.address(),
+        consul::name(),
+        database.toml()
+    );
+    Some((Node::new(&toml), agent, lock))
+}
+
+/// Gives a node that was not started yet this id, as a copied data_dir would.
+fn set_node_id(node: &Node, id: &str) {
+    std::fs::create_dir_all(node.path("data")).unwrap();
+    std::fs::write(node.path("data/node_id"), id).unwrap();
+}
+
+#[track_caller]
+fn is_refused(server: Option<&str>, node_id: &str, reason: &str) {
+    let Some((mut node, agent, lock)) = lone_node() else { return };
+    let own_id = "0123456789abcdef0123456789abcdef";
+    set_node_id(&node, own_id);
+    let server = server.map_or(node.server.clone(), String::from);
+    let mut other = OtherLeader::new(agent, &lock, &server, node_id);
+    node.launch();
+    other.until("the node goes", || node.said().contains(reason));
+    assert_eq!(node.wait().code(), Some(CANNOT_START), "{}", node.said());
+    assert_eq!(agent.lock(&lock).unwrap().0, Some(other.session), "the leader's lock is left alone");
+    assert!(!node.said().contains("registered with Consul"), "{}", node.said());
+}
+
+#[test]
+fn a_node_goes_beside_a_leader_with_its_address_its_id_or_on_a_host_that_cannot_reach_it() {
+    is_refused(None, "an id of another", "another node leads as");
+    is_refused(Some("127.0.0.1:1"), "0123456789abcdef0123456789abcdef", "was data_dir copied");
+    is_refused(Some("10.255.255.1:1"), "an id of another", "is reached from this host only");
+}
+
+#[test]
+fn a_node_with_a_copied_data_dir_is_refused_and_the_first_goes_on() {
+    let Some(mut cluster) = Cluster::started(2) else { return };
+    let leader = cluster.leader();
+    let toml: String = std::fs::read_to_string(cluster.nodes[0].config()).unwrap();
+    let shared = toml.lines().filter(|line| !line.contains("bind_address") && !line.contains("data_dir"));
+    let shared = shared.collect::<Vec<_>>().join("\n");
+    for of in [1 - leader, leader] {
+        let mut copy = Node::new(&shared);
+        set_node_id(&copy, &std::fs::read_to_string(cluster.nodes[of].path("data/node_id")).unwrap());
+        copy.launch();
+        if of == leader {
+            copy.wait_said("has this node's id: was data_dir copied");
+            assert_eq!(copy.wait().code(), Some(CANNOT_START), "{}", copy.said());
+        } else {
+            copy.wait_said("the leader refuses this node: a node with this node's id is here as");
+            cluster.nodes[leader].wait_said("is refused: a node with this node's id is here as");
+            let said = copy.said().matches("the leader refuses this node").count();
+            assert_eq!(said, 1, "once: {}", copy.said());
+            assert!(copy.stop().success());
+        }
+        let both = [0, 1].map(|at| cluster.nodes[at].server.clone()).into();
+        assert_eq!(cluster.states("alive"), Some(both));
+        assert_eq!(cluster.leader(), leader);
+    }
+    // One that was restarted is no copy, however quickly it is back.
+    let killed = cluster.nodes[1 - leader].daemon_pid();
+    send_signal(Signal::KILL, killed);
+    wait_until("it is back", || cluster.nodes[1 - leader].said().matches("following").count() == 2);
+    assert!(!cluster.nodes[1 - leader].said().contains("the leader refuses this node"));
+    assert!(cluster.nodes[1 - leader].stop().success());
+}
+
+#[test]
+fn one_that_sends_slowly_is_cut_however_long_it_goes_on() {
+    let Some(cluster) = Cluster::started(1) else { return };
+    let mut stream = TcpStream::connect(&cluster.nodes[0].server).unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let (start, mut sent, mut heard) = (Instant::now(), 0, 0);
+    // A challenge of 38 bytes, and a proof that never ends: at this pace 80 s.
+    let bytes = [&[0, 0, 0, 34, 1, 0][..], &[7; 32], &[0, 0, 0, 255, 1, 1], &[7; 253]].concat();
+    loop {
+        match stream.read(&mut [0; 256]) {
+            Ok(0) => break,
+            Ok(count) => heard += count,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(_) => break,
+        }
+        if stream.write_all(&bytes[sent..sent + 1]).is_err() {
+            break;
+        }
+        sent += 1;
+    }
+    assert!(start.elapsed() < Duration::from_secs(50), "{sent} bytes");
+    assert_eq!(heard, 38, "nothing is said to a stranger but the challenge");
+    assert_eq!(cluster.states("alive").map(|alive| alive.len()), Some(1));
+}
+
+#[test]
+fn another_version_of_the_protocol_is_named_by_either_end() {
+    let challenge = [&[0, 0, 0, 34, 2, 0][..], &[7; 32]].concat();
+    let clear = "it speaks version 2 of the protocol (or something else), this node 1";
+    let Some((mut node, agent, lock)) = lone_node() else { return };
+    // Where the node is dialled.
+    node.start();
+    wait_until("it leads", || node.api.try_get("/cluster").is_some_and(|reply| reply.status == 200));
+    let mut stream = TcpStream::connect(&node.server).unwrap();
+    stream.write_all(&challenge).unwrap();
+    node.wait_said(clear);
+    let mut heard = [0; 6];
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream.read_exact(&mut heard).unwrap();
+    assert_eq!(heard, [0, 0, 0, 34, 1, 0], "the other end learns this node's version");
+    assert!(node.stop().success());
+    // Where it dials.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let mut leader = OtherLeader::new(agent, &lock, &listener.local_addr().unwrap().to_string(), "another");
+    std::fs::remove_file(node.path("stderr")).unwrap();
+    node.start();
+    let mut links = Vec::new();
+    leader.until("it says so", || {
+        if let Ok((mut stream, _)) = listener.accept() {
+            let _ = stream.write_all(&challenge);
+            links.push(stream);
+        }
+        node.said().contains(clear)
+    });
 }

@@ -3,10 +3,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod cuts;
+mod disasters;
 mod faults;
+mod hosts;
 mod links;
 mod output;
+mod store;
 mod together;
 
 use serde_json::Value;

@@ -87,3 +87,15 @@ fn with_no_time_to_drain_a_run_is_still_asked_first() {
     let killed = wait_for("its row", || node.api.logs_with(id, "killed").pop());
     assert!(killed["output"].as_str().unwrap().contains("asked\n"), "{killed}");
 }
+
+#[test]
+fn a_daemon_that_is_told_to_end_while_it_starts_is_not_started_again() {
+    let mut node = Node::new("");
+    for _ in 0..5 {
+        node.launch();
+        // It has only just become what it is: whether it listens already is a matter of chance.
+        node.daemon_pid();
+        assert_eq!(node.stop().code(), Some(0), "{}", node.said());
+    }
+    assert!(!node.said().contains("started again"), "{}", node.said());
+}

@@ -12,18 +12,35 @@ pub struct Consul {
     /// Sessions, and the hosts whose checks they depend on.
     sessions: BTreeMap<String, usize>,
     pub lock: LockState,
+    /// What the lock was, and since when.
+    past: Vec<(u64, LockState)>,
     count: u64,
 }
 
 impl Consul {
     pub fn new() -> Consul {
-        Consul { lock: LockState { index: 1, ..LockState::default() }, ..Consul::default() }
+        let lock = LockState { index: 1, ..LockState::default() };
+        Consul { past: vec![(0, lock.clone())], lock, ..Consul::default() }
+    }
+
+    /// The lock as it was then.
+    pub fn lock_at(&self, moment: u64) -> &LockState {
+        let after = self.past.partition_point(|(since, _)| *since <= moment);
+        &self.past[after.max(1) - 1].1
+    }
+
+    /// Remembers what the lock is now.
+    pub fn note(&mut self, now: u64) {
+        if self.past.last().is_none_or(|(_, lock)| *lock != self.lock) {
+            self.past.push((now, self.lock.clone()));
+        }
     }
 
     /// Everything is forgotten, as of an agent in memory that was restarted.
-    pub fn restart(&mut self) {
-        let index = self.lock.index + 100;
-        *self = Consul { count: self.count, lock: LockState { index, ..LockState::default() }, ..Consul::default() };
+    pub fn restart(&mut self, now: u64) {
+        let lock = LockState { index: self.lock.index + 100, ..LockState::default() };
+        *self = Consul { count: self.count, lock, past: std::mem::take(&mut self.past), ..Consul::default() };
+        self.note(now);
     }
 
     /// Ends the sessions whose checks were not passed; true when the lock changed.

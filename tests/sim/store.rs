@@ -1,5 +1,6 @@
 //! A store in memory that keeps the contract of the real ones: fenced by the epoch, each statement whole, askable again.
 
+use crate::guard::Guard;
 use std::collections::{BTreeMap, BTreeSet};
 use wing_crontab::core::work::{
     Bumped, Change, Done, FOLD_SECS, Journaled, Lead, Loaded, Log, Opened, Read, StoreError,
@@ -7,18 +8,35 @@ use wing_crontab::core::work::{
 use wing_crontab::model::command::RequestKey;
 use wing_crontab::model::journal::{Entry, EntryId, StoredEntry};
 use wing_crontab::model::log_row::LogPage;
-use wing_crontab::model::{Attempt, Epoch, Job, JobId, LogRow, RunKey, RunState};
+use wing_crontab::model::{Attempt, Epoch, Job, JobId, LogRow, NodeId, RunKey, RunState, Second, Version};
+
+/// `misfire_grace`, and how far the clocks of two hosts may be apart.
+const GRACE_SECS: i64 = 60;
+const CLOCKS_SECS: i64 = 7;
 
 #[derive(Debug, Default)]
 pub struct Store {
+    pub without: Option<Guard>,
+    /// The second that it is.
+    pub second: i64,
     pub epoch: u64,
-    pub is_fenced: bool,
     pub is_paused: bool,
     pub jobs: BTreeMap<JobId, Job>,
     pub journal: BTreeMap<i64, (Entry, bool)>,
     pub logs: BTreeMap<Attempt, LogRow>,
-    /// Every definition that there ever was, with the second of its end.
-    pub history: Vec<Job>,
+    /// What was noticed here that must not be.
+    pub wrong: Vec<String>,
+    pub max_pending_per_job: usize,
+    /// Which nodes the journal names for which attempts, of which version.
+    named: BTreeSet<(Attempt, Version, NodeId)>,
+    /// Attempts of mutex jobs that were decided on and not started, and have no row.
+    waiting: BTreeMap<JobId, BTreeSet<Attempt>>,
+    watermark: Option<Second>,
+    /// Entries by what must be unique: the epoch's request, and the tick's part.
+    requests: BTreeMap<(Epoch, u64), EntryId>,
+    ticks: BTreeSet<(Second, u32)>,
+    /// The first part of a tick that an epoch wrote.
+    tops: BTreeMap<(Epoch, Second), u32>,
     entries: i64,
     ids: u32,
     added: BTreeMap<RequestKey, JobId>,
@@ -60,9 +78,19 @@ impl Store {
                 if replaces {
                     self.logs.insert(row.attempt, row.clone());
                 }
+                self.started(row.attempt);
+                let late_secs = self.second - row.attempt.run.scheduled_at.0;
+                if row.state == RunState::Missed && late_secs < GRACE_SECS - CLOCKS_SECS {
+                    self.wrong.push(format!("{} is called missed when it is {late_secs} s late", row.attempt));
+                }
             }
         }
         Done::LogsWritten(Ok(()))
+    }
+
+    /// It does not wait any more: it was started, or has a row.
+    pub fn started(&mut self, attempt: Attempt) {
+        self.waiting.entry(attempt.run.cron_id).or_default().remove(&attempt);
     }
 
     pub fn read(&mut self, read: &Read) -> Done {
@@ -89,7 +117,8 @@ impl Store {
     }
 
     fn fenced(&self, epoch: Epoch) -> Result<(), StoreError> {
-        if epoch.0 == self.epoch || !self.is_fenced { Ok(()) } else { Err(StoreError::Deposed) }
+        let is_ours = epoch.0 == self.epoch || self.without == Some(Guard::EpochInTheStore);
+        if is_ours { Ok(()) } else { Err(StoreError::Deposed) }
     }
 
     fn load(&self) -> Loaded {
@@ -123,27 +152,77 @@ impl Store {
     }
 
     fn journal(&mut self, entry: &Entry) -> Result<Journaled, StoreError> {
+        if self.without == Some(Guard::JournalBeforeRegiving) && self.gives_again(entry) {
+            self.entries += 1;
+            return Ok(Journaled::Entry(EntryId(self.entries)));
+        }
         self.fenced(entry.epoch)?;
-        let same = |(_, (old, _)): &(&i64, &(Entry, bool))| old.epoch == entry.epoch && old.request == entry.request;
-        if let Some((id, _)) = self.journal.iter().find(same) {
-            return Ok(Journaled::Entry(EntryId(*id)));
+        if let Some(id) = self.requests.get(&(entry.epoch, entry.request)) {
+            return Ok(Journaled::Entry(*id));
         }
         let is_asked = |(old, _): &&(Entry, bool)| entry.request_key.is_some() && old.request_key == entry.request_key;
         if let Some((old, _)) = self.journal.values().find(is_asked) {
             return Ok(Journaled::Known(old.body.clone()));
         }
-        let is_taken =
-            |(old, _): &(Entry, bool)| entry.tick.is_some() && old.tick == entry.tick && old.part == entry.part;
-        if self.journal.values().any(is_taken) {
+        let entry = self.as_told(entry);
+        if entry.tick.is_some_and(|tick| !self.ticks.insert((tick, entry.part))) {
             return Ok(Journaled::TickTaken);
         }
-        Ok(Journaled::Entry(self.insert(entry.clone(), false)))
+        Ok(Journaled::Entry(self.insert(entry)))
     }
 
-    fn insert(&mut self, entry: Entry, is_done: bool) -> EntryId {
+    /// Whether the entry does nothing but give to other nodes what was given before.
+    fn gives_again(&self, entry: &Entry) -> bool {
+        let is_known = |attempt: Attempt| self.named.iter().any(|(named, _, _)| *named == attempt);
+        let runs = &entry.body.runs;
+        entry.tick.is_none() && !runs.is_empty() && runs.iter().all(|run| is_known(run.attempt))
+    }
+
+    /// The entry as a leader would write it that lacks a guard.
+    fn as_told(&mut self, entry: &Entry) -> Entry {
+        let mut told = entry.clone();
+        match (self.without, entry.tick) {
+            (Some(Guard::GapUnderItsOwnTicks), Some(tick)) if tick.0 < self.second - 1 => told.tick = None,
+            (Some(Guard::PartZeroLast), Some(tick)) => {
+                let top = *self.tops.entry((entry.epoch, tick)).or_insert(entry.part);
+                told.part = top.saturating_sub(entry.part);
+            }
+            _ => {}
+        }
+        told
+    }
+
+    fn insert(&mut self, entry: Entry) -> EntryId {
+        if let Some(tick) = entry.tick {
+            if self.watermark >= Some(tick) {
+                self.wrong.push(format!("tick {} was journaled after {:?}", tick.0, self.watermark));
+            }
+            if entry.part == 0 {
+                self.watermark = Some(tick);
+            }
+        }
+        for run in &entry.body.runs {
+            if let Some(node) = entry.body.nodes.get(usize::from(run.node)) {
+                self.named.insert((run.attempt, run.version, node.clone()));
+            }
+            let cron_id = run.attempt.run.cron_id;
+            if self.jobs.get(&cron_id).is_some_and(|job| job.is_mutex) && !self.logs.contains_key(&run.attempt) {
+                self.waiting.entry(cron_id).or_default().insert(run.attempt);
+            }
+        }
+        // One of them runs, one may be over and not known to be.
+        let limit = self.max_pending_per_job + 2;
+        let long = self.waiting.iter().find(|(_, waiting)| limit < waiting.len());
+        self.wrong.extend(long.map(|(id, waiting)| format!("{} runs of mutex job {id} wait", waiting.len())));
         self.entries += 1;
-        self.journal.insert(self.entries, (entry, is_done));
+        self.requests.insert((entry.epoch, entry.request), EntryId(self.entries));
+        self.journal.insert(self.entries, (entry, false));
         EntryId(self.entries)
+    }
+
+    /// Whether the journal gives the attempt to this node, in this version.
+    pub fn names(&self, attempt: Attempt, version: Version, node: &NodeId) -> bool {
+        self.named.contains(&(attempt, version, node.clone()))
     }
 
     fn change(&mut self, epoch: Epoch, change: &Change) -> Result<JobId, StoreError> {
@@ -160,20 +239,24 @@ impl Store {
                 Ok(id)
             }
             Change::Put(job) => {
-                self.put(job.clone());
+                let edited = || StoreError::Refused("the row was edited".into());
+                match self.jobs.get(&job.id).map(|old| old.version) {
+                    Some(version) if version.next() == job.version => self.put(job.clone()),
+                    Some(version) if version == job.version => {}
+                    _ => return Err(edited()),
+                }
                 Ok(job.id)
             }
-            Change::Delete { id, .. } => {
-                self.jobs.remove(id);
+            Change::Delete { id, version } => {
+                if self.jobs.get(id).is_some_and(|job| job.version == *version) {
+                    self.jobs.remove(id);
+                }
                 Ok(*id)
             }
         }
     }
 
     fn put(&mut self, job: Job) {
-        if self.jobs.get(&job.id) != Some(&job) {
-            self.history.push(job.clone());
-        }
         self.jobs.insert(job.id, job);
     }
 }

@@ -1,104 +1,226 @@
 //! What really happened, kept apart from the nodes, and the promises that it is held against.
 
 use crate::store::Store;
+use crate::world::{MS, SECOND, WALL};
 use std::collections::{BTreeMap, BTreeSet};
 use wing_crontab::core::schedule::Schedule;
-use wing_crontab::model::command::RequestId;
-use wing_crontab::model::{Attempt, Job, JobId, RunKey, RunState, Second};
+use wing_crontab::core::work::FOLD_SECS;
+use wing_crontab::model::command::ClusterView;
+use wing_crontab::model::config::Limits;
+use wing_crontab::model::{Attempt, Exit, Job, JobId, RunKey, RunState, Second};
 
-const MS: u64 = 1_000_000;
+/// Once all is well a run starts so soon after its second.
+const ON_TIME: u64 = 1_500 * MS;
+/// The seconds at the end in which all must be well, and those before the very end in which a mutex must have moved.
+const WELL_SECS: i64 = 25;
+const STARTS_OF_MUTEX_MIN: usize = 4;
+const STEADY_JOBS: usize = 6;
 
 #[derive(Debug, Default)]
 pub struct Truth {
-    pub starts: BTreeSet<Attempt>,
+    /// When each attempt was started.
+    pub starts: BTreeMap<Attempt, u64>,
     /// Mutex jobs whose processes run now.
     running: BTreeMap<JobId, BTreeMap<Attempt, usize>>,
     ok: BTreeSet<Attempt>,
     /// Changes that were answered with 200, and when.
     answers: Vec<(Job, u64)>,
+    /// Runs that users were promised, and runs that they were told are over.
+    wanted: BTreeSet<RunKey>,
+    ended: BTreeSet<RunKey>,
+    /// Step and time of what happens now.
+    pub moment: (u64, u64),
+    /// Whether what only the inside knows is held against the nodes too.
+    knows_rules: bool,
     pub violations: Vec<String>,
 }
 
 impl Truth {
+    pub fn new(knows_rules: bool) -> Truth {
+        Truth { knows_rules, ..Truth::default() }
+    }
+
     /// How long a run of the job takes.
     pub fn duration(&self, job: &Job) -> u64 {
         let number = u64::from(job.id.0);
         match job.command.as_str() {
             "long" => 14_000 * MS,
+            "few" => 1_000 * MS,
             _ => (20 + number * 131 % 400) * MS,
         }
+    }
+
+    /// How an attempt ends that is left alone.
+    pub fn exit(&self, attempt: Attempt, job: &Job) -> Exit {
+        Exit::Code(i32::from(job.command == "failing" && attempt.number <= job.retry_times))
+    }
+
+    /// A promise that a user is given is broken.
+    pub fn broken(&mut self, what: String) {
+        let (step, now) = self.moment;
+        self.violations.push(format!("step {step}, {:.3} s: {what}", now as f64 / SECOND as f64));
+    }
+
+    /// A rule of the inside is broken, on which the promises rest.
+    pub fn rule(&mut self, what: String) {
+        if self.knows_rules {
+            self.broken(what);
+        }
+    }
+
+    /// What the store has noticed.
+    pub fn hear(&mut self, store: &mut Store) {
+        std::mem::take(&mut store.wrong).into_iter().for_each(|wrong| self.rule(wrong));
     }
 
     /// `is_excused`: whether a host's guardian stands still, or has only just woken: then a mutex may overlap what runs there,
     /// which is a stated limit.
     pub fn started(&mut self, attempt: Attempt, job: &Job, host: usize, at: u64, is_excused: impl Fn(usize) -> bool) {
-        if !self.starts.insert(attempt) {
-            self.violations.push(format!("{attempt} was started twice, now on host {host}"));
+        if self.starts.insert(attempt, at).is_some() {
+            self.broken(format!("{attempt} was started twice, now on host {host}"));
+        }
+        if self.ended.contains(&attempt.run) {
+            self.broken(format!("{attempt} was started after its run was answered to be over"));
         }
         if job.is_mutex {
             let running = self.running.entry(job.id).or_default();
-            if let Some((other, there)) = running.iter().find(|(_, there)| !is_excused(**there)) {
-                self.violations.push(format!("{attempt} on host {host} overlaps {other} on host {there}"));
-            }
+            let other = running.iter().find(|(_, there)| !is_excused(**there)).map(|(other, there)| (*other, *there));
             running.insert(attempt, host);
+            if let Some((other, there)) = other {
+                self.broken(format!("{attempt} on host {host} overlaps {other} on host {there}"));
+            }
         }
-        let older = self
-            .answers
-            .iter()
-            .find(|(answered, when)| answered.id == job.id && *when < at && job.version < answered.version);
-        if let Some((answered, _)) = older {
+        let is_older = |answered: &Job, when: u64| answered.id == job.id && when < at && job.version < answered.version;
+        if let Some((answered, _)) = self.answers.iter().find(|(answered, when)| is_older(answered, *when)) {
             let (old, new) = (job.version.0, answered.version.0);
-            self.violations.push(format!("{attempt} of version {old} was started after version {new} was answered"));
+            self.broken(format!("{attempt} of version {old} was started after version {new} was answered"));
         }
     }
 
-    pub fn ended(&mut self, attempt: Attempt, _host: usize, _at: u64, is_ok: bool) {
+    pub fn ended(&mut self, attempt: Attempt, is_ok: bool) {
         self.running.entry(attempt.run.cron_id).or_default().remove(&attempt);
         if is_ok {
             self.ok.insert(attempt);
         }
     }
 
-    pub fn answered(&mut self, _client: RequestId, job: Job, at: u64) {
+    pub fn answered(&mut self, job: Job, at: u64) {
         self.answers.push((job, at));
+    }
+
+    /// A run was asked for, or (with a state) ended: it will be, or is over.
+    pub fn controlled(&mut self, run: RunKey, state: Option<RunState>, is_running: bool) {
+        if state.is_none() {
+            self.wanted.insert(run);
+            return;
+        }
+        if is_running {
+            self.broken(format!("run {run} was answered to be over and is running"));
+        }
+        self.ended.insert(run);
+    }
+
+    /// What a leader shows of its nodes.
+    pub fn shown(&mut self, view: &ClusterView, limits: &Limits) {
+        for node in &view.nodes {
+            if limits.max_running < node.running || limits.max_pending + limits.max_running < node.queued {
+                self.rule(format!("{} has {} running and {} queued", node.server, node.running, node.queued));
+            }
+        }
     }
 
     /// After everything has healed: what the log must say of the seconds from `first` to `last`.
     pub fn check(&mut self, store: &Store, steady: &[Job], first: i64, last: i64) {
-        let mut wrong = Vec::new();
-        for attempt in self.starts.iter().filter(|attempt| attempt.run.scheduled_at.0 <= last - 10) {
-            if !store.logs.contains_key(attempt) {
-                wrong.push(format!("{attempt} was started and has no row"));
-            }
+        if steady.len() < STEADY_JOBS {
+            self.broken(format!("only {} jobs are there", steady.len()));
+        }
+        self.check_log(store, last);
+        steady.iter().for_each(|job| self.check_seconds(store, job, first, last));
+        steady.iter().for_each(|job| self.check_health(job, last));
+        self.check_journal(store, last);
+    }
+
+    /// The log and what happened agree.
+    fn check_log(&mut self, store: &Store, last: i64) {
+        let told_by = ((last - 10) * SECOND as i64 - WALL) as u64;
+        let rowless = self.starts.iter().filter(|(attempt, at)| **at <= told_by && !store.logs.contains_key(attempt));
+        for attempt in rowless.map(|(attempt, _)| *attempt).collect::<Vec<Attempt>>() {
+            self.broken(format!("{attempt} was started and has no row"));
+        }
+        let has_row = |run: &RunKey| store.logs.keys().any(|attempt| attempt.run == *run);
+        for run in self.wanted.iter().filter(|run| !has_row(run)).copied().collect::<Vec<RunKey>>() {
+            self.broken(format!("run {run} was promised and has no row"));
         }
         for (attempt, row) in &store.logs {
             if row.state == RunState::Ok && !self.ok.contains(attempt) {
-                wrong.push(format!("{attempt} is logged ok and did not end well"));
+                self.broken(format!("{attempt} is logged ok and did not end well"));
             }
         }
-        let gaps: Vec<_> = store.journal.values().flat_map(|(entry, _)| entry.body.missed.clone()).collect();
-        for job in steady {
-            let schedule = Schedule::parse(&job.cron_set, &jiff::tz::TimeZone::UTC).expect("it was added");
-            for second in first..=last {
-                let is_told = [1, 0].iter().any(|number| {
-                    let run = RunKey::scheduled(job.id, Second(second));
-                    store.logs.contains_key(&Attempt { run, number: *number })
-                });
-                let is_in_gap =
-                    gaps.iter().any(|gap| gap.cron_id == job.id && gap.first.0 <= second && second <= gap.last.0);
-                if schedule.matches(Second(second)) && !is_told && !is_in_gap {
-                    wrong.push(format!("job {} has no outcome for second {second}", job.id));
+    }
+
+    /// Every second in which the job is due has an outcome that can be seen.
+    fn check_seconds(&mut self, store: &Store, job: &Job, first: i64, last: i64) {
+        let schedule = Schedule::parse(&job.cron_set, &jiff::tz::TimeZone::UTC).expect("it was added");
+        let bodies = || store.journal.values().map(|(entry, _)| &entry.body);
+        let gaps: Vec<_> = bodies().flat_map(|body| &body.missed).filter(|gap| gap.cron_id == job.id).collect();
+        let refused: BTreeSet<RunKey> = bodies().flat_map(|body| &body.refused).map(|refused| refused.run).collect();
+        let has_row = |second: i64, number: u32| {
+            let run = RunKey::scheduled(job.id, Second(second));
+            store.logs.contains_key(&Attempt { run, number })
+        };
+        for second in (first..=last).filter(|second| schedule.matches(Second(*second))) {
+            let is_refused = refused.contains(&RunKey::scheduled(job.id, Second(second)));
+            // A later row may stand for a refusal too.
+            let is_folded = is_refused && (0..FOLD_SECS).any(|later| has_row(second + later, 0));
+            let is_in_gap = gaps.iter().any(|gap| gap.first.0 <= second && second <= gap.last.0);
+            let is_told = has_row(second, 1) || has_row(second, 0) || is_folded || is_in_gap;
+            if !is_told {
+                self.broken(format!("job {} has no outcome for second {second}", job.id));
+            }
+        }
+    }
+
+    /// Once all is well runs start on time, and a mutex is not stuck.
+    fn check_health(&mut self, job: &Job, last: i64) {
+        let runs = self.starts.iter().filter(|(attempt, _)| attempt.run.cron_id == job.id);
+        let recent = runs.filter(|(attempt, _)| last - WELL_SECS <= attempt.run.scheduled_at.0);
+        let recent: BTreeMap<i64, u64> = recent.map(|(attempt, at)| (attempt.run.scheduled_at.0, *at)).collect();
+        if job.command == "failing" && !self.is_retried_to_the_end(job, last) {
+            self.broken(format!("no run of job {} was retried to its end, when all was well", job.id));
+        }
+        if job.is_mutex || job.max_parallel != 0 {
+            if recent.len() < STARTS_OF_MUTEX_MIN {
+                self.broken(format!("of mutex job {} only {} runs were started at the end", job.id, recent.len()));
+            }
+            return;
+        }
+        let schedule = Schedule::parse(&job.cron_set, &jiff::tz::TimeZone::UTC).expect("it was added");
+        for second in (last - WELL_SECS..=last).filter(|second| schedule.matches(Second(*second))) {
+            let due = (second * SECOND as i64 - WALL) as u64;
+            match recent.get(&second) {
+                None => self.broken(format!("job {} was not started for second {second}, when all was well", job.id)),
+                Some(at) if due + ON_TIME < *at => {
+                    let late_ms = (at - due) / MS;
+                    self.broken(format!("job {} was {late_ms} ms late for second {second}, when all was well", job.id));
                 }
+                Some(_) => {}
             }
         }
-        for (id, (entry, done)) in &store.journal {
-            if !done && entry.tick.is_none_or(|tick| tick.0 < last - 5) {
-                let row = |attempt: &Attempt| store.logs.get(attempt).map(|row| (row.state, row.run_server.clone()));
-                let runs: Vec<_> =
-                    entry.body.runs.iter().map(|run| (run.attempt.to_string(), row(&run.attempt))).collect();
-                wrong.push(format!("journal entry {id} of tick {:?} is still open: {runs:?}", entry.tick));
-            }
+    }
+
+    fn is_retried_to_the_end(&self, job: &Job, last: i64) -> bool {
+        let is_recent = |attempt: &&Attempt| last - WELL_SECS <= attempt.run.scheduled_at.0;
+        let ok = self.ok.iter().filter(is_recent);
+        ok.filter(|attempt| attempt.run.cron_id == job.id).any(|attempt| attempt.number == 1 + job.retry_times)
+    }
+
+    /// Every entry is closed in time.
+    fn check_journal(&mut self, store: &Store, last: i64) {
+        let open = store.journal.iter().filter(|(_, (_, is_done))| !is_done);
+        for (id, (entry, _)) in open.filter(|(_, (entry, _))| entry.tick.is_none_or(|tick| tick.0 < last - 5)) {
+            let row = |attempt: &Attempt| store.logs.get(attempt).map(|row| (row.state, row.run_server.clone()));
+            let runs: Vec<_> = entry.body.runs.iter().map(|run| (run.attempt.to_string(), row(&run.attempt))).collect();
+            self.broken(format!("journal entry {id} of tick {:?} is still open: {runs:?}", entry.tick));
         }
-        self.violations.append(&mut wrong);
     }
 }

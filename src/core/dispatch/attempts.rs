@@ -33,7 +33,10 @@ pub fn delay_secs(job: &Job, number: u32, state: RunState) -> Option<i64> {
 impl Dispatch {
     /// The attempt is over, with this state.
     pub fn follow_up(&mut self, attempt: Attempt, state: RunState, around: &mut Around) {
-        let Some(flight) = self.flights.get(attempt).filter(|flight| !flight.is_killed).cloned() else { return };
+        let Some(flight) = self.flights.get(attempt).filter(|flight| !flight.is_killed && !flight.is_followed).cloned()
+        else {
+            return;
+        };
         self.follow(attempt, &flight.job, flight.entry, state, around);
     }
 
@@ -55,6 +58,7 @@ impl Dispatch {
         }
         let due = around.now.wall.second().plus(delay_secs);
         let version = job.version;
+        self.flights.set_followed(attempt);
         self.flights
             .insert(next, Flight { stage: Stage::Delayed, ..Flight::planned(job, NodeId::default(), false, due) });
         around.journaler.push(
@@ -84,6 +88,11 @@ impl Dispatch {
         self.delayed.first().map(|(due, _)| *due)
     }
 
+    /// A mutex is kept over a delay; but where a lease had ended meanwhile, another run may have it too.
+    fn has_kept_mutex(&self, job: &Job) -> bool {
+        job.is_mutex && self.flights.held(job.id) == 1
+    }
+
     fn start_attempt(&mut self, attempt: Attempt, around: &mut Around, orders: &mut Orders) {
         let Some(flight) = self.flights.get(attempt).filter(|flight| flight.stage == Stage::Delayed).cloned() else {
             return;
@@ -94,11 +103,10 @@ impl Dispatch {
         } else if around.job(flight.job.id).is_none_or(|now| now.version != flight.job.version) {
             self.redo(attempt, around);
             self.next_turn(attempt.run.cron_id, around);
-        } else if flight.job.parallel_max().is_some() && !flight.job.is_mutex {
+        } else if flight.job.parallel_max().is_some() && !self.has_kept_mutex(&flight.job) {
             self.wait_for_turn(attempt);
             self.next_turn(attempt.run.cron_id, around);
         } else {
-            // A mutex it has kept over its delay.
             self.send_or_move(attempt, around, orders);
         }
     }

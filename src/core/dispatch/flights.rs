@@ -23,11 +23,13 @@ pub struct Flight {
     pub due: Second,
     /// An operator wants it ended: it is not given to a node any more, and has no further attempt.
     pub is_killed: bool,
+    /// Its further attempt was decided on, and may be over already: there is no second one.
+    pub is_followed: bool,
 }
 
 impl Flight {
     pub fn planned(job: Arc<Job>, node: NodeId, late: bool, due: Second) -> Flight {
-        Flight { job, entry: None, node, stage: Stage::Planned, late, due, is_killed: false }
+        Flight { job, entry: None, node, stage: Stage::Planned, late, due, is_killed: false, is_followed: false }
     }
 }
 
@@ -115,6 +117,23 @@ impl Flights {
         }
     }
 
+    pub fn set_followed(&mut self, attempt: Attempt) {
+        if let Some(flight) = self.all.get_mut(&attempt) {
+            flight.is_followed = true;
+        }
+    }
+
+    /// Those that have a later attempt of their run beside them, or among `others`.
+    pub fn followed_by(&self, others: &BTreeSet<Attempt>) -> Vec<Attempt> {
+        let later = |attempt: &Attempt| Attempt { number: attempt.number + 1, ..*attempt }..;
+        let is_of = |attempt: &Attempt, found: Option<&Attempt>| found.is_some_and(|found| found.run == attempt.run);
+        let is_followed = |attempt: &&Attempt| {
+            let flight = self.all.range(later(attempt)).next().map(|(attempt, _)| attempt);
+            is_of(attempt, flight) || is_of(attempt, others.range(later(attempt)).next())
+        };
+        self.all.keys().filter(is_followed).copied().collect()
+    }
+
     pub fn set_killed(&mut self, attempt: Attempt) {
         if let Some(flight) = self.all.get_mut(&attempt) {
             flight.is_killed = true;
@@ -157,9 +176,14 @@ impl Flights {
         sent.map(|flight| flight.node.clone()).collect()
     }
 
-    /// How many more runs of the job may go. Who holds a mutex is not stored: it is whatever may run, so nothing can be
-    /// left set by mistake.
+    /// How many more runs of the job may go.
     pub fn free(&self, job: &Job) -> usize {
+        job.parallel_max().map_or(usize::MAX, |max| max.saturating_sub(self.held(job.id)))
+    }
+
+    /// How many runs of the job have a turn. Who holds a mutex is not stored: it is whatever may run, so nothing can be
+    /// left set by mistake.
+    pub fn held(&self, id: JobId) -> usize {
         let is_held = |flight: &Flight| match flight.stage {
             // The guardian of a node whose lease is over has ended its mutex runs, and no others.
             Stage::Sent => !(flight.job.is_mutex && self.released.contains(&flight.node)),
@@ -167,8 +191,7 @@ impl Flights {
             Stage::Delayed => flight.job.is_mutex,
             Stage::Planned | Stage::Waiting | Stage::Over => false,
         };
-        let held = self.of_job(job.id).filter(|(_, flight)| is_held(flight)).count();
-        job.parallel_max().map_or(usize::MAX, |max| max.saturating_sub(held))
+        self.of_job(id).filter(|(_, flight)| is_held(flight)).count()
     }
 
     /// Whether all that may be somewhere counts as there, leases that are over included.

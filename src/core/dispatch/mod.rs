@@ -39,9 +39,6 @@ use folds::Folds;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Runs in one part of a tick: a part is one statement, and stays well below what a store takes.
-pub const PART_RUNS_MAX: usize = 5_000;
-
 #[derive(Debug)]
 pub struct Dispatch {
     server: Server,
@@ -57,6 +54,8 @@ pub struct Dispatch {
     held_back: Vec<Attempt>,
     /// Runs that a former leader had named for ticks that it did not complete.
     named: BTreeSet<RunKey>,
+    /// The entries that name them: the only record of that, so they stay open until their ticks are whole.
+    begun: BTreeMap<EntryId, Second>,
     /// Runs for which no node was there.
     unplaced: BTreeSet<Attempt>,
     /// Jobs whose stop is in force and not stored.
@@ -77,7 +76,7 @@ pub struct DispatchLimits {
     /// Runs that wait for any node to be there.
     pub unplaced_max: usize,
     pub grace_secs: i64,
-    /// `PART_RUNS_MAX`, or less to see parts at work.
+    /// Runs in one part of a tick.
     pub part_runs_max: usize,
 }
 
@@ -126,6 +125,7 @@ impl Dispatch {
             to_close: Vec::new(),
             held_back: Vec::new(),
             named: BTreeSet::new(),
+            begun: BTreeMap::new(),
             unplaced: BTreeSet::new(),
             undecided: BTreeSet::new(),
             delayed: BTreeSet::new(),
@@ -207,6 +207,7 @@ impl Dispatch {
         self.write_outcomes(id, &entry.body, &BTreeMap::new(), around);
         self.held_back.extend(entry.body.runs.iter().map(|run| run.attempt));
         if entry.part == 0 {
+            self.close_begun(entry.tick);
             let attempts = std::mem::take(&mut self.held_back);
             self.release(attempts, around);
         }
@@ -480,8 +481,15 @@ impl Dispatch {
         self.close_if_empty(entry);
     }
 
+    /// All ticks up to this one are whole.
+    fn close_begun(&mut self, tick: Option<Second>) {
+        let whole = self.begun.extract_if(.., |_, begun| Some(*begun) <= tick);
+        let whole: Vec<EntryId> = whole.map(|(entry, _)| entry).collect();
+        whole.into_iter().for_each(|entry| self.close_if_empty(entry));
+    }
+
     fn close_if_empty(&mut self, entry: EntryId) {
-        if self.open.get(&entry) == Some(&0) {
+        if self.open.get(&entry) == Some(&0) && !self.begun.contains_key(&entry) {
             self.open.remove(&entry);
             self.to_close.push(entry);
         }

@@ -41,10 +41,11 @@ impl Dispatch {
         self.away_secs = left.watermark.map_or(0, |watermark| around.now.wall.second().0 - watermark.0);
         for StoredEntry { id, entry } in left.open {
             self.open.insert(*id, 0);
+            if let Some(tick) = entry.tick.filter(|_| entry.tick > left.watermark) {
+                self.named.extend(entry.body.runs.iter().map(|run| run.attempt.run));
+                self.begun.insert(*id, tick);
+            }
             for run in &entry.body.runs {
-                if entry.tick > left.watermark {
-                    self.named.insert(run.attempt.run);
-                }
                 let node = entry.body.nodes.get(usize::from(run.node)).cloned().unwrap_or_default();
                 let stage = if node.is_nobody() { Stage::Waiting } else { Stage::Sent };
                 // When a further attempt was due is not known any more: its grace begins anew.
@@ -58,6 +59,8 @@ impl Dispatch {
             }
             self.write_outcomes(*id, &entry.body, left.logged, around);
         }
+        let logged: BTreeSet<Attempt> = left.logged.keys().copied().collect();
+        self.flights.followed_by(&logged).into_iter().for_each(|attempt| self.flights.set_followed(attempt));
         left.open.iter().for_each(|stored| self.recover_follower(stored, left, around));
         left.open.iter().for_each(|stored| self.close_if_empty(stored.id));
     }

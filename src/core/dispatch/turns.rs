@@ -22,13 +22,11 @@ pub struct Queue {
 impl Dispatch {
     /// Whether one more run of the job would go at once, or wait with no more than may.
     pub fn has_turn(&self, job: &Job) -> bool {
-        if job.parallel_max().is_none() {
-            return true;
-        }
-        let ahead = self.flights.queues.get(&job.id).map_or(0, |queue| queue.waiting.len() + queue.planned);
-        // The first of those ahead will go and not wait, as many as there are turns.
-        let waiting = (ahead + 1).saturating_sub(self.flights.free(job));
-        waiting <= self.limits.max_pending_per_job
+        let Some(parallel_max) = job.parallel_max() else { return true };
+        // As many as there are turns run or will go, and the others wait with this one: those too that a former leader had sent,
+        // and of which no node has told yet.
+        let others = self.flights.of_job(job.id).filter(|(_, flight)| flight.stage != Stage::Over).count();
+        (others + 1).saturating_sub(parallel_max) <= self.limits.max_pending_per_job
     }
 
     /// Free by the word of whoever had it, and nobody is ahead.

@@ -44,7 +44,9 @@ struct Asked {
 struct Kill {
     client: RequestId,
     attempt: Attempt,
-    node: NodeId,
+    /// Which was told; none where no node had the attempt: then it is over once its row is committed and this leader was
+    /// still the leader after that, so that no other one can give it out.
+    node: Option<NodeId>,
     answer_by: Mono,
 }
 
@@ -79,14 +81,28 @@ impl Controls {
 
     /// The attempt is over. `state`: how it ended, where that is known.
     pub fn on_over(&mut self, attempt: Attempt, state: Option<RunState>, fx: &mut Effects) {
-        for kill in self.kills.extract_if(.., |kill| kill.attempt == attempt) {
+        for kill in self.kills.extract_if(.., |kill| kill.attempt == attempt && kill.node.is_some()) {
             fx.reply(kill.client, Ok(run_answer(attempt.run, state)));
+        }
+    }
+
+    /// Those of the attempts that no node had, and whose end somebody waits for.
+    pub fn ended_here(&self, attempts: &[Attempt]) -> Vec<Attempt> {
+        let is_ended =
+            |attempt: &&Attempt| self.kills.iter().any(|kill| kill.attempt == **attempt && kill.node.is_none());
+        attempts.iter().filter(is_ended).copied().collect()
+    }
+
+    /// These rows are there, and this leader is still the leader.
+    pub fn on_found(&mut self, logged: &BTreeMap<Attempt, RunState>, fx: &mut Effects) {
+        for kill in self.kills.extract_if(.., |kill| kill.node.is_none() && logged.contains_key(&kill.attempt)) {
+            fx.reply(kill.client, Ok(run_answer(kill.attempt.run, logged.get(&kill.attempt).copied())));
         }
     }
 
     /// The node cannot be spoken to any more.
     pub fn on_silent(&mut self, node: &NodeId, fx: &mut Effects) {
-        for kill in self.kills.extract_if(.., |kill| kill.node == *node) {
+        for kill in self.kills.extract_if(.., |kill| kill.node.as_ref() == Some(node)) {
             fx.reply(kill.client, Err(silent(kill.attempt)));
         }
         for list in self.lists.values_mut() {
@@ -235,9 +251,10 @@ impl Leader {
         };
         rooms.fx.notice(log::Level::Info, format!("attempt={attempt} is to be ended, by an operator"));
         if flight.stage != Stage::Sent {
+            let answer_by = rooms.now.mono.plus_ms(ANSWER_MS);
+            self.controls.kills.push(Kill { client, attempt, node: None, answer_by });
             let (dispatch, mut around) = self.around(rooms);
-            dispatch.kill_here(attempt, &mut around);
-            return rooms.fx.reply(client, Ok(run_answer(run, Some(RunState::Cancelled))));
+            return dispatch.kill_here(attempt, &mut around);
         }
         if !self.places.iter().any(|place| place.node == flight.node) {
             return rooms.fx.reply(client, Err(silent(attempt)));
@@ -245,7 +262,7 @@ impl Leader {
         self.dispatch.set_killed(attempt);
         rooms.fx.tell_node(&flight.node, ToNode::Kill { attempt });
         let answer_by = rooms.now.mono.plus_ms(self.setup.kill_grace_ms + KILL_MS);
-        self.controls.kills.push(Kill { client, attempt, node: flight.node, answer_by });
+        self.controls.kills.push(Kill { client, attempt, node: Some(flight.node), answer_by });
     }
 
     fn list(&mut self, client: RequestId, limit: usize, rooms: &mut Rooms) {

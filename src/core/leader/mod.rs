@@ -338,6 +338,10 @@ impl Leader {
             ToLeader::Logged(attempts) => {
                 attempts.iter().for_each(|attempt| dispatch.on_logged(*attempt, &mut around));
                 attempts.iter().for_each(|attempt| self.controls.on_over(*attempt, None, rooms.fx));
+                let ended = self.controls.ended_here(&attempts);
+                if !ended.is_empty() {
+                    self.find(ended, rooms.fx);
+                }
             }
             ToLeader::Cancelled { cron_id, dropped } => dispatch.on_dropped(cron_id, dropped, &mut around),
             ToLeader::Returned(attempts) => dispatch.on_returned(attempts, &mut around),
@@ -369,6 +373,7 @@ impl Leader {
         let Some(attempts) = self.finding.remove(&id) else { return Verdict::Ok };
         match result {
             Ok(logged) => {
+                self.controls.on_found(&logged, rooms.fx);
                 let (dispatch, mut around) = self.around(rooms);
                 dispatch.on_checked(attempts, &logged, &mut around);
             }

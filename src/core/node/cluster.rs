@@ -7,7 +7,7 @@ use crate::core::effects::Mail;
 use crate::core::election::{Election, Standing};
 use crate::core::follower::{Heard, Lease};
 use crate::core::leader::Rooms;
-use crate::core::work::LockValue;
+use crate::core::work::{ConsulError, LockState, LockValue, WorkId};
 use crate::core::{ExitReason, Gone, Output};
 use crate::model::command::{Answer, Command, HealthView, Refusal, RequestId, Role};
 use crate::model::message::{Held, Hello, LinkId, Message, RunStage, ToLeader, ToNode};
@@ -22,6 +22,8 @@ const DEPOSE_MS: u64 = 4_000;
 const TAKE_MS: u64 = 4_000;
 /// Request ids of calls that came over a link, so that they are none of an HTTP client's.
 const FORWARDED_FROM: u64 = 1 << 62;
+/// What one that greets the wrong node is told; it will soon know better.
+const NOT_LEADING: &str = "this node does not lead";
 
 impl Node {
     pub(super) fn on_linked(&mut self, link: LinkId, now: Now) {
@@ -44,8 +46,7 @@ impl Node {
             return self.on_heard(heard, now);
         }
         let LeadStage::Leading(leader) = &mut self.lead else {
-            let reason = "this node does not lead".to_string();
-            self.fx.send(link, Message::Refused { reason });
+            self.fx.send(link, Message::Refused { reason: NOT_LEADING.into() });
             return;
         };
         let mut rooms = Rooms { logbook: &mut self.logbook, fx: &mut self.fx, now };
@@ -84,6 +85,7 @@ impl Node {
             Heard::Nothing => {}
             Heard::Welcomed(epoch, Lease(until)) => {
                 self.last_epoch = epoch;
+                self.turned_away = None;
                 self.executor.extend_lease(until, &mut self.fx, now);
                 let leader = self.follower.leader().cloned().unwrap_or_default();
                 self.fx.notice(log::Level::Info, format!("following {leader}: epoch={epoch}"));
@@ -95,8 +97,27 @@ impl Node {
                 }
             }
             Heard::Lease(Lease(until)) => self.executor.extend_lease(until, &mut self.fx, now),
-            Heard::Refused(reason) => self.fx.notice(log::Level::Debug, format!("the leader refuses us: {reason}")),
+            Heard::Refused(reason) => self.on_turned_away(reason),
             Heard::ToNode(message) => self.on_order(message, now),
+        }
+    }
+
+    /// Said once for each reason: it greets the leader again and again, until the operator has mended it.
+    fn on_turned_away(&mut self, reason: String) {
+        if reason == NOT_LEADING {
+            self.fx.notice(log::Level::Debug, format!("turned away: {reason}"));
+        } else if self.turned_away.as_ref() != Some(&reason) {
+            self.fx.notice(log::Level::Error, format!("the leader refuses this node: {reason}"));
+            self.turned_away = Some(reason);
+        }
+    }
+
+    pub(super) fn on_watched(&mut self, id: WorkId, result: Result<LockState, ConsulError>, now: Now) {
+        let Some(election) = &mut self.election else { return };
+        election.on_watched(id, result, now);
+        if let Some(reason) = election.take_conflict() {
+            self.step_down(now);
+            self.refused = Some(reason);
         }
     }
 

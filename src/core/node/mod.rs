@@ -88,6 +88,8 @@ pub struct Node {
     leaving: Option<Leaving>,
     /// Why this node may not take its place: it is about to go.
     refused: Option<String>,
+    /// What the leader said the last time that it would not take us in.
+    turned_away: Option<String>,
     handled_at: Mono,
 }
 
@@ -132,7 +134,8 @@ impl Node {
             fx,
             store: StoreStage::Closed { reason: None },
             store_backoff: Backoff::default(),
-            election: (!setup.is_alone).then(|| Election::new(setup.node_id.clone(), setup.incarnation)),
+            election: (!setup.is_alone)
+                .then(|| Election::new(setup.server.clone(), setup.node_id.clone(), setup.incarnation)),
             lead: LeadStage::None,
             lead_backoff: Backoff::default(),
             last_epoch: Epoch::default(),
@@ -148,6 +151,7 @@ impl Node {
             retain_at: Mono(0),
             leaving: None,
             refused: None,
+            turned_away: None,
             handled_at: Mono(0),
             setup,
         }
@@ -289,11 +293,7 @@ impl Node {
                 let outcome = election.on_consul(id, result, fx, now);
                 self.on_outcome(outcome, now);
             }
-            Done::Watched(result) => {
-                if let Some(election) = &mut self.election {
-                    election.on_watched(id, result, now);
-                }
-            }
+            Done::Watched(result) => self.on_watched(id, result, now),
             Done::Spawned(result) => executor.on_spawned(id, result, logbook, fx, now),
             Done::Killed => executor.on_killed(id, logbook, fx, now),
         }

@@ -3,7 +3,7 @@
 //! Invariant: a leader exists only under an epoch that its own bump has made.
 
 use super::{LEASE_MS, LeadStage, Node, StoreStage};
-use crate::core::dispatch::{DispatchLimits, PART_RUNS_MAX};
+use crate::core::dispatch::DispatchLimits;
 use crate::core::election::{Election, Outcome};
 use crate::core::leader::{Leader, LeaderSetup, Rooms, Verdict};
 use crate::core::work::{Bump, Bumped, Lead, Loaded, Opened, StoreError, Work, WorkId};
@@ -116,7 +116,7 @@ impl Node {
                 max_pending_per_job: limits.max_pending_per_job,
                 unplaced_max: limits.max_pending,
                 grace_secs: limits.misfire_grace_secs.into(),
-                part_runs_max: PART_RUNS_MAX,
+                part_runs_max: limits.part_runs_max,
             },
             labels: self.setup.labels.clone(),
             kill_grace_ms: limits.kill_grace_ms,

@@ -302,10 +302,12 @@ fn reap(daemon: Option<Pid>) -> io::Result<Option<End>> {
 }
 
 fn how_ended(status: WaitStatus) -> End {
-    match status.exit_status() {
-        Some(PANICKED) => End::Died("it panicked".into()),
-        Some(code) => End::Exited(code),
-        None => End::Died(format!("signal {}", status.terminating_signal().unwrap_or(0))),
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(PANICKED), _) => End::Died("it panicked".into()),
+        (Some(code), _) => End::Exited(code),
+        // It listens to these: it was told to end when it was only just starting.
+        (None, Some(SIGTERM | SIGINT)) => End::Exited(0),
+        (None, signal) => End::Died(format!("signal {}", signal.unwrap_or(0))),
     }
 }
 
