@@ -133,9 +133,11 @@ impl Roster {
     /// Answers a warning, where there is one.
     pub fn on_heartbeat(&mut self, node: &NodeId, heartbeat: Heartbeat, now: Now) -> Option<String> {
         let member = self.members.get_mut(node)?;
+        // What it may have said in between is not known.
+        let store_since = member.store_since.filter(|_| now.mono < member.heard_at.plus_ms(SUSPECT_MS));
+        member.store_since = heartbeat.store_ok.then(|| store_since.unwrap_or(now.mono));
         member.heard_at = now.mono;
         member.last = heartbeat;
-        member.store_since = heartbeat.store_ok.then(|| member.store_since.unwrap_or(now.mono));
         member.clock_offset_ms = (heartbeat.wall.0 - now.wall.0) / 1_000_000;
         let is_off = OFFSET_MS_MAX < member.clock_offset_ms.abs();
         let is_new = is_off && !member.is_offset_said;
@@ -320,21 +322,26 @@ mod tests {
         let link = LinkId::In(1);
         roster.on_hello(link, &hello, at(0)).unwrap();
         roster.on_settled(&other);
-        let mut beat = |ms, store_ok| {
-            let heartbeat = Heartbeat { store_ok, ..Heartbeat::default() };
-            roster.on_heartbeat(&other, heartbeat, at(ms));
-            roster.with_store(at(ms))
+        // Its beats from then until then, all alike; who has the store after the last.
+        let mut beats = |from, to, store_ok| {
+            for ms in (from..=to).step_by(100) {
+                roster.on_heartbeat(&other, Heartbeat { store_ok, ..Heartbeat::default() }, at(ms));
+            }
+            roster.with_store(at(to))
         };
-        assert_eq!(beat(0, true), None);
-        assert_eq!(beat(STORE_FIRM_MS - 1, true), None);
-        assert_eq!(beat(STORE_FIRM_MS, true), Some(server.clone()));
-        assert_eq!(beat(STORE_FIRM_MS + 1, false), None);
-        assert_eq!(beat(STORE_FIRM_MS + 2, true), None, "counted anew");
-        let firm = 2 * STORE_FIRM_MS + 2;
-        assert_eq!(beat(firm, true), Some(server));
-        assert_eq!(roster.with_store(at(firm + SUSPECT_MS)), None, "it says nothing any more");
-        roster.on_unlinked(link, at(firm));
-        assert_eq!(roster.with_store(at(firm)), None);
+        let firm = STORE_FIRM_MS;
+        assert_eq!(beats(0, firm - 100, true), None);
+        assert_eq!(beats(firm, firm, true), Some(server.clone()));
+        assert_eq!(beats(firm + 100, firm + 100, false), None);
+        assert_eq!(beats(firm + 200, 2 * firm + 100, true), None, "counted anew");
+        assert_eq!(beats(2 * firm + 200, 2 * firm + 200, true), Some(server.clone()));
+        let silent = 2 * firm + 200 + SUSPECT_MS;
+        assert_eq!(beats(silent, silent + firm - 100, true), None, "anew after a silence too");
+        let last = silent + firm;
+        assert_eq!(beats(last, last, true), Some(server));
+        assert_eq!(roster.with_store(at(last + SUSPECT_MS)), None, "it says nothing any more");
+        roster.on_unlinked(link, at(last));
+        assert_eq!(roster.with_store(at(last)), None);
     }
 
     /// What becomes of the Hello of a node's life, over a link with that number.
