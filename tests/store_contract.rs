@@ -22,8 +22,9 @@ type Connect<'a> = &'a dyn Fn() -> Box<dyn Store>;
 /// What a store must do, and the check of it.
 type Check = (&'static str, fn(Connect));
 
-const CHECKS: [Check; 19] = [
+const CHECKS: [Check; 20] = [
     ("migrations may be applied again and by several at once", opening),
+    ("a store that is there answers", answering),
     ("every bump makes the epoch one larger", bumping),
     ("another lock_key is refused", foreign_lock_key),
     ("standing alone is refused beside another's young journal", standing_alone),
@@ -61,6 +62,11 @@ fn mariadb() {
         let Some(database) = mariadb::database() else { return };
         check(&|| Box::new(MysqlStore::new(&database.config(), Hand::Writer)));
     }
+}
+
+fn answering(connect: Connect) {
+    connect().open().unwrap();
+    assert_eq!(connect().ping(), Ok(()));
 }
 
 fn bump(node: &str) -> Bump {

@@ -20,8 +20,10 @@ pub mod journaler;
 pub mod logbook;
 pub mod misfire;
 pub mod outputs;
+pub mod pulse;
 pub mod roster;
 pub mod scheduler;
+pub mod spooler;
 
 pub mod schedule;
 pub mod wheel;

@@ -1,8 +1,8 @@
 //! Work that blocks, and its answers: what the brain asks of the hands.
 //!
 //! Every `Work` goes out with a `WorkId` and comes back as exactly one `Done` with the same id. Each hand is a queue of
-//! its own and carries out its work in order: the leader's statements, the log rows, the readers, Consul, the
-//! Consul watch, and the processes (where two threads share one queue).
+//! its own and carries out its work in order: the leader's statements, the log rows, the spool, the readers, Consul,
+//! the Consul watch, and the processes (where two threads share one queue).
 
 use crate::model::command::RequestKey;
 use crate::model::job::{JobFilter, JobPage};
@@ -26,6 +26,7 @@ pub struct WorkId(pub u64);
 pub enum Work {
     Lead(Lead),
     Log(Log),
+    Spool(Spool),
     Read(Read),
     Consul(Consul),
     /// Answers when the lock's value changes, or after `wait_ms`.
@@ -49,6 +50,9 @@ pub enum Done {
     Paused(Result<(), StoreError>),
     LogsWritten(Result<(), StoreError>),
     LogsRetained(Result<(), StoreError>),
+    Pinged(Result<(), StoreError>),
+    /// The error is for people.
+    Spooled(Result<Spooled, String>),
     Logs(Result<LogPage, StoreError>),
     Jobs(Result<JobPage, StoreError>),
     LastRuns(Result<BTreeMap<JobId, LastRun>, StoreError>),
@@ -167,6 +171,11 @@ pub enum Change {
     },
 }
 
+/// Rows in one group of log rows at most.
+pub const GROUP_ROWS_MAX: usize = 1_000;
+/// Bytes of output in one group at most; a single larger row goes alone.
+pub const GROUP_BYTES_MAX: usize = 8 << 20;
+
 /// Log rows, on a connection of their own.
 #[derive(Clone, Debug)]
 pub enum Log {
@@ -175,6 +184,40 @@ pub enum Log {
     Write(Arc<[LogRow]>),
     /// Delete the rows with `time` before this second, a bounded number at a time; `Done::LogsRetained`.
     Retain { before: Second },
+    /// Whether the store answers; `Done::Pinged`.
+    Ping,
+}
+
+/// Log rows on this node's own disk, for as long as the store is away.
+#[derive(Clone, Debug)]
+pub enum Spool {
+    /// Put them behind what is there, and onto the disk.
+    Append(Arc<[LogRow]>),
+    /// Bring back what was appended together.
+    Read(Page),
+    /// Everything in it is committed.
+    Empty,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Spooled {
+    Page(Page),
+    Rows(Vec<LogRow>),
+    Emptied,
+}
+
+/// A part of the spool: whole rows, few enough for one group.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Page {
+    pub at: u64,
+    pub bytes: u64,
+}
+
+/// What former lives left in the spool.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Kept {
+    pub attempts: Vec<Attempt>,
+    pub pages: Vec<Page>,
 }
 
 #[derive(Clone, Debug)]

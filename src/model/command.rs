@@ -203,6 +203,9 @@ pub struct NodeView {
     /// Its clock minus the leader's.
     pub clock_offset_ms: i64,
     pub last_contact_ms: u64,
+    /// Its own store answers.
+    #[serde(default)]
+    pub store_ok: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]

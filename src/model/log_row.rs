@@ -3,7 +3,7 @@
 use super::{Attempt, JobId, RunState, Second, Server, Version};
 use serde::{Deserialize, Serialize};
 
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct LogRow {
     pub attempt: Attempt,
     pub version: Version,

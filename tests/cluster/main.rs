@@ -8,6 +8,7 @@ mod faults;
 mod hosts;
 mod links;
 mod output;
+mod store;
 mod together;
 
 use serde_json::Value;

@@ -21,6 +21,7 @@ mod folds;
 pub mod recovery;
 mod rows;
 mod turns;
+mod undecided;
 
 pub use flights::{Flight, Place, RESERVE_PART, Stage};
 pub use turns::Queue;
@@ -57,6 +58,8 @@ pub struct Dispatch {
     begun: BTreeMap<EntryId, Second>,
     /// Runs for which no node was there.
     unplaced: BTreeSet<Attempt>,
+    /// Jobs whose stop is in force and not stored.
+    undecided: BTreeSet<JobId>,
     /// Further attempts whose entry is in, by the second in which their delay is over.
     delayed: BTreeSet<(Second, Attempt)>,
     /// Further attempts whose entry is on its way, with the entries that stay open until it is in.
@@ -124,6 +127,7 @@ impl Dispatch {
             named: BTreeSet::new(),
             begun: BTreeMap::new(),
             unplaced: BTreeSet::new(),
+            undecided: BTreeSet::new(),
             delayed: BTreeSet::new(),
             follows: BTreeMap::new(),
             refused_from: None,
@@ -464,6 +468,7 @@ impl Dispatch {
                 around.journaler.push(None, 0, body(&[(attempt, job.version, node.clone())]));
                 self.flights.insert(attempt, Flight { job, node, stage: Stage::Planned, ..flight });
             }
+            None if self.is_undecided(attempt) => self.keep_undecided(attempt),
             None => self.push_row(attempt, flight.job.version, RunState::Cancelled, rows::CANCELLED, around),
         }
     }

@@ -8,7 +8,7 @@
 mod controls;
 
 use super::Output;
-use super::changes::{Changes, Made, cut_off};
+use super::changes::{Changes, Made, Urgent, cut_off, in_force, in_force_and_cut_off};
 use super::dispatch::recovery::Left;
 use super::dispatch::{Around, Cancelling, Dispatch, DispatchLimits, Place, Stage};
 use super::effects::Effects;
@@ -248,6 +248,7 @@ impl Leader {
         self.journaler.poll(rooms.fx, rooms.now);
         let journaler = &mut self.journaler;
         self.changes.poll(self.epoch, || journaler.next_request(), &self.scheduler, rooms.fx, rooms.now);
+        self.put_stops_in_force(rooms);
         if self.closing.is_none() && self.close_at <= rooms.now.mono {
             self.close(rooms.fx, rooms.now);
         }
@@ -262,7 +263,7 @@ impl Leader {
         let close = self.closing.is_none().then_some(self.close_at);
         let nodes = self.roster.deadline();
         let delayed = self.dispatch.next_delayed().map(|second| now.mono_at(second.wall()));
-        let others = [self.journaler.deadline(), self.changes.deadline(), self.controls.deadline()];
+        let others = [self.journaler.deadline(), self.changes.deadline(now), self.controls.deadline()];
         [tick, close, Some(self.sweep_at), nodes, delayed].into_iter().chain(others).flatten().min()
     }
 
@@ -293,8 +294,13 @@ impl Leader {
         if result == Err(StoreError::Deposed) {
             return Verdict::Deposed;
         }
-        if let Some(Made { client, change }) = self.changes.on_changed(id, result, rooms.fx, rooms.now) {
-            self.put_in_force(client, change, rooms);
+        match self.changes.on_changed(id, result, rooms.fx, rooms.now) {
+            Some(Made { change: Change::Put(job), is_in_force: true, .. }) => {
+                let (dispatch, mut around) = self.around(rooms);
+                dispatch.decide(job.id, &mut around);
+            }
+            Some(Made { client, change, .. }) => self.put_in_force(client, change, rooms),
+            None => {}
         }
         Verdict::Ok
     }
@@ -449,6 +455,11 @@ impl Leader {
         ClusterView { leader, epoch: self.epoch, watermark, paused: self.is_paused, nodes }
     }
 
+    /// Where our journal does not get through: a node that has the store.
+    pub fn better_placed(&self, now: Now) -> Option<Server> {
+        self.journaler.is_stuck(now).then(|| self.roster.with_store(now)).flatten()
+    }
+
     pub fn drain_node(&mut self, server: &Server, fx: &mut Effects) -> Result<(), Refusal> {
         let node = self.roster.node_at(server).filter(|node| self.is_reachable(node));
         let node = node.ok_or_else(|| Refusal {
@@ -585,6 +596,10 @@ impl Leader {
                 client.zip(answer).into_iter().for_each(|(client, answer)| rooms.fx.reply(client, Ok(answer)));
                 return;
             }
+            // A stop that came after it is in force already.
+            Change::Put(job) if self.scheduler.job(job.id).is_some_and(|now| job.version < now.version) => {
+                (job.id, Some(job.version), Some(Arc::new(job)))
+            }
             Change::Add(job, _) | Change::Put(job) => {
                 let (id, version) = (job.id, job.version);
                 (id, Some(version), put(&mut self.scheduler, job, rooms.fx))
@@ -603,6 +618,27 @@ impl Leader {
         }
     }
 
+    /// While the store is away a stop holds at once, in memory and on the nodes.
+    fn put_stops_in_force(&mut self, rooms: &mut Rooms) {
+        while let Some(Urgent { client, job }) = self.changes.next_urgent(&self.scheduler, rooms.fx, rooms.now) {
+            let (id, version) = (job.id, job.version);
+            let text =
+                format!("job {id} is stopped, version={}: in force, and stored when the store answers", version.0);
+            rooms.fx.notice(log::Level::Warn, text);
+            let job = put(&mut self.scheduler, job, rooms.fx);
+            self.dispatch.leave_undecided(id);
+            let cancelling = self.cancel(id, Some(version), rooms);
+            let (Some(client), Some(job)) = (client, job) else { continue };
+            if !cancelling.silent.is_empty() {
+                rooms.fx.reply(client, Err(in_force_and_cut_off(id)));
+            } else if cancelling.told.is_empty() {
+                rooms.fx.reply(client, Err(in_force(id)));
+            } else {
+                self.changes.settle_unstored(client, job, cancelling.told);
+            }
+        }
+    }
+
     fn cancel(&mut self, id: JobId, below: Option<Version>, rooms: &mut Rooms) -> Cancelling {
         let (dispatch, mut around) = self.around(rooms);
         dispatch.cancel(id, below, &mut around)
@@ -613,7 +649,7 @@ impl Leader {
         let stored: BTreeMap<JobId, Job> = jobs.into_iter().map(|job| (job.id, job)).collect();
         let gone: Vec<JobId> = self.scheduler.jobs().map(|job| job.id).filter(|id| !stored.contains_key(id)).collect();
         let changed: Vec<Job> =
-            stored.into_values().filter(|job| self.scheduler.job(job.id).is_none_or(|old| **old != *job)).collect();
+            stored.into_values().filter(|job| self.scheduler.job(job.id).is_none_or(|old| is_news(job, old))).collect();
         rooms
             .fx
             .notice(log::Level::Info, format!("reloaded: {} jobs changed or new, {} gone", changed.len(), gone.len()));
@@ -655,6 +691,11 @@ impl Leader {
 /// How long a lease may be: what is left of the authority, and never longer than `LEASE_MS`.
 fn valid_for_ms(authority: Mono, now: Now) -> u64 {
     (authority.since(now.mono).as_millis() as u64).min(LEASE_MS)
+}
+
+/// Whether the stored row says something that the job in memory does not; an older one means a stop that is not stored.
+fn is_news(stored: &Job, job: &Job) -> bool {
+    stored != job && job.version <= stored.version
 }
 
 fn change_text(change: &Change) -> String {

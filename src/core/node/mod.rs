@@ -24,11 +24,12 @@ use super::leader::{Leader, Rooms};
 use super::leaving::Leaving;
 use super::listing::{self, Listing};
 use super::logbook::Logbook;
-use super::work::{Done, Log, Read, StoreError, Work, WorkId};
+use super::pulse::Pulse;
+use super::work::{Done, Kept, Log, Read, StoreError, Work, WorkId};
 use super::{FoundMark, Input, Output, Signal};
 use crate::model::command::{Answer, Command, JobList, Refusal, RequestId};
 use crate::model::config::Limits;
-use crate::model::message::{LinkId, ToLeader};
+use crate::model::message::{Heartbeat, LinkId, ToLeader};
 use crate::model::{Epoch, Incarnation, Mono, NodeId, Now, Server};
 use jiff::tz::TimeZone;
 use std::collections::{BTreeMap, VecDeque};
@@ -58,6 +59,7 @@ pub struct Setup {
     pub drain_timeout_ms: u64,
     pub log_retention_days: u32,
     pub found: Vec<FoundMark>,
+    pub kept: Kept,
 }
 
 #[derive(Debug)]
@@ -78,6 +80,9 @@ pub struct Node {
     forwarded: Forwarded,
     executor: Executor,
     logbook: Logbook,
+    pulse: Pulse,
+    /// Since when our own store answers.
+    store_since: Option<Mono>,
     reads: BTreeMap<WorkId, RequestId>,
     listing: Listing,
     waiting: VecDeque<(Mono, RequestId, Command)>,
@@ -119,9 +124,11 @@ enum LeadStage {
 }
 
 impl Node {
-    pub fn new(setup: Setup) -> Node {
+    pub fn new(mut setup: Setup) -> Node {
         let mut fx = Effects::default();
+        let logbook = Logbook::new(std::mem::take(&mut setup.kept));
         let mut executor = Executor::new(setup.server.clone(), setup.limits, &setup.found);
+        executor.on_kept(&logbook);
         if setup.is_alone {
             executor.extend_lease(Mono::NEVER, &mut fx, Now::default());
         }
@@ -138,7 +145,9 @@ impl Node {
             follower: Follower::default(),
             forwarded: Forwarded::default(),
             executor,
-            logbook: Logbook::default(),
+            logbook,
+            pulse: Pulse::default(),
+            store_since: None,
             reads: BTreeMap::new(),
             listing: Listing::default(),
             waiting: VecDeque::new(),
@@ -188,7 +197,8 @@ impl Node {
             LeadStage::Leading(leader) => leader.deadline(now),
             _ => None,
         };
-        let log = self.is_open().then(|| self.logbook.deadline()).flatten();
+        let log = self.logbook.deadline(now);
+        let pulse = self.asks_pulse().then(|| self.pulse.deadline());
         let retain = (self.is_open() && self.setup.log_retention_days != 0).then_some(self.retain_at);
         let waiting = self.waiting.front().map(|(until, _, _)| *until);
         let election = self.election.as_ref().and_then(Election::deadline);
@@ -196,7 +206,7 @@ impl Node {
         let follower = self.follower.deadline();
         let list = self.listing.deadline();
         let deadlines =
-            [store, lead, self.executor.deadline(), log, retain, waiting, list, election, follower, leaving];
+            [store, lead, self.executor.deadline(), log, pulse, retain, waiting, list, election, follower, leaving];
         // What was due at the last input has had its chance: only what lies after it can be waited for.
         deadlines.into_iter().flatten().filter(|at| self.handled_at < *at).min()
     }
@@ -223,7 +233,7 @@ impl Node {
             (command @ Command::ReadOutput(_), _)
                 if self.follower.forward(client, &command, may_take_ms, &mut self.fx, now) => {}
             (Command::ShowHealth, _) => {
-                let health = self.health();
+                let health = self.health(now);
                 self.fx.reply(client, Ok(Answer::Health(health)));
             }
             (_, _) if self.leaving.is_some() => self.refuse(client, "this node is leaving"),
@@ -269,12 +279,17 @@ impl Node {
             Done::Paused(result) => self.lead(now, |leader, rooms| leader.on_paused(id, result, rooms)),
             Done::Closed(result) => self.lead(now, |leader, rooms| leader.on_closed(id, result, rooms.now)),
             Done::LogsWritten(result) => {
+                if result.is_ok() {
+                    self.pulse.on_answer(now);
+                }
                 let attempts = logbook.on_written(id, result, fx, now);
                 if !attempts.is_empty() {
                     attempts.iter().for_each(|attempt| executor.forget(*attempt, fx));
                     fx.tell_leader(ToLeader::Logged(attempts));
                 }
             }
+            Done::Pinged(result) => self.pulse.on_pinged(id, &result, now),
+            Done::Spooled(result) => logbook.on_spooled(id, result, fx, now),
             Done::LogsRetained(result) => self.on_retained(result, now),
             Done::Logs(result) => self.on_read(id, result.map(Answer::Logs)),
             Done::Jobs(Ok(page)) => {
@@ -346,6 +361,7 @@ impl Node {
         self.advance_lead(now);
         self.deliver(now);
         self.leave(now);
+        self.give_way(now);
         loop {
             if let LeadStage::Leading(leader) = &mut self.lead {
                 leader.set_own_full(self.executor.load().is_full, now);
@@ -357,11 +373,16 @@ impl Node {
                 break;
             }
         }
+        self.logbook.poll(&mut self.fx, now);
+        if self.asks_pulse() {
+            let is_busy = self.logbook.is_asking() || self.is_retaining();
+            self.pulse.poll(is_busy, &mut self.fx, now);
+        }
         if self.is_open() {
-            self.logbook.poll(&mut self.fx, now);
             self.retain(now);
         }
         self.listing.poll(&mut self.fx, now);
+        self.store_since = self.is_store_ok(now).then(|| self.store_since.unwrap_or(now.mono));
         self.refuse_waiting(now);
         self.follow(now);
         self.elect(now);
@@ -382,6 +403,27 @@ impl Node {
             let why = self.why_no_leader();
             self.refuse(client, &why);
         }
+    }
+
+    /// Whether our own store answers, as far as we know.
+    fn is_store_ok(&self, now: Now) -> bool {
+        // While old rows are deleted, which may take long, nothing else on that connection can tell.
+        let is_known = !self.is_retaining() || self.logbook.is_failing();
+        self.is_open() && (!is_known || !self.logbook.is_store_away(now) && self.pulse.is_ok(now))
+    }
+
+    /// Standing alone nobody wants to know.
+    fn asks_pulse(&self) -> bool {
+        self.is_open() && self.election.is_some()
+    }
+
+    /// How much this node has to do and whether it has its store, for the leader.
+    fn load(&self, now: Now) -> Heartbeat {
+        Heartbeat { store_ok: self.is_store_ok(now), ..self.executor.load() }
+    }
+
+    fn is_retaining(&self) -> bool {
+        self.retain_at == Mono::NEVER
     }
 
     fn is_open(&self) -> bool {

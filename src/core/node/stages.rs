@@ -31,6 +31,8 @@ impl Node {
                 self.fx.notice(log::Level::Info, "the store is open");
                 self.store_backoff.reset();
                 self.store = StoreStage::Open;
+                self.logbook.on_opened();
+                self.pulse.on_answer(now);
             }
             Err(reason) => {
                 if !self.store_backoff.is_failing() {
@@ -54,7 +56,8 @@ impl Node {
 
     pub(super) fn advance_lead(&mut self, now: Now) {
         let may_stay = self.leaving.is_none() && self.refused.is_none();
-        let may_lead = self.election.as_ref().is_none_or(Election::is_holder) && may_stay;
+        let has_lock = |election: &Election| election.may_lead(now) && self.is_store_ok(now);
+        let may_lead = self.election.as_ref().is_none_or(has_lock) && may_stay;
         if matches!(self.lead, LeadStage::None) && self.is_open() && may_lead && self.lead_backoff.is_over(now) {
             let id = self.fx.work(Work::Lead(Lead::Bump(Bump {
                 lock_key: self.setup.lock_key.clone(),

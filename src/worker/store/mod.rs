@@ -33,6 +33,8 @@ pub enum Hand {
 pub trait Store: Send {
     /// Connects and applies the migrations.
     fn open(&mut self) -> Result<Opened, StoreError>;
+    /// Whether it answers.
+    fn ping(&mut self) -> Result<(), StoreError>;
     /// Takes the lead: the epoch grows by one.
     fn bump(&mut self, bump: &Bump) -> Result<Bumped, StoreError>;
     /// What a new leader must know, read after its bump.

@@ -133,6 +133,10 @@ impl Store for SqliteStore {
         })
     }
 
+    fn ping(&mut self) -> Result<(), StoreError> {
+        self.read("ask for an answer", |transaction| Ok(transaction.query_row("SELECT 1", [], |_| Ok(()))?))
+    }
+
     fn bump(&mut self, bump: &Bump) -> Result<Bumped, StoreError> {
         self.transact("take the lead", |transaction| {
             let read = "SELECT lock_key, epoch, leader, node_id FROM scheduler";

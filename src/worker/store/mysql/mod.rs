@@ -172,6 +172,10 @@ impl Store for MysqlStore {
         })
     }
 
+    fn ping(&mut self) -> Result<(), StoreError> {
+        self.with("ask for an answer", |connection| Ok(connection.conn.query_drop("SELECT epoch FROM scheduler")?))
+    }
+
     fn bump(&mut self, bump: &Bump) -> Result<Bumped, StoreError> {
         self.with("take the lead", |connection| {
             let conn = &mut connection.conn;
