@@ -83,6 +83,20 @@ impl Changes {
         again.into_iter().chain(answer).min()
     }
 
+    /// Whether a change is with the store, or waits for it.
+    pub fn has_asked(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    /// The job whose row may be being changed.
+    pub fn under_way(&self) -> Option<JobId> {
+        match &self.asked.as_ref()?.change {
+            Change::Add(_) => None,
+            Change::Put(job) => Some(job.id),
+            Change::Delete { id, .. } => Some(*id),
+        }
+    }
+
     /// Whether nothing is under way.
     pub fn is_idle(&self) -> bool {
         self.queue.is_empty() && self.asked.is_none() && self.settling.is_empty()

@@ -40,6 +40,8 @@ pub struct Election {
     leave: Option<Leave>,
     /// It does not want to lead any more.
     abstains: bool,
+    /// It may not take the lock yet.
+    is_held_back: bool,
     /// The session of a leader whose daemon is known to be dead.
     dead_session: Option<String>,
 }
@@ -164,6 +166,11 @@ impl Election {
         self.abstains = true;
     }
 
+    /// Whether the node has yet to become able to lead: until then the lock is left to others.
+    pub fn hold_back(&mut self, is_held_back: bool) {
+        self.is_held_back = is_held_back;
+    }
+
     /// The server that leads, by the lock.
     pub fn leader(&self) -> Option<&Server> {
         let lock = self.seen.lock.as_ref().filter(|lock| lock.session.is_some())?;
@@ -255,6 +262,9 @@ impl Election {
         }
         if self.is_holder {
             return (self.value_at <= now.mono).then_some(Step::Acquire);
+        }
+        if self.is_held_back {
+            return None;
         }
         let lock = self.seen.lock.as_ref()?;
         match &lock.session {

@@ -7,21 +7,22 @@
 
 use super::Output;
 use super::changes::{Changes, Made, cut_off};
+use super::copy::{AsOf, Lent, put};
 use super::dispatch::recovery::Left;
 use super::dispatch::{Around, Cancelling, Dispatch, DispatchLimits, Place};
 use super::effects::Effects;
 use super::journaler::{Journaler, Written};
 use super::logbook::Logbook;
 use super::node::LEASE_MS;
+use super::reload::{Reload, notes};
 use super::roster::Roster;
 use super::scheduler::Scheduler;
-use super::work::{Change, Journaled, Lead, Loaded, StoreError, Work, WorkId};
+use super::work::{Change, JobPage, Journaled, Lead, Loaded, StoreError, Work, WorkId};
 use crate::model::command::{Answer, Command, RequestId};
 use crate::model::command::{ClusterView, Refusal};
 use crate::model::journal::{Body, EntryId};
 use crate::model::message::{Heartbeat, Held, Hello, LinkId, Message, ToLeader, ToNode};
 use crate::model::{Attempt, Epoch, Job, JobId, Mono, NodeId, Now, Second, Server, Version, Wall};
-use jiff::tz::TimeZone;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -41,7 +42,6 @@ const FORGET_SECS: i64 = 3_600;
 pub struct LeaderSetup {
     pub server: Server,
     pub node_id: NodeId,
-    pub zone: TimeZone,
     pub limits: DispatchLimits,
     /// Runs that this node may have at one time.
     pub room: usize,
@@ -56,6 +56,8 @@ pub struct Leader {
     setup: LeaderSetup,
     epoch: Epoch,
     scheduler: Scheduler,
+    /// How new the jobs are, for the copy that they go back into.
+    as_of: AsOf,
     journaler: Journaler,
     dispatch: Dispatch,
     changes: Changes,
@@ -70,7 +72,7 @@ pub struct Leader {
     journaled_tick: Second,
     closing: Option<(WorkId, Vec<EntryId>)>,
     close_at: Mono,
-    reload: Option<WorkId>,
+    reload: Option<Reload>,
     /// No further ticks: we are leaving.
     is_draining: bool,
     is_own_draining: bool,
@@ -94,8 +96,9 @@ pub enum Verdict {
 }
 
 impl Leader {
-    /// Takes the lead with what the store says. What the nodes have of it, our own included, they will tell.
-    pub fn establish(setup: LeaderSetup, epoch: Epoch, loaded: Loaded, rooms: &mut Rooms) -> Leader {
+    /// Takes the lead with what the store says, and with jobs that are up to date by it. What the nodes have of it, our
+    /// own included, they will tell.
+    pub fn establish(setup: LeaderSetup, epoch: Epoch, loaded: Loaded, jobs: Lent, rooms: &mut Rooms) -> Leader {
         let now_second = rooms.now.wall.second();
         let mut cursor = loaded.watermark.unwrap_or(now_second);
         if now_second.plus(setup.limits.grace_secs) < cursor {
@@ -105,10 +108,8 @@ impl Leader {
             ));
             cursor = now_second;
         }
-        let mut scheduler = Scheduler::new(setup.zone.clone(), cursor);
-        for job in loaded.jobs {
-            put(&mut scheduler, job, rooms.fx);
-        }
+        let Lent { mut scheduler, as_of, .. } = jobs;
+        scheduler.wind_to(cursor);
         let roster = Roster::new(setup.node_id.clone(), setup.server.clone(), setup.room, rooms.now);
         let mut leader = Leader {
             places: roster.places(false, rooms.now),
@@ -118,6 +119,7 @@ impl Leader {
             sweep_at: rooms.now.mono,
             epoch,
             scheduler,
+            as_of,
             journaler: Journaler::new(epoch),
             dispatch: Dispatch::new(setup.server.clone(), setup.node_id.clone(), setup.limits),
             changes: Changes::default(),
@@ -154,7 +156,7 @@ impl Leader {
 
     /// Reads the jobs again, as they stand in the store.
     pub fn reload(&mut self, fx: &mut Effects) {
-        self.reload = Some(fx.work(Work::Lead(Lead::Load(self.epoch))));
+        self.reload = Some(Reload::begin(fx));
     }
 
     /// Takes no further tick, and gives this node nothing new.
@@ -216,6 +218,10 @@ impl Leader {
             Written::In { id, entry, sent_at } => {
                 let (dispatch, mut around) = self.around(rooms);
                 dispatch.on_entry(id, &entry, &mut around);
+                // Statements are answered in order: what was noted before this entry is in force, or still asked.
+                if !self.changes.has_asked() {
+                    self.as_of = AsOf { entry: id, at: sent_at };
+                }
                 Verdict::Confirmed(sent_at)
             }
         }
@@ -245,19 +251,21 @@ impl Leader {
         }
     }
 
-    /// The jobs as the store has them, after `reload`.
-    pub fn on_reloaded(&mut self, id: WorkId, result: Result<Loaded, StoreError>, rooms: &mut Rooms) -> Verdict {
-        if self.reload.take_if(|reload| *reload == id).is_none() {
-            return Verdict::Ok;
-        }
+    /// A page of the jobs as the store has them, after `reload`.
+    pub fn on_page(&mut self, id: WorkId, result: Result<JobPage, StoreError>, rooms: &mut Rooms) {
+        let Some(mut reload) = self.reload.take_if(|reload| reload.has_asked(id)) else { return };
         match result {
-            Err(StoreError::Deposed) => return Verdict::Deposed,
             Err(error) => {
-                rooms.fx.notice(log::Level::Error, format!("reload the jobs: {error}; the jobs are as they were"))
+                let done = reload.summary();
+                let text = format!("reload the jobs: {error}; taken up so far: {done}; send SIGHUP again");
+                rooms.fx.notice(log::Level::Error, text);
             }
-            Ok(loaded) => self.take_jobs(loaded.jobs, rooms),
+            Ok(_) if self.changes.has_asked() => {
+                reload.ask_again(rooms.fx);
+                self.reload = Some(reload);
+            }
+            Ok(page) => self.take_page(reload, page, rooms),
         }
-        Verdict::Ok
     }
 
     pub fn on_message(&mut self, node: &NodeId, message: ToLeader, rooms: &mut Rooms) {
@@ -379,9 +387,17 @@ impl Leader {
     }
 
     /// The lead is lost, or given up.
-    pub fn step_down(self, fx: &mut Effects) {
+    pub fn step_down(self, fx: &mut Effects) -> Lent {
         self.roster.links().into_iter().for_each(|link| fx.output(Output::Unlink(link)));
+        if self.reload.is_some() {
+            fx.notice(
+                log::Level::Warn,
+                "the lead was lost while the jobs were being reloaded: send SIGHUP to the new leader",
+            );
+        }
+        let again = self.changes.under_way();
         self.changes.abandon(fx);
+        Lent { scheduler: self.scheduler, as_of: self.as_of, again }
     }
 
     /// Looks after the nodes: whose lease is over, who is lost for good, what found no place.
@@ -480,6 +496,7 @@ impl Leader {
             }
             Change::Delete { id, .. } => (id, None, self.scheduler.remove(id)),
         };
+        self.reload.iter_mut().for_each(|reload| reload.touch(id));
         let cancelling = self.cancel(id, below, rooms);
         let (Some(client), Some(job)) = (client, job) else { return };
         if !cancelling.silent.is_empty() {
@@ -497,22 +514,25 @@ impl Leader {
     }
 
     /// Rows changed by hand do not change their version, so they are told by what they say.
-    fn take_jobs(&mut self, jobs: Vec<Job>, rooms: &mut Rooms) {
-        let stored: BTreeMap<JobId, Job> = jobs.into_iter().map(|job| (job.id, job)).collect();
-        let gone: Vec<JobId> = self.scheduler.jobs().map(|job| job.id).filter(|id| !stored.contains_key(id)).collect();
-        let changed: Vec<Job> =
-            stored.into_values().filter(|job| self.scheduler.job(job.id).is_none_or(|old| **old != *job)).collect();
-        rooms
-            .fx
-            .notice(log::Level::Info, format!("reloaded: {} jobs changed or new, {} gone", changed.len(), gone.len()));
-        for id in gone {
+    fn take_page(&mut self, mut reload: Reload, page: JobPage, rooms: &mut Rooms) {
+        let step = reload.on_page(page, &self.scheduler, rooms.fx);
+        let changes = notes(&step);
+        for id in step.gone {
             self.scheduler.remove(id);
             self.cancel(id, None, rooms);
         }
-        for job in changed {
+        for job in step.changed {
             let id = job.id;
             put(&mut self.scheduler, job, rooms.fx);
             self.cancel(id, None, rooms);
+        }
+        if !changes.is_empty() {
+            self.journaler.push(None, 0, Body { changes, ..Body::default() });
+        }
+        if step.is_over {
+            rooms.fx.notice(log::Level::Info, format!("reloaded: {}", reload.summary()));
+        } else {
+            self.reload = Some(reload);
         }
     }
 
@@ -552,13 +572,4 @@ fn change_text(change: &Change) -> String {
         Change::Put(job) => format!("job {} changed: {:?}, version={}", job.id, job.cron_set, job.version.0),
         Change::Delete { id, .. } => format!("job {id} deleted"),
     }
-}
-
-/// Takes a job in; one whose schedule cannot be understood is said once, here, and never due.
-fn put(scheduler: &mut Scheduler, job: Job, fx: &mut Effects) -> Option<Arc<Job>> {
-    let id = job.id;
-    if let Err(error) = scheduler.put(job) {
-        fx.notice(log::Level::Error, format!("job {id}: cron_set: {error}; it is never due until that is mended"));
-    }
-    scheduler.job(id).cloned()
 }

@@ -14,9 +14,11 @@ pub mod follower;
 pub mod leader;
 
 pub mod changes;
+pub mod copy;
 pub mod dispatch;
 pub mod journaler;
 pub mod logbook;
+pub mod reload;
 pub mod roster;
 pub mod scheduler;
 
@@ -27,6 +29,7 @@ mod backoff;
 mod effects;
 mod ending;
 mod leaving;
+mod walk;
 
 pub use node::Node;
 

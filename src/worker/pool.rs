@@ -186,7 +186,7 @@ fn do_lead(store: &mut dyn Store, lead: Lead) -> Done {
     match lead {
         Lead::Open => Done::Opened(store.open()),
         Lead::Bump(bump) => Done::Bumped(store.bump(&bump)),
-        Lead::Load(epoch) => Done::Loaded(store.load(epoch)),
+        Lead::Load { epoch, since } => Done::Loaded(store.load(epoch, &since)),
         Lead::Journal(entry) => Done::Journaled(store.journal(&entry)),
         Lead::Change { epoch, request, change } => Done::Changed(store.change(epoch, request, &change)),
         Lead::Find { epoch, attempts } => Done::Found(store.find_logs(epoch, &attempts)),
@@ -205,6 +205,8 @@ fn do_read(store: &mut dyn Store, read: Read) -> Done {
     match read {
         Read::Logs(filter) => Done::Logs(store.list_logs(&filter)),
         Read::Jobs => Done::Jobs(store.list_jobs()),
+        Read::Page { after, limit } => Done::Page(store.page_jobs(after, limit)),
+        Read::Differences(since) => Done::Differences(store.differences(&since)),
     }
 }
 

@@ -1,8 +1,10 @@
 //! A store in memory that keeps the contract of the real ones: fenced by the epoch, each statement whole, askable again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use wing_crontab::core::work::{Bumped, Change, Done, Journaled, Lead, Loaded, Log, Opened, Read, StoreError};
-use wing_crontab::model::journal::{Entry, EntryId, StoredEntry};
+use wing_crontab::core::work::{
+    Bumped, Change, Differences, Done, JobPage, Journaled, Lead, Loaded, Log, Opened, Read, Since, StoreError,
+};
+use wing_crontab::model::journal::{Body, ChangeNote, Entry, EntryId, StoredEntry};
 use wing_crontab::model::log_row::LogPage;
 use wing_crontab::model::{Attempt, Epoch, Job, JobId, LogRow, RunKey, RunState};
 
@@ -28,7 +30,7 @@ impl Store {
                 self.epoch += 1;
                 Done::Bumped(Ok(Bumped { epoch: Epoch(self.epoch) }))
             }
-            Lead::Load(epoch) => Done::Loaded(self.fenced(*epoch).map(|()| self.load())),
+            Lead::Load { epoch, since } => Done::Loaded(self.fenced(*epoch).map(|()| self.load(since))),
             Lead::Journal(entry) => Done::Journaled(self.journal(entry)),
             Lead::Change { epoch, request, change } => Done::Changed(self.change(*epoch, *request, change)),
             Lead::Find { epoch, attempts } => {
@@ -64,7 +66,33 @@ impl Store {
         match read {
             Read::Jobs => Done::Jobs(Ok(self.jobs.values().cloned().collect())),
             Read::Logs(_) => Done::Logs(Ok(LogPage::default())),
+            Read::Page { after, limit } => {
+                let jobs = self.jobs.values().filter(|job| *after < job.id).take(*limit).cloned().collect();
+                Done::Page(Ok(JobPage { as_of: EntryId(self.entries), last: None, jobs }))
+            }
+            Read::Differences(since) => Done::Differences(Ok(Some(self.differences(since)))),
         }
+    }
+
+    /// The answer to a read that did not come through.
+    pub fn unread(read: &Read) -> Done {
+        let error = StoreError::Away("the store is away".into());
+        match read {
+            Read::Jobs => Done::Jobs(Err(error)),
+            Read::Logs(_) => Done::Logs(Err(error)),
+            Read::Page { .. } => Done::Page(Err(error)),
+            Read::Differences(_) => Done::Differences(Err(error)),
+        }
+    }
+
+    fn differences(&self, since: &Since) -> Differences {
+        let notes = self.journal.range(since.as_of.0 + 1..).flat_map(|(_, (entry, _))| &entry.body.changes);
+        let noted: Vec<JobId> = notes.map(|note| note.cron_id).collect();
+        let asked: BTreeSet<JobId> = noted.iter().chain(&since.again).copied().collect();
+        let (there, gone): (Vec<JobId>, Vec<JobId>) = asked.into_iter().partition(|id| self.jobs.contains_key(id));
+        let new = self.jobs.keys().filter(|id| since.newest < **id);
+        let changed = there.iter().chain(new).map(|id| self.jobs[id].clone()).collect();
+        Differences { as_of: EntryId(self.entries), changed, gone, last: noted.last().copied() }
     }
 
     /// The answer to work that did not come through.
@@ -72,7 +100,7 @@ impl Store {
         match lead {
             Lead::Open => Done::Opened(Err(error)),
             Lead::Bump(_) => Done::Bumped(Err(error)),
-            Lead::Load(_) => Done::Loaded(Err(error)),
+            Lead::Load { .. } => Done::Loaded(Err(error)),
             Lead::Journal(_) => Done::Journaled(Err(error)),
             Lead::Change { .. } => Done::Changed(Err(error)),
             Lead::Find { .. } => Done::Found(Err(error)),
@@ -84,7 +112,7 @@ impl Store {
         if epoch.0 == self.epoch || !self.is_fenced { Ok(()) } else { Err(StoreError::Deposed) }
     }
 
-    fn load(&self) -> Loaded {
+    fn load(&self, since: &Since) -> Loaded {
         let open: Vec<StoredEntry> = self
             .journal
             .iter()
@@ -102,7 +130,7 @@ impl Store {
             logged.extend(attempts.filter(|attempt| self.logs.contains_key(attempt)));
         }
         let watermark = whole.filter_map(|(entry, _)| entry.tick).max();
-        Loaded { jobs: self.jobs.values().cloned().collect(), watermark, open, logged }
+        Loaded { differences: Some(self.differences(since)), watermark, open, logged }
     }
 
     fn journal(&mut self, entry: &Entry) -> Result<Journaled, StoreError> {
@@ -127,6 +155,16 @@ impl Store {
 
     fn change(&mut self, epoch: Epoch, request: u64, change: &Change) -> Result<JobId, StoreError> {
         self.fenced(epoch)?;
+        let note = match change {
+            Change::Add(_) => None,
+            Change::Put(job) => Some(ChangeNote { cron_id: job.id, version: Some(job.version) }),
+            Change::Delete { id, .. } => Some(ChangeNote { cron_id: *id, version: None }),
+        };
+        let same = |(old, _): &(Entry, bool)| old.epoch == epoch && old.request == request;
+        if let Some(note) = note.filter(|_| !self.journal.values().any(same)) {
+            let body = Body { changes: vec![note], ..Body::default() };
+            self.insert(Entry { epoch, request, tick: None, part: 0, body }, true);
+        }
         match change {
             Change::Add(job) => {
                 if let Some(id) = self.added.get(&(epoch, request)) {

@@ -464,7 +464,7 @@ impl World {
             Work::Lead(_) => return,
             Work::Log(_) if is_store_away => Done::LogsWritten(Err(StoreError::Away("the store is away".into()))),
             Work::Log(log) => self.store.log(&log),
-            Work::Read(_) if is_store_away => Done::Jobs(Err(StoreError::Away("the store is away".into()))),
+            Work::Read(read) if is_store_away => Store::unread(&read),
             Work::Read(read) => self.store.read(&read),
             Work::Consul(_) if is_consul_away => Done::Consul(Err(ConsulError::Unavailable("away".into()))),
             Work::Consul(ask) => {

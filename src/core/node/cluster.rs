@@ -191,6 +191,7 @@ impl Node {
             node_id: self.setup.node_id.clone(),
             incarnation: self.setup.incarnation,
         };
+        election.hold_back(!self.copy.is_ready());
         // A node that has never reached its store must not keep others from leading.
         if matches!(self.store, StoreStage::Open) || self.leaving.is_some() {
             election.poll(is_leader, value, &mut self.fx, now);
@@ -264,6 +265,9 @@ impl Node {
                 "the store is not open yet; try again in a second".into()
             }
             (StoreStage::Open, Some(election)) => election.why_not_leader(),
+            (StoreStage::Open, None) if !self.copy.is_ready() => {
+                "this node is still reading the jobs; try again in some seconds".into()
+            }
             (StoreStage::Open, None) => "this node does not lead yet; try again in a second".into(),
         }
     }

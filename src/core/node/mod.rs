@@ -16,11 +16,12 @@ mod cluster;
 mod stages;
 
 use super::backoff::Backoff;
+use super::copy::WarmCopy;
 use super::effects::Effects;
 use super::election::Election;
 use super::executor::Executor;
 use super::follower::Follower;
-use super::leader::{Leader, Rooms};
+use super::leader::{Leader, Rooms, Verdict};
 use super::leaving::Leaving;
 use super::logbook::Logbook;
 use super::work::{Done, Log, Read, StoreError, Work, WorkId};
@@ -69,6 +70,7 @@ pub struct Node {
     election: Option<Election>,
     lead: LeadStage,
     lead_backoff: Backoff,
+    copy: WarmCopy,
     /// The largest that was seen.
     last_epoch: Epoch,
     /// Until when our lead lets us grant leases.
@@ -128,6 +130,7 @@ impl Node {
             election: (!setup.is_alone).then(|| Election::new(setup.node_id.clone(), setup.incarnation)),
             lead: LeadStage::None,
             lead_backoff: Backoff::default(),
+            copy: WarmCopy::new(setup.zone.clone()),
             last_epoch: Epoch::default(),
             authority: Mono(0),
             follower: Follower::default(),
@@ -175,13 +178,15 @@ impl Node {
             LeadStage::Leading(leader) => leader.deadline(now),
             _ => None,
         };
+        let copy = self.may_read_jobs().then(|| self.copy.deadline()).flatten();
         let log = self.is_open().then(|| self.logbook.deadline()).flatten();
         let retain = (self.is_open() && self.setup.log_retention_days != 0).then_some(self.retain_at);
         let waiting = self.waiting.front().map(|(until, _, _)| *until);
         let election = self.election.as_ref().and_then(Election::deadline);
         let leaving = self.leaving.as_ref().and_then(Leaving::deadline);
         let follower = self.follower.deadline();
-        let deadlines = [store, lead, self.executor.deadline(), log, retain, waiting, election, follower, leaving];
+        let deadlines =
+            [store, lead, copy, self.executor.deadline(), log, retain, waiting, election, follower, leaving];
         // What was due at the last input has had its chance: only what lies after it can be waited for.
         deadlines.into_iter().flatten().filter(|at| self.handled_at < *at).min()
     }
@@ -237,6 +242,12 @@ impl Node {
             Done::Jobs(result) => {
                 self.on_read(id, result.map(|jobs| Answer::Jobs(jobs.into_iter().map(Into::into).collect())));
             }
+            Done::Page(result) if self.copy.has_asked(id) => self.copy.on_page(id, result, fx, now),
+            Done::Page(result) => self.lead(now, |leader, rooms| {
+                leader.on_page(id, result, rooms);
+                Verdict::Ok
+            }),
+            Done::Differences(result) => self.copy.on_differences(id, result, fx, now),
             Done::Consul(result) => {
                 let Some(election) = &mut self.election else { return };
                 let outcome = election.on_consul(id, result, fx, now);
@@ -273,7 +284,7 @@ impl Node {
         match signal {
             Signal::Reload => match &mut self.lead {
                 LeadStage::Leading(leader) => leader.reload(&mut self.fx),
-                _ => self.fx.notice(log::Level::Info, "reload: this node does not lead and keeps no jobs"),
+                _ => self.fx.notice(log::Level::Info, "reload: this node does not lead: send SIGHUP to the leader"),
             },
             Signal::Drain | Signal::Orphaned => {
                 let is_first = self.leaving.is_none();
@@ -298,6 +309,9 @@ impl Node {
     fn advance(&mut self, now: Now) {
         self.handled_at = now.mono;
         self.open_store(now);
+        if self.may_read_jobs() {
+            self.copy.poll(&mut self.fx, now);
+        }
         self.advance_lead(now);
         self.deliver(now);
         self.leave(now);
@@ -335,6 +349,11 @@ impl Node {
             let why = self.why_no_leader();
             self.refuse(client, &why);
         }
+    }
+
+    /// On the way to the lead, and as the leader, it reads them otherwise.
+    fn may_read_jobs(&self) -> bool {
+        self.is_open() && matches!(self.lead, LeadStage::None)
     }
 
     fn is_open(&self) -> bool {

@@ -3,8 +3,11 @@
 //! WAL, and `synchronous=FULL` on every connection: what is answered is on the disk, the journal's entries and the log
 //! rows alike. Each call is one transaction.
 
-use super::{DELETE_ENTRIES_MAX, DELETE_ROWS_MAX, Store, edited_by_hand, foreign_lock_key, not_alone, note, outcomes};
-use crate::core::work::{Bump, Bumped, Change, Journaled, Loaded, Opened, StoreError};
+use super::{
+    DELETE_ENTRIES_MAX, DELETE_ROWS_MAX, DIFFERENCES_MAX, NOTED, Store, edited_by_hand, foreign_lock_key, not_alone,
+    note, noted, outcomes,
+};
+use crate::core::work::{Bump, Bumped, Change, Differences, JobPage, Journaled, Loaded, Opened, Since, StoreError};
 use crate::model::journal::{Body, Entry, EntryId, StoredEntry};
 use crate::model::log_row::{LogFilter, LogPage, StoredLog};
 use crate::model::{Attempt, Epoch, Job, JobId, LogRow, Misfire, OnLost, Second, Version, Wall};
@@ -164,14 +167,15 @@ impl Store for SqliteStore {
         })
     }
 
-    fn load(&mut self, epoch: Epoch) -> Result<Loaded, StoreError> {
-        self.read("read the jobs and the journal", |transaction| {
+    fn load(&mut self, epoch: Epoch, since: &Since) -> Result<Loaded, StoreError> {
+        self.read("read the journal", |transaction| {
             check_epoch(transaction, epoch)?;
             let watermark = "SELECT max(tick) FROM journal WHERE part = 0";
             let watermark: Option<i64> = transaction.query_row(watermark, [], |row| row.get(0))?;
             let open = open_entries(transaction)?;
             let logged = logged(transaction, &outcomes(&open))?;
-            Ok(Loaded { jobs: jobs(transaction)?, watermark: watermark.map(Second), open, logged })
+            let differences = differences(transaction, since)?;
+            Ok(Loaded { differences, watermark: watermark.map(Second), open, logged })
         })
     }
 
@@ -322,7 +326,20 @@ impl Store for SqliteStore {
     }
 
     fn list_jobs(&mut self) -> Result<Vec<Job>, StoreError> {
-        self.read("read the jobs", jobs)
+        self.read("read the jobs", |transaction| jobs(transaction, "1 ORDER BY id"))
+    }
+
+    fn page_jobs(&mut self, after: JobId, limit: usize) -> Result<JobPage, StoreError> {
+        self.read("read the jobs", |transaction| {
+            let as_of = newest_entry(transaction)?;
+            let jobs = jobs(transaction, &format!("id > {after} ORDER BY id LIMIT {limit}"))?;
+            // A note and its row are written together: no row is on its way.
+            Ok(JobPage { as_of, last: None, jobs })
+        })
+    }
+
+    fn differences(&mut self, since: &Since) -> Result<Option<Differences>, StoreError> {
+        self.read("read what jobs have changed", |transaction| differences(transaction, since))
     }
 }
 
@@ -432,9 +449,33 @@ fn logged(transaction: &Transaction, attempts: &[Attempt]) -> Result<BTreeSet<At
     Ok(logged)
 }
 
-fn jobs(transaction: &Transaction) -> Result<Vec<Job>, Failure> {
+fn newest_entry(transaction: &Transaction) -> Result<EntryId, Failure> {
+    let newest: Option<i64> = transaction.query_row("SELECT max(id) FROM journal", [], |row| row.get(0))?;
+    Ok(EntryId(newest.unwrap_or(0)))
+}
+
+fn differences(transaction: &Transaction, since: &Since) -> Result<Option<Differences>, Failure> {
+    let as_of = newest_entry(transaction)?;
+    // Without the entry that the copy is as new as, later ones may be missing too.
+    let is_there = "SELECT 1 FROM journal WHERE id = ?";
+    if since.as_of != EntryId(0) && !transaction.prepare_cached(is_there)?.exists([since.as_of.0])? {
+        return Ok(None);
+    }
+    let sql =
+        format!("SELECT id, body FROM journal WHERE id > ? AND {NOTED} ORDER BY id LIMIT {}", DIFFERENCES_MAX + 1);
+    let columns = |row: &Row| Ok((row.get(0)?, row.get(1)?));
+    let entries = transaction.prepare(&sql)?.query_map([since.as_of.0], columns)?.collect::<Result<Vec<_>, _>>()?;
+    let Some(noted) = noted(&entries, since)? else { return Ok(None) };
+    let ids: Vec<String> = noted.jobs.iter().map(JobId::to_string).collect();
+    let rows = jobs(transaction, &format!("id IN ({})", ids.join(",")))?;
+    let new = format!("id > {} ORDER BY id LIMIT {}", since.newest, DIFFERENCES_MAX + 1);
+    Ok(super::differences(as_of, &noted, rows, jobs(transaction, &new)?))
+}
+
+/// Those that fulfil the condition.
+fn jobs(transaction: &Transaction, which: &str) -> Result<Vec<Job>, Failure> {
     let columns = JOB_COLUMNS.join(", ");
-    let sql = format!("SELECT {columns}, id FROM cron WHERE id BETWEEN 1 AND 2147483647 ORDER BY id");
+    let sql = format!("SELECT {columns}, id FROM cron WHERE id BETWEEN 1 AND 2147483647 AND {which}");
     Ok(transaction.prepare(&sql)?.query_map([], job)?.collect::<Result<_, _>>()?)
 }
 

@@ -7,7 +7,7 @@ mod logs;
 mod schema;
 
 use super::{DELETE_ENTRIES_MAX, Hand, Store, foreign_lock_key, not_alone, note, outcomes};
-use crate::core::work::{Bump, Bumped, Change, Journaled, Loaded, Opened, StoreError};
+use crate::core::work::{Bump, Bumped, Change, Differences, JobPage, Journaled, Loaded, Opened, Since, StoreError};
 use crate::model::config::MysqlConfig;
 use crate::model::journal::{Body, Entry, EntryId, StoredEntry};
 use crate::model::log_row::{LogFilter, LogPage};
@@ -210,14 +210,15 @@ impl Store for MysqlStore {
         })
     }
 
-    fn load(&mut self, epoch: Epoch) -> Result<Loaded, StoreError> {
-        self.with("read the jobs and the journal", |connection| {
+    fn load(&mut self, epoch: Epoch, since: &Since) -> Result<Loaded, StoreError> {
+        self.with("read the journal", |connection| {
             let conn = &mut connection.conn;
             check_epoch(conn, epoch)?;
             let watermark: Option<Option<i64>> = conn.query_first("SELECT MAX(tick) FROM journal WHERE part = 0")?;
             let open = open_entries(conn)?;
             let logged = logs::logged(conn, &outcomes(&open))?;
-            Ok(Loaded { jobs: jobs::jobs(conn)?, watermark: watermark.flatten().map(Second), open, logged })
+            let differences = jobs::differences(conn, since)?;
+            Ok(Loaded { differences, watermark: watermark.flatten().map(Second), open, logged })
         })
     }
 
@@ -302,7 +303,21 @@ impl Store for MysqlStore {
     }
 
     fn list_jobs(&mut self) -> Result<Vec<Job>, StoreError> {
-        self.with("read the jobs", |connection| jobs::jobs(&mut connection.conn))
+        self.with("read the jobs", |connection| jobs::jobs(&mut connection.conn, "TRUE ORDER BY id"))
+    }
+
+    fn page_jobs(&mut self, after: JobId, limit: usize) -> Result<JobPage, StoreError> {
+        self.with("read the jobs", |connection| {
+            let conn = &mut connection.conn;
+            let as_of = jobs::newest_entry(conn)?;
+            let last = if after == JobId(0) { jobs::last_noted(conn)? } else { None };
+            let jobs = jobs::jobs(conn, &format!("id > {after} ORDER BY id LIMIT {limit}"))?;
+            Ok(JobPage { as_of, last, jobs })
+        })
+    }
+
+    fn differences(&mut self, since: &Since) -> Result<Option<Differences>, StoreError> {
+        self.with("read what jobs have changed", |connection| jobs::differences(&mut connection.conn, since))
     }
 }
 
