@@ -1,6 +1,7 @@
 //! The door: arguments, configuration, logging, run. Errors are printed here, once.
 //!
-//! Started by a person this is the guardian, which starts the same program again as the daemon.
+//! Started by a person this is the guardian, which starts the same program again as the daemon; and the daemon starts it
+//! once more for some commands, to become them.
 
 use lexopt::{Arg, ValueExt};
 use std::ffi::OsString;
@@ -8,7 +9,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use wing_crontab::core::ExitReason;
 use wing_crontab::model::config::Config;
-use wing_crontab::worker::process::{CANNOT_START, DaemonLink, REFUSED, UNDER_GUARDIAN, adopt, guard};
+use wing_crontab::worker::process::{
+    CANNOT_START, DaemonLink, LAUNCH, NOT_LAUNCHED, REFUSED, UNDER_GUARDIAN, adopt, guard, launch,
+};
 use wing_crontab::worker::{clock, process};
 use wing_crontab::{config, logging, next, reactor};
 
@@ -25,7 +28,12 @@ Without --config: config/app.toml under the working directory, else beside the e
 ";
 
 fn main() -> ExitCode {
-    match run() {
+    let all: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if let Some((_, arguments)) = all.split_first().filter(|(first, _)| *first == LAUNCH) {
+        let _ = print(&format!("[{}]\n", launch(arguments)));
+        return ExitCode::from(NOT_LAUNCHED);
+    }
+    match run(all) {
         Ok(code) => ExitCode::from(code),
         Err(message) => {
             eprintln!("wing-crontab: {}", message.replace('\n', "\nwing-crontab: "));
@@ -41,8 +49,7 @@ struct Arguments {
     link: Option<DaemonLink>,
 }
 
-fn run() -> Result<u8, String> {
-    let all: Vec<OsString> = std::env::args_os().skip(1).collect();
+fn run(all: Vec<OsString>) -> Result<u8, String> {
     let mut parser = lexopt::Parser::from_args(all.clone());
     let mut arguments = Arguments::default();
     let usage = |error: lexopt::Error| format!("{error}; see wing-crontab --help");
@@ -72,6 +79,7 @@ fn run() -> Result<u8, String> {
     }
     logging::start(&config)?;
     process::hide_environment();
+    process::end_inheritance();
     match arguments.link {
         Some(link) => daemon(&config, link),
         None => guard(&config.data_dir, all).map(|code| code as u8),

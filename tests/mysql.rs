@@ -169,7 +169,8 @@ fn a_command_that_a_column_cannot_hold_is_refused_and_nothing_is_changed() {
     let epoch = store.bump(&bump).unwrap().epoch;
     let job =
         wing_crontab::model::Job { cron_set: "* * * * * *".into(), command: "echo 😀".into(), ..Default::default() };
-    let refused = store.change(epoch, 1, &wing_crontab::core::work::Change::Add(job)).unwrap_err();
+    let key = wing_crontab::model::command::RequestKey("1.1".into());
+    let refused = store.change(epoch, 1, &wing_crontab::core::work::Change::Add(job, key)).unwrap_err();
     assert!(matches!(&refused, StoreError::Refused(why) if why.starts_with("command: '😀'")), "{refused}");
     assert_eq!(store.list_jobs().unwrap(), []);
     let notes: u64 = database.connect().query_first("SELECT COUNT(*) FROM journal").unwrap().unwrap();

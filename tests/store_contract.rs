@@ -2,14 +2,15 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use support::mariadb;
 use wing_crontab::core::work::{Bump, Change, Differences, Journaled, Loaded, Since, StoreError};
-use wing_crontab::model::journal::{Body, ChangeNote, Entry, EntryId, MissedGap, PlannedRun, RefusedRun};
+use wing_crontab::model::command::RequestKey;
+use wing_crontab::model::journal::{Body, ChangeNote, DelayedRun, Entry, EntryId, MissedGap, PlannedRun, RefusedRun};
 use wing_crontab::model::log_row::{LogFilter, LogPage};
 use wing_crontab::model::{
-    Attempt, Epoch, Job, JobId, LogRow, NodeId, RunKey, RunState, Second, Server, Version, Wall,
+    Attempt, Epoch, Job, JobId, LogRow, Misfire, NodeId, OnLost, RunKey, RunState, Second, Server, Version, Wall,
 };
 use wing_crontab::worker::store::{Hand, Store};
 use wing_crontab::worker::store::{mysql::MysqlStore, sqlite::SqliteStore};
@@ -20,7 +21,7 @@ type Connect<'a> = &'a dyn Fn() -> Box<dyn Store>;
 /// What a store must do, and the check of it.
 type Check = (&'static str, fn(Connect));
 
-const CHECKS: [Check; 16] = [
+const CHECKS: [Check; 20] = [
     ("migrations may be applied again and by several at once", opening),
     ("every bump makes the epoch one larger", bumping),
     ("another lock_key is refused", foreign_lock_key),
@@ -28,6 +29,9 @@ const CHECKS: [Check; 16] = [
     ("an entry is written once, however often it is asked", journaling),
     ("a deposed leader changes nothing", deposed),
     ("what is open is told to the next leader, with what is logged", loading),
+    ("what a client asks for twice is done once", asking_twice),
+    ("a pause is remembered", pausing),
+    ("every column of a job comes back", all_columns),
     ("done entries go, but never the watermark's", closing),
     ("jobs are added, put and deleted, each once", changing),
     ("a row changed by hand is not overwritten", changed_by_hand),
@@ -36,6 +40,7 @@ const CHECKS: [Check; 16] = [
     ("a copy that the journal does not reach back to, or that lacks too much, is told so", lacking_too_much),
     ("a definite state replaces lost, and nothing a definite state", upserting),
     ("log rows are found by every filter, newest first", listing),
+    ("the row of an attempt is found, and of a run's latest", finding),
     ("any text comes back from the log", odd_texts),
 ];
 
@@ -77,7 +82,12 @@ fn leading(connect: Connect) -> (Box<dyn Store>, Epoch) {
 }
 
 fn entry(epoch: Epoch, request: u64, tick: Option<i64>, part: u32) -> Entry {
-    Entry { epoch, request, tick: tick.map(Second), part, body: Body::default() }
+    Entry { epoch, request, tick: tick.map(Second), part, body: Body::default(), request_key: None }
+}
+
+/// A new job, under the key that its request number makes.
+fn added(request: u64, job: Job) -> Change {
+    Change::Add(job, RequestKey(request.to_string()))
 }
 
 fn attempt(id: u32, second: i64) -> Attempt {
@@ -190,7 +200,7 @@ fn journaling(connect: Connect) {
 
 fn deposed(connect: Connect) {
     let (mut store, epoch) = leading(connect);
-    let id = store.change(epoch, 1, &Change::Add(job("* * * * * *", "true"))).unwrap();
+    let id = store.change(epoch, 1, &added(1, job("* * * * * *", "true"))).unwrap();
     let known = store.journal(&entry(epoch, 2, Some(100), 0)).unwrap();
     let mut other = connect();
     other.open().unwrap();
@@ -200,7 +210,7 @@ fn deposed(connect: Connect) {
     assert_eq!(store.journal(&entry(epoch, 3, Some(101), 0)), Err(StoreError::Deposed));
     // It is in, but to hear that would make a deposed leader believe in its lead.
     assert_eq!(store.journal(&entry(epoch, 2, Some(100), 0)), Err(StoreError::Deposed));
-    assert_eq!(store.change(epoch, 4, &Change::Add(job("* * * * * *", "true"))), Err(StoreError::Deposed));
+    assert_eq!(store.change(epoch, 4, &added(4, job("* * * * * *", "true"))), Err(StoreError::Deposed));
     assert_eq!(store.change(epoch, 5, &Change::Put(put)), Err(StoreError::Deposed));
     assert_eq!(store.change(epoch, 6, &Change::Delete { id, version: Version(1) }), Err(StoreError::Deposed));
     let Journaled::Entry(entry) = known else { panic!("{known:?}") };
@@ -225,6 +235,11 @@ fn loading(connect: Connect) {
     let body = Body {
         nodes: vec![NodeId("a".into())],
         runs: runs.to_vec(),
+        delayed: vec![DelayedRun {
+            attempt: Attempt { number: 2, ..attempt(5, 90) },
+            version: Version(1),
+            due: Second(130),
+        }],
         refused: vec![refused],
         missed: vec![gap],
         changes: vec![ChangeNote { cron_id: JobId(7), version: None }],
@@ -234,10 +249,92 @@ fn loading(connect: Connect) {
     let of_gap = Attempt { run: RunKey::scheduled(JobId(9), Second(99)), number: 0 };
     store.write_logs(&[row(attempt(7, 100), RunState::Ok, ""), row(of_gap, RunState::Missed, "")]).unwrap();
     store.write_logs(&[row(attempt(6, 101), RunState::Ok, "another run")]).unwrap();
+    // Of a run that is named all attempts count; and a later row may explain a refusal that has none of its own.
+    let second = Attempt { number: 2, ..attempt(7, 100) };
+    let folded = |second: i64| Attempt { run: RunKey::scheduled(JobId(8), Second(second)), number: 0 };
+    let rows = [(second, RunState::Failed), (folded(105), RunState::Skipped), (folded(110), RunState::Skipped)];
+    store.write_logs(&rows.map(|(attempt, state)| row(attempt, state, ""))).unwrap();
     let loaded = store.load(epoch, &Since::default()).unwrap();
     assert_eq!(loaded.open.len(), 1);
     assert_eq!(loaded.open[0].entry, whole);
-    assert_eq!(loaded.logged, BTreeSet::from([attempt(7, 100), of_gap]));
+    let logged = [
+        (attempt(7, 100), RunState::Ok),
+        (second, RunState::Failed),
+        (of_gap, RunState::Missed),
+        (folded(105), RunState::Skipped),
+    ];
+    assert_eq!(loaded.logged, BTreeMap::from(logged));
+}
+
+fn asking_twice(connect: Connect) {
+    let (mut store, epoch) = leading(connect);
+    let asked = |request, key: &str, id| Entry {
+        body: Body {
+            nodes: vec![NodeId("a".into())],
+            runs: vec![PlannedRun { attempt: attempt(id, 100), version: Version(1), node: 0 }],
+            ..Body::default()
+        },
+        request_key: Some(RequestKey(key.into())),
+        ..entry(epoch, request, None, 0)
+    };
+    let first = store.journal(&asked(1, "k", 7)).unwrap();
+    assert!(matches!(first, Journaled::Entry(_)));
+    assert_eq!(store.journal(&asked(1, "k", 7)).unwrap(), first, "the same statement again");
+    assert_eq!(store.journal(&asked(2, "k", 8)).unwrap(), Journaled::Known(asked(1, "k", 7).body), "the client again");
+    assert!(matches!(store.journal(&asked(3, "other", 8)).unwrap(), Journaled::Entry(_)));
+    let id = store.change(epoch, 4, &added(4, job("* * * * * *", "true"))).unwrap();
+    assert_eq!(store.change(epoch, 5, &added(4, job("* * * * * *", "false"))).unwrap(), id);
+    assert_eq!(store.list_jobs().unwrap().len(), 1);
+    let next = connect().bump(&bump("b")).unwrap().epoch;
+    assert_eq!(store.change(epoch, 6, &added(4, job("* * * * * *", "true"))), Err(StoreError::Deposed));
+    assert_eq!(store.change(next, 1, &added(4, job("* * * * * *", "true"))).unwrap(), id, "by the next leader too");
+    assert_eq!(
+        store.journal(&Entry { epoch: next, ..asked(2, "k", 8) }).unwrap(),
+        Journaled::Known(asked(1, "k", 7).body)
+    );
+}
+
+fn pausing(connect: Connect) {
+    let (mut store, epoch) = leading(connect);
+    assert!(!store.load(epoch, &Since::default()).unwrap().is_paused);
+    for paused in [true, true, false, false] {
+        store.pause(epoch, paused).unwrap();
+        assert_eq!(store.load(epoch, &Since::default()).unwrap().is_paused, paused);
+    }
+    store.pause(epoch, true).unwrap();
+    let next = store.bump(&bump("b")).unwrap().epoch;
+    assert_eq!(store.pause(epoch, false), Err(StoreError::Deposed));
+    assert!(store.load(next, &Since::default()).unwrap().is_paused, "the next leader knows it");
+}
+
+/// Every column of a job, as it was written.
+fn all_columns(connect: Connect) {
+    let (mut store, epoch) = leading(connect);
+    let whole = Job {
+        stop: true,
+        start_time: 1,
+        end_time: 2,
+        is_mutex: true,
+        lock_limit: 3,
+        misfire: Misfire::Once,
+        on_lost: OnLost::Rerun,
+        max_parallel: 4,
+        timeout: 5,
+        retry_times: 6,
+        retry_delay: 7,
+        run_as: "nobody".into(),
+        work_dir: "/tmp".into(),
+        env: r#"{"A":"b"}"#.into(),
+        shell: "/bin/bash".into(),
+        node: "gpu".into(),
+        jitter: 8,
+        ..job("* * * * * *", "true")
+    };
+    let id = store.change(epoch, 1, &added(1, whole.clone())).unwrap();
+    assert_eq!(store.list_jobs().unwrap(), [Job { id, ..whole.clone() }]);
+    let put = Job { id, version: Version(2), misfire: Misfire::Skip, jitter: 9, ..whole };
+    store.change(epoch, 2, &Change::Put(put.clone())).unwrap();
+    assert_eq!(store.list_jobs().unwrap(), [put]);
 }
 
 fn closing(connect: Connect) {
@@ -246,7 +343,7 @@ fn closing(connect: Connect) {
     for tick in 100..105 {
         match store.journal(&entry(epoch, tick as u64, Some(tick), 0)).unwrap() {
             Journaled::Entry(id) => entries.push(id),
-            Journaled::TickTaken => panic!("tick {tick} is new"),
+            other => panic!("tick {tick} is new: {other:?}"),
         }
     }
     store.close(epoch, &entries[..2], Wall(0)).unwrap();
@@ -266,8 +363,8 @@ fn closing(connect: Connect) {
 
 fn changing(connect: Connect) {
     let (mut store, epoch) = leading(connect);
-    let first = store.change(epoch, 1, &Change::Add(job("* * * * * *", "echo 你好"))).unwrap();
-    let second = store.change(epoch, 2, &Change::Add(job("* * * * * *", "echo 你好"))).unwrap();
+    let first = store.change(epoch, 1, &added(1, job("* * * * * *", "echo 你好"))).unwrap();
+    let second = store.change(epoch, 2, &added(2, job("* * * * * *", "echo 你好"))).unwrap();
     assert!(JobId(0) < first && first < second);
     let put = Job { id: first, version: Version(2), stop: true, is_mutex: false, ..job("1 2 3 * * *", "false") };
     assert_eq!(store.change(epoch, 3, &Change::Put(put.clone())).unwrap(), first);
@@ -275,14 +372,14 @@ fn changing(connect: Connect) {
     assert_eq!(store.list_jobs().unwrap(), [put.clone(), other]);
     assert_eq!(store.change(epoch, 4, &Change::Delete { id: second, version: Version(1) }).unwrap(), second);
     assert_eq!(store.list_jobs().unwrap(), [put]);
-    let third = store.change(epoch, 5, &Change::Add(job("@daily", "true"))).unwrap();
+    let third = store.change(epoch, 5, &added(5, job("@daily", "true"))).unwrap();
     assert!(second < third, "an id is never given twice");
     assert_eq!(store.load(epoch, &Since::default()).unwrap().open.len(), 0, "a note is a record, nothing waits for it");
 }
 
 fn changed_by_hand(connect: Connect) {
     let (mut store, epoch) = leading(connect);
-    let id = store.change(epoch, 1, &Change::Add(job("* * * * * *", "true"))).unwrap();
+    let id = store.change(epoch, 1, &added(1, job("* * * * * *", "true"))).unwrap();
     let stored = Job { id, ..job("* * * * * *", "true") };
     let refused = store.change(epoch, 2, &Change::Put(Job { version: Version(5), ..stored.clone() })).unwrap_err();
     assert!(matches!(&refused, StoreError::Refused(why) if why.contains("by hand")), "{refused}");
@@ -295,7 +392,7 @@ fn changed_by_hand(connect: Connect) {
 fn tick(store: &mut dyn Store, epoch: Epoch, request: u64, tick: i64) -> EntryId {
     match store.journal(&entry(epoch, request, Some(tick), 0)).unwrap() {
         Journaled::Entry(id) => id,
-        Journaled::TickTaken => panic!("tick {tick} is new"),
+        other => panic!("tick {tick} is new: {other:?}"),
     }
 }
 
@@ -303,7 +400,7 @@ fn paging(connect: Connect) {
     let (mut store, epoch) = leading(connect);
     assert_eq!(store.page_jobs(JobId(0), 10).unwrap(), Default::default());
     let ids: Vec<JobId> = (1..=5)
-        .map(|request| store.change(epoch, request, &Change::Add(job("* * * * * *", "true"))).unwrap())
+        .map(|request| store.change(epoch, request, &added(request, job("* * * * * *", "true"))).unwrap())
         .collect();
     let entry = tick(&mut *store, epoch, 6, 100);
     let first = store.page_jobs(JobId(0), 3).unwrap();
@@ -318,7 +415,7 @@ fn paging(connect: Connect) {
 fn differing(connect: Connect) {
     let (mut store, epoch) = leading(connect);
     let add = |store: &mut dyn Store, request: u64| {
-        store.change(epoch, request, &Change::Add(job("* * * * * *", "true"))).unwrap()
+        store.change(epoch, request, &added(request, job("* * * * * *", "true"))).unwrap()
     };
     let [changed, deleted, kept] = [1, 2, 3].map(|request| add(&mut *store, request));
     let before = tick(&mut *store, epoch, 4, 100);
@@ -383,6 +480,22 @@ fn upserting(connect: Connect) {
     assert_eq!(states(&mut *store), [("ok".into(), "true end".into())]);
     store.write_logs(&[row(Attempt { number: 2, ..one }, RunState::Ok, "another attempt")]).unwrap();
     assert_eq!(states(&mut *store).len(), 2);
+}
+
+fn finding(connect: Connect) {
+    let (mut store, _) = leading(connect);
+    let one = attempt(7, 100);
+    assert_eq!(store.find_log(one.run, None).unwrap(), None);
+    for number in [1, 3, 2] {
+        store.write_logs(&[row(Attempt { number, ..one }, RunState::Failed, &format!("try {number}"))]).unwrap();
+    }
+    store.write_logs(&[row(attempt(8, 100), RunState::Ok, "another run")]).unwrap();
+    let mut find = |number: Option<u32>| store.find_log(one.run, number).unwrap().map(|row| (row.attempt, row.output));
+    assert_eq!(find(None), Some((Some(3), "try 3".into())));
+    assert_eq!(find(Some(1)), Some((Some(1), "try 1".into())));
+    assert_eq!(find(Some(4)), None);
+    let row = store.find_log(one.run, Some(2)).unwrap().unwrap();
+    assert_eq!((row.state.as_deref(), row.run_server.as_str()), (Some("failed"), "10.0.0.2:9991"));
 }
 
 fn listing(connect: Connect) {

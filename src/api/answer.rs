@@ -2,8 +2,9 @@
 //! behind them.
 
 use crate::model::Job;
-use crate::model::command::{Answer, Refusal, Reply};
+use crate::model::command::{Answer, HealthView, Refusal, Reply, RunOutput};
 use crate::model::log_row::{LogPage, StoredLog};
+use crate::model::output::OutputState;
 use crate::wire::http::Response;
 use serde::Serialize;
 use serde_json::Value;
@@ -65,6 +66,18 @@ struct LogView<'a> {
     version: Option<u64>,
 }
 
+#[derive(Serialize)]
+struct OutputView<'a> {
+    run_key: String,
+    attempt: u32,
+    server: &'a str,
+    state: OutputState,
+    from: u64,
+    next: u64,
+    output: String,
+    is_over: bool,
+}
+
 /// The answer to a command.
 pub fn reply(reply: &Reply) -> Response {
     match reply {
@@ -72,6 +85,11 @@ pub fn reply(reply: &Reply) -> Response {
         Ok(Answer::Jobs(jobs)) => ok(jobs.iter().map(view).collect::<Vec<_>>()),
         Ok(Answer::Logs(page)) => ok(page_view(page)),
         Ok(Answer::Cluster(cluster)) => ok(cluster),
+        Ok(Answer::Output(output)) => ok(output_view(output)),
+        Ok(Answer::Run(run)) => ok(run),
+        Ok(Answer::Runs(page)) => ok(page),
+        Ok(Answer::Health(health)) => health_reply(health),
+        Ok(Answer::Paused { paused }) => ok(serde_json::json!({ "paused": paused })),
         Err(refusal) => failure(refusal),
     }
 }
@@ -79,6 +97,15 @@ pub fn reply(reply: &Reply) -> Response {
 /// The answer to a request that is not carried out.
 pub fn failure(refusal: &Refusal) -> Response {
     json(refusal.status, (), &refusal.message)
+}
+
+/// What probes go by: 503 where this node can neither lead nor be led, or has no store.
+fn health_reply(health: &HealthView) -> Response {
+    match (health.store_ok, health.leader.0.is_empty()) {
+        (true, false) => ok(health),
+        (false, _) => json(503, health, "the store does not answer"),
+        (true, true) => json(503, health, "no leader is known"),
+    }
 }
 
 fn ok(data: impl Serialize) -> Response {
@@ -123,6 +150,29 @@ fn env_view(env: &str) -> Value {
         true => Value::Object(serde_json::Map::new()),
         false => serde_json::from_str(env).unwrap_or_else(|_| Value::String(env.into())),
     }
+}
+
+fn output_view(output: &RunOutput) -> OutputView<'_> {
+    let part = &output.part;
+    // What is half a character now is a whole one in the next part.
+    let left = if part.is_over { 0 } else { begun_character(&part.bytes) };
+    OutputView {
+        run_key: output.attempt.run.to_string(),
+        attempt: output.attempt.number,
+        server: &output.server.0,
+        state: part.state,
+        from: part.from,
+        next: part.next - left as u64,
+        output: String::from_utf8_lossy(&part.bytes[..part.bytes.len() - left]).into_owned(),
+        is_over: part.is_over,
+    }
+}
+
+/// Bytes at the end that begin a character and do not end it.
+fn begun_character(bytes: &[u8]) -> usize {
+    let end = bytes.utf8_chunks().last().map_or(&[][..], |chunk| chunk.invalid());
+    let is_begun = std::str::from_utf8(end).is_err_and(|error| error.error_len().is_none());
+    if is_begun { end.len() } else { 0 }
 }
 
 fn page_view(page: &LogPage) -> LogPageView<'_> {

@@ -8,13 +8,13 @@
 mod answer;
 mod params;
 
-use crate::model::command::{Command, JobDraft, Refusal};
+use crate::model::command::{Command, JobDraft, OutputQuery, REQUEST_KEY_CHARS_MAX, Refusal, RequestKey};
 use crate::model::job::{
     COMMAND_CHARS_MAX, CRON_SET_CHARS_MAX, ENV_CHARS_MAX, NODE_CHARS_MAX, REMARK_CHARS_MAX, SHELL_CHARS_MAX,
     USER_CHARS_MAX, WORK_DIR_CHARS_MAX,
 };
 use crate::model::log_row::LogFilter;
-use crate::model::{JobId, Misfire, OnLost, Server};
+use crate::model::{JobId, Misfire, OnLost, RunKey, Server};
 use crate::wire::http::{BadRequest, Request, Response};
 use params::Params;
 
@@ -24,6 +24,7 @@ pub use answer::{failure, reply};
 const INT_MAX: i64 = i32::MAX as i64;
 const LIMIT_DEFAULT: i64 = 50;
 const LIMIT_MAX: i64 = 10_000;
+const RUNS_DEFAULT: i64 = 1_000;
 /// Command parameters of `/cron/add`; `/cron/update` has `id` as well.
 const JOB_PARAMS: [&str; 21] = [
     "cronSet",
@@ -72,6 +73,26 @@ pub fn command(request: &Request) -> Result<Command, Response> {
             only(request, "POST")?;
             update(request).map_err(|refusal| failure(&refusal))
         }
+        (Some("run"), Some("output"), Some(key), None) => {
+            only(request, "GET")?;
+            read_output(request, key).map_err(|refusal| failure(&refusal))
+        }
+        (Some("health"), None, None, None) => only(request, "GET").map(|()| Command::ShowHealth),
+        (Some("cluster"), Some(action @ ("pause" | "resume")), None, None) => {
+            only(request, "POST").map(|()| Command::Pause(action == "pause"))
+        }
+        (Some("cron"), Some("run"), Some(id), None) => {
+            only(request, "POST")?;
+            run(request, id).map_err(|refusal| failure(&refusal))
+        }
+        (Some("run"), Some("list"), None, None) => {
+            only(request, "GET")?;
+            list_runs(request).map_err(|refusal| failure(&refusal))
+        }
+        (Some("run"), Some("kill"), Some(run), None) => {
+            only(request, "POST")?;
+            run_key(run).map(Command::KillRun).map_err(|refusal| failure(&refusal))
+        }
         (Some("cluster"), None, None, None) => only(request, "GET").map(|()| Command::ShowCluster),
         (Some("cluster"), Some("drain"), None, None) => {
             only(request, "POST")?;
@@ -97,7 +118,8 @@ pub fn command(request: &Request) -> Result<Command, Response> {
 }
 
 const PATHS: &str = "GET /cron/list, GET /cron/stop/{id}, GET /cron/start/{id}, GET /cron/delete/{id}, POST /cron/add, \
-                     POST /cron/update, GET /log/list, GET /cluster, POST /cluster/drain";
+                     POST /cron/update, POST /cron/run/{id}, GET /run/list, POST /run/kill/{run_key}, \
+                     GET /run/output/{run_key}, GET /log/list, GET /cluster, POST /cluster/drain, POST /cluster/pause, POST /cluster/resume, GET /health";
 
 /// The answer to bytes that are no request.
 pub fn bad_request(bad: BadRequest) -> Response {
@@ -136,7 +158,35 @@ fn add(request: &Request) -> Result<Command, Refusal> {
     params.allow(&JOB_PARAMS);
     let draft = draft(&mut params);
     params.finish()?;
-    Ok(Command::AddJob(draft))
+    Ok(Command::AddJob(draft, request_key(request)?))
+}
+
+fn run(request: &Request, id: &str) -> Result<Command, Refusal> {
+    let mut params = Params::of(request)?;
+    params.allow(&[]);
+    params.finish()?;
+    Ok(Command::RunJob(path_id(id)?, request_key(request)?))
+}
+
+fn list_runs(request: &Request) -> Result<Command, Refusal> {
+    let mut params = Params::of(request)?;
+    params.allow(&["limit", "_"]);
+    let limit = params.integer("limit", 1, LIMIT_MAX).unwrap_or(RUNS_DEFAULT) as usize;
+    params.finish()?;
+    Ok(Command::ListRuns { limit })
+}
+
+fn run_key(text: &str) -> Result<RunKey, Refusal> {
+    text.parse()
+        .map_err(|error| Refusal::bad(format!("run_key: {text:?} is none: {error}, see /run/list and /log/list")))
+}
+
+/// A proxy that repeats a request gets the first one's result.
+fn request_key(request: &Request) -> Result<Option<RequestKey>, Refusal> {
+    let Some(key) = &request.request_key else { return Ok(None) };
+    let is_right = (1..=REQUEST_KEY_CHARS_MAX).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
+    let wrong = || format!("Idempotency-Key: 1 to {REQUEST_KEY_CHARS_MAX} visible ASCII characters are expected");
+    if is_right { Ok(Some(RequestKey(key.clone()))) } else { Err(Refusal::bad(wrong())) }
 }
 
 fn update(request: &Request) -> Result<Command, Refusal> {
@@ -150,6 +200,19 @@ fn update(request: &Request) -> Result<Command, Refusal> {
     let draft = draft(&mut params);
     params.finish()?;
     Ok(Command::UpdateJob(JobId(id.unwrap_or_default() as u32), draft))
+}
+
+fn read_output(request: &Request, key: &str) -> Result<Command, Refusal> {
+    let mut params = Params::of(request)?;
+    params.allow(&["from", "attempt", "follow", "_"]);
+    let query = OutputQuery {
+        run: run_key(key)?,
+        attempt: params.integer("attempt", 0, INT_MAX).map(|number| number as u32),
+        from: params.integer("from", 0, i64::MAX).unwrap_or(0) as u64,
+        follow: params.flag("follow"),
+    };
+    params.finish()?;
+    Ok(Command::ReadOutput(query))
 }
 
 fn drain(request: &Request) -> Result<Command, Refusal> {

@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::model::command::Answer;
-use crate::model::{Job, log_row::LogPage};
+use crate::model::command::RunOutput;
+use crate::model::message::RunStage;
+use crate::model::output::{OutputPart, OutputState};
+use crate::model::{Attempt, Job, RunState, log_row::LogPage};
 
 fn request(method: &str, target: &str, body: &str) -> Request {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
@@ -12,7 +15,9 @@ fn request(method: &str, target: &str, body: &str) -> Request {
         query: query.as_bytes().to_vec(),
         body: body.as_bytes().to_vec(),
         has_length: !body.is_empty(),
+        request_key: None,
         keep_alive: true,
+        takes_chunks: true,
     }
 }
 
@@ -43,14 +48,14 @@ fn the_seeds_calls_are_understood() {
     check("GET", "/cron/delete/1633", "", Command::DeleteJob(JobId(1633)));
     check("POST", "/cron/delete/1633", "", Command::DeleteJob(JobId(1633)));
     let body = "cronSet=*/1 * * * * *&command=php -v&remark=&stop=0&start_time=0&end_time=0&is_mutex=1";
-    check("POST", "/cron/add", body, Command::AddJob(JobDraft { is_mutex: true, ..draft() }));
+    check("POST", "/cron/add", body, Command::AddJob(JobDraft { is_mutex: true, ..draft() }, None));
     let body = format!("id=1307&{body}");
     check("POST", "/cron/update", &body, Command::UpdateJob(JobId(1307), JobDraft { is_mutex: true, ..draft() }));
 }
 
 #[test]
 fn parameters_come_as_form_json_or_query() {
-    let expect = Command::AddJob(JobDraft { is_mutex: true, end_time: 9, ..draft() });
+    let expect = Command::AddJob(JobDraft { is_mutex: true, end_time: 9, ..draft() }, None);
     check("POST", "/cron/add", "cron_set=*/1+*+*+*+*+*&command=php%20-v&is_mutex=true&end_time=9", expect.clone());
     check(
         "POST",
@@ -65,7 +70,7 @@ fn parameters_come_as_form_json_or_query() {
         expect.clone(),
     );
     check("POST", "/cron/add?cronSet=*/1%20*%20*%20*%20*%20*&is_mutex=1&end_time=9", "command=php -v", expect);
-    let utf_8 = Command::AddJob(JobDraft { command: "echo 你好 😀".into(), ..draft() });
+    let utf_8 = Command::AddJob(JobDraft { command: "echo 你好 😀".into(), ..draft() }, None);
     check("POST", "/cron/add", "cronSet=*/1 * * * * *&command=echo 你好 😀", utf_8.clone());
     check("POST", "/cron/add", "cronSet=*/1 * * * * *&command=echo%20%E4%BD%A0%E5%A5%BD%20%F0%9F%98%80", utf_8);
 }
@@ -186,11 +191,11 @@ fn what_keeps_a_job_under_control_is_taken_and_checked() {
         jitter: Some(6),
         ..JobDraft::default()
     };
-    check("POST", "/cron/add", body, Command::AddJob(expect));
+    check("POST", "/cron/add", body, Command::AddJob(expect, None));
     // As a JSON object its variables may be one too; what is given empty is taken away.
     let json = r#"{"cronSet":"*/1 * * * * *","command":"php -v","env":{"A":"b"},"run_as":""}"#;
     let env = Some("{\"A\":\"b\"}".into());
-    check("POST", "/cron/add", json, Command::AddJob(JobDraft { env, run_as: Some(String::new()), ..draft() }));
+    check("POST", "/cron/add", json, Command::AddJob(JobDraft { env, run_as: Some(String::new()), ..draft() }, None));
     let wrong = |rest: &str, words: &str| {
         refuse("POST", "/cron/add", &format!("cronSet=* * * * * *&command=x&{rest}"), 400, words);
     };
@@ -204,4 +209,45 @@ fn what_keeps_a_job_under_control_is_taken_and_checked() {
     wrong("env={\"A\":1}", "env: a JSON object of texts");
     wrong("env={\"A=\":\"1\"}", "cannot be a variable");
     wrong("env={\"WING_X\":\"1\"}", "the daemon's own");
+}
+
+#[test]
+fn an_output_is_asked_for_by_its_run_key() {
+    let run = "7-1700000000-m3.1".parse().unwrap();
+    let query = OutputQuery { run, attempt: None, from: 0, follow: false };
+    check("GET", "/run/output/7-1700000000-m3.1", "", Command::ReadOutput(query));
+    let target = "/run/output/7-1700000000-m3.1?from=9&attempt=2&follow=1";
+    check("GET", target, "", Command::ReadOutput(OutputQuery { attempt: Some(2), from: 9, follow: true, ..query }));
+    refuse("GET", "/run/output/7", "", 400, "a run key looks like");
+    refuse("GET", "/run/output/7-1%0a", "", 400, "run_key");
+    refuse("GET", "/run/output/7-1?from=-1", "", 400, "from");
+    refuse("GET", "/run/output/7-1?attempt=x", "", 400, "attempt");
+    refuse("GET", "/run/output/7-1?follow=2", "", 400, "follow");
+    refuse("GET", "/run/output/7-1?form=1", "", 400, "form: there is no such parameter");
+    refuse("POST", "/run/output/7-1", "", 405, "GET is");
+    refuse("GET", "/run/output", "", 404, "/run/output/{run_key}");
+}
+
+#[test]
+fn an_output_is_shown_in_whole_characters() {
+    let show = |bytes: &[u8], is_over: bool| {
+        let attempt = Attempt { run: "7-100".parse().unwrap(), number: 1 };
+        let bytes = bytes.to_vec();
+        let next = 10 + bytes.len() as u64;
+        let part = OutputPart { bytes, next, is_over, ..OutputPart::empty(RunStage::Running, 10) };
+        let response = reply(&Ok(Answer::Output(RunOutput { attempt, server: Server("a".into()), part })));
+        let body: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
+        (body["data"]["output"].as_str().unwrap().to_string(), body["data"]["next"].as_u64().unwrap())
+    };
+    assert_eq!(show("a中".as_bytes(), false), ("a中".into(), 14));
+    assert_eq!(show(b"a\xe4\xb8", false), ("a".into(), 11));
+    assert_eq!(show(b"\xff\xe4", false), ("\u{fffd}".into(), 11));
+    assert_eq!(show(b"a\xff", false), ("a\u{fffd}".into(), 12), "this never becomes a character");
+    assert_eq!(show(b"a\xe4\xb8", true), ("a\u{fffd}".into(), 13), "nothing comes after it");
+    assert_eq!(show(b"", false), ("".into(), 10));
+    let attempt = Attempt { run: "7-100".parse().unwrap(), number: 1 };
+    let part = OutputPart { state: OutputState::Over(RunState::Failed), ..OutputPart::empty(RunStage::Running, 3) };
+    let response = reply(&Ok(Answer::Output(RunOutput { attempt, server: Server("a:1".into()), part })));
+    let expect = r#"{"code":200,"data":{"run_key":"7-100","attempt":1,"server":"a:1","state":"failed","from":3,"next":3,"output":"","is_over":false},"message":"ok"}"#;
+    assert_eq!(String::from_utf8(response.body).unwrap(), expect);
 }

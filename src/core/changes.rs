@@ -10,7 +10,7 @@ use super::backoff::Backoff;
 use super::effects::Effects;
 use super::scheduler::Scheduler;
 use super::work::{Change, Lead, StoreError, Work, WorkId};
-use crate::model::command::{Answer, Command, JobDraft, Refusal, RequestId};
+use crate::model::command::{Answer, Command, JobDraft, Refusal, RequestId, RequestKey};
 use crate::model::{Epoch, Job, JobId, Mono, NodeId, Now, Second};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -61,17 +61,17 @@ impl Changes {
     pub fn poll(
         &mut self,
         epoch: Epoch,
-        request: impl FnOnce() -> u64,
+        request: impl FnMut() -> u64,
         scheduler: &Scheduler,
         fx: &mut Effects,
         now: Now,
     ) {
         self.answer_late(fx, now);
         if self.asked.is_none() {
-            self.asked = self.next(request, scheduler, fx, now);
+            self.asked = self.next(epoch, request, scheduler, fx, now);
         }
         if let Some(asked) = self.asked.as_mut().filter(|asked| asked.id.is_none() && self.backoff.is_over(now)) {
-            let (request, change) = (asked.request, asked.change.clone());
+            let (request, change) = (asked.request, Box::new(asked.change.clone()));
             asked.id = Some(fx.work(Work::Lead(Lead::Change { epoch, request, change })));
         }
     }
@@ -91,7 +91,7 @@ impl Changes {
     /// The job whose row may be being changed.
     pub fn under_way(&self) -> Option<JobId> {
         match &self.asked.as_ref()?.change {
-            Change::Add(_) => None,
+            Change::Add(..) => None,
             Change::Put(job) => Some(job.id),
             Change::Delete { id, .. } => Some(*id),
         }
@@ -115,7 +115,7 @@ impl Changes {
             Ok(given) => {
                 self.backoff.reset();
                 let mut asked = self.asked.take()?;
-                if let Change::Add(job) = &mut asked.change {
+                if let Change::Add(job, _) = &mut asked.change {
                     job.id = given;
                 }
                 return Some(Made { client: asked.client, change: asked.change });
@@ -179,17 +179,21 @@ impl Changes {
 
     fn next(
         &mut self,
-        request: impl FnOnce() -> u64,
+        epoch: Epoch,
+        mut request: impl FnMut() -> u64,
         scheduler: &Scheduler,
         fx: &mut Effects,
         now: Now,
     ) -> Option<Asked> {
         while let Some((client, command)) = self.queue.pop_front() {
-            match change(command, scheduler, now) {
+            // One that names no key of its own gets one, so that asking the store again adds it once.
+            let number = request();
+            let own_key = || RequestKey(format!("{}.{number}", epoch.0));
+            match change(command, own_key, scheduler, now) {
                 Err(refusal) => fx.reply(client, Err(refusal)),
                 Ok(change) => {
                     let answer_by = now.mono.plus_ms(ANSWER_MS);
-                    return Some(Asked { id: None, client: Some(client), answer_by, request: request(), change });
+                    return Some(Asked { id: None, client: Some(client), answer_by, request: number, change });
                 }
             }
         }
@@ -221,22 +225,29 @@ pub fn cut_off() -> Refusal {
 }
 
 /// What a command makes of the jobs as they are now.
-fn change(command: Command, scheduler: &Scheduler, now: Now) -> Result<Change, Refusal> {
+fn change(
+    command: Command,
+    own_key: impl FnOnce() -> RequestKey,
+    scheduler: &Scheduler,
+    now: Now,
+) -> Result<Change, Refusal> {
     let old = |id: JobId| scheduler.job(id).map(|job| Job::clone(job)).ok_or_else(|| Refusal::unknown_job(id));
     // A definition is there from the next second on that is not decided yet: nothing of it is due before the client can
     // know of it.
     let since = now.wall.second().max(scheduler.cursor()).plus(1);
     let renewed = |job: Job| Change::Put(Job { version: job.version.next(), since, ..job });
     Ok(match command {
-        Command::AddJob(draft) => {
+        Command::AddJob(draft, key) => {
             let job = defined(Job::default(), draft, scheduler)?;
-            Change::Add(Job { version: job.version.next(), since, ..job })
+            // A client's key is none of ours, whatever it looks like.
+            let key = key.map_or_else(own_key, |key| RequestKey(format!("client:{}", key.0)));
+            Change::Add(Job { version: job.version.next(), since, ..job }, key)
         }
         Command::UpdateJob(id, draft) => renewed(defined(old(id)?, draft, scheduler)?),
         Command::StopJob(id) => renewed(Job { stop: true, ..old(id)? }),
         Command::StartJob(id) => renewed(Job { stop: false, ..old(id)? }),
         Command::DeleteJob(id) => Change::Delete { id, version: old(id)?.version },
-        Command::ListJobs | Command::ListLogs(_) | Command::ShowCluster | Command::DrainNode(_) => {
+        _ => {
             return Err(Refusal { status: 500, message: "this changes nothing".into() });
         }
     })

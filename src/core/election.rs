@@ -140,6 +140,11 @@ impl Election {
         self.is_holder
     }
 
+    /// Whether Consul answers and knows this node.
+    pub fn is_well(&self) -> bool {
+        self.session.is_some() && !self.backoff.is_failing()
+    }
+
     /// Why there is no leader that one could name, for people.
     pub fn why_not_leader(&self) -> String {
         if self.backoff.is_failing() {

@@ -11,6 +11,8 @@ use crate::model::{Attempt, Exit, LogRow, Now, RunState, Server, Version};
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum EndedBy {
     LockLimit,
+    Timeout,
+    Operator,
     Leaving,
     /// The guardian, because the daemon did not renew its lease.
     LeaseEnd,
@@ -19,14 +21,16 @@ pub enum EndedBy {
 impl EndedBy {
     fn state(self) -> RunState {
         match self {
-            EndedBy::LockLimit => RunState::Timeout,
-            EndedBy::Leaving | EndedBy::LeaseEnd => RunState::Killed,
+            EndedBy::LockLimit | EndedBy::Timeout => RunState::Timeout,
+            EndedBy::Operator | EndedBy::Leaving | EndedBy::LeaseEnd => RunState::Killed,
         }
     }
 
     fn line(self) -> &'static str {
         match self {
             EndedBy::LockLimit => "[ended: it held its lock longer than lock_limit]",
+            EndedBy::Timeout => "[ended: it ran longer than its job's timeout]",
+            EndedBy::Operator => "[killed: by an operator]",
             EndedBy::Leaving => "[ended: the daemon is leaving and drain_timeout is over]",
             EndedBy::LeaseEnd => {
                 "[ended: the daemon hung or was cut off until its lease was over, and its mutex had to be free]"
@@ -48,6 +52,16 @@ pub enum Ending {
     NotStarted(RunState, String),
     /// A former incarnation of the daemon had it.
     Found(FoundState),
+}
+
+impl Ending {
+    /// How much of the row's output the command wrote; lines of ours follow.
+    pub fn output_bytes(&self) -> usize {
+        match self {
+            Ending::Exited { output, .. } => output.len(),
+            Ending::NotStarted(..) | Ending::Found(_) => 0,
+        }
+    }
 }
 
 /// The row of an attempt that this node had.

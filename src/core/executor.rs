@@ -1,74 +1,83 @@
 //! The node's part: it takes runs, starts each at its second, and tells what became of it.
 //!
 //! ```text
-//! Dispatch -> Armed -> Ready (or Late) -> Spawning -> Running -> [Ending] -> Over -> (row committed) gone
-//!                        ^      |             |
-//!                        |      v no lease    v no lease
-//!                        +--- Parked <--------+          Cancel takes a run out of any stage before Spawning.
+//! Dispatch -> Armed -> Ready (it waits for its turn) -> Spawning -> Running -> [Ending] -> Over -> (row committed) gone
+//!                        ^  ^   |                        |  |
+//!                        |  |   v no lease      no lease v  | no room for a process
+//!                        |  +--- Parked <----------------+  |
+//!                        +----------------------------------+        Cancel takes a run out of any stage before Spawning.
 //! Found (a mark of a former incarnation) -> Dispatch as above, or explained by a row. A mutex run that is parked starts
 //! only by a new order: its mutex may be another's by then.
 //! ```
 //!
-//! Not the leader: it never decides that a run is due, and it may start one only while the lease holds.
+//! Not the leader: it never decides that a run is due, and it may start one only while the lease holds. `turns` says
+//! whose turn it is, `starting` gives runs to the threads, `stopping` ends them.
 //!
-//! Invariants: what it holds is in the marks; an attempt is handed to the spawning threads at most once; at most
-//! `max_running` processes run, and at most `SPAWNS_MAX` are with the threads, so that a cancel finds the rest here.
+//! Invariants: what it holds is in the marks; an attempt is handed to the spawning threads again only when they have said
+//! that it was not started; at most `max_running` processes run, and at most `SPAWNS_MAX` are with the threads, so that a
+//! cancel finds the rest here; no input costs a look at all that is held, save those that change all of it.
+
+mod alarms;
+mod holdings;
+mod starting;
+mod stopping;
+#[cfg(test)]
+mod tests;
+mod throttle;
+mod turns;
 
 use super::effects::Effects;
 use super::ending::{self, EndedBy, Ending};
 use super::logbook::Logbook;
-use super::work::{Kill, KillHow, Spawn, SpawnError, Started, Work, WorkId};
-use super::{FoundMark, FoundState, MarkOp};
-use crate::model::message::{Heartbeat, Held, Order, ToLeader};
-use crate::model::{Attempt, Exit, JobId, Mono, Now, RunKey, RunState, Second, Server, Version, Wall};
-use std::collections::{BTreeMap, VecDeque};
+use super::work::{SpawnError, Started, WorkId};
+use super::{FoundMark, FoundState, MarkOp, Output};
+use crate::model::config::Limits;
+use crate::model::message::{Heartbeat, Held, HeldRun, Order, ToLeader};
+use crate::model::{Attempt, JobId, Mono, Now, RunState, Server, Version, Wall};
+use alarms::Alarms;
+use holdings::{Holding, Holdings, Stage};
+use std::collections::BTreeMap;
+use throttle::Throttle;
+use turns::{Rank, Turns};
 
 /// Runs with the two spawning threads at one time: enough that no thread waits for us, few enough that a cancel has
 /// little to wait for.
 const SPAWNS_MAX: usize = 4;
-/// The number of the signal KILL.
-const KILLED: i32 = 9;
-/// Between TERM and KILL.
-const KILL_GRACE_MS: u64 = 5_000;
+const JOB_FULL: &str = "shed: as many earlier runs of this job as may wait are waiting here (max_pending_per_job)";
 
 #[derive(Debug)]
 pub struct Executor {
     server: Server,
-    max_running: usize,
-    holdings: BTreeMap<Attempt, Holding>,
+    limits: Limits,
+    holdings: Holdings,
     armed: BTreeMap<Mono, Vec<Attempt>>,
-    ready: VecDeque<Attempt>,
-    late: VecDeque<Attempt>,
+    turns: Turns,
+    throttle: Throttle,
     spawning: BTreeMap<WorkId, Attempt>,
-    running: usize,
     endings: BTreeMap<WorkId, Attempt>,
-    alarms: BTreeMap<Mono, Vec<(Attempt, KillHow, EndedBy)>>,
+    alarms: Alarms,
+    /// When the first of those that wait for their turn has waited for too long.
+    expires_at: Option<Mono>,
     cancels: Vec<Cancel>,
     lease: Mono,
     is_draining: bool,
+    counters: Counters,
 }
 
-#[derive(Debug)]
-struct Holding {
-    /// None for a mark that was found and that no leader has spoken of yet.
-    order: Option<Order>,
-    version: Version,
-    stage: Stage,
-    /// Where somebody ends it.
-    ended_by: Option<EndedBy>,
-}
-
-#[derive(Clone, Debug)]
-enum Stage {
-    Found(FoundState),
-    Armed,
-    Ready,
-    Parked,
-    Spawning,
-    Running(Started),
-    /// The main process is over, what is left of its run is being killed.
-    Ending(Started, Exit, String),
-    Over,
+/// What became of runs on this node since its start.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Counters {
+    pub started: u64,
+    /// Refused by overload protection.
+    pub shed: u64,
+    /// Their turn came when their time was over.
+    pub missed: u64,
+    pub failed_to_start: u64,
+    /// By an operator, or by the daemon's own end.
+    pub killed: u64,
+    pub timeouts: u64,
+    /// Starts that had to be put off: the system had no room for another process.
+    pub put_off: u64,
 }
 
 /// A cancel that waits for the runs of its job that are with the spawning threads.
@@ -80,58 +89,62 @@ struct Cancel {
 }
 
 impl Executor {
-    pub fn new(server: Server, max_running: usize, found: &[FoundMark]) -> Executor {
-        let holding = |mark: &FoundMark| Holding {
-            order: None,
-            version: mark.version,
-            stage: Stage::Found(mark.state),
-            ended_by: None,
-        };
+    pub fn new(server: Server, limits: Limits, found: &[FoundMark]) -> Executor {
+        let mut holdings = Holdings::default();
+        for mark in found {
+            holdings.insert(mark.attempt, Holding::new(None, mark.version, Stage::Found(mark.state)));
+        }
         Executor {
             server,
-            max_running,
-            holdings: found.iter().map(|mark| (mark.attempt, holding(mark))).collect(),
+            limits,
+            holdings,
             armed: BTreeMap::new(),
-            ready: VecDeque::new(),
-            late: VecDeque::new(),
+            turns: Turns::default(),
+            throttle: Throttle::default(),
             spawning: BTreeMap::new(),
-            running: 0,
             endings: BTreeMap::new(),
-            alarms: BTreeMap::new(),
+            alarms: Alarms::default(),
+            expires_at: None,
             cancels: Vec::new(),
             lease: Mono(0),
             is_draining: false,
+            counters: Counters::default(),
         }
     }
 
     pub fn held(&self, attempt: Attempt) -> Option<Held> {
-        let holding = self.holdings.get(&attempt)?;
-        let is_mutex = holding.order.as_ref().is_some_and(|order| order.job.is_mutex);
-        Some(match holding.stage {
-            Stage::Parked if is_mutex => Held::Parked,
-            Stage::Found(FoundState::Held) => Held::Parked,
-            Stage::Armed | Stage::Ready | Stage::Parked => Held::Waiting,
-            Stage::Found(FoundState::Unknown) => Held::Unknown,
-            _ => Held::Begun,
-        })
+        self.holdings.get(attempt).map(Holding::held)
     }
 
     /// All that this node has.
     pub fn holdings(&self) -> Vec<(Attempt, Held)> {
-        self.holdings.keys().filter_map(|attempt| Some((*attempt, self.held(*attempt)?))).collect()
+        self.holdings.iter().map(|(attempt, holding)| (attempt, holding.held())).collect()
+    }
+
+    /// What this node has and is not over, for people: what runs first, and not without end.
+    pub fn runs(&self) -> Vec<HeldRun> {
+        self.holdings.views(HeldRun::LIST_MAX)
     }
 
     /// How much it has to do, for the leader.
     pub fn load(&self) -> Heartbeat {
-        let running = self.running + self.spawning.len();
-        let waiting = self.holdings.keys().filter(|attempt| self.held(**attempt).is_some_and(is_unstarted)).count();
-        Heartbeat { running, waiting, is_draining: self.is_draining, ..Heartbeat::default() }
+        Heartbeat {
+            running: self.active(),
+            waiting: self.holdings.waiting(),
+            is_draining: self.is_draining,
+            is_full: self.throttle.is_on(),
+            ..Heartbeat::default()
+        }
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.counters
     }
 
     /// The leader will not have these started.
     pub fn on_settled(&mut self, drop: Vec<Attempt>, fx: &mut Effects) {
         for attempt in drop {
-            if self.held(attempt).is_some_and(is_unstarted) {
+            if self.is_unstarted(attempt) {
                 self.forget(attempt, fx);
             }
         }
@@ -139,8 +152,7 @@ impl Executor {
 
     /// Gives back what was not started: this node is leaving.
     pub fn hand_back(&mut self, fx: &mut Effects) {
-        let waiting: Vec<Attempt> =
-            self.holdings.keys().copied().filter(|attempt| self.held(*attempt).is_some_and(is_unstarted)).collect();
+        let waiting = self.holdings.unstarted();
         waiting.iter().for_each(|attempt| self.forget(*attempt, fx));
         if !waiting.is_empty() {
             fx.tell_leader(ToLeader::Returned(waiting));
@@ -149,7 +161,7 @@ impl Executor {
 
     /// Nothing runs, nothing is about to, and what did has its row.
     pub fn is_idle(&self) -> bool {
-        self.running == 0 && self.spawning.is_empty() && self.endings.is_empty()
+        self.active() == 0 && self.endings.is_empty()
     }
 
     /// Runs may start until then; a lease is only ever made longer. After one that was over, the mutex of what waits here
@@ -161,49 +173,43 @@ impl Executor {
         let was_over = self.lease <= now.mono;
         self.lease = until;
         fx.mark(MarkOp::Lease { until });
-        for (attempt, holding) in &mut self.holdings {
-            let is_mutex = holding.order.as_ref().is_some_and(|order| order.job.is_mutex);
-            match holding.stage {
-                Stage::Armed | Stage::Ready if was_over && is_mutex => holding.stage = Stage::Parked,
-                Stage::Parked if !is_mutex => {
-                    holding.stage = Stage::Ready;
-                    self.ready.push_back(*attempt);
-                }
-                _ => {}
+        for attempt in self.holdings.parked() {
+            self.wait_for_turn(attempt);
+        }
+        if was_over {
+            let waits = |holding: &Holding| matches!(holding.stage(), Stage::Armed | Stage::Ready);
+            let doubtful = self.holdings.iter().filter(|(_, holding)| holding.is_mutex() && waits(holding));
+            let doubtful: Vec<Attempt> = doubtful.map(|(attempt, _)| attempt).collect();
+            for attempt in doubtful {
+                self.holdings.set_stage(attempt, Stage::Parked);
             }
         }
     }
 
     /// Takes runs. One that is held already is only told its order again. `leaders_now`: the leader's clock decides when
     /// a run starts.
-    pub fn on_dispatch(&mut self, orders: Vec<Order>, fx: &mut Effects, leaders_now: Now) {
+    pub fn on_dispatch(&mut self, orders: Vec<Order>, logbook: &mut Logbook, fx: &mut Effects, leaders_now: Now) {
         for order in orders {
             let attempt = order.attempt;
-            if self.held(attempt).is_some_and(|held| !is_unstarted(held)) {
+            if self.holdings.get(attempt).is_some_and(|holding| !holding.is_unstarted()) {
                 continue;
             }
             let (version, is_mutex) = (order.job.version, order.job.is_mutex);
             fx.mark(MarkOp::Hold { attempt, version, is_mutex });
             let at = leaders_now.mono_at(attempt.run.scheduled_at.wall());
-            let stage = if at <= leaders_now.mono {
-                if order.late {
-                    self.late.push_back(attempt)
-                } else {
-                    self.ready.push_back(attempt)
-                }
-                Stage::Ready
+            self.holdings.insert(attempt, Holding::new(Some(order), version, Stage::Armed));
+            if at <= leaders_now.mono {
+                self.on_due(attempt, logbook, fx, leaders_now);
             } else {
                 self.armed.entry(at).or_default().push(attempt);
-                Stage::Armed
-            };
-            self.holdings.insert(attempt, Holding { order: Some(order), version, stage, ended_by: None });
+            }
         }
     }
 
     /// Drops the job's runs that are not spawned yet and of a version below; answers when none is with the threads.
     pub fn on_cancel(&mut self, cron_id: JobId, below: Option<Version>, fx: &mut Effects) {
-        let dropped: Vec<Attempt> =
-            self.of_job(cron_id, below).filter(|attempt| self.held(*attempt).is_some_and(is_unstarted)).collect();
+        let waiting = self.holdings.of_job(cron_id, below).filter(|(_, holding)| holding.is_unstarted());
+        let dropped: Vec<Attempt> = waiting.map(|(attempt, _)| attempt).collect();
         dropped.iter().for_each(|attempt| self.forget(*attempt, fx));
         self.cancels.push(Cancel { cron_id, below, dropped });
         self.answer_cancels(fx);
@@ -211,79 +217,8 @@ impl Executor {
 
     /// The log row is committed, or the leader has dropped the run.
     pub fn forget(&mut self, attempt: Attempt, fx: &mut Effects) {
-        if self.holdings.remove(&attempt).is_some() {
+        if self.holdings.remove(attempt).is_some() {
             fx.mark(MarkOp::Clear { attempt });
-        }
-    }
-
-    pub fn on_spawned(
-        &mut self,
-        id: WorkId,
-        result: Result<Started, SpawnError>,
-        logbook: &mut Logbook,
-        fx: &mut Effects,
-        now: Now,
-    ) {
-        let Some(attempt) = self.spawning.remove(&id) else { return };
-        let Some(holding) = self.holdings.get_mut(&attempt) else { return };
-        match result {
-            Ok(started) => {
-                holding.stage = Stage::Running(started);
-                self.running += 1;
-                let lock_limit = holding
-                    .order
-                    .as_ref()
-                    .map(|order| &order.job)
-                    .filter(|job| job.is_mutex)
-                    .map_or(0, |job| job.lock_limit);
-                if lock_limit != 0 {
-                    let at = now.mono_at(started.at).plus_ms(u64::from(lock_limit) * 1_000);
-                    self.alarms.entry(at).or_default().push((attempt, KillHow::Ask, EndedBy::LockLimit));
-                }
-            }
-            Err(SpawnError::NoLease) => holding.stage = Stage::Parked,
-            Err(SpawnError::Failed(reason)) => {
-                self.finish(attempt, Ending::NotStarted(RunState::Failed, reason), logbook, fx, now);
-            }
-        }
-        self.answer_cancels(fx);
-    }
-
-    /// The main process is over. Where somebody ended the run, what is left of it is killed before it counts as over.
-    pub fn on_exited(
-        &mut self,
-        attempt: Attempt,
-        exit: Exit,
-        output: String,
-        logbook: &mut Logbook,
-        fx: &mut Effects,
-        now: Now,
-    ) {
-        let Some(holding) = self.holdings.get_mut(&attempt) else { return };
-        let Stage::Running(started) = holding.stage else { return };
-        self.running -= 1;
-        fx.mark(MarkOp::Ended { attempt, exit });
-        // The guardian kills a mutex run whose lease is over, and can tell us only by that.
-        let is_mutex = holding.order.as_ref().is_some_and(|order| order.job.is_mutex);
-        if is_mutex && self.lease <= now.mono && exit == Exit::Signal(KILLED) {
-            holding.ended_by.get_or_insert(EndedBy::LeaseEnd);
-        }
-        if holding.ended_by.is_some() {
-            holding.stage = Stage::Ending(started, exit, output);
-            let id = fx.work(Work::Kill(Kill { attempt, how: KillHow::Force }));
-            self.endings.insert(id, attempt);
-        } else {
-            self.finish(attempt, Ending::Exited { started, exit, output, ended_by: None }, logbook, fx, now);
-        }
-    }
-
-    /// The processes of an attempt have been signalled.
-    pub fn on_killed(&mut self, id: WorkId, logbook: &mut Logbook, fx: &mut Effects, now: Now) {
-        let Some(attempt) = self.endings.remove(&id) else { return };
-        let Some(holding) = self.holdings.get_mut(&attempt) else { return };
-        let ended_by = holding.ended_by;
-        if let Stage::Ending(started, exit, output) = std::mem::replace(&mut holding.stage, Stage::Over) {
-            self.finish(attempt, Ending::Exited { started, exit, output, ended_by }, logbook, fx, now);
         }
     }
 
@@ -291,27 +226,23 @@ impl Executor {
     pub fn poll(&mut self, logbook: &mut Logbook, fx: &mut Effects, now: Now, leaders_wall: Wall) {
         while let Some(entry) = self.armed.first_entry().filter(|entry| *entry.key() <= now.mono) {
             for attempt in entry.remove() {
-                if let Some(holding) = self.holdings.get_mut(&attempt)
-                    && matches!(holding.stage, Stage::Armed)
-                {
-                    holding.stage = Stage::Ready;
-                    self.ready.push_back(attempt);
+                if matches!(self.holdings.stage(attempt), Some(Stage::Armed)) {
+                    self.on_due(attempt, logbook, fx, now);
                 }
             }
         }
-        while let Some(entry) = self.alarms.first_entry().filter(|entry| *entry.key() <= now.mono) {
-            for (attempt, how, ended_by) in entry.remove() {
-                self.end(attempt, how, ended_by, fx, now);
-            }
+        while let Some((attempt, alarm)) = self.alarms.take_due(now.mono) {
+            self.end(attempt, alarm.how, alarm.ended_by, fx, now);
         }
-        self.start_ready(logbook, fx, now, leaders_wall);
+        self.miss_expired(logbook, fx, now, leaders_wall);
+        self.start_ready(fx, now, leaders_wall);
     }
 
     /// When `poll` has something to do.
     pub fn deadline(&self) -> Option<Mono> {
         let armed = self.armed.first_key_value().map(|(at, _)| *at);
-        let alarm = self.alarms.first_key_value().map(|(at, _)| *at);
-        armed.into_iter().chain(alarm).min()
+        let throttle = self.throttle.deadline(!self.turns.is_empty());
+        [armed, self.alarms.deadline(), self.expires_at, throttle].into_iter().flatten().min()
     }
 
     /// Starts nothing more.
@@ -319,28 +250,13 @@ impl Executor {
         self.is_draining = true;
     }
 
-    /// Ends everything that runs.
-    pub fn end_all(&mut self, how: KillHow, fx: &mut Effects, now: Now) {
-        let running: Vec<Attempt> = self
-            .holdings
-            .iter()
-            .filter(|(_, holding)| matches!(holding.stage, Stage::Running(_)))
-            .map(|(attempt, _)| *attempt)
-            .collect();
-        running.into_iter().for_each(|attempt| self.end(attempt, how, EndedBy::Leaving, fx, now));
-    }
-
     /// Writes the rows of what former incarnations had begun, and drops what they held and no leader has asked for.
     pub fn explain_found(&mut self, logbook: &mut Logbook, fx: &mut Effects, now: Now) {
-        let found: Vec<(Attempt, FoundState)> = self
-            .holdings
-            .iter()
-            .filter_map(|(attempt, holding)| match holding.stage {
-                Stage::Found(state) => Some((*attempt, state)),
-                _ => None,
-            })
-            .collect();
-        for (attempt, state) in found {
+        let found = self.holdings.iter().filter_map(|(attempt, holding)| match holding.stage() {
+            Stage::Found(state) => Some((attempt, *state)),
+            _ => None,
+        });
+        for (attempt, state) in found.collect::<Vec<(Attempt, FoundState)>>() {
             match state {
                 FoundState::Held => self.forget(attempt, fx),
                 FoundState::Started | FoundState::Unknown | FoundState::Ended(_) => {
@@ -350,93 +266,81 @@ impl Executor {
         }
     }
 
-    fn start_ready(&mut self, logbook: &mut Logbook, fx: &mut Effects, now: Now, leaders_wall: Wall) {
-        while !self.is_draining
-            && self.spawning.len() < SPAWNS_MAX
-            && self.running + self.spawning.len() < self.max_running
-        {
-            let Some(attempt) = self.ready.pop_front().or_else(|| self.late.pop_front()) else { return };
-            let Some(holding) = self.holdings.get_mut(&attempt).filter(|holding| matches!(holding.stage, Stage::Ready))
-            else {
-                continue;
-            };
-            let Some(order) = &holding.order else { continue };
-            if order.expires.is_some_and(|expires| expires < leaders_wall.second()) {
-                let reason = "not started: its turn came only when the grace (misfire_grace) was over";
-                self.finish(attempt, Ending::NotStarted(RunState::Missed, reason.into()), logbook, fx, now);
-            } else if self.lease <= now.mono {
-                holding.stage = Stage::Parked;
-            } else {
-                let id = fx.work(Work::Spawn(Spawn { attempt, job: order.job.clone() }));
-                holding.stage = Stage::Spawning;
-                self.spawning.insert(id, attempt);
-            }
+    /// Its time has come: it waits for its turn, unless too many of its job do so already.
+    fn on_due(&mut self, attempt: Attempt, logbook: &mut Logbook, fx: &mut Effects, now: Now) {
+        if self.limits.max_pending_per_job <= self.holdings.ready_of(attempt.run.cron_id) {
+            self.finish(attempt, Ending::NotStarted(RunState::Shed, JOB_FULL.into()), logbook, fx, now);
+        } else {
+            self.wait_for_turn(attempt);
         }
     }
 
-    /// Signals a run, and sees to it that a gentle signal is followed by the one that cannot be refused.
-    fn end(&mut self, attempt: Attempt, how: KillHow, ended_by: EndedBy, fx: &mut Effects, now: Now) {
-        let Some(holding) = self.holdings.get_mut(&attempt) else { return };
-        if !matches!(holding.stage, Stage::Running(_)) {
-            return;
-        }
-        holding.ended_by.get_or_insert(ended_by);
-        fx.work(Work::Kill(Kill { attempt, how }));
-        if how == KillHow::Ask {
-            let at = now.mono.plus_ms(KILL_GRACE_MS);
-            self.alarms.entry(at).or_default().push((attempt, KillHow::Force, ended_by));
-        }
+    fn wait_for_turn(&mut self, attempt: Attempt) {
+        let Some(rank) = self.rank(attempt) else { return };
+        self.holdings.set_stage(attempt, Stage::Ready);
+        self.turns.push(attempt, rank);
+    }
+
+    fn rank(&self, attempt: Attempt) -> Option<Rank> {
+        let order = self.holdings.get(attempt)?.order.as_ref()?;
+        Some(if order.job.is_mutex || attempt.run.manual.is_some() {
+            Rank::Kept
+        } else if order.late {
+            Rank::Late
+        } else {
+            Rank::Prompt
+        })
+    }
+
+    /// Processes that run or are being started.
+    fn active(&self) -> usize {
+        self.holdings.running() + self.spawning.len()
+    }
+
+    fn is_unstarted(&self, attempt: Attempt) -> bool {
+        self.holdings.get(attempt).is_some_and(Holding::is_unstarted)
     }
 
     fn finish(&mut self, attempt: Attempt, ending: Ending, logbook: &mut Logbook, fx: &mut Effects, now: Now) {
-        let Some(holding) = self.holdings.get_mut(&attempt) else { return };
-        holding.stage = Stage::Over;
+        let Some(holding) = self.holdings.get(attempt) else { return };
+        let is_unstarted = matches!(ending, Ending::NotStarted(..));
+        let bytes_written = ending.output_bytes();
         let row = ending::row(attempt, holding.version, holding.order.as_ref(), &self.server, ending, now);
         let state = row.state;
+        self.holdings.set_stage(attempt, Stage::Over);
+        self.counters.count(state, is_unstarted);
+        let last_lines = row.output.get(bytes_written..).unwrap_or_default().to_string();
+        fx.output(Output::Ended { attempt, state, last_lines });
         logbook.push(row, now);
         fx.tell_leader(ToLeader::Finished { attempt, state });
     }
 
     fn answer_cancels(&mut self, fx: &mut Effects) {
-        let mut waiting = Vec::new();
-        for mut cancel in std::mem::take(&mut self.cancels) {
-            let is_with_threads = self
-                .spawning
-                .values()
-                .any(|attempt| attempt.run.cron_id == cancel.cron_id && self.is_below(*attempt, cancel.below));
-            // A run that came back from the threads without a lease is waiting again, and is dropped like the others.
-            let returned: Vec<Attempt> = self
-                .of_job(cancel.cron_id, cancel.below)
-                .filter(|attempt| matches!(self.holdings[attempt].stage, Stage::Parked))
-                .collect();
-            for attempt in returned {
-                self.forget(attempt, fx);
-                cancel.dropped.push(attempt);
-            }
-            if is_with_threads {
-                waiting.push(cancel);
+        for cancel in std::mem::take(&mut self.cancels) {
+            if self.spawning.values().any(|attempt| self.is_meant(&cancel, *attempt)) {
+                self.cancels.push(cancel);
             } else {
                 fx.tell_leader(ToLeader::Cancelled { cron_id: cancel.cron_id, dropped: cancel.dropped });
             }
         }
-        self.cancels = waiting;
     }
 
-    fn is_below(&self, attempt: Attempt, below: Option<Version>) -> bool {
-        let version = self.holdings.get(&attempt).map(|holding| holding.version);
-        below.is_none_or(|below| version.is_some_and(|version| version < below))
-    }
-
-    fn of_job(&self, cron_id: JobId, below: Option<Version>) -> impl Iterator<Item = Attempt> {
-        let first = Attempt { run: RunKey::scheduled(cron_id, Second(i64::MIN)), number: 0 };
-        self.holdings
-            .range(first..)
-            .take_while(move |(attempt, _)| attempt.run.cron_id == cron_id)
-            .filter(move |(_, holding)| below.is_none_or(|below| holding.version < below))
-            .map(|(attempt, _)| *attempt)
+    fn is_meant(&self, cancel: &Cancel, attempt: Attempt) -> bool {
+        let version = self.holdings.get(attempt).map(|holding| holding.version);
+        attempt.run.cron_id == cancel.cron_id
+            && cancel.below.is_none_or(|below| version.is_some_and(|version| version < below))
     }
 }
 
-fn is_unstarted(held: Held) -> bool {
-    matches!(held, Held::Waiting | Held::Parked)
+impl Counters {
+    fn count(&mut self, state: RunState, is_unstarted: bool) {
+        match state {
+            RunState::Shed => self.shed += 1,
+            RunState::Missed => self.missed += 1,
+            RunState::Failed if is_unstarted => self.failed_to_start += 1,
+            RunState::Killed => self.killed += 1,
+            RunState::Timeout => self.timeouts += 1,
+            _ => {}
+        }
+    }
 }

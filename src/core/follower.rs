@@ -35,6 +35,8 @@ pub struct Follower {
     requests: u64,
     forwarded: BTreeMap<u64, (RequestId, Mono)>,
     clock: Option<LeaderClock>,
+    /// By the leader's last word: no scheduled run is started.
+    is_paused: bool,
 }
 
 #[derive(Debug)]
@@ -159,7 +161,8 @@ impl Follower {
                 self.unlink(fx, now);
                 Heard::Refused(reason)
             }
-            (Message::Beat { sent, wall, valid_for_ms }, Stage::Joined) => {
+            (Message::Beat { sent, wall, valid_for_ms, paused }, Stage::Joined) => {
+                self.is_paused = paused;
                 self.measure(Mono(sent), wall, now);
                 Heard::Lease(Lease(Mono(sent.min(now.mono.0)).plus_ms(valid_for_ms)))
             }
@@ -172,15 +175,26 @@ impl Follower {
         }
     }
 
-    /// Passes a call on; false: there is no leader to pass it to.
-    pub fn forward(&mut self, client: RequestId, command: &Command, fx: &mut Effects, now: Now) -> bool {
+    pub fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+
+    /// Passes a call on, and waits `FORWARD_MS` beyond what it may take; false: there is no leader to pass it to.
+    pub fn forward(
+        &mut self,
+        client: RequestId,
+        command: &Command,
+        may_take_ms: u64,
+        fx: &mut Effects,
+        now: Now,
+    ) -> bool {
         let Some(link) = self.joined() else { return false };
         if FORWARDED_MAX <= self.forwarded.len() {
             fx.reply(client, Err(Refusal::unavailable("nothing was changed: too many calls wait for the leader")));
             return true;
         }
         self.requests += 1;
-        self.forwarded.insert(self.requests, (client, now.mono.plus_ms(FORWARD_MS)));
+        self.forwarded.insert(self.requests, (client, now.mono.plus_ms(may_take_ms + FORWARD_MS)));
         fx.send(link, Message::Command { request: self.requests, command: Box::new(command.clone()) });
         true
     }

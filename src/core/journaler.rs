@@ -7,6 +7,7 @@
 use super::backoff::Backoff;
 use super::effects::Effects;
 use super::work::{Journaled, Lead, StoreError, Work, WorkId};
+use crate::model::command::RequestKey;
 use crate::model::journal::{Body, Entry, EntryId};
 use crate::model::{Epoch, Mono, Now, Second};
 use std::collections::VecDeque;
@@ -33,6 +34,8 @@ pub enum Written {
     In { id: EntryId, entry: Entry, sent_at: Mono },
     /// An older epoch has journaled that tick and part.
     TickTaken(Entry),
+    /// It was asked for before, under the same key: the body that counts.
+    Known(Entry, Body),
     /// Another node leads.
     Deposed,
     /// Not known, or it was not ours: nothing to do.
@@ -52,7 +55,14 @@ impl Journaler {
 
     pub fn push(&mut self, tick: Option<Second>, part: u32, body: Body) {
         let request = self.next_request();
-        self.queue.push_back(Entry { epoch: self.epoch, request, tick, part, body });
+        self.queue.push_back(Entry { epoch: self.epoch, request, tick, part, body, request_key: None });
+    }
+
+    /// An entry that a client has asked for; answers its number.
+    pub fn push_asked(&mut self, body: Body, request_key: Option<RequestKey>) -> u64 {
+        let request = self.next_request();
+        self.queue.push_back(Entry { epoch: self.epoch, request, tick: None, part: 0, body, request_key });
+        request
     }
 
     /// Whether every entry is in.
@@ -104,6 +114,7 @@ impl Journaler {
         match (result, self.queue.pop_front()) {
             (Ok(Journaled::Entry(id)), Some(entry)) => Written::In { id, entry, sent_at },
             (Ok(Journaled::TickTaken), Some(entry)) => Written::TickTaken(entry),
+            (Ok(Journaled::Known(body)), Some(entry)) => Written::Known(entry, body),
             _ => Written::Open,
         }
     }

@@ -47,6 +47,11 @@ impl Logbook {
         self.attempts.contains(&attempt)
     }
 
+    /// Whether the store did not take rows the last time.
+    pub fn is_failing(&self) -> bool {
+        self.backoff.is_failing()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.attempts.is_empty()
     }

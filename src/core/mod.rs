@@ -18,6 +18,7 @@ pub mod copy;
 pub mod dispatch;
 pub mod journaler;
 pub mod logbook;
+pub mod outputs;
 pub mod reload;
 pub mod roster;
 pub mod scheduler;
@@ -35,7 +36,8 @@ pub use node::Node;
 
 use crate::model::command::{Command, Reply, RequestId};
 use crate::model::message::{LinkId, Message};
-use crate::model::{Attempt, Exit, Mono, Server, Version};
+use crate::model::output::OutputPart;
+use crate::model::{Attempt, Exit, Mono, RunState, Server, Version};
 use work::{Done, Work, WorkId};
 
 /// What happens to the node.
@@ -50,6 +52,11 @@ pub enum Input {
         attempt: Attempt,
         exit: Exit,
         output: String,
+    },
+    /// The answer to `Output::ReadOutput`; none where nothing of it is here (any more).
+    OutputRead {
+        request: u64,
+        part: Option<OutputPart>,
     },
     Signal(Signal),
     /// A link is up, and its other end has proved that it is of our cluster.
@@ -83,6 +90,18 @@ pub enum Output {
     Work(WorkId, Work),
     Reply(RequestId, Reply),
     Mark(MarkOp),
+    /// The attempt's log row is on its way, with these lines behind what it wrote: whoever reads its output may know.
+    Ended {
+        attempt: Attempt,
+        state: RunState,
+        last_lines: String,
+    },
+    /// Read what the attempt has written from there on; `Input::OutputRead` with the same number tells.
+    ReadOutput {
+        request: u64,
+        attempt: Attempt,
+        from: u64,
+    },
     Notice(Notice),
     /// Make a link to this server; `Input::Linked` or `Input::Unlinked` will tell.
     Link(LinkId, Server),

@@ -22,6 +22,14 @@ const MARGIN_MS: u64 = 1_000;
 /// A clock that is off by more is warned of.
 const OFFSET_MS_MAX: i64 = 250;
 
+/// The leader's own node.
+#[derive(Clone, Debug)]
+pub struct Own {
+    pub node: NodeId,
+    pub server: Server,
+    pub labels: Vec<String>,
+}
+
 #[derive(Debug)]
 pub struct Roster {
     own: NodeId,
@@ -36,6 +44,7 @@ struct Member {
     /// Its holdings are taken in.
     is_settled: bool,
     room: usize,
+    labels: Vec<String>,
     last: Heartbeat,
     clock_offset_ms: i64,
     is_offset_said: bool,
@@ -47,8 +56,9 @@ struct Member {
 }
 
 impl Roster {
-    pub fn new(own: NodeId, server: Server, room: usize, now: Now) -> Roster {
-        let member = Member { server, room, is_settled: true, ..Member::expected(now, Mono::NEVER) };
+    pub fn new(own: Own, room: usize, now: Now) -> Roster {
+        let Own { node: own, server, labels } = own;
+        let member = Member { server, room, labels, is_settled: true, ..Member::expected(now, Mono::NEVER) };
         Roster { members: BTreeMap::from([(own.clone(), Member { silent_since: None, ..member })]), own }
     }
 
@@ -70,6 +80,7 @@ impl Roster {
         let former = member.link.replace(link);
         member.server = hello.server.clone();
         member.room = hello.room;
+        member.labels = hello.labels.clone();
         member.is_settled = false;
         member.heard_at = now.mono;
         member.silent_since = None;
@@ -87,6 +98,13 @@ impl Roster {
     pub fn on_granted(&mut self, node: &NodeId, now: Now) {
         if let Some(member) = self.members.get_mut(node) {
             member.lease_end = member.lease_end.max(now.mono.plus_ms(LEASE_MS));
+        }
+    }
+
+    /// Whether our own node's system has no room for another process.
+    pub fn set_own_full(&mut self, is_full: bool) {
+        if let Some(member) = self.members.get_mut(&self.own) {
+            member.last.is_full = is_full;
         }
     }
 
@@ -137,7 +155,9 @@ impl Roster {
             let is_fresh = now.mono < member.heard_at.plus_ms(SUSPECT_MS);
             let takes_new =
                 if is_own { !is_draining } else { member.is_settled && is_fresh && !member.last.is_draining };
-            (is_own || member.link.is_some()).then(|| Place { node: node.clone(), room: member.room, takes_new })
+            let (server, labels, room) = (member.server.clone(), member.labels.clone(), member.room);
+            let (node, is_full) = (node.clone(), member.last.is_full);
+            (is_own || member.link.is_some()).then_some(Place { node, server, labels, room, takes_new, is_full })
         };
         self.members.iter().filter_map(place).collect()
     }
@@ -189,6 +209,7 @@ impl Roster {
                 state: if is_own && !last.is_draining { NodeState::Alive } else { member.state(last.is_draining, now) },
                 running: last.running,
                 queued: last.waiting,
+                throttled: last.is_full,
                 capacity: member.room,
                 clock_offset_ms: if is_own { 0 } else { member.clock_offset_ms },
                 last_contact_ms: if is_own { 0 } else { now.mono.since(member.heard_at).as_millis() as u64 },
@@ -206,6 +227,7 @@ impl Member {
             link: None,
             is_settled: false,
             room: 0,
+            labels: Vec::new(),
             last: Heartbeat::default(),
             clock_offset_ms: 0,
             is_offset_said: false,

@@ -4,12 +4,18 @@
 //! its own and carries out its work in order: the leader's statements, the log rows, the readers, Consul, the
 //! Consul watch, and the processes (where two threads share one queue).
 
-use crate::model::journal::{Entry, EntryId, StoredEntry};
-use crate::model::log_row::{LogFilter, LogPage};
-use crate::model::{Attempt, Epoch, Incarnation, Job, JobId, LogRow, NodeId, Second, Server, Version, Wall};
-use std::collections::BTreeSet;
+use crate::model::command::RequestKey;
+use crate::model::journal::{Body, Entry, EntryId, StoredEntry};
+use crate::model::log_row::{LogFilter, LogPage, StoredLog};
+use crate::model::{
+    Attempt, Epoch, Incarnation, Job, JobId, LogRow, NodeId, RunKey, RunState, Second, Server, Version, Wall,
+};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+
+/// Refusals of one job and reason share a log row, so many seconds of them at most: the row has the key of the last.
+pub const FOLD_SECS: i64 = 10;
 
 /// Joins an answer to its question; never reused by one `Node`.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -37,14 +43,16 @@ pub enum Done {
     Loaded(Result<Loaded, StoreError>),
     Journaled(Result<Journaled, StoreError>),
     Changed(Result<JobId, StoreError>),
-    Found(Result<BTreeSet<Attempt>, StoreError>),
+    Found(Result<BTreeMap<Attempt, RunState>, StoreError>),
     Closed(Result<(), StoreError>),
+    Paused(Result<(), StoreError>),
     LogsWritten(Result<(), StoreError>),
     LogsRetained(Result<(), StoreError>),
     Logs(Result<LogPage, StoreError>),
     Jobs(Result<Vec<Job>, StoreError>),
     Page(Result<JobPage, StoreError>),
     Differences(Result<Option<Differences>, StoreError>),
+    LogRow(Result<Option<Box<StoredLog>>, StoreError>),
     Consul(Result<ConsulAnswer, ConsulError>),
     Watched(Result<LockState, ConsulError>),
     Spawned(Result<Started, SpawnError>),
@@ -89,11 +97,13 @@ pub enum Lead {
     /// `Done::Journaled`. Asking again with the same epoch and request is harmless.
     Journal(Entry),
     /// Journal a change's note, then write the row; `Done::Changed`. Asking again with the same request is harmless.
-    Change { epoch: Epoch, request: u64, change: Change },
-    /// Which of these attempts have a log row; `Done::Found`.
+    Change { epoch: Epoch, request: u64, change: Box<Change> },
+    /// The rows of the runs of these attempts, all attempts of each; `Done::Found`.
     Find { epoch: Epoch, attempts: Vec<Attempt> },
     /// Set these entries `done`, and delete done ones older than `delete_before_ms` (wall), never the watermark's.
     Close { epoch: Epoch, entries: Vec<EntryId>, delete_before: Wall },
+    /// Remember that no scheduled run is to be started, or that they are again; `Done::Paused`.
+    Pause { epoch: Epoch, paused: bool },
 }
 
 #[derive(Clone, Debug)]
@@ -128,22 +138,28 @@ pub struct Loaded {
     pub watermark: Option<Second>,
     /// The entries that are not done, by id.
     pub open: Vec<StoredEntry>,
-    /// Those attempts that the open entries name (a refused or missed run has number 0) and that have a log row.
-    pub logged: BTreeSet<Attempt>,
+    /// The rows of the runs that the open entries name, all attempts of each (a refused or missed run has number 0), and
+    /// those that may explain their refusals.
+    pub logged: BTreeMap<Attempt, RunState>,
+    /// No scheduled run is to be started.
+    pub is_paused: bool,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Journaled {
     /// In, now or at an earlier asking.
     Entry(EntryId),
+    /// Another entry has the same request key: what was decided then. Nothing was written.
+    Known(Body),
     /// An older epoch has journaled this tick and part.
     TickTaken,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Change {
-    /// The id is the store's to give; it is in the answer.
-    Add(Job),
+    /// The id is the store's to give; it is in the answer. With a key that another job was added under, that job's id is
+    /// the answer, and nothing is written.
+    Add(Job, RequestKey),
     /// The row as it will be; the row there has the version before this one.
     Put(Job),
     Delete {
@@ -171,6 +187,8 @@ pub enum Read {
     Page { after: JobId, limit: usize },
     /// What a copy of the jobs lacks; `Done::Differences`.
     Differences(Since),
+    /// The row of a run's attempt, or of its latest one; `Done::LogRow`.
+    LogRow { run: RunKey, attempt: Option<u32> },
 }
 
 /// How new a copy of the jobs is.
@@ -294,7 +312,10 @@ pub struct Started {
 pub enum SpawnError {
     /// The lease had ended: nothing was started, and the mark says `held` again.
     NoLease,
-    /// The system refused; the reason, for the run's output.
+    /// The host has no room for another process just now (processes, memory, descriptors): nothing was started, and the
+    /// mark says `held` again.
+    NoRoom(String),
+    /// It will not start however often it is tried, or was ended at once; the reason, for the run's output.
     Failed(String),
 }
 

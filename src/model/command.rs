@@ -4,7 +4,9 @@
 //! id, a schedule that can match) is the node's to say.
 
 use super::log_row::{LogFilter, LogPage};
-use super::{Epoch, Job, JobId, Misfire, OnLost, Second, Server};
+use super::message::RunStage;
+use super::output::OutputPart;
+use super::{Attempt, Epoch, Job, JobId, Misfire, OnLost, RunKey, RunState, Second, Server};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -12,10 +14,17 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct RequestId(pub u64);
 
+/// What a client calls its request by (header Idempotency-Key): 1 to `REQUEST_KEY_CHARS_MAX` visible ASCII characters.
+#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(transparent)]
+pub struct RequestKey(pub String);
+
+pub const REQUEST_KEY_CHARS_MAX: usize = 200;
+
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Command {
     ListJobs,
-    AddJob(JobDraft),
+    AddJob(JobDraft, Option<RequestKey>),
     UpdateJob(JobId, JobDraft),
     StopJob(JobId),
     StartJob(JobId),
@@ -25,6 +34,29 @@ pub enum Command {
     ShowCluster,
     /// The node with this server takes no new runs.
     DrainNode(Server),
+    /// A run at once, of a stopped job too.
+    RunJob(JobId, Option<RequestKey>),
+    /// What runs and waits in the whole cluster, so many at most.
+    ListRuns {
+        limit: usize,
+    },
+    KillRun(RunKey),
+    /// No scheduled run from now on, or again.
+    Pause(bool),
+    /// How this node is.
+    ShowHealth,
+    ReadOutput(OutputQuery),
+}
+
+/// Which part of which run's output is asked for.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct OutputQuery {
+    pub run: RunKey,
+    /// None: the run's latest attempt.
+    pub attempt: Option<u32>,
+    pub from: u64,
+    /// The client stays for what comes next. It is asked for a part at a time, so to the node this means nothing.
+    pub follow: bool,
 }
 
 /// The fields of a job that its user writes. A field that the seed's API documents has the documented default when it
@@ -61,6 +93,69 @@ pub enum Answer {
     Job(Arc<Job>),
     Logs(LogPage),
     Cluster(ClusterView),
+    Run(RunAnswer),
+    Runs(RunPage),
+    Health(HealthView),
+    Paused { paused: bool },
+    Output(RunOutput),
+}
+
+/// A part of a run's output, and whose it is.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct RunOutput {
+    pub attempt: Attempt,
+    /// The node that has it; empty where none does.
+    pub server: Server,
+    pub part: OutputPart,
+}
+
+/// A run that was asked for or ended.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct RunAnswer {
+    pub run_key: RunKey,
+    pub cron_id: JobId,
+    /// How it ended, where it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<RunState>,
+}
+
+/// What runs and waits; running ones first.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct RunPage {
+    pub list: Vec<RunView>,
+    /// How many there are, listed or not.
+    pub total: usize,
+}
+
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct RunView {
+    pub run_key: RunKey,
+    pub attempt: u32,
+    pub cron_id: JobId,
+    /// Empty while it is given to no node.
+    pub server: Server,
+    pub state: RunStage,
+    /// Unix milliseconds; none while it has not begun.
+    pub started: Option<i64>,
+    pub pid: Option<u32>,
+    /// How long it has run.
+    pub seconds: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct HealthView {
+    pub server: Server,
+    pub role: Role,
+    /// Who leads; empty where nobody is known to.
+    pub leader: Server,
+    /// No scheduled run is started anywhere.
+    pub paused: bool,
+    pub store_ok: bool,
+    /// None: standing alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub consul_ok: Option<bool>,
+    pub running: usize,
+    pub queued: usize,
 }
 
 /// The cluster as its leader sees it.
@@ -70,6 +165,8 @@ pub struct ClusterView {
     pub epoch: Epoch,
     /// The last second that was taken.
     pub watermark: Second,
+    /// No scheduled run is started anywhere until `/cluster/resume`.
+    pub paused: bool,
     pub nodes: Vec<NodeView>,
 }
 
@@ -80,6 +177,9 @@ pub struct NodeView {
     pub state: NodeState,
     pub running: usize,
     pub queued: usize,
+    /// Its system has no room for another process just now.
+    #[serde(default)]
+    pub throttled: bool,
     /// Runs that it may have at one time, waiting or running.
     pub capacity: usize,
     /// Its clock minus the leader's.
@@ -87,10 +187,11 @@ pub struct NodeView {
     pub last_contact_ms: u64,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     Leader,
+    #[default]
     Follower,
 }
 
@@ -121,6 +222,13 @@ impl Refusal {
 
     pub fn unknown_job(id: JobId) -> Refusal {
         Refusal { status: 404, message: format!("id {id}: there is no such job; /cron/list shows the ids") }
+    }
+
+    pub fn unknown_run(run: RunKey) -> Refusal {
+        Refusal {
+            status: 404,
+            message: format!("run_key {run}: there is no such run; /log/list shows those that were"),
+        }
     }
 
     pub fn unavailable(message: impl Into<String>) -> Refusal {

@@ -70,7 +70,7 @@ pub struct Limits {
     pub max_running: usize,
     /// Runs that wait on this node for their second or for a place.
     pub max_pending: usize,
-    /// Runs of one mutex job that wait for the one that runs.
+    /// Runs of one mutex job that wait for the one that runs, and of any other that wait on one node for their turn.
     pub max_pending_per_job: usize,
     /// How late a run may still start.
     pub misfire_grace_secs: u32,

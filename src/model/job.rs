@@ -154,6 +154,15 @@ pub fn parse_env(text: &str) -> Result<BTreeMap<String, String>, String> {
 }
 
 impl Job {
+    /// How many runs of it may go at one time, where that is limited.
+    pub fn parallel_max(&self) -> Option<usize> {
+        match (self.is_mutex, self.max_parallel) {
+            (true, _) => Some(1),
+            (false, 0) => None,
+            (false, count) => Some(count as usize),
+        }
+    }
+
     /// Whether the job, schedule aside, may have a run at `second`.
     pub fn may_run_at(&self, second: Second) -> bool {
         !self.stop

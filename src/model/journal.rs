@@ -2,6 +2,7 @@
 //!
 //! Invariant: nothing is sent to a node before the entry that names it is in the store.
 
+use super::command::RequestKey;
 use super::{Attempt, Epoch, JobId, NodeId, RunState, Second, Version};
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,8 @@ pub struct Entry {
     /// A large tick is cut in parts, written from the highest number down: the tick is whole once part 0 is in.
     pub part: u32,
     pub body: Body,
+    /// What a client calls its request by; asked again with the same one, the first entry counts.
+    pub request_key: Option<RequestKey>,
 }
 
 /// What was decided.
@@ -31,6 +34,8 @@ pub struct Body {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub runs: Vec<PlannedRun>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub delayed: Vec<DelayedRun>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<RefusedRun>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missed: Vec<MissedGap>,
@@ -41,7 +46,7 @@ pub struct Body {
 impl Body {
     /// Whether the entry needs log rows before it may be closed.
     pub fn has_outcomes(&self) -> bool {
-        !(self.runs.is_empty() && self.refused.is_empty() && self.missed.is_empty())
+        !(self.runs.is_empty() && self.delayed.is_empty() && self.refused.is_empty() && self.missed.is_empty())
     }
 }
 
@@ -64,6 +69,27 @@ impl From<(super::RunKey, u32, Version, u16)> for PlannedRun {
 impl From<PlannedRun> for (super::RunKey, u32, Version, u16) {
     fn from(planned: PlannedRun) -> Self {
         (planned.attempt.run, planned.attempt.number, planned.version, planned.node)
+    }
+}
+
+/// A further attempt that is given to nobody before `due`, as the array `[run_key, attempt, version, due]`.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(from = "(super::RunKey, u32, Version, Second)", into = "(super::RunKey, u32, Version, Second)")]
+pub struct DelayedRun {
+    pub attempt: Attempt,
+    pub version: Version,
+    pub due: Second,
+}
+
+impl From<(super::RunKey, u32, Version, Second)> for DelayedRun {
+    fn from((run, number, version, due): (super::RunKey, u32, Version, Second)) -> DelayedRun {
+        DelayedRun { attempt: Attempt { run, number }, version, due }
+    }
+}
+
+impl From<DelayedRun> for (super::RunKey, u32, Version, Second) {
+    fn from(delayed: DelayedRun) -> Self {
+        (delayed.attempt.run, delayed.attempt.number, delayed.version, delayed.due)
     }
 }
 

@@ -9,6 +9,7 @@
 //! link's Welcome: a link lives under one epoch only.
 
 use super::command::{Command, Reply};
+use super::output::OutputPart;
 use super::{Attempt, Epoch, Incarnation, Job, JobId, NodeId, RunState, Second, Server, Version, Wall};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -45,6 +46,8 @@ pub enum Message {
         wall: Wall,
         /// The lease: so long from the sending of the heartbeat.
         valid_for_ms: u64,
+        /// No scheduled run is started.
+        paused: bool,
     },
     ToNode(ToNode),
     ToLeader(ToLeader),
@@ -80,6 +83,9 @@ pub struct Heartbeat {
     pub waiting: usize,
     /// It takes no new runs.
     pub is_draining: bool,
+    /// The system has no room for another process just now: runs are better given to others.
+    #[serde(default)]
+    pub is_full: bool,
 }
 
 /// How far a node has come with an attempt that it has.
@@ -110,6 +116,8 @@ pub enum ToNode {
     Kill { attempt: Attempt },
     /// Tell what is held; `ToLeader::Runs` with the same number answers.
     ListRuns { request: u64 },
+    /// Tell what this attempt has written from there on; `ToLeader::OutputRead` with the same number answers.
+    ReadOutput { request: u64, attempt: Attempt, from: u64 },
 }
 
 /// From a node to the leader.
@@ -133,6 +141,11 @@ pub enum ToLeader {
         request: u64,
         runs: Vec<HeldRun>,
     },
+    /// None: the node has nothing of that attempt's output (any more).
+    OutputRead {
+        request: u64,
+        part: Option<OutputPart>,
+    },
 }
 
 /// An attempt that a node has, for people.
@@ -144,6 +157,11 @@ pub struct HeldRun {
     pub pid: u32,
     /// When it began, by the node's wall clock in milliseconds; 0 while it has not.
     pub started_ms: i64,
+}
+
+impl HeldRun {
+    /// A node tells of so many at most.
+    pub const LIST_MAX: usize = 10_000;
 }
 
 /// How far an attempt has come.

@@ -9,6 +9,13 @@ use std::sync::Arc;
 #[serde(transparent)]
 pub struct NodeId(pub Arc<str>);
 
+impl NodeId {
+    /// In the journal: given to nobody yet.
+    pub fn is_nobody(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 /// A node's `bind_address`, `ip:port`: the name that people see.
 #[derive(Clone, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(transparent)]

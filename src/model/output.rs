@@ -1,8 +1,53 @@
-//! What a command writes, within a cap: the head and the tail, and in between what was left out.
+//! What a command writes, within a cap: the head and the tail, and in between what was left out. And how it is read, a
+//! part at a time.
+//!
+//! A place in the output is a count of the bytes that the command had written before it, whether they are kept or not;
+//! behind them come the lines that its log row ends with. So who reads on from `next` gets every byte that is kept once.
 //!
 //! Invariant: never holds more than its cap, however much is pushed.
 
+use super::RunState;
+use super::message::RunStage;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
+
+/// Bytes read by one question; a line of ours may come on top.
+pub const PART_BYTES_MAX: usize = 256 << 10;
+
+/// A part of what an attempt has written.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct OutputPart {
+    pub state: OutputState,
+    pub from: u64,
+    #[serde(with = "base64_text")]
+    pub bytes: Vec<u8>,
+    /// Where to read on.
+    pub next: u64,
+    /// The attempt is over, and nothing comes after this.
+    pub is_over: bool,
+}
+
+/// How far the attempt has come.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum OutputState {
+    Held(RunStage),
+    Over(RunState),
+}
+
+impl OutputPart {
+    /// Nothing is there yet.
+    pub fn empty(stage: RunStage, from: u64) -> OutputPart {
+        OutputPart { state: OutputState::Held(stage), from, bytes: Vec::new(), next: from, is_over: false }
+    }
+
+    /// Of an attempt that is over, as its log row tells it.
+    pub fn of_row(state: RunState, text: &str, from: u64) -> OutputPart {
+        let kept = Kept::of_text(text);
+        let (bytes, next) = kept.read(from, PART_BYTES_MAX);
+        OutputPart { state: OutputState::Over(state), from, bytes, next, is_over: kept.end() <= next }
+    }
+}
 
 /// Collects the output of one run.
 #[derive(Clone, Debug)]
@@ -31,19 +76,126 @@ impl Output {
         self.bytes_left_out += (skipped + excess) as u64;
     }
 
-    /// The text for the log: bytes that are not UTF-8 become U+FFFD, and a line says what was left out.
-    pub fn into_text(mut self) -> String {
-        let tail = self.tail.make_contiguous();
-        if self.bytes_left_out == 0 {
-            self.head.extend_from_slice(tail);
-            return String::from_utf8_lossy(&self.head).into_owned();
+    /// Puts a line of ours behind what was written, on a line of its own.
+    pub fn push_line(&mut self, line: &str) {
+        let last = self.tail.back().or(self.head.last());
+        if last.is_some_and(|byte| *byte != b'\n') {
+            self.push(b"\n");
         }
-        format!(
-            "{}\n[... {} bytes left out ...]\n{}",
-            String::from_utf8_lossy(&self.head),
-            self.bytes_left_out,
-            String::from_utf8_lossy(tail)
-        )
+        self.push(format!("{line}\n").as_bytes());
+    }
+
+    /// Bytes in memory.
+    pub fn bytes_kept(&self) -> usize {
+        self.head.len() + self.tail.len()
+    }
+
+    /// Bytes that may come before some are left out.
+    pub fn room(&self) -> usize {
+        self.bytes_max - self.bytes_kept()
+    }
+
+    /// All bytes that were pushed.
+    pub fn bytes_written(&self) -> u64 {
+        self.bytes_kept() as u64 + self.bytes_left_out
+    }
+
+    /// The place from which on all is in memory.
+    pub fn tail_start(&self) -> u64 {
+        if self.bytes_left_out == 0 { 0 } else { self.head.len() as u64 + self.bytes_left_out }
+    }
+
+    /// What is in memory, with the lines behind it.
+    pub fn kept<'a>(&'a self, last_lines: &'a str) -> Kept<'a> {
+        let (front, back) = self.tail.as_slices();
+        Kept { head: &self.head, left_out: self.bytes_left_out, rest: [front, back, last_lines.as_bytes()] }
+    }
+
+    /// The text for the log: bytes that are not UTF-8 become U+FFFD, and a line says what was left out.
+    pub fn to_text(&self) -> String {
+        let (front, back) = self.tail.as_slices();
+        let tail = [front, back].concat();
+        if self.bytes_left_out == 0 {
+            let all = String::from_utf8([&self.head, &tail[..]].concat());
+            return all.unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
+        }
+        let line = left_out_line(self.bytes_left_out);
+        format!("{}{line}{}", String::from_utf8_lossy(&self.head), String::from_utf8_lossy(&tail))
+    }
+}
+
+/// What is kept of an output: its head, the number of bytes that were left out, and the rest.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept<'a> {
+    head: &'a [u8],
+    left_out: u64,
+    rest: [&'a [u8]; 3],
+}
+
+impl<'a> Kept<'a> {
+    /// Of a log row's text. A command that has written the very line that says what was left out is believed.
+    fn of_text(text: &'a str) -> Kept<'a> {
+        let whole = Kept { head: text.as_bytes(), left_out: 0, rest: [&[]; 3] };
+        let Some((head, rest)) = text.split_once(LEFT_OUT.0) else { return whole };
+        let Some((count, rest)) = rest.split_once(LEFT_OUT.1) else { return whole };
+        match count.parse::<i64>().map(u64::try_from) {
+            Ok(Ok(left_out)) => Kept { head: head.as_bytes(), left_out, rest: [rest.as_bytes(), &[], &[]] },
+            _ => whole,
+        }
+    }
+
+    /// The place behind the last byte.
+    pub fn end(&self) -> u64 {
+        self.rest_start() + self.rest.iter().map(|piece| piece.len() as u64).sum::<u64>()
+    }
+
+    /// What stands from there on, and where to read on. Over what was left out it goes with a line that says so.
+    pub fn read(&self, from: u64, bytes_max: usize) -> (Vec<u8>, u64) {
+        let (mut bytes, mut next) = (Vec::new(), from);
+        let take = |piece: &[u8], piece_start: u64, bytes: &mut Vec<u8>, next: &mut u64| {
+            let Some(skipped) = next.checked_sub(piece_start) else { return };
+            let Some(piece) = usize::try_from(skipped).ok().and_then(|skipped| piece.get(skipped..)) else { return };
+            let count = piece.len().min(bytes_max.saturating_sub(bytes.len()));
+            bytes.extend_from_slice(&piece[..count]);
+            *next += count as u64;
+        };
+        take(self.head, 0, &mut bytes, &mut next);
+        let (head_end, mut piece_start) = (self.head.len() as u64, self.rest_start());
+        if (head_end..piece_start).contains(&next) && bytes.len() < bytes_max {
+            bytes.extend(left_out_line(piece_start - next).into_bytes());
+            next = piece_start;
+        }
+        for piece in self.rest {
+            take(piece, piece_start, &mut bytes, &mut next);
+            piece_start += piece.len() as u64;
+        }
+        (bytes, next)
+    }
+
+    fn rest_start(&self) -> u64 {
+        self.head.len() as u64 + self.left_out
+    }
+}
+
+const LEFT_OUT: (&str, &str) = ("\n[... ", " bytes left out ...]\n");
+
+fn left_out_line(bytes: u64) -> String {
+    format!("{}{bytes}{}", LEFT_OUT.0, LEFT_OUT.1)
+}
+
+/// Bytes in a message: as an array of numbers they would be four times as long.
+mod base64_text {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        STANDARD.decode(text).map_err(serde::de::Error::custom)
     }
 }
 
@@ -57,7 +209,7 @@ mod tests {
         for chunk in chunks {
             output.push(chunk.as_bytes());
         }
-        assert_eq!(output.into_text(), expect);
+        assert_eq!(output.to_text(), expect);
     }
 
     #[test]
@@ -80,6 +232,88 @@ mod tests {
         let mut output = Output::new(100);
         output.push(&[0xe4, 0xb8]);
         output.push(&[0xad, 0xff]);
-        assert_eq!(output.into_text(), "中\u{fffd}");
+        assert_eq!(output.to_text(), "中\u{fffd}");
+    }
+
+    /// Reads all there is, so many bytes at a time.
+    fn read_on(kept: Kept, mut from: u64, bytes_max: usize) -> String {
+        let mut text = Vec::new();
+        while from < kept.end() {
+            let (bytes, next) = kept.read(from, bytes_max);
+            assert!(from < next, "it goes on");
+            text.extend(bytes);
+            from = next;
+        }
+        String::from_utf8(text).unwrap()
+    }
+
+    #[test]
+    fn what_is_kept_reads_like_the_row_however_it_is_split() {
+        for (bytes_max, written) in
+            [(10, ""), (10, "abc"), (10, "abcdefghij"), (10, "abcdefghijklmnop"), (1, "abc"), (0, "abc")]
+        {
+            let mut output = Output::new(bytes_max);
+            written.bytes().for_each(|byte| output.push(&[byte]));
+            let row = output.to_text() + "[exit code 3]\n";
+            for part in [1, 2, 3, 100] {
+                let live = output.kept("[exit code 3]\n");
+                assert_eq!(read_on(live, 0, part), row);
+                assert_eq!(read_on(Kept::of_text(&row), 0, part), row);
+                assert_eq!(live.end(), Kept::of_text(&row).end(), "a place is the same in both");
+                for from in output.tail_start()..live.end() {
+                    assert_eq!(live.read(from, part), Kept::of_text(&row).read(from, part));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn who_reads_on_while_more_is_written_gets_each_byte_once_or_is_told() {
+        let mut output = Output::new(10);
+        output.push(b"abcdefgh");
+        assert_eq!(output.kept("").read(0, 100), (b"abcdefgh".to_vec(), 8));
+        assert_eq!(output.kept("").read(8, 100), (Vec::new(), 8));
+        output.push(b"ij");
+        assert_eq!(output.kept("").read(8, 100), (b"ij".to_vec(), 10));
+        output.push(b"klm");
+        assert_eq!(output.kept("").read(10, 100), (b"klm".to_vec(), 13));
+        output.push(b"nopqrstuvwxyz");
+        let (bytes, next) = output.kept("").read(13, 100);
+        assert_eq!(bytes, b"\n[... 8 bytes left out ...]\nvwxyz");
+        assert_eq!((next, output.bytes_written(), output.bytes_kept()), (26, 26, 10));
+        assert_eq!(output.kept("").read(1_000, 100), (Vec::new(), 1_000), "beyond the end is nothing");
+        assert_eq!(output.kept("").read(u64::MAX, 100), (Vec::new(), u64::MAX));
+    }
+
+    #[test]
+    fn a_row_that_only_looks_cut_is_read_whole() {
+        for text in [
+            "\n[... ",
+            "a\n[... x bytes left out ...]\nb",
+            "\n[... 18446744073709551615 bytes left out ...]\n",
+            "\n[... -1 bytes left out ...]\n",
+        ] {
+            let part = OutputPart::of_row(RunState::Ok, text, 0);
+            assert_eq!((part.bytes, part.is_over), (text.as_bytes().to_vec(), true));
+        }
+    }
+
+    #[test]
+    fn a_line_of_ours_stands_on_a_line_of_its_own() {
+        let mut output = Output::new(100);
+        output.push_line("[one]");
+        output.push(b"half");
+        output.push_line("[two]");
+        assert_eq!(output.to_text(), "[one]\nhalf\n[two]\n");
+    }
+
+    #[test]
+    fn a_part_comes_back_from_its_message() {
+        let part = OutputPart { bytes: (0..=255).collect(), ..OutputPart::empty(RunStage::Running, 7) };
+        let text = serde_json::to_string(&part).unwrap();
+        assert!(text.contains("\"state\":\"running\""), "{text}");
+        assert_eq!(serde_json::from_str::<OutputPart>(&text).unwrap(), part);
+        let over = OutputPart { state: OutputState::Over(RunState::Failed), ..part };
+        assert_eq!(serde_json::from_str::<OutputPart>(&serde_json::to_string(&over).unwrap()).unwrap(), over);
     }
 }

@@ -101,7 +101,7 @@ pub enum RunState {
     Ok,
     /// It exited otherwise, died of a signal, or could not be started.
     Failed,
-    /// It ran longer than it may (`lock_limit`, later `timeout`) and was ended.
+    /// It ran longer than it may (`lock_limit`, `timeout`) and was ended.
     Timeout,
     /// It was ended by an operator, or by the daemon's own end.
     Killed,

@@ -4,11 +4,15 @@
 //! for ever. What is still in the pipe then is read for a moment more and belongs to the run; after that the pipe is
 //! drained, so that the process left behind may go on writing, and what it says is dropped.
 //!
+//! Where what is read has to go to a file and the disk cannot follow, the pipe is left full for the moment: then the
+//! command waits, as it would for any slow reader.
+//!
 //! Invariant: each process that was added comes out of `take_ended` once, reaped.
 
+use super::outputs::Outputs;
 use super::{Source, earlier};
-use crate::model::output::Output;
 use crate::model::{Attempt, Exit, Mono};
+use crate::worker::output_files::FileAnswer;
 use crate::worker::process::Running;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
@@ -19,15 +23,20 @@ use std::os::fd::{AsRawFd, OwnedFd};
 const AFTER_EXIT_MS: u64 = 50;
 /// Bytes read of one run in one turn, so that one that floods does not keep the others waiting.
 const TURN_BYTES_MAX: usize = 256 << 10;
+const READ_BYTES: usize = 64 << 10;
+/// How long the end of a run waits for a disk that does not answer.
+const FILE_WAIT_MS: u64 = 5_000;
 
 /// Pipes that are drained for processes left behind; beyond it the oldest is closed.
 const LEFTOVERS_MAX: usize = 1_024;
 
 pub struct Children {
-    output_bytes_max: usize,
+    pub outputs: Outputs,
     next_serial: usize,
     children: BTreeMap<usize, Child>,
     unfinished: BTreeSet<usize>,
+    /// What they write, or have written, has to be in its file first.
+    waiting: BTreeSet<usize>,
     /// Over, with the pipe still open until then.
     lingering: BTreeMap<usize, Mono>,
     ended: BTreeSet<usize>,
@@ -39,22 +48,22 @@ pub struct Children {
 struct Child {
     attempt: Attempt,
     running: Running,
-    output: Output,
     exit: Option<Exit>,
     is_eof: bool,
 }
 
 impl Children {
-    pub fn new(output_bytes_max: usize) -> Children {
+    pub fn new(outputs: Outputs) -> Children {
         Children {
-            output_bytes_max,
+            outputs,
             next_serial: 0,
             children: BTreeMap::new(),
             unfinished: BTreeSet::new(),
+            waiting: BTreeSet::new(),
             lingering: BTreeMap::new(),
             ended: BTreeSet::new(),
             leftovers: BTreeMap::new(),
-            buffer: vec![0; 64 << 10],
+            buffer: vec![0; READ_BYTES],
         }
     }
 
@@ -72,8 +81,8 @@ impl Children {
                 self.unfinished.insert(serial);
             }
         }
-        let output = Output::new(self.output_bytes_max);
-        self.children.insert(serial, Child { attempt, running, output, exit: None, is_eof: false });
+        self.outputs.begin(attempt);
+        self.children.insert(serial, Child { attempt, running, exit: None, is_eof: false });
     }
 
     pub fn on_exit(&mut self, serial: usize, now: Mono) {
@@ -81,18 +90,21 @@ impl Children {
         let Some(exit) = child.running.try_wait() else { return };
         child.exit = Some(exit);
         self.lingering.insert(serial, now.plus_ms(AFTER_EXIT_MS));
-        self.on_output(serial);
+        self.on_output(serial, now);
     }
 
-    pub fn on_output(&mut self, serial: usize) {
+    pub fn on_output(&mut self, serial: usize, now: Mono) {
         let Some(child) = self.children.get_mut(&serial) else { return self.drain_leftover(serial) };
         let mut budget = TURN_BYTES_MAX;
         self.unfinished.remove(&serial);
         while !child.is_eof {
+            if self.outputs.must_wait(child.attempt, READ_BYTES) {
+                return self.wait_for_file(serial, now);
+            }
             match rustix::io::read(&child.running.output, &mut self.buffer[..]) {
                 Ok(0) => child.is_eof = true,
                 Ok(count) => {
-                    child.output.push(&self.buffer[..count]);
+                    self.outputs.push(child.attempt, &self.buffer[..count]);
                     budget = budget.saturating_sub(count);
                     if budget == 0 {
                         self.unfinished.insert(serial);
@@ -105,15 +117,23 @@ impl Children {
             }
         }
         if child.is_eof && child.exit.is_some() {
+            if self.outputs.is_being_written(child.attempt) {
+                return self.wait_for_file(serial, now);
+            }
             self.lingering.remove(&serial);
             self.ended.insert(serial);
         }
     }
 
     /// Goes on with what was over its budget.
-    pub fn go_on(&mut self) {
+    pub fn go_on(&mut self, now: Mono) {
         let unfinished: Vec<usize> = self.unfinished.iter().copied().collect();
-        unfinished.into_iter().for_each(|serial| self.on_output(serial));
+        unfinished.into_iter().for_each(|serial| self.on_output(serial, now));
+    }
+
+    pub fn on_file_answer(&mut self, answer: FileAnswer) {
+        self.outputs.on_file_answer(answer);
+        self.unfinished.append(&mut self.waiting);
     }
 
     pub fn has_unfinished(&self) -> bool {
@@ -134,6 +154,7 @@ impl Children {
         }
         let serial = self.ended.pop_first()?;
         self.unfinished.remove(&serial);
+        self.waiting.remove(&serial);
         let child = self.children.remove(&serial)?;
         let _ = registry.deregister(&mut SourceFd(&child.running.pidfd.as_raw_fd()));
         if child.is_eof {
@@ -141,7 +162,15 @@ impl Children {
         } else {
             self.keep_leftover(serial, child.running.output);
         }
-        Some((child.attempt, child.exit?, child.output.into_text()))
+        Some((child.attempt, child.exit?, self.outputs.close(child.attempt)))
+    }
+
+    fn wait_for_file(&mut self, serial: usize, now: Mono) {
+        self.waiting.insert(serial);
+        // While the disk goes on, so does the wait.
+        if let Some(at) = self.lingering.get_mut(&serial) {
+            *at = now.plus_ms(FILE_WAIT_MS);
+        }
     }
 
     fn keep_leftover(&mut self, serial: usize, output: OwnedFd) {

@@ -6,13 +6,18 @@
 //! ```text
 //! Reading -> (request) Busy -> (answer) Reading ...
 //!    |                   \--> (last answer) Closing -> Draining -> closed
+//!    |                    \-> Streaming -> (its end) as after any answer
 //!    \--> (bad request, too slow) Closing
 //! ```
 //!
-//! Invariants: at most one request is with the node; the buffers hold one request and one answer at most.
+//! Invariants: at most one request is with the node; the buffers hold one request and one answer at most, or one part of
+//! one.
 
 use crate::model::Mono;
-use crate::wire::http::{BODY_BYTES_MAX, BadRequest, CONTINUE, HEAD_BYTES_MAX, Parsed, Parser, Request, Response};
+use crate::wire::http::{
+    BODY_BYTES_MAX, BadRequest, CONTINUE, HEAD_BYTES_MAX, LAST_CHUNK, Parsed, Parser, Request, Response, chunk,
+    text_head,
+};
 use mio::net::TcpStream;
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -38,6 +43,7 @@ pub struct Connection {
     sent: usize,
     stage: Stage,
     keep_alive: bool,
+    takes_chunks: bool,
     is_eof: bool,
     deadline: Mono,
     drained: usize,
@@ -47,6 +53,8 @@ pub struct Connection {
 enum Stage {
     Reading,
     Busy,
+    /// An answer that comes in parts, whose end is not known.
+    Streaming,
     Closing,
     Draining,
 }
@@ -71,6 +79,7 @@ impl Connection {
             sent: 0,
             stage: Stage::Reading,
             keep_alive: true,
+            takes_chunks: true,
             is_eof: false,
             deadline: now.plus_ms(IDLE_MS),
             drained: 0,
@@ -86,6 +95,8 @@ impl Connection {
             }
             match self.stage {
                 Stage::Busy => return Progress::Waiting,
+                Stage::Streaming if self.is_client_gone() => return Progress::Closed,
+                Stage::Streaming => return Progress::Waiting,
                 Stage::Closing if self.output.is_empty() => {
                     let _ = self.stream.shutdown(Shutdown::Write);
                     self.stage = Stage::Draining;
@@ -129,14 +140,59 @@ impl Connection {
         self.respond(response, now);
     }
 
+    /// Begins an answer in parts to the request that `advance` gave.
+    pub fn begin_stream(&mut self, headers: &[(&str, String)], now: Mono) {
+        // Without chunks only the end of the connection tells the end of the answer.
+        self.keep_alive &= self.takes_chunks;
+        self.stage = Stage::Streaming;
+        self.send(&text_head(headers, self.takes_chunks, self.keep_alive), now);
+    }
+
+    pub fn stream(&mut self, bytes: &[u8], now: Mono) {
+        match self.takes_chunks {
+            true => self.send(&chunk(bytes), now),
+            false => self.send(bytes, now),
+        }
+    }
+
+    pub fn end_stream(&mut self, now: Mono) {
+        if self.takes_chunks {
+            self.send(LAST_CHUNK, now);
+        }
+        self.stage = if self.keep_alive { Stage::Reading } else { Stage::Closing };
+        self.deadline = now.plus_ms(WRITE_MS);
+    }
+
+    /// Whether the client has taken all of it.
+    pub fn has_sent_all(&self) -> bool {
+        self.output.is_empty()
+    }
+
     /// Whether its time is over: some are told so, the others just end.
     pub fn is_overdue(&self, now: Mono) -> bool {
-        self.stage != Stage::Busy && self.deadline <= now
+        // While the run says nothing there is nothing to be taken.
+        let is_idle_stream = self.stage == Stage::Streaming && self.output.is_empty();
+        self.stage != Stage::Busy && !is_idle_stream && self.deadline <= now
     }
 
     /// Whether the client has begun a request and may be told that it takes too long.
     pub fn is_midway(&self) -> bool {
         self.stage == Stage::Reading && self.output.is_empty() && self.parser.is_midway(&self.input)
+    }
+
+    fn send(&mut self, bytes: &[u8], now: Mono) {
+        if self.output.is_empty() {
+            self.deadline = now.plus_ms(WRITE_MS);
+        }
+        self.output.extend_from_slice(bytes);
+    }
+
+    /// Looked at without reading: the next request may be there already, and it has to wait.
+    fn is_client_gone(&self) -> bool {
+        match self.stream.peek(&mut [0]) {
+            Ok(count) => count == 0,
+            Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted),
+        }
     }
 
     fn close_after_answer(&mut self) {
@@ -156,6 +212,7 @@ impl Connection {
             }
             Ok(Parsed::Request(request)) => {
                 self.keep_alive = request.keep_alive;
+                self.takes_chunks = request.takes_chunks;
                 self.stage = Stage::Busy;
                 Some(Progress::Request(request))
             }

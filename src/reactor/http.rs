@@ -3,21 +3,28 @@
 //! Invariant: a request that was given to the node is answered on the connection that it came from, or not at all if
 //! that is gone.
 
-use super::Source;
 use super::connection::{Connection, Progress};
+use super::stream::Stream;
+use super::{Source, earlier};
 use crate::api;
 use crate::model::Mono;
 use crate::model::command::{Command, Refusal, Reply, RequestId};
 use crate::wire::http::{Request, Response};
 use mio::net::TcpListener;
 use mio::{Interest, Registry};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 
 /// Connections at one time; one more is told so and closed.
 const CONNECTIONS_MAX: usize = 10_000;
 /// How often the connections' deadlines are looked at.
 const SWEEP_EVERY_MS: u64 = 250;
+/// Clients that follow a run, at one time.
+pub const STREAMS_MAX: usize = 256;
+/// Outputs that are being read at one time. Each answer may be a part of full size, and a link has a limit.
+const READS_MAX: usize = 32;
+/// Of these the streams leave some to those that ask for one part.
+const STREAM_READS_MAX: usize = 16;
 
 pub struct Http {
     listener: TcpListener,
@@ -27,6 +34,10 @@ pub struct Http {
     /// Connections of the debug listener: they never reach the node.
     debug: HashMap<usize, ()>,
     requests: HashMap<RequestId, usize>,
+    /// Those answers that come in parts.
+    streams: BTreeMap<usize, Stream>,
+    /// Those requests that ask for output.
+    reads: BTreeSet<RequestId>,
     next_request: u64,
     unfinished: Vec<usize>,
     sweep_at: Mono,
@@ -42,6 +53,8 @@ impl Http {
             connections: HashMap::new(),
             debug: HashMap::new(),
             requests: HashMap::new(),
+            streams: BTreeMap::new(),
+            reads: BTreeSet::new(),
             next_request: 0,
             unfinished: Vec::new(),
             sweep_at: Mono(0),
@@ -64,6 +77,7 @@ impl Http {
                     return Ok(());
                 }
             };
+            crate::worker::process::make_room(&stream);
             let serial = self.next_serial;
             self.next_serial += 1;
             // Small answers must not wait for an acknowledgement; if this fails they are merely slower.
@@ -100,8 +114,7 @@ impl Http {
                     return None;
                 }
                 Progress::Closed => {
-                    self.connections.remove(&serial);
-                    self.debug.remove(&serial);
+                    self.close(serial);
                     return None;
                 }
                 Progress::BadRequest(bad) => {
@@ -114,7 +127,14 @@ impl Http {
                         self.debug_answer(&request)
                     } else {
                         match api::command(&request) {
-                            Ok(command) => return Some((self.request(serial), command)),
+                            Ok(Command::ReadOutput(query)) if query.follow && self.streams.len() < STREAMS_MAX => {
+                                self.streams.insert(serial, Stream::new(query, now));
+                                return None;
+                            }
+                            Ok(Command::ReadOutput(query)) if query.follow || READS_MAX <= self.reads.len() => {
+                                api::failure(&too_many_reads())
+                            }
+                            Ok(command) => return Some((self.request(serial, &command), command)),
                             Err(response) => response,
                         }
                     }
@@ -126,10 +146,45 @@ impl Http {
 
     pub fn reply(&mut self, client: RequestId, reply: &Reply, now: Mono) {
         let Some(serial) = self.requests.remove(&client) else { return };
-        if let Some(connection) = self.connections.get_mut(&serial) {
-            connection.respond(api::reply(reply), now);
-            self.unfinished.push(serial);
+        self.reads.remove(&client);
+        let Some(connection) = self.connections.get_mut(&serial) else { return };
+        match self.streams.get_mut(&serial) {
+            Some(stream) => {
+                if stream.on_reply(reply, connection, now) {
+                    self.streams.remove(&serial);
+                }
+            }
+            None => connection.respond(api::reply(reply), now),
         }
+        self.unfinished.push(serial);
+    }
+
+    /// What the streams ask for next.
+    pub fn take_asks(&mut self, now: Mono) -> Vec<(RequestId, Command)> {
+        let mut asks = Vec::new();
+        for (serial, stream) in &mut self.streams {
+            let is_ready = self.connections.get(serial).is_some_and(Connection::has_sent_all);
+            if is_ready
+                && self.reads.len() < STREAM_READS_MAX
+                && let Some(command) = stream.ask(now)
+            {
+                self.next_request += 1;
+                let id = RequestId(self.next_request);
+                self.requests.insert(id, *serial);
+                self.reads.insert(id);
+                asks.push((id, command));
+            }
+        }
+        asks
+    }
+
+    /// When a stream has something to ask.
+    pub fn deadline(&self) -> Option<Mono> {
+        // With too many asked, an answer will come first.
+        let streams = self.streams.iter().filter(|_| self.reads.len() < STREAM_READS_MAX);
+        let is_ready = |serial: &usize| self.connections.get(serial).is_some_and(Connection::has_sent_all);
+        let ready = streams.filter(|(serial, _)| is_ready(serial));
+        ready.fold(None, |least, (_, stream)| earlier(least, stream.deadline()))
     }
 
     /// Connections to go on with at once.
@@ -160,23 +215,36 @@ impl Http {
                 connection.respond_last(api::failure(&slow), now);
                 self.unfinished.push(serial);
             } else {
-                self.connections.remove(&serial);
-                self.debug.remove(&serial);
+                self.close(serial);
             }
         }
     }
 
     /// Sends what can be sent of the last answers.
     pub fn flush(&mut self, now: Mono) {
+        for (serial, stream) in &mut self.streams {
+            if let Some(connection) = self.connections.get_mut(serial) {
+                stream.end("the daemon that was asked is leaving", connection, now);
+            }
+        }
         for connection in self.connections.values_mut() {
             let _ = connection.advance(now);
         }
     }
 
-    fn request(&mut self, serial: usize) -> RequestId {
+    fn close(&mut self, serial: usize) {
+        self.connections.remove(&serial);
+        self.debug.remove(&serial);
+        self.streams.remove(&serial);
+    }
+
+    fn request(&mut self, serial: usize, command: &Command) -> RequestId {
         self.next_request += 1;
         let id = RequestId(self.next_request);
         self.requests.insert(id, serial);
+        if matches!(command, Command::ReadOutput(_)) {
+            self.reads.insert(id);
+        }
         id
     }
 
@@ -185,6 +253,7 @@ impl Http {
             "/debug/vars" => {
                 let mut vars: BTreeMap<&str, u64> = self.counters.clone();
                 vars.insert("http_connections_open", self.connections.len() as u64);
+                vars.insert("http_streams_open", self.streams.len() as u64);
                 vars.insert("http_requests_in_flight", self.requests.len() as u64);
                 vars.extend(memory());
                 Response::json(200, serde_json::to_vec(&vars).unwrap_or_default())
@@ -194,6 +263,12 @@ impl Http {
             }
         }
     }
+}
+
+fn too_many_reads() -> Refusal {
+    Refusal::unavailable(format!(
+        "too many outputs are being read from this node ({STREAMS_MAX} followed or {READS_MAX} asked for at one time); try another, or again"
+    ))
 }
 
 /// What the kernel says of this process's memory and threads.

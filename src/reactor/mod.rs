@@ -9,11 +9,13 @@
 mod children;
 mod connection;
 mod http;
+mod outputs;
 mod peers;
 mod start;
+mod stream;
 mod timer;
 
-use crate::core::{ExitReason, Input, Node, Output, Signal};
+use crate::core::{ExitReason, Input, MarkOp, Node, Output, Signal};
 use crate::model::Mono;
 use crate::model::config::Config;
 use crate::worker::clock;
@@ -127,7 +129,8 @@ impl Reactor {
     /// One turn: wait, hear everything, let the node act.
     fn turn(&mut self, events: &mut Events) -> io::Result<()> {
         let now = clock::now();
-        let deadline = [self.node.poll_timeout(now), self.children.deadline()].into_iter().flatten().min();
+        let deadlines = [self.node.poll_timeout(now), self.children.deadline(), self.http.deadline()];
+        let deadline = deadlines.into_iter().flatten().min();
         self.timer.arm(deadline, now)?;
         let is_due = deadline.is_some_and(|at| at <= now.mono);
         let timeout = if is_due || self.has_more() { Duration::ZERO } else { POLL_MAX };
@@ -164,7 +167,7 @@ impl Reactor {
             Source::PeerListener => self.peers.accept(self.poll.registry(), clock::mono())?,
             Source::Peer(serial) => self.peers.on_ready(serial, clock::mono()),
             Source::ChildExit(serial) => self.children.on_exit(serial, clock::mono()),
-            Source::ChildOutput(serial) => self.children.on_output(serial),
+            Source::ChildOutput(serial) => self.children.on_output(serial, clock::mono()),
         }
         Ok(())
     }
@@ -174,15 +177,24 @@ impl Reactor {
         for serial in self.http.take_unfinished() {
             self.on_connection(serial);
         }
+        for (client, command) in self.http.take_asks(clock::mono()) {
+            self.input(Input::Command(client, command));
+        }
         for serial in self.peers.take_unfinished() {
             self.peers.on_ready(serial, clock::mono());
         }
         while let Some(input) = self.peers.take_heard() {
             self.input(input);
         }
-        self.children.go_on();
+        self.children.go_on(clock::mono());
         while let Some((attempt, exit, output)) = self.children.take_ended(self.poll.registry(), clock::mono()) {
             self.input(Input::Exited { attempt, exit, output });
+        }
+        while let Some((request, part)) = self.children.outputs.take_answer() {
+            self.input(Input::OutputRead { request, part });
+        }
+        while let Some(order) = self.children.outputs.take_order() {
+            self.pool.output_file(order);
         }
     }
 
@@ -225,6 +237,10 @@ impl Reactor {
                     self.children.add(attempt, *running, self.poll.registry());
                     Input::Done(id, crate::core::work::Done::Spawned(Ok(started)))
                 }
+                Answer::File(answer) => {
+                    self.children.on_file_answer(answer);
+                    continue;
+                }
                 Answer::Spawned(id, _, Err(error)) => Input::Done(id, crate::core::work::Done::Spawned(Err(error))),
             };
             self.input(input);
@@ -245,7 +261,12 @@ impl Reactor {
                 }
                 Output::Work(id, work) => self.pool.work(id, work),
                 Output::Reply(client, reply) => self.http.reply(client, &reply, clock::mono()),
+                Output::Ended { attempt, state, last_lines } => self.children.outputs.end(attempt, state, last_lines),
+                Output::ReadOutput { request, attempt, from } => self.children.outputs.read(request, attempt, from),
                 Output::Mark(op) => {
+                    if let MarkOp::Clear { attempt } = op {
+                        self.children.outputs.forget_soon(attempt, clock::mono());
+                    }
                     if !self.marks.apply(op) {
                         log::error!("no mark is free for {op:?}");
                     }
@@ -278,6 +299,7 @@ impl Reactor {
     fn sweep(&mut self) {
         self.http.sweep(clock::mono());
         self.peers.sweep(clock::mono());
+        self.children.outputs.sweep(clock::mono());
     }
 }
 

@@ -4,6 +4,7 @@
 
 use super::children::Children;
 use super::http::Http;
+use super::outputs::Outputs;
 use super::peers::Peers;
 use super::timer::Timer;
 use super::{Reactor, Source, readable, waker};
@@ -13,8 +14,9 @@ use crate::model::config::Config;
 use crate::model::{Incarnation, NodeId};
 use crate::worker::clock;
 use crate::worker::consul::ConsulClient;
+use crate::worker::output_files::OutputFiles;
 use crate::worker::pool::{Answers, Pool, Tools};
-use crate::worker::process::{DaemonLink, MarkBook, Spawner};
+use crate::worker::process::{DaemonLink, FreeMemory, MarkBook, Spawner};
 use crate::worker::store::{self, Hand, Store};
 use jiff::tz::{TimeZone, TimeZoneDatabase};
 use mio::net::{TcpListener, UnixStream};
@@ -26,7 +28,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
-    raise_descriptor_limit();
     let node_id = node_id(&config.data_dir)?;
     let capacity = config.limits.max_running + config.limits.max_pending;
     let (marks, found, notice) = MarkBook::open(&config.data_dir, capacity)
@@ -75,7 +76,7 @@ pub fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
         answers,
         pool,
         marks,
-        children: Children::new(config.limits.max_output_bytes),
+        children: Children::new(Outputs::new(config.limits.max_output_bytes, config.spool_output)),
         http: Http::new(listener, debug_listener),
         peers: Peers::new(peer_listener, config.cluster.clone()),
         signals: signals.collect::<std::io::Result<_>>().map_err(starting)?,
@@ -100,7 +101,9 @@ fn tools<'a>(config: &'a Config, marks: &MarkBook, guardian: u32) -> Tools<'a> {
         new_store: Box::new(|hand| new_store(config, hand)),
         consul: consul.map(Arc::new),
         spawner: Arc::new(Spawner::new(config.shell.clone(), marks.marks())),
+        memory: Arc::new(FreeMemory::new(config.limits.min_free_memory_mb)),
         guardian,
+        output_files: OutputFiles(config.data_dir.join("output")),
     }
 }
 
@@ -153,14 +156,6 @@ fn node_id(data_dir: &Path) -> Result<NodeId, String> {
         }
         Err(error) => Err(fail(error)),
     }
-}
-
-/// Each run takes two descriptors, so the soft limit is raised as far as it may be.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    // Without it the daemon works with fewer runs at one time, and says so when it comes to that.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
 fn starting(error: impl Display) -> String {

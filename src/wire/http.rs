@@ -22,8 +22,12 @@ pub struct Request {
     pub body: Vec<u8>,
     /// Whether the length of the body was said; otherwise there is none.
     pub has_length: bool,
+    /// The header Idempotency-Key, as sent.
+    pub request_key: Option<String>,
     /// Whether the connection may carry another request after this one.
     pub keep_alive: bool,
+    /// Whether the answer may come in chunks, as from HTTP/1.1 on.
+    pub takes_chunks: bool,
 }
 
 /// What the buffer holds by now.
@@ -136,7 +140,9 @@ fn parse_head(bytes: &[u8]) -> Result<Head, BadRequest> {
         query: query.as_bytes().to_vec(),
         body: Vec::new(),
         has_length: false,
+        request_key: None,
         keep_alive: version == 1,
+        takes_chunks: version == 1,
     };
     let (mut length, mut is_chunked, mut expects_continue) = (None, false, false);
     for header in parsed.headers.iter() {
@@ -149,6 +155,7 @@ fn parse_head(bytes: &[u8]) -> Result<Head, BadRequest> {
             }
             "content-length" => length = Some(content_length(header.value)?),
             "transfer-encoding" => is_chunked = true,
+            "idempotency-key" => request.request_key = Some(String::from_utf8_lossy(header.value).trim().into()),
             "expect" => expects_continue = has("100-continue"),
             "connection" if has("close") => request.keep_alive = false,
             "connection" if has("keep-alive") => request.keep_alive = true,
@@ -217,6 +224,27 @@ impl Response {
         bytes
     }
 }
+
+/// The head of a text whose length is not known when it begins: in chunks, or until the connection is closed.
+pub fn text_head(headers: &[(&str, String)], is_chunked: bool, keep_alive: bool) -> Vec<u8> {
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let chunked = if is_chunked { "Transfer-Encoding: chunked\r\n" } else { "" };
+    let connection = if keep_alive { "keep-alive" } else { "close" };
+    format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\n{headers}{chunked}Connection: {connection}\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// One chunk. An empty one would be the last, so of no bytes nothing is made.
+pub fn chunk(bytes: &[u8]) -> Vec<u8> {
+    match bytes.is_empty() {
+        true => Vec::new(),
+        false => [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat(),
+    }
+}
+
+pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 fn reason_phrase(status: u16) -> &'static str {
     match status {
@@ -294,6 +322,22 @@ mod tests {
     }
 
     #[test]
+    fn a_text_of_unknown_length_comes_in_chunks_or_ends_with_the_connection() {
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        let head = text(text_head(&[("X-A", "1".into())], true, true));
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nX-A: 1\r\n"), "{head}");
+        assert!(head.ends_with("Transfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n"), "{head}");
+        let head = text(text_head(&[], false, false));
+        assert!(!head.contains("Transfer-Encoding") && head.ends_with("Connection: close\r\n\r\n"), "{head}");
+        assert_eq!(text(chunk(&[b'x'; 26])), format!("1a\r\n{}\r\n", "x".repeat(26)));
+        assert_eq!(chunk(b"\xff\r\n"), b"3\r\n\xff\r\n\r\n");
+        assert_eq!(chunk(b""), b"", "it would end the text");
+        let takes_chunks =
+            |version: &str| feed(format!("GET / HTTP/{version}\r\n\r\n").as_bytes(), 5).0[0].takes_chunks;
+        assert!(takes_chunks("1.1") && !takes_chunks("1.0"));
+    }
+
+    #[test]
     fn each_limit_has_its_edge() {
         let get = |target: usize, header: usize| {
             format!("GET /{} HTTP/1.1\r\nA: {}\r\n\r\n", "x".repeat(target - 1), "y".repeat(header))
@@ -311,6 +355,12 @@ mod tests {
         let whole = post(BODY_BYTES_MAX) + &"z".repeat(BODY_BYTES_MAX);
         assert_eq!(feed(whole.as_bytes(), 65_536).0[0].body.len(), BODY_BYTES_MAX);
         refuse(&post(BODY_BYTES_MAX + 1), 413);
+    }
+
+    #[test]
+    fn a_request_may_have_a_key() {
+        let (requests, _) = feed(b"GET / HTTP/1.1\r\nidempotency-KEY:  a b \r\n\r\n", 5);
+        assert_eq!(requests[0].request_key.as_deref(), Some("a b"));
     }
 
     #[test]

@@ -6,5 +6,6 @@ pub mod pool;
 
 pub mod clock;
 pub mod consul;
+pub mod output_files;
 pub mod process;
 pub mod store;

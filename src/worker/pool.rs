@@ -1,12 +1,14 @@
 //! The threads that block, each kind behind a queue of its own, so that a slow one holds up nobody else: the leader's
-//! statements, the log rows, the reads, the searches, Consul, the Consul watch, two that start processes and one that ends them.
+//! statements, the log rows, the reads, the searches, Consul, the Consul watch, two that start processes, one that ends
+//! them and one for the files of what they write.
 //!
 //! Invariants: every piece of work gets exactly one answer; a thread that panics takes the daemon with it (the guardian
 //! starts it again), so none is ever missing in silence.
 
 use super::consul::ConsulClient;
+use super::output_files::{FileAnswer, FileOrder, OutputFiles};
 use super::process::kill::Family;
-use super::process::{self, Mark, Running, Spawner, Ticket, kill};
+use super::process::{self, FreeMemory, Mark, Running, Spawner, Ticket, kill};
 use super::store::{Hand, Store};
 use crate::core::work::{Done, Kill, KillHow, Lead, Log, Read, SpawnError, Work, WorkId};
 use crate::model::{Attempt, Job};
@@ -22,6 +24,7 @@ pub enum Answer {
     Done(WorkId, Done),
     /// A process runs, or could not be started: its descriptors are for the reactor, the rest for the node.
     Spawned(WorkId, Attempt, Result<Box<Running>, SpawnError>),
+    File(FileAnswer),
 }
 
 /// A process to start, with its place in the marks.
@@ -46,8 +49,10 @@ pub struct Tools<'a> {
     pub new_store: Box<dyn Fn(Hand) -> Box<dyn Store> + 'a>,
     pub consul: Option<Arc<ConsulClient>>,
     pub spawner: Arc<Spawner>,
+    pub memory: Arc<FreeMemory>,
     /// The pid of our guardian, by which our processes are told from those of another daemon.
     pub guardian: u32,
+    pub output_files: OutputFiles,
 }
 
 /// The queues to the threads. They end when it is dropped.
@@ -61,6 +66,7 @@ pub struct Pool {
     watch: Sender<(WorkId, u64, u64)>,
     spawn: Sender<SpawnOrder>,
     kill: Sender<KillOrder>,
+    output_files: Sender<FileOrder>,
 }
 
 /// Where the threads put their answers: a queue, and a way to wake its reader.
@@ -87,10 +93,11 @@ impl Pool {
         let watcher = tools.consul;
         let (spawn, spawn_orders) = unbounded();
         for _ in 0..SPAWN_THREADS {
-            let spawner = Arc::clone(&tools.spawner);
+            let (spawner, memory) = (Arc::clone(&tools.spawner), Arc::clone(&tools.memory));
             worker("spawn", &answers, &spawn_orders, move |order: SpawnOrder| {
-                let running = spawner.spawn(order.attempt, &order.job, order.ticket).map(Box::new);
-                Answer::Spawned(order.id, order.attempt, running)
+                let running = memory.check().map_err(SpawnError::NoRoom);
+                let running = running.and_then(|()| spawner.spawn(order.attempt, &order.job, order.ticket));
+                Answer::Spawned(order.id, order.attempt, running.map(Box::new))
             })?;
         }
         Ok(Pool {
@@ -108,12 +115,16 @@ impl Pool {
             })?,
             spawn,
             kill: killer(&answers, tools.guardian)?,
+            output_files: file_keeper(&answers, tools.output_files)?,
         })
     }
 
     /// Hands work to its thread. Processes have their own ways: `spawn` and `kill`.
     pub fn work(&self, id: WorkId, work: Work) {
         // A queue without a reader would mean a thread that has died, and with it the daemon.
+        if let Work::Log(Log::Retain { before }) = work {
+            self.output_file(FileOrder::Retain { before });
+        }
         let sent = match work {
             Work::Lead(lead) => self.lead.send((id, lead)).is_ok(),
             Work::Log(log) => self.log.send((id, log)).is_ok(),
@@ -134,6 +145,10 @@ impl Pool {
 
     pub fn kill(&self, order: KillOrder) {
         let _ = self.kill.send(order);
+    }
+
+    pub fn output_file(&self, order: FileOrder) {
+        let _ = self.output_files.send(order);
     }
 }
 
@@ -171,6 +186,16 @@ fn killer(answers: &Answers, guardian: u32) -> std::io::Result<Sender<KillOrder>
     std::thread::Builder::new().name("kill".into()).spawn(body).map(|_| sender)
 }
 
+fn file_keeper(answers: &Answers, files: OutputFiles) -> std::io::Result<Sender<FileOrder>> {
+    let (sender, orders) = unbounded();
+    let answers = answers.clone();
+    let body = move || {
+        let done = orders.iter().filter_map(|order| files.carry_out(order));
+        done.for_each(|answer| answers.give(Answer::File(answer)));
+    };
+    std::thread::Builder::new().name("output-files".into()).spawn(body).map(|_| sender)
+}
+
 fn worker<T: Send + 'static>(
     name: &str,
     answers: &Answers,
@@ -190,6 +215,7 @@ fn do_lead(store: &mut dyn Store, lead: Lead) -> Done {
         Lead::Journal(entry) => Done::Journaled(store.journal(&entry)),
         Lead::Change { epoch, request, change } => Done::Changed(store.change(epoch, request, &change)),
         Lead::Find { epoch, attempts } => Done::Found(store.find_logs(epoch, &attempts)),
+        Lead::Pause { epoch, paused } => Done::Paused(store.pause(epoch, paused)),
         Lead::Close { epoch, entries, delete_before } => Done::Closed(store.close(epoch, &entries, delete_before)),
     }
 }
@@ -207,6 +233,7 @@ fn do_read(store: &mut dyn Store, read: Read) -> Done {
         Read::Jobs => Done::Jobs(store.list_jobs()),
         Read::Page { after, limit } => Done::Page(store.page_jobs(after, limit)),
         Read::Differences(since) => Done::Differences(store.differences(&since)),
+        Read::LogRow { run, attempt } => Done::LogRow(store.find_log(run, attempt).map(|row| row.map(Box::new))),
     }
 }
 

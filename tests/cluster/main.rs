@@ -7,6 +7,7 @@ mod copies;
 mod cuts;
 mod faults;
 mod links;
+mod output;
 mod together;
 
 use serde_json::Value;

@@ -132,3 +132,31 @@ fn a_mutex_job_never_overlaps_itself_wherever_it_runs() {
     .collect();
     assert!(servers.len() >= 2, "{servers:?}");
 }
+
+#[test]
+fn a_node_without_room_for_processes_is_spared_while_another_has_some() {
+    let Some(mut cluster) = Cluster::started(2) else { return };
+    let full = 1 - cluster.leader();
+    cluster.nodes[full].stop();
+    cluster.nodes[full].edit(|text| format!("{text}min_free_memory_mb = 1000000000\n"));
+    cluster.nodes[full].start();
+    cluster.wait_alive(2);
+    let (server, other) = (cluster.nodes[full].server.clone(), cluster.nodes[1 - full].server.clone());
+    let witness = cluster.witness("seen");
+    let id = cluster.add("* * * * * *", &witness.write("x"), "");
+    wait_until("it is shown as throttled", || {
+        let view = cluster.view().unwrap_or_default();
+        let mut nodes = view["nodes"].as_array().cloned().unwrap_or_default().into_iter();
+        nodes.any(|node| node["server"] == server && node["throttled"] == true)
+    });
+    // The next tick may have been given away already.
+    let from = wing_crontab::worker::clock::now().wall.second().0 + 2;
+    let rows = wait_for("five seconds, each run by the other node", || {
+        let rows: Vec<_> = cluster.rows(id).into_iter().filter(|row| row["time"].as_i64() >= Some(from)).collect();
+        (rows.len() >= 5).then_some(rows)
+    });
+    assert!(rows.iter().all(|row| row["state"] == "ok" && row["run_server"] == other), "{rows:?}");
+    let mut seconds: Vec<i64> = rows.iter().map(|row| row["time"].as_i64().unwrap()).collect();
+    seconds.sort();
+    assert!(seconds.windows(2).all(|pair| pair[1] == pair[0] + 1), "{seconds:?}");
+}

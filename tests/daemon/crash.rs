@@ -6,7 +6,7 @@ use crate::support::{wait_for, wait_until};
 use rustix::process::Signal;
 
 /// A command that writes down the pids of children that hide in every way there is, and then sleeps.
-fn hiding(node: &Node) -> String {
+pub fn hiding(node: &Node) -> String {
     let pids = node.path("pids");
     let pids = pids.display();
     format!(
@@ -15,7 +15,7 @@ fn hiding(node: &Node) -> String {
     )
 }
 
-fn pids(node: &Node) -> Vec<u32> {
+pub fn pids(node: &Node) -> Vec<u32> {
     let text = std::fs::read_to_string(node.path("pids")).unwrap_or_default();
     text.lines().filter_map(|line| line.parse().ok()).collect()
 }

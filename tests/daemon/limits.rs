@@ -36,3 +36,38 @@ fn a_run_whose_turn_comes_after_the_grace_is_told_as_missed() {
     assert!(missed[0]["output"].as_str().unwrap().contains("misfire_grace"), "{missed:?}");
     assert_eq!(node.api.logs_with(other, "missed").len(), 0, "a mutex run waits its turn however long");
 }
+
+#[test]
+fn more_waiting_runs_of_one_job_than_may_be_are_shed_and_said() {
+    let node = Node::started("max_running = 1\nmax_pending_per_job = 2\n");
+    let witness = Witness::new(node.folder.path(), "seen");
+    let gate = node.path("gate");
+    let wait = format!("while [ ! -e {} ]; do sleep 0.1; done", gate.display());
+    let id = node.api.add("* * * * * *", &witness.around(&wait), "");
+    let shed = wait_for("some are shed", || Some(node.api.logs_with(id, "shed")).filter(|rows| rows.len() >= 2));
+    assert_eq!(shed.last().unwrap()["time"], witness.read()[0].scheduled_at + 3, "one runs and two wait");
+    assert!(shed[0]["output"].as_str().unwrap().contains("max_pending_per_job"));
+    // Of another job there is room to wait.
+    let other = node.api.add("* * * * * *", &witness.write("other"), "");
+    wait_until("the other is refused only when two of it wait", || !node.api.logs_with(other, "shed").is_empty());
+    std::fs::write(&gate, "").unwrap();
+    wait_until("those that waited have run", || witness.count("end") >= 3 && witness.count("other") >= 2);
+    witness.attempts("begin");
+}
+
+#[test]
+fn a_flood_does_not_delay_what_falls_due_after_it() {
+    const FLOOD: usize = 60;
+    let node = Node::started("max_running = 2\n");
+    let at = wing_crontab::worker::clock::now().wall.second().0 + 8;
+    let once = |at: i64| format!("start_time={at}&end_time={}", at + 1);
+    for _ in 0..FLOOD {
+        node.api.add("* * * * * *", "sleep 0.3 # flood", &once(at));
+    }
+    let later = node.api.add("* * * * * *", "true", &once(at + 3));
+    let started = |row: &serde_json::Value| row["start_time"].as_i64().unwrap();
+    let row = wait_for("the later one", || node.api.logs_with(later, "ok").pop());
+    wait_until("all have run", || node.api.logs("").len() > FLOOD);
+    let after = node.api.logs("").iter().filter(|flood| started(&row) < started(flood)).count();
+    assert!(after >= 10, "only {after} of the flood had to wait for it");
+}

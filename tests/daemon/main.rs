@@ -6,10 +6,13 @@ mod support;
 
 mod api;
 mod config;
+mod control;
 mod crash;
 mod http;
 mod leaving;
 mod limits;
 mod mutex;
+mod output;
 mod runs;
 mod services;
+mod spawning;

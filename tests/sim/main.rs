@@ -48,7 +48,7 @@ fn history(seed: u64, without: Option<Guard>) -> (Vec<String>, Vec<String>) {
         for (cron_set, command, is_mutex) in wanted {
             let host = (random.next() % nodes as u64) as usize;
             if job(&world, command).is_none() {
-                world.command(host, Command::AddJob(draft(cron_set, command, is_mutex)));
+                world.command(host, Command::AddJob(draft(cron_set, command, is_mutex), None));
             }
         }
     }

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use wing_crontab::core::work::{
-    Bumped, Change, Differences, Done, JobPage, Journaled, Lead, Loaded, Log, Opened, Read, Since, StoreError,
+    Bumped, Change, Differences, Done, FOLD_SECS, JobPage, Journaled, Lead, Loaded, Log, Opened, Read, Since,
+    StoreError,
 };
+use wing_crontab::model::command::RequestKey;
 use wing_crontab::model::journal::{Body, ChangeNote, Entry, EntryId, StoredEntry};
 use wing_crontab::model::log_row::LogPage;
 use wing_crontab::model::{Attempt, Epoch, Job, JobId, LogRow, RunKey, RunState};
@@ -12,6 +14,7 @@ use wing_crontab::model::{Attempt, Epoch, Job, JobId, LogRow, RunKey, RunState};
 pub struct Store {
     pub epoch: u64,
     pub is_fenced: bool,
+    pub is_paused: bool,
     pub jobs: BTreeMap<JobId, Job>,
     pub journal: BTreeMap<i64, (Entry, bool)>,
     pub logs: BTreeMap<Attempt, LogRow>,
@@ -19,7 +22,7 @@ pub struct Store {
     pub history: Vec<Job>,
     entries: i64,
     ids: u32,
-    added: BTreeMap<(Epoch, u64), JobId>,
+    added: BTreeMap<RequestKey, JobId>,
 }
 
 impl Store {
@@ -34,9 +37,10 @@ impl Store {
             Lead::Journal(entry) => Done::Journaled(self.journal(entry)),
             Lead::Change { epoch, request, change } => Done::Changed(self.change(*epoch, *request, change)),
             Lead::Find { epoch, attempts } => {
-                let found = attempts.iter().copied().filter(|attempt| self.logs.contains_key(attempt)).collect();
-                Done::Found(self.fenced(*epoch).map(|()| found))
+                let runs = attempts.iter().map(|attempt| attempt.run).collect();
+                Done::Found(self.fenced(*epoch).map(|()| self.logged(&runs)))
             }
+            Lead::Pause { epoch, paused } => Done::Paused(self.fenced(*epoch).map(|()| self.is_paused = *paused)),
             Lead::Close { epoch, entries, .. } => Done::Closed(self.fenced(*epoch).map(|()| {
                 for id in entries {
                     if let Some((_, done)) = self.journal.get_mut(&id.0) {
@@ -71,6 +75,8 @@ impl Store {
                 Done::Page(Ok(JobPage { as_of: EntryId(self.entries), last: None, jobs }))
             }
             Read::Differences(since) => Done::Differences(Ok(Some(self.differences(since)))),
+            // Nobody reads output in this world.
+            Read::LogRow { .. } => Done::LogRow(Ok(None)),
         }
     }
 
@@ -82,6 +88,7 @@ impl Store {
             Read::Logs(_) => Done::Logs(Err(error)),
             Read::Page { .. } => Done::Page(Err(error)),
             Read::Differences(_) => Done::Differences(Err(error)),
+            Read::LogRow { .. } => Done::LogRow(Err(error)),
         }
     }
 
@@ -105,6 +112,7 @@ impl Store {
             Lead::Change { .. } => Done::Changed(Err(error)),
             Lead::Find { .. } => Done::Found(Err(error)),
             Lead::Close { .. } => Done::Closed(Err(error)),
+            Lead::Pause { .. } => Done::Paused(Err(error)),
         }
     }
 
@@ -120,17 +128,26 @@ impl Store {
             .map(|(id, (entry, _))| StoredEntry { id: EntryId(*id), entry: entry.clone() })
             .collect();
         let whole = self.journal.values().filter(|(entry, _)| entry.part == 0);
-        let mut logged = BTreeSet::new();
+        let mut runs = BTreeSet::new();
         for stored in &open {
             let body = &stored.entry.body;
-            let unstarted = body.refused.iter().map(|refused| refused.run);
-            let unstarted = unstarted.chain(body.missed.iter().map(|gap| RunKey::scheduled(gap.cron_id, gap.last)));
-            let attempts = body.runs.iter().map(|run| run.attempt);
-            let attempts = attempts.chain(unstarted.map(|run| Attempt { run, number: 0 }));
-            logged.extend(attempts.filter(|attempt| self.logs.contains_key(attempt)));
+            runs.extend(body.runs.iter().map(|run| run.attempt.run));
+            runs.extend(body.delayed.iter().map(|delayed| delayed.attempt.run));
+            runs.extend(body.missed.iter().map(|gap| RunKey::scheduled(gap.cron_id, gap.last)));
+            // A later row may stand for a refusal too.
+            let rows_of = |refused: RunKey| {
+                (0..FOLD_SECS).map(move |secs| RunKey::scheduled(refused.cron_id, refused.scheduled_at.plus(secs)))
+            };
+            runs.extend(body.refused.iter().flat_map(|refused| rows_of(refused.run)));
         }
+        let logged = self.logged(&runs);
         let watermark = whole.filter_map(|(entry, _)| entry.tick).max();
-        Loaded { differences: Some(self.differences(since)), watermark, open, logged }
+        Loaded { differences: Some(self.differences(since)), watermark, open, logged, is_paused: self.is_paused }
+    }
+
+    fn logged(&self, runs: &BTreeSet<RunKey>) -> BTreeMap<Attempt, RunState> {
+        let rows = self.logs.iter().filter(|(attempt, _)| runs.contains(&attempt.run));
+        rows.map(|(attempt, row)| (*attempt, row.state)).collect()
     }
 
     fn journal(&mut self, entry: &Entry) -> Result<Journaled, StoreError> {
@@ -138,6 +155,10 @@ impl Store {
         let same = |(_, (old, _)): &(&i64, &(Entry, bool))| old.epoch == entry.epoch && old.request == entry.request;
         if let Some((id, _)) = self.journal.iter().find(same) {
             return Ok(Journaled::Entry(EntryId(*id)));
+        }
+        let is_asked = |(old, _): &&(Entry, bool)| entry.request_key.is_some() && old.request_key == entry.request_key;
+        if let Some((old, _)) = self.journal.values().find(is_asked) {
+            return Ok(Journaled::Known(old.body.clone()));
         }
         let is_taken =
             |(old, _): &(Entry, bool)| entry.tick.is_some() && old.tick == entry.tick && old.part == entry.part;
@@ -156,23 +177,23 @@ impl Store {
     fn change(&mut self, epoch: Epoch, request: u64, change: &Change) -> Result<JobId, StoreError> {
         self.fenced(epoch)?;
         let note = match change {
-            Change::Add(_) => None,
+            Change::Add(..) => None,
             Change::Put(job) => Some(ChangeNote { cron_id: job.id, version: Some(job.version) }),
             Change::Delete { id, .. } => Some(ChangeNote { cron_id: *id, version: None }),
         };
         let same = |(old, _): &(Entry, bool)| old.epoch == epoch && old.request == request;
         if let Some(note) = note.filter(|_| !self.journal.values().any(same)) {
             let body = Body { changes: vec![note], ..Body::default() };
-            self.insert(Entry { epoch, request, tick: None, part: 0, body }, true);
+            self.insert(Entry { epoch, request, tick: None, part: 0, body, request_key: None }, true);
         }
         match change {
-            Change::Add(job) => {
-                if let Some(id) = self.added.get(&(epoch, request)) {
+            Change::Add(job, key) => {
+                if let Some(id) = self.added.get(key) {
                     return Ok(*id);
                 }
                 self.ids += 1;
                 let id = JobId(self.ids);
-                self.added.insert((epoch, request), id);
+                self.added.insert(key.clone(), id);
                 self.put(Job { id, ..job.clone() });
                 Ok(id)
             }

@@ -408,6 +408,8 @@ impl World {
             }
             Output::Send(id, message) => self.send(host, life, id, message),
             Output::Unlink(id) => self.unlink(host, life, id),
+            // Nobody reads output in this world.
+            Output::Ended { .. } | Output::ReadOutput { .. } => {}
             Output::Exit(_) => return true,
         }
         false
@@ -442,7 +444,7 @@ impl World {
         } else {
             self.store.is_fenced = self.without != Some(Guard::EpochInTheStore);
             let done = match (self.store.lead(lead), self.without) {
-                (Done::Found(Ok(_)), Some(Guard::LogRowReadAgain)) => Done::Found(Ok(BTreeSet::new())),
+                (Done::Found(Ok(_)), Some(Guard::LogRowReadAgain)) => Done::Found(Ok(BTreeMap::new())),
                 (done, _) => done,
             };
             match is_answer_lost {

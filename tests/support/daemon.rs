@@ -19,6 +19,7 @@ pub struct Node {
     environment: Vec<(String, String)>,
     uid: Option<u32>,
     namespace: Option<String>,
+    through: Vec<String>,
     guardian: Option<Child>,
 }
 
@@ -51,6 +52,7 @@ impl Node {
             environment: Vec::new(),
             uid: None,
             namespace: None,
+            through: Vec::new(),
             guardian: None,
         }
     }
@@ -71,6 +73,12 @@ impl Node {
     pub fn by_user(mut self, uid: u32) -> Node {
         std::os::unix::fs::chown(self.folder.path(), Some(uid), Some(uid)).expect("root may give a folder away");
         self.uid = Some(uid);
+        self
+    }
+
+    /// Starts by way of a shell that runs these lines before it becomes the daemon.
+    pub fn after(mut self, script: &str) -> Node {
+        self.through = ["/bin/sh", "-c", &format!("{script}\nexec \"$0\" \"$@\"")].map(String::from).into();
         self
     }
 
@@ -109,6 +117,10 @@ impl Node {
             fs::copy(BINARY, &copy).expect("the folder takes a file");
             command = Command::new(copy);
             command.uid(uid).gid(uid);
+        }
+        if let Some((first, rest)) = self.through.split_first() {
+            command = Command::new(first);
+            command.args(rest).arg(BINARY);
         }
         let child = command
             .arg("--config")

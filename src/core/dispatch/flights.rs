@@ -2,11 +2,14 @@
 //!
 //! Invariant: the counts are those of the flights: whatever changes a flight goes through here.
 
-use super::Mutex;
+use super::Queue;
 use crate::model::journal::EntryId;
-use crate::model::{Attempt, Job, JobId, NodeId, RunKey, Second};
+use crate::model::{Attempt, Job, JobId, NodeId, RunKey, Second, Server};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+/// Of a node's room, so much is kept beside it for runs that waited their turn: one part of so many.
+pub const RESERVE_PART: usize = 10;
 
 #[derive(Clone, Debug)]
 pub struct Flight {
@@ -16,14 +19,26 @@ pub struct Flight {
     pub node: NodeId,
     pub stage: Stage,
     pub late: bool,
+    /// When it may begin: its second, or the end of a retry's delay.
+    pub due: Second,
+    /// An operator wants it ended: it is not given to a node any more, and has no further attempt.
+    pub is_killed: bool,
+}
+
+impl Flight {
+    pub fn planned(job: Arc<Job>, node: NodeId, late: bool, due: Second) -> Flight {
+        Flight { job, entry: None, node, stage: Stage::Planned, late, due, is_killed: false }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Stage {
     /// Its entry is on the way into the journal.
     Planned,
-    /// Its mutex is another's, or no node is there to take it.
+    /// As many of its job run as may, or no node is there to take it.
     Waiting,
+    /// A further attempt whose delay is not over. It keeps its mutex.
+    Delayed,
     /// It has its mutex, and the entry that names another node for it is on the way.
     Moving,
     /// The node may have it.
@@ -35,17 +50,29 @@ pub enum Stage {
 #[derive(Clone, Debug)]
 pub struct Place {
     pub node: NodeId,
+    pub server: Server,
+    pub labels: Vec<String>,
     /// Runs that it may have at one time.
     pub room: usize,
     /// It is alive and not draining.
     pub takes_new: bool,
+    /// Its system has no room for another process just now: it comes after all others.
+    pub is_full: bool,
+}
+
+impl Place {
+    /// Whether the job may run there at all.
+    pub fn suits(&self, job: &Job) -> bool {
+        job.node.is_empty() || *self.server.0 == *job.node || self.labels.contains(&job.node)
+    }
 }
 
 #[derive(Debug, Default)]
 pub struct Flights {
     all: BTreeMap<Attempt, Flight>,
     taken: BTreeMap<NodeId, usize>,
-    pub mutexes: BTreeMap<JobId, Mutex>,
+    /// Of jobs that are limited to so many runs at one time.
+    pub queues: BTreeMap<JobId, Queue>,
     /// Nodes that surely run no mutex job any more, whatever they were sent.
     released: BTreeSet<NodeId>,
     next_place: usize,
@@ -88,6 +115,12 @@ impl Flights {
         }
     }
 
+    pub fn set_killed(&mut self, attempt: Attempt) {
+        if let Some(flight) = self.all.get_mut(&attempt) {
+            flight.is_killed = true;
+        }
+    }
+
     /// The entry that names the attempt from now on; answers the one that did before.
     pub fn rename(&mut self, attempt: Attempt, entry: EntryId) -> Option<EntryId> {
         self.all.get_mut(&attempt)?.entry.replace(entry)
@@ -96,6 +129,14 @@ impl Flights {
     pub fn of_job(&self, id: JobId) -> impl Iterator<Item = (&Attempt, &Flight)> {
         let first = Attempt { run: RunKey::scheduled(id, Second(i64::MIN)), number: 0 };
         self.all.range(first..).take_while(move |(attempt, _)| attempt.run.cron_id == id)
+    }
+
+    pub fn of_run(&self, run: RunKey) -> impl Iterator<Item = (&Attempt, &Flight)> {
+        self.all.range(Attempt { run, number: 0 }..).take_while(move |(attempt, _)| attempt.run == run)
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = (&Attempt, &Flight)> {
+        self.all.iter()
     }
 
     /// What the node may have.
@@ -116,13 +157,23 @@ impl Flights {
         sent.map(|flight| flight.node.clone()).collect()
     }
 
-    /// Who holds a mutex is not stored: it is whatever may run, so nothing can be left set by mistake.
-    pub fn is_mutex_free(&self, id: JobId) -> bool {
-        self.of_job(id).all(|(_, flight)| match flight.stage {
-            Stage::Sent => self.released.contains(&flight.node),
-            Stage::Moving => false,
-            Stage::Planned | Stage::Waiting | Stage::Over => true,
-        })
+    /// How many more runs of the job may go. Who holds a mutex is not stored: it is whatever may run, so nothing can be
+    /// left set by mistake.
+    pub fn free(&self, job: &Job) -> usize {
+        let is_held = |flight: &Flight| match flight.stage {
+            // The guardian of a node whose lease is over has ended its mutex runs, and no others.
+            Stage::Sent => !(flight.job.is_mutex && self.released.contains(&flight.node)),
+            Stage::Moving => true,
+            Stage::Delayed => flight.job.is_mutex,
+            Stage::Planned | Stage::Waiting | Stage::Over => false,
+        };
+        let held = self.of_job(job.id).filter(|(_, flight)| is_held(flight)).count();
+        job.parallel_max().map_or(usize::MAX, |max| max.saturating_sub(held))
+    }
+
+    /// Whether all that may be somewhere counts as there, leases that are over included.
+    pub fn is_any_held(&self, id: JobId) -> bool {
+        self.of_job(id).any(|(_, flight)| matches!(flight.stage, Stage::Sent | Stage::Moving | Stage::Delayed))
     }
 
     /// Whether the node's mutex runs have surely ended.
@@ -134,16 +185,24 @@ impl Flights {
         }
     }
 
-    /// The least loaded node with room; among equals they take turns.
-    pub fn choose(&mut self, places: &[Place]) -> Option<NodeId> {
+    /// The least loaded node with room that suits the job, one that is full only where there is no other; among equals
+    /// they take turns.
+    pub fn choose(&mut self, job: &Job, places: &[Place]) -> Option<NodeId> {
         let count = places.len();
         let load = |place: &Place| self.taken(&place.node) * 1_000 / place.room.max(1);
         let turn = |at: usize| (at + count - self.next_place % count.max(1)) % count.max(1);
-        let with_room =
-            places.iter().enumerate().filter(|(_, place)| place.takes_new && self.taken(&place.node) < place.room);
-        let (at, place) = with_room.min_by_key(|(at, place)| (load(place), turn(*at)))?;
+        let may_take = |place: &Place| place.takes_new && self.taken(&place.node) < place.room && place.suits(job);
+        let with_room = places.iter().enumerate().filter(|(_, place)| may_take(place));
+        let (at, place) = with_room.min_by_key(|(at, place)| (place.is_full, load(place), turn(*at)))?;
         self.next_place = at + 1;
         Some(place.node.clone())
+    }
+
+    /// Whether the node that was chosen before is still to be given the run: runs that waited their turn may go a tenth
+    /// beyond its room.
+    pub fn may_send(&self, job: &Job, node: &NodeId, places: &[Place]) -> bool {
+        let place = places.iter().find(|place| place.node == *node && place.takes_new && place.suits(job));
+        place.is_some_and(|place| self.taken(node) <= place.room + place.room / RESERVE_PART)
     }
 
     fn taken(&self, node: &NodeId) -> usize {
@@ -152,16 +211,38 @@ impl Flights {
 
     fn count(&mut self, flight: &Flight, is_in: bool) {
         let change = |count: &mut usize| *count = if is_in { *count + 1 } else { count.saturating_sub(1) };
+        let is_limited = flight.job.parallel_max().is_some();
         let takes_place = match flight.stage {
-            Stage::Planned => !flight.job.is_mutex,
+            Stage::Planned => !is_limited,
             Stage::Moving | Stage::Sent => true,
-            Stage::Waiting | Stage::Over => false,
+            Stage::Waiting | Stage::Delayed | Stage::Over => false,
         };
-        if takes_place {
+        if takes_place && !flight.node.is_nobody() {
             change(self.taken.entry(flight.node.clone()).or_default());
         }
-        if flight.stage == Stage::Planned && flight.job.is_mutex {
-            change(&mut self.mutexes.entry(flight.job.id).or_default().planned);
+        if flight.stage == Stage::Planned && is_limited {
+            change(&mut self.queues.entry(flight.job.id).or_default().planned);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_node_is_chosen_only_where_no_other_has_room() {
+        let place = |name: &str, room, is_full| Place {
+            node: NodeId(name.into()),
+            server: Server::default(),
+            labels: Vec::new(),
+            room,
+            takes_new: true,
+            is_full,
+        };
+        let choose = |places: &[Place]| Flights::default().choose(&Job::default(), places);
+        assert_eq!(choose(&[place("a", 9, true), place("b", 1, false)]), Some(NodeId("b".into())));
+        assert_eq!(choose(&[place("a", 9, true), place("b", 0, false)]), Some(NodeId("a".into())));
+        assert_eq!(choose(&[place("a", 9, true)]), Some(NodeId("a".into())));
     }
 }

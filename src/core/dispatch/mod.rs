@@ -1,23 +1,29 @@
 //! The leader's runs: from the decision, through the journal, to a node, until their log rows are committed.
 //!
 //! ```text
-//! plan -> Planned -> (entry in the journal) -> Waiting (mutex taken) -> Sent -> Over -> (row committed) gone
-//!              \________________________________/  |  ^
-//!               a change of the job: given anew,   v  |  its node is not there: another one is named, journaled,
-//!               or a `cancelled` row             Moving   and only then told
+//! plan -> Planned -> (entry in the journal) -> Waiting (its turn) -> Sent -> Over -> (row committed) gone
+//!              \________________________________/  |  ^               |
+//!               a change of the job: given anew,   v  |               +-> a further attempt: Delayed -> Waiting
+//!               or a `cancelled` row             Moving
+//!                       its node is not there: another one is named, journaled, and only then told
 //! ```
 //!
 //! Not the scheduler: it does not know what is due. Not the journal: it says what an entry must name and hears when it
-//! is in. `recovery` says what becomes of runs whose node or leader was lost.
+//! is in. `turns` says how many runs of a job may go at one time, `attempts` what follows an attempt that failed or was
+//! lost, `recovery` what becomes of runs whose node or leader was lost, `folds` how refusals become rows.
 //!
 //! Invariants: no run is sent before its entry is in; of a mutex job at most one run is `Sent` to a node that may still
 //! run it; an entry is closed only when every outcome that it names is committed or has moved to a later entry.
 
+mod attempts;
 mod flights;
+mod folds;
 pub mod recovery;
 mod rows;
+mod turns;
 
-pub use flights::Place;
+pub use flights::{Flight, Place, RESERVE_PART, Stage};
+pub use turns::Queue;
 
 use super::effects::Effects;
 use super::journaler::Journaler;
@@ -25,31 +31,39 @@ use super::logbook::Logbook;
 use super::scheduler::Scheduler;
 use crate::model::journal::{Body, Entry, EntryId, PlannedRun, RefusedRun};
 use crate::model::message::{Order, ToNode};
+use crate::model::run::Manual;
 use crate::model::{Attempt, Job, JobId, NodeId, Now, RunKey, RunState, Second, Server, Version};
-use flights::{Flight, Flights, Stage};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use flights::Flights;
+use folds::Folds;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Runs in one part of a tick: a part is one statement, and stays well below what a store takes.
-const PART_RUNS_MAX: usize = 5_000;
+pub const PART_RUNS_MAX: usize = 5_000;
 
 #[derive(Debug)]
 pub struct Dispatch {
     server: Server,
-    node_id: NodeId,
     limits: DispatchLimits,
     flights: Flights,
     /// Outcomes of each entry that are not committed yet.
     open: BTreeMap<EntryId, usize>,
-    /// Refused and missed runs whose rows are on their way.
-    outcomes: BTreeMap<Attempt, EntryId>,
+    /// Rows of refused and missed runs that are on their way, with the entries that they explain.
+    outcomes: BTreeMap<Attempt, Vec<EntryId>>,
+    folds: Folds,
     to_close: Vec<EntryId>,
     /// Runs of the parts of a tick whose part 0 is not in yet.
     held_back: Vec<Attempt>,
     /// Runs that a former leader had named for ticks that it did not complete.
     named: BTreeSet<RunKey>,
-    /// Runs and mutexes for which no node was there.
+    /// Runs for which no node was there.
     unplaced: BTreeSet<Attempt>,
+    /// Further attempts whose entry is in, by the second in which their delay is over.
+    delayed: BTreeSet<(Second, Attempt)>,
+    /// Further attempts whose entry is on its way, with the entries that stay open until it is in.
+    follows: BTreeMap<Attempt, EntryId>,
+    /// The first job that found no room in the last tick that was short of it: the next such tick begins there.
+    refused_from: Option<JobId>,
     /// How long nobody led before this leader.
     away_secs: i64,
 }
@@ -57,15 +71,11 @@ pub struct Dispatch {
 #[derive(Clone, Copy, Debug)]
 pub struct DispatchLimits {
     pub max_pending_per_job: usize,
+    /// Runs that wait for any node to be there.
+    pub unplaced_max: usize,
     pub grace_secs: i64,
-}
-
-/// The runs of a mutex job that may not go yet.
-#[derive(Debug, Default)]
-pub struct Mutex {
-    waiting: VecDeque<Attempt>,
-    /// Runs whose entry is on the way; each will go or wait.
-    planned: usize,
+    /// `PART_RUNS_MAX`, or less to see parts at work.
+    pub part_runs_max: usize,
 }
 
 /// The rooms that the leader's runs need beside their own.
@@ -80,10 +90,6 @@ pub struct Around<'a> {
 }
 
 impl Around<'_> {
-    fn takes_new(&self, node: &NodeId) -> bool {
-        self.places.iter().any(|place| place.takes_new && place.node == *node)
-    }
-
     fn is_linked(&self, node: &NodeId) -> bool {
         self.places.iter().any(|place| place.node == *node)
     }
@@ -106,18 +112,21 @@ pub struct Cancelling {
 type Orders = BTreeMap<NodeId, Vec<Order>>;
 
 impl Dispatch {
-    pub fn new(server: Server, node_id: NodeId, limits: DispatchLimits) -> Dispatch {
+    pub fn new(server: Server, limits: DispatchLimits) -> Dispatch {
         Dispatch {
             server,
-            node_id,
             limits,
             flights: Flights::default(),
             open: BTreeMap::new(),
             outcomes: BTreeMap::new(),
+            folds: Folds::default(),
             to_close: Vec::new(),
             held_back: Vec::new(),
             named: BTreeSet::new(),
             unplaced: BTreeSet::new(),
+            delayed: BTreeSet::new(),
+            follows: BTreeMap::new(),
+            refused_from: None,
             away_secs: 0,
         }
     }
@@ -126,24 +135,29 @@ impl Dispatch {
     pub fn plan(&mut self, due: Vec<Arc<Job>>, tick: Second, now: Now, places: &[Place]) -> Vec<(u32, Body)> {
         let late = tick < now.wall.second();
         let (mut runs, mut refused) = (Vec::new(), Vec::new());
-        for job in due {
+        let mut refused_from = None;
+        for job in self.in_turn(due) {
             let run = RunKey::scheduled(job.id, tick);
             let attempt = Attempt { run, number: 1 };
             if self.named.contains(&run) || self.flights.has(attempt) {
                 continue;
             }
             match self.place(&job, places) {
-                Err(state) => refused.push(RefusedRun { run, version: job.version, state }),
+                Err(state) => {
+                    refused_from.get_or_insert(job.id);
+                    refused.push(RefusedRun { run, version: job.version, state });
+                }
                 Ok(node) => {
                     runs.push((attempt, job.version, node.clone()));
-                    self.flights.insert(attempt, Flight { job, entry: None, node, stage: Stage::Planned, late });
+                    self.flights.insert(attempt, Flight::planned(job, node, late, tick));
                 }
             }
         }
+        self.refused_from = refused_from.or(self.refused_from);
         // What a former leader began in parts is completed by one part 0: the other numbers may be taken.
         let is_begun = self.named.iter().any(|run| run.scheduled_at == tick);
         self.named.retain(|run| run.scheduled_at != tick);
-        let runs_max = if is_begun { usize::MAX } else { PART_RUNS_MAX };
+        let runs_max = if is_begun { usize::MAX } else { self.limits.part_runs_max };
         let mut bodies: Vec<Body> = runs.chunks(runs_max).map(body).collect();
         if bodies.is_empty() {
             bodies.push(Body::default());
@@ -152,23 +166,55 @@ impl Dispatch {
         (0..bodies.len() as u32).zip(bodies).rev().collect()
     }
 
+    /// Decides on a run that an operator wants now. The error says why it cannot be: nothing is kept of it then.
+    pub fn plan_manual(
+        &mut self,
+        job: &Arc<Job>,
+        manual: Manual,
+        now: Now,
+        places: &[Place],
+    ) -> Result<(RunKey, Body), RunState> {
+        let second = now.wall.second();
+        let run = RunKey { cron_id: job.id, scheduled_at: second, manual: Some(manual) };
+        let attempt = Attempt { run, number: 1 };
+        let node = self.place(job, places)?;
+        self.flights.insert(attempt, Flight::planned(Arc::clone(job), node.clone(), false, second));
+        Ok((run, body(&[(attempt, job.version, node)])))
+    }
+
+    /// It was asked for before, under the same key: the first one counts.
+    pub fn forget_planned(&mut self, entry: &Entry, around: &mut Around) {
+        for run in &entry.body.runs {
+            self.flights.remove(run.attempt);
+            self.next_turn(run.attempt.run.cron_id, around);
+        }
+    }
+
     /// The entry is in: its runs may go, its refusals get their rows.
     pub fn on_entry(&mut self, id: EntryId, entry: &Entry, around: &mut Around) {
         self.open.insert(id, 0);
         for run in &entry.body.runs {
-            *self.open.entry(id).or_default() += 1;
-            // The run is an outcome of this entry from now on, and of no earlier one.
-            if let Some(earlier) = self.flights.rename(run.attempt, id) {
-                self.settle(earlier);
-            }
+            self.take_over(run.attempt, id);
         }
-        self.write_outcomes(id, &entry.body, &BTreeSet::new(), around);
+        for delayed in &entry.body.delayed {
+            self.take_over(delayed.attempt, id);
+            self.delayed.insert((delayed.due, delayed.attempt));
+        }
+        self.write_outcomes(id, &entry.body, &BTreeMap::new(), around);
         self.held_back.extend(entry.body.runs.iter().map(|run| run.attempt));
         if entry.part == 0 {
             let attempts = std::mem::take(&mut self.held_back);
             self.release(attempts, around);
         }
+        self.start_delayed(around);
         self.close_if_empty(id);
+    }
+
+    /// The attempt is an outcome of this entry from now on, and of no earlier one.
+    fn take_over(&mut self, attempt: Attempt, entry: EntryId) {
+        *self.open.entry(entry).or_default() += 1;
+        let earlier = self.flights.rename(attempt, entry);
+        earlier.into_iter().chain(self.follows.remove(&attempt)).for_each(|earlier| self.settle(earlier));
     }
 
     /// A former leader had journaled this part of the tick: its runs are not ours to give.
@@ -178,31 +224,36 @@ impl Dispatch {
         }
     }
 
-    /// The process is over: its mutex is free for the next.
-    pub fn on_finished(&mut self, attempt: Attempt, around: &mut Around) {
+    /// The process is over: its place among its job's runs is free for the next, where no further attempt takes it.
+    pub fn on_finished(&mut self, attempt: Attempt, state: RunState, around: &mut Around) {
         if self.flights.is(attempt, Stage::Sent) {
             self.flights.set_stage(attempt, Stage::Over);
+            self.follow_up(attempt, state, around);
         }
-        self.next_of_mutex(attempt.run.cron_id, around);
+        self.next_turn(attempt.run.cron_id, around);
     }
 
     /// The row is committed: the entry that names it is one outcome nearer to its end.
     pub fn on_logged(&mut self, attempt: Attempt, around: &mut Around) {
-        let entry = self.flights.remove(attempt).and_then(|flight| flight.entry);
-        if let Some(entry) = entry.or_else(|| self.outcomes.remove(&attempt)) {
-            self.settle(entry);
+        match self.flights.remove(attempt).and_then(|flight| flight.entry) {
+            Some(entry) => self.settle(entry),
+            None => {
+                let entries = self.outcomes.remove(&attempt).unwrap_or_default();
+                entries.into_iter().for_each(|entry| self.settle(entry));
+            }
         }
-        self.next_of_mutex(attempt.run.cron_id, around);
+        self.next_turn(attempt.run.cron_id, around);
     }
 
     /// Takes back the job's runs of older versions (with none: of all). Those that wait here are done anew; nodes that
     /// have some are told.
     pub fn cancel(&mut self, cron_id: JobId, below: Option<Version>, around: &mut Around) -> Cancelling {
         let waiting = self.old_flights(cron_id, below, Stage::Waiting);
-        if let Some(mutex) = self.flights.mutexes.get_mut(&cron_id) {
-            mutex.waiting.retain(|attempt| !waiting.contains(attempt));
-        }
-        waiting.into_iter().for_each(|attempt| self.redo(attempt, around));
+        self.leave_queue(cron_id, &waiting);
+        // One whose entry is still on its way is looked at when that is in.
+        let delayed = self.old_flights(cron_id, below, Stage::Delayed);
+        let delayed = delayed.into_iter().filter(|attempt| !self.follows.contains_key(attempt));
+        waiting.into_iter().chain(delayed.collect::<Vec<_>>()).for_each(|attempt| self.redo(attempt, around));
         let mut cancelling = Cancelling::default();
         for attempt in self.old_flights(cron_id, below, Stage::Sent) {
             let Some(flight) = self.flights.get(attempt) else { continue };
@@ -222,23 +273,59 @@ impl Dispatch {
                 self.redo(attempt, around);
             }
         }
-        self.next_of_mutex(cron_id, around);
+        self.next_turn(cron_id, around);
     }
 
-    /// Finds places for what had none.
-    pub fn place_waiting(&mut self, around: &mut Around) {
+    /// Looks after what waits: for a node, for the end of a delay, for its fold.
+    pub fn look_after(&mut self, around: &mut Around) {
+        self.start_delayed(around);
+        self.flush_folds(false, around);
         if self.unplaced.is_empty() || !around.places.iter().any(|place| place.takes_new) {
             return;
         }
         let mut orders = Orders::new();
         for attempt in std::mem::take(&mut self.unplaced) {
-            match self.flights.get(attempt).map(|flight| (flight.stage, flight.job.is_mutex)) {
-                Some((Stage::Waiting, true)) => self.next_of_mutex(attempt.run.cron_id, around),
-                Some((Stage::Waiting, false)) => self.send_or_move(attempt, around, &mut orders),
+            match self.flights.get(attempt).map(|flight| (flight.stage, flight.job.parallel_max())) {
+                Some((Stage::Waiting, Some(_))) => self.next_turn(attempt.run.cron_id, around),
+                Some((Stage::Waiting, None)) => self.send_or_move(attempt, around, &mut orders),
                 _ => {}
             }
         }
         send(orders, around);
+    }
+
+    /// Of a run that is in hand the attempt with this number, or without one the latest.
+    pub fn find(&self, run: RunKey, number: Option<u32>) -> Option<(Attempt, &Flight)> {
+        let is_meant = |attempt: &Attempt| number.is_none_or(|number| attempt.number == number);
+        let found = self.flights.of_run(run).filter(|(attempt, _)| is_meant(attempt)).last()?;
+        Some((*found.0, found.1))
+    }
+
+    pub fn flights(&self) -> impl Iterator<Item = (&Attempt, &Flight)> {
+        self.flights.all()
+    }
+
+    /// The attempts of a run that are not over.
+    pub fn of_run(&self, run: RunKey) -> Vec<(Attempt, Flight)> {
+        let open = self.flights.of_run(run).filter(|(_, flight)| flight.stage != Stage::Over);
+        open.map(|(attempt, flight)| (*attempt, flight.clone())).collect()
+    }
+
+    /// Ends an attempt that no node has: it will not begin.
+    pub fn kill_here(&mut self, attempt: Attempt, around: &mut Around) {
+        self.flights.set_killed(attempt);
+        let is_journaled = !self.follows.contains_key(&attempt);
+        if is_journaled && (self.flights.is(attempt, Stage::Waiting) || self.flights.is(attempt, Stage::Delayed)) {
+            self.leave_queue(attempt.run.cron_id, &[attempt]);
+            self.drop_killed(attempt, around);
+            self.next_turn(attempt.run.cron_id, around);
+        }
+        // Else its entry is on its way: it is dropped when that is in.
+    }
+
+    /// The node that has it is told to end it.
+    pub fn set_killed(&mut self, attempt: Attempt) {
+        self.flights.set_killed(attempt);
     }
 
     /// The entries that may be set done, each told once.
@@ -255,21 +342,33 @@ impl Dispatch {
         self.to_close.append(&mut entries);
     }
 
-    /// The node for a run of the job that is due now, or why there is none.
-    fn place(&mut self, job: &Job, places: &[Place]) -> Result<NodeId, RunState> {
-        if !job.is_mutex {
-            return self.flights.choose(places).ok_or(RunState::Shed);
+    /// Those that hold up others first; then round robin from whom the last tick had no room for.
+    fn in_turn(&self, mut due: Vec<Arc<Job>>) -> impl Iterator<Item = Arc<Job>> + use<> {
+        if let Some(from) = self.refused_from {
+            let at = due.partition_point(|job| job.id < from);
+            due.rotate_left(at);
         }
-        let ahead = self.flights.mutexes.get(&job.id).map_or(0, |mutex| mutex.waiting.len() + mutex.planned);
-        // With the mutex free, the first of those ahead will go and not wait.
-        let waiting = ahead + 1 - usize::from(self.flights.is_mutex_free(job.id));
-        if self.limits.max_pending_per_job < waiting {
-            return Err(RunState::Skipped);
-        }
-        Ok(self.flights.choose(places).unwrap_or_else(|| self.node_id.clone()))
+        let (limited, others): (Vec<_>, Vec<_>) = due.into_iter().partition(|job| job.parallel_max().is_some());
+        limited.into_iter().chain(others)
     }
 
-    /// Sends the planned runs, or lets them wait for their mutex; one whose job has changed meanwhile is done anew.
+    /// The node for a run of the job that is due now (or nobody yet), or why there is none.
+    fn place(&mut self, job: &Job, places: &[Place]) -> Result<NodeId, RunState> {
+        if !self.has_turn(job) {
+            return Err(RunState::Skipped);
+        }
+        if let Some(node) = self.flights.choose(job, places) {
+            return Ok(node);
+        }
+        let is_anyone_there = places.iter().any(|place| place.takes_new && place.suits(job));
+        let may_wait = job.parallel_max().is_some() || !is_anyone_there;
+        if may_wait && self.unplaced.len() < self.limits.unplaced_max {
+            return Ok(NodeId::default());
+        }
+        Err(RunState::Shed)
+    }
+
+    /// Sends the planned runs, or lets them wait for their turn; one whose job has changed meanwhile is done anew.
     fn release(&mut self, attempts: Vec<Attempt>, around: &mut Around) {
         let mut orders = Orders::new();
         for attempt in attempts {
@@ -278,12 +377,15 @@ impl Dispatch {
             if !matches!(flight.stage, Stage::Planned | Stage::Moving) {
                 continue;
             }
-            if around.job(job.id).is_none_or(|now| now.version != job.version) {
+            if flight.is_killed {
+                self.drop_killed(attempt, around);
+                self.next_turn(job.id, around);
+            } else if around.job(job.id).is_none_or(|now| now.version != job.version) {
                 self.redo(attempt, around);
-                self.next_of_mutex(job.id, around);
-            } else if job.is_mutex && flight.stage == Stage::Planned && !self.may_take_mutex(job.id) {
-                self.wait_for_mutex(attempt);
-                self.next_of_mutex(job.id, around);
+                self.next_turn(job.id, around);
+            } else if flight.stage == Stage::Planned && !self.may_go_at_once(&job) {
+                self.wait_for_turn(attempt);
+                self.next_turn(job.id, around);
             } else {
                 self.send_or_move(attempt, around, &mut orders);
             }
@@ -291,73 +393,60 @@ impl Dispatch {
         send(orders, around);
     }
 
-    /// Free by the word of whoever had it, and nobody is ahead.
-    fn may_take_mutex(&self, id: JobId) -> bool {
-        let is_held = |stage| matches!(stage, Stage::Sent | Stage::Moving);
-        self.flights.of_job(id).all(|(_, flight)| !is_held(flight.stage))
-            && self.flights.mutexes.get(&id).is_none_or(|mutex| mutex.waiting.is_empty())
-    }
-
-    /// Into the queue of its mutex, in the order of the seconds.
-    fn wait_for_mutex(&mut self, attempt: Attempt) {
-        self.flights.set_stage(attempt, Stage::Waiting);
-        let mutex = self.flights.mutexes.entry(attempt.run.cron_id).or_default();
-        let at = mutex.waiting.partition_point(|earlier| *earlier < attempt);
-        mutex.waiting.insert(at, attempt);
-    }
-
     /// To the node that its entry names, where that is there; else another one is journaled first.
     fn send_or_move(&mut self, attempt: Attempt, around: &mut Around, orders: &mut Orders) {
         let Some(flight) = self.flights.get(attempt).cloned() else { return };
-        if self.is_too_late(attempt, &flight.job, around.now) {
+        if self.is_too_late(attempt, &flight, around.now) {
             self.flights.set_stage(attempt, Stage::Over);
             self.push_row(attempt, flight.job.version, RunState::Missed, rows::MISSED, around);
-            self.next_of_mutex(attempt.run.cron_id, around);
-        } else if around.takes_new(&flight.node) {
+            self.next_turn(attempt.run.cron_id, around);
+        } else if self.flights.may_send(&flight.job, &flight.node, around.places) {
             self.flights.set_stage(attempt, Stage::Sent);
             let order = self.order(attempt, &flight, around.now);
             orders.entry(flight.node).or_default().push(order);
-        } else if let Some(node) = self.flights.choose(around.places) {
+        } else if let Some(node) = self.flights.choose(&flight.job, around.places) {
             self.flights.move_to(attempt, node.clone());
             around.journaler.push(None, 0, body(&[(attempt, flight.job.version, node)]));
-        } else if flight.job.is_mutex {
-            self.wait_for_mutex(attempt);
-            self.unplaced.insert(attempt);
         } else {
-            self.flights.set_stage(attempt, Stage::Waiting);
+            match flight.job.parallel_max() {
+                Some(_) => self.wait_for_turn(attempt),
+                None => self.flights.set_stage(attempt, Stage::Waiting),
+            }
             self.unplaced.insert(attempt);
         }
     }
 
-    /// A run that waited for its mutex is as late as that wait, which is no fault: of it only the time in which nobody
+    /// A run that waited for its turn is as late as that wait, which is no fault: of it only the time in which nobody
     /// led counts.
-    fn is_too_late(&self, attempt: Attempt, job: &Job, now: Now) -> bool {
-        let late_secs = now.wall.second().0 - attempt.run.scheduled_at.0;
-        self.limits.grace_secs < if job.is_mutex { late_secs.min(self.away_secs) } else { late_secs }
+    fn is_too_late(&self, attempt: Attempt, flight: &Flight, now: Now) -> bool {
+        let late_secs = now.wall.second().0 - flight.due.0;
+        let waits_its_turn = flight.job.parallel_max().is_some() && attempt.number == 1;
+        self.limits.grace_secs < if waits_its_turn { late_secs.min(self.away_secs) } else { late_secs }
     }
 
     fn order(&self, attempt: Attempt, flight: &Flight, now: Now) -> Order {
-        let expires = (!flight.job.is_mutex).then(|| attempt.run.scheduled_at.plus(self.limits.grace_secs));
+        let has_turns = flight.job.parallel_max().is_some();
         Order {
             attempt,
             job: Arc::clone(&flight.job),
-            late: flight.late || attempt.run.scheduled_at < now.wall.second(),
-            expires,
+            late: flight.late || flight.due < now.wall.second() && attempt.run.manual.is_none(),
+            expires: (!has_turns).then(|| flight.due.plus(self.limits.grace_secs)),
             dispatch_time: now.wall.second(),
             dispatch_server: self.server.clone(),
         }
     }
 
     /// A run that was not started under its old definition: given anew where the present one is due then too, else told
-    /// as cancelled.
+    /// as cancelled. Further attempts and manual runs were asked of the old definition only.
     fn redo(&mut self, attempt: Attempt, around: &mut Around) {
         let Some(flight) = self.flights.get(attempt).cloned() else { return };
         self.flights.set_stage(attempt, Stage::Over);
         let id = attempt.run.cron_id;
-        let is_due = around.scheduler.is_due(id, attempt.run.scheduled_at);
+        let is_first = attempt.run.manual.is_none() && attempt.number == 1;
+        let is_due = is_first && !flight.is_killed && around.scheduler.is_due(id, attempt.run.scheduled_at);
         match around.job(id).filter(|_| is_due).cloned() {
             Some(job) => {
-                let node = self.flights.choose(around.places).unwrap_or_else(|| self.node_id.clone());
+                let node = self.flights.choose(&job, around.places).unwrap_or_default();
                 around.journaler.push(None, 0, body(&[(attempt, job.version, node.clone())]));
                 self.flights.insert(attempt, Flight { job, node, stage: Stage::Planned, ..flight });
             }
@@ -365,35 +454,10 @@ impl Dispatch {
         }
     }
 
-    fn next_of_mutex(&mut self, id: JobId, around: &mut Around) {
-        let is_by_lease = self.flights.of_job(id).any(|(_, flight)| flight.stage == Stage::Sent);
-        self.next_after(id, is_by_lease, around);
-    }
-
-    /// `is_by_lease`: the mutex is free because a lease is over, and not by its holder's word. Another leader, of which we
-    /// have not heard, may have made that lease longer; so the next run goes into the journal once more, which tells.
-    fn next_after(&mut self, id: JobId, is_by_lease: bool, around: &mut Around) {
-        if !self.flights.mutexes.contains_key(&id) || !self.flights.is_mutex_free(id) {
-            return;
-        }
-        let Some(mutex) = self.flights.mutexes.get_mut(&id) else { return };
-        if let Some(next) = mutex.waiting.pop_front() {
-            let mut orders = Orders::new();
-            match is_by_lease {
-                true => self.move_anew(next, around),
-                false => self.send_or_move(next, around, &mut orders),
-            }
-            send(orders, around);
-        } else if mutex.planned == 0 {
-            self.flights.mutexes.remove(&id);
-        }
-    }
-
-    fn move_anew(&mut self, attempt: Attempt, around: &mut Around) {
-        let Some(flight) = self.flights.get(attempt) else { return };
-        let (version, node) = (flight.job.version, flight.node.clone());
-        self.flights.move_to(attempt, node.clone());
-        around.journaler.push(None, 0, body(&[(attempt, version, node)]));
+    fn drop_killed(&mut self, attempt: Attempt, around: &mut Around) {
+        let Some(version) = self.flights.get(attempt).map(|flight| flight.job.version) else { return };
+        self.flights.set_stage(attempt, Stage::Over);
+        self.push_row(attempt, version, RunState::Cancelled, rows::KILLED_BEFORE, around);
     }
 
     fn old_flights(&self, cron_id: JobId, below: Option<Version>, stage: Stage) -> Vec<Attempt> {

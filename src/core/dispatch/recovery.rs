@@ -8,17 +8,17 @@
 
 use super::flights::{Flight, Stage};
 use super::{Around, Dispatch, Orders, rows, send};
-use crate::model::journal::StoredEntry;
+use crate::model::journal::{EntryId, StoredEntry};
 use crate::model::message::Held;
-use crate::model::{Attempt, Job, JobId, NodeId, RunState, Second};
+use crate::model::{Attempt, Job, JobId, NodeId, RunState, Second, Version};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What the store says was left.
 pub struct Left<'a> {
     pub open: &'a [StoredEntry],
-    /// Attempts of the open entries that have a log row.
-    pub logged: &'a BTreeSet<Attempt>,
+    /// Rows of the runs that the open entries name, all attempts of each.
+    pub logged: &'a BTreeMap<Attempt, RunState>,
     /// The largest tick that is whole.
     pub watermark: Option<Second>,
 }
@@ -45,23 +45,69 @@ impl Dispatch {
                 if entry.tick > left.watermark {
                     self.named.insert(run.attempt.run);
                 }
-                if left.logged.contains(&run.attempt) {
-                    continue;
-                }
-                // Of a definition that is gone only the name is needed: nothing of it will be sent.
-                let current = around.job(run.attempt.run.cron_id).filter(|job| job.version == run.version).cloned();
-                let gone = || Job { id: run.attempt.run.cron_id, version: run.version, ..Job::default() };
-                let job = current.unwrap_or_else(|| Arc::new(gone()));
                 let node = entry.body.nodes.get(usize::from(run.node)).cloned().unwrap_or_default();
-                let flight = Flight { job, entry: Some(*id), node, stage: Stage::Sent, late: true };
-                *self.open.entry(*id).or_default() += 1;
-                let earlier = self.flights.get(run.attempt).and_then(|flight| flight.entry);
-                self.flights.insert(run.attempt, flight);
-                earlier.into_iter().for_each(|earlier| self.settle(earlier));
+                let stage = if node.is_nobody() { Stage::Waiting } else { Stage::Sent };
+                // When a further attempt was due is not known any more: its grace begins anew.
+                let due = if run.attempt.number == 1 { run.attempt.run.scheduled_at } else { around.now.wall.second() };
+                self.recover_run(*id, run.attempt, run.version, left, (node, stage, due), around);
+            }
+            for delayed in &entry.body.delayed {
+                let place = (NodeId::default(), Stage::Delayed, delayed.due);
+                self.recover_run(*id, delayed.attempt, delayed.version, left, place, around);
+                self.delayed.insert((delayed.due, delayed.attempt));
             }
             self.write_outcomes(*id, &entry.body, left.logged, around);
         }
+        left.open.iter().for_each(|stored| self.recover_follower(stored, left, around));
         left.open.iter().for_each(|stored| self.close_if_empty(stored.id));
+    }
+
+    fn recover_run(
+        &mut self,
+        id: EntryId,
+        attempt: Attempt,
+        version: Version,
+        left: &Left,
+        (node, stage, due): (NodeId, Stage, Second),
+        around: &Around,
+    ) {
+        if left.logged.contains_key(&attempt) {
+            return;
+        }
+        let current = around.job(attempt.run.cron_id);
+        // Of a definition that is gone only this is needed: nothing of it will be sent.
+        let is_mutex = current.is_some_and(|job| job.is_mutex);
+        let gone = || Job { id: attempt.run.cron_id, version, is_mutex, ..Job::default() };
+        let job = current.filter(|job| job.version == version).cloned().unwrap_or_else(|| Arc::new(gone()));
+        let is_limited = job.parallel_max().is_some();
+        *self.open.entry(id).or_default() += 1;
+        let earlier = self.flights.get(attempt).and_then(|flight| flight.entry);
+        self.leave_queue(attempt.run.cron_id, &[attempt]);
+        let flight = Flight { entry: Some(id), stage, ..Flight::planned(job, node, true, due) };
+        self.flights.insert(attempt, flight);
+        earlier.into_iter().for_each(|earlier| self.settle(earlier));
+        if stage == Stage::Waiting {
+            if is_limited {
+                self.wait_for_turn(attempt);
+            }
+            self.unplaced.insert(attempt);
+        }
+    }
+
+    /// What a former leader owed: an attempt that failed or was lost, and the next one was not journaled any more.
+    fn recover_follower(&mut self, stored: &StoredEntry, left: &Left, around: &mut Around) {
+        let body = &stored.entry.body;
+        let runs = body.runs.iter().map(|run| (run.attempt, run.version));
+        let named = runs.chain(body.delayed.iter().map(|delayed| (delayed.attempt, delayed.version)));
+        for (attempt, version) in named {
+            let Some(state) = left.logged.get(&attempt) else { continue };
+            let next = Attempt { number: attempt.number + 1, ..attempt };
+            let has_later = left.logged.range(next..).next().is_some_and(|(later, _)| later.run == attempt.run);
+            let job = around.job(attempt.run.cron_id).filter(|job| job.version == version).cloned();
+            if let (Some(job), false) = (job, has_later) {
+                self.follow(attempt, &job, Some(stored.id), *state, around);
+            }
+        }
     }
 
     /// The nodes that may have something of us.
@@ -86,7 +132,7 @@ impl Dispatch {
                 // Its mutex may be another's by now: it has to wait for it once more, in its turn.
                 Some(Held::Parked) if flight.job.is_mutex => {
                     settling.drop.push(*attempt);
-                    self.wait_for_mutex(*attempt);
+                    self.wait_for_turn(*attempt);
                     jobs.insert(attempt.run.cron_id);
                 }
                 // It will start by itself; an order that came late, after its end, would start it a second time.
@@ -111,11 +157,11 @@ impl Dispatch {
 
     /// The node has been told what to drop: mutexes that waited for it may go on.
     pub fn on_settled(&mut self, jobs: BTreeSet<JobId>, around: &mut Around) {
-        jobs.into_iter().for_each(|id| self.next_of_mutex(id, around));
+        jobs.into_iter().for_each(|id| self.next_turn(id, around));
     }
 
     /// The log rows of what a node neither held nor had started were read: what has none is given again.
-    pub fn on_checked(&mut self, attempts: Vec<Attempt>, logged: &BTreeSet<Attempt>, around: &mut Around) {
+    pub fn on_checked(&mut self, attempts: Vec<Attempt>, logged: &BTreeMap<Attempt, RunState>, around: &mut Around) {
         let mut orders = Orders::new();
         let mut jobs = BTreeSet::new();
         for attempt in attempts {
@@ -124,7 +170,8 @@ impl Dispatch {
                 continue;
             }
             jobs.insert(attempt.run.cron_id);
-            if logged.contains(&attempt) {
+            if let Some(state) = logged.get(&attempt) {
+                self.on_finished(attempt, *state, around);
                 self.on_logged(attempt, around);
             } else if around.logbook.has(attempt) {
                 self.flights.set_stage(attempt, Stage::Over);
@@ -132,26 +179,28 @@ impl Dispatch {
                 self.push_row(attempt, flight.job.version, RunState::Lost, rows::ROW_LOST, around);
             } else if !self.is_current(attempt, around) {
                 self.redo(attempt, around);
-            } else if flight.job.is_mutex {
-                self.wait_for_mutex(attempt);
+            } else if flight.is_killed {
+                self.drop_killed(attempt, around);
+            } else if flight.job.parallel_max().is_some() {
+                self.wait_for_turn(attempt);
             } else {
                 self.send_or_move(attempt, around, &mut orders);
             }
         }
         send(orders, around);
-        jobs.into_iter().for_each(|id| self.next_of_mutex(id, around));
+        jobs.into_iter().for_each(|id| self.next_turn(id, around));
     }
 
     /// A node that is leaving will not start these.
     pub fn on_returned(&mut self, attempts: Vec<Attempt>, around: &mut Around) {
-        self.on_checked(attempts, &BTreeSet::new(), around);
+        self.on_checked(attempts, &BTreeMap::new(), around);
     }
 
     /// The node's lease is surely over: what it had of mutex jobs has ended.
     pub fn on_released(&mut self, node: &NodeId, around: &mut Around) {
         self.flights.set_released(node, true);
         let jobs: BTreeSet<_> = self.flights.sent_to(node).iter().map(|attempt| attempt.run.cron_id).collect();
-        jobs.into_iter().for_each(|id| self.next_of_mutex(id, around));
+        jobs.into_iter().for_each(|id| self.next_turn(id, around));
     }
 
     /// The node has not been heard of since then: what it had is lost when the grace is over.
@@ -159,11 +208,12 @@ impl Dispatch {
         let now = around.now.wall.second();
         let over = self.flights.over_on(node).into_iter().filter(|attempt| !around.logbook.has(*attempt));
         for attempt in self.flights.sent_to(node).into_iter().chain(over.collect::<Vec<_>>()) {
-            let since = silent_since.max(attempt.run.scheduled_at);
             let Some(flight) = self.flights.get(attempt).cloned() else { continue };
+            let since = silent_since.max(flight.due);
             if since.plus(self.limits.grace_secs) < now {
                 self.flights.set_stage(attempt, Stage::Over);
                 self.push_row(attempt, flight.job.version, RunState::Lost, rows::LOST, around);
+                self.follow_up(attempt, RunState::Lost, around);
                 self.next_after(attempt.run.cron_id, true, around);
             }
         }
@@ -171,6 +221,7 @@ impl Dispatch {
 
     fn is_current(&self, attempt: Attempt, around: &Around) -> bool {
         let version = self.flights.get(attempt).map(|flight| flight.job.version);
-        around.job(attempt.run.cron_id).is_some_and(|job| !job.stop && Some(job.version) == version)
+        let may_run = |job: &&Arc<Job>| !job.stop || attempt.run.manual.is_some();
+        around.job(attempt.run.cron_id).filter(may_run).is_some_and(|job| Some(job.version) == version)
     }
 }

@@ -1,32 +1,35 @@
 //! Log rows of runs that never came to a node: refused, missed, cancelled, lost.
 
-use super::{Around, Dispatch};
+use super::{Around, Dispatch, folds};
 use crate::core::ending;
-use crate::model::journal::{Body, EntryId, MissedGap};
-use crate::model::{Attempt, RunKey, RunState, Version};
-use std::collections::BTreeSet;
+use crate::model::journal::{Body, EntryId, MissedGap, RefusedRun};
+use crate::model::{Attempt, RunKey, RunState, Second, Version};
+use std::collections::BTreeMap;
 
 pub const CANCELLED: &str = "cancelled: the job was stopped, changed or deleted before the run began";
+pub const KILLED_BEFORE: &str = "cancelled: an operator ended it before it began";
 pub const MISSED: &str = "missed: nobody was there to start it, and the grace (misfire_grace) is over";
 pub const LOST: &str = "lost: the node that had it was not heard of until the grace (misfire_grace) was over";
 pub const ROW_LOST: &str = "lost: it ended, but its node lost the row that says how";
 
 impl Dispatch {
-    /// Rows for what the entry itself decided: refusals and gaps. Those in `logged` are there already.
-    pub fn write_outcomes(&mut self, id: EntryId, body: &Body, logged: &BTreeSet<Attempt>, around: &mut Around) {
-        let refused = body.refused.iter();
-        let refused = refused.map(|refused| (refused.run, refused.version, refused.state, refusal_text(refused.state)));
-        let missed = body.missed.iter();
-        let missed =
-            missed.map(|gap| (RunKey::scheduled(gap.cron_id, gap.last), gap.version, RunState::Missed, gap_text(gap)));
-        for (run, version, state, text) in refused.chain(missed) {
-            let attempt = Attempt { run, number: 0 };
-            if logged.contains(&attempt) {
-                continue;
+    /// Rows for what the entry itself decided: refusals and gaps. Those that `logged` explains are there already.
+    pub fn write_outcomes(
+        &mut self,
+        id: EntryId,
+        body: &Body,
+        logged: &BTreeMap<Attempt, RunState>,
+        around: &mut Around,
+    ) {
+        let unexplained = body.refused.iter().filter(|refused| !is_explained(refused, logged));
+        unexplained.for_each(|refused| self.fold(*refused, id, around));
+        for gap in &body.missed {
+            let attempt = Attempt { run: RunKey::scheduled(gap.cron_id, gap.last), number: 0 };
+            if !logged.contains_key(&attempt) {
+                self.outcomes.entry(attempt).or_default().push(id);
+                *self.open.entry(id).or_default() += 1;
+                self.push_row(attempt, gap.version, RunState::Missed, &gap_text(gap), around);
             }
-            self.outcomes.insert(attempt, id);
-            *self.open.entry(id).or_default() += 1;
-            self.push_row(attempt, version, state, &text, around);
         }
     }
 
@@ -36,13 +39,26 @@ impl Dispatch {
     }
 }
 
-fn refusal_text(state: RunState) -> String {
-    match state {
-        RunState::Skipped => {
-            "skipped: too many earlier runs of this mutex job are waiting (max_pending_per_job)".into()
-        }
-        _ => "shed: every node has as many runs waiting and running as it may (max_pending, max_running)".into(),
-    }
+/// Whether one of the rows of that job stands for this refusal, alone or folded with others.
+fn is_explained(refused: &RefusedRun, logged: &BTreeMap<Attempt, RunState>) -> bool {
+    let first = Attempt { run: refused.run, number: 0 };
+    let of_job = logged.range(first..).take_while(|(attempt, _)| attempt.run.cron_id == refused.run.cron_id);
+    let mut near =
+        of_job.take_while(|(attempt, _)| folds::explains(attempt.run.scheduled_at, refused.run.scheduled_at));
+    near.any(|(attempt, state)| attempt.number == 0 && *state == refused.state)
+}
+
+/// Of `count` refusals from `first` to `last`, all for the same reason.
+pub fn refusal_text(state: RunState, first: Second, last: Second, count: usize) -> String {
+    let how_many = match count {
+        1 => String::new(),
+        _ => format!("{count} runs from {} to {} (unix seconds): ", first.0, last.0),
+    };
+    let reason = match state {
+        RunState::Skipped => "too many earlier runs of this job are waiting for their turn (max_pending_per_job)",
+        _ => "every node that may run it has as many runs waiting and running as it may (max_pending, max_running)",
+    };
+    format!("{}: {how_many}{reason}", state.as_str())
 }
 
 fn gap_text(gap: &MissedGap) -> String {

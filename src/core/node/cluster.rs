@@ -4,12 +4,14 @@
 
 use super::{LeadStage, Node, StoreStage};
 use crate::core::effects::Mail;
+use crate::core::election::Election;
 use crate::core::follower::{Heard, Lease};
 use crate::core::leader::Rooms;
 use crate::core::work::LockValue;
 use crate::core::{ExitReason, Gone, Output};
-use crate::model::command::{Answer, Command, Refusal, RequestId};
-use crate::model::message::{Hello, LinkId, Message, ToLeader, ToNode};
+use crate::model::command::{Answer, Command, HealthView, Refusal, RequestId, Role};
+use crate::model::message::{Held, Hello, LinkId, Message, RunStage, ToLeader, ToNode};
+use crate::model::output::OutputPart;
 use crate::model::{NodeId, Now};
 
 /// Request ids of calls that came over a link, so that they are none of an HTTP client's.
@@ -96,14 +98,28 @@ impl Node {
     fn on_order(&mut self, message: ToNode, now: Now) {
         let leaders_now = self.follower.leaders_now(now);
         match message {
-            ToNode::Dispatch(orders) => self.executor.on_dispatch(orders, &mut self.fx, leaders_now),
+            ToNode::Dispatch(orders) => {
+                self.executor.on_dispatch(orders, &mut self.logbook, &mut self.fx, leaders_now);
+            }
             ToNode::Cancel { cron_id, below } => self.executor.on_cancel(cron_id, below, &mut self.fx),
             ToNode::Settled { drop } => {
                 self.executor.on_settled(drop, &mut self.fx);
                 // What the leader wants of former lives' marks it has just said; the rest can be explained now.
                 self.executor.explain_found(&mut self.logbook, &mut self.fx, now);
             }
-            ToNode::Kill { .. } | ToNode::ListRuns { .. } => {}
+            ToNode::Kill { attempt } => self.executor.kill(attempt, &mut self.logbook, &mut self.fx, now),
+            ToNode::ListRuns { request } => {
+                self.fx.tell_leader(ToLeader::Runs { request, runs: self.executor.runs() });
+            }
+            ToNode::ReadOutput { request, attempt, from } => match self.executor.held(attempt) {
+                Some(Held::Waiting | Held::Parked) => {
+                    let is_due = attempt.run.scheduled_at <= leaders_now.wall.second();
+                    let stage = if is_due { RunStage::Queued } else { RunStage::Armed };
+                    let part = Some(OutputPart::empty(stage, from));
+                    self.fx.tell_leader(ToLeader::OutputRead { request, part });
+                }
+                _ => self.fx.output(Output::ReadOutput { request, attempt, from }),
+            },
             ToNode::Drain => {
                 self.fx.notice(log::Level::Info, "draining: no new runs until the next start");
                 self.executor.drain();
@@ -158,6 +174,29 @@ impl Node {
             _ => Ok(Answer::Cluster(leader.view(own, now))),
         };
         self.fx.reply(client, reply);
+    }
+
+    /// How this node is, by itself.
+    pub(super) fn health(&self) -> HealthView {
+        let is_leader = matches!(self.lead, LeadStage::Leading(_));
+        let load = self.executor.load();
+        let leader = match &self.lead {
+            LeadStage::Leading(_) => Some(self.setup.server.clone()),
+            _ => self.follower.joined().and(self.follower.leader()).cloned(),
+        };
+        HealthView {
+            server: self.setup.server.clone(),
+            role: if is_leader { Role::Leader } else { Role::Follower },
+            leader: leader.unwrap_or_default(),
+            paused: match &self.lead {
+                LeadStage::Leading(leader) => leader.is_paused(),
+                _ => self.follower.is_paused(),
+            },
+            store_ok: self.is_open() && !self.logbook.is_failing(),
+            consul_ok: self.election.as_ref().map(Election::is_well),
+            running: load.running,
+            queued: load.waiting,
+        }
     }
 
     /// Answers of ours that are for a client of another node.
@@ -221,10 +260,10 @@ impl Node {
         if !self.executor.is_idle() {
             return;
         }
-        self.logbook.hurry(now);
         if let LeadStage::Leading(leader) = &mut self.lead {
-            leader.hurry(now);
+            leader.hurry(&mut Rooms { logbook: &mut self.logbook, fx: &mut self.fx, now });
         }
+        self.logbook.hurry(now);
         let is_leader_idle = !matches!(&self.lead, LeadStage::Leading(leader) if !leader.is_idle());
         let is_stored = self.logbook.is_empty() && is_leader_idle;
         if !leaving.may_go(is_stored, now) {

@@ -19,7 +19,7 @@ use super::backoff::Backoff;
 use super::copy::WarmCopy;
 use super::effects::Effects;
 use super::election::Election;
-use super::executor::Executor;
+use super::executor::{Counters, Executor};
 use super::follower::Follower;
 use super::leader::{Leader, Rooms, Verdict};
 use super::leaving::Leaving;
@@ -119,7 +119,7 @@ enum LeadStage {
 impl Node {
     pub fn new(setup: Setup) -> Node {
         let mut fx = Effects::default();
-        let mut executor = Executor::new(setup.server.clone(), setup.limits.max_running, &setup.found);
+        let mut executor = Executor::new(setup.server.clone(), setup.limits, &setup.found);
         if setup.is_alone {
             executor.extend_lease(Mono::NEVER, &mut fx, Now::default());
         }
@@ -156,6 +156,7 @@ impl Node {
             Input::Exited { attempt, exit, output } => {
                 self.executor.on_exited(attempt, exit, output, &mut self.logbook, &mut self.fx, now);
             }
+            Input::OutputRead { request, part } => self.fx.tell_leader(ToLeader::OutputRead { request, part }),
             Input::Signal(signal) => self.on_signal(signal, now),
             Input::Linked(link) => self.on_linked(link, now),
             Input::Received(link, message) => self.on_received(link, message, now),
@@ -168,6 +169,11 @@ impl Node {
     pub fn poll_output(&mut self) -> Option<Output> {
         let output = self.fx.take()?;
         Some(self.redirect(output))
+    }
+
+    /// What became of runs on this node since its start.
+    pub fn counters(&self) -> Counters {
+        self.executor.counters()
     }
 
     /// When to call `handle(Input::Wake)` at the latest.
@@ -192,6 +198,7 @@ impl Node {
     }
 
     fn on_command(&mut self, client: RequestId, command: Command, now: Now) {
+        let may_take_ms = self.may_take_ms(&command);
         match (command, &mut self.lead) {
             (Command::ListJobs, LeadStage::Leading(leader)) => {
                 self.fx.reply(client, Ok(Answer::Jobs(leader.jobs())));
@@ -201,12 +208,34 @@ impl Node {
             (command @ (Command::ShowCluster | Command::DrainNode(_)), LeadStage::Leading(_)) => {
                 self.on_cluster_command(client, command, now);
             }
+            (Command::ReadOutput(query), LeadStage::Leading(leader)) => {
+                leader.read_output(client, query, &mut Rooms { logbook: &mut self.logbook, fx: &mut self.fx, now });
+            }
+            // What still runs can be read to its end.
+            (command @ Command::ReadOutput(_), _)
+                if self.follower.forward(client, &command, may_take_ms, &mut self.fx, now) => {}
+            (Command::ShowHealth, _) => {
+                let health = self.health();
+                self.fx.reply(client, Ok(Answer::Health(health)));
+            }
             (_, _) if self.leaving.is_some() => self.refuse(client, "this node is leaving"),
+            (
+                command @ (Command::RunJob(..) | Command::KillRun(_) | Command::ListRuns { .. } | Command::Pause(_)),
+                LeadStage::Leading(leader),
+            ) => {
+                let mut rooms = Rooms { logbook: &mut self.logbook, fx: &mut self.fx, now };
+                leader.control(client, command, &mut rooms);
+            }
             (command, LeadStage::Leading(leader)) => leader.change(client, command),
-            (command, _) if self.follower.forward(client, &command, &mut self.fx, now) => {}
+            (command, _) if self.follower.forward(client, &command, may_take_ms, &mut self.fx, now) => {}
             (_, _) if WAITING_MAX <= self.waiting.len() => self.refuse(client, "too many changes wait for a leader"),
             (command, _) => self.waiting.push_back((now.mono.plus_ms(NO_LEADER_MS), client, command)),
         }
+    }
+
+    /// How long the leader may take for it in good order.
+    fn may_take_ms(&self, command: &Command) -> u64 {
+        if matches!(command, Command::KillRun(_)) { self.setup.limits.kill_grace_ms } else { 0 }
     }
 
     fn read(&mut self, client: RequestId, read: Read) {
@@ -229,6 +258,7 @@ impl Node {
             Done::Journaled(result) => self.lead(now, |leader, rooms| leader.on_journaled(id, result, rooms)),
             Done::Changed(result) => self.lead(now, |leader, rooms| leader.on_changed(id, result, rooms)),
             Done::Found(result) => self.lead(now, |leader, rooms| leader.on_found(id, result, rooms)),
+            Done::Paused(result) => self.lead(now, |leader, rooms| leader.on_paused(id, result, rooms)),
             Done::Closed(result) => self.lead(now, |leader, rooms| leader.on_closed(id, result, rooms.now)),
             Done::LogsWritten(result) => {
                 let attempts = logbook.on_written(id, result, fx, now);
@@ -248,6 +278,7 @@ impl Node {
                 Verdict::Ok
             }),
             Done::Differences(result) => self.copy.on_differences(id, result, fx, now),
+            Done::LogRow(result) => self.lead(now, |leader, rooms| leader.on_log_row(id, result, rooms)),
             Done::Consul(result) => {
                 let Some(election) = &mut self.election else { return };
                 let outcome = election.on_consul(id, result, fx, now);
@@ -317,6 +348,7 @@ impl Node {
         self.leave(now);
         loop {
             if let LeadStage::Leading(leader) = &mut self.lead {
+                leader.set_own_full(self.executor.load().is_full, now);
                 leader.poll(&mut Rooms { logbook: &mut self.logbook, fx: &mut self.fx, now });
             }
             let leaders_wall = self.follower.leaders_now(now).wall;

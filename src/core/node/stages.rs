@@ -3,7 +3,7 @@
 //! Invariant: a leader exists only under an epoch that its own bump has made.
 
 use super::{LEASE_MS, LeadStage, Node, StoreStage};
-use crate::core::dispatch::DispatchLimits;
+use crate::core::dispatch::{DispatchLimits, PART_RUNS_MAX};
 use crate::core::election::{Election, Outcome};
 use crate::core::leader::{Leader, LeaderSetup, Rooms, Verdict};
 use crate::core::work::{Bump, Bumped, Lead, Loaded, Opened, StoreError, Work, WorkId};
@@ -114,8 +114,12 @@ impl Node {
             node_id: self.setup.node_id.clone(),
             limits: DispatchLimits {
                 max_pending_per_job: limits.max_pending_per_job,
+                unplaced_max: limits.max_pending,
                 grace_secs: limits.misfire_grace_secs.into(),
+                part_runs_max: PART_RUNS_MAX,
             },
+            labels: self.setup.labels.clone(),
+            kill_grace_ms: limits.kill_grace_ms,
             room: limits.max_pending + limits.max_running,
             leases_end,
             lead_ms: if self.setup.is_alone { 100 } else { 500 },

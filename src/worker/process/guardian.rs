@@ -19,6 +19,7 @@ use std::ffi::{CString, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -108,7 +109,9 @@ enum End {
 impl Guardian {
     fn new(data_dir: &Path, program: PathBuf, arguments: Vec<OsString>) -> Result<Guardian, String> {
         let fail = |what: &str, error: io::Error| format!("{what} {}: {error}", data_dir.display());
-        fs::create_dir_all(data_dir).map_err(|error| fail("make data_dir", error))?;
+        // What other jobs run and write is nothing for a command that runs as another user.
+        let private = fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir);
+        private.map_err(|error| fail("make data_dir", error))?;
         let lock = lock(data_dir)?;
         let death_pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(|error| fail("watch over", error.into()))?;

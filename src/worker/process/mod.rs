@@ -3,13 +3,24 @@
 //! Invariant: a process of a run is found again whatever it did to itself (setsid, a cleared environment, a new parent),
 //! by the tag that it was born with.
 
+mod account;
+mod descriptors;
 mod guardian;
+mod inheritance;
 pub mod kill;
+mod launch;
 mod marks;
+mod memory;
+mod shortcut;
 mod spawn;
+mod words;
 
+pub use descriptors::make_room;
 pub use guardian::{CANNOT_START, DaemonLink, REFUSED, UNDER_GUARDIAN, adopt, guard};
+pub use inheritance::end_inheritance;
+pub use launch::{LAUNCH, NOT_LAUNCHED, launch};
 pub use marks::{Mark, MarkBook, Marks, Ticket};
+pub use memory::FreeMemory;
 pub use spawn::{Running, Spawner};
 
 /// Ends this process at once by a signal, which the guardian takes for a death.

@@ -1,24 +1,32 @@
 //! Starting a command: `SHELL -c COMMAND`, in a process group of its own, with both its outputs in one pipe so that they
 //! are read in the order in which they were written.
 //!
-//! Nothing here needs code between fork and exec, so std takes its posix_spawn path: as quick for a large daemon as for a
-//! small one. The tag is put on the spawning thread and inherited.
+//! Three ways lead there. Most commands are children of this process straight away; nothing about them needs code between
+//! fork and exec, so std takes its posix_spawn path: as quick for a large daemon as for a small one. Those that need no
+//! shell go by `shortcut` where it is open. Those with a user, a directory or a shell of their own go by `launch`. The tag
+//! is put on the spawning thread and inherited.
 //!
 //! Invariant: the mark says `starting` before anything is started, and `started` before anybody hears of it.
 
+use super::account::{Account, look_up};
+use super::descriptors::Given;
+use super::launch::Launch;
 use super::marks::{Marks, Ticket};
+use super::shortcut::Shortcut;
 use crate::core::work::{SpawnError, Started};
-use crate::model::{Attempt, Exit, Job};
+use crate::model::job::parse_env;
+use crate::model::{Attempt, Exit, Job, JobId, RunKey, Second, Wall};
 use crate::worker::clock;
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use std::ffi::OsString;
 use std::io;
 use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
@@ -32,6 +40,8 @@ pub struct Spawner {
     marks: Arc<Marks>,
     /// The daemon's environment without its secrets, read once.
     environment: Vec<(OsString, OsString)>,
+    shortcut: Option<Shortcut>,
+    descriptors: Given,
 }
 
 /// A process that was started.
@@ -44,70 +54,158 @@ pub struct Running {
     pub started: Started,
 }
 
+/// A process that was started and that nobody watches yet.
+struct Begun {
+    child: Child,
+    output: OwnedFd,
+    at: Wall,
+}
+
 impl Spawner {
     pub fn new(shell: PathBuf, marks: Arc<Marks>) -> Spawner {
         let is_secret = |name: &OsString| SECRETS.iter().any(|secret| name == secret);
-        let environment = std::env::vars_os().filter(|(name, _)| !is_secret(name)).collect();
-        Spawner { shell, marks, environment }
+        let environment: Vec<(OsString, OsString)> = std::env::vars_os().filter(|(name, _)| !is_secret(name)).collect();
+        let run = RunKey::scheduled(JobId(0), Second(0));
+        let tried = [&environment[..], &told(Attempt { run, number: 0 })].concat();
+        let shortcut = Shortcut::try_out(&shell, &tried);
+        log::debug!("commands without shell syntax need no shell: {}", shortcut.is_some());
+        Spawner { shell, marks, environment, shortcut, descriptors: Given::now() }
     }
 
     /// Starts the attempt's command, if the lease still holds. Blocks for about a millisecond.
     pub fn spawn(&self, attempt: Attempt, job: &Job, ticket: Ticket) -> Result<Running, SpawnError> {
         self.marks.starting(ticket);
         // Looked at after the mark is set: from here on the guardian knows that something may be starting.
-        if self.marks.lease() <= clock::mono() {
-            self.marks.back_to_held(ticket);
-            return Err(SpawnError::NoLease);
-        }
-        let started = self.start(attempt, job, ticket).map_err(|error| SpawnError::Failed(self.reason(&error)))?;
-        Ok(started)
-    }
-
-    fn start(&self, attempt: Attempt, job: &Job, ticket: Ticket) -> io::Result<Running> {
-        let (output, write_end) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-        rustix::fs::fcntl_setfl(&output, OFlags::NONBLOCK)?;
-        let mut command = Command::new(&self.shell);
-        command
-            .arg("-c")
-            .arg(&job.command)
-            .env_clear()
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .env("WING_CRON_ID", job.id.to_string())
-            .env("WING_SCHEDULED_AT", attempt.run.scheduled_at.0.to_string())
-            .env("WING_RUN_KEY", attempt.run.to_string())
-            .env("WING_ATTEMPT", attempt.number.to_string())
-            .stdin(Stdio::null())
-            .stderr(write_end.try_clone()?)
-            .stdout(write_end)
-            .process_group(0);
-        rustix::thread::set_current_timer_slack(NonZeroU64::new(ticket.tag))?;
-        let at = clock::now();
-        let child = command.spawn();
-        // Zero is back to this thread's own default.
-        rustix::thread::set_current_timer_slack(None)?;
-        let child = child?;
+        let is_leased = clock::mono() < self.marks.lease();
+        let begun = if is_leased { self.start(attempt, job, ticket) } else { Err(SpawnError::NoLease) };
+        let Begun { child, output, at } = begun.inspect_err(|_| self.marks.back_to_held(ticket))?;
         self.marks.started(ticket, child.id(), super::kill::start_time(child.id()).unwrap_or(0));
-        let pid = Pid::from_child(&child);
-        Ok(Running {
-            pidfd: pidfd_open(pid, PidfdFlags::NONBLOCK)?,
-            output,
-            started: Started { pid: child.id(), at: at.wall },
-            child,
-        })
+        watch(child, output, at)
     }
 
-    fn reason(&self, error: &io::Error) -> String {
-        use rustix::io::Errno;
-        let advice = match Errno::from_io_error(error) {
-            Some(Errno::NOENT | Errno::ACCESS) => "; is the config key shell right?",
-            Some(Errno::AGAIN | Errno::NOMEM) => {
-                "; the host has no room for another process: see ulimit -u, pids.max and free memory"
+    fn start(&self, attempt: Attempt, job: &Job, ticket: Ticket) -> Result<Begun, SpawnError> {
+        let shell = if job.shell.is_empty() { &self.shell } else { Path::new(&job.shell) };
+        let refused = |error: io::Error| refusal(shell, &error);
+        let (output, write_end) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|error| refused(error.into()))?;
+        rustix::fs::fcntl_setfl(&output, OFlags::NONBLOCK).map_err(|error| refused(error.into()))?;
+        let set_back = self.descriptors.to_set_back(&output);
+        let is_bare = [&job.run_as, &job.work_dir, &job.env, &job.shell].iter().all(|column| column.is_empty());
+        let direct = self.shortcut.as_ref().filter(|_| is_bare && set_back.is_none());
+        let direct = direct.and_then(|shortcut| shortcut.command(&job.command)).and_then(|mut command| {
+            command.envs(told(attempt));
+            // What could not be executed was not started, and the shell has its own words for it.
+            execute(command, &write_end, ticket).ok()
+        });
+        let (at, child) = match direct {
+            Some(child) => child,
+            None => {
+                let command = self.by_shell(attempt, job, shell, set_back);
+                let command = command.map_err(|reason| SpawnError::Failed(format!("not started: {reason}")))?;
+                execute(command, &write_end, ticket).map_err(refused)?
             }
-            Some(Errno::MFILE | Errno::NFILE) => "; too many files are open: raise ulimit -n or lower max_running",
-            Some(Errno::TOOBIG) => "; the command and the daemon's environment together are too long",
-            _ => "",
         };
-        format!("not started: {} -c: {error}{advice}", self.shell.display())
+        self.descriptors.correct(Pid::from_child(&child));
+        Ok(Begun { child, output, at })
+    }
+
+    fn by_shell(&self, attempt: Attempt, job: &Job, shell: &Path, descriptors: Option<u64>) -> Result<Command, String> {
+        let account = account(job)?;
+        let environment = self.environment(attempt, job, account.as_ref(), shell)?;
+        let has_own = account.is_some() || !job.work_dir.is_empty() || !job.shell.is_empty();
+        if has_own || descriptors.is_some() {
+            let launch = Launch { account: account.as_ref(), descriptors, work_dir: &job.work_dir };
+            return Ok(launch.command(shell, &["-c", &job.command], &environment));
+        }
+        let mut command = Command::new(shell);
+        command.arg("-c").arg(&job.command).env_clear().envs(environment);
+        Ok(command)
+    }
+
+    /// The daemon's, then the user's, then the job's, then what only we say.
+    fn environment(
+        &self,
+        attempt: Attempt,
+        job: &Job,
+        account: Option<&Account>,
+        shell: &Path,
+    ) -> Result<Vec<(OsString, OsString)>, String> {
+        let own = parse_env(&job.env).map_err(|error| format!("env: {error}"))?;
+        let mut environment = self.environment.clone();
+        let mut set = |name: &str, value: OsString| environment.push((name.into(), value));
+        if let Some(account) = account {
+            set("HOME", account.home.clone());
+            set("LOGNAME", account.name.clone());
+            set("SHELL", shell.into());
+            set("USER", account.name.clone());
+        }
+        if !job.work_dir.is_empty() {
+            set("PWD", (&job.work_dir).into());
+        }
+        own.into_iter().for_each(|(name, value)| set(&name, value.into()));
+        environment.extend(told(attempt));
+        Ok(environment)
+    }
+}
+
+/// What every command is told of its run.
+fn told(attempt: Attempt) -> [(OsString, OsString); 4] {
+    [
+        ("WING_CRON_ID", attempt.run.cron_id.to_string()),
+        ("WING_SCHEDULED_AT", attempt.run.scheduled_at.0.to_string()),
+        ("WING_RUN_KEY", attempt.run.to_string()),
+        ("WING_ATTEMPT", attempt.number.to_string()),
+    ]
+    .map(|(name, value)| (name.into(), value.into()))
+}
+
+/// The user that a job names. Whoever cannot be had is not replaced by another.
+fn account(job: &Job) -> Result<Option<Account>, String> {
+    if job.run_as.is_empty() {
+        return Ok(None);
+    }
+    if !rustix::process::geteuid().is_root() {
+        return Err(format!("run_as {}: only a daemon that runs as root can start commands as a user", job.run_as));
+    }
+    look_up(&job.run_as).map(Some)
+}
+
+fn execute(mut command: Command, output: &OwnedFd, ticket: Ticket) -> io::Result<(Wall, Child)> {
+    command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?).process_group(0);
+    rustix::thread::set_current_timer_slack(NonZeroU64::new(ticket.tag))?;
+    let at = clock::now().wall;
+    let child = command.spawn();
+    // Zero is back to this thread's own default; there is nothing in it that could fail.
+    let _ = rustix::thread::set_current_timer_slack(None);
+    Ok((at, child?))
+}
+
+fn watch(mut child: Child, output: OwnedFd, at: Wall) -> Result<Running, SpawnError> {
+    let pid = Pid::from_child(&child);
+    match pidfd_open(pid, PidfdFlags::NONBLOCK) {
+        Ok(pidfd) => Ok(Running { pidfd, output, started: Started { pid: child.id(), at }, child }),
+        Err(error) => {
+            // Nobody would hear of its end, so it must not go on.
+            let _ = kill_process_group(pid, Signal::KILL);
+            let _ = child.wait();
+            Err(SpawnError::Failed(format!("started and killed at once: its end cannot be watched: {error}")))
+        }
+    }
+}
+
+fn refusal(shell: &Path, error: &io::Error) -> SpawnError {
+    let reason = |advice: &str| format!("not started: {} -c: {error}{advice}", shell.display());
+    match Errno::from_io_error(error) {
+        Some(Errno::AGAIN | Errno::NOMEM) => SpawnError::NoRoom(reason(
+            "; the host has no room for another process: see ulimit -u, pids.max and free memory",
+        )),
+        Some(Errno::MFILE | Errno::NFILE) => {
+            SpawnError::NoRoom(reason("; too many files are open: raise ulimit -n or lower max_running"))
+        }
+        Some(Errno::NOENT | Errno::ACCESS) => SpawnError::Failed(reason("; is the config key shell right?")),
+        Some(Errno::TOOBIG) => {
+            SpawnError::Failed(reason("; the command and the daemon's environment together are too long"))
+        }
+        _ => SpawnError::Failed(reason("")),
     }
 }
 
@@ -122,6 +220,31 @@ impl Running {
             }),
             // Nobody else waits for it, so this cannot be; a run that never ends would be worse than an odd code.
             Err(_) => Some(Exit::Code(-1)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn want_of_room_is_told_from_what_will_never_start() {
+        let refused = |errno: Errno| refusal(Path::new("/bin/sh"), &errno.into());
+        for (errno, words) in [
+            (Errno::AGAIN, "ulimit -u"),
+            (Errno::NOMEM, "free memory"),
+            (Errno::MFILE, "ulimit -n"),
+            (Errno::NFILE, "max_running"),
+        ] {
+            let SpawnError::NoRoom(reason) = refused(errno) else { panic!("{errno:?} passes") };
+            assert!(reason.starts_with("not started: /bin/sh -c: ") && reason.contains(words), "{reason}");
+        }
+        for (errno, words) in
+            [(Errno::NOENT, "config key shell"), (Errno::TOOBIG, "too long"), (Errno::IO, "os error 5")]
+        {
+            let SpawnError::Failed(reason) = refused(errno) else { panic!("{errno:?} stays") };
+            assert!(reason.contains(words), "{reason}");
         }
     }
 }

@@ -9,11 +9,13 @@
 pub mod mysql;
 pub mod sqlite;
 
-use crate::core::work::{Bump, Bumped, Change, Differences, JobPage, Journaled, Loaded, Opened, Since, StoreError};
+use crate::core::work::{
+    Bump, Bumped, Change, Differences, FOLD_SECS, JobPage, Journaled, Loaded, Opened, Since, StoreError,
+};
 use crate::model::journal::{Body, Entry, EntryId, StoredEntry};
-use crate::model::log_row::{LogFilter, LogPage};
-use crate::model::{Attempt, Epoch, Job, JobId, LogRow, RunKey, Second, Wall};
-use std::collections::BTreeSet;
+use crate::model::log_row::{LogFilter, LogPage, StoredLog};
+use crate::model::{Attempt, Epoch, Job, JobId, LogRow, RunKey, RunState, Second, Wall};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Done entries deleted in one statement at most.
 const DELETE_ENTRIES_MAX: u32 = 10_000;
@@ -44,10 +46,12 @@ pub trait Store: Send {
     fn journal(&mut self, entry: &Entry) -> Result<Journaled, StoreError>;
     /// Journals the note, then writes the row; answers the job's id. Asking again with the same request is harmless.
     fn change(&mut self, epoch: Epoch, request: u64, change: &Change) -> Result<JobId, StoreError>;
-    /// Which of these attempts have a log row, read now.
-    fn find_logs(&mut self, epoch: Epoch, attempts: &[Attempt]) -> Result<BTreeSet<Attempt>, StoreError>;
+    /// The rows of the runs of these attempts, all attempts of each, read now.
+    fn find_logs(&mut self, epoch: Epoch, attempts: &[Attempt]) -> Result<BTreeMap<Attempt, RunState>, StoreError>;
     /// Sets entries done and deletes old done ones, never those of the largest tick.
     fn close(&mut self, epoch: Epoch, entries: &[EntryId], delete_before: Wall) -> Result<(), StoreError>;
+    /// Remembers whether scheduled runs are started.
+    fn pause(&mut self, epoch: Epoch, paused: bool) -> Result<(), StoreError>;
     /// All or nothing. A definite state replaces `lost`, nothing replaces a definite state.
     fn write_logs(&mut self, rows: &[LogRow]) -> Result<(), StoreError>;
     /// Deletes log rows of before this second.
@@ -58,17 +62,19 @@ pub trait Store: Send {
     fn page_jobs(&mut self, after: JobId, limit: usize) -> Result<JobPage, StoreError>;
     /// What a copy of the jobs lacks; none where that is too much, or the journal does not reach back so far.
     fn differences(&mut self, since: &Since) -> Result<Option<Differences>, StoreError>;
+    /// The row of this attempt, or of the run's latest one.
+    fn find_log(&mut self, run: RunKey, attempt: Option<u32>) -> Result<Option<StoredLog>, StoreError>;
 }
 
-/// The attempts whose log rows decide whether an open entry may be closed.
-fn outcomes(open: &[StoredEntry]) -> Vec<Attempt> {
+/// The runs whose log rows decide whether an open entry may be closed.
+fn outcomes(open: &[StoredEntry]) -> BTreeSet<RunKey> {
     let of_entry = |stored: &StoredEntry| {
         let body = &stored.entry.body;
-        let runs = body.runs.iter().map(|run| run.attempt);
+        let runs = body.runs.iter().map(|run| run.attempt.run);
+        let delayed = body.delayed.iter().map(|delayed| delayed.attempt.run);
         let refused = body.refused.iter().map(|refused| refused.run);
         let missed = body.missed.iter().map(|gap| RunKey::scheduled(gap.cron_id, gap.last));
-        let unstarted = refused.chain(missed).map(|run| Attempt { run, number: 0 });
-        runs.chain(unstarted).collect::<Vec<Attempt>>()
+        runs.chain(delayed).chain(refused).chain(missed).collect::<Vec<RunKey>>()
     };
     open.iter().flat_map(of_entry).collect()
 }
@@ -99,11 +105,26 @@ fn differences(as_of: EntryId, noted: &Noted, rows: Vec<Job>, new: Vec<Job>) -> 
     (changed.len() <= DIFFERENCES_MAX).then_some(Differences { as_of, changed, gone, last: noted.last })
 }
 
+/// The runs of which a row may stand for a refusal that has none of its own: refusals are folded.
+fn folded(open: &[StoredEntry], logged: &BTreeMap<Attempt, RunState>) -> BTreeSet<RunKey> {
+    let refused = open.iter().flat_map(|stored| &stored.entry.body.refused).map(|refused| refused.run);
+    let unexplained = refused.filter(|run| !logged.contains_key(&Attempt { run: *run, number: 0 }));
+    let later =
+        |run: RunKey| (1..FOLD_SECS).map(move |secs| RunKey::scheduled(run.cron_id, run.scheduled_at.plus(secs)));
+    unexplained.flat_map(later).collect()
+}
+
+/// A row's attempt and state, as they were stored; none where the text is not ours.
+fn row_state(run_key: &str, number: u32, state: &str) -> Option<(Attempt, RunState)> {
+    let run = run_key.parse().ok()?;
+    Some((Attempt { run, number }, RunState::parse(state)?))
+}
+
 /// The journal's note of a change: none for a new job, whose id the store has yet to give.
 fn note(change: &Change) -> Option<crate::model::journal::ChangeNote> {
     use crate::model::journal::ChangeNote;
     match change {
-        Change::Add(_) => None,
+        Change::Add(..) => None,
         Change::Put(job) => Some(ChangeNote { cron_id: job.id, version: Some(job.version) }),
         Change::Delete { id, .. } => Some(ChangeNote { cron_id: *id, version: None }),
     }

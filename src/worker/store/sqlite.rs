@@ -4,18 +4,19 @@
 //! rows alike. Each call is one transaction.
 
 use super::{
-    DELETE_ENTRIES_MAX, DELETE_ROWS_MAX, DIFFERENCES_MAX, NOTED, Store, edited_by_hand, foreign_lock_key, not_alone,
-    note, noted, outcomes,
+    DELETE_ENTRIES_MAX, DELETE_ROWS_MAX, DIFFERENCES_MAX, NOTED, Store, edited_by_hand, folded, foreign_lock_key,
+    not_alone, note, noted, outcomes, row_state,
 };
 use crate::core::work::{Bump, Bumped, Change, Differences, JobPage, Journaled, Loaded, Opened, Since, StoreError};
+use crate::model::command::RequestKey;
 use crate::model::journal::{Body, Entry, EntryId, StoredEntry};
 use crate::model::log_row::{LogFilter, LogPage, StoredLog};
-use crate::model::{Attempt, Epoch, Job, JobId, LogRow, Misfire, OnLost, Second, Version, Wall};
+use crate::model::{Attempt, Epoch, Job, JobId, LogRow, Misfire, OnLost, RunKey, RunState, Second, Version, Wall};
 use rusqlite::types::Value;
 use rusqlite::{
     Connection, ErrorCode, OptionalExtension, Row, Transaction, TransactionBehavior, params, params_from_iter,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -173,9 +174,11 @@ impl Store for SqliteStore {
             let watermark = "SELECT max(tick) FROM journal WHERE part = 0";
             let watermark: Option<i64> = transaction.query_row(watermark, [], |row| row.get(0))?;
             let open = open_entries(transaction)?;
-            let logged = logged(transaction, &outcomes(&open))?;
             let differences = differences(transaction, since)?;
-            Ok(Loaded { differences, watermark: watermark.map(Second), open, logged })
+            let mut rows = logged(transaction, &outcomes(&open))?;
+            rows.extend(logged(transaction, &folded(&open, &rows))?);
+            let is_paused = transaction.query_row("SELECT paused <> 0 FROM scheduler", [], |row| row.get(0))?;
+            Ok(Loaded { differences, watermark: watermark.map(Second), open, logged: rows, is_paused })
         })
     }
 
@@ -187,6 +190,14 @@ impl Store for SqliteStore {
                 transaction.query_row(known, params![entry.epoch.0, entry.request], |row| row.get(0)).optional()?;
             if let Some(id) = known {
                 return Ok(Journaled::Entry(EntryId(id)));
+            }
+            if let Some(RequestKey(key)) = &entry.request_key {
+                let asked = "SELECT id, body FROM journal WHERE request_key = ?";
+                let asked: Option<(i64, String)> =
+                    transaction.query_row(asked, [key], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+                if let Some((id, body)) = asked {
+                    return Ok(Journaled::Known(parse_body(id, &body)?));
+                }
             }
             let taken = "SELECT 1 FROM journal WHERE tick = ? AND part = ?";
             let tick = entry.tick.map(|tick| tick.0);
@@ -203,13 +214,21 @@ impl Store for SqliteStore {
             if let Some(note) = note(change) {
                 let body = Body { changes: vec![note], ..Body::default() };
                 // In one transaction with the row, so it is done as soon as it is there.
-                insert_entry(transaction, &Entry { epoch, request, tick: None, part: 0, body }, true)?;
+                let entry = Entry { epoch, request, tick: None, part: 0, body, request_key: None };
+                insert_entry(transaction, &entry, true)?;
             }
             match change {
-                Change::Add(job) => {
+                Change::Add(job, RequestKey(key)) => {
+                    let known = "SELECT id FROM cron WHERE request_key = ?";
+                    let known: Option<u32> = transaction.query_row(known, [key], |row| row.get(0)).optional()?;
+                    if let Some(id) = known {
+                        return Ok(JobId(id));
+                    }
                     let places = vec!["?"; JOB_COLUMNS.len()].join(", ");
-                    let insert = format!("INSERT INTO cron ({}) VALUES ({places})", JOB_COLUMNS.join(", "));
-                    transaction.execute(&insert, params_from_iter(job_params(job)))?;
+                    let columns = JOB_COLUMNS.join(", ");
+                    let insert = format!("INSERT INTO cron ({columns}, request_key) VALUES ({places}, ?)");
+                    let values = job_params(job).into_iter().chain([key.clone().into()]);
+                    transaction.execute(&insert, params_from_iter(values))?;
                     Ok(JobId(transaction.last_insert_rowid() as u32))
                 }
                 Change::Put(job) => {
@@ -234,10 +253,18 @@ impl Store for SqliteStore {
         })
     }
 
-    fn find_logs(&mut self, epoch: Epoch, attempts: &[Attempt]) -> Result<BTreeSet<Attempt>, StoreError> {
+    fn find_logs(&mut self, epoch: Epoch, attempts: &[Attempt]) -> Result<BTreeMap<Attempt, RunState>, StoreError> {
         self.read("read log rows", |transaction| {
             check_epoch(transaction, epoch)?;
-            logged(transaction, attempts)
+            logged(transaction, &attempts.iter().map(|attempt| attempt.run).collect())
+        })
+    }
+
+    fn pause(&mut self, epoch: Epoch, paused: bool) -> Result<(), StoreError> {
+        self.transact("pause or resume", |transaction| {
+            check_epoch(transaction, epoch)?;
+            transaction.execute("UPDATE scheduler SET paused = ?", [paused])?;
+            Ok(())
         })
     }
 
@@ -341,6 +368,15 @@ impl Store for SqliteStore {
     fn differences(&mut self, since: &Since) -> Result<Option<Differences>, StoreError> {
         self.read("read what jobs have changed", |transaction| differences(transaction, since))
     }
+
+    fn find_log(&mut self, run: RunKey, attempt: Option<u32>) -> Result<Option<StoredLog>, StoreError> {
+        self.read("read a log row", |transaction| {
+            let sql = format!(
+                "SELECT {LOG_COLUMNS} FROM log WHERE run_key = ?1 AND attempt = ifnull(?2, attempt) ORDER BY attempt DESC LIMIT 1"
+            );
+            Ok(transaction.query_row(&sql, params![run.to_string(), attempt], stored_log).optional()?)
+        })
+    }
 }
 
 /// Of `cron`, without its id, in the order of `job_params`.
@@ -413,10 +449,11 @@ fn check_epoch(transaction: &Transaction, epoch: Epoch) -> Result<(), Failure> {
 fn insert_entry(transaction: &Transaction, entry: &Entry, is_done: bool) -> Result<EntryId, Failure> {
     let body = serde_json::to_string(&entry.body)
         .map_err(|error| StoreError::Refused(format!("write a journal body: {error}")))?;
+    let key = entry.request_key.as_ref().map(|key| &key.0);
     transaction.execute(
-        "INSERT INTO journal (epoch, request, tick, part, node_id, body, done, created_at)
-         SELECT epoch, ?2, ?3, ?4, node_id, ?5, ?6, CAST(unixepoch('subsec') * 1000 AS INTEGER) FROM scheduler WHERE epoch = ?1",
-        params![entry.epoch.0, entry.request, entry.tick.map(|tick| tick.0), entry.part, body, is_done],
+        "INSERT INTO journal (epoch, request, tick, part, node_id, body, done, created_at, request_key)
+         SELECT epoch, ?2, ?3, ?4, node_id, ?5, ?6, CAST(unixepoch('subsec') * 1000 AS INTEGER), ?7 FROM scheduler WHERE epoch = ?1",
+        params![entry.epoch.0, entry.request, entry.tick.map(|tick| tick.0), entry.part, body, is_done, key],
     )?;
     Ok(EntryId(transaction.last_insert_rowid()))
 }
@@ -428,22 +465,28 @@ fn open_entries(transaction: &Transaction) -> Result<Vec<StoredEntry>, Failure> 
     let mut open = Vec::new();
     while let Some(row) = rows.next()? {
         let (id, body): (i64, String) = (row.get(0)?, row.get(5)?);
-        let body = serde_json::from_str(&body)
-            .map_err(|error| StoreError::Refused(format!("journal row {id}: its body cannot be read: {error}")))?;
+        let body = parse_body(id, &body)?;
         let tick: Option<i64> = row.get(3)?;
-        let entry =
-            Entry { epoch: Epoch(row.get(1)?), request: row.get(2)?, tick: tick.map(Second), part: row.get(4)?, body };
+        let (epoch, request, tick, part) = (Epoch(row.get(1)?), row.get(2)?, tick.map(Second), row.get(4)?);
+        let entry = Entry { epoch, request, tick, part, body, request_key: None };
         open.push(StoredEntry { id: EntryId(id), entry });
     }
     Ok(open)
 }
 
-fn logged(transaction: &Transaction, attempts: &[Attempt]) -> Result<BTreeSet<Attempt>, Failure> {
-    let mut find = transaction.prepare_cached("SELECT 1 FROM log WHERE run_key = ? AND attempt = ?")?;
-    let mut logged = BTreeSet::new();
-    for attempt in attempts {
-        if find.exists(params![attempt.run.to_string(), attempt.number])? {
-            logged.insert(*attempt);
+fn parse_body(id: i64, text: &str) -> Result<Body, Failure> {
+    serde_json::from_str(text)
+        .map_err(|error| StoreError::Refused(format!("journal row {id}: its body cannot be read: {error}")).into())
+}
+
+fn logged(transaction: &Transaction, runs: &BTreeSet<RunKey>) -> Result<BTreeMap<Attempt, RunState>, Failure> {
+    let mut find = transaction.prepare_cached("SELECT attempt, state FROM log WHERE run_key = ?")?;
+    let mut logged = BTreeMap::new();
+    for run in runs {
+        let key = run.to_string();
+        let mut rows = find.query([&key])?;
+        while let Some(row) = rows.next()? {
+            logged.extend(row_state(&key, row.get(0)?, &row.get::<_, String>(1)?));
         }
     }
     Ok(logged)

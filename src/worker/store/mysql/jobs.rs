@@ -3,8 +3,9 @@
 //! Invariant: whatever changes a row names the epoch, and the version that the row has.
 
 use super::schema::Charset;
-use super::{Outcome, check_epoch, is_epoch};
+use super::{DUPLICATE_KEY, Outcome, check_epoch, is_epoch};
 use crate::core::work::{Differences, Since, StoreError};
+use crate::model::command::RequestKey;
 use crate::model::journal::EntryId;
 use crate::model::{Epoch, Job, JobId, Misfire, OnLost, Second, Version};
 use crate::worker::store::{self, DIFFERENCES_MAX, NOTED, edited_by_hand, noted};
@@ -73,24 +74,23 @@ pub fn check_storable(conn: &mut Conn, job: &Job) -> Outcome<()> {
     Ok(())
 }
 
-pub fn add(conn: &mut Conn, epoch: Epoch, job: &Job) -> Outcome<JobId> {
+pub fn add(conn: &mut Conn, epoch: Epoch, job: &Job, RequestKey(key): &RequestKey) -> Outcome<JobId> {
     let mut values = job_values(job);
-    values.push(epoch.0.into());
+    values.extend([key.into(), epoch.0.into()]);
     let places = JOB_COLUMNS.split(", ").map(|_| "?").collect::<Vec<_>>().join(", ");
-    let sql = format!("INSERT INTO cron ({JOB_COLUMNS}) SELECT {places} FROM scheduler WHERE id = 1 AND epoch = ?");
-    conn.exec_drop(sql, values)?;
-    match conn.affected_rows() {
-        0 => Err(StoreError::Deposed.into()),
-        _ => Ok(JobId(conn.last_insert_id() as u32)),
+    let sql = format!(
+        "INSERT INTO cron ({JOB_COLUMNS}, request_key) SELECT {places}, ? FROM scheduler WHERE id = 1 AND epoch = ?"
+    );
+    match conn.exec_drop(sql, values) {
+        Ok(()) if conn.affected_rows() == 0 => Err(StoreError::Deposed.into()),
+        Ok(()) => Ok(JobId(conn.last_insert_id() as u32)),
+        // Asked again by the client, or by us after an answer that was lost: the first one counts.
+        Err(mysql::Error::MySqlError(error)) if error.code == DUPLICATE_KEY => {
+            let id: Option<u32> = conn.exec_first("SELECT id FROM cron WHERE request_key = ?", (key,))?;
+            id.map(JobId).ok_or_else(|| mysql::Error::MySqlError(error).into())
+        }
+        Err(error) => Err(error.into()),
     }
-}
-
-/// The row of an insert whose answer was lost, if it was carried out.
-pub fn find_added(conn: &mut Conn, job: &Job, after: u32) -> Outcome<Option<JobId>> {
-    let sql = "SELECT id FROM cron WHERE id > ? AND version = ? AND since = ? AND cron_set = ? AND command = ? AND remark = ? ORDER BY id LIMIT 1";
-    let id: Option<u32> =
-        conn.exec_first(sql, (after, job.version.0, job.since.0, &job.cron_set, &job.command, &job.remark))?;
-    Ok(id.map(JobId))
 }
 
 pub fn put(conn: &mut Conn, epoch: Epoch, job: &Job) -> Outcome<JobId> {

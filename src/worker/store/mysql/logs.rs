@@ -5,11 +5,11 @@
 use super::schema::{self, LogTable};
 use super::{Connection, Outcome};
 use crate::model::log_row::{LogFilter, LogPage, StoredLog};
-use crate::model::{Attempt, JobId, LogRow, RunKey, Second};
-use crate::worker::store::DELETE_ROWS_MAX;
+use crate::model::{Attempt, JobId, LogRow, RunKey, RunState, Second};
+use crate::worker::store::{DELETE_ROWS_MAX, row_state};
 use mysql::prelude::Queryable;
 use mysql::{Conn, Params, Row, Value};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Rows in one INSERT at most, and their bytes as a part of what the server takes in one packet.
 const INSERT_ROWS_MAX: usize = 500;
@@ -92,20 +92,23 @@ pub fn list(conn: &mut Conn, filter: &LogFilter) -> Outcome<LogPage> {
     Ok(LogPage { rows, total })
 }
 
-pub fn logged(conn: &mut Conn, attempts: &[Attempt]) -> Outcome<BTreeSet<Attempt>> {
-    let mut logged = BTreeSet::new();
-    let wanted: BTreeSet<Attempt> = attempts.iter().copied().collect();
-    for chunk in attempts.chunks(LOOKUP_MAX) {
-        // Run keys are digits, dashes, dots and an m.
-        let keys: Vec<String> = chunk.iter().map(|attempt| format!("'{}'", attempt.run)).collect();
-        let sql = format!("SELECT run_key, attempt FROM log WHERE run_key IN ({})", keys.join(","));
-        for (key, number) in conn.query::<(String, u32), _>(sql)? {
-            if let Ok(run) = key.parse::<RunKey>() {
-                logged.insert(Attempt { run, number });
-            }
-        }
+pub fn find(conn: &mut Conn, run: RunKey, attempt: Option<u32>) -> Outcome<Option<StoredLog>> {
+    let sql = format!(
+        "SELECT {LOG_COLUMNS} FROM log WHERE run_key = ? AND attempt = IFNULL(?, attempt) ORDER BY attempt DESC LIMIT 1"
+    );
+    let row: Option<Row> = conn.exec_first(sql, (run.to_string(), attempt))?;
+    Ok(row.map(stored_log))
+}
+
+pub fn logged(conn: &mut Conn, runs: &BTreeSet<RunKey>) -> Outcome<BTreeMap<Attempt, RunState>> {
+    let mut logged = BTreeMap::new();
+    // Run keys are digits, dashes, dots and an m.
+    let keys: Vec<String> = runs.iter().map(|run| format!("'{run}'")).collect();
+    for chunk in keys.chunks(LOOKUP_MAX) {
+        let sql = format!("SELECT run_key, attempt, state FROM log WHERE run_key IN ({})", chunk.join(","));
+        let rows = conn.query::<(String, u32, String), _>(sql)?;
+        logged.extend(rows.iter().filter_map(|(run_key, number, state)| row_state(run_key, *number, state)));
     }
-    logged.retain(|attempt| wanted.contains(attempt));
     Ok(logged)
 }
 

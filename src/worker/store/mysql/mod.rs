@@ -6,16 +6,16 @@ mod jobs;
 mod logs;
 mod schema;
 
-use super::{DELETE_ENTRIES_MAX, Hand, Store, foreign_lock_key, not_alone, note, outcomes};
+use super::{DELETE_ENTRIES_MAX, Hand, Store, folded, foreign_lock_key, not_alone, note, outcomes};
 use crate::core::work::{Bump, Bumped, Change, Differences, JobPage, Journaled, Loaded, Opened, Since, StoreError};
 use crate::model::config::MysqlConfig;
 use crate::model::journal::{Body, Entry, EntryId, StoredEntry};
-use crate::model::log_row::{LogFilter, LogPage};
-use crate::model::{Attempt, Epoch, Job, JobId, LogRow, Second, Wall};
+use crate::model::log_row::{LogFilter, LogPage, StoredLog};
+use crate::model::{Attempt, Epoch, Job, JobId, LogRow, RunKey, RunState, Second, Wall};
 use mysql::prelude::Queryable;
 use mysql::{Conn, OptsBuilder};
 use schema::LogTable;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::time::Duration;
 
@@ -39,8 +39,6 @@ pub struct MysqlStore {
     hand: Hand,
     connection: Option<Connection>,
     closings: u32,
-    /// A new job whose answer was lost: it is looked for before it is inserted again.
-    unanswered_add: Option<UnansweredAdd>,
 }
 
 struct Connection {
@@ -48,14 +46,6 @@ struct Connection {
     /// What the server takes in one statement.
     packet_bytes: usize,
     log: Option<LogTable>,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct UnansweredAdd {
-    epoch: Epoch,
-    request: u64,
-    /// Its id would be larger than this.
-    after: u32,
 }
 
 /// What ends a piece of work early.
@@ -81,7 +71,7 @@ type Outcome<T> = Result<T, Failure>;
 
 impl MysqlStore {
     pub fn new(config: &MysqlConfig, hand: Hand) -> MysqlStore {
-        MysqlStore { config: config.clone(), hand, connection: None, closings: 0, unanswered_add: None }
+        MysqlStore { config: config.clone(), hand, connection: None, closings: 0 }
     }
 
     /// Runs `action` on the connection; `what` names it in errors. After an error the next one connects anew.
@@ -216,9 +206,11 @@ impl Store for MysqlStore {
             check_epoch(conn, epoch)?;
             let watermark: Option<Option<i64>> = conn.query_first("SELECT MAX(tick) FROM journal WHERE part = 0")?;
             let open = open_entries(conn)?;
-            let logged = logs::logged(conn, &outcomes(&open))?;
             let differences = jobs::differences(conn, since)?;
-            Ok(Loaded { differences, watermark: watermark.flatten().map(Second), open, logged })
+            let mut logged = logs::logged(conn, &outcomes(&open))?;
+            logged.extend(logs::logged(conn, &folded(&open, &logged))?);
+            let is_paused = conn.query_first("SELECT paused <> 0 FROM scheduler WHERE id = 1")?.unwrap_or(false);
+            Ok(Loaded { differences, watermark: watermark.flatten().map(Second), open, logged, is_paused })
         })
     }
 
@@ -227,44 +219,38 @@ impl Store for MysqlStore {
     }
 
     fn change(&mut self, epoch: Epoch, request: u64, change: &Change) -> Result<JobId, StoreError> {
-        let unanswered = self.unanswered_add.take().filter(|add| (add.epoch, add.request) == (epoch, request));
-        let mut asked = None;
-        let result = self.with("write the job", |connection| {
+        self.with("write the job", |connection| {
             let conn = &mut connection.conn;
-            if let Change::Add(job) | Change::Put(job) = change {
+            if let Change::Add(job, _) | Change::Put(job) = change {
                 jobs::check_storable(conn, job)?;
             }
             if let Some(note) = note(change) {
                 let body = Body { changes: vec![note], ..Body::default() };
+                let entry = Entry { epoch, request, tick: None, part: 0, body, request_key: None };
                 // It is needed as a record only, so nothing is open about it.
-                insert_entry(conn, &Entry { epoch, request, tick: None, part: 0, body }, true)?;
+                insert_entry(conn, &entry, true)?;
             }
             match change {
-                Change::Add(job) => {
-                    if let Some(add) = unanswered
-                        && let Some(id) = jobs::find_added(conn, job, add.after)?
-                    {
-                        return Ok(id);
-                    }
-                    let after: Option<Option<u32>> = conn.query_first("SELECT MAX(id) FROM cron")?;
-                    let after = unanswered.map_or(after.flatten().unwrap_or(0), |add| add.after);
-                    asked = Some(UnansweredAdd { epoch, request, after });
-                    jobs::add(conn, epoch, job)
-                }
+                Change::Add(job, key) => jobs::add(conn, epoch, job, key),
                 Change::Put(job) => jobs::put(conn, epoch, job),
                 Change::Delete { id, version } => jobs::delete(conn, epoch, *id, *version),
             }
-        });
-        if matches!(result, Err(StoreError::Unavailable(_))) {
-            self.unanswered_add = asked.or(unanswered);
-        }
-        result
+        })
     }
 
-    fn find_logs(&mut self, epoch: Epoch, attempts: &[Attempt]) -> Result<BTreeSet<Attempt>, StoreError> {
+    fn find_logs(&mut self, epoch: Epoch, attempts: &[Attempt]) -> Result<BTreeMap<Attempt, RunState>, StoreError> {
         self.with("read log rows", |connection| {
             check_epoch(&mut connection.conn, epoch)?;
-            logs::logged(&mut connection.conn, attempts)
+            logs::logged(&mut connection.conn, &attempts.iter().map(|attempt| attempt.run).collect())
+        })
+    }
+
+    fn pause(&mut self, epoch: Epoch, paused: bool) -> Result<(), StoreError> {
+        self.with("pause or resume", |connection| {
+            let conn = &mut connection.conn;
+            conn.exec_drop("UPDATE scheduler SET paused = ? WHERE id = 1 AND epoch = ?", (paused, epoch.0))?;
+            // No row is changed where it was so before.
+            if conn.affected_rows() == 0 { check_epoch(conn, epoch) } else { Ok(()) }
         })
     }
 
@@ -319,6 +305,10 @@ impl Store for MysqlStore {
     fn differences(&mut self, since: &Since) -> Result<Option<Differences>, StoreError> {
         self.with("read what jobs have changed", |connection| jobs::differences(&mut connection.conn, since))
     }
+
+    fn find_log(&mut self, run: RunKey, attempt: Option<u32>) -> Result<Option<StoredLog>, StoreError> {
+        self.with("read a log row", |connection| logs::find(&mut connection.conn, run, attempt))
+    }
 }
 
 fn is_epoch(epoch: Epoch) -> String {
@@ -333,11 +323,12 @@ fn check_epoch(conn: &mut Conn, epoch: Epoch) -> Outcome<()> {
 fn insert_entry(conn: &mut Conn, entry: &Entry, is_done: bool) -> Outcome<Journaled> {
     let body = serde_json::to_string(&entry.body)
         .map_err(|error| StoreError::Refused(format!("write a journal body: {error}")))?;
+    let key = entry.request_key.as_ref().map(|key| &key.0);
     let inserted = conn.exec_drop(
-        "INSERT INTO journal (epoch, request, tick, part, node_id, body, done, created_at)
-         SELECT epoch, ?, ?, ?, node_id, ?, ?, CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED) FROM scheduler
+        "INSERT INTO journal (epoch, request, tick, part, node_id, body, done, created_at, request_key)
+         SELECT epoch, ?, ?, ?, node_id, ?, ?, CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED), ? FROM scheduler
          WHERE id = 1 AND epoch = ? LOCK IN SHARE MODE",
-        (entry.request, entry.tick.map(|tick| tick.0), entry.part, body, is_done, entry.epoch.0),
+        (entry.request, entry.tick.map(|tick| tick.0), entry.part, body, is_done, key, entry.epoch.0),
     );
     match inserted {
         Ok(()) if conn.affected_rows() == 0 => Err(StoreError::Deposed.into()),
@@ -345,19 +336,28 @@ fn insert_entry(conn: &mut Conn, entry: &Entry, is_done: bool) -> Outcome<Journa
         Err(mysql::Error::MySqlError(error)) if error.code == DUPLICATE_KEY => {
             let known = "SELECT id FROM journal WHERE epoch = ? AND request = ?";
             let known: Option<i64> = conn.exec_first(known, (entry.epoch.0, entry.request))?;
-            Ok(known.map_or(Journaled::TickTaken, |id| Journaled::Entry(EntryId(id))))
+            if let Some(id) = known {
+                return Ok(Journaled::Entry(EntryId(id)));
+            }
+            let asked = "SELECT id, body FROM journal WHERE request_key = ?";
+            let asked: Option<(i64, String)> = conn.exec_first(asked, (key,))?;
+            asked.map_or(Ok(Journaled::TickTaken), |(id, body)| Ok(Journaled::Known(parse_body(id, &body)?)))
         }
         Err(error) => Err(error.into()),
     }
+}
+
+fn parse_body(id: i64, text: &str) -> Outcome<Body> {
+    serde_json::from_str(text)
+        .map_err(|error| StoreError::Refused(format!("journal row {id}: its body cannot be read: {error}")).into())
 }
 
 fn open_entries(conn: &mut Conn) -> Outcome<Vec<StoredEntry>> {
     let sql = "SELECT id, epoch, request, tick, part, body FROM journal WHERE done = 0 ORDER BY id";
     let rows: Vec<(i64, u64, u64, Option<i64>, u32, String)> = conn.query(sql)?;
     let entry = |(id, epoch, request, tick, part, body): (i64, u64, u64, Option<i64>, u32, String)| {
-        let body = serde_json::from_str(&body)
-            .map_err(|error| StoreError::Refused(format!("journal row {id}: its body cannot be read: {error}")))?;
-        let entry = Entry { epoch: Epoch(epoch), request, tick: tick.map(Second), part, body };
+        let body = parse_body(id, &body)?;
+        let entry = Entry { epoch: Epoch(epoch), request, tick: tick.map(Second), part, body, request_key: None };
         Ok(StoredEntry { id: EntryId(id), entry })
     };
     rows.into_iter().map(entry).collect()

@@ -5,25 +5,30 @@
 //! Invariants: ticks are handled in order, each once, the next one only when the last is in the journal; a change of a
 //! job and a tick never see half of each other.
 
+mod controls;
+
 use super::Output;
 use super::changes::{Changes, Made, cut_off};
 use super::copy::{AsOf, Lent, put};
 use super::dispatch::recovery::Left;
-use super::dispatch::{Around, Cancelling, Dispatch, DispatchLimits, Place};
+use super::dispatch::{Around, Cancelling, Dispatch, DispatchLimits, Place, Stage};
 use super::effects::Effects;
 use super::journaler::{Journaler, Written};
 use super::logbook::Logbook;
 use super::node::LEASE_MS;
+use super::outputs::{Questions, Where};
 use super::reload::{Reload, notes};
-use super::roster::Roster;
+use super::roster::{Own, Roster};
 use super::scheduler::Scheduler;
 use super::work::{Change, JobPage, Journaled, Lead, Loaded, StoreError, Work, WorkId};
 use crate::model::command::{Answer, Command, RequestId};
-use crate::model::command::{ClusterView, Refusal};
+use crate::model::command::{ClusterView, OutputQuery, Refusal};
 use crate::model::journal::{Body, EntryId};
-use crate::model::message::{Heartbeat, Held, Hello, LinkId, Message, ToLeader, ToNode};
-use crate::model::{Attempt, Epoch, Job, JobId, Mono, NodeId, Now, Second, Server, Version, Wall};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::model::log_row::StoredLog;
+use crate::model::message::{Heartbeat, Held, Hello, LinkId, Message, RunStage, ToLeader, ToNode};
+use crate::model::{Attempt, Epoch, Job, JobId, Mono, NodeId, Now, RunState, Second, Server, Version, Wall};
+use controls::Controls;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// With nothing due, one entry in so many seconds keeps the watermark near.
@@ -42,6 +47,8 @@ const FORGET_SECS: i64 = 3_600;
 pub struct LeaderSetup {
     pub server: Server,
     pub node_id: NodeId,
+    /// What jobs may name to be run on this node, beside its server.
+    pub labels: Vec<String>,
     pub limits: DispatchLimits,
     /// Runs that this node may have at one time.
     pub room: usize,
@@ -49,6 +56,8 @@ pub struct LeaderSetup {
     pub leases_end: Mono,
     /// How long before its second a tick is taken.
     pub lead_ms: u64,
+    /// Between TERM and KILL, as far as this node is asked.
+    pub kill_grace_ms: u64,
 }
 
 #[derive(Debug)]
@@ -61,6 +70,10 @@ pub struct Leader {
     journaler: Journaler,
     dispatch: Dispatch,
     changes: Changes,
+    questions: Questions,
+    controls: Controls,
+    /// No tick is taken.
+    is_paused: bool,
     roster: Roster,
     /// Who can be spoken to, as of this input.
     places: Vec<Place>,
@@ -76,6 +89,7 @@ pub struct Leader {
     /// No further ticks: we are leaving.
     is_draining: bool,
     is_own_draining: bool,
+    is_own_full: bool,
     is_ahead_said: bool,
 }
 
@@ -110,7 +124,8 @@ impl Leader {
         }
         let Lent { mut scheduler, as_of, .. } = jobs;
         scheduler.wind_to(cursor);
-        let roster = Roster::new(setup.node_id.clone(), setup.server.clone(), setup.room, rooms.now);
+        let own = Own { node: setup.node_id.clone(), server: setup.server.clone(), labels: setup.labels.clone() };
+        let roster = Roster::new(own, setup.room, rooms.now);
         let mut leader = Leader {
             places: roster.places(false, rooms.now),
             roster,
@@ -121,14 +136,18 @@ impl Leader {
             scheduler,
             as_of,
             journaler: Journaler::new(epoch),
-            dispatch: Dispatch::new(setup.server.clone(), setup.node_id.clone(), setup.limits),
+            dispatch: Dispatch::new(setup.server.clone(), setup.limits),
             changes: Changes::default(),
+            questions: Questions::new(epoch),
+            controls: Controls::default(),
+            is_paused: loaded.is_paused,
             journaled_tick: cursor,
             closing: None,
             close_at: rooms.now.mono,
             reload: None,
             is_draining: false,
             is_own_draining: false,
+            is_own_full: false,
             is_ahead_said: false,
             setup,
         };
@@ -152,6 +171,34 @@ impl Leader {
 
     pub fn change(&mut self, client: RequestId, command: Command) {
         self.changes.push(client, command);
+    }
+
+    /// Answers with a part of a run's output, wherever it is.
+    pub fn read_output(&mut self, client: RequestId, query: OutputQuery, rooms: &mut Rooms) {
+        let place = match self.dispatch.find(query.run, query.attempt) {
+            None => Where::Logged,
+            Some((attempt, flight)) => match flight.stage {
+                Stage::Sent | Stage::Over if self.is_reachable(&flight.node) => {
+                    Where::At(attempt, flight.node.clone(), self.roster.server_of(&flight.node))
+                }
+                Stage::Sent | Stage::Over => Where::Away(self.roster.server_of(&flight.node)),
+                Stage::Delayed => Where::Waiting(attempt, RunStage::Delayed),
+                Stage::Planned | Stage::Waiting | Stage::Moving => Where::Waiting(attempt, RunStage::Waiting),
+            },
+        };
+        self.questions.ask(client, query, place, rooms.fx, rooms.now);
+    }
+
+    pub fn on_log_row(
+        &mut self,
+        id: WorkId,
+        result: Result<Option<Box<StoredLog>>, StoreError>,
+        rooms: &mut Rooms,
+    ) -> Verdict {
+        let at = |server: &Server| self.roster.node_at(server).filter(|node| self.is_reachable(node));
+        let node = result.as_ref().ok().and_then(|row| at(&Server(row.as_ref()?.run_server.as_str().into())));
+        self.questions.on_log_row(id, result, node, rooms.fx, rooms.now);
+        Verdict::Ok
     }
 
     /// Reads the jobs again, as they stand in the store.
@@ -178,14 +225,16 @@ impl Leader {
 
     /// Whether everything that was decided is stored.
     pub fn is_idle(&self) -> bool {
-        self.journaler.is_idle() && self.changes.is_idle() && self.closing.is_none() && !self.dispatch.has_closable()
+        let is_closed = self.closing.is_none() && !self.dispatch.has_closable() && !self.dispatch.has_folds();
+        self.journaler.is_idle() && self.changes.is_idle() && is_closed
     }
 
     pub fn poll(&mut self, rooms: &mut Rooms) {
         self.sweep(rooms);
         if !self.is_draining && self.journaler.is_idle() {
-            self.take_ticks(rooms);
+            if self.is_paused { self.keep_pause(rooms.now) } else { self.take_ticks(rooms) }
         }
+        self.poll_controls(rooms);
         self.journaler.poll(rooms.fx, rooms.now);
         let journaler = &mut self.journaler;
         self.changes.poll(self.epoch, || journaler.next_request(), &self.scheduler, rooms.fx, rooms.now);
@@ -195,16 +244,16 @@ impl Leader {
     }
 
     pub fn deadline(&self, now: Now) -> Option<Mono> {
-        let tick = (!self.is_draining && self.journaler.is_idle()).then(|| {
+        let takes_ticks = !self.is_draining && !self.is_paused && self.journaler.is_idle();
+        let tick = takes_ticks.then(|| {
             let wall = self.scheduler.cursor().plus(1).wall();
             now.mono_at(Wall(wall.0 - self.setup.lead_ms as i64 * 1_000_000))
         });
         let close = self.closing.is_none().then_some(self.close_at);
         let nodes = self.roster.deadline();
-        [tick, close, Some(self.sweep_at), nodes, self.journaler.deadline(), self.changes.deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        let delayed = self.dispatch.next_delayed().map(|second| now.mono_at(second.wall()));
+        let others = [self.journaler.deadline(), self.changes.deadline(), self.controls.deadline()];
+        [tick, close, Some(self.sweep_at), nodes, delayed].into_iter().chain(others).flatten().min()
     }
 
     pub fn on_journaled(&mut self, id: WorkId, result: Result<Journaled, StoreError>, rooms: &mut Rooms) -> Verdict {
@@ -215,6 +264,12 @@ impl Leader {
                 self.dispatch.on_tick_taken(&entry);
                 Verdict::Ok
             }
+            Written::Known(entry, body) => {
+                let (dispatch, mut around) = self.around(rooms);
+                dispatch.forget_planned(&entry, &mut around);
+                self.controls.on_journaled(entry.request, &body, rooms.fx);
+                Verdict::Ok
+            }
             Written::In { id, entry, sent_at } => {
                 let (dispatch, mut around) = self.around(rooms);
                 dispatch.on_entry(id, &entry, &mut around);
@@ -222,6 +277,7 @@ impl Leader {
                 if !self.changes.has_asked() {
                     self.as_of = AsOf { entry: id, at: sent_at };
                 }
+                self.controls.on_journaled(entry.request, &entry.body, rooms.fx);
                 Verdict::Confirmed(sent_at)
             }
         }
@@ -272,15 +328,23 @@ impl Leader {
         if let ToLeader::Cancelled { cron_id, .. } = &message {
             self.changes.on_cancelled(node, *cron_id, rooms.fx);
         }
+        if let ToLeader::OutputRead { request, part } = message {
+            return self.questions.on_read(request, part, rooms.fx);
+        }
         let (dispatch, mut around) = self.around(rooms);
         match message {
-            ToLeader::Finished { attempt, .. } => dispatch.on_finished(attempt, &mut around),
+            ToLeader::Finished { attempt, state } => {
+                dispatch.on_finished(attempt, state, &mut around);
+                self.controls.on_over(attempt, Some(state), rooms.fx);
+            }
             ToLeader::Logged(attempts) => {
-                attempts.into_iter().for_each(|attempt| dispatch.on_logged(attempt, &mut around))
+                attempts.iter().for_each(|attempt| dispatch.on_logged(*attempt, &mut around));
+                attempts.iter().for_each(|attempt| self.controls.on_over(*attempt, None, rooms.fx));
             }
             ToLeader::Cancelled { cron_id, dropped } => dispatch.on_dropped(cron_id, dropped, &mut around),
             ToLeader::Returned(attempts) => dispatch.on_returned(attempts, &mut around),
-            ToLeader::Runs { .. } => {}
+            ToLeader::Runs { request, runs } => self.on_runs(node, request, runs, rooms),
+            ToLeader::OutputRead { .. } => {}
         }
     }
 
@@ -301,7 +365,7 @@ impl Leader {
     pub fn on_found(
         &mut self,
         id: WorkId,
-        result: Result<BTreeSet<Attempt>, StoreError>,
+        result: Result<BTreeMap<Attempt, RunState>, StoreError>,
         rooms: &mut Rooms,
     ) -> Verdict {
         let Some(attempts) = self.finding.remove(&id) else { return Verdict::Ok };
@@ -343,7 +407,10 @@ impl Leader {
         }
         let valid_for_ms = valid_for_ms(authority, rooms.now);
         self.roster.on_granted(&node, rooms.now);
-        rooms.fx.send(link, Message::Beat { sent: heartbeat.sent, wall: rooms.now.wall, valid_for_ms });
+        rooms.fx.send(
+            link,
+            Message::Beat { sent: heartbeat.sent, wall: rooms.now.wall, valid_for_ms, paused: self.is_paused },
+        );
         self.places = self.places(rooms.now);
     }
 
@@ -351,6 +418,7 @@ impl Leader {
         let Some(node) = self.roster.on_unlinked(link, rooms.now) else { return };
         rooms.fx.notice(log::Level::Warn, format!("node {} is gone", self.roster.server_of(&node)));
         self.changes.on_silent(&node, rooms.fx);
+        self.controls.on_silent(&node, rooms.fx);
         self.places = self.places(rooms.now);
     }
 
@@ -365,14 +433,12 @@ impl Leader {
     /// `own`: what our own node says of its load.
     pub fn view(&self, own: Heartbeat, now: Now) -> ClusterView {
         let nodes = self.roster.view(own, now);
-        ClusterView { leader: self.setup.server.clone(), epoch: self.epoch, watermark: self.tick(), nodes }
+        let (leader, watermark) = (self.setup.server.clone(), self.tick());
+        ClusterView { leader, epoch: self.epoch, watermark, paused: self.is_paused, nodes }
     }
 
     pub fn drain_node(&mut self, server: &Server, fx: &mut Effects) -> Result<(), Refusal> {
-        let node = self
-            .roster
-            .node_at(server)
-            .filter(|node| *node == self.setup.node_id || self.roster.link_of(node).is_some());
+        let node = self.roster.node_at(server).filter(|node| self.is_reachable(node));
         let node = node.ok_or_else(|| Refusal {
             status: 404,
             message: format!("server {server}: there is no such node; /cluster shows those that are there"),
@@ -381,9 +447,11 @@ impl Leader {
         Ok(())
     }
 
-    /// Closes what is finished at once: the node is about to leave.
-    pub fn hurry(&mut self, now: Now) {
-        self.close_at = self.close_at.min(now.mono);
+    /// Writes and closes what is finished at once: the node is about to leave.
+    pub fn hurry(&mut self, rooms: &mut Rooms) {
+        self.close_at = self.close_at.min(rooms.now.mono);
+        let (dispatch, mut around) = self.around(rooms);
+        dispatch.flush_folds(true, &mut around);
     }
 
     /// The lead is lost, or given up.
@@ -397,6 +465,8 @@ impl Leader {
         }
         let again = self.changes.under_way();
         self.changes.abandon(fx);
+        self.questions.abandon(fx);
+        self.controls.abandon(fx);
         Lent { scheduler: self.scheduler, as_of: self.as_of, again }
     }
 
@@ -416,6 +486,7 @@ impl Leader {
             self.on_unlinked(link, rooms);
         }
         self.places = self.places(now);
+        self.questions.give_up_late(rooms.fx, now);
         for (node, silent_since) in self.roster.lost() {
             let (dispatch, mut around) = self.around(rooms);
             dispatch.give_up(&node, silent_since, &mut around);
@@ -424,11 +495,23 @@ impl Leader {
             }
         }
         let (dispatch, mut around) = self.around(rooms);
-        dispatch.place_waiting(&mut around);
+        dispatch.look_after(&mut around);
         let again = std::mem::take(&mut self.to_find);
         if !again.is_empty() {
             self.find(again, rooms.fx);
         }
+    }
+
+    /// Our own node's system has no room for another process, or has some again.
+    pub fn set_own_full(&mut self, is_full: bool, now: Now) {
+        if std::mem::replace(&mut self.is_own_full, is_full) != is_full {
+            self.roster.set_own_full(is_full);
+            self.places = self.places(now);
+        }
+    }
+
+    fn is_reachable(&self, node: &NodeId) -> bool {
+        *node == self.setup.node_id || self.roster.link_of(node).is_some()
     }
 
     fn places(&self, now: Now) -> Vec<Place> {
@@ -488,15 +571,22 @@ impl Leader {
 
     /// The store has it: now it holds in memory, and soon on the node.
     fn put_in_force(&mut self, client: Option<RequestId>, change: Change, rooms: &mut Rooms) {
-        rooms.fx.notice(log::Level::Info, change_text(&change));
+        let text = change_text(&change);
         let (id, below, job) = match change {
-            Change::Add(job) | Change::Put(job) => {
+            // Asked for again under the same key: the job is there, and stays as it is.
+            Change::Add(job, _) if self.scheduler.job(job.id).is_some() => {
+                let answer = self.scheduler.job(job.id).cloned().map(Answer::Job);
+                client.zip(answer).into_iter().for_each(|(client, answer)| rooms.fx.reply(client, Ok(answer)));
+                return;
+            }
+            Change::Add(job, _) | Change::Put(job) => {
                 let (id, version) = (job.id, job.version);
                 (id, Some(version), put(&mut self.scheduler, job, rooms.fx))
             }
             Change::Delete { id, .. } => (id, None, self.scheduler.remove(id)),
         };
         self.reload.iter_mut().for_each(|reload| reload.touch(id));
+        rooms.fx.notice(log::Level::Info, text);
         let cancelling = self.cancel(id, below, rooms);
         let (Some(client), Some(job)) = (client, job) else { return };
         if !cancelling.silent.is_empty() {
@@ -567,7 +657,7 @@ fn valid_for_ms(authority: Mono, now: Now) -> u64 {
 
 fn change_text(change: &Change) -> String {
     match change {
-        Change::Add(job) => format!("job {} added: {:?}", job.id, job.cron_set),
+        Change::Add(job, _) => format!("job {} added: {:?}", job.id, job.cron_set),
         Change::Put(job) if job.stop => format!("job {} changed: stopped, version={}", job.id, job.version.0),
         Change::Put(job) => format!("job {} changed: {:?}, version={}", job.id, job.cron_set, job.version.0),
         Change::Delete { id, .. } => format!("job {id} deleted"),

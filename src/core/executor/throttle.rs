@@ -1,0 +1,164 @@
+//! How many runs there may be at one time while the system has no room for another process: as many as there were when
+//! it refused one, and one more after each pause, to see whether there is room again.
+//!
+//! Not a guess at what the system has: it is asked, at most ten times a second and at least every two.
+//!
+//! Invariant: without a further refusal it ends by itself.
+
+use crate::core::backoff::Backoff;
+use crate::model::{Attempt, Mono, Now};
+
+/// Without a refusal for so long there is room again. Longer than the longest pause.
+const QUIET_MS: u64 = 5_000;
+
+#[derive(Debug, Default)]
+pub struct Throttle {
+    state: Option<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// So many have had room.
+    limit: usize,
+    /// Before the next that is beyond the limit.
+    pause: Backoff,
+    /// The one that is beyond the limit, on its way.
+    probe: Option<Attempt>,
+    refused_at: Mono,
+    /// Since when not even a single run has had room.
+    nothing_since: Option<Mono>,
+}
+
+/// What a refusal means.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Refused {
+    /// It is the first.
+    pub is_new: bool,
+    /// For how long nothing at all has had room, in milliseconds.
+    pub nothing_for_ms: u64,
+}
+
+impl Throttle {
+    pub fn is_on(&self) -> bool {
+        self.state.is_some()
+    }
+
+    /// Whether one more may be started beside `active` that run or are being started.
+    pub fn may_start(&self, active: usize, now: Now) -> bool {
+        self.state.as_ref().is_none_or(|state| active < state.limit || state.pause.is_over(now))
+    }
+
+    /// One more is being started beside `active`.
+    pub fn on_start(&mut self, attempt: Attempt, active: usize, now: Now) {
+        if let Some(state) = self.state.as_mut().filter(|state| state.limit <= active) {
+            state.limit = active + 1;
+            state.probe = Some(attempt);
+            state.pause.fail(now);
+        }
+    }
+
+    pub fn on_started(&mut self, attempt: Attempt) {
+        let Some(state) = &mut self.state else { return };
+        state.nothing_since = None;
+        // There was room for one more, so perhaps there is for another.
+        if state.probe.take_if(|probe| *probe == attempt).is_some() {
+            state.pause.reset();
+        }
+    }
+
+    /// There was no room for one more beside `active`.
+    pub fn on_refused(&mut self, active: usize, now: Now) -> Refused {
+        let is_new = self.state.is_none();
+        let state = self.state.get_or_insert_with(|| State {
+            limit: 0,
+            pause: Backoff::default(),
+            probe: None,
+            refused_at: now.mono,
+            nothing_since: None,
+        });
+        state.limit = active;
+        state.probe = None;
+        state.refused_at = now.mono;
+        // Several that were on their way together are one refusal.
+        if state.pause.is_over(now) {
+            state.pause.fail(now);
+        }
+        state.nothing_since = (active == 0).then(|| state.nothing_since.unwrap_or(now.mono));
+        let nothing_for_ms = state.nothing_since.map_or(0, |since| now.mono.since(since).as_millis() as u64);
+        Refused { is_new, nothing_for_ms }
+    }
+
+    /// True once: there is room again.
+    pub fn take_over(&mut self, now: Now) -> bool {
+        self.state.take_if(|state| state.refused_at.plus_ms(QUIET_MS) <= now.mono).is_some()
+    }
+
+    /// When there is something to do; `is_waiting`: some run waits for its turn.
+    pub fn deadline(&self, is_waiting: bool) -> Option<Mono> {
+        let state = self.state.as_ref()?;
+        let pause = state.pause.deadline().filter(|_| is_waiting);
+        pause.into_iter().chain([state.refused_at.plus_ms(QUIET_MS)]).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{JobId, RunKey, Second};
+
+    fn at(ms: u64) -> Now {
+        Now { mono: Mono(0).plus_ms(ms), ..Now::default() }
+    }
+
+    fn attempt(second: i64) -> Attempt {
+        Attempt { run: RunKey::scheduled(JobId(1), Second(second)), number: 1 }
+    }
+
+    #[test]
+    fn as_many_as_had_room_may_run_and_one_more_after_a_pause() {
+        let mut throttle = Throttle::default();
+        assert!(throttle.may_start(1_000, at(0)));
+        assert_eq!(throttle.on_refused(50, at(0)), Refused { is_new: true, nothing_for_ms: 0 });
+        assert!(!throttle.may_start(50, at(0)), "no room for the 51st");
+        assert!(throttle.may_start(49, at(0)), "one has ended, and another may begin");
+        assert_eq!(throttle.deadline(true), Some(at(100).mono));
+        assert!(throttle.may_start(50, at(100)), "a probe");
+        throttle.on_start(attempt(1), 50, at(100));
+        assert!(!throttle.may_start(51, at(100)), "one at a time");
+        throttle.on_started(attempt(1));
+        assert!(throttle.may_start(51, at(101)), "there was room, so one more may try");
+    }
+
+    #[test]
+    fn pauses_grow_and_several_refusals_of_a_moment_are_one() {
+        let mut throttle = Throttle::default();
+        throttle.on_refused(3, at(0));
+        assert_eq!(throttle.on_refused(2, at(1)), Refused { is_new: false, nothing_for_ms: 0 });
+        throttle.on_start(attempt(1), 2, at(100));
+        throttle.on_refused(2, at(101));
+        assert!(!throttle.may_start(2, at(299)));
+        assert!(throttle.may_start(2, at(300)));
+    }
+
+    #[test]
+    fn it_ends_by_itself_and_says_so_once() {
+        let mut throttle = Throttle::default();
+        throttle.on_refused(3, at(0));
+        throttle.on_refused(3, at(2_000));
+        assert!(!throttle.take_over(at(6_999)));
+        assert_eq!(throttle.deadline(false), Some(at(7_000).mono));
+        assert!(throttle.take_over(at(7_000)));
+        assert!(!throttle.take_over(at(7_000)));
+        assert_eq!(throttle.deadline(true), None);
+    }
+
+    #[test]
+    fn how_long_not_a_single_run_had_room_is_known() {
+        let mut throttle = Throttle::default();
+        throttle.on_refused(1, at(0));
+        assert_eq!(throttle.on_refused(0, at(1_000)).nothing_for_ms, 0);
+        assert_eq!(throttle.on_refused(0, at(3_000)).nothing_for_ms, 2_000);
+        throttle.on_started(attempt(1));
+        assert_eq!(throttle.on_refused(0, at(4_000)).nothing_for_ms, 0);
+    }
+}

@@ -1,0 +1,167 @@
+//! Whose turn it is among the runs whose time has come: those that are on time, in the order in which they came; then the
+//! backlog, job by job in turn, of each job the oldest first. So a flood does not delay what falls due after it, and one
+//! job's backlog does not starve another's.
+//!
+//! Not exact about removal: an attempt that its owner no longer wants comes out all the same, and the owner passes over
+//! it. Not the place that counts or limits.
+//!
+//! Invariant: what was put in comes out; an attempt of the backlog only when none that is on time waits.
+
+use crate::model::{Attempt, JobId, Second};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// A run is on time in its own second and in so many after it.
+const ON_TIME_SECS: i64 = 1;
+
+/// How a run takes its turn.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Rank {
+    /// Never of the backlog: others wait for it (a mutex run), or somebody does (a manual one).
+    Kept,
+    /// On time, until its second is over.
+    Prompt,
+    /// Its second was over when it came.
+    Late,
+}
+
+#[derive(Debug, Default)]
+pub struct Turns {
+    on_time: VecDeque<(Attempt, Rank)>,
+    /// No job here is without a run.
+    backlog: BTreeMap<JobId, BTreeSet<Attempt>>,
+    /// The first job from here on is the next of the backlog.
+    next_job: JobId,
+}
+
+impl Turns {
+    /// It waits behind those that came before it.
+    pub fn push(&mut self, attempt: Attempt, rank: Rank) {
+        match rank {
+            Rank::Kept | Rank::Prompt => self.on_time.push_back((attempt, rank)),
+            Rank::Late => self.fall_back(attempt),
+        }
+    }
+
+    /// It had its turn and could not use it: it is the next of its kind.
+    pub fn put_back(&mut self, attempt: Attempt, rank: Rank) {
+        match rank {
+            Rank::Kept | Rank::Prompt => self.on_time.push_front((attempt, rank)),
+            Rank::Late => self.fall_back(attempt),
+        }
+        self.next_job = attempt.run.cron_id;
+    }
+
+    /// The next one.
+    pub fn take(&mut self, now: Second) -> Option<Attempt> {
+        while let Some((attempt, rank)) = self.on_time.pop_front() {
+            if rank == Rank::Kept || now <= attempt.run.scheduled_at.plus(ON_TIME_SECS) {
+                return Some(attempt);
+            }
+            self.fall_back(attempt);
+        }
+        self.take_backlog()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.on_time.is_empty() && self.backlog.is_empty()
+    }
+
+    fn fall_back(&mut self, attempt: Attempt) {
+        self.backlog.entry(attempt.run.cron_id).or_default().insert(attempt);
+    }
+
+    fn take_backlog(&mut self) -> Option<Attempt> {
+        let next = self.backlog.range(self.next_job..).next().or_else(|| self.backlog.first_key_value());
+        let job = *next?.0;
+        self.next_job = JobId(job.0.wrapping_add(1));
+        let runs = self.backlog.get_mut(&job)?;
+        let oldest = runs.pop_first();
+        if runs.is_empty() {
+            self.backlog.remove(&job);
+        }
+        oldest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::RunKey;
+
+    fn attempt(job: u32, second: i64) -> Attempt {
+        Attempt { run: RunKey::scheduled(JobId(job), Second(second)), number: 1 }
+    }
+
+    /// Puts them in and takes all at `now`: (job, second) each.
+    #[track_caller]
+    fn check(put: &[(u32, i64, Rank)], now: i64, expect: &[(u32, i64)]) {
+        let mut turns = Turns::default();
+        put.iter().for_each(|(job, second, rank)| turns.push(attempt(*job, *second), *rank));
+        let taken: Vec<(u32, i64)> = std::iter::from_fn(|| turns.take(Second(now)))
+            .map(|attempt| (attempt.run.cron_id.0, attempt.run.scheduled_at.0))
+            .collect();
+        assert_eq!(taken, expect);
+        assert!(turns.is_empty());
+    }
+
+    #[test]
+    fn on_time_is_in_the_order_of_coming() {
+        use Rank::Prompt;
+        check(&[(3, 10, Prompt), (1, 10, Prompt), (2, 10, Prompt)], 10, &[(3, 10), (1, 10), (2, 10)]);
+        check(&[(3, 10, Prompt), (1, 11, Prompt)], 11, &[(3, 10), (1, 11)]);
+    }
+
+    #[test]
+    fn what_is_late_comes_after_what_is_on_time() {
+        use Rank::{Late, Prompt};
+        check(&[(1, 9, Late), (2, 10, Prompt)], 10, &[(2, 10), (1, 9)]);
+        check(&[(1, 8, Prompt), (2, 10, Prompt)], 10, &[(2, 10), (1, 8)]);
+    }
+
+    #[test]
+    fn the_backlog_goes_job_by_job_and_oldest_first_within_a_job() {
+        use Rank::Late;
+        check(
+            &[(1, 3, Late), (1, 1, Late), (1, 2, Late), (2, 9, Late), (3, 5, Late), (3, 4, Late)],
+            20,
+            &[(1, 1), (2, 9), (3, 4), (1, 2), (3, 5), (1, 3)],
+        );
+    }
+
+    #[test]
+    fn what_others_wait_for_never_falls_back() {
+        use Rank::{Kept, Late, Prompt};
+        check(&[(1, 1, Prompt), (2, 1, Kept), (3, 1, Late)], 50, &[(2, 1), (1, 1), (3, 1)]);
+    }
+
+    #[test]
+    fn a_flood_does_not_delay_what_falls_due_after_it() {
+        let mut turns = Turns::default();
+        (1..=11_000).for_each(|job| turns.push(attempt(job, 100), Rank::Prompt));
+        for _ in 0..500 {
+            turns.take(Second(100)).unwrap();
+        }
+        turns.push(attempt(20_000, 110), Rank::Prompt);
+        assert_eq!(turns.take(Second(110)), Some(attempt(20_000, 110)));
+        assert_eq!(turns.take(Second(110)), Some(attempt(501, 100)));
+    }
+
+    #[test]
+    fn what_could_not_use_its_turn_is_the_next_of_its_kind() {
+        let mut turns = Turns::default();
+        for (job, second) in [(1, 1), (2, 1), (3, 1), (1, 2), (2, 2), (3, 2)] {
+            turns.push(attempt(job, second), Rank::Late);
+        }
+        assert_eq!(turns.take(Second(9)), Some(attempt(1, 1)));
+        assert_eq!(turns.take(Second(9)), Some(attempt(2, 1)));
+        turns.put_back(attempt(2, 1), Rank::Late);
+        assert_eq!(turns.take(Second(9)), Some(attempt(2, 1)));
+        assert_eq!(turns.take(Second(9)), Some(attempt(3, 1)));
+        // What was on time at its turn and no longer is has its job's next turn in the backlog.
+        turns.push(attempt(7, 9), Rank::Prompt);
+        assert_eq!(turns.take(Second(9)), Some(attempt(7, 9)));
+        turns.put_back(attempt(7, 9), Rank::Prompt);
+        assert_eq!(turns.take(Second(20)), Some(attempt(7, 9)));
+        assert_eq!(turns.take(Second(20)), Some(attempt(1, 2)));
+    }
+}

@@ -1,0 +1,364 @@
+//! What operators ask of runs: one now, a list of what there is, the end of one, a pause of all.
+//!
+//! Invariant: every request is answered exactly once: when what it asked for is so, or when its time is over.
+
+use super::{Leader, QUIET_SECS, Rooms, Verdict};
+use crate::core::dispatch::{Flight, Stage};
+use crate::core::effects::Effects;
+use crate::core::work::{Lead, StoreError, Work, WorkId};
+use crate::model::command::{Answer, Command, Refusal, RequestId, RequestKey, RunAnswer, RunPage, RunView};
+use crate::model::journal::Body;
+use crate::model::message::{HeldRun, RunStage, ToNode};
+use crate::model::run::Manual;
+use crate::model::{Attempt, JobId, Mono, NodeId, Now, RunKey, RunState};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How long a store that does not answer is waited for.
+const ANSWER_MS: u64 = 3_000;
+/// How long the nodes are waited for to tell what they have.
+const LIST_MS: u64 = 1_000;
+/// Beyond `kill_grace`, for a run to end.
+const KILL_MS: u64 = 10_000;
+/// Requests of each kind at one time.
+const WAITING_MAX: usize = 1_000;
+
+#[derive(Debug, Default)]
+pub struct Controls {
+    /// Runs that were asked for, by the number of their entry.
+    runs: BTreeMap<u64, Asked>,
+    kills: Vec<Kill>,
+    lists: BTreeMap<u64, List>,
+    pause: Option<Pausing>,
+    /// Numbers manual runs and lists.
+    count: u64,
+    quiet_at: Mono,
+}
+
+#[derive(Debug)]
+struct Asked {
+    client: RequestId,
+    answer_by: Mono,
+}
+
+#[derive(Debug)]
+struct Kill {
+    client: RequestId,
+    attempt: Attempt,
+    node: NodeId,
+    answer_by: Mono,
+}
+
+#[derive(Debug)]
+struct List {
+    client: RequestId,
+    limit: usize,
+    /// Nodes that have yet to answer.
+    waiting: BTreeSet<NodeId>,
+    held: BTreeMap<Attempt, HeldRun>,
+    answer_by: Mono,
+}
+
+#[derive(Debug)]
+struct Pausing {
+    client: Option<RequestId>,
+    paused: bool,
+    /// None where it is stored, and the seconds that were decided before have yet to come.
+    id: Option<WorkId>,
+    is_stored: bool,
+    answer_by: Mono,
+}
+
+impl Controls {
+    /// The entry is in; the first run that it names is what was asked for.
+    pub fn on_journaled(&mut self, request: u64, body: &Body, fx: &mut Effects) {
+        let Some(Asked { client, .. }) = self.runs.remove(&request) else { return };
+        let run = body.runs.first().map(|run| run.attempt.run);
+        let unknown = || Refusal { status: 500, message: "the journal names no run for this request".into() };
+        fx.reply(client, run.map(|run| run_answer(run, None)).ok_or_else(unknown));
+    }
+
+    /// The attempt is over. `state`: how it ended, where that is known.
+    pub fn on_over(&mut self, attempt: Attempt, state: Option<RunState>, fx: &mut Effects) {
+        for kill in self.kills.extract_if(.., |kill| kill.attempt == attempt) {
+            fx.reply(kill.client, Ok(run_answer(attempt.run, state)));
+        }
+    }
+
+    /// The node cannot be spoken to any more.
+    pub fn on_silent(&mut self, node: &NodeId, fx: &mut Effects) {
+        for kill in self.kills.extract_if(.., |kill| kill.node == *node) {
+            fx.reply(kill.client, Err(silent(kill.attempt)));
+        }
+        for list in self.lists.values_mut() {
+            list.waiting.remove(node);
+        }
+    }
+
+    /// The lead is lost: everybody is told.
+    pub fn abandon(self, fx: &mut Effects) {
+        let unknown = "the lead was lost while the request was under way: whether it was carried out is not known; /run/list tells";
+        let runs = self.runs.into_values().map(|asked| asked.client);
+        let kills = self.kills.into_iter().map(|kill| kill.client);
+        let lists = self.lists.into_values().map(|list| list.client);
+        let pause = self.pause.and_then(|pausing| pausing.client);
+        let clients = runs.chain(kills).chain(lists).chain(pause);
+        clients.for_each(|client| fx.reply(client, Err(Refusal::unavailable(unknown))));
+    }
+
+    pub fn deadline(&self) -> Option<Mono> {
+        let runs = self.runs.values().map(|asked| asked.answer_by);
+        let kills = self.kills.iter().map(|kill| kill.answer_by);
+        let lists = self.lists.values().map(|list| list.answer_by);
+        let pause = self.pause.as_ref().filter(|pausing| pausing.client.is_some()).map(|pausing| pausing.answer_by);
+        runs.chain(kills).chain(lists).chain(pause).min()
+    }
+}
+
+impl Leader {
+    pub fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+
+    /// Carries out what an operator asks of runs.
+    pub fn control(&mut self, client: RequestId, command: Command, rooms: &mut Rooms) {
+        let waiting = self.controls.runs.len().max(self.controls.kills.len()).max(self.controls.lists.len());
+        if WAITING_MAX <= waiting {
+            rooms.fx.reply(client, Err(Refusal::unavailable("too many requests wait for an answer; try again")));
+            return;
+        }
+        match command {
+            Command::RunJob(id, key) => self.run_now(client, id, key, rooms),
+            Command::KillRun(run) => self.kill(client, run, rooms),
+            Command::ListRuns { limit } => self.list(client, limit, rooms),
+            Command::Pause(paused) => self.pause(client, paused, rooms),
+            _ => rooms.fx.reply(client, Err(Refusal { status: 500, message: "this asks nothing of runs".into() })),
+        }
+    }
+
+    pub(super) fn poll_controls(&mut self, rooms: &mut Rooms) {
+        self.settle_pause(rooms);
+        let (now, fx) = (rooms.now.mono, &mut *rooms.fx);
+        for (_, asked) in self.controls.runs.extract_if(.., |_, asked| asked.answer_by <= now) {
+            let message = "the store does not answer: whether the run is started is not known yet; /run/list will tell";
+            fx.reply(asked.client, Err(Refusal::unavailable(message)));
+        }
+        for kill in self.controls.kills.extract_if(.., |kill| kill.answer_by <= now) {
+            fx.reply(kill.client, Err(not_over(kill.attempt)));
+        }
+        let is_due = |list: &List| list.answer_by <= now || list.waiting.is_empty();
+        let due: Vec<u64> =
+            self.controls.lists.iter().filter(|(_, list)| is_due(list)).map(|(number, _)| *number).collect();
+        for number in due {
+            if let Some(list) = self.controls.lists.remove(&number) {
+                let page = self.page(&list, rooms.now);
+                rooms.fx.reply(list.client, Ok(Answer::Runs(page)));
+            }
+        }
+    }
+
+    /// A leader that takes no ticks shows all the same that it is there.
+    pub(super) fn keep_pause(&mut self, now: Now) {
+        if self.controls.quiet_at <= now.mono {
+            self.controls.quiet_at = now.mono.plus_ms(QUIET_SECS as u64 * 1_000);
+            self.journaler.push(None, 0, Body::default());
+        }
+    }
+
+    pub(super) fn on_runs(&mut self, node: &NodeId, request: u64, runs: Vec<HeldRun>, rooms: &mut Rooms) {
+        if let Some(list) = self.controls.lists.get_mut(&request) {
+            list.waiting.remove(node);
+            list.held.extend(runs.into_iter().map(|run| (run.attempt, run)));
+            self.poll_controls(rooms);
+        }
+    }
+
+    pub fn on_paused(&mut self, id: WorkId, result: Result<(), StoreError>, rooms: &mut Rooms) -> Verdict {
+        let Some(pausing) = self.controls.pause.as_mut().filter(|pausing| pausing.id == Some(id)) else {
+            return Verdict::Ok;
+        };
+        pausing.id = None;
+        match result {
+            Ok(()) => {
+                pausing.is_stored = true;
+                self.is_paused = pausing.paused;
+                let what = if self.is_paused { "paused: no scheduled run is started" } else { "resumed" };
+                rooms.fx.notice(log::Level::Info, what);
+                self.settle_pause(rooms);
+            }
+            Err(StoreError::Deposed) => return Verdict::Deposed,
+            Err(error) => {
+                let Some(Pausing { client, paused, .. }) = self.controls.pause.take() else { return Verdict::Ok };
+                let what =
+                    if paused { "paused in the memory of this leader, not stored" } else { "nothing was changed" };
+                let message = format!("{what}: {error}; ask again");
+                client
+                    .into_iter()
+                    .for_each(|client| rooms.fx.reply(client, Err(Refusal::unavailable(message.clone()))));
+            }
+        }
+        Verdict::Ok
+    }
+
+    fn run_now(&mut self, client: RequestId, id: JobId, key: Option<RequestKey>, rooms: &mut Rooms) {
+        let Some(job) = self.scheduler.job(id).cloned() else {
+            return rooms.fx.reply(client, Err(Refusal::unknown_job(id)));
+        };
+        self.controls.count += 1;
+        let manual = Manual { epoch: self.epoch.0, count: self.controls.count };
+        match self.dispatch.plan_manual(&job, manual, rooms.now, &self.places) {
+            Err(state) => {
+                let reason = match state {
+                    RunState::Skipped => {
+                        format!("as many runs of job {id} as may are waiting for their turn (max_pending_per_job)")
+                    }
+                    _ => "every node that may run it has as many runs as it may (max_pending, max_running)".into(),
+                };
+                rooms
+                    .fx
+                    .reply(client, Err(Refusal::unavailable(format!("nothing is started: {reason}; try again later"))));
+            }
+            Ok((_, body)) => {
+                // A client's key is none of ours, whatever it looks like.
+                let key = key.map(|key| RequestKey(format!("client:{}", key.0)));
+                let request = self.journaler.push_asked(body, key);
+                let answer_by = rooms.now.mono.plus_ms(ANSWER_MS);
+                self.controls.runs.insert(request, Asked { client, answer_by });
+            }
+        }
+    }
+
+    fn kill(&mut self, client: RequestId, run: RunKey, rooms: &mut Rooms) {
+        let Some((attempt, flight)) = self.dispatch.of_run(run).pop() else {
+            let message =
+                format!("run {run} neither runs nor waits; /run/list shows what does, /log/list what is over");
+            return rooms.fx.reply(client, Err(Refusal { status: 404, message }));
+        };
+        rooms.fx.notice(log::Level::Info, format!("attempt={attempt} is to be ended, by an operator"));
+        if flight.stage != Stage::Sent {
+            let (dispatch, mut around) = self.around(rooms);
+            dispatch.kill_here(attempt, &mut around);
+            return rooms.fx.reply(client, Ok(run_answer(run, Some(RunState::Cancelled))));
+        }
+        if !self.places.iter().any(|place| place.node == flight.node) {
+            return rooms.fx.reply(client, Err(silent(attempt)));
+        }
+        self.dispatch.set_killed(attempt);
+        rooms.fx.tell_node(&flight.node, ToNode::Kill { attempt });
+        let answer_by = rooms.now.mono.plus_ms(self.setup.kill_grace_ms + KILL_MS);
+        self.controls.kills.push(Kill { client, attempt, node: flight.node, answer_by });
+    }
+
+    fn list(&mut self, client: RequestId, limit: usize, rooms: &mut Rooms) {
+        self.controls.count += 1;
+        let request = self.controls.count;
+        let waiting: BTreeSet<NodeId> = self.places.iter().map(|place| place.node.clone()).collect();
+        waiting.iter().for_each(|node| rooms.fx.tell_node(node, ToNode::ListRuns { request }));
+        let answer_by = rooms.now.mono.plus_ms(LIST_MS);
+        self.controls.lists.insert(request, List { client, limit, waiting, held: BTreeMap::new(), answer_by });
+    }
+
+    /// What the leader knows, with what the nodes have told of it.
+    fn page(&self, list: &List, now: Now) -> RunPage {
+        let mut views: Vec<RunView> = self
+            .dispatch
+            .flights()
+            .filter(|(_, flight)| flight.stage != Stage::Over)
+            .filter_map(|(attempt, flight)| self.run_view(*attempt, flight, list, now))
+            .collect();
+        views.sort_by_key(|view| (rank(view.state), view.run_key, view.attempt));
+        let total = views.len();
+        views.truncate(list.limit);
+        RunPage { list: views, total }
+    }
+
+    /// None: the node that had it has it no more.
+    fn run_view(&self, attempt: Attempt, flight: &Flight, list: &List, now: Now) -> Option<RunView> {
+        let held = list.held.get(&attempt);
+        let has_answered = !list.waiting.contains(&flight.node);
+        let is_linked = self.places.iter().any(|place| place.node == flight.node);
+        let state = match (flight.stage, held) {
+            (Stage::Sent, Some(held)) => held.stage,
+            (Stage::Sent, None) if has_answered && is_linked && list.held.len() < HeldRun::LIST_MAX => return None,
+            (Stage::Sent, None) => RunStage::Unknown,
+            (Stage::Delayed, _) => RunStage::Delayed,
+            _ => RunStage::Waiting,
+        };
+        let started = held.map(|held| held.started_ms).filter(|ms| *ms != 0);
+        let is_given = flight.stage == Stage::Sent;
+        Some(RunView {
+            run_key: attempt.run,
+            attempt: attempt.number,
+            cron_id: attempt.run.cron_id,
+            server: if is_given { self.roster.server_of(&flight.node) } else { Default::default() },
+            state,
+            started,
+            pid: held.map(|held| held.pid).filter(|pid| *pid != 0),
+            seconds: started.map(|ms| (now.wall.ms() - ms).max(0) as u64 / 1_000),
+        })
+    }
+
+    /// A pause holds in memory at once, its end only when it is stored.
+    fn pause(&mut self, client: RequestId, paused: bool, rooms: &mut Rooms) {
+        if self.controls.pause.is_some() {
+            let message = "a pause or its end is under way; ask again in a second";
+            return rooms.fx.reply(client, Err(Refusal::unavailable(message)));
+        }
+        self.is_paused |= paused;
+        let id = Some(rooms.fx.work(Work::Lead(Lead::Pause { epoch: self.epoch, paused })));
+        let answer_by = rooms.now.mono.plus_ms(ANSWER_MS);
+        self.controls.pause = Some(Pausing { client: Some(client), paused, id, is_stored: false, answer_by });
+    }
+
+    /// Answered when it is stored and every second that was decided before it has begun.
+    fn settle_pause(&mut self, rooms: &mut Rooms) {
+        let Some(pausing) = &mut self.controls.pause else { return };
+        let is_begun = !pausing.paused || self.scheduler.cursor() <= rooms.now.wall.second();
+        let is_late = pausing.answer_by <= rooms.now.mono;
+        let reply = match (pausing.is_stored, is_begun, is_late) {
+            (true, true, _) | (true, _, true) => Ok(()),
+            (false, _, true) => {
+                let what = if pausing.paused { "paused in the memory of this leader" } else { "not resumed yet" };
+                Err(Refusal::unavailable(format!("{what}: the store does not answer; /cluster will tell")))
+            }
+            _ => {
+                if pausing.is_stored {
+                    pausing.answer_by = pausing.answer_by.min(rooms.now.mono_at(self.scheduler.cursor().wall()));
+                }
+                return;
+            }
+        };
+        let client = pausing.client.take();
+        if pausing.id.is_none() {
+            self.controls.pause = None;
+        }
+        let Some(client) = client else { return };
+        rooms.fx.reply(client, reply.map(|()| Answer::Paused { paused: self.is_paused }));
+    }
+}
+
+fn run_answer(run: RunKey, state: Option<RunState>) -> Answer {
+    Answer::Run(RunAnswer { run_key: run, cron_id: run.cron_id, state })
+}
+
+fn silent(attempt: Attempt) -> Refusal {
+    Refusal::unavailable(format!(
+        "run {} is not ended: its node cannot be reached; its lease ends within 10 s, a mutex run with it",
+        attempt.run
+    ))
+}
+
+fn not_over(attempt: Attempt) -> Refusal {
+    Refusal::unavailable(format!("run {} was told to end and has not yet; /run/list will tell", attempt.run))
+}
+
+/// Running ones first.
+fn rank(stage: RunStage) -> u8 {
+    match stage {
+        RunStage::Running | RunStage::Ending => 0,
+        RunStage::Queued => 1,
+        RunStage::Armed => 2,
+        RunStage::Waiting => 3,
+        RunStage::Delayed => 4,
+        RunStage::Unknown => 5,
+    }
+}

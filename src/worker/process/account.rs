@@ -1,0 +1,130 @@
+//! The users and groups of the host, as /etc/passwd and /etc/group have them. A static binary cannot ask anybody else:
+//! users who are only in LDAP or the like are not found, and a run as one of them fails.
+//!
+//! Invariant: what is found is a user of its own. Minus one, which system calls take for "as it is", is nobody.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+
+const PASSWD: &str = "/etc/passwd";
+const GROUP: &str = "/etc/group";
+
+/// A user that a command may run as.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Account {
+    pub name: OsString,
+    pub uid: u32,
+    pub gid: u32,
+    /// All of its groups, `gid` among them.
+    pub groups: Vec<u32>,
+    pub home: OsString,
+}
+
+/// Looks a user up by name, else by number.
+pub fn look_up(user: &str) -> Result<Account, String> {
+    let read = |path: &str| std::fs::read(path).map_err(|error| format!("run_as {user}: read {path}: {error}"));
+    let group = match std::fs::read(GROUP) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        _ => read(GROUP)?,
+    };
+    find(user.as_bytes(), &read(PASSWD)?, &group)
+        .ok_or_else(|| format!("run_as {user}: there is no such user in {PASSWD} (and only there it is looked for)"))
+}
+
+fn find(user: &[u8], passwd: &[u8], group: &[u8]) -> Option<Account> {
+    let accounts = || lines(passwd).filter_map(account);
+    let by_name = accounts().find(|account| account.name.as_bytes() == user);
+    let mut account = by_name.or_else(|| {
+        let uid = number(user)?;
+        accounts().find(|account| account.uid == uid)
+    })?;
+    let further = lines(group).filter_map(|line| member_of(line, account.name.as_bytes()));
+    let further: Vec<u32> = further.filter(|gid| *gid != account.gid).collect();
+    account.groups.extend(further);
+    Some(account)
+}
+
+fn lines(text: &[u8]) -> impl Iterator<Item = Vec<&[u8]>> {
+    text.split(|byte| *byte == b'\n').map(|line| line.split(|byte| *byte == b':').collect())
+}
+
+/// `name:password:uid:gid:comment:home:shell`.
+fn account(fields: Vec<&[u8]>) -> Option<Account> {
+    let [name, _, uid, gid, _, home, _] = fields[..] else { return None };
+    let gid = number(gid)?;
+    let text = |bytes: &[u8]| OsStr::from_bytes(bytes).to_owned();
+    (!name.is_empty()).then_some(Account {
+        name: text(name),
+        uid: number(uid)?,
+        gid,
+        groups: vec![gid],
+        home: text(home),
+    })
+}
+
+/// `name:password:gid:member,member`: its number, where the user is one of the members.
+fn member_of(fields: Vec<&[u8]>, user: &[u8]) -> Option<u32> {
+    let [_, _, gid, members] = fields[..] else { return None };
+    members.split(|byte| *byte == b',').any(|member| member == user).then(|| number(gid))?
+}
+
+fn number(text: &[u8]) -> Option<u32> {
+    let text = std::str::from_utf8(text).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
+    text.parse().ok().filter(|number| *number != u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const USERS: &[u8] = b"root:x:0:0:root:/root:/bin/bash\n\
+        # a comment: with a colon\n\
+        +::::::\n\
+        alice:x:1000:100:Alice,,,:/home/alice:/bin/sh\n\
+        1000:x:1001:1001::/home/number:\n\
+        minus:x:4294967295:7::/:\n\
+        minus_group:x:7:4294967295::/:\n\
+        large:x:4294967296:7::/:\n\
+        signed:x:+0:-1::/:\n\
+        nothing:x::::/:\n\
+        short:x:5:5\n\
+        caf\xe9:x:1002:1002::/caf\xe9:/bin/sh\n\
+        alice:x:0:0:a second one:/:/bin/sh";
+    const GROUPS: &[u8] = b"root:x:0:\nusers:x:100:alice\nwheel:x:10:bob,alice\nbob:x:11:bob\nal:x:12:alic,alicea\n\
+        bad:x:-1:alice\nlast:x:13:alice";
+
+    #[track_caller]
+    fn check(user: &str, expect: Option<(u32, u32, &[u32], &str)>) {
+        let found = find(user.as_bytes(), USERS, GROUPS);
+        let found = found.as_ref().map(|account| {
+            (account.uid, account.gid, &account.groups[..], account.home.to_str().expect("these are UTF-8"))
+        });
+        assert_eq!(found, expect);
+    }
+
+    #[test]
+    fn a_user_is_found_with_all_groups_by_name_and_else_by_number() {
+        check("root", Some((0, 0, &[0], "/root")));
+        check("alice", Some((1_000, 100, &[100, 10, 13], "/home/alice")));
+        check("1001", Some((1_001, 1_001, &[1_001], "/home/number")));
+        check("1000", Some((1_001, 1_001, &[1_001], "/home/number")));
+        check("0", Some((0, 0, &[0], "/root")));
+    }
+
+    #[test]
+    fn whoever_is_not_there_or_is_no_user_is_nobody() {
+        for user in ["bob", "", "ali", "alice:x", "+", "# a comment", "1003", "4294967295", "-1", "+0", " 0"] {
+            check(user, None);
+        }
+        for user in ["minus", "minus_group", "large", "signed", "nothing", "short"] {
+            check(user, None);
+        }
+        assert_eq!(find(b"alice", b"", b""), None);
+    }
+
+    #[test]
+    fn names_need_be_no_utf_8() {
+        assert_eq!(find(b"caf\xe9", USERS, b"more:x:14:caf\xe9").map(|account| account.groups), Some(vec![1_002, 14]));
+    }
+}

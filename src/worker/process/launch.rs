@@ -1,0 +1,139 @@
+//! Starting a command by way of this very program: it is executed once more, becomes the user, goes to the directory, and
+//! executes the shell in its own place, so the pid, the group and the tag are those of the run.
+//!
+//! For what posix_spawn cannot set for a child (user, groups, limits), without a fork of the daemon; and for what may hang
+//! or fail by a job's own doing (its directory, its shell), so that it hangs or fails there and holds up nobody else.
+//! Its failures are the output of the run, which ends with `NOT_LAUNCHED`; it never goes on with less than it was told.
+//!
+//! Invariant: no part of the run's environment has a meaning to this program or to what loads it: while it is still root,
+//! each name has a dot before it.
+
+use super::account::Account;
+use rustix::fs::{Gid, Uid};
+use rustix::process::{Resource, Rlimit, chdir, getrlimit, setrlimit};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+use std::ffi::{OsStr, OsString};
+use std::fmt::Display;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+/// The hidden first argument of a launch.
+pub const LAUNCH: &str = "--launch";
+/// The exit code of a command that was not executed.
+pub const NOT_LAUNCHED: u8 = 125;
+
+/// What a command is to have that a child of ours has not.
+#[derive(Debug)]
+pub struct Launch<'a> {
+    pub account: Option<&'a Account>,
+    /// The soft limit of descriptors.
+    pub descriptors: Option<u64>,
+    /// Empty: where the daemon is.
+    pub work_dir: &'a str,
+}
+
+impl Launch<'_> {
+    /// `program` with these arguments and this environment.
+    pub fn command(&self, program: &Path, arguments: &[&str], environment: &[(OsString, OsString)]) -> Command {
+        let mut command = Command::new("/proc/self/exe");
+        let user = self.account.map(|account| {
+            let groups: Vec<String> = account.groups.iter().map(u32::to_string).collect();
+            format!("{}:{}:{}", account.uid, account.gid, groups.join(","))
+        });
+        let descriptors = self.descriptors.map(|limit| limit.to_string());
+        command.arg0("wing-crontab").arg(LAUNCH).arg(user.unwrap_or_default()).arg(descriptors.unwrap_or_default());
+        command.arg(self.work_dir).arg(program).args(arguments).env_clear();
+        command.envs(environment.iter().map(|(name, value)| (hidden(name), value)));
+        command
+    }
+}
+
+fn hidden(name: &OsStr) -> OsString {
+    OsString::from_vec([b".", name.as_bytes()].concat())
+}
+
+/// The other side, in the new process: `arguments` are those after `LAUNCH`. Comes back only with the reason why not.
+pub fn launch(arguments: &[OsString]) -> String {
+    let [user, descriptors, work_dir, program, arguments @ ..] = arguments else {
+        return format!("not started: {LAUNCH}: only the daemon passes this");
+    };
+    let begun = become_user(user).and_then(|()| limit(descriptors)).and_then(|()| go_to(work_dir));
+    begun.err().unwrap_or_else(|| {
+        let name = |(name, value): (OsString, OsString)| Some((name.as_bytes().strip_prefix(b".")?.to_vec(), value));
+        let environment = std::env::vars_os().filter_map(name).map(|(name, value)| (OsString::from_vec(name), value));
+        let error = Command::new(program).args(arguments).env_clear().envs(environment).exec();
+        format!("not started: {}: {error}; is the shell right?", program.display())
+    })
+}
+
+fn limit(descriptors: &OsStr) -> Result<(), String> {
+    if descriptors.is_empty() {
+        return Ok(());
+    }
+    let fail = |what: &dyn Display| format!("not started: set back the limit of descriptors: {what}");
+    let soft = descriptors.to_str().and_then(|text| text.parse().ok()).ok_or_else(|| fail(&"it is no number"))?;
+    let limit = Rlimit { current: Some(soft), ..getrlimit(Resource::Nofile) };
+    setrlimit(Resource::Nofile, limit).map_err(|error| fail(&error))
+}
+
+fn go_to(work_dir: &OsStr) -> Result<(), String> {
+    if work_dir.is_empty() {
+        return Ok(());
+    }
+    chdir(work_dir).map_err(|error| format!("not started: work_dir {}: {error}", work_dir.display()))
+}
+
+/// Becomes `uid:gid:group,group` for good.
+fn become_user(user: &OsStr) -> Result<(), String> {
+    if user.is_empty() {
+        return Ok(());
+    }
+    let fail = |what: &dyn Display| format!("not started: become the user {}: {what}", user.display());
+    let (uid, gid, groups) = user.to_str().and_then(numbers).ok_or_else(|| fail(&"it is not a user"))?;
+    // This process has one thread, so what is the thread's is the process's. The user goes last: only root may do the rest.
+    set_thread_groups(&groups).map_err(|error| fail(&error))?;
+    set_thread_res_gid(gid, gid, gid).map_err(|error| fail(&error))?;
+    set_thread_res_uid(uid, uid, uid).map_err(|error| fail(&error))?;
+    let is_so = rustix::process::getuid() == uid
+        && rustix::process::geteuid() == uid
+        && rustix::process::getgid() == gid
+        && rustix::process::getegid() == gid;
+    if is_so { Ok(()) } else { Err(fail(&"the system did not do it")) }
+}
+
+fn numbers(text: &str) -> Option<(Uid, Gid, Vec<Gid>)> {
+    // Minus one would leave everything as it is.
+    let number = |text: &str| text.parse::<u32>().ok().filter(|number| *number != u32::MAX);
+    let mut fields = text.split(':');
+    let uid = number(fields.next()?).map(Uid::from_raw)?;
+    let gid = number(fields.next()?).map(Gid::from_raw)?;
+    let groups: Option<Vec<Gid>> = fields.next()?.split(',').map(|text| number(text).map(Gid::from_raw)).collect();
+    Some((uid, gid, groups?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_whole_or_none() {
+        let ids = |text: &str| numbers(text).map(|(uid, gid, groups)| (uid.as_raw(), gid.as_raw(), groups.len()));
+        assert_eq!(ids("1000:100:100,10"), Some((1_000, 100, 2)));
+        assert_eq!(ids("0:0:0"), Some((0, 0, 1)));
+        for text in [
+            "",
+            "1000",
+            "1000:100",
+            "1000:100:",
+            "4294967295:1:1",
+            "1:4294967295:1",
+            "1:1:4294967295",
+            "-1:1:1",
+            "a:1:1",
+        ] {
+            assert_eq!(ids(text), None, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Commands without shell syntax: those that a shell would only take apart at their blanks.
+//!
+//! Not a shell's parser. It knows what is surely plain, and leaves the rest, all that is quoted or special or only might
+//! be, to the shell.
+
+/// What dash or bash carries out itself or reads as part of its language, and two programs by which the order of the
+/// environment can be seen, which is the shell's own.
+const SHELLS_OWN: &str = ". : alias bg bind break builtin caller case cd chdir command compgen complete compopt continue \
+    coproc declare dirs disown do done echo elif else enable env esac eval exec exit export false fc fg \
+    fi for function getopts hash help history if in jobs kill let local logout mapfile popd printenv \
+    printf pushd pwd read readarray readonly return select set shift shopt source suspend test then time \
+    times trap true type typeset ulimit umask unalias unset until wait while";
+
+/// The words of a command, where the shell would run the first with the others as they stand.
+pub fn words(command: &str) -> Option<Vec<&str>> {
+    if !command.bytes().all(|byte| is_plain(byte) || is_blank(byte)) {
+        return None;
+    }
+    let words: Vec<&str> = command.split([' ', '\t']).filter(|word| !word.is_empty()).collect();
+    let first = *words.first()?;
+    let is_path = first.starts_with('/');
+    let is_name = !first.contains('/') && first.starts_with(|start: char| start.is_ascii_alphanumeric());
+    let is_program = (is_path || is_name) && !first.contains('=') && !SHELLS_OWN.split(' ').any(|own| own == first);
+    is_program.then_some(words)
+}
+
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+/// Bytes that mean themselves to dash and bash wherever they stand, save the first word.
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"_./,:+@%^-=".contains(&byte) || !byte.is_ascii()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn plain(command: &str, expect: &[&str]) {
+        assert_eq!(words(command).as_deref(), Some(expect), "{command:?}");
+    }
+
+    #[track_caller]
+    fn shells(command: &str) {
+        assert_eq!(words(command), None, "{command:?}");
+    }
+
+    #[test]
+    fn words_are_parted_by_blanks_and_tabs() {
+        plain("ls", &["ls"]);
+        plain("  sleep \t 5  ", &["sleep", "5"]);
+        plain("/usr/bin/rsync -av --delete /a/ host:/b_c", &["/usr/bin/rsync", "-av", "--delete", "/a/", "host:/b_c"]);
+        plain("dd if=/dev/zero of=x bs=1M", &["dd", "if=/dev/zero", "of=x", "bs=1M"]);
+        plain(
+            "php artisan a:b user@host 50% a^b 1,2 +x",
+            &["php", "artisan", "a:b", "user@host", "50%", "a^b", "1,2", "+x"],
+        );
+        plain("cat /tmp/né 表.txt", &["cat", "/tmp/né", "表.txt"]);
+        plain("7z x", &["7z", "x"]);
+        plain("sleep echo", &["sleep", "echo"]);
+    }
+
+    #[test]
+    fn whatever_has_syntax_is_the_shells() {
+        for command in ["ls 'a b'", "ls \"a\"", "ls a\\ b", "ls $HOME", "ls ${A}", "ls $(pwd)", "ls `pwd`", "ls $((1))"]
+        {
+            shells(command);
+        }
+        for command in ["ls *", "ls a?", "ls [ab]", "ls a]", "ls ~", "ls a:~/b", "ls {a,b}", "ls !x", "! ls", "!!"] {
+            shells(command);
+        }
+        for command in
+            ["ls >x", "ls 2>&1", "ls <x", "ls <<E", "ls >>x", "ls &>x", "ls <(ls)", "ls & ", "ls && ls", "ls || ls"]
+        {
+            shells(command);
+        }
+        for command in [
+            "ls | wc", "ls; ls", "ls;", "(ls)", "{ ls; }", "ls # all", "#ls", "ls a#b", "ls\nls", "ls\n", "ls\r",
+            "ls\u{b}a",
+        ] {
+            shells(command);
+        }
+        for command in ["A=b ls", "A=b", "a+=b ls", "A[0]=b ls", "", "  ", "\t", "ls \0", "ls \u{7f}", "ls \u{1}"] {
+            shells(command);
+        }
+    }
+
+    #[test]
+    fn what_the_shell_does_itself_is_the_shells() {
+        for command in SHELLS_OWN.split(' ') {
+            shells(command);
+            shells(&format!(" {command} x"));
+        }
+        for command in ["[ -f x ]", "[[ -f x ]]", "exec sleep 5", "time ls", "echo -n x", "if", "}", "while true"] {
+            shells(command);
+        }
+    }
+
+    #[test]
+    fn first_words_that_only_look_plain_are_the_shells() {
+        for command in ["-c ls", "+x", "%1", "./run", "../run", "bin/run", "..", "_x", "^a^b", ",", "@x", "=ls", "é"] {
+            shells(command);
+        }
+    }
+
+    /// The shells of this host know nothing that we do not.
+    #[test]
+    fn every_builtin_and_reserved_word_is_known() {
+        let Ok(bash) = std::process::Command::new("bash").args(["-c", "compgen -bk"]).output() else { return };
+        let names = String::from_utf8(bash.stdout).expect("they are ASCII");
+        let unknown: Vec<&str> = names.lines().filter(|name| words(name).is_some()).collect();
+        assert_eq!(unknown, Vec::<&str>::new());
+    }
+}
