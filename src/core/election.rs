@@ -268,14 +268,11 @@ impl Election {
         if self.is_holder {
             return (self.value_at <= now.mono).then_some(Step::Acquire);
         }
-        if self.is_held_back {
-            return None;
-        }
         let lock = self.seen.lock.as_ref()?;
         match &lock.session {
-            None => Some(Step::Acquire),
-            session if *session == self.session => Some(Step::Acquire),
-            Some(_) => self.why_dead(lock).map(|_| Step::Destroy),
+            Some(session) if Some(session) != self.session.as_ref() => self.why_dead(lock).map(|_| Step::Destroy),
+            // What is free it leaves to others until it can lead itself.
+            _ => (!self.is_held_back).then_some(Step::Acquire),
         }
     }
 
@@ -344,5 +341,64 @@ impl Election {
         self.backoff.fail(now);
         let was_holder = step == Step::Acquire && std::mem::take(&mut self.is_holder);
         if was_holder { Outcome::Lost } else { Outcome::Nothing }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::Output;
+    use crate::model::Epoch;
+
+    /// What the node's last life wrote into the lock.
+    fn value() -> LockValue {
+        LockValue {
+            epoch: Epoch(1),
+            tick: Default::default(),
+            server: Server::default(),
+            node_id: NodeId("a".into()),
+            incarnation: Incarnation(1),
+        }
+    }
+
+    /// An election that has registered and has a session.
+    fn started(fx: &mut Effects, now: Now) -> Election {
+        let mut election = Election::new(NodeId("a".into()), Incarnation(2));
+        for answer in [ConsulAnswer::Done, ConsulAnswer::Done, ConsulAnswer::Session("ours".into())] {
+            let (id, _) = asked(&mut election, fx, now).unwrap();
+            election.on_consul(id, Ok(answer), fx, now);
+        }
+        election
+    }
+
+    fn asked(election: &mut Election, fx: &mut Effects, now: Now) -> Option<(WorkId, Consul)> {
+        election.poll(false, value, fx, now);
+        std::iter::from_fn(|| fx.take()).find_map(|output| match output {
+            Output::Work(id, Work::Consul(consul)) => Some((id, consul)),
+            _ => None,
+        })
+    }
+
+    fn see(election: &mut Election, lock: LockState, now: Now) {
+        election.watch = Some(WorkId(1_000));
+        election.on_watched(WorkId(1_000), Ok(lock), now);
+    }
+
+    #[test]
+    fn a_node_that_cannot_lead_yet_leaves_the_lock_to_others_and_its_last_life_does_not_keep_it() {
+        let (mut fx, now) = (Effects::default(), Now::default());
+        let mut election = started(&mut fx, now);
+        election.hold_back(true);
+        see(&mut election, LockState { index: 1, session: Some("of before".into()), value: Some(value()) }, now);
+        let Some((id, Consul::DestroySession { session })) = asked(&mut election, &mut fx, now) else {
+            panic!("the session of the last life stands in the way of the others");
+        };
+        assert_eq!(session, "of before");
+        election.on_consul(id, Ok(ConsulAnswer::Done), &mut fx, now);
+        let free = LockState { index: 2, ..LockState::default() };
+        see(&mut election, free.clone(), now);
+        assert!(asked(&mut election, &mut fx, now).is_none());
+        election.hold_back(false);
+        assert!(matches!(asked(&mut election, &mut fx, now), Some((_, Consul::Acquire { .. }))));
     }
 }
