@@ -305,11 +305,16 @@ impl Election {
             }
             (Step::Release, _) => self.is_holder = false,
             (Step::Acquire, ConsulAnswer::Acquired(is_ours)) => return self.on_acquired(is_ours, sent_at, now),
-            // What is known of the lock is old now: the watch will tell who has it.
             (Step::Destroy, _) => {
-                let reason = self.seen.lock.as_ref().and_then(|lock| self.why_dead(lock)).unwrap_or_default();
-                fx.notice(log::Level::Warn, format!("{reason}: its session is destroyed"));
-                self.seen = Seen { since: now.mono, ..Seen::default() };
+                let reason = self.seen.lock.as_ref().and_then(|lock| self.why_dead(lock));
+                fx.notice(
+                    log::Level::Warn,
+                    format!("{}: its session is destroyed", reason.unwrap_or("the leader is gone")),
+                );
+                // What is known of the lock is old now, and the watch will tell who has it; if it has not told already.
+                if reason.is_some() {
+                    self.seen = Seen { since: now.mono, ..Seen::default() };
+                }
             }
             _ => {}
         }
@@ -382,6 +387,17 @@ mod tests {
     fn see(election: &mut Election, lock: LockState, now: Now) {
         election.watch = Some(WorkId(1_000));
         election.on_watched(WorkId(1_000), Ok(lock), now);
+    }
+
+    #[test]
+    fn a_watch_that_tells_of_the_free_lock_before_its_session_is_known_to_be_destroyed_is_heard() {
+        let (mut fx, now) = (Effects::default(), Now::default());
+        let mut election = started(&mut fx, now);
+        see(&mut election, LockState { index: 1, session: Some("of before".into()), value: Some(value()) }, now);
+        let (id, _) = asked(&mut election, &mut fx, now).unwrap();
+        see(&mut election, LockState { index: 2, ..LockState::default() }, now);
+        election.on_consul(id, Ok(ConsulAnswer::Done), &mut fx, now);
+        assert!(matches!(asked(&mut election, &mut fx, now), Some((_, Consul::Acquire { .. }))));
     }
 
     #[test]
