@@ -2,13 +2,15 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use support::mariadb;
-use wing_crontab::core::work::{Bump, Change, Journaled, StoreError};
+use wing_crontab::core::work::{Bump, Change, Differences, Journaled, Loaded, Since, StoreError};
 use wing_crontab::model::command::RequestKey;
 use wing_crontab::model::job::JobFilter;
-use wing_crontab::model::journal::{Body, ChangeNote, DelayedRun, Entry, MissedGap, MissedWhy, PlannedRun, RefusedRun};
+use wing_crontab::model::journal::{
+    Body, ChangeNote, DelayedRun, Entry, EntryId, MissedGap, MissedWhy, PlannedRun, RefusedRun,
+};
 use wing_crontab::model::log_row::{LastRun, LogFilter, LogPage};
 use wing_crontab::model::{
     Attempt, Epoch, Job, JobId, LogRow, Misfire, NodeId, OnLost, RunKey, RunState, Second, Server, Version, Wall,
@@ -22,7 +24,7 @@ type Connect<'a> = &'a dyn Fn() -> Box<dyn Store>;
 /// What a store must do, and the check of it.
 type Check = (&'static str, fn(Connect));
 
-const CHECKS: [Check; 20] = [
+const CHECKS: [Check; 23] = [
     ("migrations may be applied again and by several at once", opening),
     ("a store that is there answers", answering),
     ("every bump makes the epoch one larger", bumping),
@@ -37,6 +39,9 @@ const CHECKS: [Check; 20] = [
     ("done entries go, but never the watermark's", closing),
     ("jobs are added, put and deleted, each once", changing),
     ("a row changed by hand is not overwritten", changed_by_hand),
+    ("a copy of the jobs is read in pages, by id", paging),
+    ("a copy of the jobs is told what it lacks, by readers and at a load alike", differing),
+    ("a copy that the journal does not reach back to, or that lacks too much, is told so", lacking_too_much),
     ("a definite state replaces lost, and nothing a definite state", upserting),
     ("log rows are found by every filter, newest first", listing),
     ("the row of an attempt is found, and of a run's latest", finding),
@@ -157,8 +162,8 @@ fn bumping(connect: Connect) {
     other.open().unwrap();
     assert_eq!(other.bump(&bump("b")).unwrap().epoch, Epoch(2));
     assert_eq!(store.bump(&bump("a")).unwrap().epoch, Epoch(3));
-    let loaded = store.load(Epoch(3)).unwrap();
-    assert_eq!(loaded, Default::default());
+    let loaded = store.load(Epoch(3), &Since::default()).unwrap();
+    assert_eq!(loaded, Loaded { differences: Some(Differences::default()), ..Loaded::default() });
 }
 
 fn foreign_lock_key(connect: Connect) {
@@ -195,9 +200,13 @@ fn journaling(connect: Connect) {
     let next = store.bump(&bump("b")).unwrap().epoch;
     assert_eq!(store.journal(&entry(next, 1, Some(100), 0)).unwrap(), Journaled::TickTaken);
     assert!(matches!(store.journal(&entry(next, 2, Some(100), 1)).unwrap(), Journaled::Entry(_)));
-    assert_eq!(store.load(next).unwrap().watermark, Some(Second(100)));
+    assert_eq!(store.load(next, &Since::default()).unwrap().watermark, Some(Second(100)));
     store.journal(&entry(next, 3, Some(101), 1)).unwrap();
-    assert_eq!(store.load(next).unwrap().watermark, Some(Second(100)), "without its part 0 a tick is not whole");
+    assert_eq!(
+        store.load(next, &Since::default()).unwrap().watermark,
+        Some(Second(100)),
+        "without its part 0 a tick is not whole"
+    );
 }
 
 fn deposed(connect: Connect) {
@@ -207,7 +216,7 @@ fn deposed(connect: Connect) {
     let mut other = connect();
     other.open().unwrap();
     let next = other.bump(&bump("b")).unwrap().epoch;
-    let stored = other.load(next).unwrap();
+    let stored = other.load(next, &Since::default()).unwrap();
     let put = Job { id, version: Version(2), ..job("* * * * * *", "false") };
     assert_eq!(store.journal(&entry(epoch, 3, Some(101), 0)), Err(StoreError::Deposed));
     // It is in, but to hear that would make a deposed leader believe in its lead.
@@ -217,8 +226,8 @@ fn deposed(connect: Connect) {
     assert_eq!(store.change(epoch, 6, &Change::Delete { id, version: Version(1) }), Err(StoreError::Deposed));
     let Journaled::Entry(entry) = known else { panic!("{known:?}") };
     assert_eq!(store.close(epoch, &[entry], Wall(0)), Err(StoreError::Deposed));
-    assert_eq!(store.load(epoch), Err(StoreError::Deposed));
-    assert_eq!(other.load(next).unwrap(), stored);
+    assert_eq!(store.load(epoch, &Since::default()), Err(StoreError::Deposed));
+    assert_eq!(other.load(next, &Since::default()).unwrap(), stored);
 }
 
 fn loading(connect: Connect) {
@@ -257,7 +266,7 @@ fn loading(connect: Connect) {
     let folded = |second: i64| Attempt { run: RunKey::scheduled(JobId(8), Second(second)), number: 0 };
     let rows = [(second, RunState::Failed), (folded(105), RunState::Skipped), (folded(110), RunState::Skipped)];
     store.write_logs(&rows.map(|(attempt, state)| row(attempt, state, ""))).unwrap();
-    let loaded = store.load(epoch).unwrap();
+    let loaded = store.load(epoch, &Since::default()).unwrap();
     assert_eq!(loaded.open.len(), 1);
     assert_eq!(loaded.open[0].entry, whole);
     let logged = [
@@ -299,15 +308,15 @@ fn asking_twice(connect: Connect) {
 
 fn pausing(connect: Connect) {
     let (mut store, epoch) = leading(connect);
-    assert!(!store.load(epoch).unwrap().is_paused);
+    assert!(!store.load(epoch, &Since::default()).unwrap().is_paused);
     for paused in [true, true, false, false] {
         store.pause(epoch, paused).unwrap();
-        assert_eq!(store.load(epoch).unwrap().is_paused, paused);
+        assert_eq!(store.load(epoch, &Since::default()).unwrap().is_paused, paused);
     }
     store.pause(epoch, true).unwrap();
     let next = store.bump(&bump("b")).unwrap().epoch;
     assert_eq!(store.pause(epoch, false), Err(StoreError::Deposed));
-    assert!(store.load(next).unwrap().is_paused, "the next leader knows it");
+    assert!(store.load(next, &Since::default()).unwrap().is_paused, "the next leader knows it");
 }
 
 /// Every column of a job, as it was written.
@@ -350,15 +359,15 @@ fn closing(connect: Connect) {
         }
     }
     store.close(epoch, &entries[..2], Wall(0)).unwrap();
-    assert_eq!(store.load(epoch).unwrap().open.len(), 3);
+    assert_eq!(store.load(epoch, &Since::default()).unwrap().open.len(), 3);
     store.close(epoch, &entries[..2], Wall(0)).unwrap();
     store.close(epoch, &entries[2..], Wall(0)).unwrap();
-    let loaded = store.load(epoch).unwrap();
+    let loaded = store.load(epoch, &Since::default()).unwrap();
     assert_eq!((loaded.open.len(), loaded.watermark), (0, Some(Second(104))));
     // Deletion comes with some of the closings, and then takes all that is old.
     let far = Wall(i64::MAX);
     (0..61).for_each(|_| store.close(epoch, &[], far).unwrap());
-    assert_eq!(store.load(epoch).unwrap().watermark, Some(Second(104)));
+    assert_eq!(store.load(epoch, &Since::default()).unwrap().watermark, Some(Second(104)));
     let next = store.bump(&bump("b")).unwrap().epoch;
     assert!(matches!(store.journal(&entry(next, 1, Some(103), 0)).unwrap(), Journaled::Entry(_)), "103 was deleted");
     assert_eq!(store.journal(&entry(next, 2, Some(104), 0)).unwrap(), Journaled::TickTaken);
@@ -374,10 +383,10 @@ fn changing(connect: Connect) {
     let other = Job { id: second, ..job("* * * * * *", "echo 你好") };
     assert_eq!(store.list_jobs().unwrap(), [put.clone(), other]);
     assert_eq!(store.change(epoch, 4, &Change::Delete { id: second, version: Version(1) }).unwrap(), second);
-    assert_eq!(store.load(epoch).unwrap().jobs, [put]);
+    assert_eq!(store.list_jobs().unwrap(), [put]);
     let third = store.change(epoch, 5, &added(5, job("@daily", "true"))).unwrap();
     assert!(second < third, "an id is never given twice");
-    assert_eq!(store.load(epoch).unwrap().open.len(), 0, "a note is a record, nothing waits for it");
+    assert_eq!(store.load(epoch, &Since::default()).unwrap().open.len(), 0, "a note is a record, nothing waits for it");
 }
 
 fn changed_by_hand(connect: Connect) {
@@ -389,6 +398,82 @@ fn changed_by_hand(connect: Connect) {
     let refused = store.change(epoch, 3, &Change::Delete { id, version: Version(4) }).unwrap_err();
     assert!(matches!(&refused, StoreError::Refused(why) if why.contains("by hand")), "{refused}");
     assert_eq!(store.list_jobs().unwrap(), [stored]);
+}
+
+/// An entry of a tick, so that the journal goes on.
+fn tick(store: &mut dyn Store, epoch: Epoch, request: u64, tick: i64) -> EntryId {
+    match store.journal(&entry(epoch, request, Some(tick), 0)).unwrap() {
+        Journaled::Entry(id) => id,
+        other => panic!("tick {tick} is new: {other:?}"),
+    }
+}
+
+fn paging(connect: Connect) {
+    let (mut store, epoch) = leading(connect);
+    assert_eq!(store.page_jobs(JobId(0), 10).unwrap(), Default::default());
+    let ids: Vec<JobId> = (1..=5)
+        .map(|request| store.change(epoch, request, &added(request, job("* * * * * *", "true"))).unwrap())
+        .collect();
+    let entry = tick(&mut *store, epoch, 6, 100);
+    let first = store.page_jobs(JobId(0), 3).unwrap();
+    assert_eq!((first.as_of, first.jobs.len()), (entry, 3));
+    assert_eq!(first.jobs[0], Job { id: ids[0], ..job("* * * * * *", "true") });
+    let second = store.page_jobs(first.jobs[2].id, 3).unwrap();
+    let read: Vec<JobId> = [first.jobs, second.jobs].concat().iter().map(|job| job.id).collect();
+    assert_eq!(read, ids);
+    assert_eq!(store.page_jobs(ids[4], 3).unwrap().jobs, []);
+}
+
+fn differing(connect: Connect) {
+    let (mut store, epoch) = leading(connect);
+    let add = |store: &mut dyn Store, request: u64| {
+        store.change(epoch, request, &added(request, job("* * * * * *", "true"))).unwrap()
+    };
+    let [changed, deleted, kept] = [1, 2, 3].map(|request| add(&mut *store, request));
+    let before = tick(&mut *store, epoch, 4, 100);
+    let since = Since { as_of: before, newest: kept, again: Vec::new() };
+    let nothing = Differences { as_of: before, ..Differences::default() };
+    assert_eq!(store.differences(&since).unwrap(), Some(nothing.clone()));
+    let put = Job { id: changed, version: Version(2), ..job("1 2 3 * * *", "false") };
+    store.change(epoch, 5, &Change::Put(put.clone())).unwrap();
+    store.change(epoch, 6, &Change::Delete { id: deleted, version: Version(1) }).unwrap();
+    let added = add(&mut *store, 7);
+    let runs = vec![PlannedRun { attempt: attempt(9, 101), version: Version(1), node: 0 }];
+    let body = Body { nodes: vec![NodeId("\"changes\":[".into())], runs, ..Body::default() };
+    store.journal(&Entry { body, ..entry(epoch, 8, None, 0) }).unwrap();
+    let after = tick(&mut *store, epoch, 9, 101);
+    let new = Job { id: added, ..job("* * * * * *", "true") };
+    let told = Differences { as_of: after, changed: vec![put, new.clone()], gone: vec![deleted], last: Some(deleted) };
+    assert_eq!(store.differences(&since).unwrap(), Some(told.clone()));
+    assert_eq!(store.load(epoch, &since).unwrap().differences, Some(told));
+    let again = Since { as_of: after, newest: added, again: vec![kept, deleted] };
+    let told = store.differences(&again).unwrap().unwrap();
+    assert!(told.changed.contains(&Job { id: kept, ..new }), "whatever the journal says: {told:?}");
+    assert!(told.gone.contains(&deleted));
+    // Notes of what was changed by hand: several in one entry.
+    let notes = [kept, added].map(|cron_id| ChangeNote { cron_id, version: Some(Version(1)) });
+    let body = Body { changes: notes.to_vec(), ..Body::default() };
+    store.journal(&Entry { body, ..entry(epoch, 10, None, 0) }).unwrap();
+    let told = store.differences(&Since { again: Vec::new(), ..again }).unwrap().unwrap();
+    let ids: BTreeSet<JobId> = told.changed.iter().map(|job| job.id).collect();
+    assert!(ids.contains(&kept) && ids.contains(&added) && told.last == Some(added), "{told:?}");
+}
+
+fn lacking_too_much(connect: Connect) {
+    let (mut store, epoch) = leading(connect);
+    let first = tick(&mut *store, epoch, 1, 100);
+    let last = tick(&mut *store, epoch, 2, 101);
+    let since = |as_of| Since { as_of, ..Since::default() };
+    assert!(store.differences(&since(first)).unwrap().is_some());
+    store.close(epoch, &[first, last], Wall(0)).unwrap();
+    (0..60).for_each(|_| store.close(epoch, &[], Wall(i64::MAX)).unwrap());
+    assert_eq!(store.differences(&since(first)).unwrap(), None, "its entry was deleted");
+    assert_eq!(store.load(epoch, &since(first)).unwrap().differences, None);
+    assert!(store.differences(&since(last)).unwrap().is_some());
+    assert_eq!(store.differences(&since(EntryId(last.0 + 1_000))).unwrap(), None, "a journal of another time");
+    let again = |count: u32| Since { again: (1..=count).map(JobId).collect(), ..since(last) };
+    assert_eq!(store.differences(&again(5_000)).unwrap().unwrap().gone.len(), 5_000);
+    assert_eq!(store.differences(&again(5_001)).unwrap(), None);
 }
 
 fn upserting(connect: Connect) {

@@ -138,6 +138,21 @@ impl Changes {
         [again, answer, silent, waiting].into_iter().flatten().filter(|at| now.mono < *at).min()
     }
 
+    /// Whether a change is with the store, or waits for it.
+    pub fn has_asked(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    /// The job whose row may be being changed.
+    pub fn under_way(&self) -> Vec<JobId> {
+        let asked = self.asked.as_ref().and_then(|asked| match &asked.change {
+            Change::Add(..) => None,
+            Change::Put(job) => Some(job.id),
+            Change::Delete { id, .. } => Some(*id),
+        });
+        asked.into_iter().chain(self.in_force.iter().map(|job| job.id)).collect()
+    }
+
     /// Whether nothing is under way.
     pub fn is_idle(&self) -> bool {
         self.queue.is_empty() && self.in_force.is_empty() && self.asked.is_none() && self.settling.is_empty()

@@ -26,6 +26,7 @@ const STALE_MS: u64 = 3_000;
 /// A watch that sees no change answers after this, so that a value standing still is noticed.
 const WATCH_MS: u64 = 1_000;
 
+const LAST_LIFE: &str = "the lock was held by this node's last life";
 /// Why the lock is taken from a leader that hangs.
 const STANDS_STILL: &str = "the leader's lock value stands still";
 /// A leader lives whose lock value was seen to change so often: once may be a late write of one that is dead.
@@ -339,7 +340,7 @@ impl Election {
         if self.session.is_none() {
             return Some(Step::Session);
         }
-        if self.is_abstaining(now) || !can_lead {
+        if self.is_abstaining(now) || !can_lead && self.is_holder {
             return self.is_holder.then_some(Step::Release);
         }
         if self.is_holder {
@@ -347,9 +348,13 @@ impl Election {
         }
         let lock = self.seen.lock.as_ref()?;
         match &lock.session {
-            None => Some(Step::Acquire),
-            session if *session == self.session => Some(Step::Acquire),
-            Some(_) => self.why_dead(lock).filter(|why| *why != STANDS_STILL || can_depose).map(|_| Step::Destroy),
+            // What is free it leaves to others until it can lead itself; its last life must not keep them from it.
+            None => can_lead.then_some(Step::Acquire),
+            session if *session == self.session => can_lead.then_some(Step::Acquire),
+            Some(_) => {
+                let may_end = |why: &&str| *why == LAST_LIFE || can_lead && (*why != STANDS_STILL || can_depose);
+                self.why_dead(lock).filter(may_end).map(|_| Step::Destroy)
+            }
         }
     }
 
@@ -360,7 +365,7 @@ impl Election {
             value.node_id == self.node_id && value.server == self.server && value.incarnation < self.incarnation
         };
         if lock.value.as_ref().is_some_and(is_last_life) {
-            Some("the lock was held by this node's last life")
+            Some(LAST_LIFE)
         } else if lock.session.is_some() && lock.session == self.dead_session {
             Some("the leader's link closed and nobody listens there")
         } else {
@@ -384,11 +389,14 @@ impl Election {
             }
             (Step::Release, _) => self.is_holder = false,
             (Step::Acquire, ConsulAnswer::Acquired(is_ours)) => return self.on_acquired(is_ours, sent_at, now),
-            // What is known of the lock is old now: the watch will tell who has it.
             (Step::Destroy, _) => {
-                let reason = self.seen.lock.as_ref().and_then(|lock| self.why_dead(lock)).unwrap_or_default();
-                fx.notice(log::Level::Warn, format!("{reason}: its session is destroyed"));
-                self.seen = Seen { since: now.mono, is_asked: true, ..Seen::default() };
+                let reason = self.seen.lock.as_ref().and_then(|lock| self.why_dead(lock));
+                let shown = reason.unwrap_or("the leader is gone");
+                fx.notice(log::Level::Warn, format!("{shown}: its session is destroyed"));
+                // What is known of the lock is old now, and the watch will tell who has it; if it has not told already.
+                if reason.is_some() {
+                    self.seen = Seen { since: now.mono, is_asked: true, ..Seen::default() };
+                }
             }
             _ => {}
         }
@@ -591,5 +599,42 @@ mod tests {
         let asked: Vec<Output> = std::iter::from_fn(|| fx.take()).collect();
         let is_register = |output: &Output| matches!(output, Output::Work(_, Work::Consul(Consul::Register { .. })));
         assert!(asked.iter().any(is_register), "{asked:?}");
+    }
+
+    /// What the node's last life wrote into the lock.
+    fn of_before() -> LockState {
+        LockState { index: 1, session: Some("of before".into()), ..lock(("127.0.0.1:1", "own", 1), 1) }
+    }
+
+    #[test]
+    fn a_watch_that_tells_of_the_free_lock_before_its_session_is_known_to_be_destroyed_is_heard() {
+        let (mut fx, now) = (Effects::default(), at(0));
+        let mut election = election(OWN);
+        // Registered and with a session, it sees the lock of before.
+        seen(&mut election, None, "other", now);
+        assert!(asked(&mut election, Standing { can_lead: false, ..ALL }, now).is_empty());
+        election.watch = Some(WorkId(1_000_000));
+        election.on_watched(WorkId(1_000_000), Ok(of_before()), now);
+        election.poll(ALL, || value("own"), &mut fx, now);
+        let id = std::iter::from_fn(|| fx.take()).find_map(|output| match output {
+            Output::Work(id, Work::Consul(Consul::DestroySession { .. })) => Some(id),
+            _ => None,
+        });
+        seen(&mut election, None, "own", now);
+        election.on_consul(id.unwrap(), Ok(ConsulAnswer::Done), &mut fx, now);
+        assert_eq!(asked(&mut election, ALL, now), ["Acquire"]);
+    }
+
+    #[test]
+    fn a_node_that_cannot_lead_yet_ends_its_last_life_and_leaves_the_lock_to_others() {
+        let unable = Standing { can_lead: false, can_depose: false, ..ALL };
+        let mut election = election(OWN);
+        asked(&mut election, unable, at(0));
+        election.watch = Some(WorkId(1_000_000));
+        election.on_watched(WorkId(1_000_000), Ok(of_before()), at(0));
+        assert_eq!(asked(&mut election, unable, at(0)), ["DestroySession"]);
+        seen(&mut election, None, "own", at(1_000));
+        assert!(asked(&mut election, unable, at(1_000)).is_empty());
+        assert_eq!(asked(&mut election, ALL, at(2_000)), ["Acquire"]);
     }
 }

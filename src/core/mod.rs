@@ -15,12 +15,14 @@ pub mod leader;
 pub mod listing;
 
 pub mod changes;
+pub mod copy;
 pub mod dispatch;
 pub mod journaler;
 pub mod logbook;
 pub mod misfire;
 pub mod outputs;
 pub mod pulse;
+pub mod reload;
 pub mod roster;
 pub mod scheduler;
 pub mod spooler;
@@ -32,6 +34,7 @@ mod backoff;
 mod effects;
 mod ending;
 mod leaving;
+mod walk;
 
 pub use node::Node;
 

@@ -13,11 +13,15 @@ use crate::model::journal::{MissedGap, MissedWhy};
 use crate::model::{Job, JobId, Second};
 use jiff::tz::TimeZone;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 /// How many fire times all schedules together may step through to count what a gap swallowed; beyond it the count is
 /// a lower bound. A million steps take well under a second.
 const GAP_STEPS_MAX: u64 = 1_000_000;
+
+/// So far ahead the wheel is turned, at the cost of what fires on the way; beyond it, it is filled anew from every schedule.
+const TURNS_MAX: i64 = 60;
 
 #[derive(Debug)]
 pub struct Scheduler {
@@ -101,6 +105,20 @@ impl Scheduler {
         self.jobs.get(&id).map(|planned| &planned.job)
     }
 
+    pub fn count(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// The largest id.
+    pub fn newest(&self) -> JobId {
+        self.jobs.last_key_value().map_or(JobId(0), |(id, _)| *id)
+    }
+
+    /// The ids after `after`, up to and with `last`, in order.
+    pub fn ids_between(&self, after: JobId, last: JobId) -> impl Iterator<Item = JobId> {
+        self.jobs.range((Bound::Excluded(after), Bound::Included(last))).map(|(id, _)| *id)
+    }
+
     pub fn jobs(&self) -> impl Iterator<Item = &Arc<Job>> {
         self.jobs.values().map(|planned| &planned.job)
     }
@@ -129,22 +147,32 @@ impl Scheduler {
 
     /// Takes the next tick: the jobs that are due in it, by id.
     pub fn tick(&mut self) -> Vec<Arc<Job>> {
-        let fired = self.wheel.tick();
+        let fired = self.turn();
         let tick = self.wheel.cursor();
-        let mut due = Vec::new();
-        for item in fired {
-            // A schedule that was dropped may still lie in the wheel, and its index may be another's by now.
-            let Some(shared) = self.schedules[item as usize].as_mut().filter(|shared| shared.next == Some(tick)) else {
-                continue;
-            };
-            due.extend(shared.jobs.iter().map(|id| &self.jobs[id].job).filter(|job| job.may_run_at(tick)).cloned());
-            shared.next = shared.schedule.next_after(tick);
-            if let Some(next) = shared.next {
-                self.wheel.insert(item, next);
-            }
-        }
+        let shared = fired.into_iter().filter_map(|item| self.schedules[item as usize].as_ref());
+        let jobs = shared.flat_map(|shared| shared.jobs.iter().map(|id| &self.jobs[id].job));
+        let mut due: Vec<Arc<Job>> = jobs.filter(|job| job.may_run_at(tick)).cloned().collect();
         due.sort_unstable_by_key(|job| job.id);
         due
+    }
+
+    /// Moves on by one tick: the schedules that fire in it, each at its next one already.
+    fn turn(&mut self) -> Vec<Item> {
+        let mut fired = self.wheel.tick();
+        let tick = self.wheel.cursor();
+        fired.retain(|item| {
+            // A schedule that was dropped may still lie in the wheel, and its index may be another's by now.
+            let Some(shared) = self.schedules[*item as usize].as_mut().filter(|shared| shared.next == Some(tick))
+            else {
+                return false;
+            };
+            shared.next = shared.schedule.next_after(tick);
+            if let Some(next) = shared.next {
+                self.wheel.insert(*item, next);
+            }
+            true
+        });
+        fired
     }
 
     /// Passes over the ticks up to and with `last` and says, by job id, what would have been due in them.
@@ -166,6 +194,12 @@ impl Scheduler {
 
     /// Makes the tick after `cursor` the next one, whatever came before.
     pub fn wind_to(&mut self, cursor: Second) {
+        if (self.cursor().0..self.cursor().0 + TURNS_MAX).contains(&cursor.0) {
+            while self.cursor() < cursor {
+                self.turn();
+            }
+            return;
+        }
         self.wheel = Wheel::new(cursor);
         for (item, shared) in self.schedules.iter_mut().enumerate() {
             let Some(shared) = shared else { continue };

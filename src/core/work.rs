@@ -56,6 +56,8 @@ pub enum Done {
     Logs(Result<LogPage, StoreError>),
     Jobs(Result<JobPage, StoreError>),
     LastRuns(Result<BTreeMap<JobId, LastRun>, StoreError>),
+    Page(Result<CopyPage, StoreError>),
+    Differences(Result<Option<Differences>, StoreError>),
     LogRow(Result<Option<Box<StoredLog>>, StoreError>),
     Consul(Result<ConsulAnswer, ConsulError>),
     Watched(Result<LockState, ConsulError>),
@@ -96,8 +98,8 @@ pub enum Lead {
     Open,
     /// Take the lead: make the epoch one larger; `Done::Bumped`.
     Bump(Bump),
-    /// Read what a new leader must know, in a snapshot taken after the bump; `Done::Loaded`.
-    Load(Epoch),
+    /// Read what a new leader must know, after the bump; `Done::Loaded`.
+    Load { epoch: Epoch, since: Since },
     /// `Done::Journaled`. Asking again with the same epoch and request is harmless.
     Journal(Entry),
     /// Journal a change's note, then write the row; `Done::Changed`. Asking again with the same request is harmless.
@@ -136,7 +138,8 @@ pub struct Bumped {
 
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Loaded {
-    pub jobs: Vec<Job>,
+    /// What the copy lacks; none: more than can be told this way, so it must be read anew.
+    pub differences: Option<Differences>,
     /// The largest tick whose part 0 is in; none in a new database.
     pub watermark: Option<Second>,
     /// The entries that are not done, by id.
@@ -228,8 +231,45 @@ pub enum Read {
     Jobs(Option<JobFilter>),
     /// What the newest log rows of these jobs say; `Done::LastRuns`.
     LastRuns(Vec<JobId>),
+    /// The first so many jobs with larger ids than this; `Done::Page`.
+    Page { after: JobId, limit: usize },
+    /// What a copy of the jobs lacks; `Done::Differences`.
+    Differences(Since),
     /// The row of a run's attempt, or of its latest one; `Done::LogRow`.
     LogRow { run: RunKey, attempt: Option<u32> },
+}
+
+/// How new a copy of the jobs is.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Since {
+    /// It has every change that is noted up to this entry; 0: up to the beginning of the journal.
+    pub as_of: EntryId,
+    /// Its largest id: new jobs have larger ones, and are not noted.
+    pub newest: JobId,
+    /// Jobs to be read again, whatever the journal says.
+    pub again: Vec<JobId>,
+}
+
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct CopyPage {
+    /// The largest entry before the rows were read.
+    pub as_of: EntryId,
+    /// With the first page, as in `Differences`.
+    pub last: Option<JobId>,
+    /// By id.
+    pub jobs: Vec<Job>,
+}
+
+/// What a copy of the jobs lacks.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Differences {
+    /// The largest entry before the rows were read.
+    pub as_of: EntryId,
+    /// The rows as they are; where a job comes twice the later one holds.
+    pub changed: Vec<Job>,
+    pub gone: Vec<JobId>,
+    /// The job that was noted last: changes are made one after the other, so only its row may still be on its way.
+    pub last: Option<JobId>,
 }
 
 // Consul.

@@ -216,7 +216,7 @@ fn do_lead(store: &mut dyn Store, lead: Lead) -> Done {
     match lead {
         Lead::Open => Done::Opened(store.open()),
         Lead::Bump(bump) => Done::Bumped(store.bump(&bump)),
-        Lead::Load(epoch) => Done::Loaded(store.load(epoch)),
+        Lead::Load { epoch, since } => Done::Loaded(store.load(epoch, &since)),
         Lead::Journal(entry) => Done::Journaled(store.journal(&entry)),
         Lead::Change { epoch, request, change } => Done::Changed(store.change(epoch, request, &change)),
         Lead::Find { epoch, attempts } => Done::Found(store.find_logs(epoch, &attempts)),
@@ -238,7 +238,7 @@ fn is_search(read: &Read) -> bool {
     match read {
         Read::Logs(filter) => filter.search.is_some(),
         Read::Jobs(filter) => filter.as_ref().is_some_and(|filter| filter.search.is_some()),
-        Read::LastRuns(_) | Read::LogRow { .. } => false,
+        Read::LastRuns(_) | Read::LogRow { .. } | Read::Page { .. } | Read::Differences(_) => false,
     }
 }
 
@@ -248,6 +248,8 @@ fn do_read(store: &mut dyn Store, read: Read) -> Done {
         Read::Jobs(None) => Done::Jobs(store.list_jobs().map(|jobs| JobPage { jobs, total: None })),
         Read::Jobs(Some(filter)) => Done::Jobs(store.find_jobs(&filter)),
         Read::LastRuns(ids) => Done::LastRuns(store.last_runs(&ids)),
+        Read::Page { after, limit } => Done::Page(store.page_jobs(after, limit)),
+        Read::Differences(since) => Done::Differences(store.differences(&since)),
         Read::LogRow { run, attempt } => Done::LogRow(store.find_log(run, attempt).map(|row| row.map(Box::new))),
     }
 }

@@ -6,8 +6,8 @@ use crate::store::Store;
 use crate::world::{Event, GUARD_EVERY, MS, Process, Watching, World};
 use std::collections::BTreeMap;
 use wing_crontab::core::work::{
-    Consul, ConsulError, Done, KillHow, Lead, LockState, Log, Page, Read, SpawnError, Spool, Spooled, Started,
-    StoreError, Work, WorkId,
+    Consul, ConsulError, Done, KillHow, Lead, LockState, Log, Page, SpawnError, Spool, Spooled, Started, StoreError,
+    Work, WorkId,
 };
 use wing_crontab::core::{FoundState, Input};
 use wing_crontab::model::{Attempt, Exit, Job, RunState};
@@ -150,10 +150,7 @@ impl World {
             },
             Work::Read(read) => match self.store_fate(host) {
                 Fate::Done => self.store.read(&read),
-                _ if matches!(read, Read::LastRuns(_)) => {
-                    Done::LastRuns(Err(StoreError::Away("the store is away".into())))
-                }
-                _ => Done::Jobs(Err(StoreError::Away("the store is away".into()))),
+                _ => Store::unread(&read),
             },
             Work::Consul(ask) => self.ask_consul(host, &ask),
             Work::Watch { index, wait_ms } => {
@@ -290,7 +287,7 @@ fn name(lead: &Lead) -> String {
     match lead {
         Lead::Open => "open".into(),
         Lead::Bump(_) => "a bump".into(),
-        Lead::Load(epoch) => format!("load, epoch {epoch}"),
+        Lead::Load { epoch, .. } => format!("load, epoch {epoch}"),
         Lead::Journal(entry) => format!("an entry of tick {:?}, epoch {}", entry.tick, entry.epoch),
         Lead::Change { epoch, .. } => format!("a change, epoch {epoch}"),
         Lead::Find { epoch, .. } => format!("find, epoch {epoch}"),

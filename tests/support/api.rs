@@ -91,6 +91,6 @@ impl Api {
 
     /// Whether it answers at all.
     pub fn is_up(&self) -> bool {
-        ureq::get(format!("http://{}/cron/list", self.address)).call().is_ok()
+        ureq::get(format!("http://{}/log/list?limit=1", self.address)).call().is_ok()
     }
 }

@@ -9,6 +9,7 @@ mod controls;
 
 use super::Output;
 use super::changes::{Changes, Made, Urgent, cut_off, in_force, in_force_and_cut_off};
+use super::copy::{AsOf, Lent, put};
 use super::dispatch::recovery::Left;
 use super::dispatch::{Around, Cancelling, Dispatch, DispatchLimits, Place, Stage};
 use super::effects::Effects;
@@ -17,9 +18,10 @@ use super::logbook::Logbook;
 use super::misfire::Gap;
 use super::node::LEASE_MS;
 use super::outputs::{Questions, Where};
+use super::reload::{Reload, notes};
 use super::roster::{Own, Roster};
 use super::scheduler::Scheduler;
-use super::work::{Change, Journaled, Lead, Loaded, StoreError, Work, WorkId};
+use super::work::{Change, CopyPage, Journaled, Lead, Loaded, StoreError, Work, WorkId};
 use crate::model::command::{Answer, ClusterView, Command, JobList, ListedJob, OutputQuery, Refusal, RequestId};
 use crate::model::job::JobFilter;
 use crate::model::journal::{Body, EntryId};
@@ -27,7 +29,6 @@ use crate::model::log_row::StoredLog;
 use crate::model::message::{Heartbeat, Held, Hello, LinkId, Message, RunStage, ToLeader, ToNode};
 use crate::model::{Attempt, Epoch, Job, JobId, Mono, NodeId, Now, RunState, Second, Server, Version, Wall};
 use controls::Controls;
-use jiff::tz::TimeZone;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -49,7 +50,6 @@ pub struct LeaderSetup {
     pub node_id: NodeId,
     /// What jobs may name to be run on this node, beside its server.
     pub labels: Vec<String>,
-    pub zone: TimeZone,
     pub limits: DispatchLimits,
     /// Runs that this node may have at one time.
     pub room: usize,
@@ -68,6 +68,8 @@ pub struct Leader {
     scheduler: Scheduler,
     /// What is being caught up on.
     gap: Gap,
+    /// How new the jobs are, for the copy that they go back into.
+    as_of: AsOf,
     journaler: Journaler,
     dispatch: Dispatch,
     changes: Changes,
@@ -86,7 +88,7 @@ pub struct Leader {
     journaled_tick: Second,
     closing: Option<(WorkId, Vec<EntryId>)>,
     close_at: Mono,
-    reload: Option<WorkId>,
+    reload: Option<Reload>,
     /// No further ticks: we are leaving.
     is_draining: bool,
     is_own_draining: bool,
@@ -111,8 +113,9 @@ pub enum Verdict {
 }
 
 impl Leader {
-    /// Takes the lead with what the store says. What the nodes have of it, our own included, they will tell.
-    pub fn establish(setup: LeaderSetup, epoch: Epoch, loaded: Loaded, rooms: &mut Rooms) -> Leader {
+    /// Takes the lead with what the store says, and with jobs that are up to date by it. What the nodes have of it, our
+    /// own included, they will tell.
+    pub fn establish(setup: LeaderSetup, epoch: Epoch, loaded: Loaded, jobs: Lent, rooms: &mut Rooms) -> Leader {
         let now_second = rooms.now.wall.second();
         let mut cursor = loaded.watermark.unwrap_or(now_second);
         if now_second.plus(setup.limits.grace_secs) < cursor {
@@ -122,10 +125,8 @@ impl Leader {
             ));
             cursor = now_second;
         }
-        let mut scheduler = Scheduler::new(setup.zone.clone(), cursor);
-        for job in loaded.jobs {
-            put(&mut scheduler, job, rooms.fx);
-        }
+        let Lent { mut scheduler, as_of, .. } = jobs;
+        scheduler.wind_to(cursor);
         let own = Own { node: setup.node_id.clone(), server: setup.server.clone(), labels: setup.labels.clone() };
         let roster = Roster::new(own, setup.room, rooms.now);
         let mut leader = Leader {
@@ -137,6 +138,7 @@ impl Leader {
             epoch,
             scheduler,
             gap: Gap::default(),
+            as_of,
             journaler: Journaler::new(epoch),
             dispatch: Dispatch::new(setup.server.clone(), setup.limits),
             changes: Changes::default(),
@@ -213,7 +215,7 @@ impl Leader {
 
     /// Reads the jobs again, as they stand in the store.
     pub fn reload(&mut self, fx: &mut Effects) {
-        self.reload = Some(fx.work(Work::Lead(Lead::Load(self.epoch))));
+        self.reload = Some(Reload::begin(fx));
     }
 
     /// Takes no further tick, and gives this node nothing new.
@@ -284,6 +286,10 @@ impl Leader {
             Written::In { id, entry, sent_at } => {
                 let (dispatch, mut around) = self.around(rooms);
                 dispatch.on_entry(id, &entry, &mut around);
+                // Statements are answered in order: what was noted before this entry is in force, or still asked.
+                if !self.changes.has_asked() {
+                    self.as_of = AsOf { entry: id, at: sent_at };
+                }
                 self.controls.on_journaled(entry.request, &entry.body, rooms.fx);
                 Verdict::Confirmed(sent_at)
             }
@@ -319,19 +325,21 @@ impl Leader {
         }
     }
 
-    /// The jobs as the store has them, after `reload`.
-    pub fn on_reloaded(&mut self, id: WorkId, result: Result<Loaded, StoreError>, rooms: &mut Rooms) -> Verdict {
-        if self.reload.take_if(|reload| *reload == id).is_none() {
-            return Verdict::Ok;
-        }
+    /// A page of the jobs as the store has them, after `reload`.
+    pub fn on_page(&mut self, id: WorkId, result: Result<CopyPage, StoreError>, rooms: &mut Rooms) {
+        let Some(mut reload) = self.reload.take_if(|reload| reload.has_asked(id)) else { return };
         match result {
-            Err(StoreError::Deposed) => return Verdict::Deposed,
             Err(error) => {
-                rooms.fx.notice(log::Level::Error, format!("reload the jobs: {error}; the jobs are as they were"))
+                let done = reload.summary();
+                let text = format!("reload the jobs: {error}; taken up so far: {done}; send SIGHUP again");
+                rooms.fx.notice(log::Level::Error, text);
             }
-            Ok(loaded) => self.take_jobs(loaded.jobs, rooms),
+            Ok(_) if self.changes.has_asked() => {
+                reload.ask_again(rooms.fx);
+                self.reload = Some(reload);
+            }
+            Ok(page) => self.take_page(reload, page, rooms),
         }
-        Verdict::Ok
     }
 
     pub fn on_message(&mut self, node: &NodeId, message: ToLeader, rooms: &mut Rooms) {
@@ -478,11 +486,19 @@ impl Leader {
     }
 
     /// The lead is lost, or given up.
-    pub fn step_down(self, fx: &mut Effects) {
+    pub fn step_down(self, fx: &mut Effects) -> Lent {
         self.roster.links().into_iter().for_each(|link| fx.output(Output::Unlink(link)));
+        if self.reload.is_some() {
+            fx.notice(
+                log::Level::Warn,
+                "the lead was lost while the jobs were being reloaded: send SIGHUP to the new leader",
+            );
+        }
+        let again = self.changes.under_way();
         self.changes.abandon(fx);
         self.questions.abandon(fx);
         self.controls.abandon(fx);
+        Lent { scheduler: self.scheduler, as_of: self.as_of, again }
     }
 
     /// Looks after the nodes: whose lease is over, who is lost for good, what found no place.
@@ -606,6 +622,7 @@ impl Leader {
             }
             Change::Delete { id, .. } => (id, None, self.scheduler.remove(id)),
         };
+        self.reload.iter_mut().for_each(|reload| reload.touch(id));
         rooms.fx.notice(log::Level::Info, text);
         let cancelling = self.cancel(id, below, rooms);
         let (Some(client), Some(job)) = (client, job) else { return };
@@ -645,22 +662,25 @@ impl Leader {
     }
 
     /// Rows changed by hand do not change their version, so they are told by what they say.
-    fn take_jobs(&mut self, jobs: Vec<Job>, rooms: &mut Rooms) {
-        let stored: BTreeMap<JobId, Job> = jobs.into_iter().map(|job| (job.id, job)).collect();
-        let gone: Vec<JobId> = self.scheduler.jobs().map(|job| job.id).filter(|id| !stored.contains_key(id)).collect();
-        let changed: Vec<Job> =
-            stored.into_values().filter(|job| self.scheduler.job(job.id).is_none_or(|old| is_news(job, old))).collect();
-        rooms
-            .fx
-            .notice(log::Level::Info, format!("reloaded: {} jobs changed or new, {} gone", changed.len(), gone.len()));
-        for id in gone {
+    fn take_page(&mut self, mut reload: Reload, page: CopyPage, rooms: &mut Rooms) {
+        let step = reload.on_page(page, &self.scheduler, rooms.fx);
+        let changes = notes(&step);
+        for id in step.gone {
             self.scheduler.remove(id);
             self.cancel(id, None, rooms);
         }
-        for job in changed {
+        for job in step.changed {
             let id = job.id;
             put(&mut self.scheduler, job, rooms.fx);
             self.cancel(id, None, rooms);
+        }
+        if !changes.is_empty() {
+            self.journaler.push(None, 0, Body { changes, ..Body::default() });
+        }
+        if step.is_over {
+            rooms.fx.notice(log::Level::Info, format!("reloaded: {}", reload.summary()));
+        } else {
+            self.reload = Some(reload);
         }
     }
 
@@ -693,11 +713,6 @@ fn valid_for_ms(authority: Mono, now: Now) -> u64 {
     (authority.since(now.mono).as_millis() as u64).min(LEASE_MS)
 }
 
-/// Whether the stored row says something that the job in memory does not; an older one means a stop that is not stored.
-fn is_news(stored: &Job, job: &Job) -> bool {
-    stored != job && job.version <= stored.version
-}
-
 fn change_text(change: &Change) -> String {
     match change {
         Change::Add(job, _) => format!("job {} added: {:?}", job.id, job.cron_set),
@@ -705,13 +720,4 @@ fn change_text(change: &Change) -> String {
         Change::Put(job) => format!("job {} changed: {:?}, version={}", job.id, job.cron_set, job.version.0),
         Change::Delete { id, .. } => format!("job {id} deleted"),
     }
-}
-
-/// Takes a job in; one whose schedule cannot be understood is said once, here, and never due.
-fn put(scheduler: &mut Scheduler, job: Job, fx: &mut Effects) -> Option<Arc<Job>> {
-    let id = job.id;
-    if let Err(error) = scheduler.put(job) {
-        fx.notice(log::Level::Error, format!("job {id}: cron_set: {error}; it is never due until that is mended"));
-    }
-    scheduler.job(id).cloned()
 }

@@ -270,14 +270,15 @@ impl Node {
         }
     }
 
-    /// A node whose store does not answer could make nothing of the lock, and would keep it from one that can.
+    /// A node whose store does not answer, or that has yet to read the jobs, could make nothing of the lock, and would keep
+    /// it from one that can.
     fn can_lead(&self, now: Now) -> bool {
         match &self.lead {
             LeadStage::Leading(_) => true,
             LeadStage::Bumping { sent_at, .. } | LeadStage::Loading { sent_at, .. } => {
                 now.mono < sent_at.plus_ms(TAKE_MS) || self.is_store_ok(now)
             }
-            LeadStage::None => self.is_store_ok(now),
+            LeadStage::None => self.is_store_ok(now) && self.copy.is_ready(),
         }
     }
 
@@ -358,6 +359,9 @@ impl Node {
                 "the store is not open yet; try again in a second".into()
             }
             (StoreStage::Open, Some(election)) => election.why_not_leader(),
+            (StoreStage::Open, None) if !self.copy.is_ready() => {
+                "this node is still reading the jobs; try again in some seconds".into()
+            }
             (StoreStage::Open, None) => "this node does not lead yet; try again in a second".into(),
         }
     }

@@ -16,11 +16,12 @@ mod cluster;
 mod stages;
 
 use super::backoff::Backoff;
+use super::copy::WarmCopy;
 use super::effects::Effects;
 use super::election::Election;
 use super::executor::{Counters, Executor};
 use super::follower::Follower;
-use super::leader::{Leader, Rooms};
+use super::leader::{Leader, Rooms, Verdict};
 use super::leaving::Leaving;
 use super::listing::{self, Listing};
 use super::logbook::Logbook;
@@ -72,6 +73,7 @@ pub struct Node {
     election: Option<Election>,
     lead: LeadStage,
     lead_backoff: Backoff,
+    copy: WarmCopy,
     /// The largest that was seen.
     last_epoch: Epoch,
     /// Until when our lead lets us grant leases.
@@ -140,6 +142,7 @@ impl Node {
                 .then(|| Election::new(setup.server.clone(), setup.node_id.clone(), setup.incarnation)),
             lead: LeadStage::None,
             lead_backoff: Backoff::default(),
+            copy: WarmCopy::new(setup.zone.clone()),
             last_epoch: Epoch::default(),
             authority: Mono(0),
             follower: Follower::default(),
@@ -197,6 +200,7 @@ impl Node {
             LeadStage::Leading(leader) => leader.deadline(now),
             _ => None,
         };
+        let copy = self.may_read_jobs().then(|| self.copy.deadline()).flatten();
         let log = self.logbook.deadline(now);
         let pulse = self.asks_pulse().then(|| self.pulse.deadline());
         let retain = (self.is_open() && self.setup.log_retention_days != 0).then_some(self.retain_at);
@@ -205,8 +209,20 @@ impl Node {
         let leaving = self.leaving.as_ref().and_then(Leaving::deadline);
         let follower = self.follower.deadline();
         let list = self.listing.deadline();
-        let deadlines =
-            [store, lead, self.executor.deadline(), log, pulse, retain, waiting, list, election, follower, leaving];
+        let deadlines = [
+            store,
+            lead,
+            copy,
+            self.executor.deadline(),
+            log,
+            pulse,
+            retain,
+            waiting,
+            list,
+            election,
+            follower,
+            leaving,
+        ];
         // What was due at the last input has had its chance: only what lies after it can be waited for.
         deadlines.into_iter().flatten().filter(|at| self.handled_at < *at).min()
     }
@@ -298,6 +314,12 @@ impl Node {
                     self.listing.push(client, JobList { jobs, total: page.total }, &mut self.fx, now);
                 }
             }
+            Done::Page(result) if self.copy.has_asked(id) => self.copy.on_page(id, result, fx, now),
+            Done::Page(result) => self.lead(now, |leader, rooms| {
+                leader.on_page(id, result, rooms);
+                Verdict::Ok
+            }),
+            Done::Differences(result) => self.copy.on_differences(id, result, fx, now),
             Done::LogRow(result) => self.lead(now, |leader, rooms| leader.on_log_row(id, result, rooms)),
             Done::Jobs(Err(error)) => self.on_read(id, Err(error)),
             Done::LastRuns(result) => self.listing.on_last_runs(id, result, fx),
@@ -333,7 +355,7 @@ impl Node {
         match signal {
             Signal::Reload => match &mut self.lead {
                 LeadStage::Leading(leader) => leader.reload(&mut self.fx),
-                _ => self.fx.notice(log::Level::Info, "reload: this node does not lead and keeps no jobs"),
+                _ => self.fx.notice(log::Level::Info, "reload: this node does not lead: send SIGHUP to the leader"),
             },
             Signal::Drain | Signal::Orphaned => {
                 let is_first = self.leaving.is_none();
@@ -358,6 +380,9 @@ impl Node {
     fn advance(&mut self, now: Now) {
         self.handled_at = now.mono;
         self.open_store(now);
+        if self.may_read_jobs() {
+            self.copy.poll(&mut self.fx, now);
+        }
         self.advance_lead(now);
         self.deliver(now);
         self.leave(now);
@@ -424,6 +449,11 @@ impl Node {
 
     fn is_retaining(&self) -> bool {
         self.retain_at == Mono::NEVER
+    }
+
+    /// On the way to the lead, and as the leader, it reads them otherwise.
+    fn may_read_jobs(&self) -> bool {
+        self.is_open() && matches!(self.lead, LeadStage::None)
     }
 
     fn is_open(&self) -> bool {

@@ -4,10 +4,10 @@
 //! rows alike. Each call is one transaction.
 
 use super::{
-    DELETE_ENTRIES_MAX, DELETE_ROWS_MAX, Store, edited_by_hand, folded, foreign_lock_key, not_alone, note, outcomes,
-    row_state,
+    DELETE_ENTRIES_MAX, DELETE_ROWS_MAX, DIFFERENCES_MAX, NOTED, Store, edited_by_hand, folded, foreign_lock_key,
+    not_alone, note, noted, outcomes, row_state,
 };
-use crate::core::work::{Bump, Bumped, Change, Journaled, Loaded, Opened, StoreError};
+use crate::core::work::{Bump, Bumped, Change, CopyPage, Differences, Journaled, Loaded, Opened, Since, StoreError};
 use crate::model::command::RequestKey;
 use crate::model::job::{JobFilter, JobPage};
 use crate::model::journal::{Body, Entry, EntryId, StoredEntry};
@@ -173,16 +173,17 @@ impl Store for SqliteStore {
         })
     }
 
-    fn load(&mut self, epoch: Epoch) -> Result<Loaded, StoreError> {
-        self.read("read the jobs and the journal", |transaction| {
+    fn load(&mut self, epoch: Epoch, since: &Since) -> Result<Loaded, StoreError> {
+        self.read("read the journal", |transaction| {
             check_epoch(transaction, epoch)?;
             let watermark = "SELECT max(tick) FROM journal WHERE part = 0";
             let watermark: Option<i64> = transaction.query_row(watermark, [], |row| row.get(0))?;
             let open = open_entries(transaction)?;
+            let differences = differences(transaction, since)?;
             let mut rows = logged(transaction, &outcomes(&open))?;
             rows.extend(logged(transaction, &folded(&open, &rows))?);
             let is_paused = transaction.query_row("SELECT paused <> 0 FROM scheduler", [], |row| row.get(0))?;
-            Ok(Loaded { jobs: jobs(transaction)?, watermark: watermark.map(Second), open, logged: rows, is_paused })
+            Ok(Loaded { differences, watermark: watermark.map(Second), open, logged: rows, is_paused })
         })
     }
 
@@ -357,7 +358,20 @@ impl Store for SqliteStore {
     }
 
     fn list_jobs(&mut self) -> Result<Vec<Job>, StoreError> {
-        self.read("read the jobs", jobs)
+        self.read("read the jobs", |transaction| jobs(transaction, "1 ORDER BY id"))
+    }
+
+    fn page_jobs(&mut self, after: JobId, limit: usize) -> Result<CopyPage, StoreError> {
+        self.read("read the jobs", |transaction| {
+            let as_of = newest_entry(transaction)?;
+            let jobs = jobs(transaction, &format!("id > {after} ORDER BY id LIMIT {limit}"))?;
+            // A note and its row are written together: no row is on its way.
+            Ok(CopyPage { as_of, last: None, jobs })
+        })
+    }
+
+    fn differences(&mut self, since: &Since) -> Result<Option<Differences>, StoreError> {
+        self.read("read what jobs have changed", |transaction| differences(transaction, since))
     }
 
     fn find_log(&mut self, run: RunKey, attempt: Option<u32>) -> Result<Option<StoredLog>, StoreError> {
@@ -525,9 +539,33 @@ fn logged(transaction: &Transaction, runs: &BTreeSet<RunKey>) -> Result<BTreeMap
     Ok(logged)
 }
 
-fn jobs(transaction: &Transaction) -> Result<Vec<Job>, Failure> {
+fn newest_entry(transaction: &Transaction) -> Result<EntryId, Failure> {
+    let newest: Option<i64> = transaction.query_row("SELECT max(id) FROM journal", [], |row| row.get(0))?;
+    Ok(EntryId(newest.unwrap_or(0)))
+}
+
+fn differences(transaction: &Transaction, since: &Since) -> Result<Option<Differences>, Failure> {
+    let as_of = newest_entry(transaction)?;
+    // Without the entry that the copy is as new as, later ones may be missing too.
+    let is_there = "SELECT 1 FROM journal WHERE id = ?";
+    if since.as_of != EntryId(0) && !transaction.prepare_cached(is_there)?.exists([since.as_of.0])? {
+        return Ok(None);
+    }
+    let sql =
+        format!("SELECT id, body FROM journal WHERE id > ? AND {NOTED} ORDER BY id LIMIT {}", DIFFERENCES_MAX + 1);
+    let columns = |row: &Row| Ok((row.get(0)?, row.get(1)?));
+    let entries = transaction.prepare(&sql)?.query_map([since.as_of.0], columns)?.collect::<Result<Vec<_>, _>>()?;
+    let Some(noted) = noted(&entries, since)? else { return Ok(None) };
+    let ids: Vec<String> = noted.jobs.iter().map(JobId::to_string).collect();
+    let rows = jobs(transaction, &format!("id IN ({})", ids.join(",")))?;
+    let new = format!("id > {} ORDER BY id LIMIT {}", since.newest, DIFFERENCES_MAX + 1);
+    Ok(super::differences(as_of, &noted, rows, jobs(transaction, &new)?))
+}
+
+/// Those that fulfil the condition.
+fn jobs(transaction: &Transaction, which: &str) -> Result<Vec<Job>, Failure> {
     let columns = JOB_COLUMNS.join(", ");
-    let sql = format!("SELECT {columns}, id FROM cron WHERE {JOB_IDS} ORDER BY id");
+    let sql = format!("SELECT {columns}, id FROM cron WHERE {JOB_IDS} AND {which}");
     Ok(transaction.prepare(&sql)?.query_map([], job)?.collect::<Result<_, _>>()?)
 }
 
