@@ -13,6 +13,7 @@ mod leaving;
 mod limits;
 mod misfire;
 mod mutex;
+mod operators;
 mod outage;
 mod output;
 mod runs;
