@@ -6,7 +6,7 @@
 //! Invariant: the entry of an attempt stays open until the attempt that follows it is in the journal.
 
 use super::flights::{Flight, Stage};
-use super::{Around, Dispatch, Orders, send};
+use super::{Around, Dispatch, Orders, rows, send};
 use crate::model::journal::{Body, DelayedRun, EntryId};
 use crate::model::{Attempt, Job, NodeId, OnLost, RunState, Second};
 use std::sync::Arc;
@@ -33,11 +33,15 @@ pub fn delay_secs(job: &Job, number: u32, state: RunState) -> Option<i64> {
 impl Dispatch {
     /// The attempt is over, with this state.
     pub fn follow_up(&mut self, attempt: Attempt, state: RunState, around: &mut Around) {
-        let Some(flight) = self.flights.get(attempt).filter(|flight| !flight.is_killed && !flight.is_followed).cloned()
-        else {
-            return;
-        };
-        self.follow(attempt, &flight.job, flight.entry, state, around);
+        let Some(flight) = self.flights.get(attempt).filter(|flight| !flight.is_followed).cloned() else { return };
+        if !flight.is_killed {
+            self.follow(attempt, &flight.job, flight.entry, state, around);
+        } else if delay_secs(&flight.job, attempt.number, state).is_some() {
+            // It ended by itself before it could be ended: a row tells later leaders that there is no further attempt.
+            self.flights.set_followed(attempt);
+            let next = Attempt { number: attempt.number + 1, ..attempt };
+            self.push_row(next, flight.job.version, RunState::Cancelled, rows::KILLED_BEFORE, around);
+        }
     }
 
     /// The same of an attempt that a former leader knew. `entry` names it.

@@ -251,6 +251,15 @@ impl Dispatch {
         self.next_turn(attempt.run.cron_id, around);
     }
 
+    /// The node has a row of the attempt committed. The row of one that does not have the attempt is what it wrote when it led,
+    /// and may be wrong: whoever has it will tell.
+    pub fn on_told_logged(&mut self, node: &NodeId, attempt: Attempt, around: &mut Around) {
+        let is_elsewhere = |flight: &Flight| flight.stage != Stage::Over && flight.node != *node;
+        if !self.flights.get(attempt).is_some_and(is_elsewhere) {
+            self.on_logged(attempt, around);
+        }
+    }
+
     /// The row is committed: the entry that names it is one outcome nearer to its end.
     pub fn on_logged(&mut self, attempt: Attempt, around: &mut Around) {
         match self.flights.remove(attempt).and_then(|flight| flight.entry) {

@@ -79,13 +79,20 @@ impl Controls {
         fx.reply(client, run.map(|run| run_answer(run, None)).ok_or_else(unknown));
     }
 
+    /// The attempt is over, with that state, and may have a row in place of a further one: until that is committed, or its own
+    /// where it had not begun, another leader may give out either.
+    pub fn on_finished(&mut self, attempt: Attempt, state: RunState, forgone: Option<Attempt>, fx: &mut Effects) {
+        if state != RunState::Cancelled && forgone.is_none() {
+            return self.on_over(attempt, Some(state), fx);
+        }
+        for kill in self.kills.iter_mut().filter(|kill| kill.attempt == attempt) {
+            kill.attempt = forgone.unwrap_or(attempt);
+            kill.node = None;
+        }
+    }
+
     /// The attempt is over. `state`: how it ended, where that is known.
     pub fn on_over(&mut self, attempt: Attempt, state: Option<RunState>, fx: &mut Effects) {
-        if state == Some(RunState::Cancelled) {
-            // It had not begun, and until its row is committed the node's next life may be given it anew.
-            let of_attempt = self.kills.iter_mut().filter(|kill| kill.attempt == attempt);
-            return of_attempt.for_each(|kill| kill.node = None);
-        }
         for kill in self.kills.extract_if(.., |kill| kill.attempt == attempt && kill.node.is_some()) {
             fx.reply(kill.client, Ok(run_answer(attempt.run, state)));
         }

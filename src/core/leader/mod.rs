@@ -353,10 +353,12 @@ impl Leader {
         match message {
             ToLeader::Finished { attempt, state } => {
                 dispatch.on_finished(attempt, state, &mut around);
-                self.controls.on_over(attempt, Some(state), rooms.fx);
+                let next = Attempt { number: attempt.number + 1, ..attempt };
+                let forgone = rooms.logbook.has(next).then_some(next);
+                self.controls.on_finished(attempt, state, forgone, rooms.fx);
             }
             ToLeader::Logged(attempts) => {
-                attempts.iter().for_each(|attempt| dispatch.on_logged(*attempt, &mut around));
+                attempts.iter().for_each(|attempt| dispatch.on_told_logged(node, *attempt, &mut around));
                 attempts.iter().for_each(|attempt| self.controls.on_over(*attempt, None, rooms.fx));
                 let ended = self.controls.ended_here(&attempts);
                 if !ended.is_empty() {
