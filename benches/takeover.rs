@@ -74,6 +74,7 @@ fn main() {
         took_ms.sort();
         println!("| {name} | {} / {} |", took_ms[took_ms.len() / 2], took_ms[took_ms.len() - 1]);
     }
+    cluster.reload();
 }
 
 /// Whether this life of the daemon has all jobs in memory.
@@ -112,6 +113,22 @@ impl Cluster<'_> {
             node.start();
         }
         took_ms
+    }
+
+    /// Tells the leader to read all jobs again, and asks it other things all the time.
+    fn reload(&self) {
+        let leader = self.lead().1;
+        let node = self.nodes.iter().find(|node| node.server == leader).expect("the leader is one of ours");
+        let (start, mut slowest_ms) = (Instant::now(), 0);
+        node.signal(Signal::HUP);
+        wait_until("it has reloaded", || {
+            let asked_at = Instant::now();
+            node.api.get("/cluster").ok();
+            slowest_ms = slowest_ms.max(asked_at.elapsed().as_millis());
+            node.said().contains("] reloaded: ")
+        });
+        let took_ms = start.elapsed().as_millis();
+        println!("\nSIGHUP: reloaded after {took_ms} ms; meanwhile an answer took {slowest_ms} ms at most");
     }
 
     /// The epoch and the leader, by the lock.

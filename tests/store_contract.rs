@@ -446,6 +446,8 @@ fn differing(connect: Connect) {
     let told = Differences { as_of: after, changed: vec![put, new.clone()], gone: vec![deleted], last: Some(deleted) };
     assert_eq!(store.differences(&since).unwrap(), Some(told.clone()));
     assert_eq!(store.load(epoch, &since).unwrap().differences, Some(told));
+    let last = store.page_jobs(JobId(0), 1).unwrap().last;
+    assert!(last.is_none() || last == Some(deleted), "{last:?}");
     let again = Since { as_of: after, newest: added, again: vec![kept, deleted] };
     let told = store.differences(&again).unwrap().unwrap();
     assert!(told.changed.contains(&Job { id: kept, ..new }), "whatever the journal says: {told:?}");
