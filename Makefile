@@ -4,7 +4,7 @@ TARGET ?= x86_64-unknown-linux-musl
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run build static test sim test-faults check bench-quick bench-takeover clean
+.PHONY: help run build static test sim test-faults check bench-quick bench-flood bench-takeover clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,10 @@ check: ## what must be clean before a commit: format, clippy, every test
 bench-quick: ## how late jobs start, against a bare loop that starts as many of the same command
 	cargo build --release --bin wing-crontab
 	cargo bench --bench quick
+
+bench-flood: ## 50,000 runs due in one second: memory, answers, and the jobs beside the flood
+	cargo build --release --bin wing-crontab
+	cargo bench --bench flood
 
 bench-takeover: ## how long a cluster of three is without a leader, fault by fault (needs what the tests need)
 	scripts/install-test-services

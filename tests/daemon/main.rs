@@ -8,6 +8,7 @@ mod api;
 mod config;
 mod control;
 mod crash;
+mod flood;
 mod http;
 mod leaving;
 mod limits;

@@ -8,6 +8,7 @@
 pub mod api;
 pub mod consul;
 pub mod daemon;
+pub mod flood;
 pub mod mariadb;
 pub mod network;
 pub mod witness;
