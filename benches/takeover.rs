@@ -1,7 +1,8 @@
 //! `make bench-takeover`: how long a cluster of three is without a leader, for each way in which one can be lost.
 //!
 //! Measured from the fault until the lock's value shows a new epoch and a tick taken under it: from then on runs are
-//! given out again. It needs MariaDB and Consul as the tests do.
+//! given out again. It needs MariaDB and Consul as the tests do. JOBS=1000000 puts so many jobs into the database, of
+//! SCHEDULES=1000 schedules, none of them due but in January; ROUNDS=5 hits the leader so often with each fault.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -10,9 +11,6 @@ use rustix::process::Signal;
 use std::time::Instant;
 use support::daemon::{Node, send_signal};
 use support::{consul, mariadb, wait_until};
-
-const ROUNDS: usize = 10;
-const PAUSES: usize = 3;
 
 /// What is done to the leader, and how often.
 type Fault = (&'static str, usize, fn(&mut Node));
@@ -31,19 +29,41 @@ fn main() {
         agent.address(),
         database.toml()
     );
-    let mut cluster = Cluster { nodes: (0..3).map(|_| Node::started(&toml)).collect(), agent, lock };
-    println!("| fault | next leader after: median / max of {ROUNDS}, ms |\n|---|---|");
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let (jobs, rounds) = (number("JOBS").unwrap_or(0), number("ROUNDS").unwrap_or(10));
+    let (schedules, pauses) = (number("SCHEDULES").unwrap_or(1_000), rounds.min(3));
+    let mut nodes: Vec<Node> = (0..3).map(|_| Node::new(&toml)).collect();
+    if jobs != 0 {
+        // The first start makes the tables.
+        nodes[0].start();
+        nodes[0].stop();
+        let fill = format!(
+            "INSERT INTO cron (cron_set, command, remark) SELECT CONCAT(nth MOD 60, ' ', nth DIV 60 MOD 60, ' ',
+             nth DIV 3600 MOD 24, ' ', nth DIV 86400 MOD 28 + 1, ' 1 *'), CONCAT('/usr/bin/true ', seq), 'of the bench'
+             FROM (SELECT seq, seq MOD {schedules} AS nth FROM seq_1_to_{jobs}) AS numbers"
+        );
+        database.run(&[&fill]);
+    }
+    for node in &mut nodes {
+        let start = Instant::now();
+        node.start();
+        wait_until("it has the jobs", || is_ready(node));
+        let (ready_ms, memory_kb) = (start.elapsed().as_millis(), resident_kb(node.daemon_pid()));
+        println!("{}: ready to lead after {ready_ms} ms, {} MB resident", node.server, memory_kb / 1_024);
+    }
+    let mut cluster = Cluster { nodes, agent, lock };
+    println!("\n{jobs} jobs\n\n| fault | next leader after: median / max of {rounds}, ms |\n|---|---|");
     let faults: [Fault; 5] = [
-        ("clean stop", ROUNDS, |node| node.signal(Signal::TERM)),
-        ("kill -9 of the daemon", ROUNDS, |node| send_signal(Signal::KILL, node.daemon_pid())),
-        ("kill -9 of the guardian", ROUNDS, |node| node.signal(Signal::KILL)),
-        ("kill -9 of both", ROUNDS, |node| {
+        ("clean stop", rounds, |node| node.signal(Signal::TERM)),
+        ("kill -9 of the daemon", rounds, |node| send_signal(Signal::KILL, node.daemon_pid())),
+        ("kill -9 of the guardian", rounds, |node| node.signal(Signal::KILL)),
+        ("kill -9 of both", rounds, |node| {
             let daemon = node.daemon_pid();
             send_signal(Signal::STOP, daemon);
             node.signal(Signal::KILL);
             send_signal(Signal::KILL, daemon);
         }),
-        ("SIGSTOP of both", PAUSES, |node| {
+        ("SIGSTOP of both", pauses, |node| {
             let daemon = node.daemon_pid();
             node.signal(Signal::STOP);
             send_signal(Signal::STOP, daemon);
@@ -54,6 +74,19 @@ fn main() {
         took_ms.sort();
         println!("| {name} | {} / {} |", took_ms[took_ms.len() / 2], took_ms[took_ms.len() - 1]);
     }
+    cluster.reload();
+}
+
+/// Whether this life of the daemon has all jobs in memory.
+fn is_ready(node: &Node) -> bool {
+    let said = node.said();
+    said.rfind(" wing-crontab ") < said.rfind("the copy of the jobs is complete")
+}
+
+fn resident_kb(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
 impl Cluster<'_> {
@@ -65,6 +98,7 @@ impl Cluster<'_> {
             let nodes = view.and_then(|reply| reply.body["data"]["nodes"].as_array().cloned()).unwrap_or_default();
             nodes.iter().filter(|node| node["state"] == "alive").count() == 3
         });
+        wait_until("all could lead", || self.nodes.iter().all(is_ready));
         let (epoch, leader) = self.lead();
         let at = self.nodes.iter().position(|node| node.server == leader).expect("the leader is one of ours");
         let start = Instant::now();
@@ -79,6 +113,22 @@ impl Cluster<'_> {
             node.start();
         }
         took_ms
+    }
+
+    /// Tells the leader to read all jobs again, and asks it other things all the time.
+    fn reload(&self) {
+        let leader = self.lead().1;
+        let node = self.nodes.iter().find(|node| node.server == leader).expect("the leader is one of ours");
+        let (start, mut slowest_ms) = (Instant::now(), 0);
+        node.signal(Signal::HUP);
+        wait_until("it has reloaded", || {
+            let asked_at = Instant::now();
+            node.api.get("/cluster").ok();
+            slowest_ms = slowest_ms.max(asked_at.elapsed().as_millis());
+            node.said().contains("] reloaded: ")
+        });
+        let took_ms = start.elapsed().as_millis();
+        println!("\nSIGHUP: reloaded after {took_ms} ms; meanwhile an answer took {slowest_ms} ms at most");
     }
 
     /// The epoch and the leader, by the lock.

@@ -2,13 +2,16 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use support::mariadb;
-use wing_crontab::core::work::{Bump, Change, Journaled, StoreError};
+use wing_crontab::core::work::{Bump, Change, Differences, Journaled, Loaded, Since, StoreError};
 use wing_crontab::model::command::RequestKey;
-use wing_crontab::model::journal::{Body, ChangeNote, DelayedRun, Entry, MissedGap, PlannedRun, RefusedRun};
-use wing_crontab::model::log_row::{LogFilter, LogPage};
+use wing_crontab::model::job::JobFilter;
+use wing_crontab::model::journal::{
+    Body, ChangeNote, DelayedRun, Entry, EntryId, MissedGap, MissedWhy, PlannedRun, RefusedRun,
+};
+use wing_crontab::model::log_row::{LastRun, LogFilter, LogPage};
 use wing_crontab::model::{
     Attempt, Epoch, Job, JobId, LogRow, Misfire, NodeId, OnLost, RunKey, RunState, Second, Server, Version, Wall,
 };
@@ -21,8 +24,9 @@ type Connect<'a> = &'a dyn Fn() -> Box<dyn Store>;
 /// What a store must do, and the check of it.
 type Check = (&'static str, fn(Connect));
 
-const CHECKS: [Check; 17] = [
+const CHECKS: [Check; 23] = [
     ("migrations may be applied again and by several at once", opening),
+    ("a store that is there answers", answering),
     ("every bump makes the epoch one larger", bumping),
     ("another lock_key is refused", foreign_lock_key),
     ("standing alone is refused beside another's young journal", standing_alone),
@@ -35,9 +39,14 @@ const CHECKS: [Check; 17] = [
     ("done entries go, but never the watermark's", closing),
     ("jobs are added, put and deleted, each once", changing),
     ("a row changed by hand is not overwritten", changed_by_hand),
+    ("a copy of the jobs is read in pages, by id", paging),
+    ("a copy of the jobs is told what it lacks, by readers and at a load alike", differing),
+    ("a copy that the journal does not reach back to, or that lacks too much, is told so", lacking_too_much),
     ("a definite state replaces lost, and nothing a definite state", upserting),
     ("log rows are found by every filter, newest first", listing),
     ("the row of an attempt is found, and of a run's latest", finding),
+    ("jobs are found by text and by id, a page at a time", finding_jobs),
+    ("the last run of a job is what its newest row says", last_runs),
     ("any text comes back from the log", odd_texts),
 ];
 
@@ -58,6 +67,11 @@ fn mariadb() {
         let Some(database) = mariadb::database() else { return };
         check(&|| Box::new(MysqlStore::new(&database.config(), Hand::Writer)));
     }
+}
+
+fn answering(connect: Connect) {
+    connect().open().unwrap();
+    assert_eq!(connect().ping(), Ok(()));
 }
 
 fn bump(node: &str) -> Bump {
@@ -148,8 +162,8 @@ fn bumping(connect: Connect) {
     other.open().unwrap();
     assert_eq!(other.bump(&bump("b")).unwrap().epoch, Epoch(2));
     assert_eq!(store.bump(&bump("a")).unwrap().epoch, Epoch(3));
-    let loaded = store.load(Epoch(3)).unwrap();
-    assert_eq!(loaded, Default::default());
+    let loaded = store.load(Epoch(3), &Since::default()).unwrap();
+    assert_eq!(loaded, Loaded { differences: Some(Differences::default()), ..Loaded::default() });
 }
 
 fn foreign_lock_key(connect: Connect) {
@@ -186,9 +200,13 @@ fn journaling(connect: Connect) {
     let next = store.bump(&bump("b")).unwrap().epoch;
     assert_eq!(store.journal(&entry(next, 1, Some(100), 0)).unwrap(), Journaled::TickTaken);
     assert!(matches!(store.journal(&entry(next, 2, Some(100), 1)).unwrap(), Journaled::Entry(_)));
-    assert_eq!(store.load(next).unwrap().watermark, Some(Second(100)));
+    assert_eq!(store.load(next, &Since::default()).unwrap().watermark, Some(Second(100)));
     store.journal(&entry(next, 3, Some(101), 1)).unwrap();
-    assert_eq!(store.load(next).unwrap().watermark, Some(Second(100)), "without its part 0 a tick is not whole");
+    assert_eq!(
+        store.load(next, &Since::default()).unwrap().watermark,
+        Some(Second(100)),
+        "without its part 0 a tick is not whole"
+    );
 }
 
 fn deposed(connect: Connect) {
@@ -198,7 +216,7 @@ fn deposed(connect: Connect) {
     let mut other = connect();
     other.open().unwrap();
     let next = other.bump(&bump("b")).unwrap().epoch;
-    let stored = other.load(next).unwrap();
+    let stored = other.load(next, &Since::default()).unwrap();
     let put = Job { id, version: Version(2), ..job("* * * * * *", "false") };
     assert_eq!(store.journal(&entry(epoch, 3, Some(101), 0)), Err(StoreError::Deposed));
     // It is in, but to hear that would make a deposed leader believe in its lead.
@@ -208,8 +226,8 @@ fn deposed(connect: Connect) {
     assert_eq!(store.change(epoch, 6, &Change::Delete { id, version: Version(1) }), Err(StoreError::Deposed));
     let Journaled::Entry(entry) = known else { panic!("{known:?}") };
     assert_eq!(store.close(epoch, &[entry], Wall(0)), Err(StoreError::Deposed));
-    assert_eq!(store.load(epoch), Err(StoreError::Deposed));
-    assert_eq!(other.load(next).unwrap(), stored);
+    assert_eq!(store.load(epoch, &Since::default()), Err(StoreError::Deposed));
+    assert_eq!(other.load(next, &Since::default()).unwrap(), stored);
 }
 
 fn loading(connect: Connect) {
@@ -223,6 +241,7 @@ fn loading(connect: Connect) {
         last: Second(99),
         count: 10,
         at_least: false,
+        why: MissedWhy::Skip,
     };
     let runs = [7, 6].map(|id| PlannedRun { attempt: attempt(id, 100), version: Version(1), node: 0 });
     let body = Body {
@@ -247,7 +266,7 @@ fn loading(connect: Connect) {
     let folded = |second: i64| Attempt { run: RunKey::scheduled(JobId(8), Second(second)), number: 0 };
     let rows = [(second, RunState::Failed), (folded(105), RunState::Skipped), (folded(110), RunState::Skipped)];
     store.write_logs(&rows.map(|(attempt, state)| row(attempt, state, ""))).unwrap();
-    let loaded = store.load(epoch).unwrap();
+    let loaded = store.load(epoch, &Since::default()).unwrap();
     assert_eq!(loaded.open.len(), 1);
     assert_eq!(loaded.open[0].entry, whole);
     let logged = [
@@ -289,15 +308,15 @@ fn asking_twice(connect: Connect) {
 
 fn pausing(connect: Connect) {
     let (mut store, epoch) = leading(connect);
-    assert!(!store.load(epoch).unwrap().is_paused);
+    assert!(!store.load(epoch, &Since::default()).unwrap().is_paused);
     for paused in [true, true, false, false] {
         store.pause(epoch, paused).unwrap();
-        assert_eq!(store.load(epoch).unwrap().is_paused, paused);
+        assert_eq!(store.load(epoch, &Since::default()).unwrap().is_paused, paused);
     }
     store.pause(epoch, true).unwrap();
     let next = store.bump(&bump("b")).unwrap().epoch;
     assert_eq!(store.pause(epoch, false), Err(StoreError::Deposed));
-    assert!(store.load(next).unwrap().is_paused, "the next leader knows it");
+    assert!(store.load(next, &Since::default()).unwrap().is_paused, "the next leader knows it");
 }
 
 /// Every column of a job, as it was written.
@@ -340,15 +359,15 @@ fn closing(connect: Connect) {
         }
     }
     store.close(epoch, &entries[..2], Wall(0)).unwrap();
-    assert_eq!(store.load(epoch).unwrap().open.len(), 3);
+    assert_eq!(store.load(epoch, &Since::default()).unwrap().open.len(), 3);
     store.close(epoch, &entries[..2], Wall(0)).unwrap();
     store.close(epoch, &entries[2..], Wall(0)).unwrap();
-    let loaded = store.load(epoch).unwrap();
+    let loaded = store.load(epoch, &Since::default()).unwrap();
     assert_eq!((loaded.open.len(), loaded.watermark), (0, Some(Second(104))));
     // Deletion comes with some of the closings, and then takes all that is old.
     let far = Wall(i64::MAX);
     (0..61).for_each(|_| store.close(epoch, &[], far).unwrap());
-    assert_eq!(store.load(epoch).unwrap().watermark, Some(Second(104)));
+    assert_eq!(store.load(epoch, &Since::default()).unwrap().watermark, Some(Second(104)));
     let next = store.bump(&bump("b")).unwrap().epoch;
     assert!(matches!(store.journal(&entry(next, 1, Some(103), 0)).unwrap(), Journaled::Entry(_)), "103 was deleted");
     assert_eq!(store.journal(&entry(next, 2, Some(104), 0)).unwrap(), Journaled::TickTaken);
@@ -364,10 +383,10 @@ fn changing(connect: Connect) {
     let other = Job { id: second, ..job("* * * * * *", "echo 你好") };
     assert_eq!(store.list_jobs().unwrap(), [put.clone(), other]);
     assert_eq!(store.change(epoch, 4, &Change::Delete { id: second, version: Version(1) }).unwrap(), second);
-    assert_eq!(store.load(epoch).unwrap().jobs, [put]);
+    assert_eq!(store.list_jobs().unwrap(), [put]);
     let third = store.change(epoch, 5, &added(5, job("@daily", "true"))).unwrap();
     assert!(second < third, "an id is never given twice");
-    assert_eq!(store.load(epoch).unwrap().open.len(), 0, "a note is a record, nothing waits for it");
+    assert_eq!(store.load(epoch, &Since::default()).unwrap().open.len(), 0, "a note is a record, nothing waits for it");
 }
 
 fn changed_by_hand(connect: Connect) {
@@ -379,6 +398,84 @@ fn changed_by_hand(connect: Connect) {
     let refused = store.change(epoch, 3, &Change::Delete { id, version: Version(4) }).unwrap_err();
     assert!(matches!(&refused, StoreError::Refused(why) if why.contains("by hand")), "{refused}");
     assert_eq!(store.list_jobs().unwrap(), [stored]);
+}
+
+/// An entry of a tick, so that the journal goes on.
+fn tick(store: &mut dyn Store, epoch: Epoch, request: u64, tick: i64) -> EntryId {
+    match store.journal(&entry(epoch, request, Some(tick), 0)).unwrap() {
+        Journaled::Entry(id) => id,
+        other => panic!("tick {tick} is new: {other:?}"),
+    }
+}
+
+fn paging(connect: Connect) {
+    let (mut store, epoch) = leading(connect);
+    assert_eq!(store.page_jobs(JobId(0), 10).unwrap(), Default::default());
+    let ids: Vec<JobId> = (1..=5)
+        .map(|request| store.change(epoch, request, &added(request, job("* * * * * *", "true"))).unwrap())
+        .collect();
+    let entry = tick(&mut *store, epoch, 6, 100);
+    let first = store.page_jobs(JobId(0), 3).unwrap();
+    assert_eq!((first.as_of, first.jobs.len()), (entry, 3));
+    assert_eq!(first.jobs[0], Job { id: ids[0], ..job("* * * * * *", "true") });
+    let second = store.page_jobs(first.jobs[2].id, 3).unwrap();
+    let read: Vec<JobId> = [first.jobs, second.jobs].concat().iter().map(|job| job.id).collect();
+    assert_eq!(read, ids);
+    assert_eq!(store.page_jobs(ids[4], 3).unwrap().jobs, []);
+}
+
+fn differing(connect: Connect) {
+    let (mut store, epoch) = leading(connect);
+    let add = |store: &mut dyn Store, request: u64| {
+        store.change(epoch, request, &added(request, job("* * * * * *", "true"))).unwrap()
+    };
+    let [changed, deleted, kept] = [1, 2, 3].map(|request| add(&mut *store, request));
+    let before = tick(&mut *store, epoch, 4, 100);
+    let since = Since { as_of: before, newest: kept, again: Vec::new() };
+    let nothing = Differences { as_of: before, ..Differences::default() };
+    assert_eq!(store.differences(&since).unwrap(), Some(nothing.clone()));
+    let put = Job { id: changed, version: Version(2), ..job("1 2 3 * * *", "false") };
+    store.change(epoch, 5, &Change::Put(put.clone())).unwrap();
+    store.change(epoch, 6, &Change::Delete { id: deleted, version: Version(1) }).unwrap();
+    let added = add(&mut *store, 7);
+    let runs = vec![PlannedRun { attempt: attempt(9, 101), version: Version(1), node: 0 }];
+    let body = Body { nodes: vec![NodeId("\"changes\":[".into())], runs, ..Body::default() };
+    store.journal(&Entry { body, ..entry(epoch, 8, None, 0) }).unwrap();
+    let after = tick(&mut *store, epoch, 9, 101);
+    let new = Job { id: added, ..job("* * * * * *", "true") };
+    let told = Differences { as_of: after, changed: vec![put, new.clone()], gone: vec![deleted], last: Some(deleted) };
+    assert_eq!(store.differences(&since).unwrap(), Some(told.clone()));
+    assert_eq!(store.load(epoch, &since).unwrap().differences, Some(told));
+    let last = store.page_jobs(JobId(0), 1).unwrap().last;
+    assert!(last.is_none() || last == Some(deleted), "{last:?}");
+    let again = Since { as_of: after, newest: added, again: vec![kept, deleted] };
+    let told = store.differences(&again).unwrap().unwrap();
+    assert!(told.changed.contains(&Job { id: kept, ..new }), "whatever the journal says: {told:?}");
+    assert!(told.gone.contains(&deleted));
+    // Notes of what was changed by hand: several in one entry.
+    let notes = [kept, added].map(|cron_id| ChangeNote { cron_id, version: Some(Version(1)) });
+    let body = Body { changes: notes.to_vec(), ..Body::default() };
+    store.journal(&Entry { body, ..entry(epoch, 10, None, 0) }).unwrap();
+    let told = store.differences(&Since { again: Vec::new(), ..again }).unwrap().unwrap();
+    let ids: BTreeSet<JobId> = told.changed.iter().map(|job| job.id).collect();
+    assert!(ids.contains(&kept) && ids.contains(&added) && told.last == Some(added), "{told:?}");
+}
+
+fn lacking_too_much(connect: Connect) {
+    let (mut store, epoch) = leading(connect);
+    let first = tick(&mut *store, epoch, 1, 100);
+    let last = tick(&mut *store, epoch, 2, 101);
+    let since = |as_of| Since { as_of, ..Since::default() };
+    assert!(store.differences(&since(first)).unwrap().is_some());
+    store.close(epoch, &[first, last], Wall(0)).unwrap();
+    (0..60).for_each(|_| store.close(epoch, &[], Wall(i64::MAX)).unwrap());
+    assert_eq!(store.differences(&since(first)).unwrap(), None, "its entry was deleted");
+    assert_eq!(store.load(epoch, &since(first)).unwrap().differences, None);
+    assert!(store.differences(&since(last)).unwrap().is_some());
+    assert_eq!(store.differences(&since(EntryId(last.0 + 1_000))).unwrap(), None, "a journal of another time");
+    let again = |count: u32| Since { again: (1..=count).map(JobId).collect(), ..since(last) };
+    assert_eq!(store.differences(&again(5_000)).unwrap().unwrap().gone.len(), 5_000);
+    assert_eq!(store.differences(&again(5_001)).unwrap(), None);
 }
 
 fn upserting(connect: Connect) {
@@ -462,6 +559,63 @@ fn listing(connect: Connect) {
     store.retain_logs(Second(110)).unwrap();
     let left = page(store, LogFilter::default());
     assert_eq!((left.total, left.rows.last().map(|row| row.time)), (15, Some(110)));
+}
+
+fn finding_jobs(connect: Connect) {
+    let (mut store, epoch) = leading(connect);
+    let jobs: Vec<Job> = (1..=25)
+        .map(|at| {
+            let odd = if at == 7 { "100%_done\\ 'quoted' 你好" } else { "plain" };
+            let job = Job { remark: odd.into(), ..job("*/5 * * * * *", &format!("echo Line {at}")) };
+            let id = store.change(epoch, at, &added(at, job.clone())).unwrap();
+            Job { id, ..job }
+        })
+        .collect();
+    let find = |store: &mut dyn Store, search: Option<&str>, page: u64, limit: u64| {
+        let filter = JobFilter { search: search.map(Into::into), page, limit };
+        let page = store.find_jobs(&filter).unwrap();
+        (page.total, page.jobs)
+    };
+    let store = &mut *store;
+    assert_eq!(find(store, None, 1, 10), (Some(25), jobs[..10].to_vec()));
+    assert_eq!(find(store, None, 3, 10), (Some(25), jobs[20..].to_vec()));
+    assert_eq!(find(store, None, u64::MAX, 10_000), (Some(25), vec![]));
+    let mut check = |search: &str, expect: &[Job]| {
+        assert_eq!(find(store, Some(search), 1, 50), (Some(expect.len() as u64), expect.to_vec()), "{search}");
+    };
+    check("line 25", &jobs[24..]);
+    check("100%_done\\ 'quoted'", &jobs[6..7]);
+    check("你好", &jobs[6..7]);
+    check("100%done", &[]);
+    check("*/5 * *", &jobs);
+    check("nowhere", &[]);
+    let id = jobs[12].id.0;
+    let by_number = find(store, Some(&id.to_string()), 1, 50).1;
+    assert!(by_number.contains(&jobs[12]), "by its id: {by_number:?}");
+    assert_eq!(find(store, Some("echo line"), 2, 20), (Some(25), jobs[20..].to_vec()));
+}
+
+fn last_runs(connect: Connect) {
+    let (mut store, epoch) = leading(connect);
+    let mut add = |at: u64| store.change(epoch, at, &added(at, job("* * * * * *", "true"))).unwrap();
+    let [ran, missed, never, other] = [1, 2, 3, 4].map(&mut add);
+    let rows = [
+        row(attempt(ran.0, 100), RunState::Ok, ""),
+        row(attempt(missed.0, 100), RunState::Ok, ""),
+        LogRow { use_time_ms: 7, ..row(attempt(ran.0, 101), RunState::Failed, "") },
+        row(Attempt { number: 0, ..attempt(missed.0, 105) }, RunState::Missed, ""),
+        row(attempt(other.0, 99), RunState::Ok, ""),
+    ];
+    rows.iter().for_each(|row| store.write_logs(std::slice::from_ref(row)).unwrap());
+    let last = |state: &str, time, use_time_ms| LastRun { state: Some(state.into()), time, use_time_ms };
+    let expect =
+        BTreeMap::from([(ran, last("failed", 101, 7)), (missed, last("missed", 105, 45)), (other, last("ok", 99, 45))]);
+    // More than one statement asks for.
+    let unknown = (1_000..2_000).map(JobId);
+    let ids: Vec<JobId> = [ran, missed, never].into_iter().chain(unknown).chain([other]).collect();
+    assert_eq!(store.last_runs(&ids).unwrap(), expect);
+    assert_eq!(store.last_runs(&[never]).unwrap(), BTreeMap::new());
+    assert_eq!(store.last_runs(&[]).unwrap(), BTreeMap::new());
 }
 
 fn odd_texts(connect: Connect) {

@@ -2,7 +2,7 @@
 //! behind them.
 
 use crate::model::Job;
-use crate::model::command::{Answer, HealthView, Refusal, Reply, RunOutput};
+use crate::model::command::{Answer, HealthView, JobList, ListedJob, Refusal, Reply, RunOutput};
 use crate::model::log_row::{LogPage, StoredLog};
 use crate::model::output::OutputState;
 use crate::wire::http::Response;
@@ -40,6 +40,23 @@ struct JobView<'a> {
     shell: &'a str,
     node: &'a str,
     jitter: u32,
+}
+
+/// A job of a list: what it is, when it is due next, and what became of its last run.
+#[derive(Serialize)]
+struct ListedJobView<'a> {
+    #[serde(flatten)]
+    job: JobView<'a>,
+    next_time: Option<i64>,
+    last_state: Option<&'a str>,
+    last_time: Option<i64>,
+    last_use_time: Option<i64>,
+}
+
+#[derive(Serialize)]
+struct JobPageView<'a> {
+    list: Vec<ListedJobView<'a>>,
+    total: u64,
 }
 
 #[derive(Serialize)]
@@ -82,7 +99,10 @@ struct OutputView<'a> {
 pub fn reply(reply: &Reply) -> Response {
     match reply {
         Ok(Answer::Job(job)) => ok(view(job)),
-        Ok(Answer::Jobs(jobs)) => ok(jobs.iter().map(view).collect::<Vec<_>>()),
+        Ok(Answer::Jobs(JobList { jobs, total: None })) => ok(jobs.iter().map(listed_view).collect::<Vec<_>>()),
+        Ok(Answer::Jobs(JobList { jobs, total: Some(total) })) => {
+            ok(JobPageView { list: jobs.iter().map(listed_view).collect(), total: *total })
+        }
         Ok(Answer::Logs(page)) => ok(page_view(page)),
         Ok(Answer::Cluster(cluster)) => ok(cluster),
         Ok(Answer::Output(output)) => ok(output_view(output)),
@@ -141,6 +161,17 @@ fn view(job: &Arc<Job>) -> JobView<'_> {
         shell: &job.shell,
         node: &job.node,
         jitter: job.jitter,
+    }
+}
+
+fn listed_view(listed: &ListedJob) -> ListedJobView<'_> {
+    let last = listed.last.as_ref();
+    ListedJobView {
+        job: view(&listed.job),
+        next_time: listed.next_time.map(|next| next.0),
+        last_state: last.and_then(|last| last.state.as_deref()),
+        last_time: last.map(|last| last.time),
+        last_use_time: last.map(|last| last.use_time_ms),
     }
 }
 

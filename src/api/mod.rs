@@ -10,7 +10,7 @@ mod params;
 
 use crate::model::command::{Command, JobDraft, OutputQuery, REQUEST_KEY_CHARS_MAX, Refusal, RequestKey};
 use crate::model::job::{
-    COMMAND_CHARS_MAX, CRON_SET_CHARS_MAX, ENV_CHARS_MAX, NODE_CHARS_MAX, REMARK_CHARS_MAX, SHELL_CHARS_MAX,
+    COMMAND_CHARS_MAX, CRON_SET_CHARS_MAX, ENV_CHARS_MAX, JobFilter, NODE_CHARS_MAX, REMARK_CHARS_MAX, SHELL_CHARS_MAX,
     USER_CHARS_MAX, WORK_DIR_CHARS_MAX,
 };
 use crate::model::log_row::LogFilter;
@@ -60,7 +60,10 @@ pub fn command(request: &Request) -> Result<Command, Response> {
     let route = (parts.next(), parts.next(), parts.next(), parts.next());
     let is_post = request.method == "POST";
     match route {
-        (Some("cron"), Some("list"), None, None) => only(request, "GET").map(|()| Command::ListJobs),
+        (Some("cron"), Some("list"), None, None) => {
+            only(request, "GET")?;
+            list_jobs(request).map_err(|refusal| failure(&refusal))
+        }
         (Some("log"), Some("list"), None, None) => {
             only(request, "GET")?;
             list_logs(request).map_err(|refusal| failure(&refusal))
@@ -275,6 +278,18 @@ fn env(params: &mut Params) -> Option<String> {
             None
         }
     }
+}
+
+/// Without a page, a limit or a search it is the whole list, as the older system answers.
+fn list_jobs(request: &Request) -> Result<Command, Refusal> {
+    let mut params = Params::of(request)?;
+    params.allow(&["search", "page", "limit", "_"]);
+    let search = params.text("search", COMMAND_CHARS_MAX);
+    let (page, limit) = (params.integer("page", 1, i64::MAX), params.integer("limit", 1, LIMIT_MAX));
+    params.finish()?;
+    let is_whole = search.is_none() && page.is_none() && limit.is_none();
+    let filter = || JobFilter { search, page: page.unwrap_or(1) as u64, limit: limit.unwrap_or(LIMIT_DEFAULT) as u64 };
+    Ok(Command::ListJobs((!is_whole).then(filter)))
 }
 
 fn list_logs(request: &Request) -> Result<Command, Refusal> {

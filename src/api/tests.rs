@@ -1,11 +1,12 @@
 //! The API's form, a line a case.
 
 use super::*;
-use crate::model::command::Answer;
-use crate::model::command::RunOutput;
+use crate::model::command::{Answer, JobList, ListedJob, RunOutput};
+use crate::model::log_row::{LastRun, LogPage};
 use crate::model::message::RunStage;
 use crate::model::output::{OutputPart, OutputState};
-use crate::model::{Attempt, Job, RunState, log_row::LogPage};
+use crate::model::{Attempt, Job, RunState, Second};
+use std::sync::Arc;
 
 fn request(method: &str, target: &str, body: &str) -> Request {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
@@ -19,6 +20,10 @@ fn request(method: &str, target: &str, body: &str) -> Request {
         keep_alive: true,
         takes_chunks: true,
     }
+}
+
+fn text(response: Response) -> String {
+    String::from_utf8(response.body).unwrap()
 }
 
 fn draft() -> JobDraft {
@@ -41,8 +46,8 @@ fn refuse(method: &str, target: &str, body: &str, status: u16, words: &str) {
 
 #[test]
 fn the_seeds_calls_are_understood() {
-    check("GET", "/cron/list", "", Command::ListJobs);
-    check("GET", "/cron/list/?_=1", "", Command::ListJobs);
+    check("GET", "/cron/list", "", Command::ListJobs(None));
+    check("GET", "/cron/list/?_=1", "", Command::ListJobs(None));
     check("GET", "/cron/stop/1538", "", Command::StopJob(JobId(1538)));
     check("GET", "/cron/start/1538", "", Command::StartJob(JobId(1538)));
     check("GET", "/cron/delete/1633", "", Command::DeleteJob(JobId(1633)));
@@ -96,6 +101,25 @@ fn the_log_filter_has_its_defaults_and_bounds() {
     refuse("GET", "/log/list?page=0", "", 400, "page");
     refuse("GET", "/log/list?cron_id=abc", "", 400, "cron_id");
     refuse("POST", "/log/list", "", 405, "GET is");
+}
+
+#[test]
+fn a_part_of_the_job_list_is_asked_for_by_page_limit_or_search() {
+    let filter = JobFilter { search: None, page: 1, limit: 50 };
+    check("GET", "/cron/list?page=&limit=&search=", "", Command::ListJobs(None));
+    check("GET", "/cron/list?page=1", "", Command::ListJobs(Some(filter.clone())));
+    check(
+        "GET",
+        "/cron/list?limit=10000&_=5",
+        "",
+        Command::ListJobs(Some(JobFilter { limit: 10_000, ..filter.clone() })),
+    );
+    let search = JobFilter { search: Some("100%_done".into()), page: 2, ..filter };
+    check("GET", "/cron/list?search=100%25_done&page=2", "", Command::ListJobs(Some(search)));
+    refuse("GET", "/cron/list?limit=10001", "", 400, "limit: \\\"10001\\\" is not a whole number from 1 to 10000");
+    refuse("GET", "/cron/list?page=0", "", 400, "page");
+    refuse("GET", "/cron/list?serach=x", "", 400, "serach: there is no such parameter");
+    refuse("POST", "/cron/list", "", 405, "GET is");
 }
 
 #[test]
@@ -162,6 +186,25 @@ fn a_job_is_shown_with_the_seeds_fields_first() {
     let expect = r#"{"code":200,"data":{"id":1633,"cron_set":"*/1 * * * * *","command":"php -v","remark":"","stop":false,"start_time":0,"end_time":0,"is_mutex":true,"lock_limit":0,"misfire":"all","on_lost":"skip","max_parallel":0,"timeout":0,"retry_times":0,"retry_delay":0,"run_as":"","work_dir":"","env":{},"shell":"","node":"","jitter":0},"message":"ok"}"#;
     assert_eq!(String::from_utf8(response.body).unwrap(), expect);
     assert_eq!(response.status, 200);
+}
+
+#[test]
+fn a_listed_job_has_its_next_and_last_run_behind_its_own_fields() {
+    let job = Arc::new(Job { id: JobId(7), ..Job::default() });
+    let last = LastRun { state: Some("failed".into()), time: 1_700_000_000, use_time_ms: 45 };
+    let ran = ListedJob { job: Arc::clone(&job), next_time: Some(Second(1_700_000_060)), last: Some(last) };
+    let never = ListedJob { job: Arc::clone(&job), next_time: None, last: None };
+    let own = text(reply(&Ok(Answer::Job(job))));
+    let own = own.strip_prefix(r#"{"code":200,"data":{"#).unwrap().strip_suffix(r#"},"message":"ok"}"#).unwrap();
+    let ran_text =
+        format!(r#"{{{own},"next_time":1700000060,"last_state":"failed","last_time":1700000000,"last_use_time":45}}"#);
+    let never_text = format!(r#"{{{own},"next_time":null,"last_state":null,"last_time":null,"last_use_time":null}}"#);
+    let whole = JobList { jobs: vec![ran.clone(), never], total: None };
+    let expect = format!(r#"{{"code":200,"data":[{ran_text},{never_text}],"message":"ok"}}"#);
+    assert_eq!(text(reply(&Ok(Answer::Jobs(whole)))), expect, "all of them are an array, as the seed has it");
+    let page = JobList { jobs: vec![ran], total: Some(31) };
+    let expect = format!(r#"{{"code":200,"data":{{"list":[{ran_text}],"total":31}},"message":"ok"}}"#);
+    assert_eq!(text(reply(&Ok(Answer::Jobs(page)))), expect);
 }
 
 #[test]

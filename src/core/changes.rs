@@ -1,10 +1,11 @@
 //! The API's changes to jobs, one at a time: stored first, then in force, then answered.
 //!
 //! A change is asked of the store until its result is known. Its client waits `ANSWER_MS` for that; then it is told that
-//! nobody knows yet.
+//! nobody knows yet. A stop is not kept waiting by a store that is away: it is put in force first, its client is told so
+//! with a 503, and it is stored as soon as the store answers.
 //!
 //! Invariants: one change is with the store at a time; it is answered 200 only when no run of the old definition can
-//! start any more; every request is answered exactly once.
+//! start any more; every request is answered exactly once; what is in force and not stored is stored before anything else.
 
 use super::backoff::Backoff;
 use super::effects::Effects;
@@ -17,10 +18,14 @@ use std::sync::Arc;
 
 /// How long a client waits for a store that does not answer.
 const ANSWER_MS: u64 = 3_000;
+/// A store that has not answered for so long is taken to be away: stops do not wait for it.
+const SILENT_MS: u64 = 2_000;
 
 #[derive(Debug, Default)]
 pub struct Changes {
-    queue: VecDeque<(RequestId, Command)>,
+    queue: VecDeque<Waiting>,
+    /// Stops that are in force and not stored, in their order.
+    in_force: VecDeque<Job>,
     asked: Option<Asked>,
     /// Changes that are in force here and wait for nodes to say so too.
     settling: Vec<Settling>,
@@ -28,9 +33,21 @@ pub struct Changes {
 }
 
 #[derive(Debug)]
+struct Waiting {
+    client: RequestId,
+    command: Command,
+    /// When a store that is away has been waited for long enough; none before it was looked at.
+    answer_by: Option<Mono>,
+}
+
+#[derive(Debug)]
 struct Asked {
     /// None while the store is being waited for.
     id: Option<WorkId>,
+    sent_at: Mono,
+    /// It may be put in force before it is stored; and it has been.
+    is_stop: bool,
+    is_in_force: bool,
     client: Option<RequestId>,
     answer_by: Mono,
     request: u64,
@@ -43,6 +60,7 @@ struct Settling {
     job: Arc<Job>,
     /// Those that have yet to answer.
     nodes: BTreeSet<NodeId>,
+    is_stored: bool,
 }
 
 /// A change that the store has made.
@@ -50,11 +68,20 @@ struct Settling {
 pub struct Made {
     pub client: Option<RequestId>,
     pub change: Change,
+    /// It has been for some time. The store may have refused it all the same.
+    pub is_in_force: bool,
+}
+
+/// A stop that is to be put in force before it is stored.
+#[derive(Debug)]
+pub struct Urgent {
+    pub client: Option<RequestId>,
+    pub job: Job,
 }
 
 impl Changes {
     pub fn push(&mut self, client: RequestId, command: Command) {
-        self.queue.push_back((client, command));
+        self.queue.push_back(Waiting { client, command, answer_by: None });
     }
 
     /// Asks the store for the next change. `request` numbers it.
@@ -73,19 +100,62 @@ impl Changes {
         if let Some(asked) = self.asked.as_mut().filter(|asked| asked.id.is_none() && self.backoff.is_over(now)) {
             let (request, change) = (asked.request, Box::new(asked.change.clone()));
             asked.id = Some(fx.work(Work::Lead(Lead::Change { epoch, request, change })));
+            asked.sent_at = now.mono;
+        }
+        self.refuse_late(fx, now);
+    }
+
+    /// The next stop for which a store that is away is not waited.
+    pub fn next_urgent(&mut self, scheduler: &Scheduler, fx: &mut Effects, now: Now) -> Option<Urgent> {
+        if !self.is_store_away(now) {
+            return None;
+        }
+        if let Some(asked) = self.asked.as_mut().filter(|asked| asked.is_stop && !asked.is_in_force)
+            && let Change::Put(job) = &asked.change
+        {
+            asked.is_in_force = true;
+            return Some(Urgent { client: asked.client.take(), job: job.clone() });
+        }
+        loop {
+            let at = self.queue.iter().position(|waiting| matches!(waiting.command, Command::StopJob(_)))?;
+            let Waiting { client, command, .. } = self.queue.remove(at)?;
+            let Some(id) = job_of(&command) else { continue };
+            self.refuse_earlier(id, at, fx);
+            match self.stopped(id, scheduler, now) {
+                Some(job) => return Some(Urgent { client: Some(client), job }),
+                None => fx.reply(client, Err(Refusal::unknown_job(id))),
+            }
         }
     }
 
-    pub fn deadline(&self) -> Option<Mono> {
+    /// When `poll` has something to do.
+    pub fn deadline(&self, now: Now) -> Option<Mono> {
         let asked = self.asked.as_ref()?;
         let again = asked.id.is_none().then(|| self.backoff.deadline()).flatten();
         let answer = asked.client.map(|_| asked.answer_by);
-        again.into_iter().chain(answer).min()
+        let silent = asked.id.map(|_| asked.sent_at.plus_ms(SILENT_MS));
+        let waiting = self.queue.iter().filter_map(|waiting| waiting.answer_by).min();
+        [again, answer, silent, waiting].into_iter().flatten().filter(|at| now.mono < *at).min()
+    }
+
+    /// Whether a change is with the store, or waits for it.
+    pub fn has_asked(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    /// The job whose row may be being changed.
+    pub fn under_way(&self) -> Vec<JobId> {
+        let asked = self.asked.as_ref().and_then(|asked| match &asked.change {
+            Change::Add(..) => None,
+            Change::Put(job) => Some(job.id),
+            Change::Delete { id, .. } => Some(*id),
+        });
+        asked.into_iter().chain(self.in_force.iter().map(|job| job.id)).collect()
     }
 
     /// Whether nothing is under way.
     pub fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.asked.is_none() && self.settling.is_empty()
+        self.queue.is_empty() && self.in_force.is_empty() && self.asked.is_none() && self.settling.is_empty()
     }
 
     /// The store's answer; with `Made`, the change is to be put in force.
@@ -104,10 +174,16 @@ impl Changes {
                 if let Change::Add(job, _) = &mut asked.change {
                     job.id = given;
                 }
-                return Some(Made { client: asked.client, change: asked.change });
+                self.set_stored(&asked.change);
+                return Some(Made { client: asked.client, change: asked.change, is_in_force: asked.is_in_force });
+            }
+            Err(StoreError::Refused(reason)) if asked.is_in_force => {
+                fx.notice(log::Level::Error, format!("a stop is in force and will not be stored: {reason}"));
+                let asked = self.asked.take()?;
+                return Some(Made { client: None, change: asked.change, is_in_force: true });
             }
             // The first asking did not even reach the store: surely nothing was done, and the client may be told so.
-            Err(StoreError::Away(reason)) if !self.backoff.is_failing() => self.refuse(
+            Err(StoreError::Away(reason)) if !self.backoff.is_failing() && !asked.is_stop => self.refuse(
                 Refusal::unavailable(format!("nothing was changed: the store is not to be reached: {reason}")),
                 fx,
             ),
@@ -130,7 +206,12 @@ impl Changes {
 
     /// The change is in force here, and these nodes have been told to cancel old runs: answer when they have.
     pub fn settle(&mut self, client: RequestId, job: Arc<Job>, nodes: BTreeSet<NodeId>) {
-        self.settling.push(Settling { client, job, nodes });
+        self.settling.push(Settling { client, job, nodes, is_stored: true });
+    }
+
+    /// The same of a stop that is not stored.
+    pub fn settle_unstored(&mut self, client: RequestId, job: Arc<Job>, nodes: BTreeSet<NodeId>) {
+        self.settling.push(Settling { client, job, nodes, is_stored: false });
     }
 
     /// The node holds no old run of this job any more.
@@ -140,15 +221,16 @@ impl Changes {
         let Some(at) = asked else { return };
         self.settling[at].nodes.remove(node);
         if self.settling[at].nodes.is_empty() {
-            let Settling { client, job, .. } = self.settling.remove(at);
-            fx.reply(client, Ok(Answer::Job(job)));
+            let Settling { client, job, is_stored, .. } = self.settling.remove(at);
+            fx.reply(client, if is_stored { Ok(Answer::Job(job)) } else { Err(in_force(job.id)) });
         }
     }
 
     /// The node will not answer: what it holds of old definitions may start until its lease is over.
     pub fn on_silent(&mut self, node: &NodeId, fx: &mut Effects) {
-        for Settling { client, .. } in self.settling.extract_if(.., |settling| settling.nodes.contains(node)) {
-            fx.reply(client, Err(cut_off()));
+        for settling in self.settling.extract_if(.., |settling| settling.nodes.contains(node)) {
+            let refusal = if settling.is_stored { cut_off() } else { in_force_and_cut_off(settling.job.id) };
+            fx.reply(settling.client, Err(refusal));
         }
     }
 
@@ -156,11 +238,17 @@ impl Changes {
     pub fn abandon(mut self, fx: &mut Effects) {
         let unknown =
             "the lead was lost while the change was under way: whether it is stored is not known; /cron/list tells";
+        let is_in_force = self.asked.as_ref().is_some_and(|asked| asked.is_in_force) || !self.in_force.is_empty();
+        if is_in_force {
+            let text = "stops of jobs were in force and are not stored: the next leader does not know of them";
+            fx.notice(log::Level::Error, text);
+        }
         let asked = self.asked.take().and_then(|asked| asked.client);
         let settling = self.settling.into_iter().map(|settling| settling.client);
         asked.into_iter().chain(settling).for_each(|client| fx.reply(client, Err(Refusal::unavailable(unknown))));
         let untouched = "nothing was changed: the lead was lost; try again";
-        self.queue.into_iter().for_each(|(client, _)| fx.reply(client, Err(Refusal::unavailable(untouched))));
+        let waiting = self.queue.into_iter().map(|waiting| waiting.client);
+        waiting.for_each(|client| fx.reply(client, Err(Refusal::unavailable(untouched))));
     }
 
     fn next(
@@ -171,19 +259,92 @@ impl Changes {
         fx: &mut Effects,
         now: Now,
     ) -> Option<Asked> {
-        while let Some((client, command)) = self.queue.pop_front() {
+        while let Some(job) = self.in_force.pop_front() {
+            // One that was deleted meanwhile needs no stop.
+            if scheduler.job(job.id).is_some() {
+                let change = Change::Put(job);
+                let (id, answer_by, request) = (None, Mono::NEVER, request());
+                let sent_at = now.mono;
+                let asked =
+                    Asked { id, sent_at, is_stop: true, is_in_force: true, client: None, answer_by, request, change };
+                return Some(asked);
+            }
+        }
+        while let Some(Waiting { client, command, .. }) = self.queue.pop_front() {
             // One that names no key of its own gets one, so that asking the store again adds it once.
             let number = request();
+            let is_stop = matches!(command, Command::StopJob(_));
             let own_key = || RequestKey(format!("{}.{number}", epoch.0));
             match change(command, own_key, scheduler, now) {
                 Err(refusal) => fx.reply(client, Err(refusal)),
                 Ok(change) => {
                     let answer_by = now.mono.plus_ms(ANSWER_MS);
-                    return Some(Asked { id: None, client: Some(client), answer_by, request: number, change });
+                    let (id, client, request) = (None, Some(client), number);
+                    let (sent_at, is_in_force) = (now.mono, false);
+                    return Some(Asked { id, sent_at, is_stop, is_in_force, client, answer_by, request, change });
                 }
             }
         }
         None
+    }
+
+    /// Whether the store has failed, or says nothing.
+    fn is_store_away(&self, now: Now) -> bool {
+        let is_silent = |asked: &Asked| asked.id.is_some() && asked.sent_at.plus_ms(SILENT_MS) <= now.mono;
+        self.backoff.is_failing() || self.asked.as_ref().is_some_and(is_silent)
+    }
+
+    /// The job as a stop leaves it, which is to be stored. One that is stopped and waits to be stored stays as it is.
+    fn stopped(&mut self, id: JobId, scheduler: &Scheduler, now: Now) -> Option<Job> {
+        let asked = self.asked.as_ref().and_then(|asked| match &asked.change {
+            Change::Put(job) if job.id == id => Some((job, asked.is_in_force)),
+            _ => None,
+        });
+        if let Some(job) = self.in_force.iter().find(|job| job.id == id) {
+            return Some(job.clone());
+        }
+        let job = match asked {
+            Some((job, true)) => return Some(job.clone()),
+            // The store may have this change already, so the stop comes on top of it.
+            Some((job, false)) => job.clone(),
+            None => Job::clone(scheduler.job(id)?),
+        };
+        let job = Job { stop: true, version: job.version.next(), since: since(scheduler, now), ..job };
+        self.in_force.push_back(job.clone());
+        Some(job)
+    }
+
+    /// Nothing that came before a stop may undo it afterwards.
+    fn refuse_earlier(&mut self, id: JobId, count: usize, fx: &mut Effects) {
+        let mut at = 0;
+        self.queue.retain(|waiting| {
+            at += 1;
+            let is_earlier = at <= count && job_of(&waiting.command) == Some(id);
+            if is_earlier {
+                fx.reply(waiting.client, Err(untouched()));
+            }
+            !is_earlier
+        });
+    }
+
+    fn refuse_late(&mut self, fx: &mut Effects, now: Now) {
+        let is_away = self.is_store_away(now);
+        self.queue.retain_mut(|waiting| {
+            let answer_by = *waiting.answer_by.get_or_insert(now.mono.plus_ms(ANSWER_MS));
+            let is_late = is_away && answer_by <= now.mono;
+            if is_late {
+                fx.reply(waiting.client, Err(untouched()));
+            }
+            !is_late
+        });
+    }
+
+    fn set_stored(&mut self, change: &Change) {
+        if let Change::Put(stored) = change {
+            let is_it =
+                |settling: &&mut Settling| (settling.job.id, settling.job.version) == (stored.id, stored.version);
+            self.settling.iter_mut().filter(is_it).for_each(|settling| settling.is_stored = true);
+        }
     }
 
     fn refuse(&mut self, refusal: Refusal, fx: &mut Effects) {
@@ -210,6 +371,39 @@ pub fn cut_off() -> Refusal {
     )
 }
 
+/// A stop that the store does not have yet.
+pub fn in_force(id: JobId) -> Refusal {
+    Refusal::unavailable(format!(
+        "in force, not stored: job {id} is stopped in the memory of this leader, and is stored as soon as the store answers; \
+         should another node take the lead before that, stop it again"
+    ))
+}
+
+pub fn in_force_and_cut_off(id: JobId) -> Refusal {
+    Refusal::unavailable(format!(
+        "{}; a node is cut off that may have runs of it: within 11 s they are started or its lease is over",
+        in_force(id).message
+    ))
+}
+
+fn untouched() -> Refusal {
+    Refusal::unavailable("nothing was changed: the store does not answer")
+}
+
+/// The job that a command is to change.
+fn job_of(command: &Command) -> Option<JobId> {
+    match command {
+        Command::UpdateJob(id, _) | Command::StopJob(id) | Command::StartJob(id) | Command::DeleteJob(id) => Some(*id),
+        _ => None,
+    }
+}
+
+/// A definition is there from the next second on that is not decided yet: nothing of it is due before the client can know
+/// of it.
+fn since(scheduler: &Scheduler, now: Now) -> Second {
+    now.wall.second().max(scheduler.cursor()).plus(1)
+}
+
 /// What a command makes of the jobs as they are now.
 fn change(
     command: Command,
@@ -218,9 +412,7 @@ fn change(
     now: Now,
 ) -> Result<Change, Refusal> {
     let old = |id: JobId| scheduler.job(id).map(|job| Job::clone(job)).ok_or_else(|| Refusal::unknown_job(id));
-    // A definition is there from the next second on that is not decided yet: nothing of it is due before the client can
-    // know of it.
-    let since = now.wall.second().max(scheduler.cursor()).plus(1);
+    let since = since(scheduler, now);
     let renewed = |job: Job| Change::Put(Job { version: job.version.next(), since, ..job });
     Ok(match command {
         Command::AddJob(draft, key) => {
@@ -267,3 +459,6 @@ fn defined(old: Job, draft: JobDraft, scheduler: &Scheduler) -> Result<Job, Refu
         since: Second::default(),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,6 +26,9 @@ const STALE_MS: u64 = 3_000;
 /// A watch that sees no change answers after this, so that a value standing still is noticed.
 const WATCH_MS: u64 = 1_000;
 
+const LAST_LIFE: &str = "the lock was held by this node's last life";
+/// Why the lock is taken from a leader that hangs.
+const STANDS_STILL: &str = "the leader's lock value stands still";
 /// A leader lives whose lock value was seen to change so often: once may be a late write of one that is dead.
 const MOVES_OF_LIVING: u32 = 2;
 
@@ -45,8 +48,9 @@ pub struct Election {
     watch_backoff: Backoff,
     seen: Seen,
     leave: Option<Leave>,
-    /// It does not want to lead any more.
+    /// It does not want to lead any more, or not before then.
     abstains: bool,
+    abstains_until: Mono,
     /// The session of a leader whose daemon is known to be dead.
     dead_session: Option<String>,
     /// Why this node must not take part.
@@ -95,6 +99,18 @@ struct Seen {
     moves: u32,
 }
 
+/// How the node stands to the lead.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Standing {
+    /// It has taken up the lead.
+    pub is_leader: bool,
+    /// It could make something of the lock.
+    pub can_lead: bool,
+    /// And it may take it from a leader that stands still: it has had the store for so long that the leader, had it lost
+    /// the store together with us, would have gone on by now.
+    pub can_depose: bool,
+}
+
 /// What a step of the election means for the node.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome {
@@ -112,8 +128,8 @@ impl Election {
         Election { server, node_id, incarnation, ..Election::default() }
     }
 
-    /// Asks the next thing of Consul. `is_leader`: the node has taken up the lead; `value`: what the lock would say.
-    pub fn poll(&mut self, is_leader: bool, value: impl FnOnce() -> LockValue, fx: &mut Effects, now: Now) {
+    /// Asks the next thing of Consul. `value`: what the lock would say.
+    pub fn poll(&mut self, standing: Standing, value: impl FnOnce() -> LockValue, fx: &mut Effects, now: Now) {
         if self.watch.is_none() && self.watch_backoff.is_over(now) && self.leave.is_none() {
             let index = self.seen.lock.as_ref().map_or(0, |lock| lock.index);
             self.watch = Some(fx.work(Work::Watch { index, wait_ms: WATCH_MS }));
@@ -121,7 +137,7 @@ impl Election {
         if self.asked.is_some() || !self.backoff.is_over(now) && self.leave.is_none() {
             return;
         }
-        let Some(step) = self.next_step(is_leader, now) else { return };
+        let Some(step) = self.next_step(standing, now) else { return };
         let work = match (step, self.session.clone()) {
             (Step::Register(Registered { is_leader }), _) => Consul::Register { is_leader },
             (Step::Pass, _) => Consul::Pass,
@@ -149,6 +165,11 @@ impl Election {
 
     pub fn is_holder(&self) -> bool {
         self.is_holder
+    }
+
+    /// Whether the lock is ours, and we want it.
+    pub fn may_lead(&self, now: Now) -> bool {
+        self.is_holder && !self.is_abstaining(now)
     }
 
     /// Whether Consul answers and knows this node.
@@ -180,6 +201,11 @@ impl Election {
     /// Gives the lock up for good, and stays registered: another node is to lead.
     pub fn abstain(&mut self) {
         self.abstains = true;
+    }
+
+    /// Gives the lock up for so long, so that another node can lead.
+    pub fn abstain_for(&mut self, time_ms: u64, now: Now) {
+        self.abstains_until = now.mono.plus_ms(time_ms);
     }
 
     /// The server that leads, by the lock.
@@ -290,7 +316,11 @@ impl Election {
         }
     }
 
-    fn next_step(&self, is_leader: bool, now: Now) -> Option<Step> {
+    fn is_abstaining(&self, now: Now) -> bool {
+        self.abstains || now.mono < self.abstains_until
+    }
+
+    fn next_step(&self, Standing { is_leader, can_lead, can_depose }: Standing, now: Now) -> Option<Step> {
         if let Some(leave) = self.leave {
             return (leave == Leave::Wanted).then_some(Step::Leave);
         }
@@ -310,7 +340,7 @@ impl Election {
         if self.session.is_none() {
             return Some(Step::Session);
         }
-        if self.abstains {
+        if self.is_abstaining(now) || !can_lead && self.is_holder {
             return self.is_holder.then_some(Step::Release);
         }
         if self.is_holder {
@@ -318,9 +348,13 @@ impl Election {
         }
         let lock = self.seen.lock.as_ref()?;
         match &lock.session {
-            None => Some(Step::Acquire),
-            session if *session == self.session => Some(Step::Acquire),
-            Some(_) => self.why_dead(lock).map(|_| Step::Destroy),
+            // What is free it leaves to others until it can lead itself; its last life must not keep them from it.
+            None => can_lead.then_some(Step::Acquire),
+            session if *session == self.session => can_lead.then_some(Step::Acquire),
+            Some(_) => {
+                let may_end = |why: &&str| *why == LAST_LIFE || can_lead && (*why != STANDS_STILL || can_depose);
+                self.why_dead(lock).filter(may_end).map(|_| Step::Destroy)
+            }
         }
     }
 
@@ -331,11 +365,11 @@ impl Election {
             value.node_id == self.node_id && value.server == self.server && value.incarnation < self.incarnation
         };
         if lock.value.as_ref().is_some_and(is_last_life) {
-            Some("the lock was held by this node's last life")
+            Some(LAST_LIFE)
         } else if lock.session.is_some() && lock.session == self.dead_session {
             Some("the leader's link closed and nobody listens there")
         } else {
-            self.seen.is_stale.then_some("the leader's lock value stands still")
+            self.seen.is_stale.then_some(STANDS_STILL)
         }
     }
 
@@ -355,11 +389,14 @@ impl Election {
             }
             (Step::Release, _) => self.is_holder = false,
             (Step::Acquire, ConsulAnswer::Acquired(is_ours)) => return self.on_acquired(is_ours, sent_at, now),
-            // What is known of the lock is old now: the watch will tell who has it.
             (Step::Destroy, _) => {
-                let reason = self.seen.lock.as_ref().and_then(|lock| self.why_dead(lock)).unwrap_or_default();
-                fx.notice(log::Level::Warn, format!("{reason}: its session is destroyed"));
-                self.seen = Seen { since: now.mono, is_asked: true, ..Seen::default() };
+                let reason = self.seen.lock.as_ref().and_then(|lock| self.why_dead(lock));
+                let shown = reason.unwrap_or("the leader is gone");
+                fx.notice(log::Level::Warn, format!("{shown}: its session is destroyed"));
+                // What is known of the lock is old now, and the watch will tell who has it; if it has not told already.
+                if reason.is_some() {
+                    self.seen = Seen { since: now.mono, is_asked: true, ..Seen::default() };
+                }
             }
             _ => {}
         }
@@ -400,6 +437,96 @@ mod tests {
     use crate::core::Output;
     use crate::model::{Epoch, Second};
 
+    const ALL: Standing = Standing { is_leader: false, can_lead: true, can_depose: true };
+
+    fn at(ms: u64) -> Now {
+        Now { mono: Mono(0).plus_ms(ms), ..Now::default() }
+    }
+
+    fn value(node: &str) -> LockValue {
+        LockValue {
+            epoch: Epoch(1),
+            tick: Second(1),
+            server: Server(node.into()),
+            node_id: NodeId(node.into()),
+            incarnation: Incarnation(0),
+        }
+    }
+
+    /// What is asked of Consul now, which answers yes to all of it.
+    fn asked(election: &mut Election, standing: Standing, now: Now) -> Vec<String> {
+        let mut fx = Effects::default();
+        let mut asked = Vec::new();
+        loop {
+            election.poll(standing, || value("own"), &mut fx, now);
+            let Some(output) = fx.take() else { return asked };
+            let Output::Work(id, Work::Consul(consul)) = output else { continue };
+            let answer = match &consul {
+                Consul::CreateSession => ConsulAnswer::Session("ours".into()),
+                Consul::Acquire { .. } => ConsulAnswer::Acquired(true),
+                _ => ConsulAnswer::Done,
+            };
+            let name = format!("{consul:?}");
+            let name = name.split([' ', '{']).next().unwrap_or_default().to_string();
+            if !["Register", "Pass", "CreateSession"].contains(&name.as_str()) {
+                asked.push(name);
+            }
+            election.on_consul(id, Ok(answer), &mut fx, now);
+        }
+    }
+
+    /// The watch says who has the lock.
+    fn seen(election: &mut Election, session: Option<&str>, node: &str, now: Now) {
+        let id = *election.watch.insert(WorkId(1_000_000));
+        let lock = LockState { index: 1, session: session.map(String::from), value: Some(value(node)) };
+        election.on_watched(id, Ok(lock), now);
+    }
+
+    fn holder() -> Election {
+        let mut election = election(OWN);
+        assert!(asked(&mut election, ALL, at(0)).is_empty(), "nothing is known of the lock");
+        seen(&mut election, None, "own", at(0));
+        assert_eq!(asked(&mut election, ALL, at(0)), ["Acquire"]);
+        assert!(election.may_lead(at(0)));
+        election
+    }
+
+    #[test]
+    fn who_abstains_for_a_time_gives_the_lock_up_and_takes_it_again_only_after_that() {
+        let mut election = holder();
+        election.abstain_for(10_000, at(1_000));
+        assert!(!election.may_lead(at(1_000)), "at once");
+        assert_eq!(asked(&mut election, ALL, at(1_000)), ["Release"]);
+        seen(&mut election, None, "own", at(2_000));
+        assert!(asked(&mut election, ALL, at(10_999)).is_empty());
+        assert_eq!(asked(&mut election, ALL, at(11_000)), ["Acquire"]);
+    }
+
+    #[test]
+    fn who_could_make_nothing_of_the_lock_leaves_it_to_others() {
+        let unable = Standing { can_lead: false, can_depose: false, ..ALL };
+        let mut election = holder();
+        assert_eq!(asked(&mut election, unable, at(1_000)), ["Release"]);
+        seen(&mut election, None, "own", at(2_000));
+        assert!(asked(&mut election, unable, at(60_000)).is_empty());
+        assert_eq!(asked(&mut election, ALL, at(60_000)), ["Acquire"]);
+    }
+
+    #[test]
+    fn a_leader_that_stands_still_is_deposed_only_by_who_has_had_the_store_for_a_while() {
+        let fresh = Standing { can_depose: false, ..ALL };
+        let mut election = election(OWN);
+        asked(&mut election, ALL, at(0));
+        seen(&mut election, Some("theirs"), "other", at(0));
+        seen(&mut election, Some("theirs"), "other", at(STALE_MS));
+        assert!(asked(&mut election, fresh, at(STALE_MS)).is_empty());
+        assert_eq!(asked(&mut election, ALL, at(STALE_MS)), ["DestroySession"]);
+        // Of one that is known to be dead nobody has to wait for a word.
+        seen(&mut election, Some("theirs"), "other", at(STALE_MS));
+        election.suspect_dead(&Server("other".into()));
+        assert_eq!(asked(&mut election, fresh, at(STALE_MS)), ["DestroySession"]);
+    }
+
     const OWN: (&str, &str, u64) = ("127.0.0.1:1", "own", 5);
 
     fn election((server, node_id, incarnation): (&str, &str, u64)) -> Election {
@@ -421,7 +548,7 @@ mod tests {
     fn watched(election: &mut Election, holder: (&str, &str, u64), values: i64) -> (Vec<String>, Option<String>) {
         let (mut fx, now, mut asked) = (Effects::default(), Now::default(), Vec::new());
         for tick in 0..=values {
-            election.poll(false, || unreachable!("it does not hold the lock"), &mut fx, now);
+            election.poll(ALL, || unreachable!("it does not hold the lock"), &mut fx, now);
             while let Some(output) = fx.take() {
                 match output {
                     Output::Work(id, Work::Watch { .. }) if tick < values => {
@@ -468,9 +595,46 @@ mod tests {
         let (mut fx, later) = (Effects::default(), Now { mono: Mono(0).plus_ms(STALE_MS), ..Now::default() });
         let watch = election.watch.unwrap();
         election.on_watched(watch, Ok(lock(dead, 1)), later);
-        election.poll(false, || unreachable!("it does not hold the lock"), &mut fx, later);
+        election.poll(ALL, || unreachable!("it does not hold the lock"), &mut fx, later);
         let asked: Vec<Output> = std::iter::from_fn(|| fx.take()).collect();
         let is_register = |output: &Output| matches!(output, Output::Work(_, Work::Consul(Consul::Register { .. })));
         assert!(asked.iter().any(is_register), "{asked:?}");
+    }
+
+    /// What the node's last life wrote into the lock.
+    fn of_before() -> LockState {
+        LockState { index: 1, session: Some("of before".into()), ..lock(("127.0.0.1:1", "own", 1), 1) }
+    }
+
+    #[test]
+    fn a_watch_that_tells_of_the_free_lock_before_its_session_is_known_to_be_destroyed_is_heard() {
+        let (mut fx, now) = (Effects::default(), at(0));
+        let mut election = election(OWN);
+        // Registered and with a session, it sees the lock of before.
+        seen(&mut election, None, "other", now);
+        assert!(asked(&mut election, Standing { can_lead: false, ..ALL }, now).is_empty());
+        election.watch = Some(WorkId(1_000_000));
+        election.on_watched(WorkId(1_000_000), Ok(of_before()), now);
+        election.poll(ALL, || value("own"), &mut fx, now);
+        let id = std::iter::from_fn(|| fx.take()).find_map(|output| match output {
+            Output::Work(id, Work::Consul(Consul::DestroySession { .. })) => Some(id),
+            _ => None,
+        });
+        seen(&mut election, None, "own", now);
+        election.on_consul(id.unwrap(), Ok(ConsulAnswer::Done), &mut fx, now);
+        assert_eq!(asked(&mut election, ALL, now), ["Acquire"]);
+    }
+
+    #[test]
+    fn a_node_that_cannot_lead_yet_ends_its_last_life_and_leaves_the_lock_to_others() {
+        let unable = Standing { can_lead: false, can_depose: false, ..ALL };
+        let mut election = election(OWN);
+        asked(&mut election, unable, at(0));
+        election.watch = Some(WorkId(1_000_000));
+        election.on_watched(WorkId(1_000_000), Ok(of_before()), at(0));
+        assert_eq!(asked(&mut election, unable, at(0)), ["DestroySession"]);
+        seen(&mut election, None, "own", at(1_000));
+        assert!(asked(&mut election, unable, at(1_000)).is_empty());
+        assert_eq!(asked(&mut election, ALL, at(2_000)), ["Acquire"]);
     }
 }

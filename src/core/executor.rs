@@ -112,6 +112,15 @@ impl Executor {
         }
     }
 
+    /// What has its log row on the way is over, whatever its mark says.
+    pub fn on_kept(&mut self, logbook: &Logbook) {
+        let attempts = self.holdings.iter().map(|(attempt, _)| attempt);
+        let kept: Vec<Attempt> = attempts.filter(|attempt| logbook.has(*attempt)).collect();
+        for attempt in kept {
+            self.holdings.set_stage(attempt, Stage::Over);
+        }
+    }
+
     pub fn held(&self, attempt: Attempt) -> Option<Held> {
         self.holdings.get(attempt).map(Holding::held)
     }

@@ -12,12 +12,20 @@ use crate::model::journal::{Body, Entry, EntryId};
 use crate::model::{Epoch, Mono, Now, Second};
 use std::collections::VecDeque;
 
+/// The journal has failed, and is failing for so long: it is away.
+const FAILING_MS: u64 = 2_000;
+/// It has said nothing for so long: it is away. Longer than it takes another node to notice the same of its own store
+/// (`pulse`), and no longer than others look on while the lock's value stands still.
+const SILENT_MS: u64 = 3_000;
+
 #[derive(Debug)]
 pub struct Journaler {
     epoch: Epoch,
     requests: u64,
     queue: VecDeque<Entry>,
     in_flight: Option<InFlight>,
+    /// When the first entry of the queue was first asked.
+    asked_at: Option<Mono>,
     backoff: Backoff,
 }
 
@@ -44,7 +52,14 @@ pub enum Written {
 
 impl Journaler {
     pub fn new(epoch: Epoch) -> Journaler {
-        Journaler { epoch, requests: 0, queue: VecDeque::new(), in_flight: None, backoff: Backoff::default() }
+        Journaler {
+            epoch,
+            requests: 0,
+            queue: VecDeque::new(),
+            in_flight: None,
+            asked_at: None,
+            backoff: Backoff::default(),
+        }
     }
 
     /// A number for a statement of this epoch that may have to be repeated.
@@ -70,6 +85,12 @@ impl Journaler {
         self.queue.is_empty()
     }
 
+    /// Whether the store has not taken an entry for so long that it must be away.
+    pub fn is_stuck(&self, now: Now) -> bool {
+        let patience_ms = if self.backoff.is_failing() { FAILING_MS } else { SILENT_MS };
+        self.asked_at.is_some_and(|asked_at| asked_at.plus_ms(patience_ms) <= now.mono)
+    }
+
     pub fn poll(&mut self, fx: &mut Effects, now: Now) {
         if self.in_flight.is_some() || !self.backoff.is_over(now) {
             return;
@@ -77,6 +98,7 @@ impl Journaler {
         if let Some(entry) = self.queue.front() {
             let id = fx.work(Work::Lead(Lead::Journal(entry.clone())));
             self.in_flight = Some(InFlight { id, sent_at: now.mono });
+            self.asked_at.get_or_insert(now.mono);
         }
     }
 
@@ -111,6 +133,7 @@ impl Journaler {
             Ok(_) => {}
         }
         self.backoff.reset();
+        self.asked_at = None;
         match (result, self.queue.pop_front()) {
             (Ok(Journaled::Entry(id)), Some(entry)) => Written::In { id, entry, sent_at },
             (Ok(Journaled::TickTaken), Some(entry)) => Written::TickTaken(entry),
@@ -153,5 +176,22 @@ mod tests {
         assert!(matches!(written, Written::In { id: EntryId(1), entry, .. } if entry == first));
         assert!(matches!(fx.take(), Some(Output::Notice(_))));
         assert_eq!(sent(&mut journaler, &mut fx, later).unwrap().1.tick, Some(Second(6)));
+    }
+    #[test]
+    fn it_is_stuck_when_it_has_failed_or_said_nothing_for_too_long() {
+        let at = |ms| Now { mono: Mono(0).plus_ms(ms), ..Now::default() };
+        let (mut journaler, mut fx) = (Journaler::new(Epoch(3)), Effects::default());
+        assert!(!journaler.is_stuck(at(100_000)), "nothing is asked");
+        journaler.push(Some(Second(5)), 0, Body::default());
+        let (id, _) = sent(&mut journaler, &mut fx, at(0)).unwrap();
+        assert!(!journaler.is_stuck(at(SILENT_MS - 1)));
+        assert!(journaler.is_stuck(at(SILENT_MS)));
+        journaler.on_journaled(id, Err(StoreError::Away("away".into())), &mut fx, at(50));
+        assert!(!journaler.is_stuck(at(FAILING_MS - 1)));
+        assert!(journaler.is_stuck(at(FAILING_MS)), "counted from the first asking");
+        fx.take();
+        let (id, _) = sent(&mut journaler, &mut fx, at(FAILING_MS)).unwrap();
+        journaler.on_journaled(id, Ok(Journaled::Entry(EntryId(1))), &mut fx, at(FAILING_MS));
+        assert!(!journaler.is_stuck(at(100_000)));
     }
 }

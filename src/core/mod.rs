@@ -12,14 +12,20 @@ pub mod election;
 pub mod executor;
 pub mod follower;
 pub mod leader;
+pub mod listing;
 
 pub mod changes;
+pub mod copy;
 pub mod dispatch;
 pub mod journaler;
 pub mod logbook;
+pub mod misfire;
 pub mod outputs;
+pub mod pulse;
+pub mod reload;
 pub mod roster;
 pub mod scheduler;
+pub mod spooler;
 
 pub mod schedule;
 pub mod wheel;
@@ -28,6 +34,7 @@ mod backoff;
 mod effects;
 mod ending;
 mod leaving;
+mod walk;
 
 pub use node::Node;
 

@@ -17,6 +17,9 @@ use std::collections::BTreeMap;
 
 /// A node that has said nothing for so long gets nothing new.
 const SUSPECT_MS: u64 = 1_000;
+/// A node's word that its store answers counts after so long: what has been away for all is there again for all by then,
+/// however long a leader that asks again and again may have to wait.
+const STORE_FIRM_MS: u64 = 2_500;
 /// Between the end of a lease and our reliance on it.
 const MARGIN_MS: u64 = 1_000;
 /// A clock that is off by more is warned of.
@@ -47,6 +50,8 @@ struct Member {
     room: usize,
     labels: Vec<String>,
     last: Heartbeat,
+    /// Since when it says that its store answers.
+    store_since: Option<Mono>,
     clock_offset_ms: i64,
     is_offset_said: bool,
     heard_at: Mono,
@@ -128,6 +133,9 @@ impl Roster {
     /// Answers a warning, where there is one.
     pub fn on_heartbeat(&mut self, node: &NodeId, heartbeat: Heartbeat, now: Now) -> Option<String> {
         let member = self.members.get_mut(node)?;
+        // What it may have said in between is not known.
+        let store_since = member.store_since.filter(|_| now.mono < member.heard_at.plus_ms(SUSPECT_MS));
+        member.store_since = heartbeat.store_ok.then(|| store_since.unwrap_or(now.mono));
         member.heard_at = now.mono;
         member.last = heartbeat;
         member.clock_offset_ms = (heartbeat.wall.0 - now.wall.0) / 1_000_000;
@@ -204,6 +212,17 @@ impl Roster {
         lost.filter_map(|(node, member)| Some((node.clone(), member.silent_since?))).collect()
     }
 
+    /// A node that is well and whose store answers, beside our own.
+    pub fn with_store(&self, now: Now) -> Option<Server> {
+        let is_well = |(node, member): &(&NodeId, &Member)| {
+            let is_fresh = now.mono < member.heard_at.plus_ms(SUSPECT_MS);
+            **node != self.own && member.link.is_some() && member.is_settled && is_fresh && !member.last.is_draining
+        };
+        let mut well = self.members.iter().filter(is_well);
+        let is_firm = |since: Mono| since.plus_ms(STORE_FIRM_MS) <= now.mono;
+        well.find(|(_, member)| member.store_since.is_some_and(is_firm)).map(|(_, member)| member.server.clone())
+    }
+
     /// A lost node of which nothing is left to know.
     pub fn forget(&mut self, node: &NodeId) {
         self.members.remove(node);
@@ -230,6 +249,7 @@ impl Roster {
                 capacity: member.room,
                 clock_offset_ms: if is_own { 0 } else { member.clock_offset_ms },
                 last_contact_ms: if is_own { 0 } else { now.mono.since(member.heard_at).as_millis() as u64 },
+                store_ok: last.store_ok,
             }
         };
         // A node that has not said its name has nothing to show.
@@ -247,6 +267,7 @@ impl Member {
             room: 0,
             labels: Vec::new(),
             last: Heartbeat::default(),
+            store_since: None,
             clock_offset_ms: 0,
             is_offset_said: false,
             heard_at: now.mono,
@@ -272,6 +293,7 @@ impl Member {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Incarnation;
 
     const OWN: &str = "10.0.0.1:9991";
 
@@ -282,6 +304,44 @@ mod tests {
 
     fn at(ms: u64) -> Now {
         Now { mono: Mono(0).plus_ms(ms), ..Now::default() }
+    }
+
+    #[test]
+    fn a_node_has_the_store_when_it_has_said_so_for_a_while_and_is_well() {
+        let other = NodeId("other".into());
+        let own = Own { node: NodeId("own".into()), server: Server("10.0.0.1:9991".into()), labels: Vec::new() };
+        let server = Server("10.0.0.2:9991".into());
+        let mut roster = Roster::new(own, 10, at(0));
+        let hello = Hello {
+            node_id: other.clone(),
+            server: server.clone(),
+            incarnation: Incarnation(1),
+            room: 10,
+            labels: Vec::new(),
+        };
+        let link = LinkId::In(1);
+        roster.on_hello(link, &hello, at(0)).unwrap();
+        roster.on_settled(&other);
+        // Its beats from then until then, all alike; who has the store after the last.
+        let mut beats = |from, to, store_ok| {
+            for ms in (from..=to).step_by(100) {
+                roster.on_heartbeat(&other, Heartbeat { store_ok, ..Heartbeat::default() }, at(ms));
+            }
+            roster.with_store(at(to))
+        };
+        let firm = STORE_FIRM_MS;
+        assert_eq!(beats(0, firm - 100, true), None);
+        assert_eq!(beats(firm, firm, true), Some(server.clone()));
+        assert_eq!(beats(firm + 100, firm + 100, false), None);
+        assert_eq!(beats(firm + 200, 2 * firm + 100, true), None, "counted anew");
+        assert_eq!(beats(2 * firm + 200, 2 * firm + 200, true), Some(server.clone()));
+        let silent = 2 * firm + 200 + SUSPECT_MS;
+        assert_eq!(beats(silent, silent + firm - 100, true), None, "anew after a silence too");
+        let last = silent + firm;
+        assert_eq!(beats(last, last, true), Some(server));
+        assert_eq!(roster.with_store(at(last + SUSPECT_MS)), None, "it says nothing any more");
+        roster.on_unlinked(link, at(last));
+        assert_eq!(roster.with_store(at(last)), None);
     }
 
     /// What becomes of the Hello of a node's life, over a link with that number.

@@ -1,21 +1,27 @@
 //! The jobs in memory, and which of them are due at a tick.
 //!
-//! Jobs that share a schedule's text share one entry of the wheel, so a tick costs what is due and never what is stored.
+//! Jobs that share a schedule's text and their offset (`jitter`) share one entry of the wheel, so a tick costs what is due
+//! and never what is stored.
 //! Not the place where a due job becomes a run: that is `dispatch`'s, after the journal.
 //!
 //! Invariants: every schedule has at least one job; a schedule that will fire again lies in the wheel at its `next`.
 
+use super::schedule::jitter::{Shifted, offset_secs};
 use super::schedule::{Schedule, ScheduleError};
 use super::wheel::{Item, Wheel};
-use crate::model::journal::MissedGap;
+use crate::model::journal::{MissedGap, MissedWhy};
 use crate::model::{Job, JobId, Second};
 use jiff::tz::TimeZone;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 /// How many fire times all schedules together may step through to count what a gap swallowed; beyond it the count is
 /// a lower bound. A million steps take well under a second.
 const GAP_STEPS_MAX: u64 = 1_000_000;
+
+/// So far ahead the wheel is turned, at the cost of what fires on the way; beyond it, it is filled anew from every schedule.
+const TURNS_MAX: i64 = 60;
 
 #[derive(Debug)]
 pub struct Scheduler {
@@ -23,7 +29,7 @@ pub struct Scheduler {
     jobs: BTreeMap<JobId, Planned>,
     schedules: Vec<Option<Shared>>,
     free: Vec<Item>,
-    by_text: BTreeMap<Arc<str>, Item>,
+    by_text: BTreeMap<Arc<str>, Text>,
     wheel: Wheel,
 }
 
@@ -34,10 +40,18 @@ struct Planned {
     schedule: Option<Item>,
 }
 
+/// What jobs with one text have in common.
+#[derive(Debug)]
+struct Text {
+    schedule: Arc<Schedule>,
+    by_offset: BTreeMap<u32, Item>,
+}
+
 #[derive(Debug)]
 struct Shared {
     text: Arc<str>,
-    schedule: Schedule,
+    offset_secs: u32,
+    schedule: Shifted,
     jobs: BTreeSet<JobId>,
     next: Option<Second>,
 }
@@ -65,7 +79,8 @@ impl Scheduler {
 
     /// Takes the job in, in place of an older definition. With an error the job is kept, and never due.
     pub fn put(&mut self, job: Job) -> Result<Arc<Job>, ScheduleError> {
-        let kept = self.jobs.get(&job.id).filter(|planned| planned.job.cron_set == job.cron_set);
+        let is_same = |old: &Job| old.cron_set == job.cron_set && old.jitter == job.jitter;
+        let kept = self.jobs.get(&job.id).filter(|planned| is_same(&planned.job));
         let schedule = match kept.map(|planned| planned.schedule) {
             Some(Some(item)) => Ok(item),
             _ => {
@@ -90,8 +105,26 @@ impl Scheduler {
         self.jobs.get(&id).map(|planned| &planned.job)
     }
 
+    pub fn count(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// The largest id.
+    pub fn newest(&self) -> JobId {
+        self.jobs.last_key_value().map_or(JobId(0), |(id, _)| *id)
+    }
+
+    /// The ids after `after`, up to and with `last`, in order.
+    pub fn ids_between(&self, after: JobId, last: JobId) -> impl Iterator<Item = JobId> {
+        self.jobs.range((Bound::Excluded(after), Bound::Included(last))).map(|(id, _)| *id)
+    }
+
     pub fn jobs(&self) -> impl Iterator<Item = &Arc<Job>> {
         self.jobs.values().map(|planned| &planned.job)
+    }
+
+    pub fn job_count(&self) -> usize {
+        self.jobs.len()
     }
 
     /// Whether the job, as it is defined now, has a run at `second`.
@@ -101,6 +134,12 @@ impl Scheduler {
         planned.job.may_run_at(second) && shared.is_some_and(|shared| shared.schedule.matches(second))
     }
 
+    /// The first second after this one at which the job, as it is defined now, has a run.
+    pub fn next_time(&self, id: JobId, after: Second) -> Option<Second> {
+        let planned = self.jobs.get(&id)?;
+        self.schedules[planned.schedule? as usize].as_ref()?.schedule.next_due(&planned.job, after)
+    }
+
     /// The last tick that was taken.
     pub fn cursor(&self) -> Second {
         self.wheel.cursor()
@@ -108,22 +147,32 @@ impl Scheduler {
 
     /// Takes the next tick: the jobs that are due in it, by id.
     pub fn tick(&mut self) -> Vec<Arc<Job>> {
-        let fired = self.wheel.tick();
+        let fired = self.turn();
         let tick = self.wheel.cursor();
-        let mut due = Vec::new();
-        for item in fired {
-            // A schedule that was dropped may still lie in the wheel, and its index may be another's by now.
-            let Some(shared) = self.schedules[item as usize].as_mut().filter(|shared| shared.next == Some(tick)) else {
-                continue;
-            };
-            due.extend(shared.jobs.iter().map(|id| &self.jobs[id].job).filter(|job| job.may_run_at(tick)).cloned());
-            shared.next = shared.schedule.next_after(tick);
-            if let Some(next) = shared.next {
-                self.wheel.insert(item, next);
-            }
-        }
+        let shared = fired.into_iter().filter_map(|item| self.schedules[item as usize].as_ref());
+        let jobs = shared.flat_map(|shared| shared.jobs.iter().map(|id| &self.jobs[id].job));
+        let mut due: Vec<Arc<Job>> = jobs.filter(|job| job.may_run_at(tick)).cloned().collect();
         due.sort_unstable_by_key(|job| job.id);
         due
+    }
+
+    /// Moves on by one tick: the schedules that fire in it, each at its next one already.
+    fn turn(&mut self) -> Vec<Item> {
+        let mut fired = self.wheel.tick();
+        let tick = self.wheel.cursor();
+        fired.retain(|item| {
+            // A schedule that was dropped may still lie in the wheel, and its index may be another's by now.
+            let Some(shared) = self.schedules[*item as usize].as_mut().filter(|shared| shared.next == Some(tick))
+            else {
+                return false;
+            };
+            shared.next = shared.schedule.next_after(tick);
+            if let Some(next) = shared.next {
+                self.wheel.insert(*item, next);
+            }
+            true
+        });
+        fired
     }
 
     /// Passes over the ticks up to and with `last` and says, by job id, what would have been due in them.
@@ -132,7 +181,7 @@ impl Scheduler {
         let mut steps_left = GAP_STEPS_MAX;
         for shared in self.schedules.iter().flatten() {
             // Each schedule may use its share of the steps that are left, and one at the least.
-            let steps_max = (steps_left / self.by_text.len() as u64).max(1);
+            let steps_max = (steps_left / (self.schedules.len() - self.free.len()) as u64).max(1);
             let fires = fires_until(shared, last, steps_max);
             steps_left = steps_left.saturating_sub(fires.seconds.len() as u64);
             let jobs = shared.jobs.iter().map(|id| &self.jobs[id].job);
@@ -145,6 +194,12 @@ impl Scheduler {
 
     /// Makes the tick after `cursor` the next one, whatever came before.
     pub fn wind_to(&mut self, cursor: Second) {
+        if (self.cursor().0..self.cursor().0 + TURNS_MAX).contains(&cursor.0) {
+            while self.cursor() < cursor {
+                self.turn();
+            }
+            return;
+        }
         self.wheel = Wheel::new(cursor);
         for (item, shared) in self.schedules.iter_mut().enumerate() {
             let Some(shared) = shared else { continue };
@@ -156,22 +211,29 @@ impl Scheduler {
     }
 
     fn share(&mut self, job: &Job) -> Result<Item, ScheduleError> {
-        if let Some(&item) = self.by_text.get(job.cron_set.as_str()) {
+        let offset_secs = offset_secs(job.id, job.jitter);
+        let known = self.by_text.get_key_value(job.cron_set.as_str());
+        if let Some(&item) = known.and_then(|(_, text)| text.by_offset.get(&offset_secs)) {
             if let Some(shared) = &mut self.schedules[item as usize] {
                 shared.jobs.insert(job.id);
             }
             return Ok(item);
         }
-        let schedule = Schedule::parse(&job.cron_set, &self.zone)?;
-        let text: Arc<str> = job.cron_set.as_str().into();
-        let next = schedule.next_after(self.wheel.cursor());
-        let shared = Shared { text: Arc::clone(&text), schedule, jobs: BTreeSet::from([job.id]), next };
+        let (text, schedule) = match known {
+            Some((text, known)) => (Arc::clone(text), Arc::clone(&known.schedule)),
+            None => (job.cron_set.as_str().into(), Arc::new(Schedule::parse(&job.cron_set, &self.zone)?)),
+        };
+        let shifted = Shifted::new(Arc::clone(&schedule), offset_secs);
+        let next = shifted.next_after(self.wheel.cursor());
+        let jobs = BTreeSet::from([job.id]);
+        let shared = Shared { text: Arc::clone(&text), offset_secs, schedule: shifted, jobs, next };
         let item = self.free.pop().unwrap_or(self.schedules.len() as Item);
         match self.schedules.get_mut(item as usize) {
             Some(place) => *place = Some(shared),
             None => self.schedules.push(Some(shared)),
         }
-        self.by_text.insert(text, item);
+        let new = || Text { schedule, by_offset: BTreeMap::new() };
+        self.by_text.entry(text).or_insert_with(new).by_offset.insert(offset_secs, item);
         if let Some(next) = next {
             self.wheel.insert(item, next);
         }
@@ -181,12 +243,17 @@ impl Scheduler {
     fn unshare(&mut self, item: Item, id: JobId) {
         let Some(shared) = &mut self.schedules[item as usize] else { return };
         shared.jobs.remove(&id);
-        if shared.jobs.is_empty() {
-            let text = Arc::clone(&shared.text);
-            self.by_text.remove(&text);
-            self.schedules[item as usize] = None;
-            self.free.push(item);
+        if !shared.jobs.is_empty() {
+            return;
         }
+        if let Some(text) = self.by_text.get_mut(&shared.text) {
+            text.by_offset.remove(&shared.offset_secs);
+            if text.by_offset.is_empty() {
+                self.by_text.remove(&shared.text);
+            }
+        }
+        self.schedules[item as usize] = None;
+        self.free.push(item);
     }
 }
 
@@ -221,7 +288,8 @@ fn missed_gap(job: &Job, fires: &Fires) -> Option<MissedGap> {
     let missed = fires.seconds.get(from..to).filter(|missed| !job.stop && !missed.is_empty())?;
     let last = if fires.is_cut { fires.last } else { missed[missed.len() - 1] };
     let count = missed.len() as u64;
-    Some(MissedGap { cron_id: job.id, version: job.version, first: missed[0], last, count, at_least: fires.is_cut })
+    let (first, at_least, why) = (missed[0], fires.is_cut, MissedWhy::Grace);
+    Some(MissedGap { cron_id: job.id, version: job.version, first, last, count, at_least, why })
 }
 
 #[cfg(test)]
@@ -250,6 +318,53 @@ mod tests {
         let mut scheduler = scheduler(&[(9, "* * * * * *"), (2, "* * * * * *"), (5, "*/2 * * * * *")]);
         assert_eq!(scheduler.by_text.len(), 2);
         assert_eq!(due(&mut scheduler, 3), [vec![2, 9], vec![2, 5, 9], vec![2, 9]]);
+    }
+
+    #[test]
+    fn jobs_with_jitter_come_at_their_own_seconds_and_move_when_it_changes() {
+        let jittered = |id: u32, jitter: u32| Job { jitter, ..job(id, "0 0 0 * * *") };
+        let offsets = [1, 2, 3].map(|id| i64::from(offset_secs(JobId(id), 9)));
+        assert_eq!(offsets, [6, 2, 8], "the check below needs them to differ");
+        let midnight = 86_400 * 20;
+        let mut scheduler = Scheduler::new(TimeZone::UTC, Second(midnight - 1));
+        [1, 2, 3].into_iter().for_each(|id| drop(scheduler.put(jittered(id, 9)).unwrap()));
+        scheduler.put(jittered(4, 0)).unwrap();
+        assert_eq!((scheduler.by_text.len(), scheduler.schedules.len()), (1, 4));
+        assert_eq!(
+            due(&mut scheduler, 10),
+            [vec![4], vec![], vec![2], vec![], vec![], vec![], vec![1], vec![], vec![3], vec![]]
+        );
+        assert!(scheduler.is_due(JobId(1), Second(midnight + 6)) && !scheduler.is_due(JobId(1), Second(midnight)));
+        assert_eq!(scheduler.next_time(JobId(1), Second(midnight + 6)), Some(Second(midnight + 86_406)));
+
+        // Without it they all share the one entry that is there.
+        [1, 2, 3].into_iter().for_each(|id| drop(scheduler.put(jittered(id, 0)).unwrap()));
+        assert_eq!((scheduler.by_text.len(), scheduler.schedules.len() - scheduler.free.len()), (1, 1));
+        scheduler.wind_to(Second(midnight + 86_399));
+        assert_eq!(due(&mut scheduler, 2), [vec![1, 2, 3, 4], vec![]]);
+        (1..=4).for_each(|id| drop(scheduler.remove(JobId(id))));
+        assert_eq!((scheduler.by_text.len(), scheduler.schedules.len() - scheduler.free.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_gap_counts_what_is_due_with_its_jitter() {
+        let mut scheduler = scheduler(&[]);
+        scheduler.put(Job { jitter: 9, ..job(1, "0 * * * * *") }).unwrap();
+        // 1,000,020 is a whole minute; its run is due six seconds later.
+        let gaps = scheduler.skip_to(Second(1_000_025));
+        assert_eq!(gaps, []);
+        let gaps = scheduler.skip_to(Second(1_000_090));
+        assert_eq!((gaps[0].first, gaps[0].last, gaps[0].count), (Second(1_000_026), Second(1_000_086), 2));
+    }
+
+    #[test]
+    fn a_job_has_no_run_for_a_second_before_it_was_there() {
+        let mut scheduler = scheduler(&[]);
+        scheduler.put(Job { since: Second(1_000_004), ..job(1, "* * * * * *") }).unwrap();
+        assert_eq!(due(&mut scheduler, 4), [vec![], vec![], vec![], vec![1]]);
+        scheduler.put(Job { since: Second(1_000_010), ..job(1, "* * * * * *") }).unwrap();
+        let gaps = scheduler.skip_to(Second(1_000_012));
+        assert_eq!((gaps[0].first, gaps[0].last, gaps[0].count), (Second(1_000_010), Second(1_000_012), 3));
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Work that blocks, and its answers: what the brain asks of the hands.
 //!
 //! Every `Work` goes out with a `WorkId` and comes back as exactly one `Done` with the same id. Each hand is a queue of
-//! its own and carries out its work in order: the leader's statements, the log rows, the readers, Consul, the
-//! Consul watch, and the processes (where two threads share one queue).
+//! its own and carries out its work in order: the leader's statements, the log rows, the spool, the readers, Consul,
+//! the Consul watch, and the processes (where two threads share one queue).
 
 use crate::model::command::RequestKey;
+use crate::model::job::{JobFilter, JobPage};
 use crate::model::journal::{Body, Entry, EntryId, StoredEntry};
-use crate::model::log_row::{LogFilter, LogPage, StoredLog};
+use crate::model::log_row::{LastRun, LogFilter, LogPage, StoredLog};
 use crate::model::{
     Attempt, Epoch, Incarnation, Job, JobId, LogRow, NodeId, RunKey, RunState, Second, Server, Version, Wall,
 };
@@ -25,6 +26,7 @@ pub struct WorkId(pub u64);
 pub enum Work {
     Lead(Lead),
     Log(Log),
+    Spool(Spool),
     Read(Read),
     Consul(Consul),
     /// Answers when the lock's value changes, or after `wait_ms`.
@@ -48,8 +50,14 @@ pub enum Done {
     Paused(Result<(), StoreError>),
     LogsWritten(Result<(), StoreError>),
     LogsRetained(Result<(), StoreError>),
+    Pinged(Result<(), StoreError>),
+    /// The error is for people.
+    Spooled(Result<Spooled, String>),
     Logs(Result<LogPage, StoreError>),
-    Jobs(Result<Vec<Job>, StoreError>),
+    Jobs(Result<JobPage, StoreError>),
+    LastRuns(Result<BTreeMap<JobId, LastRun>, StoreError>),
+    Page(Result<CopyPage, StoreError>),
+    Differences(Result<Option<Differences>, StoreError>),
     LogRow(Result<Option<Box<StoredLog>>, StoreError>),
     Consul(Result<ConsulAnswer, ConsulError>),
     Watched(Result<LockState, ConsulError>),
@@ -90,8 +98,8 @@ pub enum Lead {
     Open,
     /// Take the lead: make the epoch one larger; `Done::Bumped`.
     Bump(Bump),
-    /// Read what a new leader must know, in a snapshot taken after the bump; `Done::Loaded`.
-    Load(Epoch),
+    /// Read what a new leader must know, after the bump; `Done::Loaded`.
+    Load { epoch: Epoch, since: Since },
     /// `Done::Journaled`. Asking again with the same epoch and request is harmless.
     Journal(Entry),
     /// Journal a change's note, then write the row; `Done::Changed`. Asking again with the same request is harmless.
@@ -130,7 +138,8 @@ pub struct Bumped {
 
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Loaded {
-    pub jobs: Vec<Job>,
+    /// What the copy lacks; none: more than can be told this way, so it must be read anew.
+    pub differences: Option<Differences>,
     /// The largest tick whose part 0 is in; none in a new database.
     pub watermark: Option<Second>,
     /// The entries that are not done, by id.
@@ -165,6 +174,11 @@ pub enum Change {
     },
 }
 
+/// Rows in one group of log rows at most.
+pub const GROUP_ROWS_MAX: usize = 1_000;
+/// Bytes of output in one group at most; a single larger row goes alone.
+pub const GROUP_BYTES_MAX: usize = 8 << 20;
+
 /// Log rows, on a connection of their own.
 #[derive(Clone, Debug)]
 pub enum Log {
@@ -173,16 +187,89 @@ pub enum Log {
     Write(Arc<[LogRow]>),
     /// Delete the rows with `time` before this second, a bounded number at a time; `Done::LogsRetained`.
     Retain { before: Second },
+    /// Whether the store answers; `Done::Pinged`.
+    Ping,
+}
+
+/// Log rows on this node's own disk, for as long as the store is away.
+#[derive(Clone, Debug)]
+pub enum Spool {
+    /// Put them behind what is there, and onto the disk.
+    Append(Arc<[LogRow]>),
+    /// Bring back what was appended together.
+    Read(Page),
+    /// Everything in it is committed.
+    Empty,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Spooled {
+    Page(Page),
+    Rows(Vec<LogRow>),
+    Emptied,
+}
+
+/// A part of the spool: whole rows, few enough for one group.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Page {
+    pub at: u64,
+    pub bytes: u64,
+}
+
+/// What former lives left in the spool.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Kept {
+    pub attempts: Vec<Attempt>,
+    pub pages: Vec<Page>,
 }
 
 #[derive(Clone, Debug)]
 pub enum Read {
     /// `Done::Logs`.
     Logs(LogFilter),
-    /// `Done::Jobs`.
-    Jobs,
+    /// `Done::Jobs`; with none, all of them.
+    Jobs(Option<JobFilter>),
+    /// What the newest log rows of these jobs say; `Done::LastRuns`.
+    LastRuns(Vec<JobId>),
+    /// The first so many jobs with larger ids than this; `Done::Page`.
+    Page { after: JobId, limit: usize },
+    /// What a copy of the jobs lacks; `Done::Differences`.
+    Differences(Since),
     /// The row of a run's attempt, or of its latest one; `Done::LogRow`.
     LogRow { run: RunKey, attempt: Option<u32> },
+}
+
+/// How new a copy of the jobs is.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Since {
+    /// It has every change that is noted up to this entry; 0: up to the beginning of the journal.
+    pub as_of: EntryId,
+    /// Its largest id: new jobs have larger ones, and are not noted.
+    pub newest: JobId,
+    /// Jobs to be read again, whatever the journal says.
+    pub again: Vec<JobId>,
+}
+
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct CopyPage {
+    /// The largest entry before the rows were read.
+    pub as_of: EntryId,
+    /// With the first page, as in `Differences`.
+    pub last: Option<JobId>,
+    /// By id.
+    pub jobs: Vec<Job>,
+}
+
+/// What a copy of the jobs lacks.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Differences {
+    /// The largest entry before the rows were read.
+    pub as_of: EntryId,
+    /// The rows as they are; where a job comes twice the later one holds.
+    pub changed: Vec<Job>,
+    pub gone: Vec<JobId>,
+    /// The job that was noted last: changes are made one after the other, so only its row may still be on its way.
+    pub last: Option<JobId>,
 }
 
 // Consul.

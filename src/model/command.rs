@@ -3,7 +3,8 @@
 //! Invariant: a `Command` is well-formed (types, lengths, ranges are checked in `api`); whether it makes sense (a known
 //! id, a schedule that can match) is the node's to say.
 
-use super::log_row::{LogFilter, LogPage};
+use super::job::JobFilter;
+use super::log_row::{LastRun, LogFilter, LogPage};
 use super::message::RunStage;
 use super::output::OutputPart;
 use super::{Attempt, Epoch, Job, JobId, Misfire, OnLost, RunKey, RunState, Second, Server};
@@ -23,7 +24,8 @@ pub const REQUEST_KEY_CHARS_MAX: usize = 200;
 
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Command {
-    ListJobs,
+    /// With none, all of them.
+    ListJobs(Option<JobFilter>),
     AddJob(JobDraft, Option<RequestKey>),
     UpdateJob(JobId, JobDraft),
     StopJob(JobId),
@@ -89,7 +91,7 @@ pub type Reply = Result<Answer, Refusal>;
 
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Answer {
-    Jobs(Vec<Arc<Job>>),
+    Jobs(JobList),
     Job(Arc<Job>),
     Logs(LogPage),
     Cluster(ClusterView),
@@ -158,6 +160,22 @@ pub struct HealthView {
     pub queued: usize,
 }
 
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct JobList {
+    pub jobs: Vec<ListedJob>,
+    /// How many the filter matches in all; none where these are all jobs.
+    pub total: Option<u64>,
+}
+
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ListedJob {
+    pub job: Arc<Job>,
+    /// The next second at which it is due, if there is one.
+    pub next_time: Option<Second>,
+    /// None where it never ran, or the store did not tell in time.
+    pub last: Option<LastRun>,
+}
+
 /// The cluster as its leader sees it.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct ClusterView {
@@ -185,6 +203,9 @@ pub struct NodeView {
     /// Its clock minus the leader's.
     pub clock_offset_ms: i64,
     pub last_contact_ms: u64,
+    /// Its own store answers.
+    #[serde(default)]
+    pub store_ok: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]

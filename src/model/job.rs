@@ -134,6 +134,37 @@ pub struct Job {
     pub since: Second,
 }
 
+/// Which jobs `/cron/list` asks for.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct JobFilter {
+    /// A text that `cron_set`, `command` or `remark` contains, taken literally, or the id.
+    pub search: Option<String>,
+    /// From 1.
+    pub page: u64,
+    /// Jobs a page, 1 to 10,000.
+    pub limit: u64,
+}
+
+impl JobFilter {
+    /// Jobs before the page.
+    pub fn offset(&self) -> u64 {
+        self.page.saturating_sub(1).saturating_mul(self.limit)
+    }
+
+    /// The id that the search names, if it is a number.
+    pub fn id(&self) -> Option<u32> {
+        self.search.as_ref()?.trim().parse().ok()
+    }
+}
+
+/// Jobs by id.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct JobPage {
+    pub jobs: Vec<Job>,
+    /// How many the filter matches in all; none where there was no filter and these are all.
+    pub total: Option<u64>,
+}
+
 /// The variables that column `env` names; the error says what is wrong with it.
 pub fn parse_env(text: &str) -> Result<BTreeMap<String, String>, String> {
     let variables: BTreeMap<String, String> = if text.trim().is_empty() {

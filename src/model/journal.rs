@@ -101,7 +101,7 @@ pub struct RefusedRun {
     pub state: RunState,
 }
 
-/// The ticks of one job that a gap beyond the grace swallowed.
+/// Ticks of one job that are not run: a gap beyond the grace swallowed them, or its `misfire` says so of a late one.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct MissedGap {
     pub cron_id: JobId,
@@ -112,6 +112,26 @@ pub struct MissedGap {
     /// The count stopped at a limit: there were at least so many.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub at_least: bool,
+    #[serde(default, skip_serializing_if = "MissedWhy::is_grace")]
+    pub why: MissedWhy,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MissedWhy {
+    /// The grace was over.
+    #[default]
+    Grace,
+    /// A later one runs for all that were late together.
+    Once,
+    /// The job is never run late.
+    Skip,
+}
+
+impl MissedWhy {
+    fn is_grace(&self) -> bool {
+        *self == MissedWhy::Grace
+    }
 }
 
 /// A job's row is about to have this version, or none (deleted).
@@ -145,5 +165,14 @@ mod tests {
         let text = serde_json::to_string(&body).unwrap();
         assert_eq!(text, r#"{"nodes":["ab"],"runs":[["7-1700000000",1,3,0]]}"#);
         assert_eq!(serde_json::from_str::<Body>(&text).unwrap(), body);
+    }
+
+    #[test]
+    fn a_gap_of_before_there_were_policies_is_one_beyond_the_grace() {
+        let old = r#"{"cron_id":7,"version":1,"first":3,"last":5,"count":3}"#;
+        let gap: MissedGap = serde_json::from_str(old).unwrap();
+        assert_eq!((gap.why, serde_json::to_string(&gap).unwrap().as_str()), (MissedWhy::Grace, old));
+        let new = serde_json::to_string(&MissedGap { why: MissedWhy::Once, ..gap }).unwrap();
+        assert!(new.ends_with(r#","why":"once"}"#), "{new}");
     }
 }

@@ -3,7 +3,7 @@
 use super::{Attempt, JobId, RunState, Second, Server, Version};
 use serde::{Deserialize, Serialize};
 
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct LogRow {
     pub attempt: Attempt,
     pub version: Version,
@@ -42,6 +42,16 @@ pub struct StoredLog {
     pub exit_code: Option<i32>,
     pub start_time_ms: Option<i64>,
     pub version: Option<u64>,
+}
+
+/// What a job's newest log row says.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct LastRun {
+    /// None in an older system's row.
+    pub state: Option<String>,
+    /// The scheduled second.
+    pub time: i64,
+    pub use_time_ms: i64,
 }
 
 /// Which rows `/log/list` asks for; absent filters match everything.

@@ -83,6 +83,9 @@ pub struct Heartbeat {
     pub waiting: usize,
     /// It takes no new runs.
     pub is_draining: bool,
+    /// Its own store answers.
+    #[serde(default)]
+    pub store_ok: bool,
     /// The system has no room for another process just now: runs are better given to others.
     #[serde(default)]
     pub is_full: bool,

@@ -111,7 +111,7 @@ pub enum RunState {
     Skipped,
     /// Refused by overload protection.
     Shed,
-    /// Its second passed unhandled and beyond the grace.
+    /// Its second passed unhandled, and the grace is over or its job is not to be run late (`misfire`).
     Missed,
     /// Nobody can say whether it started, or how it ended. The only state that a later one may replace.
     Lost,

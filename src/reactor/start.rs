@@ -17,6 +17,7 @@ use crate::worker::consul::ConsulClient;
 use crate::worker::output_files::OutputFiles;
 use crate::worker::pool::{Answers, Pool, Tools};
 use crate::worker::process::{DaemonLink, FreeMemory, MarkBook, Spawner};
+use crate::worker::spool::SpoolFile;
 use crate::worker::store::{self, Hand, Store};
 use jiff::tz::{TimeZone, TimeZoneDatabase};
 use mio::net::{TcpListener, UnixStream};
@@ -32,7 +33,9 @@ pub fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
     let capacity = config.limits.max_running + config.limits.max_pending;
     let (marks, found, notice) = MarkBook::open(&config.data_dir, capacity)
         .map_err(|error| format!("open the marks in {}: {error}", config.data_dir.display()))?;
-    if let Some(notice) = notice {
+    let (spool, kept, damage) = SpoolFile::open(&config.data_dir)
+        .map_err(|error| format!("open the spool in {}: {error}", config.data_dir.display()))?;
+    for notice in notice.into_iter().chain(damage) {
         log::error!("{notice}");
     }
     let poll = Poll::new().map_err(|error| format!("make the event loop: {error}"))?;
@@ -50,8 +53,9 @@ pub fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
             log::error!("wake the event loop: {error}");
         }
     };
-    let pool = Pool::start(tools(config, &marks, link.guardian), Answers { queue: sender, wake: Arc::new(wake) })
-        .map_err(starting)?;
+    let pool =
+        Pool::start(tools(config, &marks, spool, link.guardian), Answers { queue: sender, wake: Arc::new(wake) })
+            .map_err(starting)?;
     let timer = Timer::new().map_err(starting)?;
     readable(&poll, &timer, Source::Timer).map_err(starting)?;
     readable(&poll, &link.death_pipe, Source::Guardian).map_err(starting)?;
@@ -69,6 +73,7 @@ pub fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
         drain_timeout_ms: config.drain_timeout_ms,
         log_retention_days: config.log_retention_days,
         found,
+        kept,
     };
     Ok(Reactor {
         node: Node::new(setup),
@@ -93,7 +98,7 @@ pub fn zone(config: &Config) -> TimeZone {
     configured.unwrap_or_else(TimeZone::system)
 }
 
-fn tools<'a>(config: &'a Config, marks: &MarkBook, guardian: u32) -> Tools<'a> {
+fn tools<'a>(config: &'a Config, marks: &MarkBook, spool: SpoolFile, guardian: u32) -> Tools<'a> {
     let consul = config.consul.as_ref();
     let consul =
         consul.map(|consul| ConsulClient::new(consul, &config.service_name, &config.lock_key, &config.bind_address));
@@ -101,6 +106,7 @@ fn tools<'a>(config: &'a Config, marks: &MarkBook, guardian: u32) -> Tools<'a> {
         new_store: Box::new(|hand| new_store(config, hand)),
         consul: consul.map(Arc::new),
         spawner: Arc::new(Spawner::new(config.shell.clone(), marks.marks())),
+        spool,
         memory: Arc::new(FreeMemory::new(config.limits.min_free_memory_mb)),
         guardian,
         output_files: OutputFiles(config.data_dir.join("output")),

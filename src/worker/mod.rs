@@ -8,4 +8,5 @@ pub mod clock;
 pub mod consul;
 pub mod output_files;
 pub mod process;
+pub mod spool;
 pub mod store;

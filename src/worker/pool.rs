@@ -1,6 +1,6 @@
 //! The threads that block, each kind behind a queue of its own, so that a slow one holds up nobody else: the leader's
-//! statements, the log rows, the reads, the searches, Consul, the Consul watch, two that start processes, one that ends
-//! them and one for the files of what they write.
+//! statements, the log rows, the spool, the reads, the searches, Consul, the Consul watch, two that start processes, one
+//! that ends them and one for the files of what they write.
 //!
 //! Invariants: every piece of work gets exactly one answer; a thread that panics takes the daemon with it (the guardian
 //! starts it again), so none is ever missing in silence.
@@ -9,8 +9,10 @@ use super::consul::ConsulClient;
 use super::output_files::{FileAnswer, FileOrder, OutputFiles};
 use super::process::kill::Family;
 use super::process::{self, FreeMemory, Mark, Running, Spawner, Ticket, kill};
+use super::spool::SpoolFile;
 use super::store::{Hand, Store};
-use crate::core::work::{Done, Kill, KillHow, Lead, Log, Read, SpawnError, Work, WorkId};
+use crate::core::work::{Done, Kill, KillHow, Lead, Log, Read, SpawnError, Spool, Work, WorkId};
+use crate::model::job::JobPage;
 use crate::model::{Attempt, Job};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::sync::Arc;
@@ -49,6 +51,7 @@ pub struct Tools<'a> {
     pub new_store: Box<dyn Fn(Hand) -> Box<dyn Store> + 'a>,
     pub consul: Option<Arc<ConsulClient>>,
     pub spawner: Arc<Spawner>,
+    pub spool: SpoolFile,
     pub memory: Arc<FreeMemory>,
     /// The pid of our guardian, by which our processes are told from those of another daemon.
     pub guardian: u32,
@@ -60,6 +63,7 @@ pub struct Tools<'a> {
 pub struct Pool {
     lead: Sender<(WorkId, Lead)>,
     log: Sender<(WorkId, Log)>,
+    spool: Sender<(WorkId, Spool)>,
     read: Sender<(WorkId, Read)>,
     search: Sender<(WorkId, Read)>,
     consul: Sender<(WorkId, crate::core::work::Consul)>,
@@ -91,6 +95,7 @@ impl Pool {
         let [mut read_store, mut search_store] = [(); 2].map(|()| (tools.new_store)(Hand::Reader));
         let consul = tools.consul.clone();
         let watcher = tools.consul;
+        let mut spool = tools.spool;
         let (spawn, spawn_orders) = unbounded();
         for _ in 0..SPAWN_THREADS {
             let (spawner, memory) = (Arc::clone(&tools.spawner), Arc::clone(&tools.memory));
@@ -103,6 +108,7 @@ impl Pool {
         Ok(Pool {
             lead: thread("store-lead", &answers, move |(id, lead)| Answer::Done(id, do_lead(&mut *lead_store, lead)))?,
             log: thread("store-log", &answers, move |(id, log)| Answer::Done(id, do_log(&mut *log_store, log)))?,
+            spool: thread("spool", &answers, move |(id, work)| Answer::Done(id, Done::Spooled(spool.carry_out(work))))?,
             read: thread("store-read", &answers, move |(id, read)| Answer::Done(id, do_read(&mut *read_store, read)))?,
             search: thread("store-search", &answers, move |(id, read)| {
                 Answer::Done(id, do_read(&mut *search_store, read))
@@ -128,9 +134,8 @@ impl Pool {
         let sent = match work {
             Work::Lead(lead) => self.lead.send((id, lead)).is_ok(),
             Work::Log(log) => self.log.send((id, log)).is_ok(),
-            Work::Read(Read::Logs(filter)) if filter.search.is_some() => {
-                self.search.send((id, Read::Logs(filter))).is_ok()
-            }
+            Work::Spool(spool) => self.spool.send((id, spool)).is_ok(),
+            Work::Read(read) if is_search(&read) => self.search.send((id, read)).is_ok(),
             Work::Read(read) => self.read.send((id, read)).is_ok(),
             Work::Consul(consul) => self.consul.send((id, consul)).is_ok(),
             Work::Watch { index, wait_ms } => self.watch.send((id, index, wait_ms)).is_ok(),
@@ -211,7 +216,7 @@ fn do_lead(store: &mut dyn Store, lead: Lead) -> Done {
     match lead {
         Lead::Open => Done::Opened(store.open()),
         Lead::Bump(bump) => Done::Bumped(store.bump(&bump)),
-        Lead::Load(epoch) => Done::Loaded(store.load(epoch)),
+        Lead::Load { epoch, since } => Done::Loaded(store.load(epoch, &since)),
         Lead::Journal(entry) => Done::Journaled(store.journal(&entry)),
         Lead::Change { epoch, request, change } => Done::Changed(store.change(epoch, request, &change)),
         Lead::Find { epoch, attempts } => Done::Found(store.find_logs(epoch, &attempts)),
@@ -224,13 +229,27 @@ fn do_log(store: &mut dyn Store, log: Log) -> Done {
     match log {
         Log::Write(rows) => Done::LogsWritten(store.write_logs(&rows)),
         Log::Retain { before } => Done::LogsRetained(store.retain_logs(before)),
+        Log::Ping => Done::Pinged(store.ping()),
+    }
+}
+
+/// What may have to go through a whole table.
+fn is_search(read: &Read) -> bool {
+    match read {
+        Read::Logs(filter) => filter.search.is_some(),
+        Read::Jobs(filter) => filter.as_ref().is_some_and(|filter| filter.search.is_some()),
+        Read::LastRuns(_) | Read::LogRow { .. } | Read::Page { .. } | Read::Differences(_) => false,
     }
 }
 
 fn do_read(store: &mut dyn Store, read: Read) -> Done {
     match read {
         Read::Logs(filter) => Done::Logs(store.list_logs(&filter)),
-        Read::Jobs => Done::Jobs(store.list_jobs()),
+        Read::Jobs(None) => Done::Jobs(store.list_jobs().map(|jobs| JobPage { jobs, total: None })),
+        Read::Jobs(Some(filter)) => Done::Jobs(store.find_jobs(&filter)),
+        Read::LastRuns(ids) => Done::LastRuns(store.last_runs(&ids)),
+        Read::Page { after, limit } => Done::Page(store.page_jobs(after, limit)),
+        Read::Differences(since) => Done::Differences(store.differences(&since)),
         Read::LogRow { run, attempt } => Done::LogRow(store.find_log(run, attempt).map(|row| row.map(Box::new))),
     }
 }

@@ -32,8 +32,13 @@ pub struct Hosts {
 impl Hosts {
     /// Three hosts under load. `extra` are lines of app.toml.
     pub fn started(extra: &str) -> Option<Hosts> {
+        Hosts::with_database_at(Network::gateway, extra)
+    }
+
+    /// With the database at this address.
+    pub fn with_database_at(address: fn(&Network) -> String, extra: &str) -> Option<Hosts> {
         let network = network(3)?;
-        let (server, agent) = (mariadb::server_at(&network.gateway())?, consul::agent_at(&network.gateway())?);
+        let (server, agent) = (mariadb::server_at(&address(&network))?, consul::agent_at(&network.gateway())?);
         server.allow("node");
         let toml = format!(
             "consul_address = \"{}\"\nservice_name = \"{}\"\nlock_key = \"{}\"\ncluster_secret = \"of this test\"\n{extra}{}",

@@ -3,11 +3,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod copies;
 mod disasters;
 mod faults;
 mod hosts;
 mod links;
 mod output;
+mod store;
 mod together;
 
 use serde_json::Value;
@@ -25,7 +27,12 @@ struct Cluster {
 impl Cluster {
     /// Nodes that know each other and a leader.
     fn started(count: usize) -> Option<Cluster> {
-        let (database, agent) = (mariadb::database()?, consul::agent()?);
+        Cluster::on(&mariadb::database()?, count)
+    }
+
+    /// On a database of the test's own.
+    fn on(database: &mariadb::Database, count: usize) -> Option<Cluster> {
+        let agent = consul::agent()?;
         let (service, lock) = (consul::name(), consul::name());
         let toml = format!(
             "consul_address = \"{}\"\nservice_name = \"{service}\"\nlock_key = \"{lock}\"\ncluster_secret = \"of this test\"\n{}",

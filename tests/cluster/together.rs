@@ -70,6 +70,26 @@ fn a_change_through_any_node_holds_in_the_whole_cluster() {
 }
 
 #[test]
+fn every_node_lists_the_jobs_alike() {
+    let Some(cluster) = Cluster::started(3) else { return };
+    let ran = cluster.add("* * * * * *", "true", "remark=one");
+    wait_until("it ran", || !cluster.rows(ran).is_empty());
+    cluster.stop_job(ran);
+    for at in 1..6 {
+        cluster.add("0 0 0 1 1 *", &format!("echo {at}"), "jitter=3600&remark=many");
+    }
+    for query in ["", "?limit=3&page=2", "?search=many&limit=2", "?search=nobody"] {
+        wait_until("all say the same", || {
+            let lists = cluster.nodes.iter().map(|node| node.api.get(&format!("/cron/list{query}")).ok());
+            let lists: Vec<serde_json::Value> = lists.collect();
+            lists.iter().all(|list| *list == lists[0])
+        });
+    }
+    let list = cluster.nodes[0].api.get("/cron/list").ok();
+    assert!(list[0]["last_state"] == "ok" && list[0]["next_time"].is_null() && list[1]["next_time"].is_i64(), "{list}");
+}
+
+#[test]
 fn the_view_is_the_same_from_everywhere() {
     let Some(cluster) = Cluster::started(3) else { return };
     let leader = &cluster.nodes[cluster.leader()].server;

@@ -1,9 +1,12 @@
 //! The seed's calls, field by field, and when they hold.
 
 use crate::support::daemon::Node;
-use crate::support::wait_until;
 use crate::support::witness::Witness;
-use serde_json::json;
+use crate::support::{wait_for, wait_until};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use wing_crontab::core::schedule::jitter::offset_secs;
+use wing_crontab::model::JobId;
 
 #[test]
 fn the_seeds_own_curl_lines_work() {
@@ -18,17 +21,108 @@ fn the_seeds_own_curl_lines_work() {
                "end_time": 0, "is_mutex": true, "lock_limit": 0})
     };
     let id = &added["id"];
-    assert_eq!(added, expect(id, false, "php -v"));
-    assert_eq!(api.get("/cron/list").ok(), json!([added]));
-    assert_eq!(api.get(&format!("/cron/stop/{id}")).ok(), expect(id, true, "php -v"));
-    assert_eq!(api.get(&format!("/cron/stop/{id}")).ok(), expect(id, true, "php -v"), "again is no mistake");
+    assert_eq!(seeds(&added), expect(id, false, "php -v"));
+    let list = api.get("/cron/list").ok();
+    assert_eq!((list.as_array().unwrap().len(), seeds(&list[0])), (1, seeds(&added)));
+    let call = |action: &str| seeds(&api.get(&format!("/cron/{action}/{id}")).ok());
+    assert_eq!(call("stop"), expect(id, true, "php -v"));
+    assert_eq!(call("stop"), expect(id, true, "php -v"), "again is no mistake");
     assert_eq!(api.get("/cron/list").ok()[0]["stop"], true);
-    assert_eq!(api.get(&format!("/cron/start/{id}")).ok(), expect(id, false, "php -v"));
+    assert_eq!(call("start"), expect(id, false, "php -v"));
     let form = format!("id={id}&{}", form.replace("php -v", "php -m"));
-    assert_eq!(api.post("/cron/update", &form).ok(), expect(id, false, "php -m"));
-    assert_eq!(api.get(&format!("/cron/delete/{id}")).ok(), expect(id, false, "php -m"));
+    assert_eq!(seeds(&api.post("/cron/update", &form).ok()), expect(id, false, "php -m"));
+    assert_eq!(call("delete"), expect(id, false, "php -m"));
     assert_eq!(api.get("/cron/list").ok(), json!([]));
     api.get(&format!("/cron/delete/{id}")).refused(404, "there is no such job");
+}
+
+/// The fields of a job that the seed has.
+fn seeds(job: &Value) -> Value {
+    let names = ["id", "cron_set", "command", "remark", "stop", "start_time", "end_time", "is_mutex", "lock_limit"];
+    names.into_iter().map(|name| (name.to_string(), job[name].clone())).collect::<serde_json::Map<_, _>>().into()
+}
+
+#[test]
+fn the_list_tells_when_a_job_is_due_next_and_what_became_of_its_last_run() {
+    let node = Node::started("");
+    let api = &node.api;
+    let now = wing_crontab::worker::clock::now().wall.second().0;
+    let never = api.add("0 0 0 1 1 *", "true", "");
+    let window = api.add("0 0 0 1 1 *", "true", &format!("end_time={}", now + 5));
+    let ended = [("ok", "sleep 0.1"), ("failed", "exit 3")]
+        .map(|(state, command)| (state, api.add("* * * * * *", command, "")));
+    let job = |id: u64| {
+        let list = api.get("/cron/list").ok();
+        list.as_array().unwrap().iter().find(|job| job["id"] == id).unwrap().clone()
+    };
+    for (state, id) in ended {
+        wait_until("it ran", || job(id)["last_state"] == state);
+        let before = wing_crontab::worker::clock::now().wall.second().0;
+        let next = job(id)["next_time"].as_i64().unwrap();
+        let after = wing_crontab::worker::clock::now().wall.second().0;
+        assert!((before + 1..=after + 1).contains(&next), "{next} after {before}");
+        api.get(&format!("/cron/stop/{id}")).ok();
+        let last = wait_for("the last run has its row", || {
+            let (job, newest) = (job(id), api.logs(&format!("cron_id={id}")).remove(0));
+            (job["last_time"] == newest["time"]).then_some((job, newest))
+        });
+        let (job, newest) = last;
+        assert_eq!((&job["last_state"], &job["last_use_time"]), (&newest["state"], &newest["use_time"]));
+        assert_eq!(job["next_time"], Value::Null, "what is stopped is never due");
+    }
+    let nothing = json!({"last_state": null, "last_time": null, "last_use_time": null});
+    for id in [never, window] {
+        let job = job(id);
+        nothing.as_object().unwrap().iter().for_each(|(name, value)| assert_eq!(job[name], *value));
+        assert_eq!(job["next_time"].is_null(), id == window, "{job}");
+    }
+    let new_year = job(never)["next_time"].as_i64().unwrap();
+    assert!(now < new_year && new_year % 86_400 == 0, "{new_year}");
+}
+
+#[test]
+fn the_list_comes_by_page_and_by_search() {
+    let node = Node::started("");
+    let api = &node.api;
+    let ids: Vec<u64> = (0..12).map(|at| api.add("0 0 0 1 1 *", &format!("echo Job{at}%_"), "remark=备注")).collect();
+    let of = |query: &str| {
+        let page = api.get(&format!("/cron/list?{query}")).ok();
+        let list = page["list"].as_array().unwrap().iter().map(|job| job["id"].as_u64().unwrap());
+        (page["total"].as_u64().unwrap(), list.collect::<Vec<u64>>())
+    };
+    assert_eq!(api.get("/cron/list").ok().as_array().unwrap().len(), 12, "all of them, as an array");
+    assert_eq!(of("page=1"), (12, ids.clone()));
+    assert_eq!(of("limit=5"), (12, ids[..5].to_vec()));
+    assert_eq!(of("page=3&limit=5"), (12, ids[10..].to_vec()));
+    assert_eq!(of("page=4&limit=5"), (12, vec![]));
+    assert_eq!(of(&format!("search={}", encoded("job11%_"))), (1, ids[11..].to_vec()));
+    assert_eq!(of(&format!("search={}&limit=3&page=2", encoded("备注"))), (12, ids[3..6].to_vec()));
+    assert_eq!(of(&format!("search={}", encoded("0 0 0 1 1 *"))).0, 12);
+    assert!(of(&format!("search={}", ids[7])).1.contains(&ids[7]), "by its id");
+    assert_eq!(of("search=Job11__"), (0, vec![]));
+    api.get("/cron/list?limit=0").refused(400, "limit");
+    api.get("/cron/list?serach=x").refused(400, "serach: there is no such parameter");
+}
+
+#[test]
+fn jobs_with_jitter_run_at_seconds_of_their_own() {
+    let node = Node::started("");
+    let witness = Witness::new(node.folder.path(), "seen");
+    let offset = |id: u64| i64::from(offset_secs(JobId(id as u32), 4));
+    let ids: Vec<u64> = (0..5).map(|_| node.api.add("*/5 * * * * *", &witness.write("x"), "jitter=4")).collect();
+    for job in node.api.get("/cron/list").ok().as_array().unwrap() {
+        assert_eq!(job["next_time"].as_i64().unwrap() % 5, offset(job["id"].as_u64().unwrap()), "{job}");
+    }
+    wait_until("each has run", || {
+        let attempts = witness.attempts("x");
+        ids.iter().all(|id| attempts.iter().any(|attempt| attempt.starts_with(&format!("{id}-"))))
+    });
+    for seen in witness.read() {
+        let id = seen.attempt.split_once('-').unwrap().0.parse().unwrap();
+        assert_eq!(seen.scheduled_at % 5, offset(id), "{seen:?}");
+    }
+    let spread: BTreeSet<i64> = ids.iter().map(|id| offset(*id)).collect();
+    assert!(3 <= spread.len(), "{spread:?}");
 }
 
 #[test]

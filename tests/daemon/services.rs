@@ -181,6 +181,10 @@ fn a_store_that_goes_away_delays_rows_and_loses_none() {
     node.wait_said("the journal waits");
     node.api.post("/cron/add", "cronSet=* * * * * *&command=true").refused(503, "");
     node.api.get("/log/list").refused(503, "MySQL");
+    let list = node.api.get("/cron/list").ok();
+    assert_eq!(list.as_array().unwrap().len(), 2, "the leader has the jobs in memory");
+    assert!(list[0]["next_time"].is_i64() && list[0]["last_state"].is_null(), "{list}");
+    node.api.get("/cron/list?search=echo").refused(503, "MySQL");
     wait_until("the log waits", || node.said().contains("log rows wait"));
     server.start();
     let seen = witness.count("x");

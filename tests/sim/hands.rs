@@ -6,7 +6,8 @@ use crate::store::Store;
 use crate::world::{Event, GUARD_EVERY, MS, Process, Watching, World};
 use std::collections::BTreeMap;
 use wing_crontab::core::work::{
-    Consul, ConsulError, Done, KillHow, Lead, LockState, Log, SpawnError, Started, StoreError, Work, WorkId,
+    Consul, ConsulError, Done, KillHow, Lead, LockState, Log, Page, SpawnError, Spool, Spooled, Started, StoreError,
+    Work, WorkId,
 };
 use wing_crontab::core::{FoundState, Input};
 use wing_crontab::model::{Attempt, Exit, Job, RunState};
@@ -107,9 +108,33 @@ impl World {
         }
     }
 
+    /// A disk that never fails.
+    fn spool(&mut self, host: usize, work: Spool) -> Spooled {
+        let spool = &mut self.hosts[host].spool;
+        match work {
+            Spool::Append(rows) => {
+                let at = spool.last_key_value().map_or(0, |(at, _)| at + 1);
+                spool.insert(at, rows.to_vec());
+                Spooled::Page(Page { at, bytes: 1 })
+            }
+            Spool::Read(page) => Spooled::Rows(spool[&page.at].clone()),
+            Spool::Empty => {
+                spool.clear();
+                Spooled::Emptied
+            }
+        }
+    }
+
     pub fn do_work(&mut self, host: usize, life: u64, id: WorkId, work: Work) {
         let done = match work {
             Work::Lead(_) => return,
+            Work::Log(Log::Ping) => match self.store_fate(host) {
+                Fate::Done => Done::Pinged(Ok(())),
+                _ => Done::Pinged(Err(StoreError::Away("the store is away".into()))),
+            },
+            // Its thread has died with its daemon.
+            Work::Spool(_) if self.hosts[host].life != life => return,
+            Work::Spool(work) => Done::Spooled(Ok(self.spool(host, work))),
             Work::Log(log) => match self.log_fate(host, &log) {
                 Fate::Away => Done::LogsWritten(Err(StoreError::Away("the store is away".into()))),
                 Fate::Done => self.store.log(&log),
@@ -125,7 +150,7 @@ impl World {
             },
             Work::Read(read) => match self.store_fate(host) {
                 Fate::Done => self.store.read(&read),
-                _ => Done::Jobs(Err(StoreError::Away("the store is away".into()))),
+                _ => Store::unread(&read),
             },
             Work::Consul(ask) => self.ask_consul(host, &ask),
             Work::Watch { index, wait_ms } => {
@@ -262,7 +287,7 @@ fn name(lead: &Lead) -> String {
     match lead {
         Lead::Open => "open".into(),
         Lead::Bump(_) => "a bump".into(),
-        Lead::Load(epoch) => format!("load, epoch {epoch}"),
+        Lead::Load { epoch, .. } => format!("load, epoch {epoch}"),
         Lead::Journal(entry) => format!("an entry of tick {:?}, epoch {}", entry.tick, entry.epoch),
         Lead::Change { epoch, .. } => format!("a change, epoch {epoch}"),
         Lead::Find { epoch, .. } => format!("find, epoch {epoch}"),

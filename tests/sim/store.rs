@@ -3,10 +3,12 @@
 use crate::guard::Guard;
 use std::collections::{BTreeMap, BTreeSet};
 use wing_crontab::core::work::{
-    Bumped, Change, Done, FOLD_SECS, Journaled, Lead, Loaded, Log, Opened, Read, StoreError,
+    Bumped, Change, CopyPage, Differences, Done, FOLD_SECS, Journaled, Lead, Loaded, Log, Opened, Read, Since,
+    StoreError,
 };
 use wing_crontab::model::command::RequestKey;
-use wing_crontab::model::journal::{Entry, EntryId, StoredEntry};
+use wing_crontab::model::job::JobPage;
+use wing_crontab::model::journal::{Body, ChangeNote, Entry, EntryId, StoredEntry};
 use wing_crontab::model::log_row::LogPage;
 use wing_crontab::model::{Attempt, Epoch, Job, JobId, LogRow, NodeId, RunKey, RunState, Second, Version};
 
@@ -50,9 +52,9 @@ impl Store {
                 self.epoch += 1;
                 Done::Bumped(Ok(Bumped { epoch: Epoch(self.epoch) }))
             }
-            Lead::Load(epoch) => Done::Loaded(self.fenced(*epoch).map(|()| self.load())),
+            Lead::Load { epoch, since } => Done::Loaded(self.fenced(*epoch).map(|()| self.load(since))),
             Lead::Journal(entry) => Done::Journaled(self.journal(entry)),
-            Lead::Change { epoch, change, .. } => Done::Changed(self.change(*epoch, change)),
+            Lead::Change { epoch, request, change } => Done::Changed(self.change(*epoch, *request, change)),
             Lead::Find { epoch, attempts } => {
                 let runs = attempts.iter().map(|attempt| attempt.run).collect();
                 Done::Found(self.fenced(*epoch).map(|()| self.logged(&runs)))
@@ -93,11 +95,40 @@ impl Store {
 
     pub fn read(&mut self, read: &Read) -> Done {
         match read {
-            Read::Jobs => Done::Jobs(Ok(self.jobs.values().cloned().collect())),
+            Read::Jobs(_) => Done::Jobs(Ok(JobPage { jobs: self.jobs.values().cloned().collect(), total: None })),
+            Read::LastRuns(_) => Done::LastRuns(Ok(BTreeMap::new())),
             Read::Logs(_) => Done::Logs(Ok(LogPage::default())),
+            Read::Page { after, limit } => {
+                let jobs = self.jobs.values().filter(|job| *after < job.id).take(*limit).cloned().collect();
+                Done::Page(Ok(CopyPage { as_of: EntryId(self.entries), last: None, jobs }))
+            }
+            Read::Differences(since) => Done::Differences(Ok(Some(self.differences(since)))),
             // Nobody reads output in this world.
             Read::LogRow { .. } => Done::LogRow(Ok(None)),
         }
+    }
+
+    /// The answer to a read that did not come through.
+    pub fn unread(read: &Read) -> Done {
+        let error = StoreError::Away("the store is away".into());
+        match read {
+            Read::Jobs(_) => Done::Jobs(Err(error)),
+            Read::LastRuns(_) => Done::LastRuns(Err(error)),
+            Read::Logs(_) => Done::Logs(Err(error)),
+            Read::Page { .. } => Done::Page(Err(error)),
+            Read::Differences(_) => Done::Differences(Err(error)),
+            Read::LogRow { .. } => Done::LogRow(Err(error)),
+        }
+    }
+
+    fn differences(&self, since: &Since) -> Differences {
+        let notes = self.journal.range(since.as_of.0 + 1..).flat_map(|(_, (entry, _))| &entry.body.changes);
+        let noted: Vec<JobId> = notes.map(|note| note.cron_id).collect();
+        let asked: BTreeSet<JobId> = noted.iter().chain(&since.again).copied().collect();
+        let (there, gone): (Vec<JobId>, Vec<JobId>) = asked.into_iter().partition(|id| self.jobs.contains_key(id));
+        let new = self.jobs.keys().filter(|id| since.newest < **id);
+        let changed = there.iter().chain(new).map(|id| self.jobs[id].clone()).collect();
+        Differences { as_of: EntryId(self.entries), changed, gone, last: noted.last().copied() }
     }
 
     /// The answer to work that did not come through.
@@ -105,7 +136,7 @@ impl Store {
         match lead {
             Lead::Open => Done::Opened(Err(error)),
             Lead::Bump(_) => Done::Bumped(Err(error)),
-            Lead::Load(_) => Done::Loaded(Err(error)),
+            Lead::Load { .. } => Done::Loaded(Err(error)),
             Lead::Journal(_) => Done::Journaled(Err(error)),
             Lead::Change { .. } => Done::Changed(Err(error)),
             Lead::Find { .. } => Done::Found(Err(error)),
@@ -119,7 +150,7 @@ impl Store {
         if is_ours { Ok(()) } else { Err(StoreError::Deposed) }
     }
 
-    fn load(&self) -> Loaded {
+    fn load(&self, since: &Since) -> Loaded {
         let open: Vec<StoredEntry> = self
             .journal
             .iter()
@@ -141,7 +172,7 @@ impl Store {
         }
         let logged = self.logged(&runs);
         let watermark = whole.filter_map(|(entry, _)| entry.tick).max();
-        Loaded { jobs: self.jobs.values().cloned().collect(), watermark, open, logged, is_paused: self.is_paused }
+        Loaded { differences: Some(self.differences(since)), watermark, open, logged, is_paused: self.is_paused }
     }
 
     fn logged(&self, runs: &BTreeSet<RunKey>) -> BTreeMap<Attempt, RunState> {
@@ -223,8 +254,19 @@ impl Store {
         self.named.contains(&(attempt, version, node.clone()))
     }
 
-    fn change(&mut self, epoch: Epoch, change: &Change) -> Result<JobId, StoreError> {
+    fn change(&mut self, epoch: Epoch, request: u64, change: &Change) -> Result<JobId, StoreError> {
         self.fenced(epoch)?;
+        let note = match change {
+            Change::Add(..) => None,
+            Change::Put(job) => Some(ChangeNote { cron_id: job.id, version: Some(job.version) }),
+            Change::Delete { id, .. } => Some(ChangeNote { cron_id: *id, version: None }),
+        };
+        if let Some(note) = note.filter(|_| !self.requests.contains_key(&(epoch, request))) {
+            let body = Body { changes: vec![note], ..Body::default() };
+            let EntryId(id) = self.insert(Entry { epoch, request, tick: None, part: 0, body, request_key: None });
+            // Nothing waits for a note.
+            self.journal.entry(id).and_modify(|(_, is_done)| *is_done = true);
+        }
         match change {
             Change::Add(job, key) => {
                 if let Some(id) = self.added.get(key) {

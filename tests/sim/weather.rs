@@ -114,7 +114,7 @@ fn slow_store(world: &mut World, random: &mut Random) {
     }
 }
 
-/// A leader that hears nothing of the services goes on; when another has taken over, some read old news in Consul and come
+/// A leader that hears nothing of the services, and of no node that does, goes on; when another has taken over, some read old news in Consul and come
 /// back to the first.
 fn old_news(world: &mut World, random: &mut Random) {
     let nodes = world.hosts.len();
@@ -127,6 +127,10 @@ fn old_news(world: &mut World, random: &mut Random) {
         world.cut(service, leader, time);
     }
     let until = (world.now + random.within(4_500, 11_000) * MS).min(HEALED);
+    // As long as it hears of nobody who has the store it does not give way.
+    for other in (0..nodes).filter(|other| *other != leader) {
+        world.cut(other, leader, until - world.now);
+    }
     world.run(until);
     for host in (0..nodes).filter(|host| *host != leader) {
         if random.chance(70) {

@@ -14,12 +14,12 @@ use crate::store::Store;
 use crate::truth::Truth;
 use std::collections::{BTreeMap, BTreeSet};
 use wing_crontab::core::node::Setup;
-use wing_crontab::core::work::{Lead, Log, Work, WorkId};
+use wing_crontab::core::work::{Kept, Lead, Log, Page, Work, WorkId};
 use wing_crontab::core::{FoundMark, FoundState, Input, MarkOp, Node, Output};
 use wing_crontab::model::command::Answer;
 use wing_crontab::model::config::Limits;
 use wing_crontab::model::message::{Held, LinkId};
-use wing_crontab::model::{Attempt, Epoch, Exit, Incarnation, Job, Mono, NodeId, Now, Server, Version, Wall};
+use wing_crontab::model::{Attempt, Epoch, Exit, Incarnation, Job, LogRow, Mono, NodeId, Now, Server, Version, Wall};
 
 pub const MS: u64 = 1_000_000;
 pub const SECOND: u64 = 1_000 * MS;
@@ -75,6 +75,8 @@ pub struct Host {
     pub node_id: NodeId,
     pub marks: BTreeMap<Attempt, Mark>,
     pub lease: Mono,
+    /// Rows of each page, by its place.
+    pub spool: BTreeMap<u64, Vec<LogRow>>,
     pub wall_offset: i64,
     mono_ppm: i64,
     wall_ppm: i64,
@@ -197,6 +199,7 @@ impl World {
             node_id: NodeId(format!("node-{at}").into()),
             marks: BTreeMap::new(),
             lease: Mono(0),
+            spool: BTreeMap::new(),
             wall_offset: around_zero(50 * MS),
             mono_ppm: around_zero(MONO_PPM_MAX),
             wall_ppm: around_zero(WALL_PPM_MAX),
@@ -354,6 +357,10 @@ impl World {
             drain_timeout_ms: 2_000,
             log_retention_days: 0,
             found: found.collect(),
+            kept: Kept {
+                attempts: it.spool.values().flatten().map(|row| row.attempt).collect(),
+                pages: it.spool.keys().map(|at| Page { at: *at, bytes: 1 }).collect(),
+            },
         };
         it.node = Some(Box::new(Node::new(setup)));
         let life = it.life;

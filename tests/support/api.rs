@@ -59,6 +59,17 @@ impl Api {
         self.ask(request.send(body))
     }
 
+    /// The same with a header Idempotency-Key.
+    pub fn post_as(&self, key: &str, path: &str, body: &str) -> Reply {
+        let request = ureq::post(format!("http://{}{path}", self.address))
+            .header("Content-Type", "application/x-www-form-urlencoded")
+            .header("Idempotency-Key", key)
+            .config()
+            .http_status_as_error(false)
+            .build();
+        self.ask(request.send(body))
+    }
+
     /// Adds a job and gives its id. `rest` is more of the form, such as `is_mutex=1`.
     #[track_caller]
     pub fn add(&self, cron_set: &str, command: &str, rest: &str) -> u64 {
@@ -91,6 +102,6 @@ impl Api {
 
     /// Whether it answers at all.
     pub fn is_up(&self) -> bool {
-        ureq::get(format!("http://{}/cron/list", self.address)).call().is_ok()
+        ureq::get(format!("http://{}/log/list?limit=1", self.address)).call().is_ok()
     }
 }

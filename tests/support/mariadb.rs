@@ -85,6 +85,10 @@ impl Server {
         }
     }
 
+    pub fn pid(&self) -> u32 {
+        self.service.as_ref().expect("it runs").pid()
+    }
+
     pub fn database(&self, charset: &str) -> Database {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("cron_{}", COUNT.fetch_add(1, Ordering::Relaxed));

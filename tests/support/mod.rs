@@ -102,6 +102,11 @@ case $end in stop|kill) ;; *) rm -rf "$folder";; esac"#;
         Ok(Service { shell })
     }
 
+    /// The service's own process.
+    pub fn pid(&self) -> u32 {
+        wait_for("the shell has started it", || daemon::children(self.shell.id()).first().copied())
+    }
+
     /// Ends it and leaves its folder, so that it can be started again: as an operator would, or by kill -9.
     pub fn stop(mut self, is_gentle: bool) {
         use std::io::Write;

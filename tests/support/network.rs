@@ -37,6 +37,7 @@ impl Network {
         let (bridge, gateway) = (self.bridge(), self.gateway());
         ip(&format!("link add {bridge} type bridge"))?;
         ip(&format!("addr add {gateway}/24 dev {bridge}"))?;
+        ip(&format!("addr add {}/24 dev {bridge}", self.other_gateway()))?;
         ip(&format!("link set {bridge} up"))?;
         for host in 0..hosts {
             self.hosts += 1;
@@ -54,6 +55,11 @@ impl Network {
     /// Where services listen: the host that the others reach.
     pub fn gateway(&self) -> String {
         format!("{}.254", self.subnet)
+    }
+
+    /// Another address of that host, for a service that is to be cut off alone.
+    pub fn other_gateway(&self) -> String {
+        format!("{}.253", self.subnet)
     }
 
     pub fn address(&self, host: usize) -> String {

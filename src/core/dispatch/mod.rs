@@ -21,6 +21,7 @@ mod folds;
 pub mod recovery;
 mod rows;
 mod turns;
+mod undecided;
 
 pub use flights::{Flight, Place, RESERVE_PART, Stage};
 pub use turns::Queue;
@@ -29,7 +30,7 @@ use super::effects::Effects;
 use super::journaler::Journaler;
 use super::logbook::Logbook;
 use super::scheduler::Scheduler;
-use crate::model::journal::{Body, Entry, EntryId, PlannedRun, RefusedRun};
+use crate::model::journal::{Body, Entry, EntryId, MissedGap, PlannedRun, RefusedRun};
 use crate::model::message::{Order, ToNode};
 use crate::model::run::Manual;
 use crate::model::{Attempt, Job, JobId, NodeId, Now, RunKey, RunState, Second, Server, Version};
@@ -51,12 +52,14 @@ pub struct Dispatch {
     to_close: Vec<EntryId>,
     /// Runs of the parts of a tick whose part 0 is not in yet.
     held_back: Vec<Attempt>,
-    /// Runs that a former leader had named for ticks that it did not complete.
+    /// Runs that a former leader had named, to be run or missed, for ticks that it did not complete.
     named: BTreeSet<RunKey>,
     /// The entries that name them: the only record of that, so they stay open until their ticks are whole.
     begun: BTreeMap<EntryId, Second>,
     /// Runs for which no node was there.
     unplaced: BTreeSet<Attempt>,
+    /// Jobs whose stop is in force and not stored.
+    undecided: BTreeSet<JobId>,
     /// Further attempts whose entry is in, by the second in which their delay is over.
     delayed: BTreeSet<(Second, Attempt)>,
     /// Further attempts whose entry is on its way, with the entries that stay open until it is in.
@@ -124,6 +127,7 @@ impl Dispatch {
             named: BTreeSet::new(),
             begun: BTreeMap::new(),
             unplaced: BTreeSet::new(),
+            undecided: BTreeSet::new(),
             delayed: BTreeSet::new(),
             follows: BTreeMap::new(),
             refused_from: None,
@@ -132,7 +136,15 @@ impl Dispatch {
     }
 
     /// Decides on the runs of the jobs that are due: the parts of the tick, in the order in which they must be written.
-    pub fn plan(&mut self, due: Vec<Arc<Job>>, tick: Second, now: Now, places: &[Place]) -> Vec<(u32, Body)> {
+    /// `missed` are those of its runs that are too late for their jobs.
+    pub fn plan(
+        &mut self,
+        due: Vec<Arc<Job>>,
+        mut missed: Vec<MissedGap>,
+        tick: Second,
+        now: Now,
+        places: &[Place],
+    ) -> Vec<(u32, Body)> {
         let late = tick < now.wall.second();
         let (mut runs, mut refused) = (Vec::new(), Vec::new());
         let mut refused_from = None;
@@ -154,6 +166,7 @@ impl Dispatch {
             }
         }
         self.refused_from = refused_from.or(self.refused_from);
+        missed.retain(|gap| !self.named.contains(&RunKey::scheduled(gap.cron_id, tick)));
         // What a former leader began in parts is completed by one part 0: the other numbers may be taken.
         let is_begun = self.named.iter().any(|run| run.scheduled_at == tick);
         self.named.retain(|run| run.scheduled_at != tick);
@@ -161,6 +174,10 @@ impl Dispatch {
         let mut bodies: Vec<Body> = runs.chunks(runs_max).map(body).collect();
         if bodies.is_empty() {
             bodies.push(Body::default());
+        }
+        for (at, missed) in missed.chunks(runs_max).enumerate() {
+            bodies.resize_with(bodies.len().max(at + 1), Body::default);
+            bodies[at].missed = missed.to_vec();
         }
         bodies[0].refused = refused;
         (0..bodies.len() as u32).zip(bodies).rev().collect()
@@ -460,6 +477,7 @@ impl Dispatch {
                 around.journaler.push(None, 0, body(&[(attempt, job.version, node.clone())]));
                 self.flights.insert(attempt, Flight { job, node, stage: Stage::Planned, ..flight });
             }
+            None if self.is_undecided(attempt) => self.keep_undecided(attempt),
             None => self.push_row(attempt, flight.job.version, RunState::Cancelled, rows::CANCELLED, around),
         }
     }

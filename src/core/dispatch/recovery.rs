@@ -10,7 +10,7 @@ use super::flights::{Flight, Stage};
 use super::{Around, Dispatch, Orders, rows, send};
 use crate::model::journal::{EntryId, StoredEntry};
 use crate::model::message::Held;
-use crate::model::{Attempt, Job, JobId, NodeId, RunState, Second, Version};
+use crate::model::{Attempt, Job, JobId, NodeId, RunKey, RunState, Second, Version};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -44,7 +44,8 @@ impl Dispatch {
         for StoredEntry { id, entry } in left.open {
             self.open.insert(*id, 0);
             if let Some(tick) = entry.tick.filter(|_| entry.tick > left.watermark) {
-                self.named.extend(entry.body.runs.iter().map(|run| run.attempt.run));
+                let missed = entry.body.missed.iter().map(|gap| RunKey::scheduled(gap.cron_id, gap.last));
+                self.named.extend(entry.body.runs.iter().map(|run| run.attempt.run).chain(missed));
                 self.begun.insert(*id, tick);
             }
             for run in &entry.body.runs {

@@ -2,7 +2,7 @@
 
 use super::{Around, Dispatch, folds};
 use crate::core::ending;
-use crate::model::journal::{Body, EntryId, MissedGap, RefusedRun};
+use crate::model::journal::{Body, EntryId, MissedGap, MissedWhy, RefusedRun};
 use crate::model::{Attempt, RunKey, RunState, Second, Version};
 use std::collections::BTreeMap;
 
@@ -62,9 +62,14 @@ pub fn refusal_text(state: RunState, first: Second, last: Second, count: usize) 
 }
 
 fn gap_text(gap: &MissedGap) -> String {
-    let at_least = if gap.at_least { "at least " } else { "" };
+    let (at_least, runs) = (if gap.at_least { "at least " } else { "" }, if gap.count == 1 { "run" } else { "runs" });
+    let why = match gap.why {
+        MissedWhy::Grace => "the grace (misfire_grace) is over",
+        MissedWhy::Once => "a later one runs for all of them (misfire=once)",
+        MissedWhy::Skip => "none is run late (misfire=skip)",
+    };
     format!(
-        "missed: {at_least}{} runs from {} to {} (unix seconds) were due while nobody was there, and the grace (misfire_grace) is over",
+        "missed: {at_least}{} {runs} due from {} to {} (unix seconds), not handled in time: {why}",
         gap.count, gap.first.0, gap.last.0
     )
 }

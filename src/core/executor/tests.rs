@@ -38,6 +38,7 @@ impl Bench {
             told: Vec::new(),
             notices: Vec::new(),
         };
+        bench.logbook.on_opened();
         bench.executor.extend_lease(Mono::NEVER, &mut bench.fx, now);
         bench
     }

@@ -157,7 +157,7 @@ impl Leader {
         match command {
             Command::RunJob(id, key) => self.run_now(client, id, key, rooms),
             Command::KillRun(run) => self.kill(client, run, rooms),
-            Command::ListRuns { limit } => self.list(client, limit, rooms),
+            Command::ListRuns { limit } => self.list_runs(client, limit, rooms),
             Command::Pause(paused) => self.pause(client, paused, rooms),
             _ => rooms.fx.reply(client, Err(Refusal { status: 500, message: "this asks nothing of runs".into() })),
         }
@@ -277,7 +277,7 @@ impl Leader {
         self.controls.kills.push(Kill { client, attempt, node: Some(flight.node), answer_by });
     }
 
-    fn list(&mut self, client: RequestId, limit: usize, rooms: &mut Rooms) {
+    fn list_runs(&mut self, client: RequestId, limit: usize, rooms: &mut Rooms) {
         self.controls.count += 1;
         let request = self.controls.count;
         let waiting: BTreeSet<NodeId> = self.places.iter().map(|place| place.node.clone()).collect();

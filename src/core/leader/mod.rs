@@ -8,25 +8,27 @@
 mod controls;
 
 use super::Output;
-use super::changes::{Changes, Made, cut_off};
+use super::changes::{Changes, Made, Urgent, cut_off, in_force, in_force_and_cut_off};
+use super::copy::{AsOf, Lent, put};
 use super::dispatch::recovery::Left;
 use super::dispatch::{Around, Cancelling, Dispatch, DispatchLimits, Place, Stage};
 use super::effects::Effects;
 use super::journaler::{Journaler, Written};
 use super::logbook::Logbook;
+use super::misfire::Gap;
 use super::node::LEASE_MS;
 use super::outputs::{Questions, Where};
+use super::reload::{Reload, notes};
 use super::roster::{Own, Roster};
 use super::scheduler::Scheduler;
-use super::work::{Change, Journaled, Lead, Loaded, StoreError, Work, WorkId};
-use crate::model::command::{Answer, Command, RequestId};
-use crate::model::command::{ClusterView, OutputQuery, Refusal};
+use super::work::{Change, CopyPage, Journaled, Lead, Loaded, StoreError, Work, WorkId};
+use crate::model::command::{Answer, ClusterView, Command, JobList, ListedJob, OutputQuery, Refusal, RequestId};
+use crate::model::job::JobFilter;
 use crate::model::journal::{Body, EntryId};
 use crate::model::log_row::StoredLog;
 use crate::model::message::{Heartbeat, Held, Hello, LinkId, Message, RunStage, ToLeader, ToNode};
 use crate::model::{Attempt, Epoch, Job, JobId, Mono, NodeId, Now, RunState, Second, Server, Version, Wall};
 use controls::Controls;
-use jiff::tz::TimeZone;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -48,7 +50,6 @@ pub struct LeaderSetup {
     pub node_id: NodeId,
     /// What jobs may name to be run on this node, beside its server.
     pub labels: Vec<String>,
-    pub zone: TimeZone,
     pub limits: DispatchLimits,
     /// Runs that this node may have at one time.
     pub room: usize,
@@ -65,6 +66,10 @@ pub struct Leader {
     setup: LeaderSetup,
     epoch: Epoch,
     scheduler: Scheduler,
+    /// What is being caught up on.
+    gap: Gap,
+    /// How new the jobs are, for the copy that they go back into.
+    as_of: AsOf,
     journaler: Journaler,
     dispatch: Dispatch,
     changes: Changes,
@@ -83,7 +88,7 @@ pub struct Leader {
     journaled_tick: Second,
     closing: Option<(WorkId, Vec<EntryId>)>,
     close_at: Mono,
-    reload: Option<WorkId>,
+    reload: Option<Reload>,
     /// No further ticks: we are leaving.
     is_draining: bool,
     is_own_draining: bool,
@@ -108,8 +113,9 @@ pub enum Verdict {
 }
 
 impl Leader {
-    /// Takes the lead with what the store says. What the nodes have of it, our own included, they will tell.
-    pub fn establish(setup: LeaderSetup, epoch: Epoch, loaded: Loaded, rooms: &mut Rooms) -> Leader {
+    /// Takes the lead with what the store says, and with jobs that are up to date by it. What the nodes have of it, our
+    /// own included, they will tell.
+    pub fn establish(setup: LeaderSetup, epoch: Epoch, loaded: Loaded, jobs: Lent, rooms: &mut Rooms) -> Leader {
         let now_second = rooms.now.wall.second();
         let mut cursor = loaded.watermark.unwrap_or(now_second);
         if now_second.plus(setup.limits.grace_secs) < cursor {
@@ -119,10 +125,8 @@ impl Leader {
             ));
             cursor = now_second;
         }
-        let mut scheduler = Scheduler::new(setup.zone.clone(), cursor);
-        for job in loaded.jobs {
-            put(&mut scheduler, job, rooms.fx);
-        }
+        let Lent { mut scheduler, as_of, .. } = jobs;
+        scheduler.wind_to(cursor);
         let own = Own { node: setup.node_id.clone(), server: setup.server.clone(), labels: setup.labels.clone() };
         let roster = Roster::new(own, setup.room, rooms.now);
         let mut leader = Leader {
@@ -133,6 +137,8 @@ impl Leader {
             sweep_at: rooms.now.mono,
             epoch,
             scheduler,
+            gap: Gap::default(),
+            as_of,
             journaler: Journaler::new(epoch),
             dispatch: Dispatch::new(setup.server.clone(), setup.limits),
             changes: Changes::default(),
@@ -163,8 +169,16 @@ impl Leader {
         self.scheduler.cursor()
     }
 
-    pub fn jobs(&self) -> Vec<Arc<Job>> {
-        self.scheduler.jobs().cloned().collect()
+    /// The jobs of a page, or all of them. What is searched for is not looked for here.
+    pub fn list(&self, filter: Option<&JobFilter>, now: Now) -> JobList {
+        let (offset, limit) = filter.map_or((0, u64::MAX), |filter| (filter.offset(), filter.limit));
+        let (offset, limit) = (offset.min(usize::MAX as u64) as usize, limit.min(usize::MAX as u64) as usize);
+        let listed = |job: &Arc<Job>| {
+            let next_time = self.scheduler.next_time(job.id, now.wall.second());
+            ListedJob { job: Arc::clone(job), next_time, last: None }
+        };
+        let jobs = self.scheduler.jobs().skip(offset).take(limit).map(listed).collect();
+        JobList { jobs, total: filter.map(|_| self.scheduler.job_count() as u64) }
     }
 
     pub fn change(&mut self, client: RequestId, command: Command) {
@@ -201,7 +215,7 @@ impl Leader {
 
     /// Reads the jobs again, as they stand in the store.
     pub fn reload(&mut self, fx: &mut Effects) {
-        self.reload = Some(fx.work(Work::Lead(Lead::Load(self.epoch))));
+        self.reload = Some(Reload::begin(fx));
     }
 
     /// Takes no further tick, and gives this node nothing new.
@@ -236,6 +250,7 @@ impl Leader {
         self.journaler.poll(rooms.fx, rooms.now);
         let journaler = &mut self.journaler;
         self.changes.poll(self.epoch, || journaler.next_request(), &self.scheduler, rooms.fx, rooms.now);
+        self.put_stops_in_force(rooms);
         if self.closing.is_none() && self.close_at <= rooms.now.mono {
             self.close(rooms.fx, rooms.now);
         }
@@ -250,7 +265,7 @@ impl Leader {
         let close = self.closing.is_none().then_some(self.close_at);
         let nodes = self.roster.deadline();
         let delayed = self.dispatch.next_delayed().map(|second| now.mono_at(second.wall()));
-        let others = [self.journaler.deadline(), self.changes.deadline(), self.controls.deadline()];
+        let others = [self.journaler.deadline(), self.changes.deadline(now), self.controls.deadline()];
         [tick, close, Some(self.sweep_at), nodes, delayed].into_iter().chain(others).flatten().min()
     }
 
@@ -271,6 +286,10 @@ impl Leader {
             Written::In { id, entry, sent_at } => {
                 let (dispatch, mut around) = self.around(rooms);
                 dispatch.on_entry(id, &entry, &mut around);
+                // Statements are answered in order: what was noted before this entry is in force, or still asked.
+                if !self.changes.has_asked() {
+                    self.as_of = AsOf { entry: id, at: sent_at };
+                }
                 self.controls.on_journaled(entry.request, &entry.body, rooms.fx);
                 Verdict::Confirmed(sent_at)
             }
@@ -281,8 +300,13 @@ impl Leader {
         if result == Err(StoreError::Deposed) {
             return Verdict::Deposed;
         }
-        if let Some(Made { client, change }) = self.changes.on_changed(id, result, rooms.fx, rooms.now) {
-            self.put_in_force(client, change, rooms);
+        match self.changes.on_changed(id, result, rooms.fx, rooms.now) {
+            Some(Made { change: Change::Put(job), is_in_force: true, .. }) => {
+                let (dispatch, mut around) = self.around(rooms);
+                dispatch.decide(job.id, &mut around);
+            }
+            Some(Made { client, change, .. }) => self.put_in_force(client, change, rooms),
+            None => {}
         }
         Verdict::Ok
     }
@@ -301,19 +325,21 @@ impl Leader {
         }
     }
 
-    /// The jobs as the store has them, after `reload`.
-    pub fn on_reloaded(&mut self, id: WorkId, result: Result<Loaded, StoreError>, rooms: &mut Rooms) -> Verdict {
-        if self.reload.take_if(|reload| *reload == id).is_none() {
-            return Verdict::Ok;
-        }
+    /// A page of the jobs as the store has them, after `reload`.
+    pub fn on_page(&mut self, id: WorkId, result: Result<CopyPage, StoreError>, rooms: &mut Rooms) {
+        let Some(mut reload) = self.reload.take_if(|reload| reload.has_asked(id)) else { return };
         match result {
-            Err(StoreError::Deposed) => return Verdict::Deposed,
             Err(error) => {
-                rooms.fx.notice(log::Level::Error, format!("reload the jobs: {error}; the jobs are as they were"))
+                let done = reload.summary();
+                let text = format!("reload the jobs: {error}; taken up so far: {done}; send SIGHUP again");
+                rooms.fx.notice(log::Level::Error, text);
             }
-            Ok(loaded) => self.take_jobs(loaded.jobs, rooms),
+            Ok(_) if self.changes.has_asked() => {
+                reload.ask_again(rooms.fx);
+                self.reload = Some(reload);
+            }
+            Ok(page) => self.take_page(reload, page, rooms),
         }
-        Verdict::Ok
     }
 
     pub fn on_message(&mut self, node: &NodeId, message: ToLeader, rooms: &mut Rooms) {
@@ -439,6 +465,11 @@ impl Leader {
         ClusterView { leader, epoch: self.epoch, watermark, paused: self.is_paused, nodes }
     }
 
+    /// Where our journal does not get through: a node that has the store.
+    pub fn better_placed(&self, now: Now) -> Option<Server> {
+        self.journaler.is_stuck(now).then(|| self.roster.with_store(now)).flatten()
+    }
+
     pub fn drain_node(&mut self, server: &Server, fx: &mut Effects) -> Result<(), Refusal> {
         let node = self.roster.node_at(server).filter(|node| self.is_reachable(node));
         let node = node.ok_or_else(|| Refusal {
@@ -457,11 +488,19 @@ impl Leader {
     }
 
     /// The lead is lost, or given up.
-    pub fn step_down(self, fx: &mut Effects) {
+    pub fn step_down(self, fx: &mut Effects) -> Lent {
         self.roster.links().into_iter().for_each(|link| fx.output(Output::Unlink(link)));
+        if self.reload.is_some() {
+            fx.notice(
+                log::Level::Warn,
+                "the lead was lost while the jobs were being reloaded: send SIGHUP to the new leader",
+            );
+        }
+        let again = self.changes.under_way();
         self.changes.abandon(fx);
         self.questions.abandon(fx);
         self.controls.abandon(fx);
+        Lent { scheduler: self.scheduler, as_of: self.as_of, again }
     }
 
     /// Looks after the nodes: whose lease is over, who is lost for good, what found no place.
@@ -528,13 +567,15 @@ impl Leader {
         }
         self.say_ahead(taken_by, rooms.fx);
         while self.journaler.is_idle() && self.scheduler.cursor() < taken_by {
-            let due = self.scheduler.tick();
+            let mut due = self.scheduler.tick();
             let tick = self.scheduler.cursor();
-            if due.is_empty() && tick.0 < self.journaled_tick.0 + QUIET_SECS {
+            let is_late = self.gap.is_late(tick, now.wall.second());
+            let missed = if is_late { self.gap.sort_out(&mut due, tick, &self.scheduler) } else { Vec::new() };
+            if due.is_empty() && missed.is_empty() && tick.0 < self.journaled_tick.0 + QUIET_SECS {
                 continue;
             }
             self.journaled_tick = tick;
-            for (part, body) in self.dispatch.plan(due, tick, now, &self.places) {
+            for (part, body) in self.dispatch.plan(due, missed, tick, now, &self.places) {
                 self.journaler.push(Some(tick), part, body);
             }
         }
@@ -573,12 +614,17 @@ impl Leader {
                 client.zip(answer).into_iter().for_each(|(client, answer)| rooms.fx.reply(client, Ok(answer)));
                 return;
             }
+            // A stop that came after it is in force already.
+            Change::Put(job) if self.scheduler.job(job.id).is_some_and(|now| job.version < now.version) => {
+                (job.id, Some(job.version), Some(Arc::new(job)))
+            }
             Change::Add(job, _) | Change::Put(job) => {
                 let (id, version) = (job.id, job.version);
                 (id, Some(version), put(&mut self.scheduler, job, rooms.fx))
             }
             Change::Delete { id, .. } => (id, None, self.scheduler.remove(id)),
         };
+        self.reload.iter_mut().for_each(|reload| reload.touch(id));
         rooms.fx.notice(log::Level::Info, text);
         let cancelling = self.cancel(id, below, rooms);
         let (Some(client), Some(job)) = (client, job) else { return };
@@ -591,28 +637,52 @@ impl Leader {
         }
     }
 
+    /// While the store is away a stop holds at once, in memory and on the nodes.
+    fn put_stops_in_force(&mut self, rooms: &mut Rooms) {
+        while let Some(Urgent { client, job }) = self.changes.next_urgent(&self.scheduler, rooms.fx, rooms.now) {
+            let (id, version) = (job.id, job.version);
+            let text =
+                format!("job {id} is stopped, version={}: in force, and stored when the store answers", version.0);
+            rooms.fx.notice(log::Level::Warn, text);
+            let job = put(&mut self.scheduler, job, rooms.fx);
+            self.dispatch.leave_undecided(id);
+            let cancelling = self.cancel(id, Some(version), rooms);
+            let (Some(client), Some(job)) = (client, job) else { continue };
+            if !cancelling.silent.is_empty() {
+                rooms.fx.reply(client, Err(in_force_and_cut_off(id)));
+            } else if cancelling.told.is_empty() {
+                rooms.fx.reply(client, Err(in_force(id)));
+            } else {
+                self.changes.settle_unstored(client, job, cancelling.told);
+            }
+        }
+    }
+
     fn cancel(&mut self, id: JobId, below: Option<Version>, rooms: &mut Rooms) -> Cancelling {
         let (dispatch, mut around) = self.around(rooms);
         dispatch.cancel(id, below, &mut around)
     }
 
     /// Rows changed by hand do not change their version, so they are told by what they say.
-    fn take_jobs(&mut self, jobs: Vec<Job>, rooms: &mut Rooms) {
-        let stored: BTreeMap<JobId, Job> = jobs.into_iter().map(|job| (job.id, job)).collect();
-        let gone: Vec<JobId> = self.scheduler.jobs().map(|job| job.id).filter(|id| !stored.contains_key(id)).collect();
-        let changed: Vec<Job> =
-            stored.into_values().filter(|job| self.scheduler.job(job.id).is_none_or(|old| **old != *job)).collect();
-        rooms
-            .fx
-            .notice(log::Level::Info, format!("reloaded: {} jobs changed or new, {} gone", changed.len(), gone.len()));
-        for id in gone {
+    fn take_page(&mut self, mut reload: Reload, page: CopyPage, rooms: &mut Rooms) {
+        let step = reload.on_page(page, &self.scheduler, rooms.fx);
+        let changes = notes(&step);
+        for id in step.gone {
             self.scheduler.remove(id);
             self.cancel(id, None, rooms);
         }
-        for job in changed {
+        for job in step.changed {
             let id = job.id;
             put(&mut self.scheduler, job, rooms.fx);
             self.cancel(id, None, rooms);
+        }
+        if !changes.is_empty() {
+            self.journaler.push(None, 0, Body { changes, ..Body::default() });
+        }
+        if step.is_over {
+            rooms.fx.notice(log::Level::Info, format!("reloaded: {}", reload.summary()));
+        } else {
+            self.reload = Some(reload);
         }
     }
 
@@ -652,13 +722,4 @@ fn change_text(change: &Change) -> String {
         Change::Put(job) => format!("job {} changed: {:?}, version={}", job.id, job.cron_set, job.version.0),
         Change::Delete { id, .. } => format!("job {id} deleted"),
     }
-}
-
-/// Takes a job in; one whose schedule cannot be understood is said once, here, and never due.
-fn put(scheduler: &mut Scheduler, job: Job, fx: &mut Effects) -> Option<Arc<Job>> {
-    let id = job.id;
-    if let Err(error) = scheduler.put(job) {
-        fx.notice(log::Level::Error, format!("job {id}: cron_set: {error}; it is never due until that is mended"));
-    }
-    scheduler.job(id).cloned()
 }

@@ -4,7 +4,7 @@
 
 use super::{LeadStage, Node, StoreStage};
 use crate::core::effects::Mail;
-use crate::core::election::Election;
+use crate::core::election::{Election, Standing};
 use crate::core::follower::{Heard, Lease};
 use crate::core::leader::Rooms;
 use crate::core::work::{ConsulError, LockState, LockValue, WorkId};
@@ -14,6 +14,12 @@ use crate::model::message::{Held, Hello, LinkId, Message, RunStage, ToLeader, To
 use crate::model::output::OutputPart;
 use crate::model::{NodeId, Now};
 
+/// A leader that has lost the store leaves the lead to others for so long.
+const ABSTAIN_MS: u64 = 10_000;
+/// A node that has had its store for less long does not depose a leader that stands still: the leader may be about to go on.
+const DEPOSE_MS: u64 = 4_000;
+/// To take the lead may take so long with a store that answers nothing else meanwhile.
+const TAKE_MS: u64 = 4_000;
 /// Request ids of calls that came over a link, so that they are none of an HTTP client's.
 const FORWARDED_FROM: u64 = 1 << 62;
 /// What one that greets the wrong node is told; it will soon know better.
@@ -187,8 +193,8 @@ impl Node {
 
     /// Calls about the cluster, which the leader answers at once.
     pub(super) fn on_cluster_command(&mut self, client: RequestId, command: Command, now: Now) {
+        let own = self.load(now);
         let LeadStage::Leading(leader) = &mut self.lead else { return };
-        let own = self.executor.load();
         let reply = match &command {
             Command::DrainNode(server) => {
                 leader.drain_node(server, &mut self.fx).map(|()| Answer::Cluster(leader.view(own, now)))
@@ -199,7 +205,7 @@ impl Node {
     }
 
     /// How this node is, by itself.
-    pub(super) fn health(&self) -> HealthView {
+    pub(super) fn health(&self, now: Now) -> HealthView {
         let is_leader = matches!(self.lead, LeadStage::Leading(_));
         let load = self.executor.load();
         let leader = match &self.lead {
@@ -214,7 +220,7 @@ impl Node {
                 LeadStage::Leading(leader) => leader.is_paused(),
                 _ => self.follower.is_paused(),
             },
-            store_ok: self.is_open() && !self.logbook.is_failing(),
+            store_ok: self.is_store_ok(now),
             consul_ok: self.election.as_ref().map(Election::is_well),
             running: load.running,
             queued: load.waiting,
@@ -235,12 +241,18 @@ impl Node {
     pub(super) fn follow(&mut self, now: Now) {
         let leads = !matches!(self.lead, LeadStage::None);
         let leader = self.election.as_ref().filter(|_| !leads).and_then(|election| election.leader()).cloned();
-        let load = self.executor.load();
+        let load = self.load(now);
         self.follower.poll(leader.as_ref(), load, &mut self.fx, now);
     }
 
     pub(super) fn elect(&mut self, now: Now) {
+        let can_lead = self.can_lead(now);
+        let can_depose = self.store_since.is_some_and(|since| since.plus_ms(DEPOSE_MS) <= now.mono);
         let Some(election) = &mut self.election else { return };
+        let is_taking = matches!(self.lead, LeadStage::Bumping { .. } | LeadStage::Loading { .. });
+        if is_taking && !(can_lead && election.is_holder()) {
+            self.lead = LeadStage::None;
+        }
         let (is_leader, tick) = match &self.lead {
             LeadStage::Leading(leader) => (true, leader.tick()),
             _ => (false, now.wall.second()),
@@ -254,8 +266,30 @@ impl Node {
         };
         // A node that has never reached its store must not keep others from leading.
         if matches!(self.store, StoreStage::Open) || self.leaving.is_some() {
-            election.poll(is_leader, value, &mut self.fx, now);
+            election.poll(Standing { is_leader, can_lead, can_depose }, value, &mut self.fx, now);
         }
+    }
+
+    /// A node whose store does not answer, or that has yet to read the jobs, could make nothing of the lock, and would keep
+    /// it from one that can.
+    fn can_lead(&self, now: Now) -> bool {
+        match &self.lead {
+            LeadStage::Leading(_) => true,
+            LeadStage::Bumping { sent_at, .. } | LeadStage::Loading { sent_at, .. } => {
+                now.mono < sent_at.plus_ms(TAKE_MS) || self.is_store_ok(now)
+            }
+            LeadStage::None => self.is_store_ok(now) && self.copy.is_ready(),
+        }
+    }
+
+    /// A leader that alone has lost the store lets a node lead that has it.
+    pub(super) fn give_way(&mut self, now: Now) {
+        let (LeadStage::Leading(leader), Some(election)) = (&self.lead, &mut self.election) else { return };
+        let Some(server) = leader.better_placed(now) else { return };
+        election.abstain_for(ABSTAIN_MS, now);
+        let text = format!("this leader has lost the store, and {server} has it: the lead is handed over");
+        self.fx.notice(log::Level::Warn, text);
+        self.step_down(now);
     }
 
     /// Goes as soon as Consul has forgotten us: to be there and unable to lead would keep others waiting.
@@ -291,7 +325,7 @@ impl Node {
             return;
         }
         if !is_stored && leaving.say_unstored() {
-            self.fx.notice(log::Level::Error, "leaving with log rows or decisions that could not be stored");
+            self.fx.notice(log::Level::Error, "leaving with log rows or decisions that could not be stored; rows in the spool go to the store at the next start");
         }
         match &mut self.election {
             Some(election) if !election.has_left() => election.leave(),
@@ -325,6 +359,9 @@ impl Node {
                 "the store is not open yet; try again in a second".into()
             }
             (StoreStage::Open, Some(election)) => election.why_not_leader(),
+            (StoreStage::Open, None) if !self.copy.is_ready() => {
+                "this node is still reading the jobs; try again in some seconds".into()
+            }
             (StoreStage::Open, None) => "this node does not lead yet; try again in a second".into(),
         }
     }

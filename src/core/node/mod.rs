@@ -16,18 +16,21 @@ mod cluster;
 mod stages;
 
 use super::backoff::Backoff;
+use super::copy::WarmCopy;
 use super::effects::Effects;
 use super::election::Election;
 use super::executor::{Counters, Executor};
 use super::follower::Follower;
-use super::leader::{Leader, Rooms};
+use super::leader::{Leader, Rooms, Verdict};
 use super::leaving::Leaving;
+use super::listing::{self, Listing};
 use super::logbook::Logbook;
-use super::work::{Done, Log, Read, StoreError, Work, WorkId};
+use super::pulse::Pulse;
+use super::work::{Done, Kept, Log, Read, StoreError, Work, WorkId};
 use super::{FoundMark, Input, Output, Signal};
-use crate::model::command::{Answer, Command, Refusal, RequestId};
+use crate::model::command::{Answer, Command, JobList, Refusal, RequestId};
 use crate::model::config::Limits;
-use crate::model::message::{LinkId, ToLeader};
+use crate::model::message::{Heartbeat, LinkId, ToLeader};
 use crate::model::{Epoch, Incarnation, Mono, NodeId, Now, Server};
 use jiff::tz::TimeZone;
 use std::collections::{BTreeMap, VecDeque};
@@ -57,6 +60,7 @@ pub struct Setup {
     pub drain_timeout_ms: u64,
     pub log_retention_days: u32,
     pub found: Vec<FoundMark>,
+    pub kept: Kept,
 }
 
 #[derive(Debug)]
@@ -69,6 +73,7 @@ pub struct Node {
     election: Option<Election>,
     lead: LeadStage,
     lead_backoff: Backoff,
+    copy: WarmCopy,
     /// The largest that was seen.
     last_epoch: Epoch,
     /// Until when our lead lets us grant leases.
@@ -77,7 +82,11 @@ pub struct Node {
     forwarded: Forwarded,
     executor: Executor,
     logbook: Logbook,
+    pulse: Pulse,
+    /// Since when our own store answers.
+    store_since: Option<Mono>,
     reads: BTreeMap<WorkId, RequestId>,
+    listing: Listing,
     waiting: VecDeque<(Mono, RequestId, Command)>,
     retain_at: Mono,
     leaving: Option<Leaving>,
@@ -117,9 +126,11 @@ enum LeadStage {
 }
 
 impl Node {
-    pub fn new(setup: Setup) -> Node {
+    pub fn new(mut setup: Setup) -> Node {
         let mut fx = Effects::default();
+        let logbook = Logbook::new(std::mem::take(&mut setup.kept));
         let mut executor = Executor::new(setup.server.clone(), setup.limits, &setup.found);
+        executor.on_kept(&logbook);
         if setup.is_alone {
             executor.extend_lease(Mono::NEVER, &mut fx, Now::default());
         }
@@ -131,13 +142,17 @@ impl Node {
                 .then(|| Election::new(setup.server.clone(), setup.node_id.clone(), setup.incarnation)),
             lead: LeadStage::None,
             lead_backoff: Backoff::default(),
+            copy: WarmCopy::new(setup.zone.clone()),
             last_epoch: Epoch::default(),
             authority: Mono(0),
             follower: Follower::default(),
             forwarded: Forwarded::default(),
             executor,
-            logbook: Logbook::default(),
+            logbook,
+            pulse: Pulse::default(),
+            store_since: None,
             reads: BTreeMap::new(),
+            listing: Listing::default(),
             waiting: VecDeque::new(),
             retain_at: Mono(0),
             leaving: None,
@@ -185,13 +200,29 @@ impl Node {
             LeadStage::Leading(leader) => leader.deadline(now),
             _ => None,
         };
-        let log = self.is_open().then(|| self.logbook.deadline()).flatten();
+        let copy = self.may_read_jobs().then(|| self.copy.deadline()).flatten();
+        let log = self.logbook.deadline(now);
+        let pulse = self.asks_pulse().then(|| self.pulse.deadline());
         let retain = (self.is_open() && self.setup.log_retention_days != 0).then_some(self.retain_at);
         let waiting = self.waiting.front().map(|(until, _, _)| *until);
         let election = self.election.as_ref().and_then(Election::deadline);
         let leaving = self.leaving.as_ref().and_then(Leaving::deadline);
         let follower = self.follower.deadline();
-        let deadlines = [store, lead, self.executor.deadline(), log, retain, waiting, election, follower, leaving];
+        let list = self.listing.deadline();
+        let deadlines = [
+            store,
+            lead,
+            copy,
+            self.executor.deadline(),
+            log,
+            pulse,
+            retain,
+            waiting,
+            list,
+            election,
+            follower,
+            leaving,
+        ];
         // What was due at the last input has had its chance: only what lies after it can be waited for.
         deadlines.into_iter().flatten().filter(|at| self.handled_at < *at).min()
     }
@@ -199,10 +230,14 @@ impl Node {
     fn on_command(&mut self, client: RequestId, command: Command, now: Now) {
         let may_take_ms = self.may_take_ms(&command);
         match (command, &mut self.lead) {
-            (Command::ListJobs, LeadStage::Leading(leader)) => {
-                self.fx.reply(client, Ok(Answer::Jobs(leader.jobs())));
+            (Command::ListJobs(filter), LeadStage::Leading(leader))
+                if filter.as_ref().is_none_or(|filter| filter.search.is_none()) =>
+            {
+                let list = leader.list(filter.as_ref(), now);
+                self.listing.push(client, list, &mut self.fx, now);
             }
-            (Command::ListJobs, _) => self.read(client, Read::Jobs),
+            // To search many jobs takes time, which this thread does not have.
+            (Command::ListJobs(filter), _) => self.read(client, Read::Jobs(filter)),
             (Command::ListLogs(filter), _) => self.read(client, Read::Logs(filter)),
             (command @ (Command::ShowCluster | Command::DrainNode(_)), LeadStage::Leading(_)) => {
                 self.on_cluster_command(client, command, now);
@@ -214,7 +249,7 @@ impl Node {
             (command @ Command::ReadOutput(_), _)
                 if self.follower.forward(client, &command, may_take_ms, &mut self.fx, now) => {}
             (Command::ShowHealth, _) => {
-                let health = self.health();
+                let health = self.health(now);
                 self.fx.reply(client, Ok(Answer::Health(health)));
             }
             (_, _) if self.leaving.is_some() => self.refuse(client, "this node is leaving"),
@@ -260,18 +295,34 @@ impl Node {
             Done::Paused(result) => self.lead(now, |leader, rooms| leader.on_paused(id, result, rooms)),
             Done::Closed(result) => self.lead(now, |leader, rooms| leader.on_closed(id, result, rooms.now)),
             Done::LogsWritten(result) => {
+                if result.is_ok() {
+                    self.pulse.on_answer(now);
+                }
                 let attempts = logbook.on_written(id, result, fx, now);
                 if !attempts.is_empty() {
                     attempts.iter().for_each(|attempt| executor.forget(*attempt, fx));
                     fx.tell_leader(ToLeader::Logged(attempts));
                 }
             }
+            Done::Pinged(result) => self.pulse.on_pinged(id, &result, now),
+            Done::Spooled(result) => logbook.on_spooled(id, result, fx, now),
             Done::LogsRetained(result) => self.on_retained(result, now),
             Done::Logs(result) => self.on_read(id, result.map(Answer::Logs)),
-            Done::Jobs(result) => {
-                self.on_read(id, result.map(|jobs| Answer::Jobs(jobs.into_iter().map(Into::into).collect())));
+            Done::Jobs(Ok(page)) => {
+                if let Some(client) = self.reads.remove(&id) {
+                    let jobs = listing::listed(page.jobs, &self.setup.zone, now.wall.second());
+                    self.listing.push(client, JobList { jobs, total: page.total }, &mut self.fx, now);
+                }
             }
+            Done::Page(result) if self.copy.has_asked(id) => self.copy.on_page(id, result, fx, now),
+            Done::Page(result) => self.lead(now, |leader, rooms| {
+                leader.on_page(id, result, rooms);
+                Verdict::Ok
+            }),
+            Done::Differences(result) => self.copy.on_differences(id, result, fx, now),
             Done::LogRow(result) => self.lead(now, |leader, rooms| leader.on_log_row(id, result, rooms)),
+            Done::Jobs(Err(error)) => self.on_read(id, Err(error)),
+            Done::LastRuns(result) => self.listing.on_last_runs(id, result, fx),
             Done::Consul(result) => {
                 let Some(election) = &mut self.election else { return };
                 let outcome = election.on_consul(id, result, fx, now);
@@ -304,7 +355,7 @@ impl Node {
         match signal {
             Signal::Reload => match &mut self.lead {
                 LeadStage::Leading(leader) => leader.reload(&mut self.fx),
-                _ => self.fx.notice(log::Level::Info, "reload: this node does not lead and keeps no jobs"),
+                _ => self.fx.notice(log::Level::Info, "reload: this node does not lead: send SIGHUP to the leader"),
             },
             Signal::Drain | Signal::Orphaned => {
                 let is_first = self.leaving.is_none();
@@ -329,9 +380,13 @@ impl Node {
     fn advance(&mut self, now: Now) {
         self.handled_at = now.mono;
         self.open_store(now);
+        if self.may_read_jobs() {
+            self.copy.poll(&mut self.fx, now);
+        }
         self.advance_lead(now);
         self.deliver(now);
         self.leave(now);
+        self.give_way(now);
         loop {
             if let LeadStage::Leading(leader) = &mut self.lead {
                 leader.set_own_full(self.executor.load().is_full, now);
@@ -343,10 +398,16 @@ impl Node {
                 break;
             }
         }
+        self.logbook.poll(&mut self.fx, now);
+        if self.asks_pulse() {
+            let is_busy = self.logbook.is_asking() || self.is_retaining();
+            self.pulse.poll(is_busy, &mut self.fx, now);
+        }
         if self.is_open() {
-            self.logbook.poll(&mut self.fx, now);
             self.retain(now);
         }
+        self.listing.poll(&mut self.fx, now);
+        self.store_since = self.is_store_ok(now).then(|| self.store_since.unwrap_or(now.mono));
         self.refuse_waiting(now);
         self.follow(now);
         self.elect(now);
@@ -367,6 +428,32 @@ impl Node {
             let why = self.why_no_leader();
             self.refuse(client, &why);
         }
+    }
+
+    /// Whether our own store answers, as far as we know.
+    fn is_store_ok(&self, now: Now) -> bool {
+        // While old rows are deleted, which may take long, nothing else on that connection can tell.
+        let is_known = !self.is_retaining() || self.logbook.is_failing();
+        self.is_open() && (!is_known || !self.logbook.is_store_away(now) && self.pulse.is_ok(now))
+    }
+
+    /// Standing alone nobody wants to know.
+    fn asks_pulse(&self) -> bool {
+        self.is_open() && self.election.is_some()
+    }
+
+    /// How much this node has to do and whether it has its store, for the leader.
+    fn load(&self, now: Now) -> Heartbeat {
+        Heartbeat { store_ok: self.is_store_ok(now), ..self.executor.load() }
+    }
+
+    fn is_retaining(&self) -> bool {
+        self.retain_at == Mono::NEVER
+    }
+
+    /// On the way to the lead, and as the leader, it reads them otherwise.
+    fn may_read_jobs(&self) -> bool {
+        self.is_open() && matches!(self.lead, LeadStage::None)
     }
 
     fn is_open(&self) -> bool {

@@ -31,6 +31,8 @@ impl Node {
                 self.fx.notice(log::Level::Info, "the store is open");
                 self.store_backoff.reset();
                 self.store = StoreStage::Open;
+                self.logbook.on_opened();
+                self.pulse.on_answer(now);
             }
             Err(reason) => {
                 if !self.store_backoff.is_failing() {
@@ -54,8 +56,10 @@ impl Node {
 
     pub(super) fn advance_lead(&mut self, now: Now) {
         let may_stay = self.leaving.is_none() && self.refused.is_none();
-        let may_lead = self.election.as_ref().is_none_or(Election::is_holder) && may_stay;
-        if matches!(self.lead, LeadStage::None) && self.is_open() && may_lead && self.lead_backoff.is_over(now) {
+        let has_lock = |election: &Election| election.may_lead(now) && self.is_store_ok(now);
+        let may_lead = self.election.as_ref().is_none_or(has_lock) && may_stay;
+        let may_lead = may_lead && self.is_open() && self.copy.is_ready();
+        if matches!(self.lead, LeadStage::None) && may_lead && self.lead_backoff.is_over(now) {
             let id = self.fx.work(Work::Lead(Lead::Bump(Bump {
                 lock_key: self.setup.lock_key.clone(),
                 server: self.setup.server.clone(),
@@ -75,7 +79,8 @@ impl Node {
         self.lead = match result {
             Ok(Bumped { epoch }) => {
                 self.last_epoch = epoch;
-                let id = self.fx.work(Work::Lead(Lead::Load(epoch)));
+                let since = self.copy.since();
+                let id = self.fx.work(Work::Lead(Lead::Load { epoch, since }));
                 // A former leader can have granted its last lease only before this answer was given.
                 LeadStage::Loading { id, epoch, sent_at, leases_end: now.mono.plus_ms(LEASE_MS) }
             }
@@ -85,12 +90,13 @@ impl Node {
 
     pub(super) fn on_loaded(&mut self, id: WorkId, result: Result<Loaded, StoreError>, now: Now) {
         match (&self.lead, result) {
-            (LeadStage::Leading(_), result) => {
-                self.lead(now, |leader, rooms| leader.on_reloaded(id, result, rooms));
-            }
-            (LeadStage::Loading { id: loading, epoch, sent_at, leases_end }, Ok(loaded)) if *loading == id => {
+            (LeadStage::Loading { id: loading, epoch, sent_at, leases_end }, Ok(mut loaded)) if *loading == id => {
                 let (epoch, sent_at, leases_end) = (*epoch, *sent_at, *leases_end);
-                self.establish(epoch, sent_at, leases_end, loaded, now);
+                // Where the copy is too old the lead is taken once more when it has been read anew.
+                self.lead = LeadStage::None;
+                if self.copy.bring_up(loaded.differences.take(), sent_at, &mut self.fx, now) {
+                    self.establish(epoch, sent_at, leases_end, loaded, now);
+                }
             }
             (LeadStage::Loading { id: loading, .. }, Err(error)) if *loading == id => {
                 self.lead = self.on_lead_failed(error, now);
@@ -101,14 +107,14 @@ impl Node {
 
     fn establish(&mut self, epoch: Epoch, sent_at: Mono, leases_end: Mono, loaded: Loaded, now: Now) {
         self.lead_backoff.reset();
-        let (jobs, open) = (loaded.jobs.len(), loaded.open.len());
+        let lent = self.copy.lend(now);
+        let (jobs, open) = (lent.scheduler.count(), loaded.open.len());
         self.fx.notice(log::Level::Info, format!("leading: epoch={epoch} jobs={jobs} open_entries={open}"));
         self.confirm(sent_at, now);
         let limits = &self.setup.limits;
         let setup = LeaderSetup {
             server: self.setup.server.clone(),
             node_id: self.setup.node_id.clone(),
-            zone: self.setup.zone.clone(),
             limits: DispatchLimits {
                 max_pending_per_job: limits.max_pending_per_job,
                 unplaced_max: limits.max_pending,
@@ -122,7 +128,7 @@ impl Node {
             lead_ms: if self.setup.is_alone { 100 } else { 500 },
         };
         let mut rooms = Rooms { logbook: &mut self.logbook, fx: &mut self.fx, now };
-        let mut leader = Leader::establish(setup, epoch, loaded, &mut rooms);
+        let mut leader = Leader::establish(setup, epoch, loaded, lent, &mut rooms);
         // Our own node is asked like any other.
         leader.on_holdings(&self.setup.node_id, self.executor.holdings(), &mut rooms);
         self.lead = LeadStage::Leading(Box::new(leader));
@@ -192,7 +198,8 @@ impl Node {
 
     pub(super) fn step_down(&mut self, now: Now) {
         if let LeadStage::Leading(leader) = std::mem::replace(&mut self.lead, LeadStage::None) {
-            leader.step_down(&mut self.fx);
+            let jobs = leader.step_down(&mut self.fx);
+            self.copy.take_back(jobs, now);
         }
         self.authority = Mono(0);
         self.lead_backoff.fail(now);

@@ -2,11 +2,12 @@
 //! `@every`, and a zone of one's own (`TZ=Area/City `).
 //!
 //! `parse` turns the text into sets, `calendar` finds matching wall-clock times, `zone` turns them into seconds across
-//! daylight saving. Not a timer: it only answers "when next".
+//! daylight saving; `jitter` spreads jobs that share a schedule. Not a timer: it only answers "when next".
 //!
 //! Invariant: going from fire to fire by `next_after` visits exactly the seconds for which `matches` is true.
 
 mod calendar;
+pub mod jitter;
 mod parse;
 mod zone;
 

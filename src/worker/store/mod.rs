@@ -9,9 +9,12 @@
 pub mod mysql;
 pub mod sqlite;
 
-use crate::core::work::{Bump, Bumped, Change, FOLD_SECS, Journaled, Loaded, Opened, StoreError};
-use crate::model::journal::{Entry, EntryId, StoredEntry};
-use crate::model::log_row::{LogFilter, LogPage, StoredLog};
+use crate::core::work::{
+    Bump, Bumped, Change, CopyPage, Differences, FOLD_SECS, Journaled, Loaded, Opened, Since, StoreError,
+};
+use crate::model::job::{JobFilter, JobPage};
+use crate::model::journal::{Body, Entry, EntryId, StoredEntry};
+use crate::model::log_row::{LastRun, LogFilter, LogPage, StoredLog};
 use crate::model::{Attempt, Epoch, Job, JobId, LogRow, RunKey, RunState, Second, Wall};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,6 +22,10 @@ use std::collections::{BTreeMap, BTreeSet};
 const DELETE_ENTRIES_MAX: u32 = 10_000;
 /// Log rows deleted in one statement at most.
 const DELETE_ROWS_MAX: u32 = 5_000;
+/// Where a copy lacks more jobs than this it is read anew, page by page.
+pub const DIFFERENCES_MAX: usize = 5_000;
+/// Which entries have notes of changes: they have no tick, and this in their bodies.
+const NOTED: &str = "tick IS NULL AND body LIKE '%\"changes\":[%'";
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -32,10 +39,12 @@ pub enum Hand {
 pub trait Store: Send {
     /// Connects and applies the migrations.
     fn open(&mut self) -> Result<Opened, StoreError>;
+    /// Whether it answers.
+    fn ping(&mut self) -> Result<(), StoreError>;
     /// Takes the lead: the epoch grows by one.
     fn bump(&mut self, bump: &Bump) -> Result<Bumped, StoreError>;
     /// What a new leader must know, read after its bump.
-    fn load(&mut self, epoch: Epoch) -> Result<Loaded, StoreError>;
+    fn load(&mut self, epoch: Epoch, since: &Since) -> Result<Loaded, StoreError>;
     /// Asking again with the same epoch and request is harmless.
     fn journal(&mut self, entry: &Entry) -> Result<Journaled, StoreError>;
     /// Journals the note, then writes the row; answers the job's id. Asking again with the same request is harmless.
@@ -52,8 +61,15 @@ pub trait Store: Send {
     fn retain_logs(&mut self, before: Second) -> Result<(), StoreError>;
     fn list_logs(&mut self, filter: &LogFilter) -> Result<LogPage, StoreError>;
     fn list_jobs(&mut self) -> Result<Vec<Job>, StoreError>;
+    /// The first so many jobs with larger ids than this, by id.
+    fn page_jobs(&mut self, after: JobId, limit: usize) -> Result<CopyPage, StoreError>;
+    /// What a copy of the jobs lacks; none where that is too much, or the journal does not reach back so far.
+    fn differences(&mut self, since: &Since) -> Result<Option<Differences>, StoreError>;
     /// The row of this attempt, or of the run's latest one.
     fn find_log(&mut self, run: RunKey, attempt: Option<u32>) -> Result<Option<StoredLog>, StoreError>;
+    fn find_jobs(&mut self, filter: &JobFilter) -> Result<JobPage, StoreError>;
+    /// What the newest log row of each of these jobs says, where there is one.
+    fn last_runs(&mut self, ids: &[JobId]) -> Result<BTreeMap<JobId, LastRun>, StoreError>;
 }
 
 /// The runs whose log rows decide whether an open entry may be closed.
@@ -67,6 +83,32 @@ fn outcomes(open: &[StoredEntry]) -> BTreeSet<RunKey> {
         runs.chain(delayed).chain(refused).chain(missed).collect::<Vec<RunKey>>()
     };
     open.iter().flat_map(of_entry).collect()
+}
+
+/// What a copy of the jobs must read again, and the job that was noted last.
+struct Noted {
+    jobs: BTreeSet<JobId>,
+    last: Option<JobId>,
+}
+
+/// What entries that were read (id and body, in order) and the copy itself ask for; none where that is too much.
+fn noted(entries: &[(i64, String)], since: &Since) -> Result<Option<Noted>, StoreError> {
+    let mut noted = Noted { jobs: since.again.iter().copied().collect(), last: None };
+    for (id, body) in entries {
+        let body: Body = serde_json::from_str(body)
+            .map_err(|error| StoreError::Refused(format!("journal row {id}: its body cannot be read: {error}")))?;
+        noted.jobs.extend(body.changes.iter().map(|note| note.cron_id));
+        noted.last = body.changes.last().map(|note| note.cron_id).or(noted.last);
+    }
+    Ok((entries.len().max(noted.jobs.len()) <= DIFFERENCES_MAX).then_some(noted))
+}
+
+/// Puts together what was read: the rows of the jobs that were noted, and those of new ones.
+fn differences(as_of: EntryId, noted: &Noted, rows: Vec<Job>, new: Vec<Job>) -> Option<Differences> {
+    let found: BTreeSet<JobId> = rows.iter().map(|job| job.id).collect();
+    let gone = noted.jobs.difference(&found).copied().collect();
+    let changed = [rows, new].concat();
+    (changed.len() <= DIFFERENCES_MAX).then_some(Differences { as_of, changed, gone, last: noted.last })
 }
 
 /// The runs of which a row may stand for a refusal that has none of its own: refusals are folded.
@@ -97,7 +139,7 @@ fn note(change: &Change) -> Option<crate::model::journal::ChangeNote> {
 /// Someone else has written the row since we read it.
 fn edited_by_hand(id: JobId) -> StoreError {
     StoreError::Refused(format!(
-        "id {id}: its row in table cron was changed by hand; send SIGHUP to the leader (or restart it) to take that up, then try again"
+        "id {id}: its row in table cron was changed by hand; send SIGHUP to the leader to take that up, then try again"
     ))
 }
 

@@ -4,13 +4,14 @@
 //! rows alike. Each call is one transaction.
 
 use super::{
-    DELETE_ENTRIES_MAX, DELETE_ROWS_MAX, Store, edited_by_hand, folded, foreign_lock_key, not_alone, note, outcomes,
-    row_state,
+    DELETE_ENTRIES_MAX, DELETE_ROWS_MAX, DIFFERENCES_MAX, NOTED, Store, edited_by_hand, folded, foreign_lock_key,
+    not_alone, note, noted, outcomes, row_state,
 };
-use crate::core::work::{Bump, Bumped, Change, Journaled, Loaded, Opened, StoreError};
+use crate::core::work::{Bump, Bumped, Change, CopyPage, Differences, Journaled, Loaded, Opened, Since, StoreError};
 use crate::model::command::RequestKey;
+use crate::model::job::{JobFilter, JobPage};
 use crate::model::journal::{Body, Entry, EntryId, StoredEntry};
-use crate::model::log_row::{LogFilter, LogPage, StoredLog};
+use crate::model::log_row::{LastRun, LogFilter, LogPage, StoredLog};
 use crate::model::{Attempt, Epoch, Job, JobId, LogRow, Misfire, OnLost, RunKey, RunState, Second, Version, Wall};
 use rusqlite::types::Value;
 use rusqlite::{
@@ -132,6 +133,10 @@ impl Store for SqliteStore {
         })
     }
 
+    fn ping(&mut self) -> Result<(), StoreError> {
+        self.read("ask for an answer", |transaction| Ok(transaction.query_row("SELECT 1", [], |_| Ok(()))?))
+    }
+
     fn bump(&mut self, bump: &Bump) -> Result<Bumped, StoreError> {
         self.transact("take the lead", |transaction| {
             let read = "SELECT lock_key, epoch, leader, node_id FROM scheduler";
@@ -168,16 +173,17 @@ impl Store for SqliteStore {
         })
     }
 
-    fn load(&mut self, epoch: Epoch) -> Result<Loaded, StoreError> {
-        self.read("read the jobs and the journal", |transaction| {
+    fn load(&mut self, epoch: Epoch, since: &Since) -> Result<Loaded, StoreError> {
+        self.read("read the journal", |transaction| {
             check_epoch(transaction, epoch)?;
             let watermark = "SELECT max(tick) FROM journal WHERE part = 0";
             let watermark: Option<i64> = transaction.query_row(watermark, [], |row| row.get(0))?;
             let open = open_entries(transaction)?;
+            let differences = differences(transaction, since)?;
             let mut rows = logged(transaction, &outcomes(&open))?;
             rows.extend(logged(transaction, &folded(&open, &rows))?);
             let is_paused = transaction.query_row("SELECT paused <> 0 FROM scheduler", [], |row| row.get(0))?;
-            Ok(Loaded { jobs: jobs(transaction)?, watermark: watermark.map(Second), open, logged: rows, is_paused })
+            Ok(Loaded { differences, watermark: watermark.map(Second), open, logged: rows, is_paused })
         })
     }
 
@@ -352,7 +358,20 @@ impl Store for SqliteStore {
     }
 
     fn list_jobs(&mut self) -> Result<Vec<Job>, StoreError> {
-        self.read("read the jobs", jobs)
+        self.read("read the jobs", |transaction| jobs(transaction, "1 ORDER BY id"))
+    }
+
+    fn page_jobs(&mut self, after: JobId, limit: usize) -> Result<CopyPage, StoreError> {
+        self.read("read the jobs", |transaction| {
+            let as_of = newest_entry(transaction)?;
+            let jobs = jobs(transaction, &format!("id > {after} ORDER BY id LIMIT {limit}"))?;
+            // A note and its row are written together: no row is on its way.
+            Ok(CopyPage { as_of, last: None, jobs })
+        })
+    }
+
+    fn differences(&mut self, since: &Since) -> Result<Option<Differences>, StoreError> {
+        self.read("read what jobs have changed", |transaction| differences(transaction, since))
     }
 
     fn find_log(&mut self, run: RunKey, attempt: Option<u32>) -> Result<Option<StoredLog>, StoreError> {
@@ -361,6 +380,46 @@ impl Store for SqliteStore {
                 "SELECT {LOG_COLUMNS} FROM log WHERE run_key = ?1 AND attempt = ifnull(?2, attempt) ORDER BY attempt DESC LIMIT 1"
             );
             Ok(transaction.query_row(&sql, params![run.to_string(), attempt], stored_log).optional()?)
+        })
+    }
+
+    fn find_jobs(&mut self, filter: &JobFilter) -> Result<JobPage, StoreError> {
+        self.read("read the jobs", |transaction| {
+            let (conditions, values) = match &filter.search {
+                None => (String::new(), Vec::new()),
+                Some(text) => {
+                    let has = |column| format!("instr(lower({column}), lower(?1)) > 0");
+                    let texts = ["cron_set", "command", "remark"].map(has).join(" OR ");
+                    let values = vec![Value::from(text.clone()), filter.id().map_or(Value::Null, Value::from)];
+                    (format!("AND ({texts} OR id = ?2)"), values)
+                }
+            };
+            let total = format!("SELECT count(*) FROM cron WHERE {JOB_IDS} {conditions}");
+            let total = transaction.query_row(&total, params_from_iter(&values), |row| row.get(0))?;
+            let (columns, offset) = (JOB_COLUMNS.join(", "), filter.offset().min(i64::MAX as u64));
+            let sql = format!(
+                "SELECT {columns}, id FROM cron WHERE {JOB_IDS} {conditions} ORDER BY id LIMIT {} OFFSET {offset}",
+                filter.limit
+            );
+            let mut statement = transaction.prepare(&sql)?;
+            let jobs = statement.query_map(params_from_iter(&values), job)?.collect::<Result<_, _>>()?;
+            Ok(JobPage { jobs, total: Some(total) })
+        })
+    }
+
+    fn last_runs(&mut self, ids: &[JobId]) -> Result<BTreeMap<JobId, LastRun>, StoreError> {
+        self.read("read the last runs", |transaction| {
+            let newest = "SELECT state, time, use_time FROM log WHERE cron_id = ? ORDER BY id DESC LIMIT 1";
+            let mut newest = transaction.prepare_cached(newest)?;
+            let mut last_runs = BTreeMap::new();
+            for id in ids {
+                let last_run =
+                    |row: &Row| Ok(LastRun { state: row.get(0)?, time: row.get(1)?, use_time_ms: row.get(2)? });
+                if let Some(last_run) = newest.query_row([id.0], last_run).optional()? {
+                    last_runs.insert(*id, last_run);
+                }
+            }
+            Ok(last_runs)
         })
     }
 }
@@ -390,6 +449,8 @@ const JOB_COLUMNS: [&str; 22] = [
     "version",
     "since",
 ];
+/// Rows written by hand may have any id.
+const JOB_IDS: &str = "id BETWEEN 1 AND 2147483647";
 const UPSERT_LOG: &str = "INSERT INTO log (cron_id, time, output, use_time, dispatch_time, dispatch_server, run_server, run_key, attempt,
     state, exit_code, start_time, version) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (run_key, attempt) DO UPDATE SET output = excluded.output, use_time = excluded.use_time,
@@ -478,9 +539,33 @@ fn logged(transaction: &Transaction, runs: &BTreeSet<RunKey>) -> Result<BTreeMap
     Ok(logged)
 }
 
-fn jobs(transaction: &Transaction) -> Result<Vec<Job>, Failure> {
+fn newest_entry(transaction: &Transaction) -> Result<EntryId, Failure> {
+    let newest: Option<i64> = transaction.query_row("SELECT max(id) FROM journal", [], |row| row.get(0))?;
+    Ok(EntryId(newest.unwrap_or(0)))
+}
+
+fn differences(transaction: &Transaction, since: &Since) -> Result<Option<Differences>, Failure> {
+    let as_of = newest_entry(transaction)?;
+    // Without the entry that the copy is as new as, later ones may be missing too.
+    let is_there = "SELECT 1 FROM journal WHERE id = ?";
+    if since.as_of != EntryId(0) && !transaction.prepare_cached(is_there)?.exists([since.as_of.0])? {
+        return Ok(None);
+    }
+    let sql =
+        format!("SELECT id, body FROM journal WHERE id > ? AND {NOTED} ORDER BY id LIMIT {}", DIFFERENCES_MAX + 1);
+    let columns = |row: &Row| Ok((row.get(0)?, row.get(1)?));
+    let entries = transaction.prepare(&sql)?.query_map([since.as_of.0], columns)?.collect::<Result<Vec<_>, _>>()?;
+    let Some(noted) = noted(&entries, since)? else { return Ok(None) };
+    let ids: Vec<String> = noted.jobs.iter().map(JobId::to_string).collect();
+    let rows = jobs(transaction, &format!("id IN ({})", ids.join(",")))?;
+    let new = format!("id > {} ORDER BY id LIMIT {}", since.newest, DIFFERENCES_MAX + 1);
+    Ok(super::differences(as_of, &noted, rows, jobs(transaction, &new)?))
+}
+
+/// Those that fulfil the condition.
+fn jobs(transaction: &Transaction, which: &str) -> Result<Vec<Job>, Failure> {
     let columns = JOB_COLUMNS.join(", ");
-    let sql = format!("SELECT {columns}, id FROM cron WHERE id BETWEEN 1 AND 2147483647 ORDER BY id");
+    let sql = format!("SELECT {columns}, id FROM cron WHERE {JOB_IDS} AND {which}");
     Ok(transaction.prepare(&sql)?.query_map([], job)?.collect::<Result<_, _>>()?)
 }
 

@@ -4,12 +4,14 @@
 
 use super::schema::Charset;
 use super::{DUPLICATE_KEY, Outcome, check_epoch, is_epoch};
-use crate::core::work::StoreError;
+use crate::core::work::{Differences, Since, StoreError};
 use crate::model::command::RequestKey;
+use crate::model::job::{JobFilter, JobPage};
+use crate::model::journal::EntryId;
 use crate::model::{Epoch, Job, JobId, Misfire, OnLost, Second, Version};
-use crate::worker::store::edited_by_hand;
+use crate::worker::store::{self, DIFFERENCES_MAX, NOTED, edited_by_hand, noted};
 use mysql::prelude::Queryable;
-use mysql::{Conn, Row, Value};
+use mysql::{Conn, Params, Row, Value};
 use std::collections::BTreeMap;
 
 const JOB_COLUMNS: &str = "cron_set, start_time, end_time, command, is_mutex, stop, remark, lock_limit, misfire, on_lost, max_parallel, \
@@ -120,10 +122,61 @@ pub fn delete(conn: &mut Conn, epoch: Epoch, id: JobId, version: Version) -> Out
     if is_there.is_none() { Ok(id) } else { Err(edited_by_hand(id).into()) }
 }
 
-/// Rows written by hand may hold anything that their columns take.
-pub fn jobs(conn: &mut Conn) -> Outcome<Vec<Job>> {
-    let sql = format!("SELECT {JOB_COLUMNS}, id FROM cron WHERE id > 0 ORDER BY id");
+/// Those that fulfil the condition. Rows written by hand may hold anything that their columns take.
+pub fn jobs(conn: &mut Conn, which: &str) -> Outcome<Vec<Job>> {
+    let sql = format!("SELECT {JOB_COLUMNS}, id FROM cron WHERE id > 0 AND {which}");
     Ok(conn.query_map(sql, job)?)
+}
+
+pub fn find(conn: &mut Conn, filter: &JobFilter) -> Outcome<JobPage> {
+    let (conditions, params) = match &filter.search {
+        None => ("id > 0", Params::Empty),
+        Some(text) => (
+            "id > 0 AND (LOCATE(?, cron_set) > 0 OR LOCATE(?, command) > 0 OR LOCATE(?, remark) > 0 OR id = ?)",
+            Params::from((text, text, text, filter.id())),
+        ),
+    };
+    let total = conn.exec_first(format!("SELECT COUNT(*) FROM cron WHERE {conditions}"), params.clone())?;
+    let sql = format!(
+        "SELECT {JOB_COLUMNS}, id FROM cron WHERE {conditions} ORDER BY id LIMIT {} OFFSET {}",
+        filter.limit,
+        filter.offset()
+    );
+    Ok(JobPage { jobs: conn.exec_map(sql, params, job)?, total: Some(total.unwrap_or(0)) })
+}
+
+/// The ids of entries are given before they are committed: one that took its time may come in behind a later one, so
+/// so many are looked through once more.
+const OVERLAP: i64 = 100;
+
+pub fn differences(conn: &mut Conn, since: &Since) -> Outcome<Option<Differences>> {
+    let as_of = newest_entry(conn)?;
+    // Without the entry that the copy is as new as, later ones may be missing too.
+    let is_there: Option<u8> = conn.exec_first("SELECT 1 FROM journal WHERE id = ?", (since.as_of.0,))?;
+    if since.as_of != EntryId(0) && is_there.is_none() {
+        return Ok(None);
+    }
+    let limit = DIFFERENCES_MAX + 1;
+    let sql = format!("SELECT id, body FROM journal WHERE id > ? AND {NOTED} ORDER BY id LIMIT {limit}");
+    let entries: Vec<(i64, String)> = conn.exec(sql, (since.as_of.0.saturating_sub(OVERLAP),))?;
+    // The rows after the notes: what is noted is there, or was the last and is read again the next time.
+    let Some(noted) = noted(&entries, since)? else { return Ok(None) };
+    let ids: Vec<String> = noted.jobs.iter().map(JobId::to_string).collect();
+    let rows = if ids.is_empty() { Vec::new() } else { jobs(conn, &format!("id IN ({})", ids.join(",")))? };
+    let new = jobs(conn, &format!("id > {} ORDER BY id LIMIT {limit}", since.newest))?;
+    Ok(store::differences(as_of, &noted, rows, new))
+}
+
+/// The job that was noted last.
+pub fn last_noted(conn: &mut Conn) -> Outcome<Option<JobId>> {
+    let sql = format!("SELECT id, body FROM journal WHERE {NOTED} ORDER BY id DESC LIMIT 1");
+    let entries: Vec<(i64, String)> = conn.query(sql)?;
+    Ok(noted(&entries, &Since::default())?.and_then(|noted| noted.last))
+}
+
+pub fn newest_entry(conn: &mut Conn) -> Outcome<EntryId> {
+    let newest: Option<Option<i64>> = conn.query_first("SELECT MAX(id) FROM journal")?;
+    Ok(EntryId(newest.flatten().unwrap_or(0)))
 }
 
 fn job(row: Row) -> Job {

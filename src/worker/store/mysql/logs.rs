@@ -4,7 +4,7 @@
 
 use super::schema::{self, LogTable};
 use super::{Connection, Outcome};
-use crate::model::log_row::{LogFilter, LogPage, StoredLog};
+use crate::model::log_row::{LastRun, LogFilter, LogPage, StoredLog};
 use crate::model::{Attempt, JobId, LogRow, RunKey, RunState, Second};
 use crate::worker::store::{DELETE_ROWS_MAX, row_state};
 use mysql::prelude::Queryable;
@@ -18,6 +18,7 @@ const PACKET_SHARE: usize = 4;
 const ROW_BYTES: usize = 32 << 10;
 /// Keys looked up by one statement.
 const LOOKUP_MAX: usize = 500;
+const NO_SUCH_KEY: u16 = 1176;
 
 const LOG_COLUMNS: &str = "id, cron_id, time, output, use_time, dispatch_time, dispatch_server, run_server, run_key, attempt, state, \
                            exit_code, start_time, version";
@@ -112,6 +113,26 @@ pub fn logged(conn: &mut Conn, runs: &BTreeSet<RunKey>) -> Outcome<BTreeMap<Atte
     Ok(logged)
 }
 
+/// By the key (cron_id, id) or not at all: while that key of a large log is still being built, to look would take a walk
+/// through the whole of it.
+pub fn last_runs(conn: &mut Conn, ids: &[JobId]) -> Outcome<BTreeMap<JobId, LastRun>> {
+    let mut last_runs = BTreeMap::new();
+    for chunk in ids.chunks(LOOKUP_MAX) {
+        let ids: Vec<String> = chunk.iter().map(|id| id.0.to_string()).collect();
+        let newest = "SELECT id FROM log FORCE INDEX (cron_id_id) WHERE cron_id = cron.id ORDER BY id DESC LIMIT 1";
+        let sql = format!(
+            "SELECT log.cron_id, log.state, log.time, log.use_time FROM cron JOIN log ON log.id = ({newest}) WHERE cron.id IN ({})",
+            ids.join(",")
+        );
+        match conn.query_map(sql, last_run) {
+            Ok(rows) => last_runs.extend(rows),
+            Err(mysql::Error::MySqlError(error)) if error.code == NO_SUCH_KEY => return Ok(BTreeMap::new()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(last_runs)
+}
+
 /// Before the unique key of a large log is built: whether the row is there and not to be replaced. One that knows less is
 /// deleted to make place. Rows that may be written again are recent, so the newest ids are enough.
 fn must_not_replace(conn: &mut Conn, row: &LogRow) -> Outcome<bool> {
@@ -173,6 +194,12 @@ fn insert_logs(conn: &mut Conn, rows: &[String]) -> Outcome<()> {
         rows.join(","),
         sets.join(", ")
     ))?)
+}
+
+fn last_run(row: Row) -> (JobId, LastRun) {
+    let number = |at: usize| row.get_opt::<i64, usize>(at).and_then(Result::ok).unwrap_or(0);
+    let state = row.get_opt::<String, usize>(1).and_then(Result::ok);
+    (JobId(number(0) as u32), LastRun { state, time: number(2), use_time_ms: number(3) })
 }
 
 fn stored_log(row: Row) -> StoredLog {

@@ -7,10 +7,11 @@ mod logs;
 mod schema;
 
 use super::{DELETE_ENTRIES_MAX, Hand, Store, folded, foreign_lock_key, not_alone, note, outcomes};
-use crate::core::work::{Bump, Bumped, Change, Journaled, Loaded, Opened, StoreError};
+use crate::core::work::{Bump, Bumped, Change, CopyPage, Differences, Journaled, Loaded, Opened, Since, StoreError};
 use crate::model::config::MysqlConfig;
+use crate::model::job::{JobFilter, JobPage};
 use crate::model::journal::{Body, Entry, EntryId, StoredEntry};
-use crate::model::log_row::{LogFilter, LogPage, StoredLog};
+use crate::model::log_row::{LastRun, LogFilter, LogPage, StoredLog};
 use crate::model::{Attempt, Epoch, Job, JobId, LogRow, RunKey, RunState, Second, Wall};
 use mysql::prelude::Queryable;
 use mysql::{Conn, OptsBuilder};
@@ -171,6 +172,10 @@ impl Store for MysqlStore {
         })
     }
 
+    fn ping(&mut self) -> Result<(), StoreError> {
+        self.with("ask for an answer", |connection| Ok(connection.conn.query_drop("SELECT epoch FROM scheduler")?))
+    }
+
     fn bump(&mut self, bump: &Bump) -> Result<Bumped, StoreError> {
         self.with("take the lead", |connection| {
             let conn = &mut connection.conn;
@@ -200,16 +205,17 @@ impl Store for MysqlStore {
         })
     }
 
-    fn load(&mut self, epoch: Epoch) -> Result<Loaded, StoreError> {
-        self.with("read the jobs and the journal", |connection| {
+    fn load(&mut self, epoch: Epoch, since: &Since) -> Result<Loaded, StoreError> {
+        self.with("read the journal", |connection| {
             let conn = &mut connection.conn;
             check_epoch(conn, epoch)?;
             let watermark: Option<Option<i64>> = conn.query_first("SELECT MAX(tick) FROM journal WHERE part = 0")?;
             let open = open_entries(conn)?;
+            let differences = jobs::differences(conn, since)?;
             let mut logged = logs::logged(conn, &outcomes(&open))?;
             logged.extend(logs::logged(conn, &folded(&open, &logged))?);
             let is_paused = conn.query_first("SELECT paused <> 0 FROM scheduler WHERE id = 1")?.unwrap_or(false);
-            Ok(Loaded { jobs: jobs::jobs(conn)?, watermark: watermark.flatten().map(Second), open, logged, is_paused })
+            Ok(Loaded { differences, watermark: watermark.flatten().map(Second), open, logged, is_paused })
         })
     }
 
@@ -288,11 +294,33 @@ impl Store for MysqlStore {
     }
 
     fn list_jobs(&mut self) -> Result<Vec<Job>, StoreError> {
-        self.with("read the jobs", |connection| jobs::jobs(&mut connection.conn))
+        self.with("read the jobs", |connection| jobs::jobs(&mut connection.conn, "TRUE ORDER BY id"))
+    }
+
+    fn page_jobs(&mut self, after: JobId, limit: usize) -> Result<CopyPage, StoreError> {
+        self.with("read the jobs", |connection| {
+            let conn = &mut connection.conn;
+            let as_of = jobs::newest_entry(conn)?;
+            let last = if after == JobId(0) { jobs::last_noted(conn)? } else { None };
+            let jobs = jobs::jobs(conn, &format!("id > {after} ORDER BY id LIMIT {limit}"))?;
+            Ok(CopyPage { as_of, last, jobs })
+        })
+    }
+
+    fn differences(&mut self, since: &Since) -> Result<Option<Differences>, StoreError> {
+        self.with("read what jobs have changed", |connection| jobs::differences(&mut connection.conn, since))
     }
 
     fn find_log(&mut self, run: RunKey, attempt: Option<u32>) -> Result<Option<StoredLog>, StoreError> {
         self.with("read a log row", |connection| logs::find(&mut connection.conn, run, attempt))
+    }
+
+    fn find_jobs(&mut self, filter: &JobFilter) -> Result<JobPage, StoreError> {
+        self.with("read the jobs", |connection| jobs::find(&mut connection.conn, filter))
+    }
+
+    fn last_runs(&mut self, ids: &[JobId]) -> Result<BTreeMap<JobId, LastRun>, StoreError> {
+        self.with("read the last runs", |connection| logs::last_runs(&mut connection.conn, ids))
     }
 }
 

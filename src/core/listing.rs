@@ -1,0 +1,201 @@
+//! Job lists on their way to whoever asked: what became of each job's last run is read from the store before.
+//!
+//! One read is under way at a time, and lists that are asked for meanwhile share the next one: many clients cost the store
+//! little more than one. A list does not wait for long: without the store it is answered all the same, without last runs.
+//!
+//! Invariants: every list is answered exactly once; what it says of last runs was read after it was asked for.
+
+use super::effects::Effects;
+use super::schedule::Schedule;
+use super::schedule::jitter::{Shifted, offset_secs};
+use super::work::{Read, StoreError, Work, WorkId};
+use crate::model::command::{Answer, JobList, ListedJob, RequestId};
+use crate::model::log_row::LastRun;
+use crate::model::{Job, JobId, Mono, Now, Second};
+use jiff::tz::TimeZone;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// How long a list waits for the store, and how much longer for each job of it.
+const PATIENCE_MS: u64 = 1_000;
+const JOBS_PER_MS: u64 = 20;
+/// Lists that wait for the store at one time.
+const WAITING_MAX: usize = 1_000;
+
+#[derive(Debug, Default)]
+pub struct Listing {
+    waiting: Vec<Asked>,
+    in_flight: Option<(WorkId, Vec<Asked>)>,
+}
+
+#[derive(Debug)]
+struct Asked {
+    client: RequestId,
+    list: JobList,
+    answer_by: Mono,
+}
+
+impl Listing {
+    pub fn push(&mut self, client: RequestId, list: JobList, fx: &mut Effects, now: Now) {
+        if list.jobs.is_empty() || WAITING_MAX <= self.waiting.len() {
+            return fx.reply(client, Ok(Answer::Jobs(list)));
+        }
+        let answer_by = now.mono.plus_ms(PATIENCE_MS + list.jobs.len() as u64 / JOBS_PER_MS);
+        self.waiting.push(Asked { client, list, answer_by });
+    }
+
+    /// Asks the store where lists wait, and answers those that have waited long enough.
+    pub fn poll(&mut self, fx: &mut Effects, now: Now) {
+        if self.in_flight.is_none() && !self.waiting.is_empty() {
+            let asked = std::mem::take(&mut self.waiting);
+            let jobs = asked.iter().flat_map(|asked| &asked.list.jobs);
+            let mut ids: Vec<JobId> = jobs.map(|listed| listed.job.id).collect();
+            ids.sort_unstable();
+            ids.dedup();
+            self.in_flight = Some((fx.work(Work::Read(Read::LastRuns(ids))), asked));
+        }
+        let in_flight = self.in_flight.iter_mut().map(|(_, asked)| asked);
+        for asked in in_flight.chain([&mut self.waiting]) {
+            for Asked { client, list, .. } in asked.extract_if(.., |asked| asked.answer_by <= now.mono) {
+                fx.reply(client, Ok(Answer::Jobs(list)));
+            }
+        }
+    }
+
+    /// When `poll` has something to do.
+    pub fn deadline(&self) -> Option<Mono> {
+        let in_flight = self.in_flight.iter().flat_map(|(_, asked)| asked);
+        in_flight.chain(&self.waiting).map(|asked| asked.answer_by).min()
+    }
+
+    pub fn on_last_runs(&mut self, id: WorkId, result: Result<BTreeMap<JobId, LastRun>, StoreError>, fx: &mut Effects) {
+        let Some((_, asked)) = self.in_flight.take_if(|(in_flight, _)| *in_flight == id) else { return };
+        let last_runs = result.unwrap_or_default();
+        for Asked { client, mut list, .. } in asked {
+            list.jobs.iter_mut().for_each(|listed| listed.last = last_runs.get(&listed.job.id).cloned());
+            fx.reply(client, Ok(Answer::Jobs(list)));
+        }
+    }
+}
+
+/// Jobs as they were read from the store, with their next seconds after this one.
+pub fn listed(jobs: Vec<Job>, zone: &TimeZone, after: Second) -> Vec<ListedJob> {
+    let mut schedules: BTreeMap<String, Option<Arc<Schedule>>> = BTreeMap::new();
+    let mut schedule = |text: &str| {
+        if let Some(known) = schedules.get(text) {
+            return known.clone();
+        }
+        let parsed = Schedule::parse(text, zone).ok().map(Arc::new);
+        schedules.insert(text.into(), parsed.clone());
+        parsed
+    };
+    let mut next_time = |job: &Job| {
+        let shifted = Shifted::new(schedule(&job.cron_set)?, offset_secs(job.id, job.jitter));
+        shifted.next_due(job, after)
+    };
+    jobs.into_iter().map(|job| ListedJob { next_time: next_time(&job), last: None, job: Arc::new(job) }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::Output;
+
+    fn list(ids: &[u32]) -> JobList {
+        let job = |id: &u32| Job { id: JobId(*id), cron_set: "*/10 * * * * *".into(), ..Job::default() };
+        JobList { jobs: listed(ids.iter().map(job).collect(), &TimeZone::UTC, Second(100)), total: None }
+    }
+
+    fn at(ms: u64) -> Now {
+        Now { mono: Mono(0).plus_ms(ms), ..Now::default() }
+    }
+
+    fn last_runs(ids: &[u32]) -> BTreeMap<JobId, LastRun> {
+        let last = LastRun { state: Some("ok".into()), time: 90, use_time_ms: 5 };
+        ids.iter().map(|id| (JobId(*id), last.clone())).collect()
+    }
+
+    /// The ids that the store is asked for.
+    fn asked(fx: &mut Effects) -> (WorkId, Vec<u32>) {
+        match fx.take() {
+            Some(Output::Work(id, Work::Read(Read::LastRuns(ids)))) => (id, ids.iter().map(|id| id.0).collect()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Who was answered, with the ids whose last runs were told.
+    fn answered(fx: &mut Effects) -> (u64, Vec<u32>) {
+        match fx.take() {
+            Some(Output::Reply(client, Ok(Answer::Jobs(list)))) => {
+                let told = list.jobs.iter().filter(|listed| listed.last.is_some());
+                (client.0, told.map(|listed| listed.job.id.0).collect())
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn lists_that_are_asked_for_together_share_a_read_that_begins_after_them() {
+        let (mut listing, mut fx) = (Listing::default(), Effects::default());
+        listing.push(RequestId(1), list(&[1, 2]), &mut fx, at(0));
+        listing.poll(&mut fx, at(0));
+        let (first, ids) = asked(&mut fx);
+        assert_eq!(ids, [1, 2]);
+        listing.push(RequestId(2), list(&[3, 1]), &mut fx, at(1));
+        listing.push(RequestId(3), list(&[1, 2]), &mut fx, at(1));
+        listing.poll(&mut fx, at(1));
+        assert!(fx.take().is_none(), "one read at a time");
+        listing.on_last_runs(first, Ok(last_runs(&[1])), &mut fx);
+        assert_eq!(answered(&mut fx), (1, vec![1]));
+        listing.poll(&mut fx, at(2));
+        let (second, ids) = asked(&mut fx);
+        assert_eq!(ids, [1, 2, 3]);
+        listing.on_last_runs(first, Ok(last_runs(&[1])), &mut fx);
+        assert!(fx.take().is_none(), "an older read says nothing of them");
+        listing.on_last_runs(second, Ok(last_runs(&[2, 3])), &mut fx);
+        assert_eq!(answered(&mut fx), (2, vec![3]));
+        assert_eq!(answered(&mut fx), (3, vec![2]));
+        assert_eq!(listing.deadline(), None);
+    }
+
+    #[test]
+    fn without_the_store_a_list_is_answered_soon_and_without_last_runs() {
+        let (mut listing, mut fx) = (Listing::default(), Effects::default());
+        listing.push(RequestId(1), list(&[1]), &mut fx, at(0));
+        listing.poll(&mut fx, at(0));
+        let (id, _) = asked(&mut fx);
+        listing.on_last_runs(id, Err(StoreError::Away("away".into())), &mut fx);
+        assert_eq!(answered(&mut fx), (1, vec![]));
+        listing.push(RequestId(2), list(&[1]), &mut fx, at(0));
+        listing.poll(&mut fx, at(0));
+        let (id, _) = asked(&mut fx);
+        listing.push(RequestId(3), list(&[1]), &mut fx, at(500));
+        assert_eq!(listing.deadline(), Some(at(PATIENCE_MS).mono));
+        listing.poll(&mut fx, at(PATIENCE_MS));
+        assert_eq!(answered(&mut fx), (2, vec![]));
+        listing.poll(&mut fx, at(PATIENCE_MS + 500));
+        assert_eq!(answered(&mut fx), (3, vec![]));
+        listing.on_last_runs(id, Ok(last_runs(&[1])), &mut fx);
+        assert!(fx.take().is_none(), "too late for anybody");
+        listing.push(RequestId(4), JobList::default(), &mut fx, at(0));
+        assert_eq!(answered(&mut fx), (4, vec![]), "nothing to ask");
+    }
+
+    #[test]
+    fn the_next_seconds_are_those_of_the_leader() {
+        let job = |id: u32, cron_set: &str| Job { id: JobId(id), cron_set: cron_set.into(), ..Job::default() };
+        let jobs = vec![
+            job(1, "*/10 * * * * *"),
+            Job { jitter: 9, ..job(2, "*/10 * * * * *") },
+            job(3, "no schedule"),
+            Job { stop: true, ..job(4, "*/10 * * * * *") },
+        ];
+        let mut scheduler = crate::core::scheduler::Scheduler::new(TimeZone::UTC, Second(0));
+        jobs.iter().for_each(|job| drop(scheduler.put(job.clone())));
+        let listed = listed(jobs, &TimeZone::UTC, Second(100));
+        let next: Vec<Option<i64>> = listed.iter().map(|listed| listed.next_time.map(|next| next.0)).collect();
+        assert_eq!(next, [Some(110), Some(102), None, None]);
+        let of_leader = listed.iter().map(|listed| scheduler.next_time(listed.job.id, Second(100)));
+        assert!(of_leader.eq(listed.iter().map(|listed| listed.next_time)));
+    }
+}

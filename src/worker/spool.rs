@@ -1,0 +1,350 @@
+//! The spool file under data_dir: log rows that the store has not taken yet, one JSON line each behind a checksum.
+//!
+//! The next life finds them. A line that was cut off at the end of the file, by a death or a full disk in the middle of
+//! its writing, is dropped: its run's mark tells of it. Anything else that cannot be read means that the file was damaged:
+//! it is set aside, with what can be read of it kept.
+//!
+//! Invariants: a page that was answered is on the disk; nothing stands behind a line that is not whole; at most
+//! `BYTES_MAX` bytes.
+
+use crate::core::work::{GROUP_BYTES_MAX, GROUP_ROWS_MAX, Kept, Page, Spool, Spooled};
+use crate::model::{Attempt, LogRow};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What a long outage may take of the disk. Beyond it rows wait in memory.
+const BYTES_MAX: u64 = 1 << 30;
+/// The checksum's hex digits, and a blank behind them.
+const SUM_BYTES: usize = 17;
+
+#[derive(Debug)]
+pub struct SpoolFile {
+    path: PathBuf,
+    file: File,
+    bytes: u64,
+    bytes_max: u64,
+    /// Something in it could not be read back: it is worth a look.
+    is_damaged: bool,
+}
+
+/// All that finding one's way needs of a row.
+#[derive(Deserialize)]
+struct RowKey {
+    attempt: Attempt,
+}
+
+/// What the file holds, line by line.
+#[derive(Default)]
+struct Survey {
+    kept: Kept,
+    /// Up to the last whole line.
+    good_bytes: u64,
+    has_bad: bool,
+    /// Bytes and rows of the page that is being counted.
+    page: Page,
+    page_rows: usize,
+}
+
+impl SpoolFile {
+    /// Opens the file in `data_dir` and tells what former lives left in it. The last result says what is wrong with it.
+    pub fn open(data_dir: &Path) -> io::Result<(SpoolFile, Kept, Option<String>)> {
+        let path = data_dir.join("spool");
+        let mut file = open(&path)?;
+        let mut survey = Survey::of(&file)?;
+        let mut notice = None;
+        if survey.has_bad {
+            let aside = path.with_extension("damaged");
+            let whole = path.with_extension("new");
+            copy_whole_lines(&file, &whole)?;
+            fs::rename(&path, &aside)?;
+            fs::rename(&whole, &path)?;
+            file = open(&path)?;
+            survey = Survey::of(&file)?;
+            notice = Some(format!(
+                "{} is damaged: it is set aside as {}, and {} log rows that can be read are kept",
+                path.display(),
+                aside.display(),
+                survey.kept.attempts.len()
+            ));
+        }
+        let bytes = survey.good_bytes;
+        file.set_len(bytes)?;
+        let spool = SpoolFile { path, file, bytes, bytes_max: BYTES_MAX, is_damaged: false };
+        Ok((spool, survey.kept, notice))
+    }
+
+    pub fn carry_out(&mut self, work: Spool) -> Result<Spooled, String> {
+        let path = self.path.display().to_string();
+        let fail = |error: io::Error| format!("the spool {path}: {error}");
+        match work {
+            Spool::Append(rows) => self.append(&rows).map(Spooled::Page).map_err(fail),
+            Spool::Read(page) => self.read(page).map(Spooled::Rows).map_err(|error| {
+                self.is_damaged = true;
+                fail(error)
+            }),
+            Spool::Empty => self.empty().map(|()| Spooled::Emptied).map_err(fail),
+        }
+    }
+
+    fn append(&mut self, rows: &Arc<[LogRow]>) -> io::Result<Page> {
+        let mut text = Vec::new();
+        rows.iter().try_for_each(|row| write_line(&mut text, row))?;
+        let page = Page { at: self.bytes, bytes: text.len() as u64 };
+        if self.bytes_max < page.at + page.bytes {
+            let full = format!("it is full, with {} of at most {} bytes", self.bytes, self.bytes_max);
+            return Err(io::Error::new(io::ErrorKind::StorageFull, full));
+        }
+        let written = self.file.write_all_at(&text, page.at).and_then(|()| self.file.sync_data());
+        if let Err(error) = written {
+            // Half a line must not stay: the next one begins where this one did.
+            let _ = self.file.set_len(page.at);
+            return Err(error);
+        }
+        self.bytes += page.bytes;
+        Ok(page)
+    }
+
+    fn read(&self, page: Page) -> io::Result<Vec<LogRow>> {
+        let mut text = vec![0; page.bytes as usize];
+        self.file.read_exact_at(&mut text, page.at)?;
+        let lines = text.split_inclusive(|byte| *byte == b'\n');
+        lines
+            .map(|line| serde_json::from_slice(checked(line).ok_or_else(bad_line)?).map_err(io::Error::other))
+            .collect()
+    }
+
+    fn empty(&mut self) -> io::Result<()> {
+        if self.is_damaged {
+            fs::rename(&self.path, self.path.with_extension("damaged"))?;
+            self.file = open(&self.path)?;
+            self.is_damaged = false;
+        }
+        self.file.set_len(0)?;
+        self.bytes = 0;
+        self.file.sync_data()
+    }
+}
+
+impl Survey {
+    fn of(file: &File) -> io::Result<Survey> {
+        let mut survey = Survey::default();
+        each_line(file, |line| survey.take(line))?;
+        survey.end_page();
+        Ok(survey)
+    }
+
+    fn take(&mut self, line: &[u8]) -> io::Result<()> {
+        let key = checked(line).and_then(|json| serde_json::from_slice::<RowKey>(json).ok());
+        let Some(key) = key else {
+            self.has_bad |= !is_cut_off(line);
+            return Ok(());
+        };
+        self.kept.attempts.push(key.attempt);
+        self.page.bytes += line.len() as u64;
+        self.page_rows += 1;
+        self.good_bytes += line.len() as u64;
+        if GROUP_ROWS_MAX <= self.page_rows || GROUP_BYTES_MAX as u64 <= self.page.bytes {
+            self.end_page();
+        }
+        Ok(())
+    }
+
+    fn end_page(&mut self) {
+        if self.page_rows != 0 {
+            self.kept.pages.push(self.page);
+        }
+        self.page = Page { at: self.good_bytes, bytes: 0 };
+        self.page_rows = 0;
+    }
+}
+
+/// For this user's eyes only: what commands have written may be secret.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+fn each_line(file: &File, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    let mut reader = BufReader::new(file.try_clone()?);
+    let mut line = Vec::new();
+    while reader.read_until(b'\n', &mut line)? != 0 {
+        take(&line)?;
+        line.clear();
+    }
+    Ok(())
+}
+
+fn copy_whole_lines(from: &File, to: &Path) -> io::Result<()> {
+    io::Seek::rewind(&mut from.try_clone()?)?;
+    let mut file = BufWriter::new(open(to)?);
+    file.get_ref().set_len(0)?;
+    each_line(from, |line| if checked(line).is_some() { file.write_all(line) } else { Ok(()) })?;
+    file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+}
+
+fn write_line(text: &mut Vec<u8>, row: &LogRow) -> io::Result<()> {
+    let json = serde_json::to_vec(row)?;
+    write!(text, "{} ", sum(&json))?;
+    text.extend_from_slice(&json);
+    text.push(b'\n');
+    Ok(())
+}
+
+/// The JSON of a line that is whole.
+fn checked(line: &[u8]) -> Option<&[u8]> {
+    let (head, json) = line.strip_suffix(b"\n")?.split_at_checked(SUM_BYTES)?;
+    (head.strip_suffix(b" ")? == sum(json).as_bytes()).then_some(json)
+}
+
+/// Whether this is the beginning of a line of ours. Only the last one of a file has no end.
+fn is_cut_off(line: &[u8]) -> bool {
+    let is_ours = |(at, byte): (usize, &u8)| if at + 1 < SUM_BYTES { byte.is_ascii_hexdigit() } else { *byte == b' ' };
+    !line.ends_with(b"\n") && line.iter().take(SUM_BYTES).enumerate().all(is_ours)
+}
+
+fn sum(json: &[u8]) -> String {
+    let digest = Sha256::digest(json);
+    digest.iter().take((SUM_BYTES - 1) / 2).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn bad_line() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "a line that does not fit its checksum")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{JobId, RunKey, RunState, Second, Server, Version};
+
+    fn row(id: u32, output: &str) -> LogRow {
+        LogRow {
+            attempt: Attempt { run: RunKey::scheduled(JobId(id), Second(1_700_000_000)), number: 1 },
+            version: Version(3),
+            state: RunState::Failed,
+            exit_code: Some(4),
+            output: output.into(),
+            start_time_ms: 5,
+            use_time_ms: 6,
+            dispatch_time: Second(7),
+            dispatch_server: Server("10.0.0.1:9991".into()),
+            run_server: Server("10.0.0.2:9991".into()),
+        }
+    }
+
+    fn append(spool: &mut SpoolFile, rows: &[LogRow]) -> Page {
+        match spool.carry_out(Spool::Append(rows.into())) {
+            Ok(Spooled::Page(page)) => page,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn rows(spool: &mut SpoolFile, kept: &Kept) -> Vec<LogRow> {
+        let read = |page: &Page| match spool.carry_out(Spool::Read(*page)) {
+            Ok(Spooled::Rows(rows)) => rows,
+            other => panic!("{other:?}"),
+        };
+        kept.pages.iter().flat_map(read).collect()
+    }
+
+    #[test]
+    fn the_next_life_finds_every_row_as_it_was_and_an_emptied_spool_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut spool, kept, notice) = SpoolFile::open(dir.path()).unwrap();
+        assert_eq!((kept, notice), (Kept::default(), None));
+        let first = append(&mut spool, &[row(1, "a\nline\r\n\u{0}中\"\\"), row(2, "")]);
+        append(&mut spool, &[row(3, "x")]);
+        for _ in 0..2 {
+            let (mut spool, kept, notice) = SpoolFile::open(dir.path()).unwrap();
+            assert_eq!(notice, None);
+            assert_eq!(kept.attempts, [1, 2, 3].map(|id| row(id, "").attempt));
+            assert_eq!(rows(&mut spool, &kept), [row(1, "a\nline\r\n\u{0}中\"\\"), row(2, ""), row(3, "x")]);
+            let one = Kept { pages: vec![first], ..Kept::default() };
+            assert_eq!(rows(&mut spool, &one).len(), 2, "a page is what was appended together");
+        }
+        assert_eq!(spool.carry_out(Spool::Empty), Ok(Spooled::Emptied));
+        append(&mut spool, &[row(4, "after")]);
+        let (mut spool, kept, _) = SpoolFile::open(dir.path()).unwrap();
+        assert_eq!(rows(&mut spool, &kept), [row(4, "after")]);
+    }
+
+    #[test]
+    fn a_line_that_was_cut_off_is_dropped_wherever_that_was_and_the_rest_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut spool, _, _) = SpoolFile::open(dir.path()).unwrap();
+        let second = {
+            append(&mut spool, &[row(1, "whole")]);
+            append(&mut spool, &[row(2, "cut")])
+        };
+        let text = fs::read(dir.path().join("spool")).unwrap();
+        for len in second.at..second.at + second.bytes {
+            fs::write(dir.path().join("spool"), &text[..len as usize]).unwrap();
+            let (mut spool, kept, notice) = SpoolFile::open(dir.path()).unwrap();
+            assert_eq!((kept.attempts.len(), notice), (1, None));
+            append(&mut spool, &[row(3, "behind it")]);
+            let (mut spool, kept, _) = SpoolFile::open(dir.path()).unwrap();
+            assert_eq!(rows(&mut spool, &kept), [row(1, "whole"), row(3, "behind it")]);
+        }
+    }
+
+    #[test]
+    fn a_damaged_file_is_set_aside_and_said_and_what_can_be_read_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("spool");
+        let (mut spool, _, _) = SpoolFile::open(dir.path()).unwrap();
+        let pages = [1, 2, 3].map(|id| append(&mut spool, &[row(id, "some output")]));
+        let mut text = fs::read(&path).unwrap();
+        text[pages[1].at as usize + 40] ^= 1;
+        let rubbish = [b"rubbish".to_vec(), b"rubbish\n".to_vec(), vec![7; 4_096]];
+        for (text, left) in [(text, 2)].into_iter().chain(rubbish.map(|text| (text, 0))) {
+            fs::write(&path, text).unwrap();
+            let (mut spool, kept, notice) = SpoolFile::open(dir.path()).unwrap();
+            assert!(notice.unwrap().contains("set aside"));
+            assert_eq!(rows(&mut spool, &kept).len(), left);
+            assert!(dir.path().join("spool.damaged").is_file());
+            assert_eq!(SpoolFile::open(dir.path()).unwrap().2, None, "said once");
+        }
+    }
+
+    #[test]
+    fn what_goes_bad_while_it_is_in_use_is_set_aside_at_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("spool");
+        let (mut spool, _, _) = SpoolFile::open(dir.path()).unwrap();
+        let page = append(&mut spool, &[row(1, "some output")]);
+        let mut text = fs::read(&path).unwrap();
+        text[40] ^= 1;
+        fs::write(&path, text).unwrap();
+        assert!(spool.carry_out(Spool::Read(page)).unwrap_err().contains("checksum"));
+        assert_eq!(spool.carry_out(Spool::Empty), Ok(Spooled::Emptied));
+        assert!(dir.path().join("spool.damaged").is_file());
+        append(&mut spool, &[row(2, "")]);
+        assert_eq!(SpoolFile::open(dir.path()).unwrap().1.attempts.len(), 1);
+    }
+
+    #[test]
+    fn the_spool_has_an_end_and_takes_rows_again_when_it_is_emptied() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut spool, _, _) = SpoolFile::open(dir.path()).unwrap();
+        let bytes = append(&mut spool, &[row(1, "x")]).bytes;
+        spool.bytes_max = 2 * bytes;
+        append(&mut spool, &[row(2, "x")]);
+        assert!(spool.carry_out(Spool::Append([row(3, "x")].into())).unwrap_err().contains("full"));
+        spool.carry_out(Spool::Empty).unwrap();
+        append(&mut spool, &[row(3, "x")]);
+    }
+
+    #[test]
+    fn a_long_spool_is_found_in_pages_of_a_groups_size() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut spool, _, _) = SpoolFile::open(dir.path()).unwrap();
+        let many: Vec<LogRow> = (0..GROUP_ROWS_MAX as u32 + 1).map(|id| row(id, "x")).collect();
+        append(&mut spool, &many);
+        let (mut spool, kept, _) = SpoolFile::open(dir.path()).unwrap();
+        assert_eq!(kept.pages.len(), 2);
+        assert_eq!(rows(&mut spool, &kept), many);
+    }
+}
