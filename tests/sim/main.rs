@@ -20,7 +20,7 @@ use wing_crontab::model::command::{Command, JobDraft};
 use wing_crontab::model::{Job, JobId, OnLost};
 use world::{SECOND, World};
 
-const SEEDS: u64 = 120;
+const SEEDS: u64 = 100;
 /// When the faults begin, when they end, and when all must be well again.
 const CALM: u64 = 15 * SECOND;
 const HEALED: u64 = 80 * SECOND;
