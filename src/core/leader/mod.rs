@@ -6,31 +6,30 @@
 //! job and a tick never see half of each other.
 
 mod controls;
+mod definitions;
+mod nodes;
 
 use super::Output;
-use super::changes::{Changes, Made, Urgent, cut_off, in_force, in_force_and_cut_off};
-use super::copy::{AsOf, Lent, put};
+use super::changes::Changes;
+use super::copy::{AsOf, Lent};
 use super::dispatch::recovery::Left;
-use super::dispatch::{Around, Cancelling, Dispatch, DispatchLimits, Place, Stage};
+use super::dispatch::{Around, Dispatch, DispatchLimits, Place, Stage};
 use super::effects::Effects;
 use super::journaler::{Journaler, Written};
 use super::logbook::Logbook;
 use super::misfire::Gap;
-use super::node::LEASE_MS;
 use super::outputs::{Questions, Where};
-use super::reload::{Reload, notes};
+use super::reload::Reload;
 use super::roster::{Own, Roster};
 use super::scheduler::Scheduler;
-use super::work::{Change, CopyPage, Journaled, Lead, Loaded, StoreError, Work, WorkId};
-use crate::model::command::{Answer, ClusterView, Command, JobList, ListedJob, OutputQuery, Refusal, RequestId};
-use crate::model::job::JobFilter;
+use super::work::{Journaled, Lead, Loaded, StoreError, Work, WorkId};
+use crate::model::command::{OutputQuery, RequestId};
 use crate::model::journal::{Body, EntryId};
 use crate::model::log_row::StoredLog;
-use crate::model::message::{Heartbeat, Held, Hello, LinkId, Message, RunStage, ToLeader, ToNode};
-use crate::model::{Attempt, Epoch, Job, JobId, Mono, NodeId, Now, RunState, Second, Server, Version, Wall};
+use crate::model::message::{RunStage, ToLeader};
+use crate::model::{Attempt, Epoch, Mono, NodeId, Now, Second, Server, Wall};
 use controls::Controls;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// With nothing due, one entry in so many seconds keeps the watermark near.
 const QUIET_SECS: i64 = 5;
@@ -169,22 +168,6 @@ impl Leader {
         self.scheduler.cursor()
     }
 
-    /// The jobs of a page, or all of them. What is searched for is not looked for here.
-    pub fn list(&self, filter: Option<&JobFilter>, now: Now) -> JobList {
-        let (offset, limit) = filter.map_or((0, u64::MAX), |filter| (filter.offset(), filter.limit));
-        let (offset, limit) = (offset.min(usize::MAX as u64) as usize, limit.min(usize::MAX as u64) as usize);
-        let listed = |job: &Arc<Job>| {
-            let next_time = self.scheduler.next_time(job.id, now.wall.second());
-            ListedJob { job: Arc::clone(job), next_time, last: None }
-        };
-        let jobs = self.scheduler.jobs().skip(offset).take(limit).map(listed).collect();
-        JobList { jobs, total: filter.map(|_| self.scheduler.job_count() as u64) }
-    }
-
-    pub fn change(&mut self, client: RequestId, command: Command) {
-        self.changes.push(client, command);
-    }
-
     /// Answers with a part of a run's output, wherever it is.
     pub fn read_output(&mut self, client: RequestId, query: OutputQuery, rooms: &mut Rooms) {
         let place = match self.dispatch.find(query.run, query.attempt) {
@@ -211,11 +194,6 @@ impl Leader {
         let node = result.as_ref().ok().and_then(|row| at(&Server(row.as_ref()?.run_server.as_str().into())));
         self.questions.on_log_row(id, result, node, rooms.fx, rooms.now);
         Verdict::Ok
-    }
-
-    /// Reads the jobs again, as they stand in the store.
-    pub fn reload(&mut self, fx: &mut Effects) {
-        self.reload = Some(Reload::begin(fx));
     }
 
     /// Takes no further tick, and gives this node nothing new.
@@ -296,21 +274,6 @@ impl Leader {
         }
     }
 
-    pub fn on_changed(&mut self, id: WorkId, result: Result<JobId, StoreError>, rooms: &mut Rooms) -> Verdict {
-        if result == Err(StoreError::Deposed) {
-            return Verdict::Deposed;
-        }
-        match self.changes.on_changed(id, result, rooms.fx, rooms.now) {
-            Some(Made { change: Change::Put(job), is_in_force: true, .. }) => {
-                let (dispatch, mut around) = self.around(rooms);
-                dispatch.decide(job.id, &mut around);
-            }
-            Some(Made { client, change, .. }) => self.put_in_force(client, change, rooms),
-            None => {}
-        }
-        Verdict::Ok
-    }
-
     pub fn on_closed(&mut self, id: WorkId, result: Result<(), StoreError>, now: Now) -> Verdict {
         let Some((_, entries)) = self.closing.take_if(|(closing, _)| *closing == id) else { return Verdict::Ok };
         self.close_at = now.mono.plus_ms(CLOSE_EVERY_MS);
@@ -322,23 +285,6 @@ impl Leader {
                 self.dispatch.put_back_closable(entries);
                 Verdict::Ok
             }
-        }
-    }
-
-    /// A page of the jobs as the store has them, after `reload`.
-    pub fn on_page(&mut self, id: WorkId, result: Result<CopyPage, StoreError>, rooms: &mut Rooms) {
-        let Some(mut reload) = self.reload.take_if(|reload| reload.has_asked(id)) else { return };
-        match result {
-            Err(error) => {
-                let done = reload.summary();
-                let text = format!("reload the jobs: {error}; taken up so far: {done}; send SIGHUP again");
-                rooms.fx.notice(log::Level::Error, text);
-            }
-            Ok(_) if self.changes.has_asked() => {
-                reload.ask_again(rooms.fx);
-                self.reload = Some(reload);
-            }
-            Ok(page) => self.take_page(reload, page, rooms),
         }
     }
 
@@ -370,114 +316,6 @@ impl Leader {
             ToLeader::Runs { request, runs } => self.on_runs(node, request, runs, rooms),
             ToLeader::OutputRead { .. } => {}
         }
-    }
-
-    /// A node has told all that it has. What it neither holds nor has started is looked for in the log.
-    pub fn on_holdings(&mut self, node: &NodeId, held: Vec<(Attempt, Held)>, rooms: &mut Rooms) {
-        self.roster.on_settled(node);
-        self.places = self.places(rooms.now);
-        let (dispatch, mut around) = self.around(rooms);
-        let settling = dispatch.on_holdings(node, &held.into_iter().collect(), &mut around);
-        rooms.fx.tell_node(node, ToNode::Settled { drop: settling.drop });
-        if !settling.back.is_empty() {
-            rooms.fx.tell_node(node, ToNode::Return(settling.back));
-        }
-        let (dispatch, mut around) = self.around(rooms);
-        dispatch.on_settled(settling.jobs, &mut around);
-        if !settling.unknown.is_empty() {
-            self.find(settling.unknown, rooms.fx);
-        }
-    }
-
-    pub fn on_found(
-        &mut self,
-        id: WorkId,
-        result: Result<BTreeMap<Attempt, RunState>, StoreError>,
-        rooms: &mut Rooms,
-    ) -> Verdict {
-        let Some(attempts) = self.finding.remove(&id) else { return Verdict::Ok };
-        match result {
-            Ok(logged) => {
-                self.controls.on_found(&logged, rooms.fx);
-                let (dispatch, mut around) = self.around(rooms);
-                dispatch.on_checked(attempts, &logged, &mut around);
-            }
-            Err(StoreError::Deposed) => return Verdict::Deposed,
-            // Asked again at the next sweep; the journal's own troubles are told by the journal.
-            Err(_) => self.to_find.extend(attempts),
-        }
-        Verdict::Ok
-    }
-
-    /// A node that was linked to us as its leader.
-    pub fn on_hello(&mut self, link: LinkId, hello: &Hello, authority: Mono, rooms: &mut Rooms) {
-        let (fx, now) = (&mut *rooms.fx, rooms.now);
-        match self.roster.on_hello(link, hello, now) {
-            Err(reason) => {
-                fx.notice(log::Level::Error, format!("{} is refused: {reason}", hello.server));
-                fx.send(link, Message::Refused { reason });
-            }
-            Ok(former) => {
-                former.into_iter().for_each(|former| fx.output(Output::Unlink(former)));
-                fx.notice(log::Level::Info, format!("node {} is here", hello.server));
-                let valid_for_ms = valid_for_ms(authority, now);
-                self.roster.on_granted(&hello.node_id, now);
-                fx.send(link, Message::Welcome { epoch: self.epoch, wall: now.wall, valid_for_ms });
-            }
-        }
-        self.places = self.places(now);
-    }
-
-    pub fn on_heartbeat(&mut self, link: LinkId, heartbeat: Heartbeat, authority: Mono, rooms: &mut Rooms) {
-        let Some(node) = self.roster.node_of(link) else { return };
-        if let Some(warning) = self.roster.on_heartbeat(&node, heartbeat, rooms.now) {
-            rooms.fx.notice(log::Level::Warn, warning);
-        }
-        let valid_for_ms = valid_for_ms(authority, rooms.now);
-        self.roster.on_granted(&node, rooms.now);
-        rooms.fx.send(
-            link,
-            Message::Beat { sent: heartbeat.sent, wall: rooms.now.wall, valid_for_ms, paused: self.is_paused },
-        );
-        self.places = self.places(rooms.now);
-    }
-
-    pub fn on_unlinked(&mut self, link: LinkId, rooms: &mut Rooms) {
-        let Some(node) = self.roster.on_unlinked(link, rooms.now) else { return };
-        rooms.fx.notice(log::Level::Warn, format!("node {} is gone", self.roster.server_of(&node)));
-        self.changes.on_silent(&node, rooms.fx);
-        self.controls.on_silent(&node, rooms.fx);
-        self.places = self.places(rooms.now);
-    }
-
-    pub fn node_of(&self, link: LinkId) -> Option<NodeId> {
-        self.roster.node_of(link)
-    }
-
-    pub fn link_of(&self, node: &NodeId) -> Option<LinkId> {
-        self.roster.link_of(node)
-    }
-
-    /// `own`: what our own node says of its load.
-    pub fn view(&self, own: Heartbeat, now: Now) -> ClusterView {
-        let nodes = self.roster.view(own, now);
-        let (leader, watermark) = (self.setup.server.clone(), self.tick());
-        ClusterView { leader, epoch: self.epoch, watermark, paused: self.is_paused, nodes }
-    }
-
-    /// Where our journal does not get through: a node that has the store.
-    pub fn better_placed(&self, now: Now) -> Option<Server> {
-        self.journaler.is_stuck(now).then(|| self.roster.with_store(now)).flatten()
-    }
-
-    pub fn drain_node(&mut self, server: &Server, fx: &mut Effects) -> Result<(), Refusal> {
-        let node = self.roster.node_at(server).filter(|node| self.is_reachable(node));
-        let node = node.ok_or_else(|| Refusal {
-            status: 404,
-            message: format!("server {server}: there is no such node; /cluster shows those that are there"),
-        })?;
-        fx.tell_node(&node, ToNode::Drain);
-        Ok(())
     }
 
     /// Writes and closes what is finished at once: the node is about to leave.
@@ -535,27 +373,6 @@ impl Leader {
         }
     }
 
-    /// Our own node's system has no room for another process, or has some again.
-    pub fn set_own_full(&mut self, is_full: bool, now: Now) {
-        if std::mem::replace(&mut self.is_own_full, is_full) != is_full {
-            self.roster.set_own_full(is_full);
-            self.places = self.places(now);
-        }
-    }
-
-    fn is_reachable(&self, node: &NodeId) -> bool {
-        *node == self.setup.node_id || self.roster.link_of(node).is_some()
-    }
-
-    fn places(&self, now: Now) -> Vec<Place> {
-        self.roster.places(self.is_own_draining, now)
-    }
-
-    fn find(&mut self, attempts: Vec<Attempt>, fx: &mut Effects) {
-        let id = fx.work(Work::Lead(Lead::Find { epoch: self.epoch, attempts: attempts.clone() }));
-        self.finding.insert(id, attempts);
-    }
-
     /// Takes the ticks that are due, up to the first that has something for the journal.
     fn take_ticks(&mut self, rooms: &mut Rooms) {
         let now = rooms.now;
@@ -604,88 +421,6 @@ impl Leader {
         self.journaler.push(Some(last), 0, Body { missed, ..Body::default() });
     }
 
-    /// The store has it: now it holds in memory, and soon on the node.
-    fn put_in_force(&mut self, client: Option<RequestId>, change: Change, rooms: &mut Rooms) {
-        let text = change_text(&change);
-        let (id, below, job) = match change {
-            // Asked for again under the same key: the job is there, and stays as it is.
-            Change::Add(job, _) if self.scheduler.job(job.id).is_some() => {
-                let answer = self.scheduler.job(job.id).cloned().map(Answer::Job);
-                client.zip(answer).into_iter().for_each(|(client, answer)| rooms.fx.reply(client, Ok(answer)));
-                return;
-            }
-            // A stop that came after it is in force already.
-            Change::Put(job) if self.scheduler.job(job.id).is_some_and(|now| job.version < now.version) => {
-                (job.id, Some(job.version), Some(Arc::new(job)))
-            }
-            Change::Add(job, _) | Change::Put(job) => {
-                let (id, version) = (job.id, job.version);
-                (id, Some(version), put(&mut self.scheduler, job, rooms.fx))
-            }
-            Change::Delete { id, .. } => (id, None, self.scheduler.remove(id)),
-        };
-        self.reload.iter_mut().for_each(|reload| reload.touch(id));
-        rooms.fx.notice(log::Level::Info, text);
-        let cancelling = self.cancel(id, below, rooms);
-        let (Some(client), Some(job)) = (client, job) else { return };
-        if !cancelling.silent.is_empty() {
-            rooms.fx.reply(client, Err(cut_off()));
-        } else if cancelling.told.is_empty() {
-            rooms.fx.reply(client, Ok(Answer::Job(job)));
-        } else {
-            self.changes.settle(client, job, cancelling.told);
-        }
-    }
-
-    /// While the store is away a stop holds at once, in memory and on the nodes.
-    fn put_stops_in_force(&mut self, rooms: &mut Rooms) {
-        while let Some(Urgent { client, job }) = self.changes.next_urgent(&self.scheduler, rooms.fx, rooms.now) {
-            let (id, version) = (job.id, job.version);
-            let text =
-                format!("job {id} is stopped, version={}: in force, and stored when the store answers", version.0);
-            rooms.fx.notice(log::Level::Warn, text);
-            let job = put(&mut self.scheduler, job, rooms.fx);
-            self.dispatch.leave_undecided(id);
-            let cancelling = self.cancel(id, Some(version), rooms);
-            let (Some(client), Some(job)) = (client, job) else { continue };
-            if !cancelling.silent.is_empty() {
-                rooms.fx.reply(client, Err(in_force_and_cut_off(id)));
-            } else if cancelling.told.is_empty() {
-                rooms.fx.reply(client, Err(in_force(id)));
-            } else {
-                self.changes.settle_unstored(client, job, cancelling.told);
-            }
-        }
-    }
-
-    fn cancel(&mut self, id: JobId, below: Option<Version>, rooms: &mut Rooms) -> Cancelling {
-        let (dispatch, mut around) = self.around(rooms);
-        dispatch.cancel(id, below, &mut around)
-    }
-
-    /// Rows changed by hand do not change their version, so they are told by what they say.
-    fn take_page(&mut self, mut reload: Reload, page: CopyPage, rooms: &mut Rooms) {
-        let step = reload.on_page(page, &self.scheduler, rooms.fx);
-        let changes = notes(&step);
-        for id in step.gone {
-            self.scheduler.remove(id);
-            self.cancel(id, None, rooms);
-        }
-        for job in step.changed {
-            let id = job.id;
-            put(&mut self.scheduler, job, rooms.fx);
-            self.cancel(id, None, rooms);
-        }
-        if !changes.is_empty() {
-            self.journaler.push(None, 0, Body { changes, ..Body::default() });
-        }
-        if step.is_over {
-            rooms.fx.notice(log::Level::Info, format!("reloaded: {}", reload.summary()));
-        } else {
-            self.reload = Some(reload);
-        }
-    }
-
     fn close(&mut self, fx: &mut Effects, now: Now) {
         let entries = self.dispatch.take_closable();
         if entries.is_empty() {
@@ -707,19 +442,5 @@ impl Leader {
             places: &self.places,
         };
         (&mut self.dispatch, around)
-    }
-}
-
-/// How long a lease may be: what is left of the authority, and never longer than `LEASE_MS`.
-fn valid_for_ms(authority: Mono, now: Now) -> u64 {
-    (authority.since(now.mono).as_millis() as u64).min(LEASE_MS)
-}
-
-fn change_text(change: &Change) -> String {
-    match change {
-        Change::Add(job, _) => format!("job {} added: {:?}", job.id, job.cron_set),
-        Change::Put(job) if job.stop => format!("job {} changed: stopped, version={}", job.id, job.version.0),
-        Change::Put(job) => format!("job {} changed: {:?}, version={}", job.id, job.cron_set, job.version.0),
-        Change::Delete { id, .. } => format!("job {id} deleted"),
     }
 }

@@ -1,0 +1,162 @@
+//! The jobs as the leader has them: listed, changed by the API, and taken up again where they were edited by hand.
+//!
+//! Invariant: what is in force here is stored, save for stops that a store that is away has yet to take.
+
+use super::{Leader, Rooms, Verdict};
+use crate::core::changes::{Made, Urgent, cut_off, in_force, in_force_and_cut_off};
+use crate::core::copy::put;
+use crate::core::dispatch::Cancelling;
+use crate::core::effects::Effects;
+use crate::core::reload::{Reload, notes};
+use crate::core::work::{Change, CopyPage, StoreError, WorkId};
+use crate::model::command::{Answer, Command, JobList, ListedJob, RequestId};
+use crate::model::job::JobFilter;
+use crate::model::journal::Body;
+use crate::model::{Job, JobId, Now, Version};
+use std::sync::Arc;
+
+impl Leader {
+    /// The jobs of a page, or all of them. What is searched for is not looked for here.
+    pub fn list(&self, filter: Option<&JobFilter>, now: Now) -> JobList {
+        let (offset, limit) = filter.map_or((0, u64::MAX), |filter| (filter.offset(), filter.limit));
+        let (offset, limit) = (offset.min(usize::MAX as u64) as usize, limit.min(usize::MAX as u64) as usize);
+        let listed = |job: &Arc<Job>| {
+            let next_time = self.scheduler.next_time(job.id, now.wall.second());
+            ListedJob { job: Arc::clone(job), next_time, last: None }
+        };
+        let jobs = self.scheduler.jobs().skip(offset).take(limit).map(listed).collect();
+        JobList { jobs, total: filter.map(|_| self.scheduler.job_count() as u64) }
+    }
+
+    pub fn change(&mut self, client: RequestId, command: Command) {
+        self.changes.push(client, command);
+    }
+
+    /// Reads the jobs again, as they stand in the store.
+    pub fn reload(&mut self, fx: &mut Effects) {
+        self.reload = Some(Reload::begin(fx));
+    }
+
+    pub fn on_changed(&mut self, id: WorkId, result: Result<JobId, StoreError>, rooms: &mut Rooms) -> Verdict {
+        if result == Err(StoreError::Deposed) {
+            return Verdict::Deposed;
+        }
+        match self.changes.on_changed(id, result, rooms.fx, rooms.now) {
+            Some(Made { change: Change::Put(job), is_in_force: true, .. }) => {
+                let (dispatch, mut around) = self.around(rooms);
+                dispatch.decide(job.id, &mut around);
+            }
+            Some(Made { client, change, .. }) => self.put_in_force(client, change, rooms),
+            None => {}
+        }
+        Verdict::Ok
+    }
+
+    /// A page of the jobs as the store has them, after `reload`.
+    pub fn on_page(&mut self, id: WorkId, result: Result<CopyPage, StoreError>, rooms: &mut Rooms) {
+        let Some(mut reload) = self.reload.take_if(|reload| reload.has_asked(id)) else { return };
+        match result {
+            Err(error) => {
+                let done = reload.summary();
+                let text = format!("reload the jobs: {error}; taken up so far: {done}; send SIGHUP again");
+                rooms.fx.notice(log::Level::Error, text);
+            }
+            Ok(_) if self.changes.has_asked() => {
+                reload.ask_again(rooms.fx);
+                self.reload = Some(reload);
+            }
+            Ok(page) => self.take_page(reload, page, rooms),
+        }
+    }
+
+    /// The store has it: now it holds in memory, and soon on the node.
+    pub(super) fn put_in_force(&mut self, client: Option<RequestId>, change: Change, rooms: &mut Rooms) {
+        let text = change_text(&change);
+        let (id, below, job) = match change {
+            // Asked for again under the same key: the job is there, and stays as it is.
+            Change::Add(job, _) if self.scheduler.job(job.id).is_some() => {
+                let answer = self.scheduler.job(job.id).cloned().map(Answer::Job);
+                client.zip(answer).into_iter().for_each(|(client, answer)| rooms.fx.reply(client, Ok(answer)));
+                return;
+            }
+            // A stop that came after it is in force already.
+            Change::Put(job) if self.scheduler.job(job.id).is_some_and(|now| job.version < now.version) => {
+                (job.id, Some(job.version), Some(Arc::new(job)))
+            }
+            Change::Add(job, _) | Change::Put(job) => {
+                let (id, version) = (job.id, job.version);
+                (id, Some(version), put(&mut self.scheduler, job, rooms.fx))
+            }
+            Change::Delete { id, .. } => (id, None, self.scheduler.remove(id)),
+        };
+        self.reload.iter_mut().for_each(|reload| reload.touch(id));
+        rooms.fx.notice(log::Level::Info, text);
+        let cancelling = self.cancel(id, below, rooms);
+        let (Some(client), Some(job)) = (client, job) else { return };
+        if !cancelling.silent.is_empty() {
+            rooms.fx.reply(client, Err(cut_off()));
+        } else if cancelling.told.is_empty() {
+            rooms.fx.reply(client, Ok(Answer::Job(job)));
+        } else {
+            self.changes.settle(client, job, cancelling.told);
+        }
+    }
+
+    /// While the store is away a stop holds at once, in memory and on the nodes.
+    pub(super) fn put_stops_in_force(&mut self, rooms: &mut Rooms) {
+        while let Some(Urgent { client, job }) = self.changes.next_urgent(&self.scheduler, rooms.fx, rooms.now) {
+            let (id, version) = (job.id, job.version);
+            let text =
+                format!("job {id} is stopped, version={}: in force, and stored when the store answers", version.0);
+            rooms.fx.notice(log::Level::Warn, text);
+            let job = put(&mut self.scheduler, job, rooms.fx);
+            self.dispatch.leave_undecided(id);
+            let cancelling = self.cancel(id, Some(version), rooms);
+            let (Some(client), Some(job)) = (client, job) else { continue };
+            if !cancelling.silent.is_empty() {
+                rooms.fx.reply(client, Err(in_force_and_cut_off(id)));
+            } else if cancelling.told.is_empty() {
+                rooms.fx.reply(client, Err(in_force(id)));
+            } else {
+                self.changes.settle_unstored(client, job, cancelling.told);
+            }
+        }
+    }
+
+    pub(super) fn cancel(&mut self, id: JobId, below: Option<Version>, rooms: &mut Rooms) -> Cancelling {
+        let (dispatch, mut around) = self.around(rooms);
+        dispatch.cancel(id, below, &mut around)
+    }
+
+    /// Rows changed by hand do not change their version, so they are told by what they say.
+    pub(super) fn take_page(&mut self, mut reload: Reload, page: CopyPage, rooms: &mut Rooms) {
+        let step = reload.on_page(page, &self.scheduler, rooms.fx);
+        let changes = notes(&step);
+        for id in step.gone {
+            self.scheduler.remove(id);
+            self.cancel(id, None, rooms);
+        }
+        for job in step.changed {
+            let id = job.id;
+            put(&mut self.scheduler, job, rooms.fx);
+            self.cancel(id, None, rooms);
+        }
+        if !changes.is_empty() {
+            self.journaler.push(None, 0, Body { changes, ..Body::default() });
+        }
+        if step.is_over {
+            rooms.fx.notice(log::Level::Info, format!("reloaded: {}", reload.summary()));
+        } else {
+            self.reload = Some(reload);
+        }
+    }
+}
+
+fn change_text(change: &Change) -> String {
+    match change {
+        Change::Add(job, _) => format!("job {} added: {:?}", job.id, job.cron_set),
+        Change::Put(job) if job.stop => format!("job {} changed: stopped, version={}", job.id, job.version.0),
+        Change::Put(job) => format!("job {} changed: {:?}, version={}", job.id, job.cron_set, job.version.0),
+        Change::Delete { id, .. } => format!("job {id} deleted"),
+    }
+}
