@@ -46,7 +46,7 @@ const SEED_LOG: &str = "CREATE TABLE `log` (
 ) ENGINE=InnoDB AUTO_INCREMENT=6649189 DEFAULT CHARSET=utf8";
 
 fn store(database: &Database) -> MysqlStore {
-    MysqlStore::new(&database.config(), Hand::Writer)
+    MysqlStore::new(&database.config(), Hand::Lead)
 }
 
 fn row(id: u32, output: &str) -> LogRow {
@@ -198,7 +198,7 @@ fn a_server_that_goes_away_and_comes_back_is_found_again() {
 fn the_password_is_in_no_error() {
     let Some(database) = mariadb::database() else { return };
     let config = MysqlConfig { password: Secret("not-its-password".into()), ..database.config() };
-    let error = MysqlStore::new(&config, Hand::Writer).open().unwrap_err();
+    let error = MysqlStore::new(&config, Hand::Lead).open().unwrap_err();
     let text = format!("{error} {error:?} {config:?}");
     assert!(text.contains("Access denied") && !text.contains("not-its-password"), "{text}");
 }
@@ -212,7 +212,7 @@ fn a_user_who_may_only_read_and_write_can_work_on_tables_that_are_up_to_date() {
         &format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {0}.* TO '{0}'@'127.0.0.1'", database.name),
     ]);
     let config = MysqlConfig { user: database.name.clone(), password: Secret("x".into()), ..database.config() };
-    let mut store = MysqlStore::new(&config, Hand::Writer);
+    let mut store = MysqlStore::new(&config, Hand::Lead);
     store.open().unwrap();
     store.write_logs(&[row(1, "written")]).unwrap();
     assert_eq!(outputs(&mut store), ["written"]);

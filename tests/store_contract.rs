@@ -56,7 +56,7 @@ fn the_embedded_store() {
         eprintln!("{name}");
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store.db");
-        check(&|| Box::new(SqliteStore::new(&path)));
+        check(&|| Box::new(SqliteStore::new(&path, Hand::Lead, Default::default())));
     }
 }
 
@@ -65,7 +65,7 @@ fn mariadb() {
     for (name, check) in CHECKS {
         eprintln!("{name}");
         let Some(database) = mariadb::database() else { return };
-        check(&|| Box::new(MysqlStore::new(&database.config(), Hand::Writer)));
+        check(&|| Box::new(MysqlStore::new(&database.config(), Hand::Lead)));
     }
 }
 

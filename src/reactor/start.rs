@@ -18,6 +18,7 @@ use crate::worker::output_files::OutputFiles;
 use crate::worker::pool::{Answers, Pool, Tools};
 use crate::worker::process::{DaemonLink, FreeMemory, MarkBook, Spawner};
 use crate::worker::spool::SpoolFile;
+use crate::worker::store::sqlite::WriteTurns;
 use crate::worker::store::{self, Hand, Store};
 use jiff::tz::{TimeZone, TimeZoneDatabase};
 use mio::net::{TcpListener, UnixStream};
@@ -102,8 +103,9 @@ fn tools<'a>(config: &'a Config, marks: &MarkBook, spool: SpoolFile, guardian: u
     let consul = config.consul.as_ref();
     let consul =
         consul.map(|consul| ConsulClient::new(consul, &config.service_name, &config.lock_key, &config.bind_address));
+    let turns = Arc::new(WriteTurns::default());
     Tools {
-        new_store: Box::new(|hand| new_store(config, hand)),
+        new_store: Box::new(move |hand| new_store(config, hand, &turns)),
         consul: consul.map(Arc::new),
         spawner: Arc::new(Spawner::new(config.shell.clone(), marks.marks())),
         spool,
@@ -113,10 +115,12 @@ fn tools<'a>(config: &'a Config, marks: &MarkBook, spool: SpoolFile, guardian: u
     }
 }
 
-fn new_store(config: &Config, hand: Hand) -> Box<dyn Store> {
+fn new_store(config: &Config, hand: Hand, turns: &Arc<WriteTurns>) -> Box<dyn Store> {
     match &config.mysql {
         Some(mysql) => Box::new(store::mysql::MysqlStore::new(mysql, hand)),
-        None => Box::new(store::sqlite::SqliteStore::new(&config.data_dir.join("wing-crontab.db"))),
+        None => {
+            Box::new(store::sqlite::SqliteStore::new(&config.data_dir.join("wing-crontab.db"), hand, Arc::clone(turns)))
+        }
     }
 }
 

@@ -91,7 +91,7 @@ impl Answers {
 
 impl Pool {
     pub fn start(tools: Tools, answers: Answers) -> std::io::Result<Pool> {
-        let [mut lead_store, mut log_store] = [(); 2].map(|()| (tools.new_store)(Hand::Writer));
+        let [mut lead_store, mut log_store] = [Hand::Lead, Hand::Log].map(&tools.new_store);
         let [mut read_store, mut search_store] = [(); 2].map(|()| (tools.new_store)(Hand::Reader));
         let consul = tools.consul.clone();
         let watcher = tools.consul;

@@ -33,11 +33,14 @@ use super::scheduler::Scheduler;
 use crate::model::journal::{Body, Entry, EntryId, MissedGap, PlannedRun, RefusedRun};
 use crate::model::message::{Order, ToNode};
 use crate::model::run::Manual;
-use crate::model::{Attempt, Job, JobId, NodeId, Now, RunKey, RunState, Second, Server, Version};
+use crate::model::{Attempt, Job, JobId, Mono, NodeId, Now, RunKey, RunState, Second, Server, Version};
 use flights::Flights;
 use folds::Folds;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+
+/// Runs sent within one input.
+const RELEASE_MAX: usize = 1_000;
 
 #[derive(Debug)]
 pub struct Dispatch {
@@ -52,6 +55,9 @@ pub struct Dispatch {
     to_close: Vec<EntryId>,
     /// Runs of the parts of a tick whose part 0 is not in yet.
     held_back: Vec<Attempt>,
+    /// Runs whose tick is whole and that are yet to be sent: of many, some at each input, so that none takes long.
+    releasing: VecDeque<Attempt>,
+    released_at: Mono,
     /// Runs that a former leader had named, to be run or missed, for ticks that it did not complete.
     named: BTreeSet<RunKey>,
     /// The entries that name them: the only record of that, so they stay open until their ticks are whole.
@@ -124,6 +130,8 @@ impl Dispatch {
             folds: Folds::default(),
             to_close: Vec::new(),
             held_back: Vec::new(),
+            releasing: VecDeque::new(),
+            released_at: Mono(0),
             named: BTreeSet::new(),
             begun: BTreeMap::new(),
             unplaced: BTreeSet::new(),
@@ -179,7 +187,10 @@ impl Dispatch {
             bodies.resize_with(bodies.len().max(at + 1), Body::default);
             bodies[at].missed = missed.to_vec();
         }
-        bodies[0].refused = refused;
+        for (at, refused) in refused.chunks(runs_max).enumerate() {
+            bodies.resize_with(bodies.len().max(at + 1), Body::default);
+            bodies[at].refused = refused.to_vec();
+        }
         (0..bodies.len() as u32).zip(bodies).rev().collect()
     }
 
@@ -221,11 +232,26 @@ impl Dispatch {
         self.held_back.extend(entry.body.runs.iter().map(|run| run.attempt));
         if entry.part == 0 {
             self.close_begun(entry.tick);
-            let attempts = std::mem::take(&mut self.held_back);
-            self.release(attempts, around);
+            self.releasing.extend(self.held_back.drain(..));
+            self.release_some(around);
         }
         self.start_delayed(around);
         self.close_if_empty(id);
+    }
+
+    /// Sends what waits to be sent, so many at a time.
+    pub fn release_some(&mut self, around: &mut Around) {
+        if !self.releasing.is_empty() {
+            self.released_at = around.now.mono;
+            let some = self.releasing.len().min(RELEASE_MAX);
+            let attempts = self.releasing.drain(..some).collect();
+            self.release(attempts, around);
+        }
+    }
+
+    /// When more is to be sent.
+    pub fn release_at(&self) -> Option<Mono> {
+        (!self.releasing.is_empty()).then_some(Mono(self.released_at.0 + 1))
     }
 
     /// The attempt is an outcome of this entry from now on, and of no earlier one.

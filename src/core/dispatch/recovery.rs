@@ -45,7 +45,8 @@ impl Dispatch {
             self.open.insert(*id, 0);
             if let Some(tick) = entry.tick.filter(|_| entry.tick > left.watermark) {
                 let missed = entry.body.missed.iter().map(|gap| RunKey::scheduled(gap.cron_id, gap.last));
-                self.named.extend(entry.body.runs.iter().map(|run| run.attempt.run).chain(missed));
+                let refused = entry.body.refused.iter().map(|refused| refused.run);
+                self.named.extend(entry.body.runs.iter().map(|run| run.attempt.run).chain(missed).chain(refused));
                 self.begun.insert(*id, tick);
             }
             for run in &entry.body.runs {

@@ -221,6 +221,10 @@ impl Leader {
 
     pub fn poll(&mut self, rooms: &mut Rooms) {
         self.sweep(rooms);
+        if self.dispatch.release_at().is_some_and(|at| at <= rooms.now.mono) {
+            let (dispatch, mut around) = self.around(rooms);
+            dispatch.release_some(&mut around);
+        }
         if !self.is_draining && self.journaler.is_idle() {
             if self.is_paused { self.keep_pause(rooms.now) } else { self.take_ticks(rooms) }
         }
@@ -244,7 +248,9 @@ impl Leader {
         let nodes = self.roster.deadline();
         let delayed = self.dispatch.next_delayed().map(|second| now.mono_at(second.wall()));
         let others = [self.journaler.deadline(), self.changes.deadline(now), self.controls.deadline()];
-        [tick, close, Some(self.sweep_at), nodes, delayed].into_iter().chain(others).flatten().min()
+        // At once, and after whatever else has come.
+        let release = self.dispatch.release_at().map(|at| at.max(Mono(now.mono.0 + 1)));
+        [tick, close, Some(self.sweep_at), nodes, delayed, release].into_iter().chain(others).flatten().min()
     }
 
     pub fn on_journaled(&mut self, id: WorkId, result: Result<Journaled, StoreError>, rooms: &mut Rooms) -> Verdict {

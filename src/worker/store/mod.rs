@@ -30,8 +30,10 @@ const NOTED: &str = "tick IS NULL AND body LIKE '%\"changes\":[%'";
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Hand {
-    /// The leader's statements, or the log rows: short ones.
-    Writer,
+    /// The leader's statements: they go before log rows where one writer has to wait for another.
+    Lead,
+    /// The log rows.
+    Log,
     /// What the API asks for: it may have to go through a large log.
     Reader,
 }

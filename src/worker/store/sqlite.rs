@@ -4,7 +4,7 @@
 //! rows alike. Each call is one transaction.
 
 use super::{
-    DELETE_ENTRIES_MAX, DELETE_ROWS_MAX, DIFFERENCES_MAX, NOTED, Store, edited_by_hand, folded, foreign_lock_key,
+    DELETE_ENTRIES_MAX, DELETE_ROWS_MAX, DIFFERENCES_MAX, Hand, NOTED, Store, edited_by_hand, folded, foreign_lock_key,
     not_alone, note, noted, outcomes, row_state,
 };
 use crate::core::work::{Bump, Bumped, Change, CopyPage, Differences, Journaled, Loaded, Opened, Since, StoreError};
@@ -19,6 +19,7 @@ use rusqlite::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 /// In order; the number of a file is its place here, from 1.
@@ -27,14 +28,55 @@ const MIGRATIONS: &[&str] =
 /// How long a statement waits for another connection's.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Whose turn it is to write. SQLite would let one writer wait for another by sleeping, and a busy one go on for ever:
+/// the journal would wait behind ten thousand log rows.
+#[derive(Debug, Default)]
+pub struct WriteTurns {
+    state: Mutex<Turns>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Turns {
+    is_taken: bool,
+    /// Writers that go before the others.
+    urgent: usize,
+}
+
+/// A turn, until it is dropped.
+struct Turn<'a>(&'a WriteTurns);
+
+impl WriteTurns {
+    fn take(&self, is_urgent: bool) -> Turn<'_> {
+        let mut turns = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.urgent += usize::from(is_urgent);
+        while turns.is_taken || !is_urgent && turns.urgent != 0 {
+            turns = self.changed.wait(turns).unwrap_or_else(PoisonError::into_inner);
+        }
+        turns.urgent -= usize::from(is_urgent);
+        turns.is_taken = true;
+        Turn(self)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).is_taken = false;
+        self.0.changed.notify_all();
+    }
+}
+
 pub struct SqliteStore {
+    hand: Hand,
+    turns: Arc<WriteTurns>,
     path: PathBuf,
     connection: Option<Connection>,
 }
 
 impl SqliteStore {
-    pub fn new(path: &Path) -> SqliteStore {
-        SqliteStore { path: path.to_path_buf(), connection: None }
+    /// `turns` is shared by all that write to the file.
+    pub fn new(path: &Path, hand: Hand, turns: Arc<WriteTurns>) -> SqliteStore {
+        SqliteStore { hand, turns, path: path.to_path_buf(), connection: None }
     }
 
     /// Runs `action` in one transaction; `what` names it in errors. After an error the file is opened anew.
@@ -43,6 +85,8 @@ impl SqliteStore {
         what: &str,
         action: impl FnOnce(&Transaction) -> Result<T, Failure>,
     ) -> Result<T, StoreError> {
+        let turns = Arc::clone(&self.turns);
+        let _turn = turns.take(self.hand == Hand::Lead);
         let result = self.connection().and_then(|connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let value = action(&transaction)?;

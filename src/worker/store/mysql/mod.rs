@@ -149,7 +149,7 @@ fn connect(config: &MysqlConfig, hand: Hand) -> Outcome<Connection> {
 
 /// A database that is not there is made, where the user may.
 fn create_database(config: &MysqlConfig) -> Outcome<()> {
-    let mut conn = Conn::new(options(config, Hand::Writer)).map_err(Failure::Connect)?;
+    let mut conn = Conn::new(options(config, Hand::Lead)).map_err(Failure::Connect)?;
     let name = config.database.replace('`', "``");
     Ok(conn.query_drop(format!("CREATE DATABASE IF NOT EXISTS `{name}` CHARACTER SET utf8mb4"))?)
 }
