@@ -297,7 +297,7 @@ fn commands(node: &Node) -> Vec<String> {
     let folder = node.folder.path().display();
     let own = [
         format!("sh {leader} a  b"),
-        format!("setsid sh {leader}"),
+        format!("setsid -w sh {leader}"),
         format!("/bin/sh {segv}"),
         format!("sh {environment}"),
         format!("{text} one"),
