@@ -230,6 +230,14 @@ impl Executor {
         self.answer_cancels(fx);
     }
 
+    /// The log row is committed. That of a run which is about to begin here or has not ended is what this node wrote when it
+    /// led, and not yet the whole truth.
+    pub fn on_committed(&mut self, attempt: Attempt, fx: &mut Effects) {
+        if matches!(self.holdings.stage(attempt), Some(Stage::Found(_) | Stage::Over)) {
+            self.forget(attempt, fx);
+        }
+    }
+
     /// The log row is committed, or the leader has dropped the run.
     pub fn forget(&mut self, attempt: Attempt, fx: &mut Effects) {
         if self.holdings.remove(attempt).is_some() {

@@ -300,7 +300,7 @@ impl Node {
                 }
                 let attempts = logbook.on_written(id, result, fx, now);
                 if !attempts.is_empty() {
-                    attempts.iter().for_each(|attempt| executor.forget(*attempt, fx));
+                    attempts.iter().for_each(|attempt| executor.on_committed(*attempt, fx));
                     fx.tell_leader(ToLeader::Logged(attempts));
                 }
             }
