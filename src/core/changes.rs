@@ -26,6 +26,8 @@ pub struct Changes {
     queue: VecDeque<Waiting>,
     /// Stops that are in force and not stored, in their order.
     in_force: VecDeque<Job>,
+    /// Jobs whose stop is in force and will not be stored.
+    unstorable: BTreeSet<JobId>,
     asked: Option<Asked>,
     /// Changes that are in force here and wait for nodes to say so too.
     settling: Vec<Settling>,
@@ -143,14 +145,11 @@ impl Changes {
         self.asked.is_some()
     }
 
-    /// The job whose row may be being changed.
+    /// The jobs that may be otherwise in the store than in memory.
     pub fn under_way(&self) -> Vec<JobId> {
-        let asked = self.asked.as_ref().and_then(|asked| match &asked.change {
-            Change::Add(..) => None,
-            Change::Put(job) => Some(job.id),
-            Change::Delete { id, .. } => Some(*id),
-        });
-        asked.into_iter().chain(self.in_force.iter().map(|job| job.id)).collect()
+        let asked = self.asked.as_ref().and_then(|asked| job_of_change(&asked.change));
+        let in_force = self.in_force.iter().map(|job| job.id);
+        asked.into_iter().chain(in_force).chain(self.unstorable.iter().copied()).collect()
     }
 
     /// Whether nothing is under way.
@@ -180,6 +179,7 @@ impl Changes {
             Err(StoreError::Refused(reason)) if asked.is_in_force => {
                 fx.notice(log::Level::Error, format!("a stop is in force and will not be stored: {reason}"));
                 let asked = self.asked.take()?;
+                self.unstorable.extend(job_of_change(&asked.change));
                 return Some(Made { client: None, change: asked.change, is_in_force: true });
             }
             // The first asking did not even reach the store: surely nothing was done, and the client may be told so.
@@ -360,6 +360,15 @@ impl Changes {
                 "the store does not answer: whether the change is stored is not known yet; /cron/list will tell";
             fx.reply(client, Err(Refusal::unavailable(message)));
         }
+    }
+}
+
+/// The job that is there already and is being changed.
+fn job_of_change(change: &Change) -> Option<JobId> {
+    match change {
+        Change::Add(..) => None,
+        Change::Put(job) => Some(job.id),
+        Change::Delete { id, .. } => Some(*id),
     }
 }
 

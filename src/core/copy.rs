@@ -136,7 +136,7 @@ impl WarmCopy {
         step.gone.into_iter().for_each(|id| drop(scheduler.remove(id)));
         step.changed.into_iter().for_each(|job| drop(put(scheduler, job, fx)));
         if step.is_over {
-            let jobs = scheduler.count();
+            let jobs = scheduler.job_count();
             fx.notice(log::Level::Info, format!("the copy of the jobs is complete: jobs={jobs}"));
             self.stage = Stage::Ready { refresh_at: now.mono };
         }

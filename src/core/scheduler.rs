@@ -105,10 +105,6 @@ impl Scheduler {
         self.jobs.get(&id).map(|planned| &planned.job)
     }
 
-    pub fn count(&self) -> usize {
-        self.jobs.len()
-    }
-
     /// The largest id.
     pub fn newest(&self) -> JobId {
         self.jobs.last_key_value().map_or(JobId(0), |(id, _)| *id)

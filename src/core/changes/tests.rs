@@ -213,6 +213,7 @@ fn a_stop_that_the_store_will_never_take_is_said_and_asked_no_more() {
     world.cancelled(1);
     world.expect_reply(1, "in force, not stored");
     assert!(world.changes.is_idle());
+    assert_eq!(world.changes.under_way(), [JobId(1)], "the row is otherwise");
 }
 
 #[test]

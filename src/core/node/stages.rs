@@ -108,7 +108,7 @@ impl Node {
     fn establish(&mut self, epoch: Epoch, sent_at: Mono, leases_end: Mono, loaded: Loaded, now: Now) {
         self.lead_backoff.reset();
         let lent = self.copy.lend(now);
-        let (jobs, open) = (lent.scheduler.count(), loaded.open.len());
+        let (jobs, open) = (lent.scheduler.job_count(), loaded.open.len());
         self.fx.notice(log::Level::Info, format!("leading: epoch={epoch} jobs={jobs} open_entries={open}"));
         self.confirm(sent_at, now);
         let limits = &self.setup.limits;
