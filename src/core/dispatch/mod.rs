@@ -229,7 +229,8 @@ impl Dispatch {
             self.delayed.insert((delayed.due, delayed.attempt));
         }
         self.write_outcomes(id, &entry.body, &BTreeMap::new(), around);
-        self.held_back.extend(entry.body.runs.iter().map(|run| run.attempt));
+        // Parts are written from the highest number down: the first of the tick come last, and are sent first all the same.
+        self.held_back.splice(0..0, entry.body.runs.iter().map(|run| run.attempt));
         if entry.part == 0 {
             self.close_begun(entry.tick);
             self.releasing.extend(self.held_back.drain(..));
