@@ -49,7 +49,7 @@ impl Weather {
             Weather::Groups if random.chance(40) => group(world, random),
             Weather::Groups if random.chance(40) => stop_at_start(world, random),
             Weather::SlowStore if random.chance(60) => slow_store(world, random),
-            Weather::OldNews if random.chance(40) => old_news(world, random),
+            Weather::OldNews if random.chance(70) => old_news(world, random),
             Weather::Crashes if random.chance(50) => crashes(world, random),
             Weather::Changes if random.chance(80) => change(world, random),
             _ => any(world, random),
@@ -138,6 +138,8 @@ fn old_news(world: &mut World, random: &mut Random) {
             world.read_old_news(host, cut_at, time);
         }
     }
+    let until = (world.now + random.within(1_000, 12_000) * MS).min(HEALED);
+    world.run(until);
 }
 
 fn crashes(world: &mut World, random: &mut Random) {
