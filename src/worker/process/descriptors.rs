@@ -5,8 +5,12 @@
 //! but when descriptors run short, and lowered again afterwards: most daemons start all their commands with the limit as
 //! it was given. While it is raised, commands go by way of `launch`, which sets it back and costs one exec more.
 
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::os::fd::AsRawFd;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+
+/// Held by whoever starts a command, so that the limit does not change under it; taken to change the limit.
+static STARTING: RwLock<()> = RwLock::new(());
 
 /// So many more may be opened before anybody looks again.
 const ROOM: u64 = 128;
@@ -16,6 +20,8 @@ const ROOM: u64 = 128;
 pub fn make_room(newest: &impl AsRawFd) {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum && is_short(newest, &limit) {
+        // While a command is being started the next descriptor will do: nobody is kept waiting, the reactor least of all.
+        let Ok(_nobody_starts) = STARTING.try_write() else { return };
         // What is refused here is refused again, with a reason, to whoever opens the one too many.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     }
@@ -36,26 +42,23 @@ impl Given {
         Given(getrlimit(Resource::Nofile))
     }
 
-    /// What a command must be set back to, as long as the limit is raised. Takes it back where `newest` shows that it is
-    /// not needed any more.
-    pub fn to_set_back(&self, newest: &impl AsRawFd) -> Option<u64> {
-        make_room(newest);
+    /// What a command must be set back to, as long as the limit is raised; it stays so until the guard is dropped. Raises
+    /// the limit, or takes it back, where `newest` shows that it should be.
+    pub fn to_set_back(&self, newest: &impl AsRawFd) -> (RwLockReadGuard<'static, ()>, Option<u64>) {
         let now = getrlimit(Resource::Nofile);
-        if now.current == self.0.current {
-            return None;
+        let is_raised = now.current != self.0.current;
+        if is_raised != self.is_needed(newest) {
+            let _nobody_starts = STARTING.write().unwrap_or_else(PoisonError::into_inner);
+            let current = if is_raised { self.0.current } else { now.maximum };
+            // What is refused here is refused again, with a reason, to whoever opens the one too many.
+            let _ = setrlimit(Resource::Nofile, Rlimit { current, maximum: now.maximum });
         }
-        let is_needed = self.0.current.is_some_and(|most| most / 2 <= newest.as_raw_fd() as u64);
-        if is_needed || is_short(newest, &self.0) || setrlimit(Resource::Nofile, self.0).is_err() {
-            return self.0.current;
-        }
-        None
+        let starting = STARTING.read().unwrap_or_else(PoisonError::into_inner);
+        let is_raised = getrlimit(Resource::Nofile).current != self.0.current;
+        (starting, self.0.current.filter(|_| is_raised))
     }
 
-    /// Where the limit was raised while a command was being started, it may have got the raised one: for a moment more.
-    pub fn correct(&self, child: Pid) {
-        if getrlimit(Resource::Nofile).current != self.0.current {
-            // An error means that it is over already, or another user's by now.
-            let _ = prlimit(Some(child), Resource::Nofile, self.0);
-        }
+    fn is_needed(&self, newest: &impl AsRawFd) -> bool {
+        is_short(newest, &self.0) || self.0.current.is_some_and(|most| most / 2 <= newest.as_raw_fd() as u64)
     }
 }

@@ -88,7 +88,7 @@ impl Spawner {
         let refused = |error: io::Error| refusal(shell, &error);
         let (output, write_end) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|error| refused(error.into()))?;
         rustix::fs::fcntl_setfl(&output, OFlags::NONBLOCK).map_err(|error| refused(error.into()))?;
-        let set_back = self.descriptors.to_set_back(&output);
+        let (_starting, set_back) = self.descriptors.to_set_back(&output);
         let is_bare = [&job.run_as, &job.work_dir, &job.env, &job.shell].iter().all(|column| column.is_empty());
         let direct = self.shortcut.as_ref().filter(|_| is_bare && set_back.is_none());
         let direct = direct.and_then(|shortcut| shortcut.command(&job.command)).and_then(|mut command| {
@@ -104,7 +104,6 @@ impl Spawner {
                 execute(command, &write_end, ticket).map_err(refused)?
             }
         };
-        self.descriptors.correct(Pid::from_child(&child));
         Ok(Begun { child, output, at })
     }
 
