@@ -201,8 +201,8 @@ fn one_that_sends_slowly_is_cut_however_long_it_goes_on() {
 
 #[test]
 fn another_version_of_the_protocol_is_named_by_either_end() {
-    let challenge = [&[0, 0, 0, 34, 2, 0][..], &[7; 32]].concat();
-    let clear = "it speaks version 2 of the protocol (or something else), this node 1";
+    let challenge = [&[0, 0, 0, 34, 1, 0][..], &[7; 32]].concat();
+    let clear = "it speaks version 1 of the protocol (or something else), this node 2";
     let Some((mut node, agent, lock)) = lone_node() else { return };
     // Where the node is dialled.
     node.start();
@@ -213,7 +213,7 @@ fn another_version_of_the_protocol_is_named_by_either_end() {
     let mut heard = [0; 6];
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     stream.read_exact(&mut heard).unwrap();
-    assert_eq!(heard, [0, 0, 0, 34, 1, 0], "the other end learns this node's version");
+    assert_eq!(heard, [0, 0, 0, 34, 2, 0], "the other end learns this node's version");
     assert!(node.stop().success());
     // Where it dials.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
