@@ -81,9 +81,9 @@ pub struct Leader {
     /// Who can be spoken to, as of this input.
     places: Vec<Place>,
     /// Attempts whose log rows are being looked for.
-    finding: BTreeMap<WorkId, Vec<Attempt>>,
+    finding: BTreeMap<WorkId, (u64, Vec<Attempt>)>,
     /// Those that could not be looked for yet.
-    to_find: Vec<Attempt>,
+    to_find: Vec<(u64, Vec<Attempt>)>,
     sweep_at: Mono,
     journaled_tick: Second,
     closing: Option<(WorkId, Vec<EntryId>)>,
@@ -362,11 +362,11 @@ impl Leader {
                 attempts.iter().for_each(|attempt| self.controls.on_over(*attempt, None, rooms.fx));
                 let ended = self.controls.ended_here(&attempts);
                 if !ended.is_empty() {
-                    self.find(ended, rooms.fx);
+                    self.find(0, ended, rooms.fx);
                 }
             }
             ToLeader::Cancelled { cron_id, dropped } => dispatch.on_dropped(cron_id, dropped, &mut around),
-            ToLeader::Returned(attempts) => dispatch.on_returned(attempts, &mut around),
+            ToLeader::Returned(attempts) => dispatch.on_returned(node, attempts, &mut around),
             ToLeader::Runs { request, runs } => self.on_runs(node, request, runs, rooms),
             ToLeader::OutputRead { .. } => {}
         }
@@ -385,7 +385,7 @@ impl Leader {
         let (dispatch, mut around) = self.around(rooms);
         dispatch.on_settled(settling.jobs, &mut around);
         if !settling.unknown.is_empty() {
-            self.find(settling.unknown, rooms.fx);
+            self.find(settling.question, settling.unknown, rooms.fx);
         }
     }
 
@@ -395,16 +395,16 @@ impl Leader {
         result: Result<BTreeMap<Attempt, RunState>, StoreError>,
         rooms: &mut Rooms,
     ) -> Verdict {
-        let Some(attempts) = self.finding.remove(&id) else { return Verdict::Ok };
+        let Some((question, attempts)) = self.finding.remove(&id) else { return Verdict::Ok };
         match result {
             Ok(logged) => {
                 self.controls.on_found(&logged, rooms.fx);
                 let (dispatch, mut around) = self.around(rooms);
-                dispatch.on_checked(attempts, &logged, &mut around);
+                dispatch.on_checked(attempts, question, &logged, &mut around);
             }
             Err(StoreError::Deposed) => return Verdict::Deposed,
             // Asked again at the next sweep; the journal's own troubles are told by the journal.
-            Err(_) => self.to_find.extend(attempts),
+            Err(_) => self.to_find.push((question, attempts)),
         }
         Verdict::Ok
     }
@@ -529,9 +529,8 @@ impl Leader {
         }
         let (dispatch, mut around) = self.around(rooms);
         dispatch.look_after(&mut around);
-        let again = std::mem::take(&mut self.to_find);
-        if !again.is_empty() {
-            self.find(again, rooms.fx);
+        for (question, attempts) in std::mem::take(&mut self.to_find) {
+            self.find(question, attempts, rooms.fx);
         }
     }
 
@@ -551,9 +550,10 @@ impl Leader {
         self.roster.places(self.is_own_draining, now)
     }
 
-    fn find(&mut self, attempts: Vec<Attempt>, fx: &mut Effects) {
+    /// `question`: of a node's holdings; 0: only whether they are there is asked.
+    fn find(&mut self, question: u64, attempts: Vec<Attempt>, fx: &mut Effects) {
         let id = fx.work(Work::Lead(Lead::Find { epoch: self.epoch, attempts: attempts.clone() }));
-        self.finding.insert(id, attempts);
+        self.finding.insert(id, (question, attempts));
     }
 
     /// Takes the ticks that are due, up to the first that has something for the journal.
