@@ -59,7 +59,8 @@ impl World {
         {
             let odd = |state: RunState| !matches!(state, RunState::Ok | RunState::Failed);
             let odd: Vec<_> = rows.iter().filter(|row| odd(row.state)).collect();
-            odd.iter().for_each(|row| self.say(format!("host {host}: row {} {}", row.attempt, row.state.as_str())));
+            odd.iter()
+                .for_each(|row| self.say(format!("host {host}: row {} {} {fate:?}", row.attempt, row.state.as_str())));
         }
         fate
     }
@@ -91,6 +92,11 @@ impl World {
 
     fn carry_out(&mut self, host: usize, lead: &Lead) -> Done {
         let done = self.store.lead(lead);
+        if let (Lead::Find { attempts, .. }, Done::Found(found)) = (lead, &done) {
+            let asked: Vec<String> = attempts.iter().map(|attempt| attempt.to_string()).collect();
+            let found = found.as_ref().map_or(0, |found| found.len());
+            self.say(format!("host {host}: looks for rows of {}: {found} are there", asked.join(" ")));
+        }
         if matches!(done, Done::Bumped(Ok(_))) {
             self.leader = Some(host);
         }

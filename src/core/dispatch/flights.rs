@@ -25,11 +25,24 @@ pub struct Flight {
     pub is_killed: bool,
     /// Its further attempt was decided on, and may be over already: there is no second one.
     pub is_followed: bool,
+    /// Its log row is being looked for since the node said that it has it not; what is found counts only for this asking. 0:
+    /// nothing is asked.
+    pub question: u64,
 }
 
 impl Flight {
     pub fn planned(job: Arc<Job>, node: NodeId, late: bool, due: Second) -> Flight {
-        Flight { job, entry: None, node, stage: Stage::Planned, late, due, is_killed: false, is_followed: false }
+        Flight {
+            job,
+            entry: None,
+            node,
+            stage: Stage::Planned,
+            late,
+            due,
+            is_killed: false,
+            is_followed: false,
+            question: 0,
+        }
     }
 }
 
@@ -107,13 +120,20 @@ impl Flights {
 
     pub fn set_stage(&mut self, attempt: Attempt, stage: Stage) {
         if let Some(flight) = self.remove(attempt) {
-            self.insert(attempt, Flight { stage, ..flight });
+            self.insert(attempt, Flight { stage, question: 0, ..flight });
         }
     }
 
     pub fn move_to(&mut self, attempt: Attempt, node: NodeId) {
         if let Some(flight) = self.remove(attempt) {
-            self.insert(attempt, Flight { stage: Stage::Moving, node, ..flight });
+            self.insert(attempt, Flight { stage: Stage::Moving, node, question: 0, ..flight });
+        }
+    }
+
+    /// 0: what was asked counts no more.
+    pub fn set_question(&mut self, attempt: Attempt, question: u64) {
+        if let Some(flight) = self.all.get_mut(&attempt) {
+            flight.question = question;
         }
     }
 

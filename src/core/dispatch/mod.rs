@@ -62,6 +62,8 @@ pub struct Dispatch {
     named: BTreeSet<RunKey>,
     /// The entries that name them: the only record of that, so they stay open until their ticks are whole.
     begun: BTreeMap<EntryId, Second>,
+    /// Numbers the questions for log rows.
+    questions: u64,
     /// Runs for which no node was there.
     unplaced: BTreeSet<Attempt>,
     /// Jobs whose stop is in force and not stored.
@@ -134,6 +136,7 @@ impl Dispatch {
             released_at: Mono(0),
             named: BTreeSet::new(),
             begun: BTreeMap::new(),
+            questions: 0,
             unplaced: BTreeSet::new(),
             undecided: BTreeSet::new(),
             delayed: BTreeSet::new(),

@@ -30,8 +30,9 @@ pub struct Settling {
     pub drop: Vec<Attempt>,
     /// Of a definition that is not in force any more, and about to start by themselves: only the node can say which have not.
     pub back: Vec<Attempt>,
-    /// Neither held nor started: whether they have a log row is to be read now.
+    /// Neither held nor started: whether they have a log row is to be read now, in answer to the question with this number.
     pub unknown: Vec<Attempt>,
+    pub question: u64,
     /// Mutex jobs whose next run may be free to go once the node has been told.
     pub jobs: BTreeSet<JobId>,
 }
@@ -132,6 +133,7 @@ impl Dispatch {
         let (mut orders, mut jobs) = (Orders::new(), BTreeSet::new());
         let sent = self.flights.sent_to(node);
         for attempt in &sent {
+            self.flights.set_question(*attempt, 0);
             let Some(flight) = self.flights.get(*attempt).cloned() else { continue };
             match held.get(attempt) {
                 Some(Held::Begun | Held::Unknown) => {}
@@ -157,6 +159,9 @@ impl Dispatch {
         // It is over, and word of its row did not come through; rows of ours will tell themselves.
         let over = self.flights.over_on(node).into_iter();
         settling.unknown.extend(over.filter(|attempt| !held.contains_key(attempt) && !around.logbook.has(*attempt)));
+        self.questions += 1;
+        settling.question = self.questions;
+        settling.unknown.iter().for_each(|attempt| self.flights.set_question(*attempt, settling.question));
         // What waits there and is not ours to be there: of another node by now, or of an entry that is closed.
         let is_waiting = |held: &Held| matches!(held, Held::Waiting | Held::Parked);
         let strays = held.iter().filter(|(attempt, held)| is_waiting(held) && !sent.contains(attempt));
@@ -171,8 +176,21 @@ impl Dispatch {
         jobs.into_iter().for_each(|id| self.next_turn(id, around));
     }
 
-    /// The log rows of what a node neither held nor had started were read: what has none is given again.
-    pub fn on_checked(&mut self, attempts: Vec<Attempt>, logged: &BTreeMap<Attempt, RunState>, around: &mut Around) {
+    /// The log rows of what a node neither held nor had started were read: what has none is given again. What was given again
+    /// meanwhile was so by a later answer.
+    pub fn on_checked(
+        &mut self,
+        mut attempts: Vec<Attempt>,
+        question: u64,
+        logged: &BTreeMap<Attempt, RunState>,
+        around: &mut Around,
+    ) {
+        let is_asked = |flight: &Flight| question != 0 && flight.question == question;
+        attempts.retain(|attempt| self.flights.get(*attempt).is_some_and(is_asked));
+        self.give_again(attempts, logged, around);
+    }
+
+    fn give_again(&mut self, attempts: Vec<Attempt>, logged: &BTreeMap<Attempt, RunState>, around: &mut Around) {
         let mut orders = Orders::new();
         let mut jobs = BTreeSet::new();
         for attempt in attempts {
@@ -203,8 +221,9 @@ impl Dispatch {
     }
 
     /// A node that is leaving will not start these.
-    pub fn on_returned(&mut self, attempts: Vec<Attempt>, around: &mut Around) {
-        self.on_checked(attempts, &BTreeMap::new(), around);
+    pub fn on_returned(&mut self, node: &NodeId, mut attempts: Vec<Attempt>, around: &mut Around) {
+        attempts.retain(|attempt| self.flights.get(*attempt).is_some_and(|flight| flight.node == *node));
+        self.give_again(attempts, &BTreeMap::new(), around);
     }
 
     /// The node's lease is surely over: what it had of mutex jobs has ended.

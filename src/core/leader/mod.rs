@@ -80,9 +80,9 @@ pub struct Leader {
     /// Who can be spoken to, as of this input.
     places: Vec<Place>,
     /// Attempts whose log rows are being looked for.
-    finding: BTreeMap<WorkId, Vec<Attempt>>,
+    finding: BTreeMap<WorkId, (u64, Vec<Attempt>)>,
     /// Those that could not be looked for yet.
-    to_find: Vec<Attempt>,
+    to_find: Vec<(u64, Vec<Attempt>)>,
     sweep_at: Mono,
     journaled_tick: Second,
     closing: Option<(WorkId, Vec<EntryId>)>,
@@ -314,11 +314,11 @@ impl Leader {
                 attempts.iter().for_each(|attempt| self.controls.on_over(*attempt, None, rooms.fx));
                 let ended = self.controls.ended_here(&attempts);
                 if !ended.is_empty() {
-                    self.find(ended, rooms.fx);
+                    self.find(0, ended, rooms.fx);
                 }
             }
             ToLeader::Cancelled { cron_id, dropped } => dispatch.on_dropped(cron_id, dropped, &mut around),
-            ToLeader::Returned(attempts) => dispatch.on_returned(attempts, &mut around),
+            ToLeader::Returned(attempts) => dispatch.on_returned(node, attempts, &mut around),
             ToLeader::Runs { request, runs } => self.on_runs(node, request, runs, rooms),
             ToLeader::OutputRead { .. } => {}
         }
@@ -373,9 +373,8 @@ impl Leader {
         }
         let (dispatch, mut around) = self.around(rooms);
         dispatch.look_after(&mut around);
-        let again = std::mem::take(&mut self.to_find);
-        if !again.is_empty() {
-            self.find(again, rooms.fx);
+        for (question, attempts) in std::mem::take(&mut self.to_find) {
+            self.find(question, attempts, rooms.fx);
         }
     }
 

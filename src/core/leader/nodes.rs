@@ -27,7 +27,7 @@ impl Leader {
         let (dispatch, mut around) = self.around(rooms);
         dispatch.on_settled(settling.jobs, &mut around);
         if !settling.unknown.is_empty() {
-            self.find(settling.unknown, rooms.fx);
+            self.find(settling.question, settling.unknown, rooms.fx);
         }
     }
 
@@ -37,16 +37,16 @@ impl Leader {
         result: Result<BTreeMap<Attempt, RunState>, StoreError>,
         rooms: &mut Rooms,
     ) -> Verdict {
-        let Some(attempts) = self.finding.remove(&id) else { return Verdict::Ok };
+        let Some((question, attempts)) = self.finding.remove(&id) else { return Verdict::Ok };
         match result {
             Ok(logged) => {
                 self.controls.on_found(&logged, rooms.fx);
                 let (dispatch, mut around) = self.around(rooms);
-                dispatch.on_checked(attempts, &logged, &mut around);
+                dispatch.on_checked(attempts, question, &logged, &mut around);
             }
             Err(StoreError::Deposed) => return Verdict::Deposed,
             // Asked again at the next sweep; the journal's own troubles are told by the journal.
-            Err(_) => self.to_find.extend(attempts),
+            Err(_) => self.to_find.push((question, attempts)),
         }
         Verdict::Ok
     }
@@ -138,9 +138,9 @@ impl Leader {
         self.roster.places(self.is_own_draining, now)
     }
 
-    pub(super) fn find(&mut self, attempts: Vec<Attempt>, fx: &mut Effects) {
+    pub(super) fn find(&mut self, question: u64, attempts: Vec<Attempt>, fx: &mut Effects) {
         let id = fx.work(Work::Lead(Lead::Find { epoch: self.epoch, attempts: attempts.clone() }));
-        self.finding.insert(id, attempts);
+        self.finding.insert(id, (question, attempts));
     }
 }
 
