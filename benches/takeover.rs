@@ -59,9 +59,9 @@ fn main() {
         ("kill -9 of the guardian", rounds, |node| node.signal(Signal::KILL)),
         ("kill -9 of both", rounds, |node| {
             let daemon = node.daemon_pid();
-            send_signal(Signal::STOP, daemon);
-            node.signal(Signal::KILL);
+            node.signal(Signal::STOP);
             send_signal(Signal::KILL, daemon);
+            node.signal(Signal::KILL);
         }),
         ("SIGSTOP of both", pauses, |node| {
             let daemon = node.daemon_pid();

@@ -81,10 +81,7 @@ fn a_node_that_is_killed_whole_loses_what_it_held_and_no_more() {
     for who in [Victim::Leader, Victim::Worker] {
         let Some((mut cluster, witness, ids)) = under_load(4) else { return };
         let at = victim(&cluster, who);
-        let (daemon, guardian) = (cluster.nodes[at].daemon_pid(), cluster.nodes[at].guardian_pid());
-        [daemon, guardian].iter().for_each(|pid| send_signal(Signal::STOP, *pid));
-        [daemon, guardian].iter().for_each(|pid| send_signal(Signal::KILL, *pid));
-        cluster.nodes[at].wait();
+        cluster.nodes[at].kill_whole();
         let seen = witness.count("x");
         wait_until("it goes on", || seen + 12 <= witness.count("x"));
         cluster.nodes[at].start();
@@ -166,11 +163,9 @@ fn a_lost_worker_has_its_mutex_freed_when_its_lease_is_over() {
         Some(running["server"].as_str()?.to_string())
     });
     let at = cluster.nodes.iter().position(|node| node.server == running).unwrap();
-    let (daemon, guardian) = (cluster.nodes[at].daemon_pid(), cluster.nodes[at].guardian_pid());
-    let runs = crate::support::daemon::children(daemon);
-    [daemon, guardian].iter().for_each(|pid| send_signal(Signal::STOP, *pid));
-    [daemon, guardian].iter().chain(&runs).for_each(|pid| send_signal(Signal::KILL, *pid));
-    cluster.nodes[at].wait();
+    let runs = crate::support::daemon::children(cluster.nodes[at].daemon_pid());
+    cluster.nodes[at].kill_whole();
+    runs.into_iter().for_each(|pid| send_signal(Signal::KILL, pid));
     wait_until("the other node runs the next one", || witness.count("begin") == 2);
     assert_eq!(server(&cluster, "ok"), None);
     cluster.nodes[at].start();

@@ -108,10 +108,7 @@ impl Hosts {
 
     /// Daemon and guardian at once: what runs there goes on until the next start.
     pub fn kill_whole(&mut self, host: usize) {
-        let pids = self.pids(host);
-        pids.iter().for_each(|pid| send_signal(Signal::STOP, *pid));
-        pids.iter().for_each(|pid| send_signal(Signal::KILL, *pid));
-        self.cluster.nodes[host].wait();
+        self.cluster.nodes[host].kill_whole();
     }
 
     pub fn stop_for(&self, host: usize, secs: u64) {

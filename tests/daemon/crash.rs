@@ -120,15 +120,8 @@ fn what_was_left_by_both_being_killed_is_ended_at_the_next_start() {
     let mut node = Node::started("");
     let id = node.api.add("* * * * * *", &hiding(&node), "is_mutex=1");
     wait_until("four processes of the run are there", || pids(&node).len() >= 4);
-    let (daemon, first) = (node.daemon_pid(), pids(&node)[..4].to_vec());
-    let guardian = node.guardian_pid();
-    // Stopped first, so that neither can notice the other's death.
-    send_signal(Signal::STOP, daemon);
-    send_signal(Signal::STOP, guardian);
-    send_signal(Signal::KILL, guardian);
-    send_signal(Signal::KILL, daemon);
-    node.wait();
-    wait_until("the daemon is gone", || !is_alive(daemon));
+    let first = pids(&node)[..4].to_vec();
+    node.kill_whole();
     assert!(first.iter().all(|pid| is_alive(*pid)), "what ran goes on until the next start");
     node.start();
     assert!(first.iter().all(|pid| !is_alive(*pid)));

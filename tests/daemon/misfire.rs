@@ -54,11 +54,7 @@ fn stop_for(node: &Node, seconds: i64, meanwhile: impl FnOnce()) -> Away {
 
 /// Kills both, and starts anew after so long.
 fn kill_for(node: &mut Node, seconds: i64) -> Away {
-    let daemon = node.daemon_pid();
-    // Stopped first, so that neither can notice the other's death.
-    [daemon, node.guardian_pid()].into_iter().for_each(|pid| send_signal(Signal::STOP, pid));
-    [node.guardian_pid(), daemon].into_iter().for_each(|pid| send_signal(Signal::KILL, pid));
-    node.wait();
+    node.kill_whole();
     let from = now();
     pass(seconds);
     let away = Away { first: from + 2, last: now() - 1 };

@@ -70,12 +70,7 @@ fn kill(node: &mut Node, victim: Victim) {
             wait_answers(node);
         }
         Victim::Both => {
-            let (daemon, guardian) = (node.daemon_pid(), node.guardian_pid());
-            // Stopped first, so that neither can notice the other's death.
-            [daemon, guardian].into_iter().for_each(|pid| send_signal(Signal::STOP, pid));
-            [guardian, daemon].into_iter().for_each(|pid| send_signal(Signal::KILL, pid));
-            node.wait();
-            wait_until("the daemon is gone", || !is_alive(daemon));
+            node.kill_whole();
             node.launch();
             wait_answers(node);
         }

@@ -179,6 +179,20 @@ impl Node {
         send_signal(signal, self.guardian_pid());
     }
 
+    /// kill -9 of the daemon and of its guardian, with neither noticing the other's death: what ran goes on.
+    ///
+    /// The guardian is stopped and dies last. A stopped daemon would be woken by the guardian's death, because the kernel
+    /// lets no orphaned process group stay stopped (setpgid(2)), and would end its runs in the moment that it has left.
+    pub fn kill_whole(&mut self) {
+        let (guardian, daemon) = (self.guardian_pid(), self.daemon_pid());
+        send_signal(Signal::STOP, guardian);
+        wait_until("the guardian stands still", || state(guardian) == Some('T'));
+        send_signal(Signal::KILL, daemon);
+        send_signal(Signal::KILL, guardian);
+        self.wait();
+        wait_until("the daemon is gone", || !is_alive(daemon));
+    }
+
     /// Whether it has ended, or is about to without our doing.
     pub fn is_over(&mut self) -> bool {
         let guardian = self.guardian.as_mut().expect("it was launched");
@@ -247,8 +261,13 @@ pub fn children(pid: u32) -> Vec<u32> {
 
 /// Whether the process is there and not a zombie.
 pub fn is_alive(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
+    state(pid).is_some_and(|state| !['Z', 'X'].contains(&state))
+}
+
+/// The letter that proc(5) gives a process's state.
+fn state(pid: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.trim_start().chars().next()
 }
 
 /// The threads of a process.
