@@ -64,18 +64,10 @@ pub struct Executor {
     counters: Counters,
 }
 
-/// What became of runs on this node since its start.
+/// What this node was asked to start since its own start. What became of it is counted with the rows.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Counters {
     pub started: u64,
-    /// Refused by overload protection.
-    pub shed: u64,
-    /// Their turn came when their time was over.
-    pub missed: u64,
-    pub failed_to_start: u64,
-    /// By an operator, or by the daemon's own end.
-    pub killed: u64,
-    pub timeouts: u64,
     /// Starts that had to be put off: the system had no room for another process.
     pub put_off: u64,
 }
@@ -326,12 +318,10 @@ impl Executor {
 
     fn finish(&mut self, attempt: Attempt, ending: Ending, logbook: &mut Logbook, fx: &mut Effects, now: Now) {
         let Some(holding) = self.holdings.get(attempt) else { return };
-        let is_unstarted = matches!(ending, Ending::NotStarted(..));
         let bytes_written = ending.output_bytes();
         let row = ending::row(attempt, holding.version, holding.order.as_ref(), &self.server, ending, now);
         let state = row.state;
         self.holdings.set_stage(attempt, Stage::Over);
-        self.counters.count(state, is_unstarted);
         let last_lines = row.output.get(bytes_written..).unwrap_or_default().to_string();
         fx.output(Output::Ended { attempt, state, last_lines });
         logbook.push(row, now);
@@ -352,18 +342,5 @@ impl Executor {
         let version = self.holdings.get(attempt).map(|holding| holding.version);
         attempt.run.cron_id == cancel.cron_id
             && cancel.below.is_none_or(|below| version.is_some_and(|version| version < below))
-    }
-}
-
-impl Counters {
-    fn count(&mut self, state: RunState, is_unstarted: bool) {
-        match state {
-            RunState::Shed => self.shed += 1,
-            RunState::Missed => self.missed += 1,
-            RunState::Failed if is_unstarted => self.failed_to_start += 1,
-            RunState::Killed => self.killed += 1,
-            RunState::Timeout => self.timeouts += 1,
-            _ => {}
-        }
     }
 }

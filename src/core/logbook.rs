@@ -9,7 +9,7 @@ use super::backoff::Backoff;
 use super::effects::Effects;
 use super::spooler::{Fate, Spooler};
 use super::work::{GROUP_BYTES_MAX, GROUP_ROWS_MAX, Kept, Log, Page, Spooled, StoreError, Work, WorkId};
-use crate::model::{Attempt, LogRow, Mono, Now};
+use crate::model::{Attempt, LogRow, Mono, Now, RunState};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -35,6 +35,8 @@ pub struct Logbook {
     is_open: bool,
     /// The group before came off the disk: rows of now have the next turn.
     was_page: bool,
+    /// How many runs came to which end since the daemon's start, in the order of `RunState::ALL`.
+    outcomes: [u64; RunState::ALL.len()],
 }
 
 /// A group that is with the store.
@@ -70,9 +72,20 @@ impl Logbook {
             );
         }
         self.bytes += row.output.len();
+        self.outcomes[row.state as usize] += 1;
         self.attempts.insert(row.attempt);
         self.rows.push_back(row);
         self.flush_at.get_or_insert(now.mono.plus_ms(GATHER_MS));
+    }
+
+    /// The row that was pushed stands for so many more runs of the same end.
+    pub fn count_folded(&mut self, state: RunState, more: u64) {
+        self.outcomes[state as usize] += more;
+    }
+
+    /// How many runs came to which end, as far as this daemon has told it.
+    pub fn outcomes(&self) -> impl Iterator<Item = (RunState, u64)> {
+        RunState::ALL.into_iter().zip(self.outcomes)
     }
 
     /// Whether a row of this attempt waits to be committed.

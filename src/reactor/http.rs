@@ -7,6 +7,7 @@ use super::connection::{Connection, Progress};
 use super::stream::Stream;
 use super::{Source, earlier};
 use crate::api;
+use crate::core::Node;
 use crate::model::Mono;
 use crate::model::command::{Command, Refusal, Reply, RequestId};
 use crate::wire::http::{Request, Response};
@@ -104,7 +105,7 @@ impl Http {
     }
 
     /// Goes on with a connection; answers here what the node need not see.
-    pub fn on_ready(&mut self, serial: usize, now: Mono) -> Option<(RequestId, Command)> {
+    pub fn on_ready(&mut self, serial: usize, node: &Node, now: Mono) -> Option<(RequestId, Command)> {
         loop {
             let connection = self.connections.get_mut(&serial)?;
             let response = match connection.advance(now) {
@@ -124,7 +125,7 @@ impl Http {
                 Progress::Request(request) => {
                     *self.counters.entry("http_requests").or_default() += 1;
                     if self.debug.contains_key(&serial) {
-                        self.debug_answer(&request)
+                        self.debug_answer(&request, node)
                     } else {
                         match api::command(&request) {
                             Ok(Command::ReadOutput(query)) if query.follow && self.streams.len() < STREAMS_MAX => {
@@ -248,14 +249,21 @@ impl Http {
         id
     }
 
-    fn debug_answer(&self, request: &Request) -> Response {
+    fn now_open(&self) -> [(&'static str, u64); 3] {
+        [
+            ("http_connections_open", self.connections.len() as u64),
+            ("http_streams_open", self.streams.len() as u64),
+            ("http_requests_in_flight", self.requests.len() as u64),
+        ]
+    }
+
+    fn debug_answer(&self, request: &Request, node: &Node) -> Response {
         match request.path.as_str() {
             "/debug/vars" => {
-                let mut vars: BTreeMap<&str, u64> = self.counters.clone();
-                vars.insert("http_connections_open", self.connections.len() as u64);
-                vars.insert("http_streams_open", self.streams.len() as u64);
-                vars.insert("http_requests_in_flight", self.requests.len() as u64);
-                vars.extend(memory());
+                let mut vars: BTreeMap<String, u64> = node.counters().collect();
+                let ours =
+                    self.counters.iter().map(|(name, count)| (*name, *count)).chain(self.now_open()).chain(memory());
+                vars.extend(ours.map(|(name, count)| (name.to_string(), count)));
                 Response::json(200, serde_json::to_vec(&vars).unwrap_or_default())
             }
             path => {

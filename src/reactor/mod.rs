@@ -203,7 +203,7 @@ impl Reactor {
     }
 
     fn on_connection(&mut self, serial: usize) {
-        if let Some((client, command)) = self.http.on_ready(serial, clock::mono()) {
+        if let Some((client, command)) = self.http.on_ready(serial, &self.node, clock::mono()) {
             self.input(Input::Command(client, command));
         }
     }

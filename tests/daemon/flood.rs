@@ -1,12 +1,13 @@
 //! A flood: 50,000 runs due in one second. Most of them cannot be taken, and each is accounted for all the same.
 
-use crate::support::daemon::Node;
-use crate::support::{flood, wait_for, wait_until};
+use crate::support::daemon::{Node, counters};
+use crate::support::{flood, free_port, wait_for, wait_until};
 use std::collections::BTreeMap;
 
 #[test]
 fn each_of_50_000_runs_of_one_second_is_accounted_for() {
-    let mut node = Node::new("max_running = 20\nmax_pending = 500\n");
+    let debug = format!("127.0.0.1:{}", free_port());
+    let mut node = Node::new(&format!("max_running = 20\nmax_pending = 500\npprof_listen = \"{debug}\"\n"));
     let at = flood::prepare(&mut node, flood::RUNS, "true", 10);
     node.start();
     wait_until("the second comes", || at < wing_crontab::worker::clock::now().wall.second().0);
@@ -19,7 +20,7 @@ fn each_of_50_000_runs_of_one_second_is_accounted_for() {
             page.body["data"]["list"].as_array().unwrap().clone()
         })
         .collect();
-    let mut states: BTreeMap<String, usize> = BTreeMap::new();
+    let mut states: BTreeMap<String, u64> = BTreeMap::new();
     let mut jobs = std::collections::BTreeSet::new();
     for row in &rows {
         assert_eq!(row["time"], at, "{row}");
@@ -27,5 +28,10 @@ fn each_of_50_000_runs_of_one_second_is_accounted_for() {
         *states.entry(row["state"].as_str().unwrap().into()).or_default() += 1;
     }
     assert_eq!(jobs.len(), flood::RUNS);
-    assert!(states["ok"] >= 300 && states["shed"] >= flood::RUNS - 1_500, "{states:?}");
+    let counters = counters(&debug);
+    for (state, count) in &states {
+        assert_eq!(counters[&format!("runs_{state}")], *count, "{state}: {counters:?}");
+    }
+    assert_eq!(counters["runs_started"], states["ok"], "{counters:?}");
+    assert!(states["ok"] >= 300 && states["shed"] >= flood::RUNS as u64 - 1_500, "{states:?}");
 }

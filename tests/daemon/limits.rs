@@ -1,12 +1,13 @@
 //! Overload: what is beyond a limit is refused, and said.
 
-use crate::support::daemon::{Node, children};
+use crate::support::daemon::{Node, children, counters};
 use crate::support::witness::Witness;
-use crate::support::{wait_for, wait_until};
+use crate::support::{free_port, wait_for, wait_until};
 
 #[test]
 fn no_more_than_max_running_run_and_what_has_no_place_is_shed() {
-    let node = Node::started("max_running = 2\nmax_pending = 3\n");
+    let debug = format!("127.0.0.1:{}", free_port());
+    let node = Node::started(&format!("max_running = 2\nmax_pending = 3\npprof_listen = \"{debug}\"\n"));
     let witness = Witness::new(node.folder.path(), "seen");
     let gate = node.path("gate");
     let wait = format!("while [ ! -e {} ]; do sleep 0.1; done", gate.display());
@@ -16,6 +17,8 @@ fn no_more_than_max_running_run_and_what_has_no_place_is_shed() {
     assert_eq!(children(node.daemon_pid()).len(), 2);
     assert_eq!(shed.last().unwrap()["time"], witness.read()[0].scheduled_at + 5, "two run and three wait");
     assert!(shed[0]["output"].as_str().unwrap().contains("max_pending"));
+    let told = shed[0]["time"].as_i64().unwrap() - shed.last().unwrap()["time"].as_i64().unwrap() + 1;
+    assert!(told as u64 <= counters(&debug)["runs_shed"], "a row that stands for many counts as many");
     std::fs::write(&gate, "").unwrap();
     wait_until("those that waited have run", || witness.count("end") >= 5);
     witness.attempts("begin");

@@ -1,7 +1,7 @@
 //! Output as it comes: read while the run runs and after, from any place, part by part or as one stream.
 
 use crate::http::ask;
-use crate::support::daemon::Node;
+use crate::support::daemon::{Node, counters};
 use crate::support::{wait_for, wait_until};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
@@ -78,12 +78,6 @@ fn seq(first: u32, last: u32) -> String {
 fn check_same(seen: &[u8], expect: &str) {
     let at = seen.iter().zip(expect.as_bytes()).position(|(left, right)| left != right);
     assert!(seen == expect.as_bytes(), "{} of {} bytes, first difference at {at:?}", seen.len(), expect.len());
-}
-
-fn streams_open(address: &str) -> u64 {
-    let mut answer = ureq::get(format!("http://{address}/debug/vars")).call().unwrap();
-    let vars: Value = serde_json::from_str(&answer.body_mut().read_to_string().unwrap()).unwrap();
-    vars["http_streams_open"].as_u64().unwrap()
 }
 
 #[test]
@@ -256,16 +250,16 @@ fn clients_that_go_away_or_take_nothing_hold_nothing_up() {
     let quiet = start_once(&node, &format!("echo out; {}", wait_at(&gate)));
     let mut gone: Vec<TcpStream> = (0..256).map(|_| request(&node, &quiet)).collect();
     gone.iter_mut().for_each(|stream| assert_ne!(stream.read(&mut [0; 100]).unwrap(), 0));
-    assert_eq!(streams_open(&debug), 256);
+    assert_eq!(counters(&debug)["http_streams_open"], 256);
     node.api.get(&format!("/run/output/{quiet}?follow=1")).refused(503, "256 followed");
     assert!(node.api.is_up());
     drop(gone);
-    wait_until("those that are gone are missed", || streams_open(&debug) == 0);
+    wait_until("those that are gone are missed", || counters(&debug)["http_streams_open"] == 0);
 
     let loud = start_once(&node, &format!("while [ ! -e {} ]; do head -c 100000 /dev/zero; done", gate.display()));
     let mut deaf = request(&node, &loud);
-    wait_until("it follows", || streams_open(&debug) == 1);
-    wait_until("who takes nothing is cut", || streams_open(&debug) == 0);
+    wait_until("it follows", || counters(&debug)["http_streams_open"] == 1);
+    wait_until("who takes nothing is cut", || counters(&debug)["http_streams_open"] == 0);
     assert!(node.api.is_up());
     open(&gate);
     let mut taken = Vec::new();

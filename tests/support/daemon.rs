@@ -3,6 +3,7 @@
 use super::api::Api;
 use super::{free_port, wait_for, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -257,6 +258,12 @@ pub fn children(pid: u32) -> Vec<u32> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let texts = tasks.map(|task| fs::read_to_string(task.path().join("children")).unwrap_or_default());
     texts.flat_map(|text| text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()).collect()
+}
+
+/// What `/debug/vars` on this address (`pprof_listen`) counts.
+pub fn counters(address: &str) -> BTreeMap<String, u64> {
+    let mut answer = ureq::get(format!("http://{address}/debug/vars")).call().expect("it answers");
+    serde_json::from_str(&answer.body_mut().read_to_string().expect("a text")).expect("names and numbers")
 }
 
 /// Whether the process is there and not a zombie.

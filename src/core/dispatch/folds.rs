@@ -83,5 +83,6 @@ impl Dispatch {
         let attempt = Attempt { run: RunKey::scheduled(last.run.cron_id, last.run.scheduled_at), number: 0 };
         self.outcomes.entry(attempt).or_default().extend(refused.iter().map(|(_, entry)| *entry));
         self.push_row(attempt, last.version, last.state, &text, around);
+        around.logbook.count_folded(last.state, refused.len() as u64 - 1);
     }
 }

@@ -29,6 +29,7 @@ impl Dispatch {
                 self.outcomes.entry(attempt).or_default().push(id);
                 *self.open.entry(id).or_default() += 1;
                 self.push_row(attempt, gap.version, RunState::Missed, &gap_text(gap), around);
+                around.logbook.count_folded(RunState::Missed, gap.count.saturating_sub(1));
             }
         }
     }

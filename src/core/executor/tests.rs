@@ -214,7 +214,7 @@ fn too_many_of_one_job_are_shed_and_another_job_is_not() {
     assert_eq!((bench.rows.len(), bench.executor.load().waiting), (2, 3 + 1 + 5));
     // An order that is told again takes no second place.
     bench.dispatch((0..3).map(|at| order(1, T - at)).collect());
-    assert_eq!((bench.rows.len(), bench.executor.counters().shed), (2, 2));
+    assert_eq!(bench.rows.len(), 2);
 }
 
 #[test]
@@ -236,7 +236,6 @@ fn a_run_that_takes_too_long_is_asked_then_made_to_end() {
     assert_eq!(bench.states(), [RunState::Timeout]);
     assert_eq!(bench.rows[0].output, "said\n[ended: it ran longer than its job's timeout]\n");
     assert_eq!(bench.rows[0].use_time_ms, 8_000);
-    assert_eq!(bench.executor.counters().timeouts, 1);
 }
 
 #[track_caller]
@@ -297,7 +296,6 @@ fn an_operator_ends_a_run_and_asking_again_changes_nothing() {
     bench.kill(attempt(1, T));
     assert_eq!(bench.states(), [RunState::Killed]);
     assert_eq!(bench.rows[0].output, "said\n[killed: by an operator]\n");
-    assert_eq!(bench.executor.counters().killed, 1);
 }
 
 #[test]
@@ -397,7 +395,6 @@ fn where_nothing_runs_and_nothing_can_a_run_fails_with_the_reason() {
     assert_eq!(bench.states(), [RunState::Failed]);
     assert_eq!(bench.rows[0].output, "[not started: no room]\n");
     assert!(T + 10 <= bench.now.wall.second().0);
-    assert_eq!(bench.executor.counters().failed_to_start, 1);
 }
 
 #[test]
@@ -465,5 +462,5 @@ fn what_waits_for_too_long_is_told_as_missed_though_no_place_comes_free() {
     assert_eq!((bench.rows[0].attempt, bench.rows[0].state), (attempt(3, T - 20), RunState::Missed));
     bench.pass_ms(100_000);
     assert_eq!((bench.rows[1].attempt, bench.rows.len()), (attempt(2, T), 2), "a mutex run waits however long");
-    assert_eq!((bench.executor.deadline(), bench.executor.counters().missed), (None, 2));
+    assert_eq!(bench.executor.deadline(), None);
 }

@@ -187,9 +187,11 @@ impl Node {
         Some(self.redirect(output))
     }
 
-    /// What became of runs on this node since its start.
-    pub fn counters(&self) -> Counters {
-        self.executor.counters()
+    /// What became of runs on this node since its start, by name.
+    pub fn counters(&self) -> impl Iterator<Item = (String, u64)> {
+        let Counters { started, put_off } = self.executor.counters();
+        let outcomes = self.logbook.outcomes().map(|(state, count)| (format!("runs_{}", state.as_str()), count));
+        [("runs_started".into(), started), ("starts_put_off".into(), put_off)].into_iter().chain(outcomes)
     }
 
     /// When to call `handle(Input::Wake)` at the latest.
