@@ -44,6 +44,7 @@ use turns::{Rank, Turns};
 /// little to wait for.
 const SPAWNS_MAX: usize = 4;
 const JOB_FULL: &str = "shed: as many earlier runs of this job as may wait are waiting here (max_pending_per_job)";
+const NODE_FULL: &str = "shed: too many runs of this node are over and wait for the store to take their log rows";
 
 #[derive(Debug)]
 pub struct Executor {
@@ -70,6 +71,15 @@ pub struct Counters {
     pub started: u64,
     /// Starts that had to be put off: the system had no room for another process.
     pub put_off: u64,
+}
+
+/// What a node had of an attempt whose row is committed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Committed {
+    Over,
+    StillHeld,
+    /// The row is a leader's, who gave the attempt to nobody or to another node.
+    NotHeld,
 }
 
 /// A cancel that waits for the runs of its job that are with the spawning threads.
@@ -196,12 +206,20 @@ impl Executor {
     /// Takes runs. One that is held already is only told its order again. `leaders_now`: the leader's clock decides when
     /// a run starts.
     pub fn on_dispatch(&mut self, orders: Vec<Order>, logbook: &mut Logbook, fx: &mut Effects, leaders_now: Now) {
+        if self.is_draining {
+            return self.refuse(orders, fx);
+        }
         for order in orders {
             let attempt = order.attempt;
             if self.holdings.get(attempt).is_some_and(|holding| !holding.is_unstarted()) {
                 continue;
             }
             let (version, is_mutex) = (order.job.version, order.job.is_mutex);
+            if self.limits.held_max() <= self.holdings.count() && self.holdings.get(attempt).is_none() {
+                self.holdings.insert(attempt, Holding::new(Some(order), version, Stage::Armed));
+                self.finish(attempt, Ending::NotStarted(RunState::Shed, NODE_FULL.into()), logbook, fx, leaders_now);
+                continue;
+            }
             fx.mark(MarkOp::Hold { attempt, version, is_mutex });
             let at = leaders_now.mono_at(attempt.run.scheduled_at.wall());
             self.holdings.insert(attempt, Holding::new(Some(order), version, Stage::Armed));
@@ -210,6 +228,15 @@ impl Executor {
             } else {
                 self.armed.entry(at).or_default().push(attempt);
             }
+        }
+    }
+
+    /// What was on its way while this node began to leave.
+    fn refuse(&mut self, orders: Vec<Order>, fx: &mut Effects) {
+        let attempts = orders.into_iter().map(|order| order.attempt);
+        let refused: Vec<Attempt> = attempts.filter(|attempt| self.holdings.get(*attempt).is_none()).collect();
+        if !refused.is_empty() {
+            fx.tell_leader(ToLeader::Returned(refused));
         }
     }
 
@@ -222,11 +249,16 @@ impl Executor {
         self.answer_cancels(fx);
     }
 
-    /// The log row is committed. That of a run which is about to begin here or has not ended is what this node wrote when it
-    /// led, and not yet the whole truth.
-    pub fn on_committed(&mut self, attempt: Attempt, fx: &mut Effects) {
-        if matches!(self.holdings.stage(attempt), Some(Stage::Found(_) | Stage::Over)) {
-            self.forget(attempt, fx);
+    /// The log row is committed. Answers what this node had of the attempt: the row of one that is about to begin here or has
+    /// not ended is what this node wrote when it led, and not the whole truth.
+    pub fn on_committed(&mut self, attempt: Attempt, fx: &mut Effects) -> Committed {
+        match self.holdings.stage(attempt) {
+            None => Committed::NotHeld,
+            Some(Stage::Found(_) | Stage::Over) => {
+                self.forget(attempt, fx);
+                Committed::Over
+            }
+            Some(_) => Committed::StillHeld,
         }
     }
 

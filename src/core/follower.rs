@@ -97,11 +97,16 @@ impl Follower {
                 self.link = Some(Link { id, leader: leader.clone(), stage, heard_at: now.mono, beat_at: now.mono });
             }
             (Some(link), _) if link.stage == Stage::Joined && link.beat_at <= now.mono => {
-                link.beat_at = now.mono.plus_ms(HEARTBEAT_MS);
-                let heartbeat = Heartbeat { sent: now.mono.0, wall: now.wall, ..heartbeat };
-                fx.send(link.id, Message::Heartbeat(heartbeat));
+                beat(link, heartbeat, fx, now);
             }
             _ => {}
+        }
+    }
+
+    /// The leader is to know at once what the node has to say of itself.
+    pub fn beat_now(&mut self, heartbeat: Heartbeat, fx: &mut Effects, now: Now) {
+        if let Some(link) = self.link.as_mut().filter(|link| link.stage == Stage::Joined) {
+            beat(link, heartbeat, fx, now);
         }
     }
 
@@ -246,4 +251,10 @@ impl Follower {
             self.answer(request, Err(Refusal::unavailable(message)), fx);
         }
     }
+}
+
+fn beat(link: &mut Link, heartbeat: Heartbeat, fx: &mut Effects, now: Now) {
+    link.beat_at = now.mono.plus_ms(HEARTBEAT_MS);
+    let heartbeat = Heartbeat { sent: now.mono.0, wall: now.wall, ..heartbeat };
+    fx.send(link.id, Message::Heartbeat(heartbeat));
 }

@@ -242,7 +242,7 @@ impl Roster {
             NodeView {
                 server: member.server.clone(),
                 role: if is_own { Role::Leader } else { Role::Follower },
-                state: if is_own && !last.is_draining { NodeState::Alive } else { member.state(last.is_draining, now) },
+                state: member.state(is_own, last.is_draining, now),
                 running: last.running,
                 queued: last.waiting,
                 throttled: last.is_full,
@@ -277,10 +277,11 @@ impl Member {
         }
     }
 
-    fn state(&self, is_draining: bool, now: Now) -> NodeState {
+    fn state(&self, is_own: bool, is_draining: bool, now: Now) -> NodeState {
+        let is_silent = self.link.is_none() || self.heard_at.plus_ms(SUSPECT_MS) <= now.mono;
         if self.is_released {
             NodeState::Lost
-        } else if self.link.is_none() || self.heard_at.plus_ms(SUSPECT_MS) <= now.mono {
+        } else if is_silent && !is_own {
             NodeState::Suspect
         } else if is_draining {
             NodeState::Draining

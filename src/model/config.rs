@@ -84,6 +84,17 @@ pub struct Limits {
     pub part_runs_max: usize,
 }
 
+/// Runs that are over and wait for their log row, beyond those for which `max_pending` has room.
+const OVER_MAX: usize = 10_000;
+
+impl Limits {
+    /// What a node may have in all: what runs and waits (a leader gives it a tenth beyond `max_running` and
+    /// `max_pending`), and what is over and has no committed log row yet.
+    pub fn held_max(&self) -> usize {
+        self.max_running + 2 * self.max_pending + OVER_MAX
+    }
+}
+
 impl Default for Limits {
     fn default() -> Limits {
         Limits {

@@ -4,6 +4,9 @@
 //! for ever. What is still in the pipe then is read for a moment more and belongs to the run; after that the pipe is
 //! drained, so that the process left behind may go on writing, and what it says is dropped.
 //!
+//! A run that was asked to end is over when its whole process group is, so that what a shell had started has its time as
+//! well; it is made to soon enough.
+//!
 //! Where what is read has to go to a file and the disk cannot follow, the pipe is left full for the moment: then the
 //! command waits, as it would for any slow reader.
 //!
@@ -11,15 +14,17 @@
 
 use super::outputs::Outputs;
 use super::{Source, earlier};
+use crate::core::work::{Kill, KillHow};
 use crate::model::{Attempt, Exit, Mono};
 use crate::worker::output_files::FileAnswer;
-use crate::worker::process::Running;
+use crate::worker::process::{Running, kill};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsRawFd, OwnedFd};
 
-/// How long the pipe of a process that is over is read on, where something holds it open.
+/// How long the pipe of a process that is over is read on, where something holds it open; and how often a group that was
+/// asked to end is looked at.
 const AFTER_EXIT_MS: u64 = 50;
 /// Bytes read of one run in one turn, so that one that floods does not keep the others waiting.
 const TURN_BYTES_MAX: usize = 256 << 10;
@@ -50,6 +55,14 @@ struct Child {
     running: Running,
     exit: Option<Exit>,
     is_eof: bool,
+    /// It got the signal that a process may take its time over.
+    is_asked: bool,
+}
+
+impl Child {
+    fn is_over(&self) -> bool {
+        self.exit.is_some() && !(self.is_asked && kill::has_group(self.running.started.pid))
+    }
 }
 
 impl Children {
@@ -82,7 +95,14 @@ impl Children {
             }
         }
         self.outputs.begin(attempt);
-        self.children.insert(serial, Child { attempt, running, exit: None, is_eof: false });
+        self.children.insert(serial, Child { attempt, running, exit: None, is_eof: false, is_asked: false });
+    }
+
+    /// The attempt is being ended, like this.
+    pub fn on_kill(&mut self, kill: Kill) {
+        if let Some(child) = self.children.values_mut().find(|child| child.attempt == kill.attempt) {
+            child.is_asked = kill.how == KillHow::Ask;
+        }
     }
 
     pub fn on_exit(&mut self, serial: usize, now: Mono) {
@@ -116,7 +136,7 @@ impl Children {
                 Err(_) => child.is_eof = true,
             }
         }
-        if child.is_eof && child.exit.is_some() {
+        if child.is_eof && child.is_over() {
             if self.outputs.is_being_written(child.attempt) {
                 return self.wait_for_file(serial, now);
             }
@@ -148,9 +168,7 @@ impl Children {
     /// One run that is over.
     pub fn take_ended(&mut self, registry: &Registry, now: Mono) -> Option<(Attempt, Exit, String)> {
         if self.ended.is_empty() {
-            let over = self.lingering.iter().find(|(_, at)| **at <= now).map(|(serial, _)| *serial)?;
-            self.lingering.remove(&over);
-            self.ended.insert(over);
+            self.end_lingering(now);
         }
         let serial = self.ended.pop_first()?;
         self.unfinished.remove(&serial);
@@ -163,6 +181,17 @@ impl Children {
             self.keep_leftover(serial, child.running.output);
         }
         Some((child.attempt, child.exit?, self.outputs.close(child.attempt)))
+    }
+
+    fn end_lingering(&mut self, now: Mono) {
+        let due = self.lingering.extract_if(.., |_, at| *at <= now);
+        for serial in due.map(|(serial, _)| serial).collect::<Vec<usize>>() {
+            if self.children.get(&serial).is_none_or(Child::is_over) {
+                self.ended.insert(serial);
+            } else {
+                self.lingering.insert(serial, now.plus_ms(AFTER_EXIT_MS));
+            }
+        }
     }
 
     fn wait_for_file(&mut self, serial: usize, now: Mono) {

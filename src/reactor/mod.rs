@@ -257,6 +257,7 @@ impl Reactor {
             match output {
                 Output::Work(id, crate::core::work::Work::Spawn(spawn)) => self.spawn(id, spawn),
                 Output::Work(id, crate::core::work::Work::Kill(kill)) => {
+                    self.children.on_kill(kill);
                     self.pool.kill(KillOrder { id, kill, mark: self.marks.read(kill.attempt) });
                 }
                 Output::Work(id, work) => self.pool.work(id, work),

@@ -31,8 +31,7 @@ use std::sync::Arc;
 
 pub fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
     let node_id = node_id(&config.data_dir)?;
-    let capacity = config.limits.max_running + config.limits.max_pending;
-    let (marks, found, notice) = MarkBook::open(&config.data_dir, capacity)
+    let (marks, found, notice) = MarkBook::open(&config.data_dir, config.limits.held_max())
         .map_err(|error| format!("open the marks in {}: {error}", config.data_dir.display()))?;
     let (spool, kept, damage) = SpoolFile::open(&config.data_dir)
         .map_err(|error| format!("open the spool in {}: {error}", config.data_dir.display()))?;

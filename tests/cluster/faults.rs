@@ -172,3 +172,18 @@ fn a_lost_worker_has_its_mutex_freed_when_its_lease_is_over() {
     cluster.wait_alive(2);
     wait_until("what was lost is told", || server(&cluster, "lost") == Some(running.clone()));
 }
+
+#[test]
+fn nodes_that_are_stopped_all_at_once_end_when_their_leases_do() {
+    let Some(mut cluster) = Cluster::started(2) else { return };
+    let witness = cluster.witness("seen");
+    for _ in 0..2 {
+        cluster.add("* * * * * *", &witness.around("sleep 200"), "is_mutex=1");
+    }
+    wait_until("both run", || witness.count("begin") == 2);
+    cluster.nodes.iter().for_each(|node| node.signal(Signal::TERM));
+    for node in &mut cluster.nodes {
+        wait_until("it is over", || node.is_over());
+        assert!(node.wait().success());
+    }
+}

@@ -133,6 +133,44 @@ fn a_drained_node_gets_nothing_new_and_finishes_what_runs() {
 }
 
 #[test]
+fn what_a_node_that_is_drained_was_about_to_start_is_started_by_another() {
+    let Some(mut cluster) = Cluster::started(3) else { return };
+    let witness = cluster.witness("seen");
+    let word = |at: usize| format!("job{at}");
+    let ids: Vec<u64> = (0..12).map(|at| cluster.add("* * * * * *", &witness.write(&word(at)), "is_mutex=1")).collect();
+    let go_on = |what: &str| {
+        let before: Vec<usize> = (0..12).map(|at| witness.count(&word(at))).collect();
+        wait_until(what, || (0..12).all(|at| before[at] + 4 <= witness.count(&word(at))));
+    };
+    go_on("they run");
+    // Runs are given out in the second half of the second before theirs.
+    let leader = cluster.leader();
+    for (at, phase_ms) in [((leader + 1) % 3, 700), ((leader + 2) % 3, 900)] {
+        wait_until("its moment", || {
+            let ms = wing_crontab::worker::clock::now().wall.ms() % 1_000;
+            (phase_ms..phase_ms + 50).contains(&ms)
+        });
+        let server = cluster.nodes[at].server.clone();
+        cluster.nodes[leader].api.post("/cluster/drain", &format!("server={server}")).ok();
+        go_on("they run without it");
+    }
+    cluster.nodes[leader].api.post("/cluster/drain", &format!("server={}", cluster.nodes[leader].server)).ok();
+    let draining = cluster.states("draining");
+    assert_eq!(draining.map(|states| states.len()), Some(3), "a leader is drained like any other");
+    for at in [(leader + 1) % 3, (leader + 2) % 3] {
+        assert!(cluster.nodes[at].stop().success());
+        cluster.nodes[at].start();
+    }
+    cluster.wait_alive(2);
+    go_on("they run on those that are back");
+    for (at, id) in ids.iter().enumerate() {
+        cluster.stop_job(*id);
+        let rows = cluster.check(*id, &witness, &word(at));
+        assert!(rows.iter().all(|row| row["state"] == "ok"), "{rows:?}");
+    }
+}
+
+#[test]
 fn a_mutex_job_never_overlaps_itself_wherever_it_runs() {
     let Some(cluster) = Cluster::started(3) else { return };
     let witness = cluster.witness("seen");

@@ -50,6 +50,21 @@ fn a_run_that_ends_when_asked_is_logged_at_once_and_one_within_its_timeout_is_le
 }
 
 #[test]
+fn what_a_shell_has_started_has_the_whole_grace_to_clean_up() {
+    let node = Node::started("");
+    // The shell dies of the TERM at once; the command that it waited for takes its time over it.
+    let cleaner = "trap 'sleep 0.5; echo cleaned; exit 0' TERM; echo up; while :; do sleep 0.05; done";
+    let id = node.api.add("0 0 0 1 1 *", &format!("sh -c \"{cleaner}\"; true"), "");
+    let run = node.api.post(&format!("/cron/run/{id}"), "").ok()["run_key"].as_str().unwrap().to_string();
+    let output = || node.api.get(&format!("/run/output/{run}")).ok()["output"].as_str().unwrap().to_string();
+    wait_until("it is up", || output().contains("up"));
+    assert_eq!(node.api.post(&format!("/run/kill/{run}"), "").ok()["state"], "killed");
+    let rows = wait_for("its row", || Some(node.api.logs_with(id, "killed")).filter(|rows| !rows.is_empty()));
+    let output = rows[0]["output"].as_str().unwrap();
+    assert!(output.ends_with("cleaned\n[killed: by an operator]\n"), "{output}");
+}
+
+#[test]
 fn a_run_is_ended_by_an_operator_with_all_that_it_started() {
     let node = Node::started("kill_grace = 1\n");
     let child = node.path("child");

@@ -141,6 +141,11 @@ impl Holdings {
         }
     }
 
+    /// All, what is over included.
+    pub fn count(&self) -> usize {
+        self.all.len()
+    }
+
     pub fn waiting(&self) -> usize {
         self.counts.waiting
     }

@@ -218,6 +218,30 @@ fn too_many_of_one_job_are_shed_and_another_job_is_not() {
 }
 
 #[test]
+fn runs_that_are_over_and_have_no_row_yet_take_room_as_well() {
+    let limits = Limits { max_running: 1, max_pending: 1, ..Limits::default() };
+    let mut bench = Bench::new(limits);
+    bench.dispatch((0..limits.held_max() as u32 + 2).map(|at| order(at + 1, T + 9)).collect());
+    bench.poll();
+    assert_eq!(bench.states(), [RunState::Shed; 2]);
+    assert!(bench.rows[0].output.contains("wait for the store"), "{:?}", bench.rows[0]);
+}
+
+#[test]
+fn a_draining_node_gives_back_what_comes_to_it_all_the_same() {
+    let mut bench = Bench::new(limits(9));
+    bench.dispatch(vec![order(1, T)]);
+    bench.poll();
+    bench.executor.drain();
+    bench.executor.hand_back(&mut bench.fx);
+    bench.dispatch(vec![order(1, T), order(2, T + 1)]);
+    bench.poll();
+    let returned = bench.told.iter().any(|told| *told == ToLeader::Returned(vec![attempt(2, T + 1)]));
+    assert!(returned, "{:?}", bench.told);
+    assert_eq!(bench.executor.load().waiting, 0);
+}
+
+#[test]
 fn a_run_that_takes_too_long_is_asked_then_made_to_end() {
     let mut bench = Bench::new(limits(9));
     bench.dispatch(vec![order_of(Job { id: JobId(1), timeout: 3, ..Job::default() }, T)]);

@@ -150,13 +150,20 @@ impl Node {
             },
             ToNode::Drain => {
                 self.fx.notice(log::Level::Info, "draining: no new runs until the next start");
-                self.executor.drain();
-                self.executor.hand_back(&mut self.fx);
                 if let LeadStage::Leading(leader) = &mut self.lead {
                     leader.drain_own(now);
                 }
+                self.drain_executor(now);
             }
         }
+    }
+
+    /// Gives back what was not started. The leader hears first that this node takes nothing new, lest it gives it here again.
+    pub(super) fn drain_executor(&mut self, now: Now) {
+        self.executor.drain();
+        let heartbeat = self.load(now);
+        self.follower.beat_now(heartbeat, &mut self.fx, now);
+        self.executor.hand_back(&mut self.fx);
     }
 
     /// Delivers what leader and nodes say to each other; false when there was nothing.

@@ -19,7 +19,7 @@ use super::backoff::Backoff;
 use super::copy::WarmCopy;
 use super::effects::Effects;
 use super::election::Election;
-use super::executor::{Counters, Executor};
+use super::executor::{Committed, Counters, Executor};
 use super::follower::Follower;
 use super::leader::{Leader, Rooms, Verdict};
 use super::leaving::Leaving;
@@ -300,9 +300,15 @@ impl Node {
                 if result.is_ok() {
                     self.pulse.on_answer(now);
                 }
-                let attempts = logbook.on_written(id, result, fx, now);
+                // What a deposed leader wrote is no news of this node's: the next leader may have given the run to somebody.
+                let is_leader = matches!(self.lead, LeadStage::Leading(_));
+                let mut attempts = logbook.on_written(id, result, fx, now);
+                attempts.retain(|attempt| match executor.on_committed(*attempt, fx) {
+                    Committed::Over => true,
+                    Committed::NotHeld => is_leader,
+                    Committed::StillHeld => false,
+                });
                 if !attempts.is_empty() {
-                    attempts.iter().for_each(|attempt| executor.on_committed(*attempt, fx));
                     fx.tell_leader(ToLeader::Logged(attempts));
                 }
             }
@@ -367,11 +373,10 @@ impl Node {
                 if signal == Signal::Orphaned && is_first {
                     leaving.hurry(0, now);
                 }
-                self.executor.drain();
                 if let LeadStage::Leading(leader) = &mut self.lead {
                     leader.drain(now);
                 }
-                self.executor.hand_back(&mut self.fx);
+                self.drain_executor(now);
                 let message = if is_first { "leaving: nothing new is started" } else { "leaving at once" };
                 self.fx.notice(log::Level::Info, message);
             }

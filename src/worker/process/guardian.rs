@@ -99,6 +99,14 @@ struct Expired {
     at_ns: u64,
 }
 
+/// What came of a look at the lease.
+enum Kept {
+    /// So many milliseconds, then another look.
+    For(u64),
+    /// The daemon came to its end meanwhile.
+    Ended(End),
+}
+
 enum End {
     /// On purpose, with this code.
     Exited(i32),
@@ -182,7 +190,10 @@ impl Guardian {
             if let Some(end) = reap(Some(daemon))? {
                 return Ok(end);
             }
-            let timeout_ms = self.keep_lease(daemon);
+            let timeout_ms = match self.keep_lease(daemon) {
+                Kept::For(timeout_ms) => timeout_ms,
+                Kept::Ended(end) => return Ok(end),
+            };
             self.sleep(Duration::from_millis(timeout_ms))?;
             for signal in self.take_signals() {
                 // It may be dead already: then the next turn finds out.
@@ -191,19 +202,19 @@ impl Guardian {
         }
     }
 
-    /// Ends the mutex runs of a lease that is over. Answers after how many milliseconds to look again.
-    fn keep_lease(&mut self, daemon: Pid) -> u64 {
+    /// Ends the mutex runs of a lease that is over.
+    fn keep_lease(&mut self, daemon: Pid) -> Kept {
         const IDLE_MS: u64 = 60_000;
-        let Ok(Some(snapshot)) = Snapshot::read(&self.marks_path) else { return LEASE_EVERY_MS * 10 };
+        let Ok(Some(snapshot)) = Snapshot::read(&self.marks_path) else { return Kept::For(LEASE_EVERY_MS * 10) };
         let now = clock::mono();
         if now < snapshot.lease {
             self.expired = None;
             let left_ms = snapshot.lease.since(now).as_millis() as u64 + 1;
-            return left_ms.min(IDLE_MS);
+            return Kept::For(left_ms.min(IDLE_MS));
         }
         let mutex: Vec<Mark> = snapshot.marks.into_iter().filter(|mark| mark.is_mutex && mark.may_run()).collect();
         if mutex.is_empty() {
-            return LEASE_EVERY_MS;
+            return Kept::For(LEASE_EVERY_MS);
         }
         let is_new = self.expired.is_none_or(|expired| expired.lease_ns != snapshot.lease.0);
         let expired = if is_new {
@@ -215,13 +226,17 @@ impl Guardian {
         if is_new {
             log::warn!("the lease is over: {} mutex runs are ended", mutex.len());
         }
-        sweep(&mutex, own_family(), || drop(reap(None)));
+        let mut end = None;
+        sweep(&mutex, own_family(), || end = end.take().or_else(|| reap(Some(daemon)).ok().flatten()));
+        if let Some(end) = end {
+            return Kept::Ended(end);
+        }
         let is_late = expired.at_ns + STARTING_GRACE_MS * 1_000_000 <= now.0;
         if is_late && mutex.iter().any(Mark::is_starting) {
             log::error!("the lease is over and the daemon may still be starting a mutex run: it is killed");
             let _ = kill_process(daemon, Signal::KILL);
         }
-        LEASE_EVERY_MS
+        Kept::For(LEASE_EVERY_MS)
     }
 
     /// Kills what the marks say may still run, and waits until it is gone.

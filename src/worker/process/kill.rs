@@ -35,6 +35,11 @@ pub fn ask(mark: &Mark) {
     }
 }
 
+/// Whether anything is left of the process group, zombies of others' included.
+pub fn has_group(leader: u32) -> bool {
+    Pid::from_raw(leader as i32).is_some_and(|pid| rustix::process::test_kill_process_group(pid).is_ok())
+}
+
 /// Where the processes of a run are to be found.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Family {
