@@ -330,7 +330,8 @@ impl Executor {
 
     fn rank(&self, attempt: Attempt) -> Option<Rank> {
         let order = self.holdings.get(attempt)?.order.as_ref()?;
-        Some(if order.job.is_mutex || attempt.run.manual.is_some() {
+        let waited_its_turn = order.expires.is_none();
+        Some(if waited_its_turn || attempt.run.manual.is_some() {
             Rank::Kept
         } else if order.late {
             Rank::Late

@@ -252,6 +252,14 @@ impl Refusal {
         }
     }
 
+    /// A client's mistake that must not look like its success.
+    pub fn other_request(first: impl std::fmt::Display) -> Refusal {
+        let message = format!(
+            "Idempotency-Key: it was another request's, which made {first}: nothing is done; give this one a key of its own"
+        );
+        Refusal { status: 409, message }
+    }
+
     pub fn unavailable(message: impl Into<String>) -> Refusal {
         Refusal { status: 503, message: message.into() }
     }

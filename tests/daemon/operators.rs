@@ -51,6 +51,9 @@ fn a_run_is_started_now_even_of_a_stopped_job_and_once_for_each_key() {
     let added = node.api.post_as("a-1", "/cron/add", form).ok();
     assert_eq!(added, node.api.post_as("a-1", "/cron/add", form).ok());
     assert_ne!(added["id"], node.api.post_as("a-2", "/cron/add", form).ok()["id"]);
+    // A key that another request had is a client's mistake, and does not look like success.
+    node.api.post_as("a-1", "/cron/add", &form.replace("true", "false")).refused(409, "Idempotency-Key");
+    node.api.post_as("k-1", &format!("/cron/run/{}", added["id"]), "").refused(409, "Idempotency-Key");
     assert_eq!(node.api.get("/cron/list").ok().as_array().unwrap().len(), 3);
 }
 

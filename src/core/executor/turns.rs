@@ -1,17 +1,20 @@
 //! Whose turn it is among the runs whose time has come: those that are on time, in the order in which they came; then the
 //! backlog, job by job in turn, of each job the oldest first. So a flood does not delay what falls due after it, and one
-//! job's backlog does not starve another's.
+//! job's backlog does not starve another's. One turn in four is the backlog's, lest jobs that take all the places there
+//! are starve it.
 //!
 //! Not exact about removal: an attempt that its owner no longer wants comes out all the same, and the owner passes over
 //! it. Not the place that counts or limits.
 //!
-//! Invariant: what was put in comes out; an attempt of the backlog only when none that is on time waits.
+//! Invariant: what was put in comes out.
 
 use crate::model::{Attempt, JobId, Second};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A run is on time in its own second and in so many after it.
 const ON_TIME_SECS: i64 = 1;
+/// While a backlog waits, it has one turn in so many.
+const BACKLOG_EVERY: u32 = 4;
 
 /// How a run takes its turn.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -29,6 +32,8 @@ pub struct Turns {
     on_time: VecDeque<(Attempt, Rank)>,
     /// No job here is without a run.
     backlog: BTreeMap<JobId, BTreeSet<Attempt>>,
+    /// Turns since the backlog had one.
+    passed_over: u32,
     /// The first job from here on is the next of the backlog.
     next_job: JobId,
 }
@@ -53,8 +58,14 @@ impl Turns {
 
     /// The next one.
     pub fn take(&mut self, now: Second) -> Option<Attempt> {
+        if BACKLOG_EVERY <= self.passed_over + 1
+            && let Some(attempt) = self.take_backlog()
+        {
+            return Some(attempt);
+        }
         while let Some((attempt, rank)) = self.on_time.pop_front() {
             if rank == Rank::Kept || now <= attempt.run.scheduled_at.plus(ON_TIME_SECS) {
+                self.passed_over += u32::from(!self.backlog.is_empty());
                 return Some(attempt);
             }
             self.fall_back(attempt);
@@ -71,6 +82,7 @@ impl Turns {
     }
 
     fn take_backlog(&mut self) -> Option<Attempt> {
+        self.passed_over = 0;
         let next = self.backlog.range(self.next_job..).next().or_else(|| self.backlog.first_key_value());
         let job = *next?.0;
         self.next_job = JobId(job.0.wrapping_add(1));
@@ -144,6 +156,15 @@ mod tests {
         turns.push(attempt(20_000, 110), Rank::Prompt);
         assert_eq!(turns.take(Second(110)), Some(attempt(20_000, 110)));
         assert_eq!(turns.take(Second(110)), Some(attempt(501, 100)));
+    }
+
+    #[test]
+    fn a_backlog_has_its_share_beside_what_is_always_on_time() {
+        let mut turns = Turns::default();
+        (0..3).for_each(|second| turns.push(attempt(7, second), Rank::Late));
+        (0..12).for_each(|job| turns.push(attempt(10 + job, 100), Rank::Prompt));
+        let jobs: Vec<u32> = (0..15).map(|_| turns.take(Second(100)).unwrap().run.cron_id.0).collect();
+        assert_eq!(jobs, [10, 11, 12, 7, 13, 14, 15, 7, 16, 17, 18, 7, 19, 20, 21]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::core::dispatch::{Flight, Stage};
 use crate::core::effects::Effects;
 use crate::core::work::{Lead, StoreError, Work, WorkId};
 use crate::model::command::{Answer, Command, Refusal, RequestId, RequestKey, RunAnswer, RunPage, RunView};
-use crate::model::journal::Body;
+use crate::model::journal::{Body, Entry};
 use crate::model::message::{HeldRun, RunStage, ToNode};
 use crate::model::run::Manual;
 use crate::model::{Attempt, JobId, Mono, NodeId, Now, RunKey, RunState};
@@ -71,12 +71,17 @@ struct Pausing {
 }
 
 impl Controls {
-    /// The entry is in; the first run that it names is what was asked for.
-    pub fn on_journaled(&mut self, request: u64, body: &Body, fx: &mut Effects) {
-        let Some(Asked { client, .. }) = self.runs.remove(&request) else { return };
-        let run = body.runs.first().map(|run| run.attempt.run);
-        let unknown = || Refusal { status: 500, message: "the journal names no run for this request".into() };
-        fx.reply(client, run.map(|run| run_answer(run, None)).ok_or_else(unknown));
+    /// An entry is in for what was asked for: its own, or that of the first request with its key. The first run that it names
+    /// is the answer.
+    pub fn on_journaled(&mut self, asked: &Entry, body: &Body, fx: &mut Effects) {
+        let Some(Asked { client, .. }) = self.runs.remove(&asked.request) else { return };
+        let run_of = |body: &Body| body.runs.first().map(|run| run.attempt.run);
+        let reply = match (run_of(&asked.body), run_of(body)) {
+            (Some(wanted), Some(run)) if wanted.cron_id == run.cron_id => Ok(run_answer(run, None)),
+            (_, Some(run)) => Err(Refusal::other_request(format_args!("run {run}"))),
+            _ => Err(Refusal { status: 500, message: "the journal names no run for this request".into() }),
+        };
+        fx.reply(client, reply);
     }
 
     /// The attempt is over, with that state, and may have a row in place of a further one: until that is committed, or its own

@@ -3,13 +3,14 @@
 //! Invariant: what is in force here is stored, save for stops that a store that is away has yet to take.
 
 use super::{Leader, Rooms, Verdict};
+use crate::core::Reply;
 use crate::core::changes::{Made, Urgent, cut_off, in_force, in_force_and_cut_off};
 use crate::core::copy::put;
 use crate::core::dispatch::Cancelling;
 use crate::core::effects::Effects;
 use crate::core::reload::{Reload, notes};
 use crate::core::work::{Change, CopyPage, StoreError, WorkId};
-use crate::model::command::{Answer, Command, JobList, ListedJob, RequestId};
+use crate::model::command::{Answer, Command, JobList, ListedJob, Refusal, RequestId};
 use crate::model::job::JobFilter;
 use crate::model::journal::Body;
 use crate::model::{Job, JobId, Now, Version};
@@ -75,8 +76,10 @@ impl Leader {
         let (id, below, job) = match change {
             // Asked for again under the same key: the job is there, and stays as it is.
             Change::Add(job, _) if self.scheduler.job(job.id).is_some() => {
-                let answer = self.scheduler.job(job.id).cloned().map(Answer::Job);
-                client.zip(answer).into_iter().for_each(|(client, answer)| rooms.fx.reply(client, Ok(answer)));
+                let known = self.scheduler.job(job.id).cloned();
+                if let Some((client, known)) = client.zip(known) {
+                    rooms.fx.reply(client, added_again(&job, known));
+                }
                 return;
             }
             // A stop that came after it is in force already.
@@ -159,4 +162,13 @@ fn change_text(change: &Change) -> String {
         Change::Put(job) => format!("job {} changed: {:?}, version={}", job.id, job.cron_set, job.version.0),
         Change::Delete { id, .. } => format!("job {id} deleted"),
     }
+}
+
+/// The answer to a second request to add, whose key has led to this job. Of one that was changed since nothing can be said.
+fn added_again(asked: &Job, known: Arc<Job>) -> Reply {
+    let as_asked = Job { since: known.since, ..asked.clone() };
+    if known.version == asked.version && as_asked != *known {
+        return Err(Refusal::other_request(format_args!("job {}", known.id)));
+    }
+    Ok(Answer::Job(known))
 }

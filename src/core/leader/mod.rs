@@ -264,7 +264,7 @@ impl Leader {
             Written::Known(entry, body) => {
                 let (dispatch, mut around) = self.around(rooms);
                 dispatch.forget_planned(&entry, &mut around);
-                self.controls.on_journaled(entry.request, &body, rooms.fx);
+                self.controls.on_journaled(&entry, &body, rooms.fx);
                 Verdict::Ok
             }
             Written::In { id, entry, sent_at } => {
@@ -274,7 +274,7 @@ impl Leader {
                 if !self.changes.has_asked() {
                     self.as_of = AsOf { entry: id, at: sent_at };
                 }
-                self.controls.on_journaled(entry.request, &entry.body, rooms.fx);
+                self.controls.on_journaled(&entry, &entry.body, rooms.fx);
                 Verdict::Confirmed(sent_at)
             }
         }
