@@ -43,7 +43,7 @@ use turns::{Rank, Turns};
 /// Runs with the two spawning threads at one time: enough that no thread waits for us, few enough that a cancel has
 /// little to wait for.
 const SPAWNS_MAX: usize = 4;
-const JOB_FULL: &str = "shed: as many earlier runs of this job as may wait are waiting here (max_pending_per_job)";
+const JOB_FULL: &str = "skipped: as many earlier runs of this job as may wait are waiting here (max_pending_per_job)";
 const NODE_FULL: &str = "shed: too many runs of this node are over and wait for the store to take their log rows";
 
 #[derive(Debug)]
@@ -315,8 +315,14 @@ impl Executor {
 
     /// Its time has come: it waits for its turn, unless too many of its job do so already.
     fn on_due(&mut self, attempt: Attempt, logbook: &mut Logbook, fx: &mut Effects, now: Now) {
-        if self.limits.max_pending_per_job <= self.holdings.ready_of(attempt.run.cron_id) {
-            self.finish(attempt, Ending::NotStarted(RunState::Shed, JOB_FULL.into()), logbook, fx, now);
+        let is_full = self.limits.max_pending_per_job <= self.holdings.ready_of(attempt.run.cron_id);
+        if is_full && attempt.number == 1 && attempt.run.manual.is_none() {
+            // Those of a job share a row, and the leader writes it. Asked for by hand or a retry, it has one of its own.
+            self.forget(attempt, fx);
+            fx.output(Output::Ended { attempt, state: RunState::Skipped, last_lines: JOB_FULL.into() });
+            fx.tell_leader(ToLeader::Refused(vec![attempt]));
+        } else if is_full {
+            self.finish(attempt, Ending::NotStarted(RunState::Skipped, JOB_FULL.into()), logbook, fx, now);
         } else {
             self.wait_for_turn(attempt);
         }

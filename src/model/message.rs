@@ -135,6 +135,8 @@ pub enum ToLeader {
     },
     /// The node is leaving and will not start these.
     Returned(Vec<Attempt>),
+    /// Too many runs of their jobs wait on this node already: it does not take these, and has forgotten them.
+    Refused(Vec<Attempt>),
     /// The process is over, or will never be started; its log row, with this state, is on its way.
     Finished {
         attempt: Attempt,

@@ -41,18 +41,22 @@ fn a_run_whose_turn_comes_after_the_grace_is_told_as_missed() {
 }
 
 #[test]
-fn more_waiting_runs_of_one_job_than_may_be_are_shed_and_said() {
+fn more_waiting_runs_of_one_job_than_may_be_are_skipped_and_said() {
     let node = Node::started("max_running = 1\nmax_pending_per_job = 2\n");
     let witness = Witness::new(node.folder.path(), "seen");
     let gate = node.path("gate");
     let wait = format!("while [ ! -e {} ]; do sleep 0.1; done", gate.display());
     let id = node.api.add("* * * * * *", &witness.around(&wait), "");
-    let shed = wait_for("some are shed", || Some(node.api.logs_with(id, "shed")).filter(|rows| rows.len() >= 2));
-    assert_eq!(shed.last().unwrap()["time"], witness.read()[0].scheduled_at + 3, "one runs and two wait");
-    assert!(shed[0]["output"].as_str().unwrap().contains("max_pending_per_job"));
+    let skipped = |id: u64| node.api.logs_with(id, "skipped");
+    let rows = wait_for("some are skipped", || Some(skipped(id)).filter(|rows| rows.len() >= 2));
+    let first = witness.read()[0].scheduled_at + 3;
+    assert_eq!(rows[1]["time"], first, "one runs and two wait");
+    let text = |at: usize| rows[at]["output"].as_str().unwrap();
+    assert!(text(1).contains("max_pending_per_job") && !text(1).contains("runs from"), "{rows:?}");
+    assert!(text(0).contains(&format!("runs from {} to ", first + 1)), "those that follow share a row: {rows:?}");
     // Of another job there is room to wait.
     let other = node.api.add("* * * * * *", &witness.write("other"), "");
-    wait_until("the other is refused only when two of it wait", || !node.api.logs_with(other, "shed").is_empty());
+    wait_until("the other is refused only when two of it wait", || !skipped(other).is_empty());
     std::fs::write(&gate, "").unwrap();
     wait_until("those that waited have run", || witness.count("end") >= 3 && witness.count("other") >= 2);
     witness.attempts("begin");

@@ -62,6 +62,7 @@ impl Dispatch {
                 self.recover_run(*id, delayed.attempt, delayed.version, left, place, around);
                 self.delayed.insert((delayed.due, delayed.attempt));
             }
+            self.drop_refused(&entry.body);
             self.write_outcomes(*id, &entry.body, left.logged, around);
         }
         let logged: BTreeSet<Attempt> = left.logged.keys().copied().collect();

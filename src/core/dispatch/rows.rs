@@ -1,9 +1,10 @@
 //! Log rows of runs that never came to a node: refused, missed, cancelled, lost.
 
+use super::flights::Stage;
 use super::{Around, Dispatch, folds};
 use crate::core::ending;
 use crate::model::journal::{Body, EntryId, MissedGap, MissedWhy, RefusedRun};
-use crate::model::{Attempt, RunKey, RunState, Second, Version};
+use crate::model::{Attempt, NodeId, RunKey, RunState, Second, Version};
 use std::collections::BTreeMap;
 
 pub const CANCELLED: &str = "cancelled: the job was stopped, changed or deleted before the run began";
@@ -30,6 +31,33 @@ impl Dispatch {
                 *self.open.entry(id).or_default() += 1;
                 self.push_row(attempt, gap.version, RunState::Missed, &gap_text(gap), around);
                 around.logbook.count_folded(RunState::Missed, gap.count.saturating_sub(1));
+            }
+        }
+    }
+
+    /// A node has too many runs of these jobs already. Like any refusal it is journaled first.
+    pub fn on_refused(&mut self, node: &NodeId, mut attempts: Vec<Attempt>, around: &mut Around) {
+        attempts.retain(|attempt| self.flights.is(*attempt, Stage::Sent));
+        let mut refused = Vec::new();
+        for attempt in attempts {
+            let Some(flight) = self.flights.get(attempt).filter(|flight| flight.node == *node) else { continue };
+            let (run, version, state) = (attempt.run, flight.job.version, RunState::Skipped);
+            refused.push(RefusedRun { run, version, state });
+            self.flights.move_to(attempt, NodeId::default());
+        }
+        if !refused.is_empty() {
+            around.journaler.push(None, 0, Body { refused, ..Body::default() });
+        }
+    }
+
+    /// What an earlier entry gave to a node that did not take it.
+    pub fn drop_refused(&mut self, body: &Body) {
+        for refused in &body.refused {
+            let attempt = Attempt { run: refused.run, number: 1 };
+            self.leave_queue(refused.run.cron_id, &[attempt]);
+            self.unplaced.remove(&attempt);
+            if let Some(entry) = self.flights.remove(attempt).and_then(|flight| flight.entry) {
+                self.settle(entry);
             }
         }
     }

@@ -200,21 +200,27 @@ fn a_flood_does_not_delay_what_falls_due_later() {
 }
 
 #[test]
-fn too_many_of_one_job_are_shed_and_another_job_is_not() {
+fn too_many_of_one_job_are_refused_and_another_job_is_not() {
     let mut bench = Bench::new(Limits { max_running: 1, max_pending_per_job: 3, ..Limits::default() });
     bench.dispatch(vec![order(7, T)]);
     bench.start_all();
-    bench.dispatch((0..5).map(|at| order(1, T - at)).collect());
-    assert_eq!(bench.states(), [RunState::Shed; 2]);
-    assert_eq!(bench.finished(attempt(1, T - 3)), Some(RunState::Shed));
+    let by_hand =
+        Attempt { run: RunKey { manual: Some(Manual { epoch: 1, count: 1 }), ..attempt(1, T).run }, number: 1 };
+    let asked = Order { attempt: by_hand, ..order(1, T) };
+    bench.dispatch((0..5).map(|at| order(1, T - at)).chain([asked]).collect());
+    for at in [3, 4] {
+        assert!(bench.told.contains(&ToLeader::Refused(vec![attempt(1, T - at)])), "{:?}", bench.told);
+    }
+    assert_eq!(bench.states(), [RunState::Skipped], "what was asked for by hand has a row of its own");
+    assert_eq!(bench.finished(by_hand), Some(RunState::Skipped));
     assert!(bench.rows[0].output.contains("(max_pending_per_job)"), "{:?}", bench.rows[0]);
     bench.dispatch(vec![order(2, T)]);
     let mutex = Job { id: JobId(3), is_mutex: true, ..Job::default() };
     bench.dispatch((0..5).map(|at| order_of(mutex.clone(), T - at)).collect());
-    assert_eq!((bench.rows.len(), bench.executor.load().waiting), (2, 3 + 1 + 5));
+    assert_eq!((bench.rows.len(), bench.executor.load().waiting), (1, 3 + 1 + 5));
     // An order that is told again takes no second place.
     bench.dispatch((0..3).map(|at| order(1, T - at)).collect());
-    assert_eq!(bench.rows.len(), 2);
+    assert_eq!(bench.rows.len(), 1);
 }
 
 #[test]

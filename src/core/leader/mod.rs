@@ -319,6 +319,7 @@ impl Leader {
             }
             ToLeader::Cancelled { cron_id, dropped } => dispatch.on_dropped(cron_id, dropped, &mut around),
             ToLeader::Returned(attempts) => dispatch.on_returned(node, attempts, &mut around),
+            ToLeader::Refused(attempts) => dispatch.on_refused(node, attempts, &mut around),
             ToLeader::Runs { request, runs } => self.on_runs(node, request, runs, rooms),
             ToLeader::OutputRead { .. } => {}
         }
