@@ -88,6 +88,12 @@ impl Logbook {
         RunState::ALL.into_iter().zip(self.outcomes)
     }
 
+    /// How many runs were told as not run for want of room or time.
+    pub fn refused(&self) -> u64 {
+        let is_one = |state| matches!(state, RunState::Skipped | RunState::Shed | RunState::Missed);
+        self.outcomes().filter(|(state, _)| is_one(*state)).map(|(_, count)| count).sum()
+    }
+
     /// Whether a row of this attempt waits to be committed.
     pub fn has(&self, attempt: Attempt) -> bool {
         self.attempts.contains(&attempt)

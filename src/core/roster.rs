@@ -246,6 +246,7 @@ impl Roster {
                 running: last.running,
                 queued: last.waiting,
                 throttled: last.is_full,
+                refused: last.refused,
                 capacity: member.room,
                 clock_offset_ms: if is_own { 0 } else { member.clock_offset_ms },
                 last_contact_ms: if is_own { 0 } else { now.mono.since(member.heard_at).as_millis() as u64 },

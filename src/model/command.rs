@@ -198,6 +198,9 @@ pub struct NodeView {
     /// Its system has no room for another process just now.
     #[serde(default)]
     pub throttled: bool,
+    /// Runs that it has told as skipped, shed or missed since its daemon's start; most are told by the leader.
+    #[serde(default)]
+    pub refused: u64,
     /// Runs that it may have at one time, waiting or running.
     pub capacity: usize,
     /// Its clock minus the leader's.

@@ -89,6 +89,9 @@ pub struct Heartbeat {
     /// The system has no room for another process just now: runs are better given to others.
     #[serde(default)]
     pub is_full: bool,
+    /// Runs that it has told as skipped, shed or missed since its daemon's start.
+    #[serde(default)]
+    pub refused: u64,
 }
 
 /// How far a node has come with an attempt that it has.

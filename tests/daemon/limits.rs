@@ -54,6 +54,8 @@ fn more_waiting_runs_of_one_job_than_may_be_are_skipped_and_said() {
     let text = |at: usize| rows[at]["output"].as_str().unwrap();
     assert!(text(1).contains("max_pending_per_job") && !text(1).contains("runs from"), "{rows:?}");
     assert!(text(0).contains(&format!("runs from {} to ", first + 1)), "those that follow share a row: {rows:?}");
+    let refused = node.api.get("/cluster").ok()["nodes"][0]["refused"].as_u64();
+    assert!(refused > Some(2), "{refused:?}");
     // Of another job there is room to wait.
     let other = node.api.add("* * * * * *", &witness.write("other"), "");
     wait_until("the other is refused only when two of it wait", || !skipped(other).is_empty());

@@ -451,7 +451,7 @@ impl Node {
 
     /// How much this node has to do and whether it has its store, for the leader.
     fn load(&self, now: Now) -> Heartbeat {
-        Heartbeat { store_ok: self.is_store_ok(now), ..self.executor.load() }
+        Heartbeat { store_ok: self.is_store_ok(now), refused: self.logbook.refused(), ..self.executor.load() }
     }
 
     fn is_retaining(&self) -> bool {
