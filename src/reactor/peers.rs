@@ -173,7 +173,12 @@ impl Peers {
         match result {
             Ok(true) => self.unfinished.push(serial),
             Ok(false) => {}
-            Err(Ending::Gone(gone)) => self.end(serial, gone),
+            Err(Ending::Gone(gone)) => {
+                if matches!(&peer.stage, Stage::Proving(handshake) if handshake.has_proved()) {
+                    log::warn!("{} does not take this node's proof: has it the same cluster_secret?", peer.address);
+                }
+                self.end(serial, gone);
+            }
             Err(Ending::Bad(reason)) => {
                 log::warn!("the link to {} is cut: {reason}", peer.address);
                 self.end(serial, Gone::Lost);

@@ -52,6 +52,11 @@ impl Handshake {
         frame(Kind::Challenge, &self.nonce)
     }
 
+    /// Whether the other end has our proof, as far as it is ours to send.
+    pub fn has_proved(&self) -> bool {
+        self.end == End::Dialler && self.peer_nonce.is_some()
+    }
+
     /// The error is for people.
     pub fn on_frame(&mut self, frame: &Frame) -> Result<Step, &'static str> {
         match (frame.kind, &self.peer_nonce) {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
+use wing_crontab::wire::frame::VERSION;
 use wing_crontab::worker::process::CANNOT_START;
 
 fn closes(stream: &mut TcpStream) -> Duration {
@@ -47,6 +48,7 @@ fn a_node_with_another_secret_is_no_part_of_it() {
     cluster.nodes[follower].edit(|text| text.replace("of this test", "of another"));
     cluster.nodes[follower].start();
     wait_until("the leader says why", || cluster.nodes[1 - follower].said().contains("it has not our cluster_secret"));
+    cluster.nodes[follower].wait_said("has it the same cluster_secret?");
     assert_eq!(
         cluster.nodes[1 - follower].api.get("/cluster").ok()["nodes"]
             .as_array()
@@ -181,7 +183,7 @@ fn one_that_sends_slowly_is_cut_however_long_it_goes_on() {
     stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     let (start, mut sent, mut heard) = (Instant::now(), 0, 0);
     // A challenge of 38 bytes, and a proof that never ends: at this pace 80 s.
-    let bytes = [&[0, 0, 0, 34, 1, 0][..], &[7; 32], &[0, 0, 0, 255, 1, 1], &[7; 253]].concat();
+    let bytes = [&[0, 0, 0, 34, VERSION, 0][..], &[7; 32], &[0, 0, 0, 255, VERSION, 1], &[7; 253]].concat();
     loop {
         match stream.read(&mut [0; 256]) {
             Ok(0) => break,
@@ -201,8 +203,9 @@ fn one_that_sends_slowly_is_cut_however_long_it_goes_on() {
 
 #[test]
 fn another_version_of_the_protocol_is_named_by_either_end() {
-    let challenge = [&[0, 0, 0, 34, 1, 0][..], &[7; 32]].concat();
-    let clear = "it speaks version 1 of the protocol (or something else), this node 2";
+    let former = VERSION - 1;
+    let challenge = [&[0, 0, 0, 34, former, 0][..], &[7; 32]].concat();
+    let clear = &format!("it speaks version {former} of the protocol (or something else), this node {VERSION}");
     let Some((mut node, agent, lock)) = lone_node() else { return };
     // Where the node is dialled.
     node.start();
@@ -213,7 +216,7 @@ fn another_version_of_the_protocol_is_named_by_either_end() {
     let mut heard = [0; 6];
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     stream.read_exact(&mut heard).unwrap();
-    assert_eq!(heard, [0, 0, 0, 34, 2, 0], "the other end learns this node's version");
+    assert_eq!(heard, [0, 0, 0, 34, VERSION, 0], "the other end learns this node's version");
     assert!(node.stop().success());
     // Where it dials.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
