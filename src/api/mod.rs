@@ -82,7 +82,8 @@ pub fn command(request: &Request) -> Result<Command, Response> {
         }
         (Some("health"), None, None, None) => only(request, "GET").map(|()| Command::ShowHealth),
         (Some("cluster"), Some(action @ ("pause" | "resume")), None, None) => {
-            only(request, "POST").map(|()| Command::Pause(action == "pause"))
+            only(request, "POST")?;
+            without_params(request, Command::Pause(action == "pause")).map_err(|refusal| failure(&refusal))
         }
         (Some("cron"), Some("run"), Some(id), None) => {
             only(request, "POST")?;
@@ -94,7 +95,8 @@ pub fn command(request: &Request) -> Result<Command, Response> {
         }
         (Some("run"), Some("kill"), Some(run), None) => {
             only(request, "POST")?;
-            run_key(run).map(Command::KillRun).map_err(|refusal| failure(&refusal))
+            let command = run_key(run).map(Command::KillRun);
+            command.and_then(|command| without_params(request, command)).map_err(|refusal| failure(&refusal))
         }
         (Some("cluster"), None, None, None) => only(request, "GET").map(|()| Command::ShowCluster),
         (Some("cluster"), Some("drain"), None, None) => {
@@ -155,6 +157,12 @@ fn wants_body(request: &Request) -> Result<(), Refusal> {
     Err(Refusal { status: 411, message })
 }
 
+fn without_params(request: &Request, command: Command) -> Result<Command, Refusal> {
+    let mut params = Params::of(request)?;
+    params.allow(&[]);
+    params.finish().map(|()| command)
+}
+
 fn add(request: &Request) -> Result<Command, Refusal> {
     wants_body(request)?;
     let mut params = Params::of(request)?;
@@ -165,10 +173,7 @@ fn add(request: &Request) -> Result<Command, Refusal> {
 }
 
 fn run(request: &Request, id: &str) -> Result<Command, Refusal> {
-    let mut params = Params::of(request)?;
-    params.allow(&[]);
-    params.finish()?;
-    Ok(Command::RunJob(path_id(id)?, request_key(request)?))
+    without_params(request, Command::RunJob(path_id(id)?, request_key(request)?))
 }
 
 fn list_runs(request: &Request) -> Result<Command, Refusal> {

@@ -34,8 +34,9 @@ impl Params {
     /// Names beyond these are mistakes: a misspelt one must not be dropped in silence.
     pub fn allow(&mut self, names: &[&str]) {
         let unknown: Vec<String> = self.values.keys().filter(|name| !names.contains(&name.as_str())).cloned().collect();
+        let there_are = if names.is_empty() { "none".into() } else { names.join(", ") };
         for name in unknown {
-            self.wrong(&name, &format!("there is no such parameter; there are {}", names.join(", ")));
+            self.wrong(&name, &format!("there is no such parameter; there are {there_are}"));
         }
     }
 

@@ -269,6 +269,9 @@ fn an_output_is_asked_for_by_its_run_key() {
     refuse("GET", "/run/output/7-1?form=1", "", 400, "form: there is no such parameter");
     refuse("POST", "/run/output/7-1", "", 405, "GET is");
     refuse("GET", "/run/output", "", 404, "/run/output/{run_key}");
+    for path in ["/run/kill/1-2?x=1", "/cron/run/1?x=1", "/cluster/pause?x=1"] {
+        refuse("POST", path, "", 400, "x: there is no such parameter; there are none");
+    }
 }
 
 #[test]
