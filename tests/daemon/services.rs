@@ -243,8 +243,11 @@ fn standing_alone_beside_another_on_the_same_database_is_refused() {
     let Some(database) = mariadb::database() else { return };
     let toml = database.toml();
     let first = Node::started(&toml);
-    first.api.add("* * * * * *", "true", "");
-    wait_until("it runs", || !first.api.logs("").is_empty());
+    // It has nothing to do yet.
+    wait_until("it has said in the journal that it leads", || {
+        let count: Option<u64> = database.connect().query_first("SELECT COUNT(*) FROM journal").unwrap();
+        count > Some(0)
+    });
     let mut second = Node::new(&toml);
     second.launch();
     assert_eq!(second.wait().code(), Some(2));

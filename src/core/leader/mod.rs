@@ -144,7 +144,8 @@ impl Leader {
             questions: Questions::new(epoch),
             controls: Controls::default(),
             is_paused: loaded.is_paused,
-            journaled_tick: cursor,
+            // The first second is journaled, with or without runs: it tells others that somebody leads here.
+            journaled_tick: cursor.plus(-QUIET_SECS),
             closing: None,
             close_at: rooms.now.mono,
             reload: None,
