@@ -224,6 +224,10 @@ impl Dispatch {
     /// The entry is in: its runs may go, its refusals get their rows.
     pub fn on_entry(&mut self, id: EntryId, entry: &Entry, around: &mut Around) {
         self.open.insert(id, 0);
+        // A part that is in without the last one must be found by the next leader, lest that plans it anew under its number.
+        if let Some(tick) = entry.tick.filter(|_| entry.part != 0) {
+            self.begun.insert(id, tick);
+        }
         for run in &entry.body.runs {
             self.take_over(run.attempt, id);
         }
