@@ -20,7 +20,9 @@ pub fn words(command: &str) -> Option<Vec<&str>> {
     let first = *words.first()?;
     let is_path = first.starts_with('/');
     let is_name = !first.contains('/') && first.starts_with(|start: char| start.is_ascii_alphanumeric());
-    let is_program = (is_path || is_name) && !first.contains('=') && !SHELLS_OWN.split(' ').any(|own| own == first);
+    let name = first.rsplit('/').next();
+    let is_program =
+        (is_path || is_name) && !first.contains('=') && !SHELLS_OWN.split(' ').any(|own| Some(own) == name);
     is_program.then_some(words)
 }
 
@@ -92,6 +94,7 @@ mod tests {
         for command in SHELLS_OWN.split(' ') {
             shells(command);
             shells(&format!(" {command} x"));
+            shells(&format!("/usr/bin/{command}"));
         }
         for command in ["[ -f x ]", "[[ -f x ]]", "exec sleep 5", "time ls", "echo -n x", "if", "}", "while true"] {
             shells(command);
