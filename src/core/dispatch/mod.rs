@@ -235,9 +235,9 @@ impl Dispatch {
             self.take_over(delayed.attempt, id);
             self.delayed.insert((delayed.due, delayed.attempt));
         }
-        self.drop_refused(&entry.body);
+        let freed = self.drop_refused(&entry.body);
         self.write_outcomes(id, &entry.body, &BTreeMap::new(), around);
-        entry.body.refused.iter().for_each(|refused| self.next_turn(refused.run.cron_id, around));
+        freed.into_iter().for_each(|id| self.next_turn(id, around));
         // Parts are written from the highest number down: the first of the tick come last, and are sent first all the same.
         self.held_back.splice(0..0, entry.body.runs.iter().map(|run| run.attempt));
         if entry.part == 0 {

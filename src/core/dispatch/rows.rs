@@ -4,8 +4,8 @@ use super::flights::Stage;
 use super::{Around, Dispatch, folds};
 use crate::core::ending;
 use crate::model::journal::{Body, EntryId, MissedGap, MissedWhy, RefusedRun};
-use crate::model::{Attempt, NodeId, RunKey, RunState, Second, Version};
-use std::collections::BTreeMap;
+use crate::model::{Attempt, JobId, NodeId, RunKey, RunState, Second, Version};
+use std::collections::{BTreeMap, BTreeSet};
 
 pub const CANCELLED: &str = "cancelled: the job was stopped, changed or deleted before the run began";
 pub const KILLED_BEFORE: &str = "cancelled: an operator ended it before it began";
@@ -50,16 +50,18 @@ impl Dispatch {
         }
     }
 
-    /// What an earlier entry gave to a node that did not take it.
-    pub fn drop_refused(&mut self, body: &Body) {
+    /// What an earlier entry gave to a node that did not take it. Answers the jobs that have a place less taken.
+    pub fn drop_refused(&mut self, body: &Body) -> BTreeSet<JobId> {
+        let mut jobs = BTreeSet::new();
         for refused in &body.refused {
             let attempt = Attempt { run: refused.run, number: 1 };
+            let Some(flight) = self.flights.remove(attempt) else { continue };
             self.leave_queue(refused.run.cron_id, &[attempt]);
             self.unplaced.remove(&attempt);
-            if let Some(entry) = self.flights.remove(attempt).and_then(|flight| flight.entry) {
-                self.settle(entry);
-            }
+            flight.entry.into_iter().for_each(|entry| self.settle(entry));
+            jobs.insert(refused.run.cron_id);
         }
+        jobs
     }
 
     pub fn push_row(&self, attempt: Attempt, version: Version, state: RunState, reason: &str, around: &mut Around) {

@@ -346,10 +346,12 @@ impl MarkBook {
         true
     }
 
-    /// A tag for the processes of a run that is about to start; none if it has no mark.
+    /// A tag for the processes of a run that is about to start; none if it has no mark, or no tag is left.
     pub fn ticket(&mut self, attempt: Attempt) -> Option<Ticket> {
         let slot = *self.slots.get(&attempt)?;
-        // More tags than runs can be held, so an unused one comes soon.
+        if TAG_COUNT <= self.tags_used.len() as u64 {
+            return None;
+        }
         let tag = loop {
             let count = self.marks.words[header::TAGS].fetch_add(1, Ordering::Relaxed);
             let tag = TAG_FIRST + count % TAG_COUNT;
