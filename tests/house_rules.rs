@@ -17,7 +17,7 @@ const IMPORTS: [(&str, &[&str]); 6] = [
 const WORDS: [(&str, &[&str]); 13] = [
     ("mio::", &["reactor/"]),
     ("mysql::", &["worker/store/mysql/"]),
-    ("rusqlite::", &["worker/store/sqlite.rs"]),
+    ("rusqlite::", &["worker/store/sqlite/"]),
     ("ureq::", &["worker/consul.rs"]),
     ("process::Command", &["worker/process/"]),
     ("process::{Child", &["worker/process/"]),

@@ -3,16 +3,21 @@
 //! WAL, and `synchronous=FULL` on every connection: what is answered is on the disk, the journal's entries and the log
 //! rows alike. Each call is one transaction.
 
+mod jobs;
+mod journal;
+
+use self::jobs::{JOB_COLUMNS, JOB_IDS, differences, job, job_params, jobs};
+use self::journal::{check_epoch, insert_entry, newest_entry, open_entries, parse_body};
 use super::{
-    DELETE_ENTRIES_MAX, DELETE_ROWS_MAX, DIFFERENCES_MAX, Hand, NOTED, Store, edited_by_hand, folded, foreign_lock_key,
-    not_alone, note, noted, outcomes, row_state,
+    DELETE_ENTRIES_MAX, DELETE_ROWS_MAX, Hand, Store, edited_by_hand, folded, foreign_lock_key, not_alone, note,
+    outcomes, row_state,
 };
 use crate::core::work::{Bump, Bumped, Change, CopyPage, Differences, Journaled, Loaded, Opened, Since, StoreError};
 use crate::model::command::RequestKey;
 use crate::model::job::{JobFilter, JobPage};
-use crate::model::journal::{Body, Entry, EntryId, StoredEntry};
+use crate::model::journal::{Body, Entry, EntryId};
 use crate::model::log_row::{LastRun, LogFilter, LogPage, StoredLog};
-use crate::model::{Attempt, Epoch, Job, JobId, LogRow, Misfire, OnLost, RunKey, RunState, Second, Version, Wall};
+use crate::model::{Attempt, Epoch, Job, JobId, LogRow, RunKey, RunState, Second, Wall};
 use rusqlite::types::Value;
 use rusqlite::{
     Connection, ErrorCode, OptionalExtension, Row, Transaction, TransactionBehavior, params, params_from_iter,
@@ -24,7 +29,7 @@ use std::time::Duration;
 
 /// In order; the number of a file is its place here, from 1.
 const MIGRATIONS: &[&str] =
-    &[include_str!("../../../sql/sqlite/0001_tables.sql"), include_str!("../../../sql/sqlite/0002_control.sql")];
+    &[include_str!("../../../../sql/sqlite/0001_tables.sql"), include_str!("../../../../sql/sqlite/0002_control.sql")];
 /// How long a statement waits for another connection's.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -468,33 +473,6 @@ impl Store for SqliteStore {
     }
 }
 
-/// Of `cron`, without its id, in the order of `job_params`.
-const JOB_COLUMNS: [&str; 22] = [
-    "cron_set",
-    "start_time",
-    "end_time",
-    "command",
-    "is_mutex",
-    "stop",
-    "remark",
-    "lock_limit",
-    "misfire",
-    "on_lost",
-    "max_parallel",
-    "timeout",
-    "retry_times",
-    "retry_delay",
-    "run_as",
-    "work_dir",
-    "env",
-    "shell",
-    "node",
-    "jitter",
-    "version",
-    "since",
-];
-/// Rows written by hand may have any id.
-const JOB_IDS: &str = "id BETWEEN 1 AND 2147483647";
 const UPSERT_LOG: &str = "INSERT INTO log (cron_id, time, output, use_time, dispatch_time, dispatch_server, run_server, run_key, attempt,
     state, exit_code, start_time, version) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (run_key, attempt) DO UPDATE SET output = excluded.output, use_time = excluded.use_time,
@@ -504,71 +482,6 @@ const UPSERT_LOG: &str = "INSERT INTO log (cron_id, time, output, use_time, disp
 const LOG_COLUMNS: &str =
     "id, cron_id, time, output, use_time, dispatch_time, dispatch_server, run_server, run_key, attempt, state,
     exit_code, start_time, version";
-
-fn job_params(job: &Job) -> Vec<Value> {
-    vec![
-        job.cron_set.clone().into(),
-        job.start_time.into(),
-        job.end_time.into(),
-        job.command.clone().into(),
-        job.is_mutex.into(),
-        job.stop.into(),
-        job.remark.clone().into(),
-        job.lock_limit.into(),
-        job.misfire.as_str().to_string().into(),
-        job.on_lost.as_str().to_string().into(),
-        job.max_parallel.into(),
-        job.timeout.into(),
-        job.retry_times.into(),
-        job.retry_delay.into(),
-        job.run_as.clone().into(),
-        job.work_dir.clone().into(),
-        job.env.clone().into(),
-        job.shell.clone().into(),
-        job.node.clone().into(),
-        job.jitter.into(),
-        (job.version.0 as i64).into(),
-        job.since.0.into(),
-    ]
-}
-
-fn check_epoch(transaction: &Transaction, epoch: Epoch) -> Result<(), Failure> {
-    let stored = transaction.query_row("SELECT epoch FROM scheduler", [], |row| row.get(0)).optional()?;
-    if stored == Some(epoch.0) { Ok(()) } else { Err(StoreError::Deposed.into()) }
-}
-
-fn insert_entry(transaction: &Transaction, entry: &Entry, is_done: bool) -> Result<EntryId, Failure> {
-    let body = serde_json::to_string(&entry.body)
-        .map_err(|error| StoreError::Refused(format!("write a journal body: {error}")))?;
-    let key = entry.request_key.as_ref().map(|key| &key.0);
-    transaction.execute(
-        "INSERT INTO journal (epoch, request, tick, part, node_id, body, done, created_at, request_key)
-         SELECT epoch, ?2, ?3, ?4, node_id, ?5, ?6, CAST(unixepoch('subsec') * 1000 AS INTEGER), ?7 FROM scheduler WHERE epoch = ?1",
-        params![entry.epoch.0, entry.request, entry.tick.map(|tick| tick.0), entry.part, body, is_done, key],
-    )?;
-    Ok(EntryId(transaction.last_insert_rowid()))
-}
-
-fn open_entries(transaction: &Transaction) -> Result<Vec<StoredEntry>, Failure> {
-    let sql = "SELECT id, epoch, request, tick, part, body FROM journal WHERE done = 0 ORDER BY id";
-    let mut statement = transaction.prepare(sql)?;
-    let mut rows = statement.query([])?;
-    let mut open = Vec::new();
-    while let Some(row) = rows.next()? {
-        let (id, body): (i64, String) = (row.get(0)?, row.get(5)?);
-        let body = parse_body(id, &body)?;
-        let tick: Option<i64> = row.get(3)?;
-        let (epoch, request, tick, part) = (Epoch(row.get(1)?), row.get(2)?, tick.map(Second), row.get(4)?);
-        let entry = Entry { epoch, request, tick, part, body, request_key: None };
-        open.push(StoredEntry { id: EntryId(id), entry });
-    }
-    Ok(open)
-}
-
-fn parse_body(id: i64, text: &str) -> Result<Body, Failure> {
-    serde_json::from_str(text)
-        .map_err(|error| StoreError::Refused(format!("journal row {id}: its body cannot be read: {error}")).into())
-}
 
 fn logged(transaction: &Transaction, runs: &BTreeSet<RunKey>) -> Result<BTreeMap<Attempt, RunState>, Failure> {
     let mut find = transaction.prepare_cached("SELECT attempt, state FROM log WHERE run_key = ?")?;
@@ -581,68 +494,6 @@ fn logged(transaction: &Transaction, runs: &BTreeSet<RunKey>) -> Result<BTreeMap
         }
     }
     Ok(logged)
-}
-
-fn newest_entry(transaction: &Transaction) -> Result<EntryId, Failure> {
-    let newest: Option<i64> = transaction.query_row("SELECT max(id) FROM journal", [], |row| row.get(0))?;
-    Ok(EntryId(newest.unwrap_or(0)))
-}
-
-fn differences(transaction: &Transaction, since: &Since) -> Result<Option<Differences>, Failure> {
-    let as_of = newest_entry(transaction)?;
-    // Without the entry that the copy is as new as, later ones may be missing too.
-    let is_there = "SELECT 1 FROM journal WHERE id = ?";
-    if since.as_of != EntryId(0) && !transaction.prepare_cached(is_there)?.exists([since.as_of.0])? {
-        return Ok(None);
-    }
-    let sql =
-        format!("SELECT id, body FROM journal WHERE id > ? AND {NOTED} ORDER BY id LIMIT {}", DIFFERENCES_MAX + 1);
-    let columns = |row: &Row| Ok((row.get(0)?, row.get(1)?));
-    let entries = transaction.prepare(&sql)?.query_map([since.as_of.0], columns)?.collect::<Result<Vec<_>, _>>()?;
-    let Some(noted) = noted(&entries, since)? else { return Ok(None) };
-    let ids: Vec<String> = noted.jobs.iter().map(JobId::to_string).collect();
-    let rows = jobs(transaction, &format!("id IN ({})", ids.join(",")))?;
-    let new = format!("id > {} ORDER BY id LIMIT {}", since.newest, DIFFERENCES_MAX + 1);
-    Ok(super::differences(as_of, &noted, rows, jobs(transaction, &new)?))
-}
-
-/// Those that fulfil the condition.
-fn jobs(transaction: &Transaction, which: &str) -> Result<Vec<Job>, Failure> {
-    let columns = JOB_COLUMNS.join(", ");
-    let sql = format!("SELECT {columns}, id FROM cron WHERE {JOB_IDS} AND {which}");
-    Ok(transaction.prepare(&sql)?.query_map([], job)?.collect::<Result<_, _>>()?)
-}
-
-/// Rows written by hand may hold any number.
-fn job(row: &Row) -> rusqlite::Result<Job> {
-    let number = |at: usize| row.get::<_, i64>(at);
-    let count = |at: usize| Ok::<_, rusqlite::Error>(number(at)?.clamp(0, i64::from(u32::MAX)) as u32);
-    let text = |at: usize| row.get::<_, String>(at);
-    Ok(Job {
-        cron_set: text(0)?,
-        start_time: number(1)?.max(0),
-        end_time: number(2)?.max(0),
-        command: text(3)?,
-        is_mutex: number(4)? != 0,
-        stop: number(5)? != 0,
-        remark: text(6)?,
-        lock_limit: count(7)?,
-        misfire: Misfire::parse(&text(8)?).unwrap_or_default(),
-        on_lost: OnLost::parse(&text(9)?).unwrap_or_default(),
-        max_parallel: count(10)?,
-        timeout: count(11)?,
-        retry_times: count(12)?,
-        retry_delay: count(13)?,
-        run_as: text(14)?,
-        work_dir: text(15)?,
-        env: text(16)?,
-        shell: text(17)?,
-        node: text(18)?,
-        jitter: count(19)?,
-        version: Version(number(20)?.max(1) as u64),
-        since: Second(number(21)?),
-        id: JobId(row.get(22)?),
-    })
 }
 
 fn stored_log(row: &Row) -> rusqlite::Result<StoredLog> {
