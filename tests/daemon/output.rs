@@ -201,7 +201,8 @@ fn a_small_output_makes_no_file_and_a_disk_that_takes_none_costs_no_run() {
     assert_eq!(last["state"], "ok");
     assert!(text.contains("99999\n100000\n[its whole output is not kept: write "), "{text}");
     let row = wait_for("its row", || node.api.logs("").into_iter().find(|row| row["run_key"] == key));
-    assert_eq!(row["output"], text);
+    // Who read while it ran may have seen parts that are left out now.
+    assert_eq!(row["output"], poll(&node, &key, 0).0);
 }
 
 #[test]
