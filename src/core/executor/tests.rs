@@ -178,7 +178,7 @@ fn late_runs_take_what_those_on_time_leave_and_jobs_take_turns() {
     }
     assert_eq!(
         started,
-        [attempt(3, T), attempt(9, T - 30), manual_attempt, attempt(1, T - 9), attempt(2, T - 3), attempt(1, T - 8)]
+        [attempt(9, T - 30), attempt(3, T), manual_attempt, attempt(1, T - 9), attempt(2, T - 3), attempt(1, T - 8)]
     );
     assert_eq!(bench.executor.load().waiting, 1);
     assert_eq!(bench.executor.deadline(), Some(bench.now.mono.plus_ms(5_000)), "armed");

@@ -1,7 +1,7 @@
-//! Whose turn it is among the runs whose time has come: those that are on time, in the order in which they came; then the
-//! backlog, job by job in turn, of each job the oldest first. So a flood does not delay what falls due after it, and one
-//! job's backlog does not starve another's. One turn in four is the backlog's, lest jobs that take all the places there
-//! are starve it.
+//! Whose turn it is among the runs whose time has come: by turns those that somebody waits for and those that are on time,
+//! each in the order in which they came; then the backlog, job by job in turn, of each job the oldest first. So a flood
+//! delays neither a mutex nor what falls due after it, and one job's backlog does not starve another's. One turn in four
+//! is the backlog's, lest jobs that take all the places there are starve it.
 //!
 //! Not exact about removal: an attempt that its owner no longer wants comes out all the same, and the owner passes over
 //! it. Not the place that counts or limits.
@@ -11,8 +11,6 @@
 use crate::model::{Attempt, JobId, Second};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// A run is on time in its own second and in so many after it.
-const ON_TIME_SECS: i64 = 1;
 /// While a backlog waits, it has one turn in so many.
 const BACKLOG_EVERY: u32 = 4;
 
@@ -29,7 +27,10 @@ pub enum Rank {
 
 #[derive(Debug, Default)]
 pub struct Turns {
-    on_time: VecDeque<(Attempt, Rank)>,
+    kept: VecDeque<Attempt>,
+    /// The last turn was one of these, and the next is another's.
+    was_kept: bool,
+    on_time: VecDeque<Attempt>,
     /// No job here is without a run.
     backlog: BTreeMap<JobId, BTreeSet<Attempt>>,
     /// Turns since the backlog had one.
@@ -42,7 +43,8 @@ impl Turns {
     /// It waits behind those that came before it.
     pub fn push(&mut self, attempt: Attempt, rank: Rank) {
         match rank {
-            Rank::Kept | Rank::Prompt => self.on_time.push_back((attempt, rank)),
+            Rank::Kept => self.kept.push_back(attempt),
+            Rank::Prompt => self.on_time.push_back(attempt),
             Rank::Late => self.fall_back(attempt),
         }
     }
@@ -50,7 +52,8 @@ impl Turns {
     /// It had its turn and could not use it: it is the next of its kind.
     pub fn put_back(&mut self, attempt: Attempt, rank: Rank) {
         match rank {
-            Rank::Kept | Rank::Prompt => self.on_time.push_front((attempt, rank)),
+            Rank::Kept => self.kept.push_front(attempt),
+            Rank::Prompt => self.on_time.push_front(attempt),
             Rank::Late => self.fall_back(attempt),
         }
         self.next_job = attempt.run.cron_id;
@@ -63,18 +66,28 @@ impl Turns {
         {
             return Some(attempt);
         }
-        while let Some((attempt, rank)) = self.on_time.pop_front() {
-            if rank == Rank::Kept || now <= attempt.run.scheduled_at.plus(ON_TIME_SECS) {
-                self.passed_over += u32::from(!self.backlog.is_empty());
+        self.was_kept = !self.was_kept && !self.kept.is_empty();
+        let next = if self.was_kept { self.kept.pop_front() } else { self.take_on_time(now) };
+        let next = next.or_else(|| self.kept.pop_front());
+        if next.is_none() {
+            return self.take_backlog();
+        }
+        self.passed_over += u32::from(!self.backlog.is_empty());
+        next
+    }
+
+    fn take_on_time(&mut self, now: Second) -> Option<Attempt> {
+        while let Some(attempt) = self.on_time.pop_front() {
+            if now <= attempt.run.scheduled_at {
                 return Some(attempt);
             }
             self.fall_back(attempt);
         }
-        self.take_backlog()
+        None
     }
 
     pub fn is_empty(&self) -> bool {
-        self.on_time.is_empty() && self.backlog.is_empty()
+        self.kept.is_empty() && self.on_time.is_empty() && self.backlog.is_empty()
     }
 
     fn fall_back(&mut self, attempt: Attempt) {
@@ -120,7 +133,9 @@ mod tests {
     fn on_time_is_in_the_order_of_coming() {
         use Rank::Prompt;
         check(&[(3, 10, Prompt), (1, 10, Prompt), (2, 10, Prompt)], 10, &[(3, 10), (1, 10), (2, 10)]);
-        check(&[(3, 10, Prompt), (1, 11, Prompt)], 11, &[(3, 10), (1, 11)]);
+        check(&[(3, 10, Prompt), (1, 11, Prompt)], 10, &[(3, 10), (1, 11)]);
+        // A flood of the second before does not hold up what is due in this one.
+        check(&[(3, 10, Prompt), (2, 10, Prompt), (1, 11, Prompt)], 11, &[(1, 11), (2, 10), (3, 10)]);
     }
 
     #[test]
@@ -144,6 +159,16 @@ mod tests {
     fn what_others_wait_for_never_falls_back() {
         use Rank::{Kept, Late, Prompt};
         check(&[(1, 1, Prompt), (2, 1, Kept), (3, 1, Late)], 50, &[(2, 1), (1, 1), (3, 1)]);
+    }
+
+    #[test]
+    fn what_others_wait_for_takes_turns_with_a_flood_that_came_before() {
+        let mut turns = Turns::default();
+        (0..4).for_each(|job| turns.push(attempt(10 + job, 100), Rank::Prompt));
+        (0..2).for_each(|job| turns.push(attempt(20 + job, 100), Rank::Kept));
+        let jobs: Vec<u32> = (0..6).map(|_| turns.take(Second(100)).unwrap().run.cron_id.0).collect();
+        assert_eq!(jobs, [20, 10, 21, 11, 12, 13]);
+        assert!(turns.is_empty());
     }
 
     #[test]
