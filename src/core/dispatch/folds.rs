@@ -21,9 +21,10 @@ struct Fold {
 }
 
 impl Fold {
-    /// Whether one of this second still belongs to the same row.
+    /// Whether one of this second still belongs to the same row. They may come in any order.
     fn takes(&self, at: Second) -> bool {
-        self.gathered.first().is_none_or(|(first, _)| at.0 - first.run.scheduled_at.0 < FOLD_SECS)
+        let all = || self.gathered.iter().map(|(refused, _)| refused.run.scheduled_at).chain([at]);
+        all().max().zip(all().min()).is_none_or(|(last, first)| last.0 - first.0 < FOLD_SECS)
     }
 }
 
@@ -77,9 +78,10 @@ impl Dispatch {
     }
 
     fn explain(&mut self, refused: &[(RefusedRun, EntryId)], around: &mut Around) {
-        let [(first, _), ..] = refused else { return };
-        let Some((last, _)) = refused.last() else { return };
-        let text = rows::refusal_text(first.state, first.run.scheduled_at, last.run.scheduled_at, refused.len());
+        let runs = || refused.iter().map(|(refused, _)| refused);
+        let Some(first) = runs().map(|refused| refused.run.scheduled_at).min() else { return };
+        let Some(last) = runs().max_by_key(|refused| refused.run.scheduled_at) else { return };
+        let text = rows::refusal_text(last.state, first, last.run.scheduled_at, refused.len());
         let attempt = Attempt { run: RunKey::scheduled(last.run.cron_id, last.run.scheduled_at), number: 0 };
         self.outcomes.entry(attempt).or_default().extend(refused.iter().map(|(_, entry)| *entry));
         self.push_row(attempt, last.version, last.state, &text, around);

@@ -62,6 +62,8 @@ pub struct Dispatch {
     named: BTreeSet<RunKey>,
     /// The entries that name them: the only record of that, so they stay open until their ticks are whole.
     begun: BTreeMap<EntryId, Second>,
+    /// Entries that stay open until this one is closed.
+    outlasting: BTreeMap<EntryId, Vec<EntryId>>,
     /// Numbers the questions for log rows.
     questions: u64,
     /// Runs for which no node was there.
@@ -136,6 +138,7 @@ impl Dispatch {
             released_at: Mono(0),
             named: BTreeSet::new(),
             begun: BTreeMap::new(),
+            outlasting: BTreeMap::new(),
             questions: 0,
             unplaced: BTreeSet::new(),
             undecided: BTreeSet::new(),
@@ -235,8 +238,8 @@ impl Dispatch {
             self.take_over(delayed.attempt, id);
             self.delayed.insert((delayed.due, delayed.attempt));
         }
-        let freed = self.drop_refused(&entry.body);
         self.write_outcomes(id, &entry.body, &BTreeMap::new(), around);
+        let freed = self.drop_refused(id, &entry.body);
         freed.into_iter().for_each(|id| self.next_turn(id, around));
         // Parts are written from the highest number down: the first of the tick come last, and are sent first all the same.
         self.held_back.splice(0..0, entry.body.runs.iter().map(|run| run.attempt));
@@ -550,6 +553,7 @@ impl Dispatch {
         if self.open.get(&entry) == Some(&0) && !self.begun.contains_key(&entry) {
             self.open.remove(&entry);
             self.to_close.push(entry);
+            self.outlasting.remove(&entry).into_iter().flatten().for_each(|later| self.settle(later));
         }
     }
 }

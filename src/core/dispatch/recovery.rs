@@ -62,8 +62,8 @@ impl Dispatch {
                 self.recover_run(*id, delayed.attempt, delayed.version, left, place, around);
                 self.delayed.insert((delayed.due, delayed.attempt));
             }
-            self.drop_refused(&entry.body);
             self.write_outcomes(*id, &entry.body, left.logged, around);
+            self.drop_refused(*id, &entry.body);
         }
         let logged: BTreeSet<Attempt> = left.logged.keys().copied().collect();
         self.flights.followed_by(&logged).into_iter().for_each(|attempt| self.flights.set_followed(attempt));

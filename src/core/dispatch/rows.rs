@@ -50,16 +50,22 @@ impl Dispatch {
         }
     }
 
-    /// What an earlier entry gave to a node that did not take it. Answers the jobs that have a place less taken.
-    pub fn drop_refused(&mut self, body: &Body) -> BTreeSet<JobId> {
+    /// Takes away what an earlier entry gave to a node that did not take it. Answers the jobs that have a place less taken.
+    /// This entry stays open for as long as the earlier one, by which the next leader would take the run for one to be given
+    /// again.
+    pub fn drop_refused(&mut self, id: EntryId, body: &Body) -> BTreeSet<JobId> {
         let mut jobs = BTreeSet::new();
         for refused in &body.refused {
             let attempt = Attempt { run: refused.run, number: 1 };
             let Some(flight) = self.flights.remove(attempt) else { continue };
             self.leave_queue(refused.run.cron_id, &[attempt]);
             self.unplaced.remove(&attempt);
-            flight.entry.into_iter().for_each(|entry| self.settle(entry));
             jobs.insert(refused.run.cron_id);
+            if let Some(earlier) = flight.entry {
+                *self.open.entry(id).or_default() += 1;
+                self.outlasting.entry(earlier).or_default().push(id);
+                self.settle(earlier);
+            }
         }
         jobs
     }
