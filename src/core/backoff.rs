@@ -28,9 +28,9 @@ impl Backoff {
         self.until.is_none_or(|until| until <= now.mono)
     }
 
-    /// When it may be asked, where that lies ahead.
-    pub fn deadline(&self) -> Option<Mono> {
-        self.until
+    /// From when on it may be asked.
+    pub fn ready_at(&self) -> Mono {
+        self.until.unwrap_or(Mono(0))
     }
 
     /// Whether it has failed since it last worked.
@@ -51,7 +51,7 @@ mod tests {
         for wait_ms in [100, 200, 400, 800, 1_600, 2_000, 2_000] {
             backoff.fail(now);
             assert!(!backoff.is_over(now));
-            assert_eq!(backoff.deadline(), Some(now.mono.plus_ms(wait_ms)));
+            assert_eq!(backoff.ready_at(), now.mono.plus_ms(wait_ms));
         }
         backoff.reset();
         assert!(backoff.is_over(now));

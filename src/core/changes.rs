@@ -10,6 +10,7 @@
 use super::backoff::Backoff;
 use super::effects::Effects;
 use super::scheduler::Scheduler;
+use super::timers::{Timer, Timers};
 use super::work::{Change, Lead, StoreError, Work, WorkId};
 use crate::model::command::{Answer, Command, JobDraft, Refusal, RequestId, RequestKey};
 use crate::model::{Epoch, Job, JobId, Mono, NodeId, Now, Second};
@@ -130,14 +131,15 @@ impl Changes {
         }
     }
 
-    /// When `poll` has something to do.
-    pub fn deadline(&self, now: Now) -> Option<Mono> {
-        let asked = self.asked.as_ref()?;
-        let again = asked.id.is_none().then(|| self.backoff.deadline()).flatten();
-        let answer = asked.client.map(|_| asked.answer_by);
-        let silent = asked.id.map(|_| asked.sent_at.plus_ms(SILENT_MS));
-        let waiting = self.queue.iter().filter_map(|waiting| waiting.answer_by).min();
-        [again, answer, silent, waiting].into_iter().flatten().filter(|at| now.mono < *at).min()
+    pub fn timers(&self, timers: &mut Timers) {
+        if let Some(asked) = &self.asked {
+            timers.set(Timer::ChangeRetry, asked.id.is_none().then(|| self.backoff.ready_at()));
+            timers.set(Timer::ChangeAnswer, asked.client.map(|_| asked.answer_by));
+            timers.set_ahead(Timer::ChangeSilence, asked.id.map(|_| asked.sent_at.plus_ms(SILENT_MS)));
+        }
+        if self.is_store_away(timers.now()) {
+            timers.set(Timer::QueuedChange, self.queue.iter().filter_map(|waiting| waiting.answer_by).min());
+        }
     }
 
     /// Whether a change is with the store, or waits for it.

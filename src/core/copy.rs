@@ -14,6 +14,7 @@
 use super::backoff::Backoff;
 use super::effects::Effects;
 use super::scheduler::Scheduler;
+use super::timers::{Timer, Timers};
 use super::walk::Walk;
 use super::work::{CopyPage, Differences, Read, Since, StoreError, Work, WorkId};
 use crate::model::journal::EntryId;
@@ -113,13 +114,14 @@ impl WarmCopy {
         self.asked = Some(Asked { id, sent_at: now.mono });
     }
 
-    pub fn deadline(&self) -> Option<Mono> {
-        match self.stage {
+    pub fn timers(&self, timers: &mut Timers) {
+        let at = match self.stage {
             _ if self.asked.is_some() => None,
             Stage::Lent => None,
-            Stage::Ready { refresh_at } => Some(refresh_at).max(self.backoff.deadline()),
-            Stage::Reading(_) => self.backoff.deadline(),
-        }
+            Stage::Ready { refresh_at } => Some(refresh_at.max(self.backoff.ready_at())),
+            Stage::Reading(_) => Some(self.backoff.ready_at()),
+        };
+        timers.set(Timer::JobCopy, at);
     }
 
     pub fn on_page(&mut self, id: WorkId, result: Result<CopyPage, StoreError>, fx: &mut Effects, now: Now) {
@@ -359,7 +361,7 @@ mod tests {
         let (id, _) = bench.asked().unwrap();
         bench.copy.on_page(id, Err(StoreError::Away("away".into())), &mut bench.fx, bench.now);
         assert!(bench.asked().is_none());
-        bench.now.mono = bench.copy.deadline().unwrap();
+        bench.now.mono = Timers::first(bench.now, |timers| bench.copy.timers(timers)).unwrap().1;
         bench.pass_ms(0);
         bench.page(1, &[job(1, 1)]);
         let (id, read) = bench.asked().unwrap();

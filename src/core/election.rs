@@ -18,6 +18,7 @@ mod tests;
 
 use super::backoff::Backoff;
 use super::effects::Effects;
+use super::timers::{Timer, Timers};
 use super::work::{Consul, ConsulAnswer, ConsulError, LockState, LockValue, Work, WorkId};
 use crate::model::{Incarnation, Mono, NodeId, Now, Server};
 
@@ -47,6 +48,8 @@ pub struct Election {
     value_at: Mono,
     asked: Option<Asked>,
     backoff: Backoff,
+    /// There is something to ask, and Consul has failed too lately.
+    is_put_off: bool,
     watch: Option<WorkId>,
     watch_backoff: Backoff,
     seen: Seen,
@@ -137,10 +140,15 @@ impl Election {
             let index = self.seen.lock.as_ref().map_or(0, |lock| lock.index);
             self.watch = Some(fx.work(Work::Watch { index, wait_ms: WATCH_MS }));
         }
-        if self.asked.is_some() || !self.backoff.is_over(now) && self.leave.is_none() {
+        self.is_put_off = false;
+        if self.asked.is_some() {
             return;
         }
         let Some(step) = self.next_step(standing, now) else { return };
+        self.is_put_off = !self.backoff.is_over(now) && self.leave.is_none();
+        if self.is_put_off {
+            return;
+        }
         let work = match (step, self.session.clone()) {
             (Step::Register(Registered { is_leader }), _) => Consul::Register { is_leader },
             (Step::Pass, _) => Consul::Pass,
@@ -157,13 +165,20 @@ impl Election {
         self.asked = Some(Asked { id, step, sent_at: now.mono });
     }
 
-    pub fn deadline(&self) -> Option<Mono> {
-        let watch = if self.watch.is_none() { self.watch_backoff.deadline() } else { None };
-        let pass = self.registered.map(|_| self.pass_at);
-        let value = self.is_holder.then_some(self.value_at);
-        let next = pass.into_iter().chain(value).min().max(self.backoff.deadline());
-        let next = if self.asked.is_none() && self.leave != Some(Leave::Over) { next } else { None };
-        next.into_iter().chain(watch).min()
+    pub fn timers(&self, timers: &mut Timers) {
+        timers.set_ahead(Timer::Abstention, self.abstains_until);
+        if self.leave.is_some() {
+            return;
+        }
+        timers.set(Timer::ConsulWatch, self.watch.is_none().then(|| self.watch_backoff.ready_at()));
+        if self.asked.is_some() {
+            return;
+        }
+        if self.is_put_off {
+            return timers.set(Timer::ConsulRetry, self.backoff.ready_at());
+        }
+        timers.set(Timer::ConsulPass, self.registered.map(|_| self.pass_at));
+        timers.set(Timer::LockValue, self.is_holder.then_some(self.value_at));
     }
 
     pub fn is_holder(&self) -> bool {

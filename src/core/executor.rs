@@ -29,6 +29,7 @@ mod turns;
 use super::effects::Effects;
 use super::ending::{self, EndedBy, Ending};
 use super::logbook::Logbook;
+use super::timers::{Timer, Timers};
 use super::work::{SpawnError, Started, WorkId};
 use super::{FoundMark, FoundState, MarkOp, Output};
 use crate::model::config::Limits;
@@ -285,11 +286,11 @@ impl Executor {
         self.start_ready(fx, now, leaders_wall);
     }
 
-    /// When `poll` has something to do.
-    pub fn deadline(&self) -> Option<Mono> {
-        let armed = self.armed.first_key_value().map(|(at, _)| *at);
-        let throttle = self.throttle.deadline(!self.turns.is_empty());
-        [armed, self.alarms.deadline(), self.expires_at, throttle].into_iter().flatten().min()
+    pub fn timers(&self, timers: &mut Timers) {
+        timers.set(Timer::ArmedRun, self.armed.first_key_value().map(|(at, _)| *at));
+        timers.set(Timer::RunLimit, self.alarms.first());
+        timers.set(Timer::RunExpiry, self.expires_at);
+        self.throttle.timers(!self.turns.is_empty() && self.has_room(), timers);
     }
 
     /// Starts nothing more.

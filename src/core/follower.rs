@@ -13,6 +13,7 @@
 use super::Output;
 use super::backoff::Backoff;
 use super::effects::Effects;
+use super::timers::{Timer, Timers};
 use crate::model::command::{Command, Refusal, Reply, RequestId};
 use crate::model::message::{Heartbeat, Hello, LinkId, Message};
 use crate::model::{Epoch, Mono, Now, Server, Wall};
@@ -110,14 +111,16 @@ impl Follower {
         }
     }
 
-    pub fn deadline(&self) -> Option<Mono> {
-        let link = match &self.link {
-            Some(link) if link.stage == Stage::Joined => Some(link.beat_at.min(link.heard_at.plus_ms(SILENT_MS))),
-            Some(link) => Some(link.heard_at.plus_ms(SILENT_MS)),
-            None => self.backoff.deadline(),
-        };
-        let forwarded = self.forwarded.values().map(|(_, by)| *by).min();
-        link.into_iter().chain(forwarded).min()
+    /// `has_leader`: whether there is one to be linked to.
+    pub fn timers(&self, has_leader: bool, timers: &mut Timers) {
+        match &self.link {
+            Some(link) => {
+                timers.set(Timer::LeaderSilence, link.heard_at.plus_ms(SILENT_MS));
+                timers.set(Timer::Heartbeat, (link.stage == Stage::Joined).then_some(link.beat_at));
+            }
+            None => timers.set(Timer::LinkRetry, has_leader.then(|| self.backoff.ready_at())),
+        }
+        timers.set(Timer::ForwardedCall, self.forwarded.values().map(|(_, by)| *by).min());
     }
 
     pub fn has(&self, link: LinkId) -> bool {

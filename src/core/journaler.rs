@@ -6,6 +6,7 @@
 
 use super::backoff::Backoff;
 use super::effects::Effects;
+use super::timers::{Timer, Timers};
 use super::work::{Journaled, Lead, StoreError, Work, WorkId};
 use crate::model::command::RequestKey;
 use crate::model::journal::{Body, Entry, EntryId};
@@ -102,9 +103,9 @@ impl Journaler {
         }
     }
 
-    /// When `poll` has something to do.
-    pub fn deadline(&self) -> Option<Mono> {
-        if self.in_flight.is_some() || self.queue.is_empty() { None } else { self.backoff.deadline() }
+    pub fn timers(&self, timers: &mut Timers) {
+        let waits = self.in_flight.is_none() && !self.queue.is_empty();
+        timers.set(Timer::JournalRetry, waits.then(|| self.backoff.ready_at()));
     }
 
     pub fn on_journaled(
@@ -167,7 +168,7 @@ mod tests {
         assert!(matches!(journaler.on_journaled(id, away, &mut fx, now), Written::Open));
         assert!(matches!(fx.take(), Some(Output::Notice(_))));
         assert!(sent(&mut journaler, &mut fx, now).is_none());
-        let later = Now { mono: journaler.deadline().unwrap(), ..now };
+        let later = Now { mono: Timers::first(now, |timers| journaler.timers(timers)).unwrap().1, ..now };
         let (again, entry) = sent(&mut journaler, &mut fx, later).unwrap();
         assert_eq!(entry, first);
         let late_answer = journaler.on_journaled(id, Ok(Journaled::Entry(EntryId(1))), &mut fx, later);

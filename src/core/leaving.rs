@@ -3,6 +3,7 @@
 //! Invariant: each step comes at most once, and the last one always comes: no process, store or Consul can hold it up
 //! for longer than the limits here.
 
+use super::timers::{Timer, Timers};
 use super::work::KillHow;
 use super::{ExitReason, Signal};
 use crate::model::{Mono, Now};
@@ -63,9 +64,8 @@ impl Leaving {
         })
     }
 
-    pub fn deadline(&self) -> Option<Mono> {
-        let kill = self.next_kill.map(|(at, _)| at);
-        let store = self.store_by.filter(|_| !self.is_gone);
-        kill.into_iter().chain(store).min()
+    pub fn timers(&self, timers: &mut Timers) {
+        timers.set(Timer::LeavingKill, self.next_kill.map(|(at, _)| at));
+        timers.set_ahead(Timer::LeavingStore, self.store_by);
     }
 }

@@ -8,6 +8,7 @@
 use super::effects::Effects;
 use super::schedule::Schedule;
 use super::schedule::jitter::{Shifted, offset_secs};
+use super::timers::{Timer, Timers};
 use super::work::{Read, StoreError, Work, WorkId};
 use crate::model::command::{Answer, JobList, ListedJob, RequestId};
 use crate::model::log_row::LastRun;
@@ -62,10 +63,9 @@ impl Listing {
         }
     }
 
-    /// When `poll` has something to do.
-    pub fn deadline(&self) -> Option<Mono> {
+    pub fn timers(&self, timers: &mut Timers) {
         let in_flight = self.in_flight.iter().flat_map(|(_, asked)| asked);
-        in_flight.chain(&self.waiting).map(|asked| asked.answer_by).min()
+        timers.set(Timer::JobList, in_flight.chain(&self.waiting).map(|asked| asked.answer_by).min());
     }
 
     pub fn on_last_runs(&mut self, id: WorkId, result: Result<BTreeMap<JobId, LastRun>, StoreError>, fx: &mut Effects) {
@@ -108,6 +108,10 @@ mod tests {
 
     fn at(ms: u64) -> Now {
         Now { mono: Mono(0).plus_ms(ms), ..Now::default() }
+    }
+
+    fn due(listing: &Listing, now: Now) -> Option<Mono> {
+        Timers::first(now, |timers| listing.timers(timers)).map(|(_, at)| at)
     }
 
     fn last_runs(ids: &[u32]) -> BTreeMap<JobId, LastRun> {
@@ -155,7 +159,7 @@ mod tests {
         listing.on_last_runs(second, Ok(last_runs(&[2, 3])), &mut fx);
         assert_eq!(answered(&mut fx), (2, vec![3]));
         assert_eq!(answered(&mut fx), (3, vec![2]));
-        assert_eq!(listing.deadline(), None);
+        assert_eq!(due(&listing, at(2)), None);
     }
 
     #[test]
@@ -170,7 +174,7 @@ mod tests {
         listing.poll(&mut fx, at(0));
         let (id, _) = asked(&mut fx);
         listing.push(RequestId(3), list(&[1]), &mut fx, at(500));
-        assert_eq!(listing.deadline(), Some(at(PATIENCE_MS).mono));
+        assert_eq!(due(&listing, at(500)), Some(at(PATIENCE_MS).mono));
         listing.poll(&mut fx, at(PATIENCE_MS));
         assert_eq!(answered(&mut fx), (2, vec![]));
         listing.poll(&mut fx, at(PATIENCE_MS + 500));

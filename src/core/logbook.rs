@@ -8,6 +8,7 @@
 use super::backoff::Backoff;
 use super::effects::Effects;
 use super::spooler::{Fate, Spooler};
+use super::timers::{Timer, Timers};
 use super::work::{GROUP_BYTES_MAX, GROUP_ROWS_MAX, Kept, Log, Page, Spooled, StoreError, Work, WorkId};
 use crate::model::{Attempt, LogRow, Mono, Now, RunState};
 use std::collections::{BTreeSet, VecDeque};
@@ -135,19 +136,22 @@ impl Logbook {
             self.write(fx, now);
         }
         if self.is_open {
-            self.spooler.poll(self.in_flight.as_ref().and_then(|in_flight| in_flight.page), fx, now);
+            self.spooler.poll(self.writing(), fx, now);
         }
     }
 
-    /// When `poll` has something to do.
-    pub fn deadline(&self, now: Now) -> Option<Mono> {
-        let write = (self.is_open && self.in_flight.is_none() && (!self.rows.is_empty() || self.spooler.has_loaded()))
-            .then(|| if self.spooler.has_loaded() { Some(Mono(0)) } else { self.due_at() }.max(self.backoff.deadline()))
-            .flatten();
-        let silent = self.in_flight.as_ref().filter(|in_flight| in_flight.page.is_none());
-        let silent = silent.map(|in_flight| in_flight.sent_at.plus_ms(SILENT_MS));
-        let spool = (self.is_store_away(now)).then(|| self.due_at()).flatten();
-        [write, silent, spool, self.spooler.deadline()].into_iter().flatten().filter(|at| now.mono < *at).min()
+    pub fn timers(&self, timers: &mut Timers) {
+        let may_write = self.is_open && self.in_flight.is_none();
+        let write = if self.spooler.has_loaded() { Some(Mono(0)) } else { self.due_at() };
+        timers.set(Timer::LogWrite, write.filter(|_| may_write).map(|at| at.max(self.backoff.ready_at())));
+        let sent_at = self.in_flight.as_ref().map(|in_flight| in_flight.sent_at);
+        timers.set_ahead(Timer::LogSilence, sent_at.map(|at| at.plus_ms(SILENT_MS)));
+        let with_store = self.in_flight.as_ref().filter(|in_flight| in_flight.page.is_none());
+        let unsaved = with_store.map_or(self.due_at(), |_| Some(Mono(0))).filter(|_| self.is_store_away(timers.now()));
+        timers.set(Timer::LogSpool, unsaved.zip(self.spooler.free_at()).map(|(at, free_at)| at.max(free_at)));
+        if self.is_open {
+            self.spooler.timers(self.writing(), timers);
+        }
     }
 
     /// The attempts whose rows are committed by this answer.
@@ -210,6 +214,11 @@ impl Logbook {
                 self.attempts = self.rows.iter().chain(in_flight).map(|row| row.attempt).collect();
             }
         }
+    }
+
+    /// The page of the spool that is with the store.
+    fn writing(&self) -> Option<Page> {
+        self.in_flight.as_ref().and_then(|in_flight| in_flight.page)
     }
 
     /// Puts onto the disk what is in memory only; first what the store was given and may not have taken.
@@ -307,6 +316,10 @@ mod tests {
         (logbook, Effects::default())
     }
 
+    fn due(logbook: &Logbook, now: Now) -> Option<Mono> {
+        Timers::first(now, |timers| logbook.timers(timers)).map(|(_, at)| at)
+    }
+
     /// What the book asks for next, in words, with the number of rows.
     fn asked(logbook: &mut Logbook, fx: &mut Effects, now: Now) -> Option<(WorkId, &'static str, usize)> {
         logbook.poll(fx, now);
@@ -367,7 +380,7 @@ mod tests {
         logbook.on_spooled(append, Ok(Spooled::Page(page(8))), &mut fx, at(350));
         assert!(logbook.on_written(write, away(), &mut fx, at(350)).is_empty());
         assert_eq!(asked(&mut logbook, &mut fx, at(350)), None, "not read a second time");
-        let again = logbook.deadline(at(350)).unwrap();
+        let again = due(&logbook, at(350)).unwrap();
         let write = expect(&mut logbook, &mut fx, Now { mono: again, ..Now::default() }, "write", 1);
         assert_eq!(logbook.on_written(write, Ok(()), &mut fx, at(1_000)), [attempt(1)]);
         let read = expect(&mut logbook, &mut fx, at(1_000), "read", 8);
@@ -378,7 +391,7 @@ mod tests {
         let empty = expect(&mut logbook, &mut fx, at(1_000), "empty", 0);
         logbook.on_spooled(empty, Ok(Spooled::Emptied), &mut fx, at(1_000));
         assert!(logbook.is_empty());
-        assert_eq!(logbook.deadline(at(1_000)), None);
+        assert_eq!(due(&logbook, at(1_000)), None);
     }
 
     #[test]
@@ -404,7 +417,7 @@ mod tests {
             let write = expect(&mut logbook, &mut fx, at(GATHER_MS), "write", 1);
             let silent = at(GATHER_MS + SILENT_MS);
             assert!(!logbook.is_store_away(at(GATHER_MS + SILENT_MS - 1)));
-            assert_eq!(logbook.deadline(at(GATHER_MS)), Some(silent.mono));
+            assert_eq!(due(&logbook, at(GATHER_MS)), Some(silent.mono));
             let append = expect(&mut logbook, &mut fx, silent, "append", 1);
             logbook.on_spooled(append, Ok(Spooled::Page(page(7))), &mut fx, silent);
             assert_eq!(asked(&mut logbook, &mut fx, silent), None, "spooled once, and not read while it is asked");
@@ -414,7 +427,7 @@ mod tests {
                 expect(&mut logbook, &mut fx, silent, "empty", 0);
             } else {
                 assert_eq!(asked(&mut logbook, &mut fx, silent), None);
-                let again = Now { mono: logbook.deadline(silent).unwrap(), ..silent };
+                let again = Now { mono: due(&logbook, silent).unwrap(), ..silent };
                 expect(&mut logbook, &mut fx, again, "write", 1);
             }
         }
@@ -473,7 +486,7 @@ mod tests {
                     other => panic!("{other:?}"),
                 }
             }
-            now.mono = logbook.deadline(now).unwrap();
+            now.mono = due(&logbook, now).unwrap();
         }
         assert_eq!(said, 1);
         let write = expect(&mut logbook, &mut fx, at(60_000), "append", 1);

@@ -28,6 +28,7 @@ pub mod scheduler;
 pub mod spooler;
 
 pub mod schedule;
+pub mod timers;
 pub mod wheel;
 
 mod backoff;

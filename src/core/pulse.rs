@@ -5,6 +5,7 @@
 //! Invariant: one question is under way at a time.
 
 use super::effects::Effects;
+use super::timers::{Timer, Timers};
 use super::work::{Log, StoreError, Work, WorkId};
 use crate::model::{Mono, Now};
 
@@ -28,9 +29,13 @@ impl Pulse {
         }
     }
 
-    /// When there is something to ask, or an answer is overdue.
-    pub fn deadline(&self) -> Mono {
-        self.asked.map_or(self.ask_at, |(_, sent_at)| sent_at.plus_ms(SILENT_MS))
+    /// `is_busy`: as for `poll`.
+    pub fn timers(&self, is_busy: bool, timers: &mut Timers) {
+        match self.asked {
+            Some((_, sent_at)) => timers.set_ahead(Timer::StoreSilence, sent_at.plus_ms(SILENT_MS)),
+            None if is_busy => {}
+            None => timers.set(Timer::StorePing, self.ask_at),
+        }
     }
 
     pub fn on_pinged(&mut self, id: WorkId, result: &Result<(), StoreError>, now: Now) {
@@ -60,6 +65,10 @@ mod tests {
         Now { mono: Mono(0).plus_ms(ms), ..Now::default() }
     }
 
+    fn first(pulse: &Pulse, now: Now) -> Option<(Timer, Mono)> {
+        Timers::first(now, |timers| pulse.timers(false, timers))
+    }
+
     fn asked(pulse: &mut Pulse, fx: &mut Effects, now: Now) -> Option<WorkId> {
         pulse.poll(false, fx, now);
         match fx.take()? {
@@ -77,7 +86,7 @@ mod tests {
         pulse.on_pinged(id, &away, at(10));
         assert!(!pulse.is_ok(at(10)));
         assert_eq!(asked(&mut pulse, &mut fx, at(ASK_EVERY_MS + 9)), None);
-        assert_eq!(pulse.deadline(), at(ASK_EVERY_MS + 10).mono);
+        assert_eq!(first(&pulse, at(10)), Some((Timer::StorePing, at(ASK_EVERY_MS + 10).mono)));
         let id = asked(&mut pulse, &mut fx, at(ASK_EVERY_MS + 10)).unwrap();
         assert!(!pulse.is_ok(at(ASK_EVERY_MS + 10)), "a question is no answer");
         pulse.on_pinged(id, &Ok(()), at(1_100));
@@ -89,7 +98,8 @@ mod tests {
         let (mut pulse, mut fx) = (Pulse::default(), Effects::default());
         let id = asked(&mut pulse, &mut fx, at(0)).unwrap();
         assert!(pulse.is_ok(at(SILENT_MS - 1)));
-        assert_eq!(pulse.deadline(), at(SILENT_MS).mono);
+        assert_eq!(first(&pulse, at(0)), Some((Timer::StoreSilence, at(SILENT_MS).mono)));
+        assert_eq!(first(&pulse, at(SILENT_MS)), None, "only an answer helps now");
         assert!(!pulse.is_ok(at(SILENT_MS)));
         pulse.on_pinged(id, &Ok(()), at(9_000));
         pulse.on_answer(at(9_500));

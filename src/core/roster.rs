@@ -10,6 +10,7 @@
 
 use super::dispatch::Place;
 use super::node::LEASE_MS;
+use super::timers::{Timer, Timers};
 use crate::model::command::{NodeState, NodeView, Role};
 use crate::model::message::{Heartbeat, Hello, LinkId};
 use crate::model::{Incarnation, Mono, NodeId, Now, Second, Server};
@@ -192,7 +193,7 @@ impl Roster {
         let mut released = Vec::new();
         for (node, member) in &mut self.members {
             let is_over = *node != self.own && member.lease_end.plus_ms(MARGIN_MS) <= now.mono;
-            if is_over && !member.is_released && !(member.link.is_some() && member.is_settled) {
+            if is_over && member.may_be_released() {
                 member.is_released = true;
                 released.push(node.clone());
             }
@@ -228,10 +229,9 @@ impl Roster {
         self.members.remove(node);
     }
 
-    /// When `take_released` has something.
-    pub fn deadline(&self) -> Option<Mono> {
-        let others = self.members.iter().filter(|(node, member)| **node != self.own && !member.is_released);
-        others.map(|(_, member)| member.lease_end.plus_ms(MARGIN_MS)).min()
+    pub fn timers(&self, timers: &mut Timers) {
+        let ends = self.members.iter().filter(|(node, member)| **node != self.own && member.may_be_released());
+        timers.set(Timer::LeaseEnd, ends.map(|(_, member)| member.lease_end.plus_ms(MARGIN_MS)).min());
     }
 
     /// `own` is what our own node would say of itself.
@@ -276,6 +276,11 @@ impl Member {
             lease_end,
             is_released: false,
         }
+    }
+
+    /// One that is here has ended what it had to end when its lease was over.
+    fn may_be_released(&self) -> bool {
+        !self.is_released && (self.link.is_none() || !self.is_settled)
     }
 
     fn state(&self, is_own: bool, is_draining: bool, now: Now) -> NodeState {

@@ -12,6 +12,7 @@
 
 use super::backoff::Backoff;
 use super::effects::Effects;
+use super::timers::{Timer, Timers};
 use super::work::{Page, Spool, Spooled, Work, WorkId};
 use crate::model::{LogRow, Mono, Now};
 use std::collections::VecDeque;
@@ -114,9 +115,18 @@ impl Spooler {
         self.under_way = Some((fx.work(Work::Spool(spool)), under_way));
     }
 
-    /// When the disk is asked again after it has refused.
-    pub fn deadline(&self) -> Option<Mono> {
-        if self.under_way.is_some() { None } else { self.backoff.deadline() }
+    /// When rows may be appended again; none while a piece of work is with the file.
+    pub fn free_at(&self) -> Option<Mono> {
+        self.under_way.is_none().then(|| self.backoff.ready_at())
+    }
+
+    /// `writing`: as for `poll`.
+    pub fn timers(&self, writing: Option<Page>, timers: &mut Timers) {
+        let is_wanted = match self.pages.front() {
+            Some(page) => Some(*page) != writing && self.loaded.is_none(),
+            None => self.is_used && self.loaded.is_none(),
+        };
+        timers.set(Timer::SpoolRead, self.free_at().filter(|_| is_wanted));
     }
 
     pub fn on_spooled(&mut self, id: WorkId, result: Result<Spooled, String>, fx: &mut Effects, now: Now) -> Fate {

@@ -72,7 +72,7 @@ impl From<PlannedRun> for (super::RunKey, u32, Version, u16) {
     }
 }
 
-/// A further attempt that is given to nobody before `due`, as the array `[run_key, attempt, version, due]`.
+/// A further attempt that is given to nobody before `due`, a whole second at or after the end of its delay, as the array `[run_key, attempt, version, due]`.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(from = "(super::RunKey, u32, Version, Second)", into = "(super::RunKey, u32, Version, Second)")]
 pub struct DelayedRun {

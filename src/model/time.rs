@@ -37,6 +37,15 @@ impl Wall {
         Second(self.0.div_euclid(NANOS_PER_SECOND))
     }
 
+    /// The first whole second that is not before this moment.
+    pub fn second_after(self) -> Second {
+        Wall(self.0.saturating_add(NANOS_PER_SECOND - 1)).second()
+    }
+
+    pub fn plus_secs(self, seconds: i64) -> Wall {
+        Wall(self.0.saturating_add(seconds.saturating_mul(NANOS_PER_SECOND)))
+    }
+
     /// Milliseconds since the Unix epoch.
     pub fn ms(self) -> i64 {
         self.0.div_euclid(NANOS_PER_MS as i64)
@@ -88,6 +97,8 @@ mod tests {
         assert_eq!(Wall(-1).second(), Second(-1));
         assert_eq!(Wall(0).second(), Second(0));
         assert_eq!(Wall(1_999_999_999).second(), Second(1));
+        assert_eq!((Wall(1_000_000_000).second_after(), Wall(1_000_000_001).second_after()), (Second(1), Second(2)));
+        assert_eq!(Wall(-1).second_after(), Second(0));
     }
 
     #[test]

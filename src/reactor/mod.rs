@@ -129,17 +129,17 @@ impl Reactor {
     /// One turn: wait, hear everything, let the node act.
     fn turn(&mut self, events: &mut Events) -> io::Result<()> {
         let now = clock::now();
-        let deadlines = [self.node.poll_timeout(now), self.children.deadline(), self.http.deadline()];
-        let deadline = deadlines.into_iter().flatten().min();
+        let others = [self.children.deadline(), self.http.deadline()];
+        let deadline = others.into_iter().flatten().fold(self.node.poll_timeout(), Mono::min);
         self.timer.arm(deadline, now)?;
-        let is_due = deadline.is_some_and(|at| at <= now.mono);
+        let is_due = deadline <= now.mono;
         let timeout = if is_due || self.has_more() { Duration::ZERO } else { POLL_MAX };
         match self.poll.poll(events, Some(timeout)) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => result?,
         }
         // Seconds first: whatever else has come can wait for the spawns of this one.
-        if deadline.is_some_and(|at| at <= clock::mono()) {
+        if deadline <= clock::mono() {
             self.input(Input::Wake);
         }
         for event in events.iter() {

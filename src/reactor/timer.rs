@@ -21,9 +21,11 @@ impl Timer {
         Ok(Timer { fd, armed: None })
     }
 
-    /// Fires at `deadline`. With none it is left as it is: a wake too many harms nobody.
-    pub fn arm(&mut self, deadline: Option<Mono>, now: Now) -> io::Result<()> {
-        let Some(deadline) = deadline.filter(|deadline| self.armed != Some(*deadline)) else { return Ok(()) };
+    /// Fires at `deadline`.
+    pub fn arm(&mut self, deadline: Mono, now: Now) -> io::Result<()> {
+        if self.armed == Some(deadline) {
+            return Ok(());
+        }
         let wall = now.wall_at(deadline).0.max(1);
         let value = Timespec { tv_sec: wall / 1_000_000_000, tv_nsec: wall % 1_000_000_000 };
         let never_again = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -44,10 +46,8 @@ impl Timer {
                 Err(_) => break,
             }
         }
-        if was_set {
-            // The wall-clock time it is armed for belongs to the old clock.
-            self.armed = None;
-        }
+        // It has fired, perhaps a little early by the other clock; or the time that it is armed for belongs to the old clock.
+        self.armed = None;
         was_set
     }
 }

@@ -35,10 +35,12 @@ pub enum Guard {
     BootId,
     /// At the lease's end the guardian ends mutex runs.
     GuardiansDeadline,
+    /// Whatever a node waits for wakes it, though nobody speaks to it.
+    EveryTimerWakes,
 }
 
 impl Guard {
-    pub const ALL: [Guard; 14] = [
+    pub const ALL: [Guard; 15] = [
         Guard::EpochInTheStore,
         Guard::EpochAtTheNode,
         Guard::LeaseAtTheStart,
@@ -53,6 +55,7 @@ impl Guard {
         Guard::MarksOfAllIncarnations,
         Guard::BootId,
         Guard::GuardiansDeadline,
+        Guard::EveryTimerWakes,
     ];
 
     /// The weather in which it is needed soonest.
@@ -63,6 +66,7 @@ impl Guard {
             Guard::GapUnderItsOwnTicks | Guard::PartZeroLast | Guard::JournalBeforeRegiving => Weather::SlowStore,
             Guard::MarksOfAllIncarnations => Weather::Crashes,
             Guard::VersionAtTheStart => Weather::Changes,
+            Guard::EveryTimerWakes => Weather::Alone,
             _ => Weather::Mixed,
         }
     }

@@ -25,6 +25,8 @@ pub struct Store {
     pub is_paused: bool,
     pub jobs: BTreeMap<JobId, Job>,
     pub journal: BTreeMap<i64, (Entry, bool)>,
+    /// In which second each entry was written.
+    pub written_at: BTreeMap<i64, i64>,
     pub logs: BTreeMap<Attempt, LogRow>,
     /// What was noticed here that must not be.
     pub wrong: Vec<String>,
@@ -246,6 +248,7 @@ impl Store {
         self.entries += 1;
         self.requests.insert((entry.epoch, entry.request), EntryId(self.entries));
         self.journal.insert(self.entries, (entry, false));
+        self.written_at.insert(self.entries, self.second);
         EntryId(self.entries)
     }
 

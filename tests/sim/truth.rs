@@ -7,6 +7,7 @@ use wing_crontab::core::schedule::Schedule;
 use wing_crontab::core::work::FOLD_SECS;
 use wing_crontab::model::command::ClusterView;
 use wing_crontab::model::config::Limits;
+use wing_crontab::model::journal::Entry;
 use wing_crontab::model::{Attempt, Exit, Job, JobId, RunKey, RunState, Second};
 
 /// Once all is well a run starts so soon after its second.
@@ -14,7 +15,9 @@ const ON_TIME: u64 = 1_500 * MS;
 /// The seconds at the end in which all must be well, and those before the very end in which a mutex must have moved.
 const WELL_SECS: i64 = 25;
 const STARTS_OF_MUTEX_MIN: usize = 4;
-const STEADY_JOBS: usize = 6;
+/// How long an entry may be open, in seconds, when all is well: of a tick, and of a further attempt.
+const TICK_OPEN_SECS: i64 = 5;
+const RETRY_OPEN_SECS: i64 = 10;
 
 #[derive(Debug, Default)]
 pub struct Truth {
@@ -131,9 +134,6 @@ impl Truth {
 
     /// After everything has healed: what the log must say of the seconds from `first` to `last`.
     pub fn check(&mut self, store: &Store, steady: &[Job], first: i64, last: i64) {
-        if steady.len() < STEADY_JOBS {
-            self.broken(format!("only {} jobs are there", steady.len()));
-        }
         self.check_log(store, last);
         steady.iter().for_each(|job| self.check_seconds(store, job, first, last));
         steady.iter().for_each(|job| self.check_health(job, last));
@@ -218,10 +218,14 @@ impl Truth {
         ok.filter(|attempt| attempt.run.cron_id == job.id).any(|attempt| attempt.number == 1 + job.retry_times)
     }
 
-    /// Every entry is closed in time.
+    /// Every entry is closed in time: it closes soon after the last of what it names, and a retry takes its time.
     fn check_journal(&mut self, store: &Store, last: i64) {
         let open = store.journal.iter().filter(|(_, (_, is_done))| !is_done);
-        for (id, (entry, _)) in open.filter(|(_, (entry, _))| entry.tick.is_none_or(|tick| tick.0 < last - 5)) {
+        let is_old = |id: &i64, entry: &Entry| match entry.tick {
+            Some(tick) => tick.0 < last - TICK_OPEN_SECS,
+            None => store.written_at.get(id).is_some_and(|at| *at < last - RETRY_OPEN_SECS),
+        };
+        for (id, (entry, _)) in open.filter(|(id, (entry, _))| is_old(id, entry)) {
             let row = |attempt: &Attempt| store.logs.get(attempt).map(|row| (row.state, row.run_server.clone()));
             let runs: Vec<_> = entry.body.runs.iter().map(|run| (run.attempt.to_string(), row(&run.attempt))).collect();
             self.broken(format!("journal entry {id} of tick {:?} is still open: {runs:?}", entry.tick));

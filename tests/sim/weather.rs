@@ -20,11 +20,20 @@ pub enum Weather {
     Crashes,
     /// Jobs are changed all the time.
     Changes,
+    /// One node without Consul, that nobody speaks to: only its own timers wake it.
+    Alone,
 }
 
 impl Weather {
-    pub const ALL: [Weather; 6] =
-        [Weather::Mixed, Weather::Groups, Weather::SlowStore, Weather::OldNews, Weather::Crashes, Weather::Changes];
+    pub const ALL: [Weather; 7] = [
+        Weather::Mixed,
+        Weather::Groups,
+        Weather::SlowStore,
+        Weather::OldNews,
+        Weather::Crashes,
+        Weather::Changes,
+        Weather::Alone,
+    ];
 
     pub fn of(seed: u64) -> Weather {
         Weather::ALL[(seed % Weather::ALL.len() as u64) as usize]
@@ -40,6 +49,7 @@ impl Weather {
     pub fn pause_ms(self, random: &mut Random) -> u64 {
         match self {
             Weather::Changes => random.within(100, 1_500),
+            Weather::Alone => random.within(2_000, 25_000),
             _ => random.within(300, 6_000),
         }
     }
@@ -52,6 +62,7 @@ impl Weather {
             Weather::OldNews if random.chance(70) => old_news(world, random),
             Weather::Crashes if random.chance(50) => crashes(world, random),
             Weather::Changes if random.chance(80) => change(world, random),
+            Weather::Alone => alone(world, random),
             _ => any(world, random),
         }
     }
@@ -184,6 +195,20 @@ fn control(world: &mut World, random: &mut Random, host: usize) {
     };
     if world.is_up(host) {
         world.command(host, command);
+    }
+}
+
+/// What can happen to a node that has no other beside it.
+fn alone(world: &mut World, random: &mut Random) {
+    let time = time(world, random);
+    match random.within(0, 7) {
+        0 => world.kill_daemon(0),
+        1 => world.kill_host(0, time, random.chance(30)),
+        2 => world.stop_cleanly(0),
+        3 => world.pause(0, time, random.chance(50)),
+        4 => world.store_away(time),
+        5 => world.slow_store(random.within(50, 1_200), time),
+        _ => world.step_clock(0, random.within(0, 12_000) as i64 - 6_000),
     }
 }
 

@@ -33,6 +33,8 @@ pub const GUARD_EVERY: u64 = 100 * MS;
 const MONO_PPM_MAX: u64 = 5_000;
 const WALL_PPM_MAX: u64 = 1_000;
 const MILLION: i128 = 1_000_000;
+/// Without its guard one wake in so many is forgotten.
+const FORGOTTEN_WAKES: u64 = 100;
 
 pub struct World {
     pub without: Option<Guard>,
@@ -326,6 +328,7 @@ impl World {
     fn start(&mut self, host: usize) {
         let now = self.clock(host);
         let without = self.without;
+        let is_alone = self.hosts.len() == 1;
         let it = &mut self.hosts[host];
         if it.node.is_some() {
             return;
@@ -350,7 +353,7 @@ impl World {
             node_id: it.node_id.clone(),
             incarnation: Incarnation(now.wall.0 as u64),
             lock_key: "key".into(),
-            is_alone: false,
+            is_alone,
             zone: jiff::tz::TimeZone::UTC,
             limits: self.limits,
             labels: Vec::new(),
@@ -387,8 +390,13 @@ impl World {
             return self.at(self.now + back, Event::Start(host));
         }
         self.hosts[host].wakes += 1;
-        if let Some(at) = node.poll_timeout(now) {
-            self.at(self.when(host, at), Event::Wake(host, life, self.hosts[host].wakes));
+        let wake = node.poll_timeout();
+        if node.stalled() != 0 {
+            self.truth.rule(format!("host {host}: a timer was due and nobody acted on it: {:?}", node.poll_output()));
+        }
+        let is_forgotten = self.without == Some(Guard::EveryTimerWakes) && self.random.within(0, FORGOTTEN_WAKES) == 0;
+        if !is_forgotten {
+            self.at(self.when(host, wake), Event::Wake(host, life, self.hosts[host].wakes));
         }
         self.hosts[host].node = Some(node);
     }

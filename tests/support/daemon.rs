@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use wing_crontab::core::timers::STALLED;
 use tempfile::TempDir;
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_wing-crontab");
@@ -237,6 +238,8 @@ impl Drop for Node {
             let _ = guardian.kill();
             let _ = guardian.wait();
         }
+        // Whatever the test was about: no part of the daemon may have slept over its own time.
+        assert!(std::thread::panicking() || !self.said().contains(STALLED), "{}", self.said());
     }
 }
 

@@ -147,7 +147,8 @@ fn stops_behind_a_change_without_an_answer_go_ahead_of_it_and_are_stored_after_i
     world.push(4, Command::StopJob(JobId(1)));
     world.wait(SILENT_MS - 1);
     assert!(world.put.is_empty() && world.replies.is_empty());
-    assert_eq!(world.changes.deadline(world.now), Some(world.now.mono.plus_ms(1)));
+    let first = Timers::first(world.now, |timers| world.changes.timers(timers));
+    assert_eq!(first, Some((Timer::ChangeSilence, world.now.mono.plus_ms(1))));
     world.wait(1);
     assert_eq!(world.put, [(2, 6), (1, 6)]);
     world.expect_reply(3, "nothing was changed");

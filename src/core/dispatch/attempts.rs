@@ -8,7 +8,7 @@
 use super::flights::{Flight, Stage};
 use super::{Around, Dispatch, Orders, rows, send};
 use crate::model::journal::{Body, DelayedRun, EntryId};
-use crate::model::{Attempt, Job, NodeId, OnLost, RunState, Second};
+use crate::model::{Attempt, Job, NodeId, OnLost, RunState, Wall};
 use std::sync::Arc;
 
 /// No delay is longer, however often it was doubled.
@@ -60,15 +60,16 @@ impl Dispatch {
         if self.flights.has(next) {
             return;
         }
-        let due = around.now.wall.second().plus(delay_secs);
+        // We hear of an end after it, so the delay is never shorter than it should be.
+        let due = around.now.wall.plus_secs(delay_secs);
         let version = job.version;
         self.flights.set_followed(attempt);
-        self.flights
-            .insert(next, Flight { stage: Stage::Delayed, ..Flight::planned(job, NodeId::default(), false, due) });
+        let planned = Flight::planned(job, NodeId::default(), false, due);
+        self.flights.insert(next, Flight { stage: Stage::Delayed, ..planned });
         around.journaler.push(
             None,
             0,
-            Body { delayed: vec![DelayedRun { attempt: next, version, due }], ..Body::default() },
+            Body { delayed: vec![DelayedRun { attempt: next, version, due: due.second_after() }], ..Body::default() },
         );
         if let Some(entry) = entry {
             *self.open.entry(entry).or_default() += 1;
@@ -79,7 +80,7 @@ impl Dispatch {
     /// Gives out what has waited long enough.
     pub fn start_delayed(&mut self, around: &mut Around) {
         let mut orders = Orders::new();
-        let now = around.now.wall.second();
+        let now = around.now.wall;
         while let Some((_, attempt)) = self.delayed.first().copied().filter(|(due, _)| *due <= now) {
             self.delayed.pop_first();
             self.start_attempt(attempt, around, &mut orders);
@@ -87,8 +88,8 @@ impl Dispatch {
         send(orders, around);
     }
 
-    /// The second in which the next delay is over.
-    pub fn next_delayed(&self) -> Option<Second> {
+    /// When the next delay is over.
+    pub fn next_delayed(&self) -> Option<Wall> {
         self.delayed.first().map(|(due, _)| *due)
     }
 

@@ -4,7 +4,7 @@
 
 use super::Queue;
 use crate::model::journal::EntryId;
-use crate::model::{Attempt, Job, JobId, NodeId, RunKey, Second, Server};
+use crate::model::{Attempt, Job, JobId, NodeId, RunKey, Second, Server, Wall};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub struct Flight {
     pub stage: Stage,
     pub late: bool,
     /// When it may begin: its second, or the end of a retry's delay.
-    pub due: Second,
+    pub due: Wall,
     /// An operator wants it ended: it is not given to a node any more, and has no further attempt.
     pub is_killed: bool,
     /// Its further attempt was decided on, and may be over already: there is no second one.
@@ -31,7 +31,7 @@ pub struct Flight {
 }
 
 impl Flight {
-    pub fn planned(job: Arc<Job>, node: NodeId, late: bool, due: Second) -> Flight {
+    pub fn planned(job: Arc<Job>, node: NodeId, late: bool, due: Wall) -> Flight {
         Flight {
             job,
             entry: None,

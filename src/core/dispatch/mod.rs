@@ -33,7 +33,7 @@ use super::scheduler::Scheduler;
 use crate::model::journal::{Body, Entry, EntryId, MissedGap, PlannedRun, RefusedRun};
 use crate::model::message::{Order, ToNode};
 use crate::model::run::Manual;
-use crate::model::{Attempt, Job, JobId, Mono, NodeId, Now, RunKey, RunState, Second, Server, Version};
+use crate::model::{Attempt, Job, JobId, Mono, NodeId, Now, RunKey, RunState, Second, Server, Version, Wall};
 use flights::Flights;
 use folds::Folds;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -70,8 +70,8 @@ pub struct Dispatch {
     unplaced: BTreeSet<Attempt>,
     /// Jobs whose stop is in force and not stored.
     undecided: BTreeSet<JobId>,
-    /// Further attempts whose entry is in, by the second in which their delay is over.
-    delayed: BTreeSet<(Second, Attempt)>,
+    /// Further attempts whose entry is in, by the moment at which their delay is over.
+    delayed: BTreeSet<(Wall, Attempt)>,
     /// Further attempts whose entry is on its way, with the entries that stay open until it is in.
     follows: BTreeMap<Attempt, EntryId>,
     /// The first job that found no room in the last tick that was short of it: the next such tick begins there.
@@ -175,7 +175,7 @@ impl Dispatch {
                 }
                 Ok(node) => {
                     runs.push((attempt, job.version, node.clone()));
-                    self.flights.insert(attempt, Flight::planned(job, node, late, tick));
+                    self.flights.insert(attempt, Flight::planned(job, node, late, tick.wall()));
                 }
             }
         }
@@ -212,7 +212,7 @@ impl Dispatch {
         let run = RunKey { cron_id: job.id, scheduled_at: second, manual: Some(manual) };
         let attempt = Attempt { run, number: 1 };
         let node = self.place(job, places)?;
-        self.flights.insert(attempt, Flight::planned(Arc::clone(job), node.clone(), false, second));
+        self.flights.insert(attempt, Flight::planned(Arc::clone(job), node.clone(), false, second.wall()));
         Ok((run, body(&[(attempt, job.version, node)])))
     }
 
@@ -236,7 +236,9 @@ impl Dispatch {
         }
         for delayed in &entry.body.delayed {
             self.take_over(delayed.attempt, id);
-            self.delayed.insert((delayed.due, delayed.attempt));
+            // We know it to the millisecond, and the entry says the whole second by which it is over.
+            let due = self.flights.get(delayed.attempt).map_or(delayed.due.wall(), |flight| flight.due);
+            self.delayed.insert((due, delayed.attempt));
         }
         self.write_outcomes(id, &entry.body, &BTreeMap::new(), around);
         let freed = self.drop_refused(id, &entry.body);
@@ -252,9 +254,9 @@ impl Dispatch {
         self.close_if_empty(id);
     }
 
-    /// Sends what waits to be sent, so many at a time.
+    /// Sends what waits to be sent, so many at a time and once within one input.
     pub fn release_some(&mut self, around: &mut Around) {
-        if !self.releasing.is_empty() {
+        if self.release_at().is_some_and(|at| at <= around.now.mono) {
             self.released_at = around.now.mono;
             let some = self.releasing.len().min(RELEASE_MAX);
             let attempts = self.releasing.drain(..some).collect();
@@ -262,7 +264,7 @@ impl Dispatch {
         }
     }
 
-    /// When more is to be sent.
+    /// When more is to be sent: at once, and after whatever else has come.
     pub fn release_at(&self) -> Option<Mono> {
         (!self.releasing.is_empty()).then_some(Mono(self.released_at.0 + 1))
     }
@@ -342,9 +344,8 @@ impl Dispatch {
         self.next_turn(cron_id, around);
     }
 
-    /// Looks after what waits: for a node, for the end of a delay, for its fold.
+    /// Looks after what waits: for a node, for its fold.
     pub fn look_after(&mut self, around: &mut Around) {
-        self.start_delayed(around);
         self.flush_folds(false, around);
         if self.unplaced.is_empty() || !around.places.iter().any(|place| place.takes_new) {
             return;
@@ -485,7 +486,7 @@ impl Dispatch {
     /// A run that waited for its turn is as late as that wait, which is no fault: of it only the time in which nobody
     /// led counts.
     fn is_too_late(&self, attempt: Attempt, flight: &Flight, now: Now) -> bool {
-        let late_secs = now.wall.second().0 - flight.due.0;
+        let late_secs = now.wall.second().0 - flight.due.second().0;
         let waits_its_turn = flight.job.parallel_max().is_some() && attempt.number == 1;
         self.limits.grace_secs < if waits_its_turn { late_secs.min(self.away_secs) } else { late_secs }
     }
@@ -495,8 +496,8 @@ impl Dispatch {
         Order {
             attempt,
             job: Arc::clone(&flight.job),
-            late: flight.late || flight.due < now.wall.second() && attempt.run.manual.is_none(),
-            expires: (!has_turns).then(|| flight.due.plus(self.limits.grace_secs)),
+            late: flight.late || flight.due.second() < now.wall.second() && attempt.run.manual.is_none(),
+            expires: (!has_turns).then(|| flight.due.second().plus(self.limits.grace_secs)),
             dispatch_time: now.wall.second(),
             dispatch_server: self.server.clone(),
         }

@@ -60,7 +60,7 @@ impl Dispatch {
             for delayed in &entry.body.delayed {
                 let place = (NodeId::default(), Stage::Delayed, delayed.due);
                 self.recover_run(*id, delayed.attempt, delayed.version, left, place, around);
-                self.delayed.insert((delayed.due, delayed.attempt));
+                self.delayed.insert((delayed.due.wall(), delayed.attempt));
             }
             self.write_outcomes(*id, &entry.body, left.logged, around);
             self.drop_refused(*id, &entry.body);
@@ -95,7 +95,7 @@ impl Dispatch {
         *self.open.entry(id).or_default() += 1;
         let earlier = self.flights.get(attempt).and_then(|flight| flight.entry);
         self.leave_queue(attempt.run.cron_id, &[attempt]);
-        let flight = Flight { entry: Some(id), stage, ..Flight::planned(job, node, true, due) };
+        let flight = Flight { entry: Some(id), stage, ..Flight::planned(job, node, true, due.wall()) };
         self.flights.insert(attempt, flight);
         earlier.into_iter().for_each(|earlier| self.settle(earlier));
         if stage == Stage::Waiting {
@@ -240,7 +240,7 @@ impl Dispatch {
         let over = self.flights.over_on(node).into_iter().filter(|attempt| !around.logbook.has(*attempt));
         for attempt in self.flights.sent_to(node).into_iter().chain(over.collect::<Vec<_>>()) {
             let Some(flight) = self.flights.get(attempt).cloned() else { continue };
-            let since = silent_since.max(flight.due);
+            let since = silent_since.max(flight.due.second());
             if since.plus(self.limits.grace_secs) < now {
                 self.flights.set_stage(attempt, Stage::Over);
                 self.push_row(attempt, flight.job.version, RunState::Lost, rows::LOST, around);

@@ -47,7 +47,8 @@ impl Alarms {
         alarm.map(|alarm| (attempt, alarm))
     }
 
-    pub fn deadline(&self) -> Option<Mono> {
+    /// When the first of them rings.
+    pub fn first(&self) -> Option<Mono> {
         self.by_time.first().map(|(at, _)| *at)
     }
 }
@@ -67,10 +68,10 @@ mod tests {
         alarms.set(attempt(3), alarm(15, KillHow::Ask));
         alarms.set(attempt(1), alarm(30, KillHow::Force));
         alarms.remove(attempt(3));
-        assert_eq!(alarms.deadline(), Some(Mono(0).plus_ms(20)));
+        assert_eq!(alarms.first(), Some(Mono(0).plus_ms(20)));
         assert_eq!(alarms.take_due(Mono(0).plus_ms(19)), None);
         assert_eq!(alarms.take_due(Mono::NEVER), Some((attempt(2), alarm(20, KillHow::Ask))));
         assert_eq!(alarms.take_due(Mono::NEVER), Some((attempt(1), alarm(30, KillHow::Force))));
-        assert_eq!((alarms.deadline(), alarms.of.len()), (None, 0));
+        assert_eq!((alarms.first(), alarms.of.len()), (None, 0));
     }
 }

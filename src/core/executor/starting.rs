@@ -45,11 +45,12 @@ impl Executor {
     }
 
     fn may_start(&self, now: Now) -> bool {
-        let active = self.active();
-        !self.is_draining
-            && self.spawning.len() < SPAWNS_MAX
-            && active < self.limits.max_running
-            && self.throttle.may_start(active, now)
+        self.has_room() && self.throttle.may_start(self.active(), now)
+    }
+
+    /// Whether the limits let one more be started.
+    pub(super) fn has_room(&self) -> bool {
+        !self.is_draining && self.spawning.len() < SPAWNS_MAX && self.active() < self.limits.max_running
     }
 
     pub fn on_spawned(

@@ -6,6 +6,7 @@
 //! Invariant: without a further refusal it ends by itself.
 
 use crate::core::backoff::Backoff;
+use crate::core::timers::{Timer, Timers};
 use crate::model::{Attempt, Mono, Now};
 
 /// Without a refusal for so long there is room again. Longer than the longest pause.
@@ -93,11 +94,11 @@ impl Throttle {
         self.state.take_if(|state| state.refused_at.plus_ms(QUIET_MS) <= now.mono).is_some()
     }
 
-    /// When there is something to do; `is_waiting`: some run waits for its turn.
-    pub fn deadline(&self, is_waiting: bool) -> Option<Mono> {
-        let state = self.state.as_ref()?;
-        let pause = state.pause.deadline().filter(|_| is_waiting);
-        pause.into_iter().chain([state.refused_at.plus_ms(QUIET_MS)]).min()
+    /// `is_waiting`: some run would be started now, but for the pause.
+    pub fn timers(&self, is_waiting: bool, timers: &mut Timers) {
+        let Some(state) = &self.state else { return };
+        timers.set(Timer::StartProbe, is_waiting.then(|| state.pause.ready_at()));
+        timers.set(Timer::ThrottleEnd, state.refused_at.plus_ms(QUIET_MS));
     }
 }
 
@@ -108,6 +109,10 @@ mod tests {
 
     fn at(ms: u64) -> Now {
         Now { mono: Mono(0).plus_ms(ms), ..Now::default() }
+    }
+
+    fn first(throttle: &Throttle, is_waiting: bool) -> Option<(Timer, Mono)> {
+        Timers::first(at(0), |timers| throttle.timers(is_waiting, timers))
     }
 
     fn attempt(second: i64) -> Attempt {
@@ -121,7 +126,7 @@ mod tests {
         assert_eq!(throttle.on_refused(50, at(0)), Refused { is_new: true, nothing_for_ms: 0 });
         assert!(!throttle.may_start(50, at(0)), "no room for the 51st");
         assert!(throttle.may_start(49, at(0)), "one has ended, and another may begin");
-        assert_eq!(throttle.deadline(true), Some(at(100).mono));
+        assert_eq!(first(&throttle, true), Some((Timer::StartProbe, at(100).mono)));
         assert!(throttle.may_start(50, at(100)), "a probe");
         throttle.on_start(attempt(1), 50, at(100));
         assert!(!throttle.may_start(51, at(100)), "one at a time");
@@ -146,10 +151,10 @@ mod tests {
         throttle.on_refused(3, at(0));
         throttle.on_refused(3, at(2_000));
         assert!(!throttle.take_over(at(6_999)));
-        assert_eq!(throttle.deadline(false), Some(at(7_000).mono));
+        assert_eq!(first(&throttle, false), Some((Timer::ThrottleEnd, at(7_000).mono)));
         assert!(throttle.take_over(at(7_000)));
         assert!(!throttle.take_over(at(7_000)));
-        assert_eq!(throttle.deadline(true), None);
+        assert_eq!(first(&throttle, true), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 use super::{Leader, QUIET_SECS, Rooms, Verdict};
 use crate::core::dispatch::{Flight, Stage};
 use crate::core::effects::Effects;
+use crate::core::timers::{Timer, Timers};
 use crate::core::work::{Lead, StoreError, Work, WorkId};
 use crate::model::command::{Answer, Command, Refusal, RequestId, RequestKey, RunAnswer, RunPage, RunView};
 use crate::model::journal::{Body, Entry};
@@ -138,12 +139,17 @@ impl Controls {
         clients.for_each(|client| fx.reply(client, Err(Refusal::unavailable(unknown))));
     }
 
-    pub fn deadline(&self) -> Option<Mono> {
-        let runs = self.runs.values().map(|asked| asked.answer_by);
-        let kills = self.kills.iter().map(|kill| kill.answer_by);
-        let lists = self.lists.values().map(|list| list.answer_by);
-        let pause = self.pause.as_ref().filter(|pausing| pausing.client.is_some()).map(|pausing| pausing.answer_by);
-        runs.chain(kills).chain(lists).chain(pause).min()
+    pub fn timers(&self, timers: &mut Timers) {
+        timers.set(Timer::RunAnswer, self.runs.values().map(|asked| asked.answer_by).min());
+        timers.set(Timer::KillAnswer, self.kills.iter().map(|kill| kill.answer_by).min());
+        timers.set(Timer::RunList, self.lists.values().map(|list| list.answer_by).min());
+        let pause = self.pause.as_ref().filter(|pausing| pausing.client.is_some());
+        timers.set(Timer::PauseAnswer, pause.map(|pausing| pausing.answer_by));
+    }
+
+    /// Of a leader that is paused.
+    pub fn quiet_at(&self) -> Mono {
+        self.quiet_at
     }
 }
 

@@ -22,6 +22,7 @@ use super::outputs::{Questions, Where};
 use super::reload::Reload;
 use super::roster::{Own, Roster};
 use super::scheduler::Scheduler;
+use super::timers::{Timer, Timers};
 use super::work::{Journaled, Lead, Loaded, StoreError, Work, WorkId};
 use crate::model::command::{OutputQuery, RequestId};
 use crate::model::journal::{Body, EntryId};
@@ -220,38 +221,52 @@ impl Leader {
         self.journaler.is_idle() && self.changes.is_idle() && is_closed
     }
 
+    /// Does what is due. What is pushed to the journal on the way goes out at the end, so that nothing is left lying.
     pub fn poll(&mut self, rooms: &mut Rooms) {
         self.sweep(rooms);
-        if self.dispatch.release_at().is_some_and(|at| at <= rooms.now.mono) {
-            let (dispatch, mut around) = self.around(rooms);
-            dispatch.release_some(&mut around);
-        }
-        if !self.is_draining && self.journaler.is_idle() {
-            if self.is_paused { self.keep_pause(rooms.now) } else { self.take_ticks(rooms) }
+        let (dispatch, mut around) = self.around(rooms);
+        dispatch.start_delayed(&mut around);
+        dispatch.release_some(&mut around);
+        if self.takes_ticks() {
+            self.take_ticks(rooms);
+        } else if self.keeps_pause() {
+            self.keep_pause(rooms.now);
         }
         self.poll_controls(rooms);
-        self.journaler.poll(rooms.fx, rooms.now);
         let journaler = &mut self.journaler;
         self.changes.poll(self.epoch, || journaler.next_request(), &self.scheduler, rooms.fx, rooms.now);
         self.put_stops_in_force(rooms);
         if self.closing.is_none() && self.close_at <= rooms.now.mono {
             self.close(rooms.fx, rooms.now);
         }
+        self.journaler.poll(rooms.fx, rooms.now);
     }
 
-    pub fn deadline(&self, now: Now) -> Option<Mono> {
-        let takes_ticks = !self.is_draining && !self.is_paused && self.journaler.is_idle();
-        let tick = takes_ticks.then(|| {
+    pub fn timers(&self, timers: &mut Timers) {
+        let now = timers.now();
+        let tick = || {
             let wall = self.scheduler.cursor().plus(1).wall();
             now.mono_at(Wall(wall.0 - self.setup.lead_ms as i64 * 1_000_000))
-        });
-        let close = self.closing.is_none().then_some(self.close_at);
-        let nodes = self.roster.deadline();
-        let delayed = self.dispatch.next_delayed().map(|second| now.mono_at(second.wall()));
-        let others = [self.journaler.deadline(), self.changes.deadline(now), self.controls.deadline()];
-        // At once, and after whatever else has come.
-        let release = self.dispatch.release_at().map(|at| at.max(Mono(now.mono.0 + 1)));
-        [tick, close, Some(self.sweep_at), nodes, delayed, release].into_iter().chain(others).flatten().min()
+        };
+        timers.set(Timer::Tick, self.takes_ticks().then(tick));
+        timers.set(Timer::QuietEntry, self.keeps_pause().then(|| self.controls.quiet_at()));
+        timers.set(Timer::Delayed, self.dispatch.next_delayed().map(|due| now.mono_at(due)));
+        timers.set(Timer::Release, self.dispatch.release_at());
+        timers.set(Timer::CloseEntries, self.closing.is_none().then_some(self.close_at));
+        timers.set(Timer::Housekeeping, self.sweep_at);
+        self.roster.timers(timers);
+        self.journaler.timers(timers);
+        self.changes.timers(timers);
+        self.controls.timers(timers);
+    }
+
+    /// The next tick is taken when the last one is in the journal.
+    fn takes_ticks(&self) -> bool {
+        !self.is_draining && !self.is_paused && self.journaler.is_idle()
+    }
+
+    fn keeps_pause(&self) -> bool {
+        !self.is_draining && self.is_paused && self.journaler.is_idle()
     }
 
     pub fn on_journaled(&mut self, id: WorkId, result: Result<Journaled, StoreError>, rooms: &mut Rooms) -> Verdict {
@@ -352,17 +367,20 @@ impl Leader {
     /// Looks after the nodes: whose lease is over, who is lost for good, what found no place.
     fn sweep(&mut self, rooms: &mut Rooms) {
         let now = rooms.now;
+        let is_due = self.sweep_at <= now.mono;
+        if is_due {
+            self.sweep_at = now.mono.plus_ms(SWEEP_EVERY_MS);
+            for link in self.roster.dead_links(now) {
+                rooms.fx.output(Output::Unlink(link));
+                self.on_unlinked(link, rooms);
+            }
+        }
         for node in self.roster.take_released(now) {
             let (dispatch, mut around) = self.around(rooms);
             dispatch.on_released(&node, &mut around);
         }
-        if now.mono < self.sweep_at {
+        if !is_due {
             return;
-        }
-        self.sweep_at = now.mono.plus_ms(SWEEP_EVERY_MS);
-        for link in self.roster.dead_links(now) {
-            rooms.fx.output(Output::Unlink(link));
-            self.on_unlinked(link, rooms);
         }
         self.places = self.places(now);
         self.questions.give_up_late(rooms.fx, now);

@@ -12,7 +12,7 @@ use crate::core::{ExitReason, Gone, Output};
 use crate::model::command::{Answer, Command, HealthView, Refusal, RequestId, Role};
 use crate::model::message::{Held, Hello, LinkId, Message, RunStage, ToLeader, ToNode};
 use crate::model::output::OutputPart;
-use crate::model::{NodeId, Now};
+use crate::model::{NodeId, Now, Server};
 
 /// A leader that has lost the store leaves the lead to others for so long.
 const ABSTAIN_MS: u64 = 10_000;
@@ -246,15 +246,25 @@ impl Node {
     }
 
     pub(super) fn follow(&mut self, now: Now) {
-        let leads = !matches!(self.lead, LeadStage::None);
-        let leader = self.election.as_ref().filter(|_| !leads).and_then(|election| election.leader()).cloned();
+        let leader = self.leader_to_follow().cloned();
         let load = self.load(now);
         self.follower.poll(leader.as_ref(), load, &mut self.fx, now);
+    }
+
+    pub(super) fn leader_to_follow(&self) -> Option<&Server> {
+        let leads = !matches!(self.lead, LeadStage::None);
+        self.election.as_ref().filter(|_| !leads).and_then(Election::leader)
+    }
+
+    /// A node that has never reached its store must not keep others from leading.
+    pub(super) fn takes_part(&self) -> bool {
+        self.is_open() || self.leaving.is_some()
     }
 
     pub(super) fn elect(&mut self, now: Now) {
         let can_lead = self.can_lead(now);
         let can_depose = self.store_since.is_some_and(|since| since.plus_ms(DEPOSE_MS) <= now.mono);
+        let takes_part = self.takes_part();
         let Some(election) = &mut self.election else { return };
         let is_taking = matches!(self.lead, LeadStage::Bumping { .. } | LeadStage::Loading { .. });
         if is_taking && !(can_lead && election.is_holder()) {
@@ -271,8 +281,7 @@ impl Node {
             node_id: self.setup.node_id.clone(),
             incarnation: self.setup.incarnation,
         };
-        // A node that has never reached its store must not keep others from leading.
-        if matches!(self.store, StoreStage::Open) || self.leaving.is_some() {
+        if takes_part {
             election.poll(Standing { is_leader, can_lead, can_depose }, value, &mut self.fx, now);
         }
     }

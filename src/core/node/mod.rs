@@ -26,6 +26,7 @@ use super::leaving::Leaving;
 use super::listing::{self, Listing};
 use super::logbook::Logbook;
 use super::pulse::Pulse;
+use super::timers::{Stalled, Timer, Timers};
 use super::work::{Done, Kept, Log, Read, StoreError, Work, WorkId};
 use super::{FoundMark, Input, Output, Signal};
 use crate::model::command::{Answer, Command, JobList, Refusal, RequestId};
@@ -94,7 +95,9 @@ pub struct Node {
     refused: Option<String>,
     /// What the leader said the last time that it would not take us in.
     turned_away: Option<String>,
-    handled_at: Mono,
+    /// The time of the last input.
+    handled: Now,
+    stalled: Stalled,
 }
 
 /// Calls of other nodes' clients.
@@ -158,7 +161,8 @@ impl Node {
             leaving: None,
             refused: None,
             turned_away: None,
-            handled_at: Mono(0),
+            handled: Now::default(),
+            stalled: Stalled::default(),
             setup,
         }
     }
@@ -191,42 +195,53 @@ impl Node {
     pub fn counters(&self) -> impl Iterator<Item = (String, u64)> {
         let Counters { started, put_off } = self.executor.counters();
         let outcomes = self.logbook.outcomes().map(|(state, count)| (format!("runs_{}", state.as_str()), count));
-        [("runs_started".into(), started), ("starts_put_off".into(), put_off)].into_iter().chain(outcomes)
+        let own = [("runs_started", started), ("starts_put_off", put_off), ("timers_stalled", self.stalled.count())];
+        own.map(|(name, count)| (name.into(), count)).into_iter().chain(outcomes)
     }
 
-    /// When to call `handle(Input::Wake)` at the latest.
-    pub fn poll_timeout(&self, now: Now) -> Option<Mono> {
-        let store = matches!(self.store, StoreStage::Closed { .. }).then(|| self.store_backoff.deadline()).flatten();
-        let lead = match &self.lead {
-            LeadStage::None => self.lead_backoff.deadline(),
-            LeadStage::Leading(leader) => leader.deadline(now),
-            _ => None,
-        };
-        let copy = self.may_read_jobs().then(|| self.copy.deadline()).flatten();
-        let log = self.logbook.deadline(now);
-        let pulse = self.asks_pulse().then(|| self.pulse.deadline());
-        let retain = (self.is_open() && self.setup.log_retention_days != 0).then_some(self.retain_at);
-        let waiting = self.waiting.front().map(|(until, _, _)| *until);
-        let election = self.election.as_ref().and_then(Election::deadline);
-        let leaving = self.leaving.as_ref().and_then(Leaving::deadline);
-        let follower = self.follower.deadline();
-        let list = self.listing.deadline();
-        let deadlines = [
-            store,
-            lead,
-            copy,
-            self.executor.deadline(),
-            log,
-            pulse,
-            retain,
-            waiting,
-            list,
-            election,
-            follower,
-            leaving,
-        ];
-        // What was due at the last input has had its chance: only what lies after it can be waited for.
-        deadlines.into_iter().flatten().filter(|at| self.handled_at < *at).min()
+    /// When to call `handle(Input::Wake)` at the latest. To be asked when the outputs of the last input are taken.
+    pub fn poll_timeout(&mut self) -> Mono {
+        let timers = self.timers();
+        for timer in timers.stalled() {
+            if let Some(text) = self.stalled.note(timer) {
+                self.fx.notice(log::Level::Error, text);
+            }
+        }
+        timers.next()
+    }
+
+    /// How often a timer was due and nobody acted on it: never, but for an error of ours.
+    pub fn stalled(&self) -> u64 {
+        self.stalled.count()
+    }
+
+    fn timers(&self) -> Timers {
+        let mut timers = Timers::new(self.handled);
+        let is_closed = matches!(self.store, StoreStage::Closed { .. });
+        timers.set(Timer::OpenStore, is_closed.then(|| self.store_backoff.ready_at()));
+        timers.set(Timer::TakeLead, self.may_take_lead(self.handled).then(|| self.lead_backoff.ready_at()));
+        timers.set(Timer::Retention, self.retains().then_some(self.retain_at));
+        timers.set(Timer::WaitingChange, self.waiting.front().map(|(until, _, _)| *until));
+        self.executor.timers(&mut timers);
+        self.logbook.timers(&mut timers);
+        self.listing.timers(&mut timers);
+        self.follower.timers(self.leader_to_follow().is_some(), &mut timers);
+        if self.may_read_jobs() {
+            self.copy.timers(&mut timers);
+        }
+        if self.asks_pulse() {
+            self.pulse.timers(self.is_store_busy(), &mut timers);
+        }
+        if let Some(election) = self.election.as_ref().filter(|_| self.takes_part()) {
+            election.timers(&mut timers);
+        }
+        if let Some(leaving) = &self.leaving {
+            leaving.timers(&mut timers);
+        }
+        if let LeadStage::Leading(leader) = &self.lead {
+            leader.timers(&mut timers);
+        }
+        timers
     }
 
     fn on_command(&mut self, client: RequestId, command: Command, now: Now) {
@@ -383,13 +398,11 @@ impl Node {
         }
     }
 
-    /// Lets every part do what is due now, until none has anything to say to another.
+    /// Lets every part do what is due now, until none has anything to say to another. Who waits for another part comes after it,
+    /// so that no timer is left due.
     fn advance(&mut self, now: Now) {
-        self.handled_at = now.mono;
+        self.handled = now;
         self.open_store(now);
-        if self.may_read_jobs() {
-            self.copy.poll(&mut self.fx, now);
-        }
         self.advance_lead(now);
         self.deliver(now);
         self.leave(now);
@@ -406,22 +419,26 @@ impl Node {
             }
         }
         self.logbook.poll(&mut self.fx, now);
+        self.retain(now);
         if self.asks_pulse() {
-            let is_busy = self.logbook.is_asking() || self.is_retaining();
-            self.pulse.poll(is_busy, &mut self.fx, now);
-        }
-        if self.is_open() {
-            self.retain(now);
+            self.pulse.poll(self.is_store_busy(), &mut self.fx, now);
         }
         self.listing.poll(&mut self.fx, now);
         self.store_since = self.is_store_ok(now).then(|| self.store_since.unwrap_or(now.mono));
         self.refuse_waiting(now);
-        self.follow(now);
         self.elect(now);
+        self.follow(now);
+        if self.may_read_jobs() {
+            self.copy.poll(&mut self.fx, now);
+        }
+    }
+
+    fn retains(&self) -> bool {
+        self.is_open() && self.setup.log_retention_days != 0
     }
 
     fn retain(&mut self, now: Now) {
-        if self.setup.log_retention_days != 0 && self.retain_at <= now.mono {
+        if self.retains() && self.retain_at <= now.mono {
             let before = now.wall.second().plus(-86_400 * i64::from(self.setup.log_retention_days));
             self.fx.work(Work::Log(Log::Retain { before }));
             self.retain_at = Mono::NEVER;
@@ -452,6 +469,11 @@ impl Node {
     /// How much this node has to do and whether it has its store, for the leader.
     fn load(&self, now: Now) -> Heartbeat {
         Heartbeat { store_ok: self.is_store_ok(now), refused: self.logbook.refused(), ..self.executor.load() }
+    }
+
+    /// Whether something else that is asked of our store will tell whether it answers.
+    fn is_store_busy(&self) -> bool {
+        self.logbook.is_asking() || self.is_retaining()
     }
 
     fn is_retaining(&self) -> bool {

@@ -55,11 +55,7 @@ impl Node {
     }
 
     pub(super) fn advance_lead(&mut self, now: Now) {
-        let may_stay = self.leaving.is_none() && self.refused.is_none();
-        let has_lock = |election: &Election| election.may_lead(now) && self.is_store_ok(now);
-        let may_lead = self.election.as_ref().is_none_or(has_lock) && may_stay;
-        let may_lead = may_lead && self.is_open() && self.copy.is_ready();
-        if matches!(self.lead, LeadStage::None) && may_lead && self.lead_backoff.is_over(now) {
+        if self.may_take_lead(now) && self.lead_backoff.is_over(now) {
             let id = self.fx.work(Work::Lead(Lead::Bump(Bump {
                 lock_key: self.setup.lock_key.clone(),
                 server: self.setup.server.clone(),
@@ -69,6 +65,13 @@ impl Node {
             })));
             self.lead = LeadStage::Bumping { id, sent_at: now.mono };
         }
+    }
+
+    pub(super) fn may_take_lead(&self, now: Now) -> bool {
+        let may_stay = self.leaving.is_none() && self.refused.is_none();
+        let has_lock = |election: &Election| election.may_lead(now) && self.is_store_ok(now);
+        let may_lead = self.election.as_ref().is_none_or(has_lock) && self.is_open() && self.copy.is_ready();
+        matches!(self.lead, LeadStage::None) && may_stay && may_lead
     }
 
     pub(super) fn on_bumped(&mut self, id: WorkId, result: Result<Bumped, StoreError>, now: Now) {
