@@ -8,8 +8,8 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use wing_crontab::core::timers::STALLED;
 use tempfile::TempDir;
+use wing_crontab::core::timers::STALLED;
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_wing-crontab");
 
