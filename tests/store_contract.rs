@@ -254,12 +254,15 @@ fn loading(connect: Connect) {
         }],
         refused: vec![refused],
         missed: vec![gap],
+        settled: vec![MissedGap { cron_id: JobId(10), ..gap }],
         changes: vec![ChangeNote { cron_id: JobId(7), version: None }],
     };
     let whole = Entry { body, ..entry(epoch, 1, Some(100), 0) };
     store.journal(&whole).unwrap();
     let of_gap = Attempt { run: RunKey::scheduled(JobId(9), Second(99)), number: 0 };
+    let of_settled = Attempt { run: RunKey::scheduled(JobId(10), Second(99)), number: 0 };
     store.write_logs(&[row(attempt(7, 100), RunState::Ok, ""), row(of_gap, RunState::Missed, "")]).unwrap();
+    store.write_logs(&[row(of_settled, RunState::Cancelled, "")]).unwrap();
     store.write_logs(&[row(attempt(6, 101), RunState::Ok, "another run")]).unwrap();
     // Of a run that is named all attempts count; and a later row may explain a refusal that has none of its own.
     let second = Attempt { number: 2, ..attempt(7, 100) };
@@ -273,6 +276,7 @@ fn loading(connect: Connect) {
         (attempt(7, 100), RunState::Ok),
         (second, RunState::Failed),
         (of_gap, RunState::Missed),
+        (of_settled, RunState::Cancelled),
         (folded(105), RunState::Skipped),
     ];
     assert_eq!(loaded.logged, BTreeMap::from(logged));

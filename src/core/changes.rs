@@ -1,11 +1,15 @@
 //! The API's changes to jobs, one at a time: stored first, then in force, then answered.
 //!
-//! A change is asked of the store until its result is known. Its client waits `ANSWER_MS` for that; then it is told that
+//! Each waits until all that is due before it is decided (`ground`). It is asked of the store until its result is known. Its client waits `ANSWER_MS` for that; then it is told that
 //! nobody knows yet. A stop is not kept waiting by a store that is away: it is put in force first, its client is told so
 //! with a 503, and it is stored as soon as the store answers.
 //!
 //! Invariants: one change is with the store at a time; it is answered 200 only when no run of the old definition can
 //! start any more; every request is answered exactly once; what is in force and not stored is stored before anything else.
+
+mod ground;
+
+pub use ground::Ground;
 
 use super::backoff::Backoff;
 use super::effects::Effects;
@@ -13,7 +17,7 @@ use super::scheduler::Scheduler;
 use super::timers::{Timer, Timers};
 use super::work::{Change, Lead, StoreError, Work, WorkId};
 use crate::model::command::{Answer, Command, JobDraft, Refusal, RequestId, RequestKey};
-use crate::model::{Epoch, Job, JobId, Mono, NodeId, Now, Second};
+use crate::model::{Job, JobId, Mono, NodeId, Now, Second};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -33,14 +37,32 @@ pub struct Changes {
     /// Changes that are in force here and wait for nodes to say so too.
     settling: Vec<Settling>,
     backoff: Backoff,
+    /// The journal is not written, so nothing will be.
+    is_journal_away: bool,
 }
 
 #[derive(Debug)]
 struct Waiting {
     client: RequestId,
     command: Command,
-    /// When a store that is away has been waited for long enough; none before it was looked at.
+    /// When what it waits for has been waited for long enough; none before it was looked at.
     answer_by: Option<Mono>,
+    /// When it takes force; none before it is the next.
+    since: Option<Second>,
+}
+
+impl Waiting {
+    /// It is the next one: when it takes force, and from when on its client waits.
+    fn since(&mut self, since: Second, now: Now) -> Second {
+        if self.since.is_none() {
+            self.answer_by = Some(now.mono.plus_ms(ANSWER_MS));
+        }
+        *self.since.get_or_insert(since)
+    }
+
+    fn is_next(&self) -> bool {
+        self.since.is_some()
+    }
 }
 
 #[derive(Debug)]
@@ -84,21 +106,16 @@ pub struct Urgent {
 
 impl Changes {
     pub fn push(&mut self, client: RequestId, command: Command) {
-        self.queue.push_back(Waiting { client, command, answer_by: None });
+        self.queue.push_back(Waiting { client, command, answer_by: None, since: None });
     }
 
-    /// Asks the store for the next change. `request` numbers it.
-    pub fn poll(
-        &mut self,
-        epoch: Epoch,
-        request: impl FnMut() -> u64,
-        scheduler: &Scheduler,
-        fx: &mut Effects,
-        now: Now,
-    ) {
+    /// Asks the store for the next change.
+    pub fn poll(&mut self, ground: &mut Ground, fx: &mut Effects) {
+        let (epoch, now) = (ground.epoch, ground.now);
+        self.is_journal_away = ground.journaler.is_away(now);
         self.answer_late(fx, now);
         if self.asked.is_none() {
-            self.asked = self.next(epoch, request, scheduler, fx, now);
+            self.asked = self.next(ground, fx);
         }
         if let Some(asked) = self.asked.as_mut().filter(|asked| asked.id.is_none() && self.backoff.is_over(now)) {
             let (request, change) = (asked.request, Box::new(asked.change.clone()));
@@ -109,8 +126,8 @@ impl Changes {
     }
 
     /// The next stop for which a store that is away is not waited.
-    pub fn next_urgent(&mut self, scheduler: &Scheduler, fx: &mut Effects, now: Now) -> Option<Urgent> {
-        if !self.is_store_away(now) {
+    pub fn next_urgent(&mut self, ground: &mut Ground, fx: &mut Effects) -> Option<Urgent> {
+        if !self.is_store_away(ground.now) {
             return None;
         }
         if let Some(asked) = self.asked.as_mut().filter(|asked| asked.is_stop && !asked.is_in_force)
@@ -124,7 +141,7 @@ impl Changes {
             let Waiting { client, command, .. } = self.queue.remove(at)?;
             let Some(id) = job_of(&command) else { continue };
             self.refuse_earlier(id, at, fx);
-            match self.stopped(id, scheduler, now) {
+            match self.stopped(id, ground) {
                 Some(job) => return Some(Urgent { client: Some(client), job }),
                 None => fx.reply(client, Err(Refusal::unknown_job(id))),
             }
@@ -137,9 +154,9 @@ impl Changes {
             timers.set(Timer::ChangeAnswer, asked.client.map(|_| asked.answer_by));
             timers.set_ahead(Timer::ChangeSilence, asked.id.map(|_| asked.sent_at.plus_ms(SILENT_MS)));
         }
-        if self.is_store_away(timers.now()) {
-            timers.set(Timer::QueuedChange, self.queue.iter().filter_map(|waiting| waiting.answer_by).min());
-        }
+        let is_away = self.is_store_away(timers.now());
+        let late = self.queue.iter().filter(|waiting| is_away || waiting.is_next());
+        timers.set(Timer::QueuedChange, late.filter_map(|waiting| waiting.answer_by).min());
     }
 
     /// Whether a change is with the store, or waits for it.
@@ -253,31 +270,34 @@ impl Changes {
         waiting.for_each(|client| fx.reply(client, Err(Refusal::unavailable(untouched))));
     }
 
-    fn next(
-        &mut self,
-        epoch: Epoch,
-        mut request: impl FnMut() -> u64,
-        scheduler: &Scheduler,
-        fx: &mut Effects,
-        now: Now,
-    ) -> Option<Asked> {
-        while let Some(job) = self.in_force.pop_front() {
+    fn next(&mut self, ground: &mut Ground, fx: &mut Effects) -> Option<Asked> {
+        let now = ground.now;
+        while let Some(job) = self.in_force.front() {
+            if !ground.is_decided(job.id, job.since) {
+                return None;
+            }
+            let job = self.in_force.pop_front()?;
             // One that was deleted meanwhile needs no stop.
-            if scheduler.job(job.id).is_some() {
+            if ground.scheduler.job(job.id).is_some() {
                 let change = Change::Put(job);
-                let (id, answer_by, request) = (None, Mono::NEVER, request());
+                let (id, answer_by, request) = (None, Mono::NEVER, ground.journaler.next_request());
                 let sent_at = now.mono;
                 let asked =
                     Asked { id, sent_at, is_stop: true, is_in_force: true, client: None, answer_by, request, change };
                 return Some(asked);
             }
         }
-        while let Some(Waiting { client, command, .. }) = self.queue.pop_front() {
+        while let Some(waiting) = self.queue.front_mut() {
+            let since = waiting.since(ground.since(), now);
+            if job_of(&waiting.command).is_some_and(|id| !ground.is_decided(id, since)) {
+                return None;
+            }
+            let Waiting { client, command, .. } = self.queue.pop_front()?;
             // One that names no key of its own gets one, so that asking the store again adds it once.
-            let number = request();
+            let number = ground.journaler.next_request();
             let is_stop = matches!(command, Command::StopJob(_));
-            let own_key = || RequestKey(format!("{}.{number}", epoch.0));
-            match change(command, own_key, scheduler, now) {
+            let own_key = || RequestKey(format!("{}.{number}", ground.epoch.0));
+            match change(command, own_key, ground.scheduler, since) {
                 Err(refusal) => fx.reply(client, Err(refusal)),
                 Ok(change) => {
                     let answer_by = now.mono.plus_ms(ANSWER_MS);
@@ -293,11 +313,11 @@ impl Changes {
     /// Whether the store has failed, or says nothing.
     fn is_store_away(&self, now: Now) -> bool {
         let is_silent = |asked: &Asked| asked.id.is_some() && asked.sent_at.plus_ms(SILENT_MS) <= now.mono;
-        self.backoff.is_failing() || self.asked.as_ref().is_some_and(is_silent)
+        self.is_journal_away || self.backoff.is_failing() || self.asked.as_ref().is_some_and(is_silent)
     }
 
     /// The job as a stop leaves it, which is to be stored. One that is stopped and waits to be stored stays as it is.
-    fn stopped(&mut self, id: JobId, scheduler: &Scheduler, now: Now) -> Option<Job> {
+    fn stopped(&mut self, id: JobId, ground: &mut Ground) -> Option<Job> {
         let asked = self.asked.as_ref().and_then(|asked| match &asked.change {
             Change::Put(job) if job.id == id => Some((job, asked.is_in_force)),
             _ => None,
@@ -309,9 +329,11 @@ impl Changes {
             Some((job, true)) => return Some(job.clone()),
             // The store may have this change already, so the stop comes on top of it.
             Some((job, false)) => job.clone(),
-            None => Job::clone(scheduler.job(id)?),
+            None => Job::clone(ground.scheduler.job(id)?),
         };
-        let job = Job { stop: true, version: job.version.next(), since: since(scheduler, now), ..job };
+        let since = ground.since();
+        ground.settle(id, since);
+        let job = Job { stop: true, version: job.version.next(), since, ..job };
         self.in_force.push_back(job.clone());
         Some(job)
     }
@@ -333,9 +355,9 @@ impl Changes {
         let is_away = self.is_store_away(now);
         self.queue.retain_mut(|waiting| {
             let answer_by = *waiting.answer_by.get_or_insert(now.mono.plus_ms(ANSWER_MS));
-            let is_late = is_away && answer_by <= now.mono;
+            let is_late = answer_by <= now.mono && (is_away || waiting.is_next());
             if is_late {
-                fx.reply(waiting.client, Err(untouched()));
+                fx.reply(waiting.client, Err(if is_away { untouched() } else { undecided() }));
             }
             !is_late
         });
@@ -401,6 +423,10 @@ fn untouched() -> Refusal {
     Refusal::unavailable("nothing was changed: the store does not answer")
 }
 
+fn undecided() -> Refusal {
+    Refusal::unavailable("nothing was changed: what is due before it is still being decided on; try again")
+}
+
 /// The job that a command is to change.
 fn job_of(command: &Command) -> Option<JobId> {
     match command {
@@ -409,21 +435,14 @@ fn job_of(command: &Command) -> Option<JobId> {
     }
 }
 
-/// A definition is there from the next second on that is not decided yet: nothing of it is due before the client can know
-/// of it.
-fn since(scheduler: &Scheduler, now: Now) -> Second {
-    now.wall.second().max(scheduler.cursor()).plus(1)
-}
-
 /// What a command makes of the jobs as they are now.
 fn change(
     command: Command,
     own_key: impl FnOnce() -> RequestKey,
     scheduler: &Scheduler,
-    now: Now,
+    since: Second,
 ) -> Result<Change, Refusal> {
     let old = |id: JobId| scheduler.job(id).map(|job| Job::clone(job)).ok_or_else(|| Refusal::unknown_job(id));
-    let since = since(scheduler, now);
     let renewed = |job: Job| Change::Put(Job { version: job.version.next(), since, ..job });
     Ok(match command {
         Command::AddJob(draft, key) => {

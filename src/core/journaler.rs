@@ -10,7 +10,7 @@ use super::timers::{Timer, Timers};
 use super::work::{Journaled, Lead, StoreError, Work, WorkId};
 use crate::model::command::RequestKey;
 use crate::model::journal::{Body, Entry, EntryId};
-use crate::model::{Epoch, Mono, Now, Second};
+use crate::model::{Epoch, JobId, Mono, Now, Second};
 use std::collections::VecDeque;
 
 /// The journal has failed, and is failing for so long: it is away.
@@ -18,6 +18,8 @@ const FAILING_MS: u64 = 2_000;
 /// It has said nothing for so long: it is away. Longer than it takes another node to notice the same of its own store
 /// (`pulse`), and no longer than others look on while the lock's value stands still.
 const SILENT_MS: u64 = 3_000;
+/// After so long without an answer stops do not wait for it any more.
+const AWAY_MS: u64 = 2_000;
 
 #[derive(Debug)]
 pub struct Journaler {
@@ -81,6 +83,20 @@ impl Journaler {
         request
     }
 
+    /// Whether what is due before `since` is decided on in an entry that is not in yet: of all jobs, or of this one.
+    pub fn decides_before(&self, since: Second, id: JobId) -> bool {
+        let is_before = |entry: &Entry| {
+            entry.tick.is_some_and(|tick| tick < since) || entry.body.settled.iter().any(|gap| gap.cron_id == id)
+        };
+        self.queue.iter().any(is_before)
+    }
+
+    /// Whether the store has failed to take an entry, or says nothing.
+    pub fn is_away(&self, now: Now) -> bool {
+        let is_silent = |in_flight: &InFlight| in_flight.sent_at.plus_ms(AWAY_MS) <= now.mono;
+        self.backoff.is_failing() || self.in_flight.as_ref().is_some_and(is_silent)
+    }
+
     /// Whether every entry is in.
     pub fn is_idle(&self) -> bool {
         self.queue.is_empty()
@@ -106,6 +122,8 @@ impl Journaler {
     pub fn timers(&self, timers: &mut Timers) {
         let waits = self.in_flight.is_none() && !self.queue.is_empty();
         timers.set(Timer::JournalRetry, waits.then(|| self.backoff.ready_at()));
+        let sent_at = self.in_flight.as_ref().map(|in_flight| in_flight.sent_at);
+        timers.set_ahead(Timer::JournalSilence, sent_at.map(|at| at.plus_ms(AWAY_MS)));
     }
 
     pub fn on_journaled(

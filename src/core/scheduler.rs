@@ -19,6 +19,8 @@ use std::sync::Arc;
 /// How many fire times all schedules together may step through to count what a gap swallowed; beyond it the count is
 /// a lower bound. A million steps take well under a second.
 const GAP_STEPS_MAX: u64 = 1_000_000;
+/// The same for one job: milliseconds.
+const OWED_STEPS_MAX: u64 = 20_000;
 
 /// So far ahead the wheel is turned, at the cost of what fires on the way; beyond it, it is filled anew from every schedule.
 const TURNS_MAX: i64 = 60;
@@ -31,6 +33,8 @@ pub struct Scheduler {
     free: Vec<Item>,
     by_text: BTreeMap<Arc<str>, Text>,
     wheel: Wheel,
+    /// Jobs of which seconds ahead of the cursor are decided already, up to and with these.
+    settled: BTreeMap<JobId, Second>,
 }
 
 #[derive(Debug)]
@@ -66,6 +70,7 @@ impl Scheduler {
             free: Vec::new(),
             by_text: BTreeMap::new(),
             wheel: Wheel::new(cursor),
+            settled: BTreeMap::new(),
         }
     }
 
@@ -127,7 +132,7 @@ impl Scheduler {
     pub fn is_due(&self, id: JobId, second: Second) -> bool {
         let Some(planned) = self.jobs.get(&id) else { return false };
         let shared = planned.schedule.and_then(|item| self.schedules[item as usize].as_ref());
-        planned.job.may_run_at(second) && shared.is_some_and(|shared| shared.schedule.matches(second))
+        self.may_run_at(&planned.job, second) && shared.is_some_and(|shared| shared.schedule.matches(second))
     }
 
     /// The first second after this one at which the job, as it is defined now, has a run.
@@ -147,9 +152,36 @@ impl Scheduler {
         let tick = self.wheel.cursor();
         let shared = fired.into_iter().filter_map(|item| self.schedules[item as usize].as_ref());
         let jobs = shared.flat_map(|shared| shared.jobs.iter().map(|id| &self.jobs[id].job));
-        let mut due: Vec<Arc<Job>> = jobs.filter(|job| job.may_run_at(tick)).cloned().collect();
+        let mut due: Vec<Arc<Job>> = jobs.filter(|job| self.may_run_at(job, tick)).cloned().collect();
         due.sort_unstable_by_key(|job| job.id);
+        self.settled.retain(|_, last| tick < *last);
         due
+    }
+
+    /// What the job, as it is defined now, has due after the cursor up to and with `last`; none where that is nothing.
+    pub fn owed(&self, id: JobId, last: Second) -> Option<MissedGap> {
+        let planned = self.jobs.get(&id)?;
+        let shared = self.schedules[planned.schedule? as usize].as_ref()?;
+        self.missed_gap(&planned.job, &fires_until(shared, last, OWED_STEPS_MAX))
+    }
+
+    /// The job's seconds up to and with `last` are decided: its ticks pass over them, however it is defined.
+    pub fn settle(&mut self, id: JobId, last: Second) {
+        let settled = self.settled.entry(id).or_insert(last);
+        *settled = last.max(*settled);
+    }
+
+    /// Forgets what was settled: only the journal knows what of it holds.
+    pub fn forget_settled(&mut self) {
+        self.settled.clear();
+    }
+
+    fn may_run_at(&self, job: &Job, second: Second) -> bool {
+        job.may_run_at(second) && self.settled_to(job.id) < second
+    }
+
+    fn settled_to(&self, id: JobId) -> Second {
+        self.settled.get(&id).copied().unwrap_or(Second(i64::MIN))
     }
 
     /// Moves on by one tick: the schedules that fire in it, each at its next one already.
@@ -181,7 +213,7 @@ impl Scheduler {
             let fires = fires_until(shared, last, steps_max);
             steps_left = steps_left.saturating_sub(fires.seconds.len() as u64);
             let jobs = shared.jobs.iter().map(|id| &self.jobs[id].job);
-            gaps.extend(jobs.filter_map(|job| missed_gap(job, &fires)));
+            gaps.extend(jobs.filter_map(|job| self.missed_gap(job, &fires)));
         }
         gaps.sort_unstable_by_key(|gap| gap.cron_id);
         self.wind_to(last);
@@ -236,6 +268,20 @@ impl Scheduler {
         Ok(item)
     }
 
+    /// What a gap swallowed of one job. The fires are in order, so the job's window is cut out of them without a walk: many jobs
+    /// may share many fires.
+    fn missed_gap(&self, job: &Job, fires: &Fires) -> Option<MissedGap> {
+        let before = |bound: i64| fires.seconds.partition_point(|second| second.0 < bound);
+        let settled_to = self.settled_to(job.id).0.saturating_add(1);
+        let from = before(job.since.0.max(job.start_time).max(settled_to));
+        let to = if job.end_time == 0 { fires.seconds.len() } else { before(job.end_time) };
+        let missed = fires.seconds.get(from..to).filter(|missed| !job.stop && !missed.is_empty())?;
+        let last = if fires.is_cut { fires.last } else { missed[missed.len() - 1] };
+        let count = missed.len() as u64;
+        let (first, at_least, why) = (missed[0], fires.is_cut, MissedWhy::Grace);
+        Some(MissedGap { cron_id: job.id, version: job.version, first, last, count, at_least, why })
+    }
+
     fn unshare(&mut self, item: Item, id: JobId) {
         let Some(shared) = &mut self.schedules[item as usize] else { return };
         shared.jobs.remove(&id);
@@ -273,19 +319,6 @@ fn fires_until(shared: &Shared, last: Second, steps_max: u64) -> Fires {
         next = shared.schedule.next_after(second);
     }
     Fires { seconds, is_cut: false, last }
-}
-
-/// What the gap swallowed of one job. The fires are in order, so the job's window is cut out of them without a walk:
-/// many jobs may share many fires.
-fn missed_gap(job: &Job, fires: &Fires) -> Option<MissedGap> {
-    let before = |bound: i64| fires.seconds.partition_point(|second| second.0 < bound);
-    let from = before(job.since.0.max(job.start_time));
-    let to = if job.end_time == 0 { fires.seconds.len() } else { before(job.end_time) };
-    let missed = fires.seconds.get(from..to).filter(|missed| !job.stop && !missed.is_empty())?;
-    let last = if fires.is_cut { fires.last } else { missed[missed.len() - 1] };
-    let count = missed.len() as u64;
-    let (first, at_least, why) = (missed[0], fires.is_cut, MissedWhy::Grace);
-    Some(MissedGap { cron_id: job.id, version: job.version, first, last, count, at_least, why })
 }
 
 #[cfg(test)]

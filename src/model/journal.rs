@@ -39,6 +39,9 @@ pub struct Body {
     pub refused: Vec<RefusedRun>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missed: Vec<MissedGap>,
+    /// Seconds of before a change of their job that no tick will handle: they are cancelled. Nobody decides on them again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settled: Vec<MissedGap>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changes: Vec<ChangeNote>,
 }
@@ -46,7 +49,8 @@ pub struct Body {
 impl Body {
     /// Whether the entry needs log rows before it may be closed.
     pub fn has_outcomes(&self) -> bool {
-        !(self.runs.is_empty() && self.delayed.is_empty() && self.refused.is_empty() && self.missed.is_empty())
+        let gaps = self.missed.len() + self.settled.len();
+        0 < self.runs.len() + self.delayed.len() + self.refused.len() + gaps
     }
 }
 

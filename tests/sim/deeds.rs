@@ -11,6 +11,9 @@ impl World {
         self.requests += 1;
         let client = RequestId(self.requests);
         self.say(format!("host {host}: {command:?}"));
+        if self.without == Some(Guard::TicksBeforeChanges) {
+            self.store.change_early(&command);
+        }
         let command = Input::Command(client, command);
         self.at(self.now, Event::Input(host, self.hosts[host].life, Box::new(command)));
         client

@@ -35,12 +35,14 @@ pub enum Guard {
     BootId,
     /// At the lease's end the guardian ends mutex runs.
     GuardiansDeadline,
+    /// A change is stored after every tick before it.
+    TicksBeforeChanges,
     /// Whatever a node waits for wakes it, though nobody speaks to it.
     EveryTimerWakes,
 }
 
 impl Guard {
-    pub const ALL: [Guard; 15] = [
+    pub const ALL: [Guard; 16] = [
         Guard::EpochInTheStore,
         Guard::EpochAtTheNode,
         Guard::LeaseAtTheStart,
@@ -55,6 +57,7 @@ impl Guard {
         Guard::MarksOfAllIncarnations,
         Guard::BootId,
         Guard::GuardiansDeadline,
+        Guard::TicksBeforeChanges,
         Guard::EveryTimerWakes,
     ];
 
@@ -65,7 +68,7 @@ impl Guard {
             Guard::LeaseWithinAuthority | Guard::LeaseAtTheStart | Guard::GuardiansDeadline => Weather::Groups,
             Guard::GapUnderItsOwnTicks | Guard::PartZeroLast | Guard::JournalBeforeRegiving => Weather::SlowStore,
             Guard::MarksOfAllIncarnations => Weather::Crashes,
-            Guard::VersionAtTheStart => Weather::Changes,
+            Guard::VersionAtTheStart | Guard::TicksBeforeChanges => Weather::Changes,
             Guard::EveryTimerWakes => Weather::Alone,
             _ => Weather::Mixed,
         }

@@ -7,6 +7,7 @@ mod deeds;
 mod guard;
 mod hands;
 mod network;
+mod outcomes;
 mod random;
 mod store;
 mod truth;
@@ -24,7 +25,7 @@ const SEEDS: u64 = 100;
 /// When the faults begin, when they end, and when all must be well again.
 const CALM: u64 = 15 * SECOND;
 const HEALED: u64 = 80 * SECOND;
-const END: u64 = 190 * SECOND;
+const END: u64 = 195 * SECOND;
 /// Lines of the trace that are shown of a history that broke a promise.
 const SHOWN: usize = 60;
 
@@ -82,6 +83,9 @@ fn history(seed: u64, without: Option<Guard>) -> History {
             world.truth.broken(format!("{} of {expected} jobs are there", steady.len()));
         }
         world.truth.check(&world.store, &steady, first, last);
+        if let Some(id) = job(&world, "changed") {
+            world.truth.check_changed(&world.store, id, first, last);
+        }
     }
     History { violations: world.truth.violations, trace: world.trace }
 }
@@ -110,6 +114,15 @@ fn live(world: &mut World, random: &mut Random, weather: Weather) {
         }
     }
     world.heal();
+    // A pause would go on for ever.
+    for seconds in 1..20 {
+        world.run(HEALED + seconds * SECOND);
+        if world.store.is_paused {
+            for host in 0..world.hosts.len() {
+                world.command(host, Command::Pause(false));
+            }
+        }
+    }
     world.run(HEALED + 30 * SECOND);
     // What waits for the long runs is cancelled, so that everything comes to its end.
     let long = world.store.jobs.values().filter(|job| job.command == "long").map(|job| job.id);

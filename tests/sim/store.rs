@@ -6,7 +6,7 @@ use wing_crontab::core::work::{
     Bumped, Change, CopyPage, Differences, Done, FOLD_SECS, Journaled, Lead, Loaded, Log, Opened, Read, Since,
     StoreError,
 };
-use wing_crontab::model::command::RequestKey;
+use wing_crontab::model::command::{Command, RequestKey};
 use wing_crontab::model::job::JobPage;
 use wing_crontab::model::journal::{Body, ChangeNote, Entry, EntryId, StoredEntry};
 use wing_crontab::model::log_row::LogPage;
@@ -24,6 +24,8 @@ pub struct Store {
     pub epoch: u64,
     pub is_paused: bool,
     pub jobs: BTreeMap<JobId, Job>,
+    /// Every definition that was stored, in order; a deleted job's last one is stopped.
+    pub definitions: Vec<Job>,
     pub journal: BTreeMap<i64, (Entry, bool)>,
     /// In which second each entry was written.
     pub written_at: BTreeMap<i64, i64>,
@@ -165,7 +167,8 @@ impl Store {
             let body = &stored.entry.body;
             runs.extend(body.runs.iter().map(|run| run.attempt.run));
             runs.extend(body.delayed.iter().map(|delayed| delayed.attempt.run));
-            runs.extend(body.missed.iter().map(|gap| RunKey::scheduled(gap.cron_id, gap.last)));
+            let gaps = body.missed.iter().chain(&body.settled);
+            runs.extend(gaps.map(|gap| RunKey::scheduled(gap.cron_id, gap.last)));
             // A later row may stand for a refusal too.
             let rows_of = |refused: RunKey| {
                 (0..FOLD_SECS).map(move |secs| RunKey::scheduled(refused.cron_id, refused.scheduled_at.plus(secs)))
@@ -299,7 +302,25 @@ impl Store {
         }
     }
 
+    /// A stop or a start that does not wait for the ticks before it.
+    pub fn change_early(&mut self, command: &Command) {
+        let (id, stop) = match command {
+            Command::StopJob(id) => (id, true),
+            Command::StartJob(id) => (id, false),
+            _ => return,
+        };
+        let Some(job) = self.jobs.get(id).cloned() else { return };
+        let (version, since) = (job.version.next(), Second(self.second + 1));
+        let changes = vec![ChangeNote { cron_id: *id, version: Some(version) }];
+        let body = Body { changes, ..Body::default() };
+        let (epoch, request) = (Epoch(self.epoch), u64::MAX - self.entries as u64);
+        let EntryId(id) = self.insert(Entry { epoch, request, tick: None, part: 0, body, request_key: None });
+        self.journal.entry(id).and_modify(|(_, is_done)| *is_done = true);
+        self.put(Job { stop, version, since, ..job });
+    }
+
     fn put(&mut self, job: Job) {
+        self.definitions.push(job.clone());
         self.jobs.insert(job.id, job);
     }
 }

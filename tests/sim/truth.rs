@@ -1,10 +1,10 @@
 //! What really happened, kept apart from the nodes, and the promises that it is held against.
 
+use crate::outcomes::{Outcomes, due_of};
 use crate::store::Store;
 use crate::world::{MS, SECOND, WALL};
 use std::collections::{BTreeMap, BTreeSet};
 use wing_crontab::core::schedule::Schedule;
-use wing_crontab::core::work::FOLD_SECS;
 use wing_crontab::model::command::ClusterView;
 use wing_crontab::model::config::Limits;
 use wing_crontab::model::journal::Entry;
@@ -18,6 +18,9 @@ const STARTS_OF_MUTEX_MIN: usize = 4;
 /// How long an entry may be open, in seconds, when all is well: of a tick, and of a further attempt.
 const TICK_OPEN_SECS: i64 = 5;
 const RETRY_OPEN_SECS: i64 = 10;
+/// How long a leader may go on without knowing that a change is stored, and how long a stop takes to be in force.
+const UNKNOWN_SECS: i64 = 75;
+const UNSTORED_SECS: i64 = 5;
 
 #[derive(Debug, Default)]
 pub struct Truth {
@@ -28,6 +31,8 @@ pub struct Truth {
     ok: BTreeSet<Attempt>,
     /// Changes that were answered with 200, and when.
     answers: Vec<(Job, u64)>,
+    /// Stops that were put in force before they were stored, and in which second.
+    unstored: Vec<(JobId, i64)>,
     /// Runs that users were promised, and runs that they were told are over.
     wanted: BTreeSet<RunKey>,
     ended: BTreeSet<RunKey>,
@@ -164,24 +169,51 @@ impl Truth {
 
     /// Every second in which the job is due has an outcome that can be seen.
     fn check_seconds(&mut self, store: &Store, job: &Job, first: i64, last: i64) {
-        let schedule = Schedule::parse(&job.cron_set, &jiff::tz::TimeZone::UTC).expect("it was added");
-        let bodies = || store.journal.values().map(|(entry, _)| &entry.body);
-        let gaps: Vec<_> = bodies().flat_map(|body| &body.missed).filter(|gap| gap.cron_id == job.id).collect();
-        let refused: BTreeSet<RunKey> = bodies().flat_map(|body| &body.refused).map(|refused| refused.run).collect();
-        let has_row = |second: i64, number: u32| {
-            let run = RunKey::scheduled(job.id, Second(second));
-            store.logs.contains_key(&Attempt { run, number })
-        };
-        for second in (first..=last).filter(|second| schedule.matches(Second(*second))) {
-            let is_refused = refused.contains(&RunKey::scheduled(job.id, Second(second)));
-            // A later row may stand for a refusal too.
-            let is_folded = is_refused && (0..FOLD_SECS).any(|later| has_row(second + later, 0));
-            let is_in_gap = gaps.iter().any(|gap| gap.first.0 <= second && second <= gap.last.0);
-            let is_told = has_row(second, 1) || has_row(second, 0) || is_folded || is_in_gap;
-            if !is_told {
+        let is_due = due_of(job);
+        let outcomes = Outcomes::of(store, job.id);
+        for second in (first..=last).filter(|second| is_due(*second)) {
+            if !outcomes.is_told(second) {
                 self.broken(format!("job {} has no outcome for second {second}", job.id));
             }
         }
+    }
+
+    /// Every second in which a job that is changed all the time was due, by the definition that was in force in it, has one
+    /// outcome that can be seen.
+    pub fn check_changed(&mut self, store: &Store, id: JobId, first: i64, last: i64) {
+        let definitions: Vec<&Job> = store.definitions.iter().filter(|job| job.id == id).collect();
+        let outcomes = Outcomes::of(store, id);
+        let first = first.max(definitions.first().map_or(i64::MAX, |job| job.since.0));
+        for second in first..=last {
+            if self.is_surely_due(&definitions, second) && !outcomes.is_told(second) {
+                self.broken(format!("job {id}, changed all the time, has no outcome for second {second}"));
+            }
+            let attempt = Attempt { run: RunKey::scheduled(id, Second(second)), number: 1 };
+            if outcomes.is_settled(second) && self.starts.contains_key(&attempt) {
+                self.broken(format!("{attempt} was cancelled before a change, and was started"));
+            }
+        }
+    }
+
+    /// A leader goes on with a definition until it knows that the next one is stored; and a stop that is in force without being
+    /// stored is known to its leader only.
+    fn is_surely_due(&self, definitions: &[&Job], second: i64) -> bool {
+        let Some(at) = definitions.iter().rposition(|job| job.since.0 <= second) else { return false };
+        let current = definitions[at];
+        let answer = self.answers.iter().find(|(job, _)| (job.id, job.version) == (current.id, current.version));
+        let known_at = answer.map_or(current.since.0 + UNKNOWN_SECS, |(_, at)| (WALL + *at as i64) / SECOND as i64 + 1);
+        let is_known = known_at < second;
+        let is_unstored = self
+            .unstored
+            .iter()
+            .any(|(id, at)| *id == current.id && (*at - UNSTORED_SECS..*at + UNKNOWN_SECS).contains(&second));
+        let former = at.checked_sub(1).map(|at| definitions[at]).filter(|_| !is_known);
+        !is_unstored && due_of(current)(second) && former.is_none_or(|former| due_of(former)(second))
+    }
+
+    /// A stop of this job is in force, and not stored yet.
+    pub fn unstored(&mut self, id: JobId, second: i64) {
+        self.unstored.push((id, second));
     }
 
     /// Once all is well runs start on time, and a mutex is not stuck.

@@ -189,9 +189,10 @@ fn change(world: &mut World, random: &mut Random) {
 fn control(world: &mut World, random: &mut Random, host: usize) {
     let jobs: Vec<JobId> = world.store.jobs.keys().copied().collect();
     let id = jobs[random.within(0, jobs.len() as u64) as usize];
-    let command = match random.chance(40) {
-        true => Command::RunJob(id, None),
-        false => Command::KillRun(RunKey::scheduled(id, Second(world.second() - random.within(0, 12) as i64))),
+    let command = match random.within(0, 10) {
+        0 | 1 => Command::Pause(!world.store.is_paused),
+        2..6 => Command::RunJob(id, None),
+        _ => Command::KillRun(RunKey::scheduled(id, Second(world.second() - random.within(0, 12) as i64))),
     };
     if world.is_up(host) {
         world.command(host, command);

@@ -19,7 +19,9 @@ use wing_crontab::core::{FoundMark, FoundState, Input, MarkOp, Node, Output};
 use wing_crontab::model::command::Answer;
 use wing_crontab::model::config::Limits;
 use wing_crontab::model::message::{Held, LinkId};
-use wing_crontab::model::{Attempt, Epoch, Exit, Incarnation, Job, LogRow, Mono, NodeId, Now, Server, Version, Wall};
+use wing_crontab::model::{
+    Attempt, Epoch, Exit, Incarnation, Job, JobId, LogRow, Mono, NodeId, Now, Server, Version, Wall,
+};
 
 pub const MS: u64 = 1_000_000;
 pub const SECOND: u64 = 1_000 * MS;
@@ -434,7 +436,12 @@ impl World {
                 self.say(format!("host {host}: answer to {client:?}: {reply:?}"));
             }
             Output::Mark(op) => self.mark(host, op),
-            Output::Notice(notice) => self.say(format!("host {host}: {}", notice.text)),
+            Output::Notice(notice) => {
+                if let Some(id) = unstored_stop(&notice.text) {
+                    self.truth.unstored(id, self.second());
+                }
+                self.say(format!("host {host}: {}", notice.text));
+            }
             Output::Link(id, server) => self.at(self.now + MS, Event::Dial(host, life, id, server)),
             Output::Send(id, message) => self.send(host, life, id, message),
             Output::Unlink(id) => self.unlink(host, life, id),
@@ -467,4 +474,10 @@ impl World {
     pub fn max_running(&self) -> usize {
         self.limits.max_running
     }
+}
+
+/// The job whose stop a leader says to be in force and not stored.
+fn unstored_stop(text: &str) -> Option<JobId> {
+    let (id, rest) = text.strip_prefix("job ")?.split_once(" is stopped, ")?;
+    rest.contains("in force, and stored when").then(|| id.parse().ok().map(JobId))?
 }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::core::Output;
-use crate::model::Version;
+use crate::core::journaler::Journaler;
+use crate::model::{Epoch, Version};
 use jiff::tz::TimeZone;
 
 const CRON_SET: &str = "* * * * * *";
@@ -10,7 +11,7 @@ struct World {
     changes: Changes,
     scheduler: Scheduler,
     fx: Effects,
-    requests: u64,
+    journaler: Journaler,
     now: Now,
     put: Vec<(u32, u64)>,
     replies: Vec<(u64, String)>,
@@ -28,7 +29,7 @@ impl World {
             changes: Changes::default(),
             scheduler,
             fx: Effects::default(),
-            requests: 0,
+            journaler: Journaler::new(Epoch(1)),
             now: Now::default(),
             put: Vec::new(),
             replies: Vec::new(),
@@ -47,15 +48,12 @@ impl World {
     }
 
     fn poll(&mut self) {
-        let requests = &mut self.requests;
-        let request = || {
-            *requests += 1;
-            *requests
-        };
-        self.changes.poll(Epoch(1), request, &self.scheduler, &mut self.fx, self.now);
-        while let Some(urgent) = self.changes.next_urgent(&self.scheduler, &mut self.fx, self.now) {
+        let (scheduler, journaler) = (&mut self.scheduler, &mut self.journaler);
+        let mut ground = Ground { epoch: Epoch(1), scheduler, journaler, takes_ticks: true, now: self.now };
+        self.changes.poll(&mut ground, &mut self.fx);
+        while let Some(urgent) = self.changes.next_urgent(&mut ground, &mut self.fx) {
             self.put.push((urgent.job.id.0, urgent.job.version.0));
-            let job = self.scheduler.put(urgent.job).unwrap();
+            let job = ground.scheduler.put(urgent.job).unwrap();
             if let Some(client) = urgent.client {
                 self.changes.settle_unstored(client, job, BTreeSet::from([NodeId("node".into())]));
             }

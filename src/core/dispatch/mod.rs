@@ -60,7 +60,8 @@ pub struct Dispatch {
     released_at: Mono,
     /// Runs that a former leader had named, to be run or missed, for ticks that it did not complete.
     named: BTreeSet<RunKey>,
-    /// The entries that name them: the only record of that, so they stay open until their ticks are whole.
+    /// The entries that name them, or seconds that are settled: the only record of that, so they stay open until these ticks are
+    /// whole.
     begun: BTreeMap<EntryId, Second>,
     /// Entries that stay open until this one is closed.
     outlasting: BTreeMap<EntryId, Vec<EntryId>>,
@@ -230,6 +231,10 @@ impl Dispatch {
         // A part that is in without the last one must be found by the next leader, lest that plans it anew under its number.
         if let Some(tick) = entry.tick.filter(|_| entry.part != 0) {
             self.begun.insert(id, tick);
+        }
+        // And what is settled must be found until its ticks are past.
+        if let Some(last) = settled_to(&entry.body) {
+            self.begun.insert(id, last);
         }
         for run in &entry.body.runs {
             self.take_over(run.attempt, id);
@@ -557,6 +562,11 @@ impl Dispatch {
             self.outlasting.remove(&entry).into_iter().flatten().for_each(|later| self.settle(later));
         }
     }
+}
+
+/// The last second that the entry settles.
+fn settled_to(body: &Body) -> Option<Second> {
+    body.settled.iter().map(|gap| gap.last).max()
 }
 
 /// The body that names these runs.

@@ -7,7 +7,7 @@
 //! Invariant: of a mutex job, what may run holds the mutex until it is known to be over.
 
 use super::flights::{Flight, Stage};
-use super::{Around, Dispatch, Orders, rows, send};
+use super::{Around, Dispatch, Orders, rows, send, settled_to};
 use crate::model::journal::{EntryId, StoredEntry};
 use crate::model::message::Held;
 use crate::model::{Attempt, Job, JobId, NodeId, RunKey, RunState, Second, Version};
@@ -49,6 +49,9 @@ impl Dispatch {
                 let refused = entry.body.refused.iter().map(|refused| refused.run);
                 self.named.extend(entry.body.runs.iter().map(|run| run.attempt.run).chain(missed).chain(refused));
                 self.begun.insert(*id, tick);
+            }
+            if let Some(last) = settled_to(&entry.body).filter(|last| left.watermark < Some(*last)) {
+                self.begun.insert(*id, last);
             }
             for run in &entry.body.runs {
                 let node = entry.body.nodes.get(usize::from(run.node)).cloned().unwrap_or_default();
@@ -120,6 +123,11 @@ impl Dispatch {
                 self.follow(attempt, &job, Some(stored.id), *state, around);
             }
         }
+    }
+
+    /// Runs of the tick that a former leader began and did not complete.
+    pub fn named(&self) -> impl Iterator<Item = &RunKey> {
+        self.named.iter()
     }
 
     /// The nodes that may have something of us.

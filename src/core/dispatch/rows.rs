@@ -24,13 +24,15 @@ impl Dispatch {
     ) {
         let unexplained = body.refused.iter().filter(|refused| !is_explained(refused, logged));
         unexplained.for_each(|refused| self.fold(*refused, id, around));
-        for gap in &body.missed {
+        let missed = body.missed.iter().map(|gap| (gap, RunState::Missed, missed_text(gap)));
+        let settled = body.settled.iter().map(|gap| (gap, RunState::Cancelled, settled_text(gap)));
+        for (gap, state, text) in missed.chain(settled) {
             let attempt = Attempt { run: RunKey::scheduled(gap.cron_id, gap.last), number: 0 };
             if !logged.contains_key(&attempt) {
                 self.outcomes.entry(attempt).or_default().push(id);
                 *self.open.entry(id).or_default() += 1;
-                self.push_row(attempt, gap.version, RunState::Missed, &gap_text(gap), around);
-                around.logbook.count_folded(RunState::Missed, gap.count.saturating_sub(1));
+                self.push_row(attempt, gap.version, state, &text, around);
+                around.logbook.count_folded(state, gap.count.saturating_sub(1));
             }
         }
     }
@@ -98,15 +100,20 @@ pub fn refusal_text(state: RunState, first: Second, last: Second, count: usize) 
     format!("{}: {how_many}{reason}", state.as_str())
 }
 
-fn gap_text(gap: &MissedGap) -> String {
-    let (at_least, runs) = (if gap.at_least { "at least " } else { "" }, if gap.count == 1 { "run" } else { "runs" });
+fn missed_text(gap: &MissedGap) -> String {
     let why = match gap.why {
         MissedWhy::Grace => "the grace (misfire_grace) is over",
         MissedWhy::Once => "a later one runs for all of them (misfire=once)",
         MissedWhy::Skip => "none is run late (misfire=skip)",
     };
-    format!(
-        "missed: {at_least}{} {runs} due from {} to {} (unix seconds), not handled in time: {why}",
-        gap.count, gap.first.0, gap.last.0
-    )
+    format!("missed: {}, not handled in time: {why}", runs_of(gap))
+}
+
+fn settled_text(gap: &MissedGap) -> String {
+    format!("cancelled: {}: the job was stopped, changed or deleted before they were handled", runs_of(gap))
+}
+
+fn runs_of(gap: &MissedGap) -> String {
+    let (at_least, runs) = (if gap.at_least { "at least " } else { "" }, if gap.count == 1 { "run" } else { "runs" });
+    format!("{at_least}{} {runs} due from {} to {} (unix seconds)", gap.count, gap.first.0, gap.last.0)
 }

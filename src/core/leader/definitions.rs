@@ -12,7 +12,7 @@ use crate::core::reload::{Reload, notes};
 use crate::core::work::{Change, CopyPage, StoreError, WorkId};
 use crate::model::command::{Answer, Command, JobList, ListedJob, Refusal, RequestId};
 use crate::model::job::JobFilter;
-use crate::model::journal::Body;
+use crate::model::journal::{Body, MissedGap};
 use crate::model::{Job, JobId, Now, Version};
 use std::sync::Arc;
 
@@ -107,7 +107,9 @@ impl Leader {
 
     /// While the store is away a stop holds at once, in memory and on the nodes.
     pub(super) fn put_stops_in_force(&mut self, rooms: &mut Rooms) {
-        while let Some(Urgent { client, job }) = self.changes.next_urgent(&self.scheduler, rooms.fx, rooms.now) {
+        loop {
+            let (changes, mut ground) = self.ground(rooms.now);
+            let Some(Urgent { client, job }) = changes.next_urgent(&mut ground, rooms.fx) else { return };
             let (id, version) = (job.id, job.version);
             let text =
                 format!("job {id} is stopped, version={}: in force, and stored when the store answers", version.0);
@@ -131,10 +133,19 @@ impl Leader {
         dispatch.cancel(id, below, &mut around)
     }
 
+    /// What jobs whose rows were changed by hand still owe of before now: it is cancelled, in the entry that notes the change.
+    fn settle_owed(&mut self, ids: impl Iterator<Item = JobId>, now: Now) -> Vec<MissedGap> {
+        let last = now.wall.second().max(self.scheduler.cursor());
+        let owed: Vec<MissedGap> = ids.filter_map(|id| self.scheduler.owed(id, last)).collect();
+        owed.iter().for_each(|gap| self.scheduler.settle(gap.cron_id, last));
+        owed
+    }
+
     /// Rows changed by hand do not change their version, so they are told by what they say.
     pub(super) fn take_page(&mut self, mut reload: Reload, page: CopyPage, rooms: &mut Rooms) {
         let step = reload.on_page(page, &self.scheduler, rooms.fx);
         let changes = notes(&step);
+        let settled = self.settle_owed(changes.iter().map(|note| note.cron_id), rooms.now);
         for id in step.gone {
             self.scheduler.remove(id);
             self.cancel(id, None, rooms);
@@ -145,7 +156,7 @@ impl Leader {
             self.cancel(id, None, rooms);
         }
         if !changes.is_empty() {
-            self.journaler.push(None, 0, Body { changes, ..Body::default() });
+            self.journaler.push(None, 0, Body { changes, settled, ..Body::default() });
         }
         if step.is_over {
             rooms.fx.notice(log::Level::Info, format!("reloaded: {}", reload.summary()));

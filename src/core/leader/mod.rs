@@ -10,7 +10,7 @@ mod definitions;
 mod nodes;
 
 use super::Output;
-use super::changes::Changes;
+use super::changes::{Changes, Ground};
 use super::copy::{AsOf, Lent};
 use super::dispatch::recovery::Left;
 use super::dispatch::{Around, Dispatch, DispatchLimits, Place, Stage};
@@ -127,6 +127,9 @@ impl Leader {
         }
         let Lent { mut scheduler, as_of, .. } = jobs;
         scheduler.wind_to(cursor);
+        scheduler.forget_settled();
+        let settled = loaded.open.iter().flat_map(|stored| &stored.entry.body.settled);
+        settled.for_each(|gap| scheduler.settle(gap.cron_id, gap.last));
         let own = Own { node: setup.node_id.clone(), server: setup.server.clone(), labels: setup.labels.clone() };
         let roster = Roster::new(own, setup.room, rooms.now);
         let mut leader = Leader {
@@ -159,7 +162,12 @@ impl Leader {
         let left = Left { open: &loaded.open, logged: &loaded.logged, watermark: loaded.watermark };
         let (dispatch, mut around) = leader.around(rooms);
         dispatch.recover(&left, &mut around);
-        for node in dispatch.nodes() {
+        // What a former leader named of the tick that it did not complete is decided.
+        let begun = leader.scheduler.cursor().plus(1);
+        for run in leader.dispatch.named().filter(|run| run.scheduled_at == begun) {
+            leader.scheduler.settle(run.cron_id, begun);
+        }
+        for node in leader.dispatch.nodes() {
             leader.roster.expect(node, leader.setup.leases_end, rooms.now);
         }
         leader
@@ -233,8 +241,8 @@ impl Leader {
             self.keep_pause(rooms.now);
         }
         self.poll_controls(rooms);
-        let journaler = &mut self.journaler;
-        self.changes.poll(self.epoch, || journaler.next_request(), &self.scheduler, rooms.fx, rooms.now);
+        let (changes, mut ground) = self.ground(rooms.now);
+        changes.poll(&mut ground, rooms.fx);
         self.put_stops_in_force(rooms);
         if self.closing.is_none() && self.close_at <= rooms.now.mono {
             self.close(rooms.fx, rooms.now);
@@ -455,6 +463,12 @@ impl Leader {
         let delete_before = now.wall.second().plus(-KEEP_DONE_SECS).wall();
         let id = fx.work(Work::Lead(Lead::Close { epoch: self.epoch, entries: entries.clone(), delete_before }));
         self.closing = Some((id, entries));
+    }
+
+    fn ground(&mut self, now: Now) -> (&mut Changes, Ground<'_>) {
+        let takes_ticks = !self.is_draining && !self.is_paused;
+        let (epoch, scheduler, journaler) = (self.epoch, &mut self.scheduler, &mut self.journaler);
+        (&mut self.changes, Ground { epoch, scheduler, journaler, takes_ticks, now })
     }
 
     fn around<'a>(&'a mut self, rooms: &'a mut Rooms) -> (&'a mut Dispatch, Around<'a>) {

@@ -81,7 +81,8 @@ fn outcomes(open: &[StoredEntry]) -> BTreeSet<RunKey> {
         let runs = body.runs.iter().map(|run| run.attempt.run);
         let delayed = body.delayed.iter().map(|delayed| delayed.attempt.run);
         let refused = body.refused.iter().map(|refused| refused.run);
-        let missed = body.missed.iter().map(|gap| RunKey::scheduled(gap.cron_id, gap.last));
+        let gaps = body.missed.iter().chain(&body.settled);
+        let missed = gaps.map(|gap| RunKey::scheduled(gap.cron_id, gap.last));
         runs.chain(delayed).chain(refused).chain(missed).collect::<Vec<RunKey>>()
     };
     open.iter().flat_map(of_entry).collect()

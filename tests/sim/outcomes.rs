@@ -1,0 +1,57 @@
+//! What the log and the journal say of one job, second by second.
+
+use crate::store::Store;
+use std::collections::BTreeSet;
+use wing_crontab::core::schedule::Schedule;
+use wing_crontab::core::work::FOLD_SECS;
+use wing_crontab::model::journal::MissedGap;
+use wing_crontab::model::{Attempt, Job, JobId, RunKey, Second};
+
+pub struct Outcomes<'a> {
+    store: &'a Store,
+    id: JobId,
+    missed: Vec<&'a MissedGap>,
+    settled: Vec<&'a MissedGap>,
+    refused: BTreeSet<RunKey>,
+}
+
+impl<'a> Outcomes<'a> {
+    pub fn of(store: &'a Store, id: JobId) -> Outcomes<'a> {
+        let bodies = || store.journal.values().map(|(entry, _)| &entry.body);
+        Outcomes {
+            store,
+            id,
+            missed: bodies().flat_map(|body| &body.missed).filter(|gap| gap.cron_id == id).collect(),
+            settled: bodies().flat_map(|body| &body.settled).filter(|gap| gap.cron_id == id).collect(),
+            refused: bodies().flat_map(|body| &body.refused).map(|refused| refused.run).collect(),
+        }
+    }
+
+    pub fn is_told(&self, second: i64) -> bool {
+        let is_refused = self.refused.contains(&RunKey::scheduled(self.id, Second(second)));
+        // A later row may stand for a refusal too.
+        let is_folded = is_refused && (0..FOLD_SECS).any(|later| self.has_row(second + later, 0));
+        let is_in_gap = covers(&self.missed, second) || self.is_settled(second);
+        self.has_row(second, 1) || self.has_row(second, 0) || is_folded || is_in_gap
+    }
+
+    /// Cancelled before a change, without a tick.
+    pub fn is_settled(&self, second: i64) -> bool {
+        covers(&self.settled, second)
+    }
+
+    fn has_row(&self, second: i64, number: u32) -> bool {
+        self.store.logs.contains_key(&Attempt { run: RunKey::scheduled(self.id, Second(second)), number })
+    }
+}
+
+fn covers(gaps: &[&MissedGap], second: i64) -> bool {
+    gaps.iter().any(|gap| gap.first.0 <= second && second <= gap.last.0)
+}
+
+/// When a job with this definition is due.
+pub fn due_of(job: &Job) -> impl Fn(i64) -> bool {
+    let schedule = Schedule::parse(&job.cron_set, &jiff::tz::TimeZone::UTC).expect("it was added");
+    let is_stopped = job.stop;
+    move |second| !is_stopped && schedule.matches(Second(second))
+}
