@@ -5,6 +5,7 @@
 mod support;
 
 mod api;
+mod changes;
 mod config;
 mod control;
 mod crash;

@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub mod api;
+pub mod changes;
 pub mod consul;
 pub mod daemon;
 pub mod flood;

@@ -5,7 +5,7 @@
 
 use super::witness::Seen;
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 #[derive(Clone, Debug, Default)]
@@ -38,8 +38,10 @@ impl Outcomes {
             let told = rows.iter().filter(is_first).filter(|row| row["run_key"] == *key && is_of_run(row)).count();
             outcomes.by_second.insert(second, vec!["ran".to_string(); began.max(told)]);
         }
-        let mut refusals: Vec<Refusal> =
-            rows.iter().filter(is_first).filter(|row| !is_of_run(row)).map(refusal).collect();
+        // A row that gives no reason explains nothing.
+        let says_why = |row: &&Value| row["output"].as_str().is_some_and(|output| !output.trim().is_empty());
+        let refused = rows.iter().filter(is_first).filter(|row| !is_of_run(row)).filter(says_why);
+        let mut refusals: Vec<Refusal> = refused.map(refusal).collect();
         // Those of one second first: what is left of a span is what its row stands for.
         refusals.sort_by_key(|refusal| refusal.to - refusal.from);
         for refusal in refusals {
@@ -92,10 +94,4 @@ fn refusal(row: &Value) -> Refusal {
     let counts = |at: &usize| ["run", "runs"].contains(&words[*at]) && *at > 0;
     let count = (0..place).rev().filter(counts).find_map(|at| words[at - 1].parse().ok());
     Refusal { from, to, count: count.unwrap_or((to - from + 1) as usize), text }
-}
-
-/// The seconds at which the job began a run, each once.
-pub fn began(id: u64, seen: &[Seen], word: &str) -> BTreeSet<i64> {
-    let of_job = |seen: &&Seen| seen.word == word && seen.attempt.starts_with(&format!("{id}-"));
-    seen.iter().filter(of_job).map(|seen| seen.scheduled_at).collect()
 }
