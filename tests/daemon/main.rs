@@ -5,6 +5,7 @@
 mod support;
 
 mod api;
+mod changes;
 mod config;
 mod control;
 mod crash;
@@ -20,3 +21,4 @@ mod output;
 mod runs;
 mod services;
 mod spawning;
+mod unasked;

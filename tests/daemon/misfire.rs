@@ -14,9 +14,9 @@ struct Policy {
 
 /// The seconds that surely passed unhandled. A tick is taken a moment ahead, so the first second behind the stop may have
 /// been; and with the last one the daemon may be in time.
-struct Away {
-    first: i64,
-    last: i64,
+pub struct Away {
+    pub first: i64,
+    pub last: i64,
 }
 
 fn now() -> i64 {
@@ -36,7 +36,7 @@ fn pass(seconds: i64) {
 }
 
 /// Stops guardian and daemon, both at the mercy of nobody, for so long.
-fn stop_for(node: &Node, seconds: i64, meanwhile: impl FnOnce()) -> Away {
+pub fn stop_for(node: &Node, seconds: i64, meanwhile: impl FnOnce()) -> Away {
     let pids = [node.guardian_pid(), node.daemon_pid()];
     pids.into_iter().for_each(|pid| send_signal(Signal::STOP, pid));
     let is_stopped = |pid: u32| {

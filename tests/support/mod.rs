@@ -6,11 +6,13 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub mod api;
+pub mod changes;
 pub mod consul;
 pub mod daemon;
 pub mod flood;
 pub mod mariadb;
 pub mod network;
+pub mod outcomes;
 pub mod witness;
 
 use std::net::TcpListener;

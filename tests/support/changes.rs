@@ -1,0 +1,179 @@
+//! A change to a job of every second: what is owed for the seconds before it, and what may not begin after it.
+//!
+//! Not about when a change is answered. Each second until it takes force is decided by the definition of that time, whatever
+//! delayed it: it runs, or a row says why not. Once it is answered, nothing of the old definition begins.
+
+use super::api::{Api, Reply};
+use super::outcomes::Outcomes;
+use super::witness::{Seen, Witness};
+use super::{wait_for, wait_until};
+use serde_json::Value;
+use std::time::SystemTime;
+
+/// What falls due behind a change is looked at for so long.
+const BEHIND_SECS: i64 = 6;
+/// Refusals of one job share a row every ten seconds; a machine that is slow has three times as long.
+const TOLD_WITHIN_SECS: i64 = 30;
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Change {
+    Stop,
+    Update,
+    Delete,
+}
+
+/// A job of every second.
+#[derive(Debug)]
+pub struct Job {
+    pub id: u64,
+    pub witness: Witness,
+}
+
+/// A change that took force after the second `asked` had begun, and before `answered` was over.
+#[derive(Clone, Copy, Debug)]
+pub struct Made {
+    pub change: Change,
+    pub asked: i64,
+    pub answered: i64,
+    /// By the clock that tells when a process was born, whenever it comes to write something down.
+    answered_ticks: u64,
+}
+
+pub fn second() -> i64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("it is after 1970").as_secs() as i64
+}
+
+/// Lets the time go by until this second has begun.
+pub fn pass_until(at: i64) {
+    wait_until("the time goes by", || at <= second());
+}
+
+/// Hundredths of a second since the host's start, as in proc(5)'s starttime.
+fn ticks() -> u64 {
+    let uptime = std::fs::read_to_string("/proc/uptime").expect("proc is there");
+    let number = uptime.split(' ').next().unwrap_or_default().replace('.', "");
+    number.parse().expect("seconds with two decimals")
+}
+
+/// A command that writes down of which definition it is, and when its process was born.
+fn command(witness: &Witness, definition: &str) -> String {
+    witness.write(&format!("{definition}@$(cut -d' ' -f22 /proc/$$/stat)"))
+}
+
+impl Job {
+    pub fn added(api: &Api, witness: Witness) -> Job {
+        let id = api.add("* * * * * *", &command(&witness, "old"), "");
+        Job { id, witness }
+    }
+
+    pub fn wait_runs(&self) {
+        wait_until("it runs", || self.witness.read().len() >= 3);
+    }
+
+    /// What the runs of either definition wrote, with when their processes were born.
+    fn seen(&self) -> Vec<(Seen, u64)> {
+        let born = |seen: Seen| {
+            let (definition, ticks) = seen.word.split_once('@').expect("the command writes both");
+            let (word, ticks) = (definition.to_string(), ticks.parse().expect("a number of ticks"));
+            (Seen { word, ..seen }, ticks)
+        };
+        self.witness.read().into_iter().map(born).collect()
+    }
+}
+
+impl Change {
+    /// Asks until it holds: by a 200, or by a 503 that says that it is in force.
+    pub fn make(self, api: &Api, job: &Job) -> Made {
+        let mut asked = second();
+        wait_for("the change holds", || {
+            let reply = self.ask(api, job);
+            let (answered, answered_ticks) = (second(), ticks());
+            eprintln!("{self:?} of job {} at {answered}, asked at {asked}: {}", job.id, reply.body);
+            let says = |words: &str| reply.body["message"].as_str().is_some_and(|message| message.contains(words));
+            if reply.status == 200 || says("in force") {
+                return Some(Made { change: self, asked, answered, answered_ticks });
+            }
+            // Else it may be in force already.
+            if says("nothing was changed") {
+                asked = second();
+            }
+            None
+        })
+    }
+
+    fn ask(self, api: &Api, job: &Job) -> Reply {
+        match self {
+            Change::Stop => api.get(&format!("/cron/stop/{}", job.id)),
+            Change::Delete => api.get(&format!("/cron/delete/{}", job.id)),
+            Change::Update => {
+                let form = form_urlencoded::Serializer::new(String::new())
+                    .append_pair("id", &job.id.to_string())
+                    .append_pair("cronSet", "* * * * * *")
+                    .append_pair("command", &command(&job.witness, "new"))
+                    .finish();
+                api.post("/cron/update", &form)
+            }
+        }
+    }
+}
+
+impl Made {
+    /// What is wrong with the job's seconds, once what is owed has had its time; best nothing. `rows` reads its log.
+    pub fn faults(&self, job: &Job, rows: impl Fn() -> Vec<Value>) -> Vec<String> {
+        pass_until(self.answered + BEHIND_SECS);
+        let owed_until = match self.change {
+            Change::Update => self.answered + BEHIND_SECS - 2,
+            Change::Stop | Change::Delete => self.asked,
+        };
+        let outcomes = job.outcomes(owed_until.max(self.answered + 1), owed_until, rows);
+        let mut faults = self.faults_of_runs(&job.seen());
+        let mut check = |what: &str, mut seconds: Vec<i64>| {
+            seconds.retain(|second| what != "without outcome" || *second <= owed_until);
+            let told = |second: &i64| format!("{second} {:?}", outcomes.at(*second));
+            let seconds: Vec<String> = seconds.iter().map(told).collect();
+            if !seconds.is_empty() {
+                faults.push(format!("{what}: {}", seconds.join(", ")));
+            }
+        };
+        check("without outcome", outcomes.without.clone());
+        check("doubled", outcomes.doubled.clone());
+        faults.into_iter().map(|fault| format!("{self:?}, job {}: {fault}", job.id)).collect()
+    }
+
+    fn faults_of_runs(&self, seen: &[(Seen, u64)]) -> Vec<String> {
+        let fault = |(seen, born): &(Seen, u64)| {
+            // The two ways to read that clock may round differently.
+            let is_behind = self.answered_ticks + 1 < *born || self.answered < seen.scheduled_at;
+            match seen.word.as_str() {
+                "old" if is_behind => {
+                    let centiseconds = *born as i64 - self.answered_ticks as i64;
+                    Some(format!("of the old definition, {centiseconds} cs after the answer: {seen:?}"))
+                }
+                "new" if seen.scheduled_at <= self.asked => Some(format!("of the new definition, before it: {seen:?}")),
+                _ => None,
+            }
+        };
+        seen.iter().filter_map(fault).collect()
+    }
+}
+
+impl Job {
+    /// From its first run to `last`, as soon as each second until `owed_until` has an outcome, or has had its time.
+    pub fn outcomes(&self, last: i64, owed_until: i64, rows: impl Fn() -> Vec<Value>) -> Outcomes {
+        let late = second() + TOLD_WITHIN_SECS;
+        wait_for("every second is explained", || {
+            let seen: Vec<Seen> = self.seen().into_iter().map(|(seen, _)| Seen { word: "x".into(), ..seen }).collect();
+            let first = seen.iter().map(|seen| seen.scheduled_at).min().expect("it has run");
+            let outcomes = Outcomes::of(self.id, &rows(), &seen, "x", first..=last);
+            let is_owed = outcomes.without.iter().any(|second| *second <= owed_until);
+            (!is_owed || late <= second()).then_some(outcomes)
+        })
+    }
+
+    /// What is wrong with a job that nobody changed: whatever befell it, each second has run, once.
+    pub fn faults_of_untouched(&self, last: i64, rows: impl Fn() -> Vec<Value>) -> Vec<String> {
+        let outcomes = self.outcomes(last, last, rows);
+        let wrong = outcomes.by_second.iter().filter(|(_, told)| told.as_slice() != ["ran"]);
+        wrong.map(|(second, told)| format!("untouched job {}: {second} {told:?}", self.id)).collect()
+    }
+}
