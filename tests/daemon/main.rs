@@ -20,3 +20,4 @@ mod output;
 mod runs;
 mod services;
 mod spawning;
+mod zones;

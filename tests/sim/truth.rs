@@ -8,7 +8,7 @@ use wing_crontab::core::work::FOLD_SECS;
 use wing_crontab::model::command::ClusterView;
 use wing_crontab::model::config::Limits;
 use wing_crontab::model::journal::Entry;
-use wing_crontab::model::{Attempt, Exit, Job, JobId, RunKey, RunState, Second};
+use wing_crontab::model::{Attempt, Exit, Job, JobId, RunKey, RunState, Second, Zones};
 
 /// Once all is well a run starts so soon after its second.
 const ON_TIME: u64 = 1_500 * MS;
@@ -164,7 +164,7 @@ impl Truth {
 
     /// Every second in which the job is due has an outcome that can be seen.
     fn check_seconds(&mut self, store: &Store, job: &Job, first: i64, last: i64) {
-        let schedule = Schedule::parse(&job.cron_set, &jiff::tz::TimeZone::UTC).expect("it was added");
+        let schedule = Schedule::parse(&job.cron_set, &Zones::default()).expect("it was added");
         let bodies = || store.journal.values().map(|(entry, _)| &entry.body);
         let gaps: Vec<_> = bodies().flat_map(|body| &body.missed).filter(|gap| gap.cron_id == job.id).collect();
         let refused: BTreeSet<RunKey> = bodies().flat_map(|body| &body.refused).map(|refused| refused.run).collect();
@@ -198,7 +198,7 @@ impl Truth {
             }
             return;
         }
-        let schedule = Schedule::parse(&job.cron_set, &jiff::tz::TimeZone::UTC).expect("it was added");
+        let schedule = Schedule::parse(&job.cron_set, &Zones::default()).expect("it was added");
         for second in (last - WELL_SECS..=last).filter(|second| schedule.matches(Second(*second))) {
             let due = (second * SECOND as i64 - WALL) as u64;
             match recent.get(&second) {
