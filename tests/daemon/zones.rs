@@ -98,6 +98,26 @@ fn the_hosts_rules_count_before_ours_in_next_in_the_list_and_for_runs() {
     }
 }
 
+#[test]
+fn an_update_of_the_hosts_data_counts_from_the_next_start_on() {
+    let mut node = Node::new("");
+    let data = odd_data(node.folder.path());
+    node = node.env("TZDIR", &data).env("TZ", "Europe/Berlin");
+    node.start();
+    let named = node.api.add("TZ=Mars/Base 0 30 2 * * *", "true", "");
+    let unnamed = node.api.add("0 30 2 * * *", "true", "");
+    let other_secs = (-3 * 60 - 33) * 60;
+    for name in ["Europe/Berlin", "Mars/Base"] {
+        std::fs::write(format!("{data}/{name}"), zone_file(other_secs, "<-0333>3:33")).unwrap();
+    }
+    is_due_at_half_past_two(&node, named, ODD_SECS);
+    is_due_at_half_past_two(&node, unnamed, ODD_SECS);
+    assert!(node.stop().success());
+    node.start();
+    is_due_at_half_past_two(&node, named, other_secs);
+    is_due_at_half_past_two(&node, unnamed, other_secs);
+}
+
 /// A shell line before the program: no zone data in sight, in a mount namespace of its own.
 const HIDDEN: &str = "for folder in /usr/share/zoneinfo /usr/share/lib/zoneinfo /etc/zoneinfo; do \
                       [ ! -d $folder ] || mount -t tmpfs none $folder || exit 9; done";
