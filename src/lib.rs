@@ -10,7 +10,7 @@
 //! | `api` | (method, path, parameters) to `Command`, `Reply` to JSON |
 //! | `worker` | the hands: pool, stores, Consul, processes with marks and guardian; the only blocking code |
 //! | `reactor` | ears and mouth: the poll loop, connections, peers, children, timer |
-//! | `config`, `logging`, `next` | app.toml, log lines, the `next` subcommand |
+//! | `config`, `logging`, `next` | app.toml and the host's time zones, log lines, the `next` subcommand |
 //!
 //! Who may import whom: main -> all of it; reactor -> api, core, wire, worker, model; worker -> core's `work` (and
 //! `MarkOp`, `FoundMark`), model; api -> wire, model; wire -> model; core -> model; config -> model.

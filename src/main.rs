@@ -66,8 +66,8 @@ fn run(all: Vec<OsString>) -> Result<u8, String> {
                 arguments.link = Some(adopt(&descriptors)?);
             }
             Arg::Value(word) if word == "next" => {
-                let times = next::run(parser, clock::now().wall.second())?;
-                times.note.iter().for_each(|note| eprintln!("wing-crontab: {note}"));
+                let times = next::run(parser, clock::now().wall.second(), &environment)?;
+                times.notes.iter().for_each(|note| eprintln!("wing-crontab: {note}"));
                 return print(&times.lines);
             }
             other => return Err(usage(other.unexpected())),
@@ -75,6 +75,7 @@ fn run(all: Vec<OsString>) -> Result<u8, String> {
     }
     let config = load(&arguments)?;
     if arguments.check_config {
+        config.zones.warnings.iter().for_each(|warning| eprintln!("wing-crontab: {warning}"));
         return print(&config::summary(&config));
     }
     logging::start(&config)?;
@@ -82,13 +83,22 @@ fn run(all: Vec<OsString>) -> Result<u8, String> {
     process::end_inheritance();
     match arguments.link {
         Some(link) => daemon(&config, link),
-        None => guard(&config.data_dir, all).map(|code| code as u8),
+        None => {
+            let data_dir = config.data_dir.clone();
+            // The guardian is small, and needs nothing else of it.
+            drop(config);
+            guard(&data_dir, all).map(|code| code as u8)
+        }
     }
 }
 
 fn load(arguments: &Arguments) -> Result<Config, String> {
     let path = config::find(arguments.config.clone())?;
-    config::load(&path, |name| std::env::var(name).ok())
+    config::load(&path, environment)
+}
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 fn daemon(config: &Config, link: DaemonLink) -> Result<u8, String> {
@@ -98,6 +108,8 @@ fn daemon(config: &Config, link: DaemonLink) -> Result<u8, String> {
         process::die();
     }));
     log::info!("wing-crontab {} as {}", env!("CARGO_PKG_VERSION"), config.bind_address);
+    config.zones.told.iter().for_each(|line| log::info!("{line}"));
+    config.zones.warnings.iter().for_each(|warning| log::warn!("{warning}"));
     match reactor::run(config, link)? {
         ExitReason::Clean => Ok(0),
         ExitReason::Orphaned => Ok(1),

@@ -2,10 +2,11 @@
 //!
 //! Invariant: what it prints is what the daemon would do, for the same zone.
 
+use crate::config::zones;
 use crate::core::schedule::Schedule;
-use crate::model::Second;
+use crate::model::{Second, Zones};
 use jiff::Timestamp;
-use jiff::tz::{TimeZone, TimeZoneDatabase};
+use jiff::tz::TimeZone;
 use lexopt::{Arg, ValueExt};
 use std::fmt::Write;
 
@@ -16,18 +17,22 @@ const COUNT_MAX: usize = 100_000;
 /// What to print.
 pub struct Times {
     pub lines: String,
-    /// Why there are fewer lines than were asked for.
-    pub note: Option<String>,
+    /// What is wrong with the host's zones, and why there are fewer lines than were asked for.
+    pub notes: Vec<String>,
 }
 
 /// The times to print. TIME is RFC 3339 or Unix seconds; fires are after it.
-pub fn run(mut arguments: lexopt::Parser, now: Second) -> Result<Times, String> {
-    let (mut text, mut count, mut from, mut zone) = (None, COUNT_DEFAULT, now, TimeZone::system());
+pub fn run(
+    mut arguments: lexopt::Parser,
+    now: Second,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Times, String> {
+    let (mut text, mut count, mut from, mut zone) = (None, COUNT_DEFAULT, now, None);
     while let Some(argument) = arguments.next().map_err(usage)? {
         match argument {
             Arg::Short('n') => count = arguments.value().and_then(|value| value.parse()).map_err(usage)?,
             Arg::Long("from") => from = time(&arguments.value().and_then(|value| value.string()).map_err(usage)?)?,
-            Arg::Long("tz") => zone = named_zone(&arguments.value().and_then(|value| value.string()).map_err(usage)?)?,
+            Arg::Long("tz") => zone = Some(arguments.value().and_then(|value| value.string()).map_err(usage)?),
             Arg::Value(value) if text.is_none() => text = Some(value.string().map_err(usage)?),
             other => return Err(usage(other.unexpected())),
         }
@@ -36,8 +41,9 @@ pub fn run(mut arguments: lexopt::Parser, now: Second) -> Result<Times, String> 
     if !(1..=COUNT_MAX).contains(&count) {
         return Err(format!("-n {count}: a number from 1 to {COUNT_MAX} is expected"));
     }
-    let schedule = Schedule::parse(&text, &zone).map_err(|error| format!("{text:?}: {error}"))?;
-    let shown_in = own_zone(&text).unwrap_or(zone);
+    let host = zones::load(zone.as_deref(), environment).map_err(|error| format!("--tz: {error}"))?;
+    let schedule = Schedule::parse(&text, &host.zones).map_err(|error| format!("{text:?}: {error}"))?;
+    let shown_in = own_zone(&text, &host.zones).unwrap_or(host.zones.own);
     let next = |after: &Second| schedule.next_after(*after);
     let (mut lines, mut left) = (String::new(), count);
     for fire in std::iter::successors(next(&from), next).take(count) {
@@ -47,19 +53,13 @@ pub fn run(mut arguments: lexopt::Parser, now: Second) -> Result<Times, String> 
         let _ = writeln!(lines, "{}", timestamp.display_with_offset(shown_in.to_offset(timestamp)));
     }
     let note = (left != 0).then(|| format!("{left} fewer than asked for: the calendar ends with the year 2100"));
-    Ok(Times { lines, note })
+    Ok(Times { lines, notes: host.warnings.into_iter().chain(note).collect() })
 }
 
 /// The zone that the schedule names itself: its times are shown in it.
-fn own_zone(text: &str) -> Option<TimeZone> {
+fn own_zone(text: &str, zones: &Zones) -> Option<TimeZone> {
     let rest = text.trim_start().strip_prefix("TZ=").or_else(|| text.trim_start().strip_prefix("CRON_TZ="))?;
-    named_zone(rest.split_whitespace().next()?).ok()
-}
-
-fn named_zone(name: &str) -> Result<TimeZone, String> {
-    TimeZoneDatabase::bundled()
-        .get(name)
-        .map_err(|_| format!("--tz {name}: it is not a time zone, such as Europe/Berlin"))
+    zones.named(rest.split_whitespace().next()?)
 }
 
 fn time(text: &str) -> Result<Second, String> {

@@ -4,11 +4,10 @@
 
 mod support;
 
-use jiff::tz::TimeZone;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use wing_crontab::core::schedule::Schedule;
-use wing_crontab::model::Second;
+use wing_crontab::model::{Second, Zones};
 
 const SEED: &str = "20261123";
 const EXPRESSIONS: usize = 6_000;
@@ -41,7 +40,7 @@ fn thousands_of_schedules_fire_when_croniter_says() {
     let Some(cases) = support::required("croniter", cases()) else { return };
     assert_eq!(cases.len(), EXPRESSIONS);
     let fires = |case: &Case| -> Result<Vec<i64>, String> {
-        let schedule = Schedule::parse(&case.text, &TimeZone::UTC).map_err(|error| error.to_string())?;
+        let schedule = Schedule::parse(&case.text, &Zones::default()).map_err(|error| error.to_string())?;
         let next = |after: &Second| schedule.next_after(*after);
         Ok(std::iter::successors(next(&Second(case.from)), next).take(8).map(|second| second.0).collect())
     };

@@ -4,10 +4,11 @@ mod support;
 
 use mysql::prelude::Queryable;
 use support::mariadb::{self, Database};
-use wing_crontab::core::work::{Bump, StoreError};
+use wing_crontab::core::work::{Bump, Change, StoreError};
+use wing_crontab::model::command::RequestKey;
 use wing_crontab::model::config::{MysqlConfig, Secret};
 use wing_crontab::model::log_row::LogFilter;
-use wing_crontab::model::{Attempt, JobId, LogRow, NodeId, RunKey, RunState, Second, Server, Version};
+use wing_crontab::model::{Attempt, Job, JobId, LogRow, NodeId, RunKey, RunState, Second, Server, Version};
 use wing_crontab::worker::store::mysql::MysqlStore;
 use wing_crontab::worker::store::{Hand, Store};
 
@@ -104,6 +105,106 @@ fn either_variant_of_the_older_systems_tables_is_taken_as_it_is() {
         let id: i64 = database.connect().query_first("SELECT MAX(id) FROM log").unwrap().unwrap();
         assert_eq!(id, 6_649_190, "numbering goes on");
     }
+}
+
+/// 2100-01-01: no INT holds it.
+const LATE: i64 = 4_102_444_800;
+
+/// Those of our columns that hold a time (or the id of a log row) and end in 2038 or after as many rows.
+fn narrow_columns(database: &Database) -> Vec<String> {
+    let sql = "SELECT CONCAT(table_name, '.', column_name) FROM information_schema.columns WHERE table_schema = DATABASE() AND
+               data_type IN ('int', 'timestamp') AND (column_name LIKE '%time' OR column_name IN ('time', 'since', 'tick', 'applied_at')
+               OR table_name = 'log' AND column_name = 'id') ORDER BY 1";
+    database.connect().query(sql).unwrap()
+}
+
+/// Adds a job that begins in 2100.
+fn add_late(store: &mut MysqlStore, request: u64) -> Result<JobId, StoreError> {
+    let bump = Bump {
+        lock_key: "key".into(),
+        server: Server::default(),
+        node_id: NodeId("a".into()),
+        alone: false,
+        lease_ms: 10_000,
+    };
+    let epoch = store.bump(&bump).unwrap().epoch;
+    let late = Job { cron_set: "@daily".into(), command: "true".into(), start_time: LATE, ..Job::default() };
+    store.change(epoch, request, &Change::Add(late, RequestKey(request.to_string())))
+}
+
+/// Stores what is of the year 2100, and finds it again.
+#[track_caller]
+fn holds_late_times(store: &mut MysqlStore) {
+    let id = add_late(store, 7).unwrap();
+    assert!(store.list_jobs().unwrap().iter().any(|job| job.id == id && job.start_time == LATE));
+    store.write_logs(&[LogRow { dispatch_time: Second(LATE), ..row(id.0, "late") }]).unwrap();
+    let filter = LogFilter { cron_id: Some(id), page: 1, limit: 1, ..LogFilter::default() };
+    assert_eq!(store.list_logs(&filter).unwrap().rows[0].dispatch_time, LATE);
+}
+
+/// The statement that a piece of advice ends with.
+fn statement(advice: &[String], start: &str) -> String {
+    let at = |text: &String| text.find(start).map(|at| text[at..].to_string());
+    advice.iter().find_map(at).unwrap_or_else(|| panic!("nothing says {start:?}: {advice:?}"))
+}
+
+#[test]
+fn new_tables_and_small_ones_of_either_older_variant_hold_times_after_2038() {
+    for tables in [&[][..], &[SEED_CRON, SEED_LOG], &[CLUSTER_CRON, SEED_LOG]] {
+        let Some(database) = mariadb::database() else { return };
+        database.run(tables);
+        let mut store = store(&database);
+        store.open().unwrap();
+        assert_eq!(narrow_columns(&database), [""; 0]);
+        holds_late_times(&mut store);
+        // The older system's own statements go on working beside us.
+        database.run(&["INSERT INTO log (cron_id, time, output, use_time, dispatch_time) VALUES (1, 2, '', 3, 4)"]);
+    }
+}
+
+#[test]
+fn a_large_table_takes_no_time_after_2038_until_it_is_widened_as_the_daemon_says() {
+    let Some(database) = mariadb::database() else { return };
+    database.run(&[
+        SEED_CRON,
+        SEED_LOG,
+        "INSERT INTO cron (cron_set, command) SELECT '@daily', 'true' FROM seq_1_to_150000",
+        "INSERT INTO log (cron_id, time, output, use_time) SELECT 1, seq, '', 0 FROM seq_1_to_150000",
+        "ANALYZE TABLE cron",
+        "ANALYZE TABLE log",
+    ]);
+    let mut store = store(&database);
+    let advice = store.open().unwrap().advice;
+    assert_eq!(narrow_columns(&database), ["cron.end_time", "cron.start_time", "log.dispatch_time", "log.id"]);
+    let refused = add_late(&mut store, 1).unwrap_err();
+    assert!(matches!(&refused, StoreError::Refused(why) if why.starts_with("start_time: 4102444800")), "{refused}");
+    assert!(format!("{refused}").contains("ALTER TABLE `cron` MODIFY `start_time` bigint"), "{refused}");
+    let notes: u64 = database.connect().query_first("SELECT COUNT(*) FROM journal").unwrap().unwrap();
+    assert_eq!(notes, 0, "the journal has no note of it");
+    let late = LogRow { dispatch_time: Second(LATE), ..row(7, "late") };
+    store.write_logs(&[late]).unwrap();
+    assert!(outputs(&mut store).contains(&"late".into()), "whatever a column cannot hold, the row is kept");
+    database.run(&[&statement(&advice, "ALTER TABLE `cron` MODIFY"), &statement(&advice, "ALTER TABLE `log` MODIFY")]);
+    assert_eq!(narrow_columns(&database), [""; 0]);
+    holds_late_times(&mut store);
+}
+
+#[test]
+fn a_user_who_may_not_widen_a_column_works_on_and_is_told_the_statement() {
+    let Some(database) = mariadb::database() else { return };
+    store(&database).open().unwrap();
+    database.run(&[
+        "ALTER TABLE log MODIFY dispatch_time int(11) NOT NULL DEFAULT '0'",
+        &format!("CREATE USER '{}'@'127.0.0.1' IDENTIFIED BY 'x'", database.name),
+        &format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {0}.* TO '{0}'@'127.0.0.1'", database.name),
+    ]);
+    let config = MysqlConfig { user: database.name.clone(), password: Secret("x".into()), ..database.config() };
+    let mut poor = MysqlStore::new(&config, Hand::Lead);
+    let advice = poor.open().unwrap().advice;
+    assert!(advice[0].contains("denied"), "{advice:?}");
+    poor.write_logs(&[row(9, "written")]).unwrap();
+    database.run(&[&statement(&advice, "ALTER TABLE `log` MODIFY `dispatch_time`")]);
+    holds_late_times(&mut poor);
 }
 
 #[test]

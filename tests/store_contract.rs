@@ -24,7 +24,7 @@ type Connect<'a> = &'a dyn Fn() -> Box<dyn Store>;
 /// What a store must do, and the check of it.
 type Check = (&'static str, fn(Connect));
 
-const CHECKS: [Check; 23] = [
+const CHECKS: [Check; 24] = [
     ("migrations may be applied again and by several at once", opening),
     ("a store that is there answers", answering),
     ("every bump makes the epoch one larger", bumping),
@@ -48,6 +48,7 @@ const CHECKS: [Check; 23] = [
     ("jobs are found by text and by id, a page at a time", finding_jobs),
     ("the last run of a job is what its newest row says", last_runs),
     ("any text comes back from the log", odd_texts),
+    ("times after 2038 come back as they are", late_times),
 ];
 
 #[test]
@@ -133,6 +134,30 @@ fn job(cron_set: &str, command: &str) -> Job {
         since: Second(1_700_000_000),
         ..Job::default()
     }
+}
+
+fn late_times(connect: Connect) {
+    // 2100-01-01, and the last second of the year 9999.
+    const LATE: i64 = 4_102_444_800;
+    const LAST: i64 = 253_402_300_799;
+    let (mut store, epoch) = leading(connect);
+    let late = Job { start_time: LATE, end_time: LAST, since: Second(LATE), ..job("@daily", "true") };
+    let id = store.change(epoch, 1, &added(1, late.clone())).unwrap();
+    assert_eq!(store.list_jobs().unwrap(), [Job { id, ..late.clone() }]);
+    let put = Job { id, version: Version(2), start_time: LATE + 1, ..late };
+    store.change(epoch, 2, &Change::Put(put.clone())).unwrap();
+    assert_eq!(store.list_jobs().unwrap(), [put]);
+    let written = LogRow {
+        dispatch_time: Second(LATE - 1),
+        start_time_ms: LATE * 1_000,
+        ..row(attempt(id.0, LATE), RunState::Ok, "")
+    };
+    store.write_logs(&[written]).unwrap();
+    let found = page(&mut *store, LogFilter::default()).rows.remove(0);
+    assert_eq!((found.time, found.dispatch_time, found.start_time_ms), (LATE, LATE - 1, Some(LATE * 1_000)));
+    store.journal(&entry(epoch, 3, Some(LATE), 0)).unwrap();
+    let loaded = store.load(epoch, &Since::default()).unwrap();
+    assert_eq!((loaded.watermark, loaded.open[0].entry.tick), (Some(Second(LATE)), Some(Second(LATE))));
 }
 
 fn page(store: &mut dyn Store, filter: LogFilter) -> LogPage {

@@ -4,9 +4,9 @@
 -- unless cron.is_mutex
 ALTER TABLE `cron` ADD COLUMN `is_mutex` tinyint(4) NOT NULL DEFAULT '0';
 -- unless cron.start_time
-ALTER TABLE `cron` ADD COLUMN `start_time` int(11) NOT NULL DEFAULT '0';
+ALTER TABLE `cron` ADD COLUMN `start_time` bigint(20) NOT NULL DEFAULT '0';
 -- unless cron.end_time
-ALTER TABLE `cron` ADD COLUMN `end_time` int(11) NOT NULL DEFAULT '0';
+ALTER TABLE `cron` ADD COLUMN `end_time` bigint(20) NOT NULL DEFAULT '0';
 -- unless cron.lock_limit
 ALTER TABLE `cron` ADD COLUMN `lock_limit` int(11) NOT NULL DEFAULT '0';
 -- unless cron.version

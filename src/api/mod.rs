@@ -22,6 +22,8 @@ pub use answer::{failure, reply};
 
 /// The columns are signed 32-bit integers.
 const INT_MAX: i64 = i32::MAX as i64;
+/// The last second of the year 9999; what is beyond was meant otherwise, such as in milliseconds.
+const TIME_MAX: i64 = 253_402_300_799;
 const LIMIT_DEFAULT: i64 = 50;
 const LIMIT_MAX: i64 = 10_000;
 const RUNS_DEFAULT: i64 = 1_000;
@@ -239,8 +241,8 @@ fn draft(params: &mut Params) -> JobDraft {
         command: params.required_text("command", COMMAND_CHARS_MAX, "the command to run"),
         remark: params.text("remark", REMARK_CHARS_MAX).unwrap_or_default(),
         stop: params.flag("stop"),
-        start_time: params.integer("start_time", 0, INT_MAX).unwrap_or(0),
-        end_time: params.integer("end_time", 0, INT_MAX).unwrap_or(0),
+        start_time: params.integer("start_time", 0, TIME_MAX).unwrap_or(0),
+        end_time: params.integer("end_time", 0, TIME_MAX).unwrap_or(0),
         is_mutex: params.flag("is_mutex"),
         lock_limit: params.integer("lock_limit", 0, INT_MAX).map(|secs| secs as u32),
         misfire: params.word("misfire", Misfire::ALL.map(|misfire| (misfire.as_str(), misfire))),

@@ -135,11 +135,11 @@ fn what_is_wrong_is_named_all_at_once() {
         "/cron/add",
         &add("start_time=-1"),
         400,
-        "start_time: \\\"-1\\\" is not a whole number from 0 to 2147483647",
+        "start_time: \\\"-1\\\" is not a whole number from 0 to 253402300799",
     );
     refuse("POST", "/cron/add", &add("start_time=1.5"), 400, "start_time");
     refuse("POST", "/cron/add", &add("end_time=99999999999999999999"), 400, "end_time");
-    refuse("POST", "/cron/add", &add("end_time=2147483648"), 400, "end_time");
+    refuse("POST", "/cron/add", &add("end_time=253402300800"), 400, "end_time");
     refuse("POST", "/cron/add", &add("start_time=5&end_time=5"), 400, "end_time: it must be after start_time");
     refuse("POST", "/cron/add", &add("is_mutex=2"), 400, "is_mutex: \\\"2\\\" is neither 0 nor 1");
     refuse("POST", "/cron/add", &add("stop=yes"), 400, "stop");

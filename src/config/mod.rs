@@ -7,9 +7,12 @@
 //! Invariant: a `Config` that exists can be run with, as far as can be known without opening anything.
 
 mod reader;
+pub mod zones;
 
 use crate::model::Server;
-use crate::model::config::{ClusterConfig, Config, ConsulConfig, Limits, MysqlConfig, OUTPUT_BYTES_MAX, Secret};
+use crate::model::config::{
+    ClusterConfig, Config, ConsulConfig, HostZones, Limits, MysqlConfig, OUTPUT_BYTES_MAX, Secret,
+};
 use reader::Reader;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -107,7 +110,7 @@ fn read(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> Op
     let shell = shell(reader);
     let drain_timeout_ms = reader.integer("drain_timeout", 0, 86_400).unwrap_or(10) as u64 * 1_000;
     let log_retention_days = reader.integer("log_retention_days", 0, 36_500).unwrap_or(0) as u32;
-    let time_zone = time_zone(reader);
+    let zones = host_zones(reader, environment);
     let labels = reader.texts("labels").unwrap_or_default();
     let spool_output = reader.flag("spool_output").unwrap_or(false);
     // Everything has been read by here, so that one missing part does not hide the mistakes in others.
@@ -126,7 +129,7 @@ fn read(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> Op
         shell,
         drain_timeout_ms,
         limits,
-        time_zone,
+        zones: zones?,
         log_retention_days,
         labels,
         spool_output,
@@ -199,12 +202,9 @@ fn shell(reader: &mut Reader) -> PathBuf {
     shell
 }
 
-fn time_zone(reader: &mut Reader) -> Option<String> {
-    let name = reader.text("time_zone").filter(|name| !name.is_empty())?;
-    if jiff::tz::TimeZoneDatabase::bundled().get(&name).is_err() {
-        reader.mistake("time_zone", &format!("{name:?} is not a time zone, such as \"Europe/Berlin\""));
-    }
-    Some(name)
+fn host_zones(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> Option<HostZones> {
+    let name = reader.text("time_zone").filter(|name| !name.is_empty());
+    zones::load(name.as_deref(), environment).map_err(|error| reader.mistake("time_zone", &error)).ok()
 }
 
 fn limits(reader: &mut Reader) -> Limits {
@@ -300,11 +300,12 @@ pub fn summary(config: &Config) -> String {
     };
     let consul = config.consul.as_ref().map_or("none: this node stands alone", |consul| &consul.address);
     format!(
-        "node {} (HTTP {})\nstore: {store}\nconsul: {consul}\ndata_dir: {}\nshell: {}\n",
+        "node {} (HTTP {})\nstore: {store}\nconsul: {consul}\ndata_dir: {}\nshell: {}\n{}\n",
         config.bind_address,
         config.http_bind_address,
         config.data_dir.display(),
-        config.shell.display()
+        config.shell.display(),
+        config.zones.told.join("\n")
     )
 }
 

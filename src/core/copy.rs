@@ -18,8 +18,7 @@ use super::timers::{Timer, Timers};
 use super::walk::Walk;
 use super::work::{CopyPage, Differences, Read, Since, StoreError, Work, WorkId};
 use crate::model::journal::EntryId;
-use crate::model::{Job, JobId, Mono, Now};
-use jiff::tz::TimeZone;
+use crate::model::{Job, JobId, Mono, Now, Zones};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -32,7 +31,7 @@ const LAG_SECS: i64 = 30;
 
 #[derive(Debug)]
 pub struct WarmCopy {
-    zone: TimeZone,
+    zones: Zones,
     /// None before the first page, and while it is lent.
     scheduler: Option<Scheduler>,
     as_of: AsOf,
@@ -73,9 +72,9 @@ struct Asked {
 }
 
 impl WarmCopy {
-    pub fn new(zone: TimeZone) -> WarmCopy {
+    pub fn new(zones: Zones) -> WarmCopy {
         WarmCopy {
-            zone,
+            zones,
             scheduler: None,
             as_of: AsOf::default(),
             again: BTreeSet::new(),
@@ -133,7 +132,7 @@ impl WarmCopy {
             self.again = page.last.into_iter().collect();
         }
         let cursor = now.wall.second().plus(-LAG_SECS);
-        let scheduler = self.scheduler.get_or_insert_with(|| Scheduler::new(self.zone.clone(), cursor));
+        let scheduler = self.scheduler.get_or_insert_with(|| Scheduler::new(self.zones.clone(), cursor));
         let step = walk.step(page, scheduler);
         step.gone.into_iter().for_each(|id| drop(scheduler.remove(id)));
         step.changed.into_iter().for_each(|job| drop(put(scheduler, job, fx)));
@@ -197,7 +196,7 @@ impl WarmCopy {
     pub fn lend(&mut self, now: Now) -> Lent {
         self.stage = Stage::Lent;
         let scheduler = self.scheduler.take();
-        let scheduler = scheduler.unwrap_or_else(|| Scheduler::new(self.zone.clone(), now.wall.second()));
+        let scheduler = scheduler.unwrap_or_else(|| Scheduler::new(self.zones.clone(), now.wall.second()));
         Lent { scheduler, as_of: self.as_of, again: Vec::new() }
     }
 
@@ -260,7 +259,8 @@ mod tests {
 
     impl Bench {
         fn new() -> Bench {
-            let mut bench = Bench { copy: WarmCopy::new(TimeZone::UTC), fx: Effects::default(), now: Now::default() };
+            let mut bench =
+                Bench { copy: WarmCopy::new(Zones::default()), fx: Effects::default(), now: Now::default() };
             bench.copy.poll(&mut bench.fx, bench.now);
             bench
         }

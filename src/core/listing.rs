@@ -12,8 +12,7 @@ use super::timers::{Timer, Timers};
 use super::work::{Read, StoreError, Work, WorkId};
 use crate::model::command::{Answer, JobList, ListedJob, RequestId};
 use crate::model::log_row::LastRun;
-use crate::model::{Job, JobId, Mono, Now, Second};
-use jiff::tz::TimeZone;
+use crate::model::{Job, JobId, Mono, Now, Second, Zones};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -79,13 +78,13 @@ impl Listing {
 }
 
 /// Jobs as they were read from the store, with their next seconds after this one.
-pub fn listed(jobs: Vec<Job>, zone: &TimeZone, after: Second) -> Vec<ListedJob> {
+pub fn listed(jobs: Vec<Job>, zones: &Zones, after: Second) -> Vec<ListedJob> {
     let mut schedules: BTreeMap<String, Option<Arc<Schedule>>> = BTreeMap::new();
     let mut schedule = |text: &str| {
         if let Some(known) = schedules.get(text) {
             return known.clone();
         }
-        let parsed = Schedule::parse(text, zone).ok().map(Arc::new);
+        let parsed = Schedule::parse(text, zones).ok().map(Arc::new);
         schedules.insert(text.into(), parsed.clone());
         parsed
     };
@@ -103,7 +102,7 @@ mod tests {
 
     fn list(ids: &[u32]) -> JobList {
         let job = |id: &u32| Job { id: JobId(*id), cron_set: "*/10 * * * * *".into(), ..Job::default() };
-        JobList { jobs: listed(ids.iter().map(job).collect(), &TimeZone::UTC, Second(100)), total: None }
+        JobList { jobs: listed(ids.iter().map(job).collect(), &Zones::default(), Second(100)), total: None }
     }
 
     fn at(ms: u64) -> Now {
@@ -194,9 +193,9 @@ mod tests {
             job(3, "no schedule"),
             Job { stop: true, ..job(4, "*/10 * * * * *") },
         ];
-        let mut scheduler = crate::core::scheduler::Scheduler::new(TimeZone::UTC, Second(0));
+        let mut scheduler = crate::core::scheduler::Scheduler::new(Zones::default(), Second(0));
         jobs.iter().for_each(|job| drop(scheduler.put(job.clone())));
-        let listed = listed(jobs, &TimeZone::UTC, Second(100));
+        let listed = listed(jobs, &Zones::default(), Second(100));
         let next: Vec<Option<i64>> = listed.iter().map(|listed| listed.next_time.map(|next| next.0)).collect();
         assert_eq!(next, [Some(110), Some(102), None, None]);
         let of_leader = listed.iter().map(|listed| scheduler.next_time(listed.job.id, Second(100)));

@@ -71,8 +71,7 @@ mod tests {
     use crate::core::journaler::Journaler;
     use crate::core::logbook::Logbook;
     use crate::model::journal::{Body, Entry, EntryId, StoredEntry};
-    use crate::model::{Attempt, Epoch, JobId, Now, RunKey, Server, Version};
-    use jiff::tz::TimeZone;
+    use crate::model::{Attempt, Epoch, JobId, Now, RunKey, Server, Version, Zones};
     use std::collections::BTreeMap;
 
     #[track_caller]
@@ -120,7 +119,7 @@ mod tests {
             misfire,
             ..Job::default()
         };
-        let mut scheduler = Scheduler::new(TimeZone::UTC, Second(99));
+        let mut scheduler = Scheduler::new(Zones::default(), Second(99));
         let jobs = [
             job(1, "* * * * * *", Misfire::All),
             job(2, "* * * * * *", Misfire::Once),
@@ -176,7 +175,7 @@ mod tests {
         let body = Body { missed: vec![skipped(7)], ..Body::default() };
         let entry = Entry { epoch: Epoch(1), request: 1, tick: Some(Second(100)), part: 1, body, request_key: None };
         let (logged, open) = (BTreeMap::new(), [StoredEntry { id: EntryId(1), entry }]);
-        let (mut dispatch, scheduler) = (dispatch(), Scheduler::new(TimeZone::UTC, Second(99)));
+        let (mut dispatch, scheduler) = (dispatch(), Scheduler::new(Zones::default(), Second(99)));
         let (mut logbook, mut fx, mut journaler) = (Logbook::default(), Effects::default(), Journaler::new(Epoch(2)));
         let (now, places) = (Now::default(), &[]);
         let mut around = Around {

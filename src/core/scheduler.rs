@@ -10,8 +10,7 @@ use super::schedule::jitter::{Shifted, offset_secs};
 use super::schedule::{Schedule, ScheduleError};
 use super::wheel::{Item, Wheel};
 use crate::model::journal::{MissedGap, MissedWhy};
-use crate::model::{Job, JobId, Second};
-use jiff::tz::TimeZone;
+use crate::model::{Job, JobId, Second, Zones};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -27,7 +26,7 @@ const TURNS_MAX: i64 = 60;
 
 #[derive(Debug)]
 pub struct Scheduler {
-    zone: TimeZone,
+    zones: Zones,
     jobs: BTreeMap<JobId, Planned>,
     schedules: Vec<Option<Shared>>,
     free: Vec<Item>,
@@ -61,10 +60,10 @@ struct Shared {
 }
 
 impl Scheduler {
-    /// The first tick will be the one after `cursor`. `zone` is that of schedules that name none.
-    pub fn new(zone: TimeZone, cursor: Second) -> Scheduler {
+    /// The first tick will be the one after `cursor`. Their zones are found in `zones`.
+    pub fn new(zones: Zones, cursor: Second) -> Scheduler {
         Scheduler {
-            zone,
+            zones,
             jobs: BTreeMap::new(),
             schedules: Vec::new(),
             free: Vec::new(),
@@ -78,7 +77,7 @@ impl Scheduler {
     pub fn check(&self, cron_set: &str) -> Result<(), ScheduleError> {
         match self.by_text.contains_key(cron_set) {
             true => Ok(()),
-            false => Schedule::parse(cron_set, &self.zone).map(|_| ()),
+            false => Schedule::parse(cron_set, &self.zones).map(|_| ()),
         }
     }
 
@@ -249,7 +248,7 @@ impl Scheduler {
         }
         let (text, schedule) = match known {
             Some((text, known)) => (Arc::clone(text), Arc::clone(&known.schedule)),
-            None => (job.cron_set.as_str().into(), Arc::new(Schedule::parse(&job.cron_set, &self.zone)?)),
+            None => (job.cron_set.as_str().into(), Arc::new(Schedule::parse(&job.cron_set, &self.zones)?)),
         };
         let shifted = Shifted::new(Arc::clone(&schedule), offset_secs);
         let next = shifted.next_after(self.wheel.cursor());
@@ -330,7 +329,7 @@ mod tests {
     }
 
     fn scheduler(jobs: &[(u32, &str)]) -> Scheduler {
-        let mut scheduler = Scheduler::new(TimeZone::UTC, Second(1_000_000));
+        let mut scheduler = Scheduler::new(Zones::default(), Second(1_000_000));
         for (id, cron_set) in jobs {
             let _ = scheduler.put(job(*id, cron_set));
         }
@@ -355,7 +354,7 @@ mod tests {
         let offsets = [1, 2, 3].map(|id| i64::from(offset_secs(JobId(id), 9)));
         assert_eq!(offsets, [6, 2, 8], "the check below needs them to differ");
         let midnight = 86_400 * 20;
-        let mut scheduler = Scheduler::new(TimeZone::UTC, Second(midnight - 1));
+        let mut scheduler = Scheduler::new(Zones::default(), Second(midnight - 1));
         [1, 2, 3].into_iter().for_each(|id| drop(scheduler.put(jittered(id, 9)).unwrap()));
         scheduler.put(jittered(4, 0)).unwrap();
         assert_eq!((scheduler.by_text.len(), scheduler.schedules.len()), (1, 4));

@@ -1,6 +1,6 @@
 //! What app.toml says, checked and whole. `crate::config` makes it; the rooms only read it.
 
-use super::Server;
+use super::{Server, Zones};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -28,14 +28,22 @@ pub struct Config {
     pub shell: PathBuf,
     pub drain_timeout_ms: u64,
     pub limits: Limits,
-    /// The zone of schedules that name none; None: the host's.
-    pub time_zone: Option<String>,
+    pub zones: HostZones,
     /// 0: log rows are kept for ever.
     pub log_retention_days: u32,
     /// What a job's `node` may name beside the server.
     pub labels: Vec<String>,
     /// Whether the whole output of a run is kept in data_dir, beside what the log row keeps of it.
     pub spool_output: bool,
+}
+
+/// The zones, and for people where they come from.
+#[derive(Clone, Debug)]
+pub struct HostZones {
+    pub zones: Zones,
+    /// The zone of schedules that name none, and whose data are used: two lines.
+    pub told: [String; 2],
+    pub warnings: Vec<String>,
 }
 
 #[derive(Clone, Debug)]

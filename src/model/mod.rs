@@ -12,9 +12,11 @@ pub mod node;
 pub mod output;
 pub mod run;
 pub mod time;
+pub mod zones;
 
 pub use job::{Job, JobId, Misfire, OnLost, Version};
 pub use log_row::LogRow;
 pub use node::{Epoch, Incarnation, NodeId, Server};
 pub use run::{Attempt, Exit, RunKey, RunState};
 pub use time::{Mono, Now, Second, Wall};
+pub use zones::Zones;

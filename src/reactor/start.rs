@@ -20,7 +20,6 @@ use crate::worker::process::{DaemonLink, FreeMemory, MarkBook, Spawner};
 use crate::worker::spool::SpoolFile;
 use crate::worker::store::sqlite::WriteTurns;
 use crate::worker::store::{self, Hand, Store};
-use jiff::tz::{TimeZone, TimeZoneDatabase};
 use mio::net::{TcpListener, UnixStream};
 use mio::{Interest, Poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -67,7 +66,7 @@ pub fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
         incarnation: Incarnation(clock::now().wall.0 as u64),
         lock_key: config.lock_key.clone(),
         is_alone: config.consul.is_none(),
-        zone: zone(config),
+        zones: config.zones.zones.clone(),
         limits: config.limits,
         labels: config.labels.clone(),
         drain_timeout_ms: config.drain_timeout_ms,
@@ -89,13 +88,6 @@ pub fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
         exit: None,
         poll,
     })
-}
-
-/// The zone of schedules that name none: the configured one, else the host's.
-pub fn zone(config: &Config) -> TimeZone {
-    // The name was checked when the configuration was read.
-    let configured = config.time_zone.as_ref().and_then(|name| TimeZoneDatabase::bundled().get(name).ok());
-    configured.unwrap_or_else(TimeZone::system)
 }
 
 fn tools<'a>(config: &'a Config, marks: &MarkBook, spool: SpoolFile, guardian: u32) -> Tools<'a> {

@@ -214,6 +214,28 @@ fn a_change_holds_once_it_is_answered() {
 }
 
 #[test]
+fn a_window_may_lie_beyond_2038() {
+    // 2100-01-01, and the last second of the year 9999.
+    const LATE: i64 = 4_102_444_800;
+    const LAST: i64 = 253_402_300_799;
+    let node = Node::started("");
+    let later = node.api.add("TZ=UTC 0 0 0 * * *", "true", &format!("start_time={LATE}&end_time={LAST}"));
+    let mut job = node.api.get("/cron/list").ok()[0].clone();
+    assert_eq!(job["id"], later);
+    assert_eq!(
+        [&job["start_time"], &job["end_time"], &job["next_time"]],
+        [LATE, LAST, LATE].map(Value::from).each_ref()
+    );
+    let form = format!("id={later}&cronSet=* * * * * *&command=true&end_time={LAST}");
+    node.api.post("/cron/update", &form).ok();
+    wait_until("it runs before its end", || !node.api.logs_with(later, "ok").is_empty());
+    job = node.api.get("/cron/list").ok()[0].clone();
+    assert_eq!(job["end_time"], LAST);
+    let beyond = format!("cronSet=* * * * * *&command=true&end_time={}", LAST + 1);
+    node.api.post("/cron/add", &beyond).refused(400, "end_time");
+}
+
+#[test]
 fn a_job_runs_only_in_its_window() {
     let node = Node::started("");
     let api = &node.api;

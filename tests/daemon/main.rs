@@ -22,3 +22,4 @@ mod runs;
 mod services;
 mod spawning;
 mod unasked;
+mod zones;

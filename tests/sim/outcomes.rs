@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use wing_crontab::core::schedule::Schedule;
 use wing_crontab::core::work::FOLD_SECS;
 use wing_crontab::model::journal::MissedGap;
-use wing_crontab::model::{Attempt, Job, JobId, RunKey, Second};
+use wing_crontab::model::{Attempt, Job, JobId, RunKey, Second, Zones};
 
 pub struct Outcomes<'a> {
     store: &'a Store,
@@ -51,7 +51,7 @@ fn covers(gaps: &[&MissedGap], second: i64) -> bool {
 
 /// When a job with this definition is due.
 pub fn due_of(job: &Job) -> impl Fn(i64) -> bool {
-    let schedule = Schedule::parse(&job.cron_set, &jiff::tz::TimeZone::UTC).expect("it was added");
+    let schedule = Schedule::parse(&job.cron_set, &Zones::default()).expect("it was added");
     let is_stopped = job.stop;
     move |second| !is_stopped && schedule.matches(Second(second))
 }

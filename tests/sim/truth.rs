@@ -8,7 +8,7 @@ use wing_crontab::core::schedule::Schedule;
 use wing_crontab::model::command::ClusterView;
 use wing_crontab::model::config::Limits;
 use wing_crontab::model::journal::Entry;
-use wing_crontab::model::{Attempt, Exit, Job, JobId, RunKey, RunState, Second};
+use wing_crontab::model::{Attempt, Exit, Job, JobId, RunKey, RunState, Second, Zones};
 
 /// Once all is well a run starts so soon after its second.
 const ON_TIME: u64 = 1_500 * MS;
@@ -230,7 +230,7 @@ impl Truth {
             }
             return;
         }
-        let schedule = Schedule::parse(&job.cron_set, &jiff::tz::TimeZone::UTC).expect("it was added");
+        let schedule = Schedule::parse(&job.cron_set, &Zones::default()).expect("it was added");
         for second in (last - WELL_SECS..=last).filter(|second| schedule.matches(Second(*second))) {
             let due = (second * SECOND as i64 - WALL) as u64;
             match recent.get(&second) {

@@ -356,7 +356,7 @@ impl World {
             incarnation: Incarnation(now.wall.0 as u64),
             lock_key: "key".into(),
             is_alone,
-            zone: jiff::tz::TimeZone::UTC,
+            zones: wing_crontab::model::Zones::default(),
             limits: self.limits,
             labels: Vec::new(),
             drain_timeout_ms: 2_000,

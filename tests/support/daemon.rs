@@ -127,8 +127,8 @@ impl Node {
         let child = command
             .arg("--config")
             .arg(self.config())
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .env("TZ", "UTC")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(self.folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -245,8 +245,12 @@ impl Drop for Node {
 
 /// Runs the binary to its end with these arguments.
 pub fn run(folder: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
-    let output = Command::new(BINARY).args(arguments).current_dir(folder).stdin(Stdio::null()).output();
-    let output = output.expect("the binary was built");
+    finish(Command::new(BINARY).args(arguments).current_dir(folder))
+}
+
+/// Runs a command to its end: its code, what it said on stdout and on stderr.
+pub fn finish(command: &mut Command) -> (Option<i32>, String, String) {
+    let output = command.stdin(Stdio::null()).output().expect("the program is there");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }

@@ -1,8 +1,7 @@
 use super::*;
 use crate::core::Output;
 use crate::core::journaler::Journaler;
-use crate::model::{Epoch, Version};
-use jiff::tz::TimeZone;
+use crate::model::{Epoch, Version, Zones};
 
 const CRON_SET: &str = "* * * * * *";
 
@@ -20,7 +19,7 @@ struct World {
 
 impl World {
     fn new() -> World {
-        let mut scheduler = Scheduler::new(TimeZone::UTC, Second(0));
+        let mut scheduler = Scheduler::new(Zones::default(), Second(0));
         for id in 1..=3 {
             let job = Job { id: JobId(id), cron_set: CRON_SET.into(), version: Version(5), ..Job::default() };
             scheduler.put(job).unwrap();

@@ -32,8 +32,7 @@ use super::{FoundMark, Input, Output, Signal};
 use crate::model::command::{Answer, Command, JobList, Refusal, RequestId};
 use crate::model::config::Limits;
 use crate::model::message::{Heartbeat, LinkId, ToLeader};
-use crate::model::{Epoch, Incarnation, Mono, NodeId, Now, Server};
-use jiff::tz::TimeZone;
+use crate::model::{Epoch, Incarnation, Mono, NodeId, Now, Server, Zones};
 use std::collections::{BTreeMap, VecDeque};
 
 /// The leader's authority, and with it the lease: from the sending of its last statement that succeeded.
@@ -54,7 +53,7 @@ pub struct Setup {
     pub lock_key: String,
     /// No Consul: this node leads, and its lease has no end.
     pub is_alone: bool,
-    pub zone: TimeZone,
+    pub zones: Zones,
     pub limits: Limits,
     /// What jobs may name in `node`, beside the server.
     pub labels: Vec<String>,
@@ -145,7 +144,7 @@ impl Node {
                 .then(|| Election::new(setup.server.clone(), setup.node_id.clone(), setup.incarnation)),
             lead: LeadStage::None,
             lead_backoff: Backoff::default(),
-            copy: WarmCopy::new(setup.zone.clone()),
+            copy: WarmCopy::new(setup.zones.clone()),
             last_epoch: Epoch::default(),
             authority: Mono(0),
             follower: Follower::default(),
@@ -333,7 +332,7 @@ impl Node {
             Done::Logs(result) => self.on_read(id, result.map(Answer::Logs)),
             Done::Jobs(Ok(page)) => {
                 if let Some(client) = self.reads.remove(&id) {
-                    let jobs = listing::listed(page.jobs, &self.setup.zone, now.wall.second());
+                    let jobs = listing::listed(page.jobs, &self.setup.zones, now.wall.second());
                     self.listing.push(client, JobList { jobs, total: page.total }, &mut self.fx, now);
                 }
             }

@@ -53,10 +53,10 @@ impl Shifted {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use jiff::tz::TimeZone;
+    use crate::model::Zones;
 
     fn shifted(text: &str, by_secs: u32) -> Shifted {
-        Shifted::new(Arc::new(Schedule::parse(text, &TimeZone::UTC).unwrap()), by_secs)
+        Shifted::new(Arc::new(Schedule::parse(text, &Zones::default()).unwrap()), by_secs)
     }
 
     #[test]

@@ -11,9 +11,8 @@ pub mod jitter;
 mod parse;
 mod zone;
 
-use crate::model::Second;
+use crate::model::{Second, Zones};
 use calendar::Calendar;
-use jiff::tz::{TimeZone, TimeZoneDatabase};
 use parse::{Parsed, Rule};
 use std::fmt;
 use zone::Zone;
@@ -45,15 +44,14 @@ impl fmt::Display for ScheduleError {
 }
 
 impl Schedule {
-    /// Reads a `cron_set`. A schedule that names no zone is in `zone`.
-    pub fn parse(text: &str, zone: &TimeZone) -> Result<Schedule, ScheduleError> {
+    /// Reads a `cron_set`, by the rules that `zones` has of its zone.
+    pub fn parse(text: &str, zones: &Zones) -> Result<Schedule, ScheduleError> {
         let Parsed { zone: name, rule } = parse::parse(text)?;
         let zone = match name {
-            // The data that is compiled in, never files: every node must read a zone alike.
-            Some(name) => TimeZoneDatabase::bundled()
-                .get(name)
-                .map_err(|_| ScheduleError(format!("TZ: {name:?} is not a time zone, such as Europe/Berlin")))?,
-            None => zone.clone(),
+            Some(name) => zones
+                .named(name)
+                .ok_or_else(|| ScheduleError(format!("TZ: {name:?} is not a time zone, such as Europe/Berlin")))?,
+            None => zones.own.clone(),
         };
         let kind = match rule {
             Rule::Every { period_secs } => Kind::Every { period_secs },
@@ -94,7 +92,7 @@ mod tests {
 
     /// The fires after `from` (UTC) until `to`, shown in UTC.
     fn fires(text: &str, from: &str, to: &str) -> Vec<String> {
-        let schedule = Schedule::parse(text, &TimeZone::UTC).unwrap();
+        let schedule = Schedule::parse(text, &Zones::default()).unwrap();
         let next = |after: &Second| schedule.next_after(*after);
         std::iter::successors(next(&second(from)), next)
             .take_while(|fire| *fire <= second(to))
@@ -180,7 +178,7 @@ mod tests {
         let fields = ["*/7 30 2 * * *", "0 * 2 * * *", "30 */20 1-3 * * *", "0 0,30 1,2,3 * * *", "5 0 * * * *"];
         for zone in zones {
             for text in fields.map(|fields| format!("TZ={zone} {fields}")) {
-                let schedule = Schedule::parse(&text, &TimeZone::UTC).unwrap();
+                let schedule = Schedule::parse(&text, &Zones::default()).unwrap();
                 for start in
                     ["2026-03-28T22:00:00Z", "2026-10-24T22:00:00Z", "2026-11-01T04:00:00Z", "2026-10-03T14:00:00Z"]
                 {
@@ -200,14 +198,15 @@ mod tests {
 
     #[test]
     fn a_zone_that_is_none_is_refused() {
-        let error = Schedule::parse("TZ=Europe/Berlinn * * * * * *", &TimeZone::UTC).unwrap_err();
+        let error = Schedule::parse("TZ=Europe/Berlinn * * * * * *", &Zones::default()).unwrap_err();
         assert!(error.to_string().contains("Europe/Berlinn"));
     }
 
     #[test]
     fn the_daemons_zone_counts_where_none_is_named() {
-        let tokyo = TimeZoneDatabase::bundled().get("Asia/Tokyo").unwrap();
-        let schedule = Schedule::parse("@daily", &tokyo).unwrap();
+        let mut zones = Zones::default();
+        zones.own = zones.named("Asia/Tokyo").unwrap();
+        let schedule = Schedule::parse("@daily", &zones).unwrap();
         assert_eq!(schedule.next_after(second("2026-01-01T00:00:00Z")), Some(second("2026-01-01T15:00:00Z")));
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Invariant: whatever changes a row names the epoch, and the version that the row has.
 
-use super::schema::Charset;
-use super::{DUPLICATE_KEY, Outcome, check_epoch, is_epoch};
+use super::schema::{self, Charset};
+use super::{DUPLICATE_KEY, INT_MAX, Outcome, check_epoch, is_epoch};
 use crate::core::work::{Differences, Since, StoreError};
 use crate::model::command::RequestKey;
 use crate::model::job::{JobFilter, JobPage};
@@ -44,8 +44,25 @@ pub fn job_values(job: &Job) -> Vec<Value> {
     ]
 }
 
-/// Before anything is written: whether the columns have a place for every character.
+/// Before anything is written: whether the columns have a place for every time and every character.
 pub fn check_storable(conn: &mut Conn, job: &Job) -> Outcome<()> {
+    check_times(conn, job)?;
+    check_texts(conn, job)
+}
+
+fn check_times(conn: &mut Conn, job: &Job) -> Outcome<()> {
+    let times = [("start_time", job.start_time), ("end_time", job.end_time)];
+    let Some((name, time)) = times.into_iter().find(|(_, time)| INT_MAX < *time) else { return Ok(()) };
+    match schema::widening(conn, "cron")? {
+        None => Ok(()),
+        Some(statement) => Err(StoreError::Refused(format!(
+            "{name}: {time} is beyond {INT_MAX} (2038-01-19), where table cron's times end in this database; {statement} mends that"
+        ))
+        .into()),
+    }
+}
+
+fn check_texts(conn: &mut Conn, job: &Job) -> Outcome<()> {
     let texts = [
         ("cron_set", "cronSet", &job.cron_set),
         ("command", "command", &job.command),

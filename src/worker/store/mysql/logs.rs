@@ -3,7 +3,7 @@
 //! Invariant: a row is written whatever it holds; a definite state replaces `lost`, nothing replaces a definite state.
 
 use super::schema::{self, LogTable};
-use super::{Connection, Outcome};
+use super::{Connection, INT_MAX, Outcome};
 use crate::model::log_row::{LastRun, LogFilter, LogPage, StoredLog};
 use crate::model::{Attempt, JobId, LogRow, RunKey, RunState, Second};
 use crate::worker::store::{DELETE_ROWS_MAX, row_state};
@@ -27,6 +27,7 @@ pub fn write(connection: &mut Connection, rows: &[LogRow]) -> Outcome<()> {
     if connection.log.is_none() {
         // Whatever else happens, a row is written: what a column cannot hold is cut or replaced, not refused.
         connection.conn.query_drop("SET SESSION sql_mode = ''")?;
+        tell_cut_times(&mut connection.conn, rows)?;
     }
     let log = match connection.log {
         Some(log) if log.has_unique_key => log,
@@ -52,6 +53,17 @@ pub fn write(connection: &mut Connection, rows: &[LogRow]) -> Outcome<()> {
         group.push(values);
     }
     insert_logs(&mut connection.conn, &group)
+}
+
+/// Says it once a connection where the rows' times are beyond what their column holds.
+fn tell_cut_times(conn: &mut Conn, rows: &[LogRow]) -> Outcome<()> {
+    let is_late = rows.iter().any(|row| INT_MAX < row.dispatch_time.0);
+    if let Some(statement) = if is_late { schema::widening(conn, "log")? } else { None } {
+        log::error!(
+            "log rows lose their dispatch_time: it is beyond {INT_MAX}, where the column ends; {statement} mends that"
+        );
+    }
+    Ok(())
 }
 
 pub fn retain(conn: &mut Conn, before: Second) -> Outcome<()> {

@@ -30,6 +30,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(READ_SECS_MAX + 5);
 const CLOSINGS_A_DELETION: u32 = 60;
 /// Errors of the server that no repetition will mend: a character or a length that a column does not take.
 const DATA_ERRORS: [u16; 4] = [1264, 1366, 1406, 3988];
+/// Where an INT ends; as a time, 2038-01-19.
+const INT_MAX: i64 = i32::MAX as i64;
 const DUPLICATE_KEY: u16 = 1062;
 const UNKNOWN_DATABASE: u16 = 1049;
 /// MariaDB's and MySQL's own ends of a statement that took too long.

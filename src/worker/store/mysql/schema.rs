@@ -16,13 +16,55 @@ const MIGRATIONS: [&str; 4] = [
     include_str!("../../../../sql/mysql/0003_scheduler.sql"),
     include_str!("../../../../sql/mysql/0004_control.sql"),
 ];
-/// Up to so many rows (as the server estimates) a log is altered at once.
-const SMALL_LOG_ROWS: u64 = 100_000;
+/// Up to so many rows (as the server estimates) a table is altered at once.
+const SMALL_ROWS: u64 = 100_000;
+/// Columns that once ended too early, table by table: ids after 24 days at 1,000 runs a second, times in 2038.
+const WIDE: [(&str, &[Wide]); 3] = [
+    (
+        "log",
+        &[
+            Wide { column: "id", kind: "bigint", rest: "bigint(20) NOT NULL AUTO_INCREMENT" },
+            Wide {
+                column: "dispatch_time",
+                kind: "bigint",
+                rest: "bigint(20) NOT NULL DEFAULT '0' COMMENT '分发时间'",
+            },
+        ],
+    ),
+    (
+        "cron",
+        &[
+            Wide {
+                column: "start_time",
+                kind: "bigint",
+                rest: "bigint(20) NOT NULL DEFAULT '0' COMMENT '大于等于此时间才执行，默认0'",
+            },
+            Wide {
+                column: "end_time",
+                kind: "bigint",
+                rest: "bigint(20) NOT NULL DEFAULT '0' COMMENT '小于此时间才执行，默认0不限'",
+            },
+        ],
+    ),
+    (
+        "schema_migration",
+        &[Wide { column: "applied_at", kind: "datetime", rest: "datetime NOT NULL DEFAULT CURRENT_TIMESTAMP" }],
+    ),
+];
+/// What the server says to a user who may not alter a table.
+const DENIED: [u16; 3] = [1044, 1142, 1227];
 /// The keys of `log` that are ours.
 const LOG_KEYS: [(&str, &str); 2] = [
     ("run_key_attempt", "ADD UNIQUE KEY `run_key_attempt` (`run_key`, `attempt`)"),
     ("cron_id_id", "ADD KEY `cron_id_id` (`cron_id`, `id`)"),
 ];
+
+/// A column as wide as it must be.
+struct Wide {
+    column: &'static str,
+    kind: &'static str,
+    rest: &'static str,
+}
 
 /// What of the log table matters when rows are written.
 #[derive(Clone, Copy, Debug)]
@@ -108,7 +150,7 @@ fn migrate_locked(conn: &mut Conn, own: OptsBuilder) -> mysql::Result<Vec<String
     // Asked first: a user who may only read and write can start on tables that are up to date.
     if !has_column(conn, "schema_migration", "id")? {
         conn.query_drop(
-            "CREATE TABLE IF NOT EXISTS schema_migration (id int NOT NULL PRIMARY KEY, applied_at timestamp NOT NULL \
+            "CREATE TABLE IF NOT EXISTS schema_migration (id int NOT NULL PRIMARY KEY, applied_at datetime NOT NULL \
              DEFAULT CURRENT_TIMESTAMP) ENGINE=InnoDB",
         )?;
     }
@@ -124,14 +166,12 @@ fn migrate_locked(conn: &mut Conn, own: OptsBuilder) -> mysql::Result<Vec<String
         }
         conn.exec_drop("INSERT INTO schema_migration (id) VALUES (?)", (at + 1,))?;
     }
-    let rows: Option<Option<u64>> = conn.query_first(
-        "SELECT table_rows FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'log'",
-    )?;
-    let is_small = rows.flatten().unwrap_or(0) <= SMALL_LOG_ROWS;
     let mut advice = Vec::new();
-    widen_log_id(conn, is_small, &mut advice)?;
-    add_log_keys(conn, own, is_small)?;
-    advice.extend(narrow_columns(conn)?);
+    for (table, _) in WIDE {
+        advice.extend(widen(conn, table)?);
+    }
+    add_log_keys(conn, own)?;
+    advice.extend(narrow_charset(conn)?);
     Ok(advice)
 }
 
@@ -150,22 +190,41 @@ fn statements(migration: &str) -> impl Iterator<Item = Statement<'_>> {
     })
 }
 
-/// An INT is used up after 24 days at 1,000 runs a second.
-fn widen_log_id(conn: &mut Conn, is_small: bool, advice: &mut Vec<String>) -> mysql::Result<()> {
-    if column_type(conn, "log", "id")?.is_none_or(|kind| kind == "bigint") {
-        return Ok(());
-    }
-    const WIDEN: &str = "ALTER TABLE `log` MODIFY `id` bigint(20) NOT NULL AUTO_INCREMENT";
-    if is_small {
-        return conn.query_drop(WIDEN);
-    }
-    advice.push(format!(
-        "log.id is an INT and ends at 2147483647; the table is large, so widen it yourself at a quiet hour (it is locked meanwhile): {WIDEN}"
-    ));
-    Ok(())
+fn is_small(conn: &mut Conn, table: &str) -> mysql::Result<bool> {
+    let sql = "SELECT table_rows FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = ?";
+    let rows: Option<Option<u64>> = conn.exec_first(sql, (table,))?;
+    Ok(rows.flatten().unwrap_or(0) <= SMALL_ROWS)
 }
 
-fn add_log_keys(conn: &mut Conn, own: OptsBuilder, is_small: bool) -> mysql::Result<()> {
+/// The statement that widens what ends too early in a table; none where nothing does.
+pub fn widening(conn: &mut Conn, table: &str) -> mysql::Result<Option<String>> {
+    let mut narrow = Vec::new();
+    for Wide { column, kind, rest } in WIDE.iter().filter(|(name, _)| *name == table).flat_map(|(_, columns)| *columns)
+    {
+        if column_type(conn, table, column)?.is_some_and(|found| found != *kind) {
+            narrow.push(format!("MODIFY `{column}` {rest}"));
+        }
+    }
+    Ok((!narrow.is_empty()).then(|| format!("ALTER TABLE `{table}` {}", narrow.join(", "))))
+}
+
+/// Widens a small table. Of another one, or where that is denied, answers how to.
+fn widen(conn: &mut Conn, table: &str) -> mysql::Result<Option<String>> {
+    let Some(statement) = widening(conn, table)? else { return Ok(None) };
+    let why_not = match is_small(conn, table)? {
+        true => match conn.query_drop(&statement) {
+            Err(mysql::Error::MySqlError(error)) if DENIED.contains(&error.code) => error.message,
+            altered => return altered.map(|()| None),
+        },
+        false => "it is large, and locked meanwhile".into(),
+    };
+    Ok(Some(format!(
+        "table {table} has columns that end at 2147483647, or as times in 2038, and was not widened ({why_not}); do it \
+         yourself, at a quiet hour: {statement}"
+    )))
+}
+
+fn add_log_keys(conn: &mut Conn, own: OptsBuilder) -> mysql::Result<()> {
     let mut missing = Vec::new();
     for (name, add) in LOG_KEYS {
         if !has_key(conn, name)? {
@@ -175,7 +234,7 @@ fn add_log_keys(conn: &mut Conn, own: OptsBuilder, is_small: bool) -> mysql::Res
     if missing.is_empty() {
         return Ok(());
     }
-    if is_small {
+    if is_small(conn, "log")? {
         return conn.query_drop(format!("ALTER TABLE `log` {}", missing.join(", ")));
     }
     let build = move || {
@@ -193,7 +252,7 @@ fn add_log_keys(conn: &mut Conn, own: OptsBuilder, is_small: bool) -> mysql::Res
 }
 
 /// Columns that cannot hold every character, said once.
-fn narrow_columns(conn: &mut Conn) -> mysql::Result<Option<String>> {
+fn narrow_charset(conn: &mut Conn) -> mysql::Result<Option<String>> {
     let charset: Option<Option<String>> = conn.query_first(
         "SELECT character_set_name FROM information_schema.columns
          WHERE table_schema = DATABASE() AND table_name = 'cron' AND column_name = 'command'",
