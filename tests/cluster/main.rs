@@ -9,6 +9,7 @@ mod faults;
 mod hosts;
 mod links;
 mod output;
+mod proxy;
 mod store;
 mod together;
 

@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod flood;
 pub mod mariadb;
 pub mod network;
+pub mod proxy;
 pub mod witness;
 
 use std::net::TcpListener;
