@@ -73,31 +73,36 @@ fn run(all: Vec<OsString>) -> Result<u8, String> {
             other => return Err(usage(other.unexpected())),
         }
     }
-    let config = load(&arguments)?;
+    let (config, warnings) = load(&arguments)?;
     if arguments.check_config {
+        warnings.iter().for_each(|warning| eprintln!("wing-crontab: warning: {warning}"));
         return print(&config::summary(&config));
     }
     logging::start(&config)?;
     process::hide_environment();
     process::end_inheritance();
     match arguments.link {
-        Some(link) => daemon(&config, link),
+        Some(link) => daemon(&config, &warnings, link),
         None => guard(&config.data_dir, all).map(|code| code as u8),
     }
 }
 
-fn load(arguments: &Arguments) -> Result<Config, String> {
+/// The configuration, and what is to be said of it.
+fn load(arguments: &Arguments) -> Result<(Config, Vec<String>), String> {
     let path = config::find(arguments.config.clone())?;
-    config::load(&path, |name| std::env::var(name).ok())
+    let config = config::load(&path, |name| std::env::var(name).ok())?;
+    let warnings = config::warnings(&config, &path);
+    Ok((config, warnings))
 }
 
-fn daemon(config: &Config, link: DaemonLink) -> Result<u8, String> {
+fn daemon(config: &Config, warnings: &[String], link: DaemonLink) -> Result<u8, String> {
     // A thread that panics would leave its work unanswered: better to die whole and be started again.
     std::panic::set_hook(Box::new(|panic| {
         log::error!("{panic}");
         process::die();
     }));
     log::info!("wing-crontab {} as {}", env!("CARGO_PKG_VERSION"), config.bind_address);
+    warnings.iter().for_each(|warning| log::warn!("{warning}"));
     match reactor::run(config, link)? {
         ExitReason::Clean => Ok(0),
         ExitReason::Orphaned => Ok(1),

@@ -292,6 +292,27 @@ fn secret(
     }
 }
 
+/// What can be run with and is most likely not meant, a line each.
+pub fn warnings(config: &Config, path: &Path) -> Vec<String> {
+    let address = &config.bind_address;
+    let is_on_loopback = address.0.parse().is_ok_and(|address: SocketAddr| address.ip().is_loopback());
+    let mut warnings = Vec::new();
+    if config.consul.is_some() && !is_on_loopback && config.cluster.secret.is_none() {
+        warnings.push(match config.cluster.insecure {
+            false => "cluster_secret: there is none, so no node of another host is spoken to; give all nodes of a cluster the same one".into(),
+            true => format!("cluster_insecure: whoever reaches {address} may run commands here; set cluster_secret instead"),
+        });
+    }
+    if config.consul.is_some() && !is_on_loopback && config.mysql.is_none() {
+        warnings.push(
+            "mysql_host: it is not set, so the jobs are in this node's own data_dir, where no other node has them; give all nodes of a \
+             cluster the same database"
+                .into(),
+        );
+    }
+    warnings.into_iter().map(|warning| format!("{}: {warning}", path.display())).collect()
+}
+
 /// What `--check-config` prints: everything but the secrets.
 pub fn summary(config: &Config) -> String {
     let store = match &config.mysql {

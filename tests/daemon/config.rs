@@ -51,6 +51,30 @@ fn a_daemon_with_a_mistake_does_not_start() {
 }
 
 #[test]
+fn what_a_cluster_lacks_is_said_and_the_rest_is_not() {
+    let host = "bind_address = \"10.10.62.33:9991\"\n";
+    let consul = "consul_address = \"127.0.0.1:8500\"\n";
+    let mysql = "mysql_host = \"127.0.0.1\"\nmysql_user = \"root\"\nmysql_database = \"cron\"\n";
+    let no_secret = "cluster_secret: there is none, so no node of another host";
+    let no_mysql = "mysql_host: it is not set, so the jobs are in this node's own data_dir";
+    for (lines, lacks) in [
+        (vec![host, consul, mysql], &[no_secret][..]),
+        (vec![host, consul], &[no_secret, no_mysql]),
+        (vec![host, consul, mysql, "cluster_secret = \"word\""], &[]),
+        (vec![host, consul, mysql, "cluster_insecure = true"], &["cluster_insecure: whoever reaches 10.10.62.33:9991"]),
+        (vec![host, mysql], &[]),
+        (vec![consul, mysql], &[]),
+    ] {
+        let (code, stdout, stderr) = check(&lines.concat());
+        assert_eq!((code, stderr.lines().count()), (Some(0), lacks.len()), "{lines:?}: {stderr}");
+        assert!(stdout.contains("node "), "{stdout}");
+        for (line, words) in stderr.lines().zip(lacks) {
+            assert!(line.starts_with("wing-crontab: warning: app.toml: ") && line.contains(words), "{line}");
+        }
+    }
+}
+
+#[test]
 fn a_secret_may_stand_in_a_file_or_a_variable_and_is_never_shown() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("secret"), "its-password\n").unwrap();
