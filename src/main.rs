@@ -78,6 +78,7 @@ fn run(all: Vec<OsString>) -> Result<u8, String> {
         warnings.iter().for_each(|warning| eprintln!("wing-crontab: warning: {warning}"));
         return print(&config::summary(&config));
     }
+    process::require_proc()?;
     logging::start(&config)?;
     process::hide_environment();
     process::end_inheritance();

@@ -1,6 +1,6 @@
 //! app.toml: every mistake is said before anything is started.
 
-use crate::support::daemon::{Node, run};
+use crate::support::daemon::{BINARY, Node, run};
 use std::path::Path;
 
 /// Checks a file with this text.
@@ -102,6 +102,23 @@ fn an_address_that_is_taken_or_a_folder_that_cannot_be_made_is_said() {
     let (code, _, stderr) = run(node.folder.path(), &["--config", "app.toml"]);
     assert_eq!(code, Some(2), "{stderr}");
     assert!(stderr.contains("data_dir") && stderr.contains("file/data"), "{stderr}");
+}
+
+#[test]
+fn a_root_without_proc_is_said_to_need_it() {
+    if !rustix::process::getuid().is_root() {
+        return eprintln!("SKIPPED: only root can take /proc away");
+    }
+    let node = Node::new("");
+    let script = "mount -t tmpfs none /proc && exec \"$0\" --config app.toml";
+    let mut command = std::process::Command::new("unshare");
+    let command = command.args(["-m", "/bin/sh", "-c", script, BINARY]).current_dir(node.folder.path());
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("/proc is needed") && stderr.contains("mount -t proc proc /proc"), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(!node.path("data").exists(), "nothing was made");
 }
 
 #[test]
