@@ -158,8 +158,17 @@ fn log_lines_go_to_the_file_as_well_and_runs_are_told_at_debug_only() {
         let lines = std::fs::read_to_string(node.path("lines")).unwrap();
         assert!(lines.contains("leading: epoch=1"), "{lines}");
         assert_eq!(lines.contains(&format!("start attempt={id}-")), is_told, "{lines}");
-        assert_eq!(lines.lines().count(), node.said().lines().count(), "the same lines");
+        assert_eq!(lines, node.said(), "the same lines");
+        lines.lines().for_each(is_stamped);
         assert!(lines.contains(&format!("job {id} added")), "{lines}");
         assert!(!lines.contains("its-output"), "no line shows what a command said");
     }
+}
+
+/// Each line opens with its moment, to the millisecond, in UTC and always as long.
+#[track_caller]
+fn is_stamped(line: &str) {
+    let digits = |character: char| if character.is_ascii_digit() { '0' } else { character };
+    let shape: String = line.chars().take(26).map(digits).collect();
+    assert_eq!(shape, "0000-00-00T00:00:00.000Z [", "{line}");
 }
