@@ -233,6 +233,7 @@ fn drain(request: &Request) -> Result<Command, Refusal> {
 
 fn draft(params: &mut Params) -> JobDraft {
     params.rename("cron_set", "cronSet");
+    params.end_lines_with_lf("command");
     let cron_set = params.required_text("cronSet", CRON_SET_CHARS_MAX, "a schedule such as */5 * * * * *");
     let draft = JobDraft {
         cron_set: cron_set.trim().into(),

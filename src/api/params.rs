@@ -5,6 +5,7 @@
 //! Invariant: an empty value counts as absent; a name that is given twice has the same value both times.
 
 use crate::model::command::Refusal;
+use crate::model::job::with_lf;
 use crate::wire::http::Request;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -44,6 +45,13 @@ impl Params {
     pub fn rename(&mut self, other: &str, name: &str) {
         if let Some(value) = self.values.remove(other) {
             self.add(name.into(), value);
+        }
+    }
+
+    /// A text of lines: each ends with LF, however it came.
+    pub fn end_lines_with_lf(&mut self, name: &str) {
+        if let Some(value) = self.values.get_mut(name) {
+            *value = with_lf(value);
         }
     }
 
