@@ -6,6 +6,7 @@
 //! Invariant: a request gives either a command or an answer, and a bad one changes nothing.
 
 mod answer;
+mod body;
 mod params;
 
 use crate::model::command::{Command, JobDraft, OutputQuery, REQUEST_KEY_CHARS_MAX, Refusal, RequestKey};
