@@ -51,6 +51,8 @@ struct ListedJobView<'a> {
     last_state: Option<&'a str>,
     last_time: Option<i64>,
     last_use_time: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -172,6 +174,7 @@ fn listed_view(listed: &ListedJob) -> ListedJobView<'_> {
         last_state: last.and_then(|last| last.state.as_deref()),
         last_time: last.map(|last| last.time),
         last_use_time: last.map(|last| last.use_time_ms),
+        error: listed.error.as_deref(),
     }
 }
 

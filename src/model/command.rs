@@ -174,6 +174,9 @@ pub struct ListedJob {
     pub next_time: Option<Second>,
     /// None where it never ran, or the store did not tell in time.
     pub last: Option<LastRun>,
+    /// Why it is never due, where its schedule cannot be read.
+    #[serde(default)]
+    pub error: Option<String>,
 }
 
 /// The cluster as its leader sees it.

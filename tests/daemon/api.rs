@@ -316,6 +316,38 @@ fn rows_written_by_hand_are_taken_up_by_a_reload_and_at_a_restart() {
     assert_eq!(node.api.get("/cron/list").ok().as_array().unwrap().len(), 4);
 }
 
+#[test]
+fn a_row_whose_schedule_cannot_be_read_says_why_in_the_list() {
+    let mut node = Node::started("");
+    let good = node.api.add("0 0 0 1 1 *", "true", "");
+    assert!(node.stop().success());
+    let database = rusqlite::Connection::open(node.path("data/wing-crontab.db")).unwrap();
+    for cron_set in ["77 * * * * *", "0 0 0 30 2 *"] {
+        database.execute("INSERT INTO cron (cron_set, command) VALUES (?, 'by hand')", [cron_set]).unwrap();
+    }
+    drop(database);
+    node.start();
+    let errors =
+        |jobs: &Value| jobs.as_array().unwrap().iter().map(|job| job.get("error").cloned()).collect::<Vec<_>>();
+    let why = ["cron_set: second: 77 is beyond 59", "cron_set: day-of-month: it can never match"];
+    for (query, has_good) in [("", true), ("?page=1", true), ("?search=by+hand", false)] {
+        let list = node.api.get(&format!("/cron/list{query}")).ok();
+        let errors = errors(list.get("list").unwrap_or(&list));
+        let (first, bad) = errors.split_at(usize::from(has_good));
+        assert!(first.iter().all(Option::is_none), "a job that is well has no such field");
+        let says = |(error, why): (&Option<Value>, &&str)| error.as_ref().unwrap().as_str().unwrap().starts_with(why);
+        assert!(bad.len() == 2 && bad.iter().zip(&why).all(says), "{query}: {errors:?}");
+    }
+    let id = good + 1;
+    let updated = node.api.post("/cron/update", &format!("id={id}&cronSet=@daily&command=true")).ok();
+    assert_eq!(updated["cron_set"], "@daily");
+    let list = node.api.get("/cron/list").ok();
+    assert!(
+        list[1].get("error").is_none() && list[1]["next_time"].is_i64() && list[2].get("error").is_some(),
+        "{list}"
+    );
+}
+
 /// As a form's value.
 pub fn encoded(text: &str) -> String {
     form_urlencoded::byte_serialize(text.as_bytes()).collect()

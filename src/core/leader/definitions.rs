@@ -23,7 +23,7 @@ impl Leader {
         let (offset, limit) = (offset.min(usize::MAX as u64) as usize, limit.min(usize::MAX as u64) as usize);
         let listed = |job: &Arc<Job>| {
             let next_time = self.scheduler.next_time(job.id, now.wall.second());
-            ListedJob { job: Arc::clone(job), next_time, last: None }
+            ListedJob { job: Arc::clone(job), next_time, last: None, error: self.scheduler.why_never(job.id) }
         };
         let jobs = self.scheduler.jobs().skip(offset).take(limit).map(listed).collect();
         JobList { jobs, total: filter.map(|_| self.scheduler.job_count() as u64) }
