@@ -125,7 +125,7 @@ pub fn failure(refusal: &Refusal) -> Response {
 fn health_reply(health: &HealthView) -> Response {
     match (health.store_ok, health.leader.0.is_empty()) {
         (true, false) => ok(health),
-        (false, _) => json(503, health, "the store does not answer"),
+        (false, _) => json(503, health, health.store_error.as_deref().unwrap_or("the store does not answer")),
         (true, true) => json(503, health, "no leader is known"),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A change is asked of the store until its result is known. Its client waits `ANSWER_MS` for that; then it is told that
 //! nobody knows yet. A stop is not kept waiting by a store that is away: it is put in force first, its client is told so
-//! with a 503, and it is stored as soon as the store answers.
+//! with a 503, and it is stored as soon as the store takes it.
 //!
 //! Invariants: one change is with the store at a time; it is answered 200 only when no run of the old definition can
 //! start any more; every request is answered exactly once; what is in force and not stored is stored before anything else.
@@ -21,6 +21,7 @@ use std::sync::Arc;
 const ANSWER_MS: u64 = 3_000;
 /// A store that has not answered for so long is taken to be away: stops do not wait for it.
 const SILENT_MS: u64 = 2_000;
+const SILENT: &str = "the store does not answer";
 
 #[derive(Debug, Default)]
 pub struct Changes {
@@ -33,6 +34,8 @@ pub struct Changes {
     /// Changes that are in force here and wait for nodes to say so too.
     settling: Vec<Settling>,
     backoff: Backoff,
+    /// What the store said when it last failed; none while it does what it is asked.
+    trouble: Option<String>,
 }
 
 #[derive(Debug)]
@@ -171,6 +174,7 @@ impl Changes {
         match result {
             Ok(given) => {
                 self.backoff.reset();
+                self.trouble = None;
                 let mut asked = self.asked.take()?;
                 if let Change::Add(job, _) = &mut asked.change {
                     job.id = given;
@@ -184,11 +188,10 @@ impl Changes {
                 self.unstorable.extend(job_of_change(&asked.change));
                 return Some(Made { client: None, change: asked.change, is_in_force: true });
             }
-            // The first asking did not even reach the store: surely nothing was done, and the client may be told so.
-            Err(StoreError::Away(reason)) if !self.backoff.is_failing() && !asked.is_stop => self.refuse(
-                Refusal::unavailable(format!("nothing was changed: the store is not to be reached: {reason}")),
-                fx,
-            ),
+            // At the first asking: surely nothing was done, and the client may be told so.
+            Err(StoreError::Away(reason)) if !self.backoff.is_failing() && !asked.is_stop => {
+                self.refuse(untouched(Some(&reason)), fx);
+            }
             Err(StoreError::Refused(reason)) => self.refuse(Refusal::bad(reason), fx),
             // The caller steps down on this and answers everybody.
             Err(StoreError::Deposed) => {}
@@ -200,6 +203,7 @@ impl Changes {
                     );
                 }
                 asked.id = None;
+                self.trouble = Some(reason);
                 self.backoff.fail(now);
             }
         }
@@ -323,7 +327,7 @@ impl Changes {
             at += 1;
             let is_earlier = at <= count && job_of(&waiting.command) == Some(id);
             if is_earlier {
-                fx.reply(waiting.client, Err(untouched()));
+                fx.reply(waiting.client, Err(untouched(self.trouble.as_deref())));
             }
             !is_earlier
         });
@@ -335,7 +339,7 @@ impl Changes {
             let answer_by = *waiting.answer_by.get_or_insert(now.mono.plus_ms(ANSWER_MS));
             let is_late = is_away && answer_by <= now.mono;
             if is_late {
-                fx.reply(waiting.client, Err(untouched()));
+                fx.reply(waiting.client, Err(untouched(self.trouble.as_deref())));
             }
             !is_late
         });
@@ -358,8 +362,8 @@ impl Changes {
     fn answer_late(&mut self, fx: &mut Effects, now: Now) {
         let late = self.asked.as_mut().filter(|asked| asked.answer_by <= now.mono);
         if let Some(client) = late.and_then(|asked| asked.client.take()) {
-            let message =
-                "the store does not answer: whether the change is stored is not known yet; /cron/list will tell";
+            let why = self.trouble.as_deref().unwrap_or(SILENT);
+            let message = format!("whether the change is stored is not known yet; /cron/list will tell: {why}");
             fx.reply(client, Err(Refusal::unavailable(message)));
         }
     }
@@ -385,7 +389,7 @@ pub fn cut_off() -> Refusal {
 /// A stop that the store does not have yet.
 pub fn in_force(id: JobId) -> Refusal {
     Refusal::unavailable(format!(
-        "in force, not stored: job {id} is stopped in the memory of this leader, and is stored as soon as the store answers; \
+        "in force, not stored: job {id} is stopped in the memory of this leader, and is stored as soon as the store takes it; \
          should another node take the lead before that, stop it again"
     ))
 }
@@ -397,8 +401,9 @@ pub fn in_force_and_cut_off(id: JobId) -> Refusal {
     ))
 }
 
-fn untouched() -> Refusal {
-    Refusal::unavailable("nothing was changed: the store does not answer")
+/// `trouble`: what the store said, where it said anything.
+fn untouched(trouble: Option<&str>) -> Refusal {
+    Refusal::unavailable(format!("nothing was changed: {}", trouble.unwrap_or(SILENT)))
 }
 
 /// The job that a command is to change.

@@ -110,7 +110,7 @@ impl Leader {
         while let Some(Urgent { client, job }) = self.changes.next_urgent(&self.scheduler, rooms.fx, rooms.now) {
             let (id, version) = (job.id, job.version);
             let text =
-                format!("job {id} is stopped, version={}: in force, and stored when the store answers", version.0);
+                format!("job {id} is stopped, version={}: in force, and stored when the store takes it", version.0);
             rooms.fx.notice(log::Level::Warn, text);
             let job = put(&mut self.scheduler, job, rooms.fx);
             self.dispatch.leave_undecided(id);
