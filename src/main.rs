@@ -73,16 +73,17 @@ fn run(all: Vec<OsString>) -> Result<u8, String> {
             other => return Err(usage(other.unexpected())),
         }
     }
-    let config = load(&arguments)?;
+    let (config, warnings) = load(&arguments)?;
     if arguments.check_config {
-        config.zones.warnings.iter().for_each(|warning| eprintln!("wing-crontab: {warning}"));
+        warnings.iter().for_each(|warning| eprintln!("wing-crontab: warning: {warning}"));
         return print(&config::summary(&config));
     }
+    process::require_proc()?;
     logging::start(&config)?;
     process::hide_environment();
     process::end_inheritance();
     match arguments.link {
-        Some(link) => daemon(&config, link),
+        Some(link) => daemon(&config, &warnings, link),
         None => {
             let data_dir = config.data_dir.clone();
             // The guardian is small, and needs nothing else of it.
@@ -92,16 +93,19 @@ fn run(all: Vec<OsString>) -> Result<u8, String> {
     }
 }
 
-fn load(arguments: &Arguments) -> Result<Config, String> {
+/// The configuration, and what is to be said of it.
+fn load(arguments: &Arguments) -> Result<(Config, Vec<String>), String> {
     let path = config::find(arguments.config.clone())?;
-    config::load(&path, environment)
+    let config = config::load(&path, environment)?;
+    let warnings = config::warnings(&config, &path);
+    Ok((config, warnings))
 }
 
 fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-fn daemon(config: &Config, link: DaemonLink) -> Result<u8, String> {
+fn daemon(config: &Config, warnings: &[String], link: DaemonLink) -> Result<u8, String> {
     // A thread that panics would leave its work unanswered: better to die whole and be started again.
     std::panic::set_hook(Box::new(|panic| {
         log::error!("{panic}");
@@ -109,7 +113,7 @@ fn daemon(config: &Config, link: DaemonLink) -> Result<u8, String> {
     }));
     log::info!("wing-crontab {} as {}", env!("CARGO_PKG_VERSION"), config.bind_address);
     config.zones.told.iter().for_each(|line| log::info!("{line}"));
-    config.zones.warnings.iter().for_each(|warning| log::warn!("{warning}"));
+    warnings.iter().for_each(|warning| log::warn!("{warning}"));
     match reactor::run(config, link)? {
         ExitReason::Clean => Ok(0),
         ExitReason::Orphaned => Ok(1),

@@ -254,12 +254,8 @@ fn characters_that_a_column_cannot_hold_are_replaced_and_the_row_is_kept() {
     }
 }
 
-#[test]
-fn a_command_that_a_column_cannot_hold_is_refused_and_nothing_is_changed() {
-    let Some(database) = mariadb::database() else { return };
-    database.run(&[SEED_CRON, SEED_LOG]);
-    let mut store = store(&database);
-    store.open().unwrap();
+/// Adds a job; `store` takes the lead for it.
+fn add(store: &mut MysqlStore, command: &str) -> Result<JobId, StoreError> {
     let bump = Bump {
         lock_key: "key".into(),
         server: Server::default(),
@@ -267,11 +263,45 @@ fn a_command_that_a_column_cannot_hold_is_refused_and_nothing_is_changed() {
         alone: false,
         lease_ms: 10_000,
     };
-    let epoch = store.bump(&bump).unwrap().epoch;
-    let job =
-        wing_crontab::model::Job { cron_set: "* * * * * *".into(), command: "echo 😀".into(), ..Default::default() };
-    let key = wing_crontab::model::command::RequestKey("1.1".into());
-    let refused = store.change(epoch, 1, &wing_crontab::core::work::Change::Add(job, key)).unwrap_err();
+    let epoch = store.bump(&bump)?.epoch;
+    let job = Job { cron_set: "* * * * * *".into(), command: command.into(), remark: command.into(), ..Job::default() };
+    store.change(epoch, 1, &Change::Add(job, RequestKey(format!("{}.1", epoch.0))))
+}
+
+#[test]
+fn narrow_tables_are_told_of_once_with_the_statements_that_mend_them() {
+    for (charset, tables) in [("utf8", [SEED_CRON, SEED_LOG]), ("latin1", [CLUSTER_CRON, SEED_LOG])] {
+        let Some(database) = mariadb::database() else { return };
+        let [cron, log] = tables.map(|table| table.replace("CHARSET=utf8", &format!("CHARSET={charset}")));
+        database.run(&[&cron, &log]);
+        let advice = store(&database).open().unwrap().advice;
+        assert!(advice.len() == 1 && advice[0].contains(charset), "{advice:?}");
+        assert_eq!(store(&database).open().unwrap().advice, Vec::<String>::new(), "not at the next start");
+        let statements =
+            advice[0].split_once("ALTER TABLE `cron` ").unwrap().1.split_once("; ALTER TABLE `log` ").unwrap();
+        let keys = "SELECT GROUP_CONCAT(column_name, column_type, is_nullable, collation_name, column_comment) FROM information_schema.columns
+                    WHERE table_schema = DATABASE() AND column_name IN ('run_key', 'request_key')";
+        let keys = || database.connect().query_first::<String, _>(keys).unwrap();
+        let before = keys();
+        database
+            .run(&[&format!("ALTER TABLE `cron` {}", statements.0), &format!("ALTER TABLE `log` {}", statements.1)]);
+        assert_eq!(keys(), before, "keys go on telling a from A");
+        let mut store = store(&database);
+        assert_eq!(store.open().unwrap().advice, Vec::<String>::new());
+        add(&mut store, "echo 😀中").unwrap();
+        assert_eq!(store.list_jobs().unwrap()[0].remark, "echo 😀中");
+        store.write_logs(&[row(1, "a中😀")]).unwrap();
+        assert_eq!(outputs(&mut store), ["a中😀"]);
+    }
+}
+
+#[test]
+fn a_command_that_a_column_cannot_hold_is_refused_and_nothing_is_changed() {
+    let Some(database) = mariadb::database() else { return };
+    database.run(&[SEED_CRON, SEED_LOG]);
+    let mut store = store(&database);
+    store.open().unwrap();
+    let refused = add(&mut store, "echo 😀").unwrap_err();
     assert!(matches!(&refused, StoreError::Refused(why) if why.starts_with("command: '😀'")), "{refused}");
     assert_eq!(store.list_jobs().unwrap(), []);
     let notes: u64 = database.connect().query_first("SELECT COUNT(*) FROM journal").unwrap().unwrap();

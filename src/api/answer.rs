@@ -51,6 +51,8 @@ struct ListedJobView<'a> {
     last_state: Option<&'a str>,
     last_time: Option<i64>,
     last_use_time: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -123,7 +125,7 @@ pub fn failure(refusal: &Refusal) -> Response {
 fn health_reply(health: &HealthView) -> Response {
     match (health.store_ok, health.leader.0.is_empty()) {
         (true, false) => ok(health),
-        (false, _) => json(503, health, "the store does not answer"),
+        (false, _) => json(503, health, health.store_error.as_deref().unwrap_or("the store does not answer")),
         (true, true) => json(503, health, "no leader is known"),
     }
 }
@@ -172,6 +174,7 @@ fn listed_view(listed: &ListedJob) -> ListedJobView<'_> {
         last_state: last.and_then(|last| last.state.as_deref()),
         last_time: last.map(|last| last.time),
         last_use_time: last.map(|last| last.use_time_ms),
+        error: listed.error.as_deref(),
     }
 }
 

@@ -6,6 +6,7 @@
 //! Invariant: a request gives either a command or an answer, and a bad one changes nothing.
 
 mod answer;
+mod body;
 mod params;
 
 use crate::model::command::{Command, JobDraft, OutputQuery, REQUEST_KEY_CHARS_MAX, Refusal, RequestKey};
@@ -235,6 +236,7 @@ fn drain(request: &Request) -> Result<Command, Refusal> {
 
 fn draft(params: &mut Params) -> JobDraft {
     params.rename("cron_set", "cronSet");
+    params.end_lines_with_lf("command");
     let cron_set = params.required_text("cronSet", CRON_SET_CHARS_MAX, "a schedule such as */5 * * * * *");
     let draft = JobDraft {
         cron_set: cron_set.trim().into(),

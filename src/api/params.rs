@@ -4,7 +4,9 @@
 //!
 //! Invariant: an empty value counts as absent; a name that is given twice has the same value both times.
 
+use super::body::{self, Body};
 use crate::model::command::Refusal;
+use crate::model::job::with_lf;
 use crate::wire::http::Request;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -20,13 +22,10 @@ impl Params {
     pub fn of(request: &Request) -> Result<Params, Refusal> {
         let mut params = Params::default();
         params.add_form(&request.query)?;
-        // What `curl -d '{..}'` sends calls itself a form; an object is an object all the same.
-        let object = serde_json::from_slice::<serde_json::Map<String, Value>>(&request.body);
-        match (request.body.trim_ascii_start().first(), object) {
-            (Some(b'{'), Ok(object)) => params.add_object(object),
-            (Some(b'{'), Err(error)) => return Err(Refusal::bad(format!("the body is not a JSON object: {error}"))),
-            (Some(_), _) if request.method == "POST" => params.add_form(&request.body)?,
-            _ => {}
+        match body::read(request)? {
+            Body::None => {}
+            Body::Form(bytes) => params.add_form(bytes)?,
+            Body::Object(object) => params.add_object(object),
         }
         Ok(params)
     }
@@ -44,6 +43,13 @@ impl Params {
     pub fn rename(&mut self, other: &str, name: &str) {
         if let Some(value) = self.values.remove(other) {
             self.add(name.into(), value);
+        }
+    }
+
+    /// A text of lines: each ends with LF, however it came.
+    pub fn end_lines_with_lf(&mut self, name: &str) {
+        if let Some(value) = self.values.get_mut(name) {
+            *value = with_lf(value);
         }
     }
 
@@ -95,8 +101,9 @@ impl Params {
 
     pub fn integer(&mut self, name: &str, min: i64, max: i64) -> Option<i64> {
         let text = self.values.remove(name).filter(|text| !text.is_empty())?;
-        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-        let number = digits.then(|| text.parse().ok()).flatten().filter(|number| (min..=max).contains(number));
+        let whole = whole(&text);
+        let digits = whole.bytes().all(|byte| byte.is_ascii_digit());
+        let number = digits.then(|| whole.parse().ok()).flatten().filter(|number| (min..=max).contains(number));
         if number.is_none() {
             self.wrong(name, &format!("{} is not a whole number from {min} to {max}", shown(&text)));
         }
@@ -105,7 +112,7 @@ impl Params {
 
     pub fn flag(&mut self, name: &str) -> bool {
         let text = self.values.remove(name).unwrap_or_default();
-        match text.as_str() {
+        match whole(&text) {
             "" | "0" | "false" => false,
             "1" | "true" => true,
             _ => {
@@ -159,6 +166,11 @@ fn has_replacement_character(bytes: &[u8]) -> bool {
     let upper = bytes.to_ascii_uppercase();
     let has = |what: &[u8]| upper.windows(what.len()).any(|window| window == what);
     has(b"\xEF\xBF\xBD") || has(b"%EF%BF%BD")
+}
+
+/// JSON may write 100 as 100.0 or 1e2, which comes here as the former.
+fn whole(text: &str) -> &str {
+    text.strip_suffix(".0").unwrap_or(text)
 }
 
 /// A value in a message: quoted, and short however long it is.

@@ -16,6 +16,7 @@ fn request(method: &str, target: &str, body: &str) -> Request {
         query: query.as_bytes().to_vec(),
         body: body.as_bytes().to_vec(),
         has_length: !body.is_empty(),
+        content_type: None,
         request_key: None,
         keep_alive: true,
         takes_chunks: true,
@@ -192,8 +193,9 @@ fn a_job_is_shown_with_the_seeds_fields_first() {
 fn a_listed_job_has_its_next_and_last_run_behind_its_own_fields() {
     let job = Arc::new(Job { id: JobId(7), ..Job::default() });
     let last = LastRun { state: Some("failed".into()), time: 1_700_000_000, use_time_ms: 45 };
-    let ran = ListedJob { job: Arc::clone(&job), next_time: Some(Second(1_700_000_060)), last: Some(last) };
-    let never = ListedJob { job: Arc::clone(&job), next_time: None, last: None };
+    let ran =
+        ListedJob { job: Arc::clone(&job), next_time: Some(Second(1_700_000_060)), last: Some(last), error: None };
+    let never = ListedJob { job: Arc::clone(&job), next_time: None, last: None, error: None };
     let own = text(reply(&Ok(Answer::Job(job))));
     let own = own.strip_prefix(r#"{"code":200,"data":{"#).unwrap().strip_suffix(r#"},"message":"ok"}"#).unwrap();
     let ran_text =

@@ -226,7 +226,8 @@ fn limits(reader: &mut Reader) -> Limits {
 }
 
 fn consul(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> Option<ConsulConfig> {
-    let token = secret(reader, environment, ["consul_token", "consul_token_file", "WING_CONSUL_TOKEN"]);
+    let (token, token_file) =
+        secret_and_file(reader, environment, ["consul_token", "consul_token_file", "WING_CONSUL_TOKEN"]);
     let text = reader.text("consul_address").filter(|text| !text.is_empty())?;
     let address = text.strip_prefix("http://").unwrap_or(&text).trim_end_matches('/');
     let port = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
@@ -236,7 +237,7 @@ fn consul(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> 
             &format!("{text:?} is not a host:port, such as \"127.0.0.1:8500\" (TLS is not spoken)"),
         );
     }
-    Some(ConsulConfig { address: address.into(), token: token.filter(|token| !token.0.is_empty()) })
+    Some(ConsulConfig { address: address.into(), token: token.filter(|token| !token.0.is_empty()), token_file })
 }
 
 fn cluster(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> ClusterConfig {
@@ -271,6 +272,15 @@ fn secret(
     environment: &dyn Fn(&str) -> Option<String>,
     names: [&'static str; 3],
 ) -> Option<Secret> {
+    secret_and_file(reader, environment, names).0
+}
+
+/// The same, and the file that it comes from, if it does.
+fn secret_and_file(
+    reader: &mut Reader,
+    environment: &dyn Fn(&str) -> Option<String>,
+    names: [&'static str; 3],
+) -> (Option<Secret>, Option<PathBuf>) {
     let [value_key, file_key, variable] = names;
     let value = reader.text(value_key).filter(|value| !value.is_empty());
     let file = path(reader, file_key);
@@ -280,16 +290,36 @@ fn secret(
     }
     // The environment is how a deployment overrides a file that is the same everywhere.
     if let Some(value) = variable_value {
-        return Some(Secret(value));
+        return (Some(Secret(value)), None);
     }
-    let Some(file) = file else { return value.map(Secret) };
-    match std::fs::read_to_string(&file) {
-        Ok(text) => Some(Secret(text.trim_end_matches(['\n', '\r']).into())),
-        Err(error) => {
-            reader.mistake(file_key, &format!("{}: {error}", file.display()));
-            None
-        }
+    let Some(file) = file else { return (value.map(Secret), None) };
+    let text = std::fs::read_to_string(&file);
+    let secret = text
+        .map(|text| Secret::of_file(&text))
+        .map_err(|error| reader.mistake(file_key, &format!("{}: {error}", file.display())));
+    (secret.ok(), Some(file))
+}
+
+/// What can be run with and is most likely not meant, a line each.
+pub fn warnings(config: &Config, path: &Path) -> Vec<String> {
+    let address = &config.bind_address;
+    let is_on_loopback = address.0.parse().is_ok_and(|address: SocketAddr| address.ip().is_loopback());
+    let mut warnings = Vec::new();
+    if config.consul.is_some() && !is_on_loopback && config.cluster.secret.is_none() {
+        warnings.push(match config.cluster.insecure {
+            false => "cluster_secret: there is none, so no node of another host is spoken to; give all nodes of a cluster the same one".into(),
+            true => format!("cluster_insecure: whoever reaches {address} may run commands here; set cluster_secret instead"),
+        });
     }
+    if config.consul.is_some() && !is_on_loopback && config.mysql.is_none() {
+        warnings.push(
+            "mysql_host: it is not set, so the jobs are in this node's own data_dir, where no other node has them; give all nodes of a \
+             cluster the same database"
+                .into(),
+        );
+    }
+    let of_file = warnings.into_iter().map(|warning| format!("{}: {warning}", path.display()));
+    of_file.chain(config.zones.warnings.iter().cloned()).collect()
 }
 
 /// What `--check-config` prints: everything but the secrets.

@@ -1,8 +1,8 @@
 //! The API's changes to jobs, one at a time: stored first, then in force, then answered.
 //!
-//! Each waits until all that is due before it is decided (`ground`). It is asked of the store until its result is known. Its client waits `ANSWER_MS` for that; then it is told that
-//! nobody knows yet. A stop is not kept waiting by a store that is away: it is put in force first, its client is told so
-//! with a 503, and it is stored as soon as the store answers.
+//! Each waits until all that is due before it is decided (`ground`). It is asked of the store until its result is known; its
+//! client waits `ANSWER_MS` for that, and is then told that nobody knows yet. A stop is not kept waiting by a store that is away: it is put in force first, its client is told so
+//! with a 503, and it is stored as soon as the store takes it.
 //!
 //! Invariants: one change is with the store at a time; it is answered 200 only when no run of the old definition can
 //! start any more; every request is answered exactly once; what is in force and not stored is stored before anything else.
@@ -25,6 +25,7 @@ use std::sync::Arc;
 const ANSWER_MS: u64 = 3_000;
 /// A store that has not answered for so long is taken to be away: stops do not wait for it.
 const SILENT_MS: u64 = 2_000;
+const SILENT: &str = "the store does not answer";
 
 #[derive(Debug, Default)]
 pub struct Changes {
@@ -39,6 +40,8 @@ pub struct Changes {
     backoff: Backoff,
     /// The journal is not written, so nothing will be.
     is_journal_away: bool,
+    /// What the store said when it last failed; none while it does what it is asked.
+    trouble: Option<String>,
 }
 
 #[derive(Debug)]
@@ -113,6 +116,11 @@ impl Changes {
     pub fn poll(&mut self, ground: &mut Ground, fx: &mut Effects) {
         let (epoch, now) = (ground.epoch, ground.now);
         self.is_journal_away = ground.journaler.is_away(now);
+        match (self.is_journal_away, ground.journaler.trouble()) {
+            (true, Some(trouble)) => self.trouble = Some(trouble.into()),
+            (false, _) if !self.backoff.is_failing() => self.trouble = None,
+            _ => {}
+        }
         self.answer_late(fx, now);
         if self.asked.is_none() {
             self.asked = self.next(ground, fx);
@@ -188,6 +196,7 @@ impl Changes {
         match result {
             Ok(given) => {
                 self.backoff.reset();
+                self.trouble = None;
                 let mut asked = self.asked.take()?;
                 if let Change::Add(job, _) = &mut asked.change {
                     job.id = given;
@@ -201,11 +210,10 @@ impl Changes {
                 self.unstorable.extend(job_of_change(&asked.change));
                 return Some(Made { client: None, change: asked.change, is_in_force: true });
             }
-            // The first asking did not even reach the store: surely nothing was done, and the client may be told so.
-            Err(StoreError::Away(reason)) if !self.backoff.is_failing() && !asked.is_stop => self.refuse(
-                Refusal::unavailable(format!("nothing was changed: the store is not to be reached: {reason}")),
-                fx,
-            ),
+            // At the first asking: surely nothing was done, and the client may be told so.
+            Err(StoreError::Away(reason)) if !self.backoff.is_failing() && !asked.is_stop => {
+                self.refuse(untouched(Some(&reason)), fx);
+            }
             Err(StoreError::Refused(reason)) => self.refuse(Refusal::bad(reason), fx),
             // The caller steps down on this and answers everybody.
             Err(StoreError::Deposed) => {}
@@ -217,6 +225,7 @@ impl Changes {
                     );
                 }
                 asked.id = None;
+                self.trouble = Some(reason);
                 self.backoff.fail(now);
             }
         }
@@ -345,7 +354,7 @@ impl Changes {
             at += 1;
             let is_earlier = at <= count && job_of(&waiting.command) == Some(id);
             if is_earlier {
-                fx.reply(waiting.client, Err(untouched()));
+                fx.reply(waiting.client, Err(untouched(self.trouble.as_deref())));
             }
             !is_earlier
         });
@@ -357,7 +366,7 @@ impl Changes {
             let answer_by = *waiting.answer_by.get_or_insert(now.mono.plus_ms(ANSWER_MS));
             let is_late = answer_by <= now.mono && (is_away || waiting.is_next());
             if is_late {
-                fx.reply(waiting.client, Err(if is_away { untouched() } else { undecided() }));
+                fx.reply(waiting.client, Err(if is_away { untouched(self.trouble.as_deref()) } else { undecided() }));
             }
             !is_late
         });
@@ -380,8 +389,8 @@ impl Changes {
     fn answer_late(&mut self, fx: &mut Effects, now: Now) {
         let late = self.asked.as_mut().filter(|asked| asked.answer_by <= now.mono);
         if let Some(client) = late.and_then(|asked| asked.client.take()) {
-            let message =
-                "the store does not answer: whether the change is stored is not known yet; /cron/list will tell";
+            let why = self.trouble.as_deref().unwrap_or(SILENT);
+            let message = format!("whether the change is stored is not known yet; /cron/list will tell: {why}");
             fx.reply(client, Err(Refusal::unavailable(message)));
         }
     }
@@ -407,7 +416,7 @@ pub fn cut_off() -> Refusal {
 /// A stop that the store does not have yet.
 pub fn in_force(id: JobId) -> Refusal {
     Refusal::unavailable(format!(
-        "in force, not stored: job {id} is stopped in the memory of this leader, and is stored as soon as the store answers; \
+        "in force, not stored: job {id} is stopped in the memory of this leader, and is stored as soon as the store takes it; \
          should another node take the lead before that, stop it again"
     ))
 }
@@ -419,8 +428,9 @@ pub fn in_force_and_cut_off(id: JobId) -> Refusal {
     ))
 }
 
-fn untouched() -> Refusal {
-    Refusal::unavailable("nothing was changed: the store does not answer")
+/// `trouble`: what the store said, where it said anything.
+fn untouched(trouble: Option<&str>) -> Refusal {
+    Refusal::unavailable(format!("nothing was changed: {}", trouble.unwrap_or(SILENT)))
 }
 
 fn undecided() -> Refusal {

@@ -30,6 +30,8 @@ pub struct Journaler {
     /// When the first entry of the queue was first asked.
     asked_at: Option<Mono>,
     backoff: Backoff,
+    /// What the store said when it last failed; none while it takes entries.
+    trouble: Option<String>,
 }
 
 #[derive(Debug)]
@@ -62,7 +64,13 @@ impl Journaler {
             in_flight: None,
             asked_at: None,
             backoff: Backoff::default(),
+            trouble: None,
         }
+    }
+
+    /// What the store said when it did not take the entry that waits, where it said anything.
+    pub fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
     }
 
     /// A number for a statement of this epoch that may have to be repeated.
@@ -145,6 +153,7 @@ impl Journaler {
                         format!("the journal waits, and runs with it: {error}; asking again until it works"),
                     );
                 }
+                self.trouble = Some(error.to_string());
                 self.backoff.fail(now);
                 return Written::Open;
             }
@@ -152,6 +161,7 @@ impl Journaler {
             Ok(_) => {}
         }
         self.backoff.reset();
+        self.trouble = None;
         self.asked_at = None;
         match (result, self.queue.pop_front()) {
             (Ok(Journaled::Entry(id)), Some(entry)) => Written::In { id, entry, sent_at },

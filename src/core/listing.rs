@@ -79,20 +79,19 @@ impl Listing {
 
 /// Jobs as they were read from the store, with their next seconds after this one.
 pub fn listed(jobs: Vec<Job>, zones: &Zones, after: Second) -> Vec<ListedJob> {
-    let mut schedules: BTreeMap<String, Option<Arc<Schedule>>> = BTreeMap::new();
-    let mut schedule = |text: &str| {
-        if let Some(known) = schedules.get(text) {
-            return known.clone();
-        }
-        let parsed = Schedule::parse(text, zones).ok().map(Arc::new);
-        schedules.insert(text.into(), parsed.clone());
-        parsed
+    let mut schedules: BTreeMap<String, Result<Arc<Schedule>, String>> = BTreeMap::new();
+    let mut listed = |job: Job| {
+        let parse =
+            || Schedule::parse(&job.cron_set, zones).map(Arc::new).map_err(|error| format!("cron_set: {error}"));
+        let schedule = schedules.entry(job.cron_set.clone()).or_insert_with(parse).clone();
+        let next = |schedule| Shifted::new(schedule, offset_secs(job.id, job.jitter)).next_due(&job, after);
+        let (next_time, error) = match schedule {
+            Ok(schedule) => (next(schedule), None),
+            Err(error) => (None, Some(error)),
+        };
+        ListedJob { next_time, last: None, error, job: Arc::new(job) }
     };
-    let mut next_time = |job: &Job| {
-        let shifted = Shifted::new(schedule(&job.cron_set)?, offset_secs(job.id, job.jitter));
-        shifted.next_due(job, after)
-    };
-    jobs.into_iter().map(|job| ListedJob { next_time: next_time(&job), last: None, job: Arc::new(job) }).collect()
+    jobs.into_iter().map(&mut listed).collect()
 }
 
 #[cfg(test)]

@@ -31,6 +31,8 @@ pub struct Logbook {
     flush_at: Option<Mono>,
     in_flight: Option<InFlight>,
     backoff: Backoff,
+    /// What the store said when it last failed; none while it takes rows.
+    trouble: Option<String>,
     spooler: Spooler,
     /// The store has been reached in this life.
     is_open: bool,
@@ -105,6 +107,11 @@ impl Logbook {
         self.backoff.is_failing()
     }
 
+    /// What the store said when it did not take rows the last time.
+    pub fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty() && self.in_flight.is_none() && self.spooler.is_empty()
     }
@@ -173,6 +180,7 @@ impl Logbook {
                     format!("{waiting} log rows wait: {error}; asking again until it works, spooled meanwhile"),
                 );
             }
+            self.trouble = Some(error.to_string());
             self.backoff.fail(now);
             match page {
                 Some(page) => self.spooler.put_back(page, group),
@@ -185,6 +193,7 @@ impl Logbook {
             fx.notice(log::Level::Info, "log rows are written again");
         }
         self.backoff.reset();
+        self.trouble = None;
         self.spooler.on_committed(&group, page);
         self.flush_at = (!self.rows.is_empty()).then_some(now.mono);
         let attempts: Vec<Attempt> = group.iter().map(|row| row.attempt).collect();

@@ -140,6 +140,12 @@ impl Scheduler {
         self.schedules[planned.schedule? as usize].as_ref()?.schedule.next_due(&planned.job, after)
     }
 
+    /// Why the job is never due, where its schedule cannot be read.
+    pub fn why_never(&self, id: JobId) -> Option<String> {
+        let planned = self.jobs.get(&id).filter(|planned| planned.schedule.is_none())?;
+        Schedule::parse(&planned.job.cron_set, &self.zones).err().map(|error| format!("cron_set: {error}"))
+    }
+
     /// The last tick that was taken.
     pub fn cursor(&self) -> Second {
         self.wheel.cursor()

@@ -153,6 +153,9 @@ pub struct HealthView {
     /// No scheduled run is started anywhere.
     pub paused: bool,
     pub store_ok: bool,
+    /// What the store said that is not ok, where it said anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_error: Option<String>,
     /// None: standing alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub consul_ok: Option<bool>,
@@ -174,6 +177,9 @@ pub struct ListedJob {
     pub next_time: Option<Second>,
     /// None where it never ran, or the store did not tell in time.
     pub last: Option<LastRun>,
+    /// Why it is never due, where its schedule cannot be read.
+    #[serde(default)]
+    pub error: Option<String>,
 }
 
 /// The cluster as its leader sees it.

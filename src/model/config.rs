@@ -51,6 +51,8 @@ pub struct ConsulConfig {
     /// `host:port`.
     pub address: String,
     pub token: Option<Secret>,
+    /// Where the token comes from, if from a file: it may be replaced there.
+    pub token_file: Option<PathBuf>,
 }
 
 /// How nodes trust each other.
@@ -121,6 +123,13 @@ impl Default for Limits {
 /// A text that is never printed.
 #[derive(Clone, Default, Eq, PartialEq)]
 pub struct Secret(pub String);
+
+impl Secret {
+    /// As it stands in a file of its own: without the line's end.
+    pub fn of_file(text: &str) -> Secret {
+        Secret(text.trim_end_matches(['\n', '\r']).into())
+    }
+}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -184,7 +184,20 @@ pub fn parse_env(text: &str) -> Result<BTreeMap<String, String>, String> {
     Ok(variables)
 }
 
+/// Lines that end with CR LF, as browsers send them, end with LF: a shell takes CR for a part of the line.
+pub fn with_lf(text: &str) -> String {
+    text.replace("\r\n", "\n")
+}
+
 impl Job {
+    /// The command as it is given to the shell behind `-c`: rows that others have written may have CR LF in them, and what
+    /// begins with a sign would be read as the shell's own options. A line before it changes nothing, to a shell or to any
+    /// other language.
+    pub fn script(&self) -> String {
+        let sign = if self.command.starts_with(['-', '+']) { "\n" } else { "" };
+        format!("{sign}{}", with_lf(&self.command))
+    }
+
     /// How many runs of it may go at one time, where that is limited.
     pub fn parallel_max(&self) -> Option<usize> {
         match (self.is_mutex, self.max_parallel) {

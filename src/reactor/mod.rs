@@ -213,6 +213,9 @@ impl Reactor {
         let signal = *signal;
         let mut bytes = [0; 16];
         while let Ok(count @ 1..) = stream.read(&mut bytes) {
+            if signal == Signal::Reload {
+                self.pool.read_files_again();
+            }
             (0..count).for_each(|_| self.node.handle(Input::Signal(signal), clock::now()));
         }
         self.drain();

@@ -22,6 +22,8 @@ pub struct Request {
     pub body: Vec<u8>,
     /// Whether the length of the body was said; otherwise there is none.
     pub has_length: bool,
+    /// The header Content-Type, as sent.
+    pub content_type: Option<String>,
     /// The header Idempotency-Key, as sent.
     pub request_key: Option<String>,
     /// Whether the connection may carry another request after this one.
@@ -140,10 +142,12 @@ fn parse_head(bytes: &[u8]) -> Result<Head, BadRequest> {
         query: query.as_bytes().to_vec(),
         body: Vec::new(),
         has_length: false,
+        content_type: None,
         request_key: None,
         keep_alive: version == 1,
         takes_chunks: version == 1,
     };
+    let text = |value: &[u8]| String::from_utf8_lossy(value).trim().to_string();
     let (mut length, mut is_chunked, mut expects_continue) = (None, false, false);
     for header in parsed.headers.iter() {
         let has = |word: &str| {
@@ -155,7 +159,8 @@ fn parse_head(bytes: &[u8]) -> Result<Head, BadRequest> {
             }
             "content-length" => length = Some(content_length(header.value)?),
             "transfer-encoding" => is_chunked = true,
-            "idempotency-key" => request.request_key = Some(String::from_utf8_lossy(header.value).trim().into()),
+            "content-type" => request.content_type = Some(text(header.value)),
+            "idempotency-key" => request.request_key = Some(text(header.value)),
             "expect" => expects_continue = has("100-continue"),
             "connection" if has("close") => request.keep_alive = false,
             "connection" if has("keep-alive") => request.keep_alive = true,
@@ -256,6 +261,7 @@ fn reason_phrase(status: u16) -> &'static str {
         411 => "Length Required",
         413 => "Content Too Large",
         414 => "URI Too Long",
+        415 => "Unsupported Media Type",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
         503 => "Service Unavailable",

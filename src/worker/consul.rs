@@ -1,16 +1,18 @@
 //! Consul over its HTTP API: the service with its check, the session, the lock.
 //!
-//! Every call is one request with a time limit. Nothing is remembered between two: what to do next is the election's to
-//! say.
+//! Every call is one request with a time limit, repeated once where its token was refused and has been replaced. Nothing
+//! else is remembered between two: what to do next is the election's to say.
 //!
 //! Invariant: the token appears in a header and nowhere else.
 
+use super::token::Token;
 use crate::core::work::{Consul, ConsulAnswer, ConsulError, LockState, LockValue};
 use crate::model::config::ConsulConfig;
 use crate::model::{Server, config::Secret};
 use serde_json::{Value, json};
 use std::time::Duration;
-use ureq::Agent;
+use ureq::http::Response;
+use ureq::{Agent, Body, RequestBuilder};
 
 /// The check fails when it was not passed for so long; it is passed every second.
 const CHECK_TTL: &str = "3s";
@@ -25,7 +27,7 @@ const ANSWER_BYTES_MAX: u64 = 1 << 20;
 pub struct ConsulClient {
     agent: Agent,
     address: String,
-    token: Option<Secret>,
+    token: Token,
     service_name: String,
     service_id: String,
     lock_path: String,
@@ -49,12 +51,17 @@ impl ConsulClient {
         ConsulClient {
             agent: agent.into(),
             address: config.address.clone(),
-            token: config.token.clone(),
+            token: Token::new(config),
             service_name: service_name.into(),
             service_id: format!("{service_name}-{server}"),
             lock_path: format!("/v1/kv/{}", path_encoded(lock_key)),
             server: server.clone(),
         }
+    }
+
+    /// The token may have been replaced in its file. This itself does not block.
+    pub fn read_token_again(&self) {
+        self.token.read_again();
     }
 
     pub fn carry_out(&self, work: &Consul) -> Result<ConsulAnswer, ConsulError> {
@@ -185,30 +192,42 @@ impl ConsulClient {
     }
 
     fn get(&self, path: &str, timeout: Duration) -> Result<Said, ConsulError> {
-        let url = format!("http://{}{path}", self.address);
-        let request = self.agent.get(&url).config().timeout_global(Some(timeout)).build();
-        let request = match &self.token {
-            Some(token) => request.header("X-Consul-Token", &token.0),
-            None => request,
-        };
-        self.said(path, request.call())
+        self.ask(
+            path,
+            |url| self.agent.get(url).config().timeout_global(Some(timeout)).build(),
+            |request| request.call(),
+        )
     }
 
     fn put(&self, path: &str, body: String) -> Result<Said, ConsulError> {
-        let url = format!("http://{}{path}", self.address);
-        let request = self.agent.put(&url).config().timeout_global(Some(CALL_TIMEOUT)).build();
-        let request = match &self.token {
-            Some(token) => request.header("X-Consul-Token", &token.0),
-            None => request,
-        };
-        self.said(path, request.send(body))
+        let request = |url: &str| self.agent.put(url).config().timeout_global(Some(CALL_TIMEOUT)).build();
+        self.ask(path, request, |request| request.send(&body))
     }
 
-    fn said(
+    /// Asks once more where the token was refused and there is another one by now.
+    fn ask<B>(
         &self,
         path: &str,
-        result: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+        request: impl Fn(&str) -> RequestBuilder<B>,
+        send: impl Fn(RequestBuilder<B>) -> Result<Response<Body>, ureq::Error>,
     ) -> Result<Said, ConsulError> {
+        let url = format!("http://{}{path}", self.address);
+        let ask = |token: &Option<Secret>| {
+            let token = token.iter();
+            self.said(
+                path,
+                send(token.fold(request(&url), |request, token| request.header("X-Consul-Token", &token.0))),
+            )
+        };
+        let token = self.token.in_force();
+        let said = ask(&token)?;
+        match (said.status == 403).then(|| self.token.instead_of(&token)).flatten() {
+            Some(other) => ask(&Some(other)),
+            None => Ok(said),
+        }
+    }
+
+    fn said(&self, path: &str, result: Result<Response<Body>, ureq::Error>) -> Result<Said, ConsulError> {
         let fail = |error: ureq::Error| {
             let path = path.split('?').next().unwrap_or_default();
             ConsulError::Unavailable(format!("ask {} for {path}: {error}", self.address))

@@ -10,3 +10,4 @@ pub mod output_files;
 pub mod process;
 pub mod spool;
 pub mod store;
+mod token;

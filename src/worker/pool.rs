@@ -68,6 +68,7 @@ pub struct Pool {
     search: Sender<(WorkId, Read)>,
     consul: Sender<(WorkId, crate::core::work::Consul)>,
     watch: Sender<(WorkId, u64, u64)>,
+    consul_client: Option<Arc<ConsulClient>>,
     spawn: Sender<SpawnOrder>,
     kill: Sender<KillOrder>,
     output_files: Sender<FileOrder>,
@@ -94,7 +95,7 @@ impl Pool {
         let [mut lead_store, mut log_store] = [Hand::Lead, Hand::Log].map(&tools.new_store);
         let [mut read_store, mut search_store] = [(); 2].map(|()| (tools.new_store)(Hand::Reader));
         let consul = tools.consul.clone();
-        let watcher = tools.consul;
+        let watcher = tools.consul.clone();
         let mut spool = tools.spool;
         let (spawn, spawn_orders) = unbounded();
         for _ in 0..SPAWN_THREADS {
@@ -119,6 +120,7 @@ impl Pool {
             watch: thread("consul-watch", &answers, move |(id, index, wait_ms)| {
                 Answer::Done(id, Done::Watched(ask(&watcher).and_then(|consul| consul.watch(index, wait_ms))))
             })?,
+            consul_client: tools.consul,
             spawn,
             kill: killer(&answers, tools.guardian)?,
             output_files: file_keeper(&answers, tools.output_files)?,
@@ -142,6 +144,11 @@ impl Pool {
             Work::Spawn(_) | Work::Kill(_) => false,
         };
         debug_assert!(sent, "processes do not come this way");
+    }
+
+    /// The operator has replaced what is read from files.
+    pub fn read_files_again(&self) {
+        self.consul_client.iter().for_each(|consul| consul.read_token_again());
     }
 
     pub fn spawn(&self, order: SpawnOrder) {

@@ -2,6 +2,7 @@
 
 use crate::Cluster;
 use crate::support::daemon::{Node, send_signal};
+use crate::support::network::network;
 use crate::support::{consul, mariadb, wait_until, witness::Witness};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -232,4 +233,33 @@ fn another_version_of_the_protocol_is_named_by_either_end() {
         }
         node.said().contains(clear)
     });
+}
+
+#[test]
+fn the_older_systems_file_starts_on_a_host_of_its_own_and_says_that_a_cluster_needs_a_secret() {
+    let Some(network) = network(2) else { return };
+    let (server, agent) = (mariadb::server_at(&network.gateway()), consul::agent_at(&network.gateway()));
+    let (Some(server), Some(agent)) = (server, agent) else { return };
+    server.allow("node");
+    let toml = format!(
+        "consul_address = \"{}\"\n{}",
+        agent.address(),
+        server.database("utf8mb4").toml().replace("\"root\"", "\"node\"")
+    );
+    let [mut first, mut second] =
+        [0, 1].map(|host| Node::in_namespace(&network.namespace(host), &network.address(host), &toml));
+    first.start();
+    wait_until("it leads", || first.api.try_get("/cluster").is_some_and(|reply| reply.status == 200));
+    let witness = Witness::new(first.folder.path(), "seen");
+    first.api.add("* * * * * *", &witness.write("x"), "");
+    wait_until("it runs", || witness.count("x") >= 2);
+    second.start();
+    for node in [&first, &second] {
+        node.wait_said("cluster_secret: there is none, so no node of another host");
+        let said = node.said().matches("cluster_secret: there is none").count();
+        assert_eq!(said, 1, "by the daemon, not by its guardian as well: {}", node.said());
+    }
+    second.wait_said(&format!("no link to {}", first.server));
+    second.api.get("/health").refused(503, "no leader is known");
+    second.api.post("/cron/add", "cronSet=* * * * * *&command=true").refused(503, &first.server);
 }

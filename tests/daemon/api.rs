@@ -177,6 +177,67 @@ fn every_form_of_parameters_is_taken_and_texts_come_back_as_they_were() {
 }
 
 #[test]
+fn the_type_of_a_body_decides_how_it_is_read() {
+    let node = Node::started("");
+    let post = |kind: &str, body: &str| node.api.post_of(kind, "/cron/add", body.as_bytes());
+    let (form, json) = ("cronSet=@yearly&command=%7B+true%3B+%7D", r#"{"cronSet":"@yearly","command":"{ true; }"}"#);
+    let bom = format!("\u{feff}{json}");
+    let (of_form, of_json) = ("application/x-www-form-urlencoded", "application/json");
+    for (kind, body) in [
+        (of_form, form),
+        ("Application/X-WWW-Form-Urlencoded; charset=UTF-8", form),
+        (of_json, json),
+        (of_json, &bom),
+        ("application/json;charset=utf-8", json),
+        ("application/vnd.api+json", json),
+        // What curl -d sends calls itself a form.
+        (of_form, json),
+    ] {
+        assert_eq!(post(kind, body).ok()["command"], "{ true; }", "{kind}");
+    }
+    let count = || node.api.get("/cron/list").ok().as_array().unwrap().len();
+    let before = count();
+    for (kind, body, status, words) in [
+        (of_json, form, 400, "the body is not JSON"),
+        (of_json, "[{}]", 400, "the body is a JSON array; an object of parameters is expected"),
+        (of_json, "\"text\"", 400, "the body is a JSON text; an object of parameters is expected"),
+        (of_json, "{\"cronSet\":", 400, "the body is not JSON"),
+        (of_form, "{\"cronSet\":", 400, "the body is no form, and not a JSON object"),
+        (of_form, "{x}=1&cronSet=@yearly&command=true", 400, "the body is no form, and not a JSON object"),
+        (
+            "multipart/form-data; boundary=x",
+            "--x\r\n",
+            415,
+            "multipart/form-data is not read here; send application/x-www-form",
+        ),
+        ("text/plain;charset=UTF-8", json, 415, "text/plain is not read here"),
+        ("application/xml", "<a/>", 415, "application/xml is not read here"),
+    ] {
+        post(kind, body).refused(status, words);
+    }
+    assert_eq!(count(), before, "nothing was added");
+    let bare = |body: &str| {
+        let head = format!("POST /cron/add HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+        crate::http::ask(&node, format!("{head}{body}").as_bytes())
+    };
+    assert!(bare(form).contains("\"code\":200") && bare(json).contains("\"code\":200"), "no type: read as a form is");
+    assert!(post("multipart/form-data", "").body["message"].as_str().unwrap().contains("required"), "nothing to read");
+}
+
+#[test]
+fn a_whole_number_is_one_however_json_writes_it() {
+    let node = Node::started("");
+    let body = |limit: &str| format!(r#"{{"cronSet":"@yearly","command":"true","lock_limit":{limit},"is_mutex":1.0}}"#);
+    for limit in ["100", "100.0", "1e2", "\"100\""] {
+        let job = node.api.post_of("application/json", "/cron/add", body(limit).as_bytes()).ok();
+        assert_eq!((&job["lock_limit"], &job["is_mutex"]), (&json!(100), &json!(true)), "{limit}");
+    }
+    for limit in ["100.5", "-1.0", "1e99", "[100]"] {
+        node.api.post_of("application/json", "/cron/add", body(limit).as_bytes()).refused(400, "lock_limit: ");
+    }
+}
+
+#[test]
 fn a_change_holds_once_it_is_answered() {
     let node = Node::started("");
     let witness = Witness::new(node.folder.path(), "seen");
@@ -275,6 +336,38 @@ fn rows_written_by_hand_are_taken_up_by_a_reload_and_at_a_restart() {
     node.start();
     wait_until("the other row runs", || restarted.count("x") > 0);
     assert_eq!(node.api.get("/cron/list").ok().as_array().unwrap().len(), 4);
+}
+
+#[test]
+fn a_row_whose_schedule_cannot_be_read_says_why_in_the_list() {
+    let mut node = Node::started("");
+    let good = node.api.add("0 0 0 1 1 *", "true", "");
+    assert!(node.stop().success());
+    let database = rusqlite::Connection::open(node.path("data/wing-crontab.db")).unwrap();
+    for cron_set in ["77 * * * * *", "0 0 0 30 2 *"] {
+        database.execute("INSERT INTO cron (cron_set, command) VALUES (?, 'by hand')", [cron_set]).unwrap();
+    }
+    drop(database);
+    node.start();
+    let errors =
+        |jobs: &Value| jobs.as_array().unwrap().iter().map(|job| job.get("error").cloned()).collect::<Vec<_>>();
+    let why = ["cron_set: second: 77 is beyond 59", "cron_set: day-of-month: it can never match"];
+    for (query, has_good) in [("", true), ("?page=1", true), ("?search=by+hand", false)] {
+        let list = node.api.get(&format!("/cron/list{query}")).ok();
+        let errors = errors(list.get("list").unwrap_or(&list));
+        let (first, bad) = errors.split_at(usize::from(has_good));
+        assert!(first.iter().all(Option::is_none), "a job that is well has no such field");
+        let says = |(error, why): (&Option<Value>, &&str)| error.as_ref().unwrap().as_str().unwrap().starts_with(why);
+        assert!(bad.len() == 2 && bad.iter().zip(&why).all(says), "{query}: {errors:?}");
+    }
+    let id = good + 1;
+    let updated = node.api.post("/cron/update", &format!("id={id}&cronSet=@daily&command=true")).ok();
+    assert_eq!(updated["cron_set"], "@daily");
+    let list = node.api.get("/cron/list").ok();
+    assert!(
+        list[1].get("error").is_none() && list[1]["next_time"].is_i64() && list[2].get("error").is_some(),
+        "{list}"
+    );
 }
 
 /// As a form's value.

@@ -1,6 +1,6 @@
 //! app.toml: every mistake is said before anything is started.
 
-use crate::support::daemon::{Node, run};
+use crate::support::daemon::{BINARY, Node, run};
 use std::path::Path;
 
 /// Checks a file with this text.
@@ -51,6 +51,30 @@ fn a_daemon_with_a_mistake_does_not_start() {
 }
 
 #[test]
+fn what_a_cluster_lacks_is_said_and_the_rest_is_not() {
+    let host = "bind_address = \"10.10.62.33:9991\"\n";
+    let consul = "consul_address = \"127.0.0.1:8500\"\n";
+    let mysql = "mysql_host = \"127.0.0.1\"\nmysql_user = \"root\"\nmysql_database = \"cron\"\n";
+    let no_secret = "cluster_secret: there is none, so no node of another host";
+    let no_mysql = "mysql_host: it is not set, so the jobs are in this node's own data_dir";
+    for (lines, lacks) in [
+        (vec![host, consul, mysql], &[no_secret][..]),
+        (vec![host, consul], &[no_secret, no_mysql]),
+        (vec![host, consul, mysql, "cluster_secret = \"word\""], &[]),
+        (vec![host, consul, mysql, "cluster_insecure = true"], &["cluster_insecure: whoever reaches 10.10.62.33:9991"]),
+        (vec![host, mysql], &[]),
+        (vec![consul, mysql], &[]),
+    ] {
+        let (code, stdout, stderr) = check(&lines.concat());
+        assert_eq!((code, stderr.lines().count()), (Some(0), lacks.len()), "{lines:?}: {stderr}");
+        assert!(stdout.contains("node "), "{stdout}");
+        for (line, words) in stderr.lines().zip(lacks) {
+            assert!(line.starts_with("wing-crontab: warning: app.toml: ") && line.contains(words), "{line}");
+        }
+    }
+}
+
+#[test]
 fn a_secret_may_stand_in_a_file_or_a_variable_and_is_never_shown() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("secret"), "its-password\n").unwrap();
@@ -78,6 +102,23 @@ fn an_address_that_is_taken_or_a_folder_that_cannot_be_made_is_said() {
     let (code, _, stderr) = run(node.folder.path(), &["--config", "app.toml"]);
     assert_eq!(code, Some(2), "{stderr}");
     assert!(stderr.contains("data_dir") && stderr.contains("file/data"), "{stderr}");
+}
+
+#[test]
+fn a_root_without_proc_is_said_to_need_it() {
+    if !rustix::process::getuid().is_root() {
+        return eprintln!("SKIPPED: only root can take /proc away");
+    }
+    let node = Node::new("");
+    let script = "mount -t tmpfs none /proc && exec \"$0\" --config app.toml";
+    let mut command = std::process::Command::new("unshare");
+    let command = command.args(["-m", "/bin/sh", "-c", script, BINARY]).current_dir(node.folder.path());
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("/proc is needed") && stderr.contains("mount -t proc proc /proc"), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(!node.path("data").exists(), "nothing was made");
 }
 
 #[test]
@@ -117,8 +158,17 @@ fn log_lines_go_to_the_file_as_well_and_runs_are_told_at_debug_only() {
         let lines = std::fs::read_to_string(node.path("lines")).unwrap();
         assert!(lines.contains("leading: epoch=1"), "{lines}");
         assert_eq!(lines.contains(&format!("start attempt={id}-")), is_told, "{lines}");
-        assert_eq!(lines.lines().count(), node.said().lines().count(), "the same lines");
+        assert_eq!(lines, node.said(), "the same lines");
+        lines.lines().for_each(is_stamped);
         assert!(lines.contains(&format!("job {id} added")), "{lines}");
         assert!(!lines.contains("its-output"), "no line shows what a command said");
     }
+}
+
+/// Each line opens with its moment, to the millisecond, in UTC and always as long.
+#[track_caller]
+fn is_stamped(line: &str) {
+    let digits = |character: char| if character.is_ascii_digit() { '0' } else { character };
+    let shape: String = line.chars().take(26).map(digits).collect();
+    assert_eq!(shape, "0000-00-00T00:00:00.000Z [", "{line}");
 }

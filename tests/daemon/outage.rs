@@ -1,5 +1,6 @@
 //! The store goes away, and the daemon dies meanwhile: what ran is told all the same.
 
+use crate::support::api::Reply;
 use crate::support::daemon::{Node, is_alive, send_signal};
 use crate::support::witness::Witness;
 use crate::support::{mariadb, wait_until};
@@ -224,4 +225,45 @@ fn a_stop_holds_at_once_while_the_store_is_away_and_is_stored_when_it_is_back() 
 
 fn attempt(row: &serde_json::Value) -> String {
     format!("{}#{}", row["run_key"].as_str().unwrap(), row["attempt"])
+}
+
+#[test]
+fn a_store_that_refuses_is_told_by_its_own_words() {
+    let Some(database) = mariadb::database() else { return };
+    let root = || database.connect();
+    let user = format!("'{}'@'127.0.0.1'", database.name);
+    root().query_drop(format!("CREATE USER {user} IDENTIFIED BY 'x'")).unwrap();
+    root().query_drop(format!("GRANT ALL ON {}.* TO {user}", database.name)).unwrap();
+    let toml = database
+        .toml()
+        .replace("\"root\"", &format!("\"{}\"", database.name))
+        .replace("password = \"\"", "password = \"x\"");
+    let node = Node::started(&toml);
+    let id = node.api.add("* * * * * *", "true", "");
+    let idle = node.api.add("0 0 0 1 1 *", "true", "");
+    wait_until("it runs", || !node.api.logs_with(id, "ok").is_empty());
+    root().query_drop(format!("REVOKE INSERT, UPDATE, DELETE ON {}.* FROM {user}", database.name)).unwrap();
+    root().query_drop(format!("KILL USER {user}")).unwrap();
+    node.wait_said("the journal waits, and runs with it");
+    let denied = |reply: Reply, opening: &str| {
+        let message = reply.body["message"].as_str().unwrap().to_string();
+        assert!(message.starts_with(opening), "{message}");
+        assert!(!message.contains("not answer") && !message.contains("to be reached"), "it answers: {message}");
+        reply.refused(503, "command denied to user");
+    };
+    // At the first asking, and when others wait behind a change that is asked again and again.
+    for _ in 0..2 {
+        let add = "cronSet=@daily&command=true";
+        denied(node.api.post("/cron/add", add), "nothing was changed: ");
+        denied(node.api.post(&format!("/cron/run/{idle}"), ""), "whether the run is started is not known yet");
+        denied(node.api.post("/cluster/pause", ""), "paused in the memory of this leader, not stored: ");
+        let stop = node.api.get(&format!("/cron/stop/{idle}"));
+        assert!(!stop.body["message"].as_str().unwrap().contains("answers"), "{}", stop.body);
+        stop.refused(503, "in force, not stored");
+        denied(node.api.get("/health"), "write ");
+    }
+    root().query_drop(format!("GRANT ALL ON {}.* TO {user}", database.name)).unwrap();
+    root().query_drop(format!("KILL USER {user}")).unwrap();
+    wait_until("it works again", || node.api.post("/cluster/resume", "").status == 200);
+    wait_until("and says so", || node.api.get("/health").status == 200);
 }

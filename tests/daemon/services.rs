@@ -298,6 +298,48 @@ fn a_consul_with_acls_takes_the_right_token_and_no_other() {
     assert_eq!(agent.lock(&lock).unwrap().0, None);
 }
 
+#[test]
+fn a_new_token_in_its_file_is_taken_up_when_consul_refuses_the_old_one_and_when_it_is_told_to() {
+    let (Some(database), Some(agent)) = (mariadb::database(), consul::own_agent_with_acls("its-token")) else { return };
+    let (toml, _, lock) = keys(&database, &agent);
+    let mut node = Node::new(&format!("{toml}consul_token_file = \"token\"\n"));
+    let path = node.path("token");
+    let write = |token: &str| std::fs::write(&path, format!("{token}\n")).unwrap();
+    let policy = r#"{"Policies": [{"Name": "global-management"}]}"#;
+    let made = || -> serde_json::Value { serde_json::from_str(&agent.put("/v1/acl/token", policy)).unwrap() };
+    let tokens = [made(), made()];
+    let [first, second] = tokens.each_ref().map(|token| token["SecretID"].as_str().unwrap());
+    write("no-such-token");
+    node.start();
+    node.wait_said("answered 403");
+    write(first);
+    wait_until("it leads with the new one", || is_leading(&node));
+    // One that is still good is given up when the operator says so.
+    let taken_up = || node.said().matches("the token in token is another one").count();
+    assert_eq!(taken_up(), 1, "{}", node.said());
+    let refused = || node.said().matches("answered 403").count();
+    let before = refused();
+    write(second);
+    node.signal(Signal::HUP);
+    wait_until("it is read again", || taken_up() == 2);
+    agent.delete(&format!("/v1/acl/token/{}", tokens[0]["AccessorID"].as_str().unwrap()));
+    let tick = || agent.lock(&lock).unwrap().1["tick"].as_i64().unwrap();
+    let seen = tick();
+    wait_until("its lock is kept with the new one", || seen + 5 <= tick());
+    assert_eq!(refused(), before, "{}", node.said());
+    assert!([first, second].iter().all(|token| !node.said().contains(token)), "a token is in no line");
+    // A file that is not there, or empty for a moment, takes nothing away.
+    write("");
+    node.signal(Signal::HUP);
+    node.wait_said("token: it is empty");
+    std::fs::remove_file(&path).unwrap();
+    node.signal(Signal::HUP);
+    node.wait_said("token: No such file");
+    let seen = tick();
+    wait_until("it goes on", || seen + 3 <= tick());
+    assert!(is_leading(&node) && node.stop().success());
+}
+
 /// Whether it takes changes.
 fn is_leading(node: &Node) -> bool {
     node.api.post("/cron/add", "cronSet=0 0 0 1 1 *&command=true").status == 200

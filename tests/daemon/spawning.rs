@@ -380,3 +380,56 @@ fn a_shell_that_becomes_its_command_is_spared_and_nobody_can_tell() {
     not_started(&rows[1], "is the config key shell right?");
     not_started(&rows[2], "is the config key shell right?");
 }
+
+#[test]
+fn a_commands_lines_end_as_the_shell_has_them_however_they_came() {
+    let node = Node::started("");
+    let sent = "for x in a b\r\ndo\r\n  echo $x\r\ndone\r\nprintf 'c\rd'\r\n";
+    let (kept, expect) = (sent.replace("\r\n", "\n"), "a\nb\nc\rd");
+    let draft = json!({"cronSet": "@yearly", "command": sent});
+    let added = node.api.post_json("/cron/add", &draft).ok();
+    assert_eq!(added["command"], kept);
+    let form = format!("id={}&cronSet=@yearly&command={}", added["id"], encoded(&format!("echo before\r\n{sent}")));
+    let updated = node.api.post("/cron/update", &form).ok();
+    assert_eq!(updated["command"], format!("echo before\n{kept}"));
+    let long = format!("true\r\n{}", "x".repeat(2_043));
+    node.api.post_json("/cron/add", &json!({"cronSet": "@yearly", "command": long})).ok();
+    // A row as an earlier version, or somebody by hand, has left it.
+    let database = rusqlite::Connection::open(node.path("data/wing-crontab.db")).unwrap();
+    database.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
+    database.execute("INSERT INTO cron (id, cron_set, command) VALUES (77, '@yearly', ?)", [sent]).unwrap();
+    node.signal(Signal::HUP);
+    node.wait_said("reloaded: 1 jobs changed or new");
+    for (id, expect) in [(added["id"].as_u64().unwrap(), format!("before\n{expect}")), (77, expect.into())] {
+        node.api.post(&format!("/cron/run/{id}"), "").ok();
+        let row = wait_for("its row", || node.api.logs(&format!("cron_id={id}")).pop());
+        assert_eq!((&row["output"], &row["state"]), (&json!(expect), &json!("ok")), "{row}");
+    }
+}
+
+#[test]
+fn a_command_is_never_taken_for_the_shells_options() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+    let mut node = Node::new("").env("PATH", &path);
+    for name in ["-x", "+x", "--help", "-"] {
+        let program = folder.path().join(name);
+        std::fs::write(&program, "#!/bin/sh\necho \"$(basename -- \"$0\")\" of ours: \"$@\"\n").unwrap();
+        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    node.start();
+    let shells = ["", "/bin/sh", "/bin/dash", "/bin/bash", "/bin/zsh", "/bin/ksh", "/bin/mksh", "/usr/bin/yash"];
+    for shell in shells.iter().filter(|shell| shell.is_empty() || Path::new(shell).exists()) {
+        let rest = format!("shell={shell}");
+        let jobs = [("-x a", &*rest), ("+x b", &rest), ("--help c; exit 3", &rest)];
+        let rows = run_all(&node, &jobs);
+        for (row, expect) in rows.iter().zip(["-x of ours: a\n", "+x of ours: b\n", "--help of ours: c\n"]) {
+            assert!(row["output"].as_str().unwrap().starts_with(expect), "{shell}: {row}");
+        }
+        assert_eq!((&rows[0]["state"], &rows[2]["exit_code"]), (&json!("ok"), &json!(3)), "{shell}");
+    }
+    // What is no shell gets its own as well.
+    if Path::new("/usr/bin/python3").exists() {
+        assert_eq!(run(&node, "-print('py')if 0 else print('thon')", "shell=/usr/bin/python3")["output"], "thon\n");
+    }
+}

@@ -51,15 +51,20 @@ impl Api {
 
     /// Exactly what `curl -d` sends.
     pub fn post(&self, path: &str, body: &str) -> Reply {
-        let request = ureq::post(format!("http://{}{path}", self.address))
-            .header("Content-Type", "application/x-www-form-urlencoded")
-            .config()
-            .http_status_as_error(false)
-            .build();
-        self.ask(request.send(body))
+        self.post_of("application/x-www-form-urlencoded", path, body.as_bytes())
     }
 
-    /// The same with a header Idempotency-Key.
+    pub fn post_json(&self, path: &str, body: &Value) -> Reply {
+        self.post_of("application/json", path, body.to_string().as_bytes())
+    }
+
+    /// A body of this type, to the letter.
+    pub fn post_of(&self, content_type: &str, path: &str, body: &[u8]) -> Reply {
+        let request = ureq::post(format!("http://{}{path}", self.address)).header("Content-Type", content_type);
+        self.ask(request.config().http_status_as_error(false).build().send(body))
+    }
+
+    /// As `post`, with a header Idempotency-Key.
     pub fn post_as(&self, key: &str, path: &str, body: &str) -> Reply {
         let request = ureq::post(format!("http://{}{path}", self.address))
             .header("Content-Type", "application/x-www-form-urlencoded")

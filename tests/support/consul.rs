@@ -121,6 +121,11 @@ impl Agent {
         answer.body_mut().read_to_string().expect("Consul's answers are text")
     }
 
+    pub fn delete(&self, path: &str) {
+        let request = ureq::delete(format!("http://{}{path}", self.address()));
+        request.header("X-Consul-Token", self.token.unwrap_or_default()).call().expect("Consul takes it");
+    }
+
     /// The key of a lock: its session, and its value.
     pub fn lock(&self, key: &str) -> Option<(Option<String>, serde_json::Value)> {
         use base64::Engine;

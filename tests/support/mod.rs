@@ -13,6 +13,7 @@ pub mod flood;
 pub mod mariadb;
 pub mod network;
 pub mod outcomes;
+pub mod proxy;
 pub mod witness;
 
 use std::net::TcpListener;

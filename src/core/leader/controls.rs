@@ -14,7 +14,7 @@ use crate::model::run::Manual;
 use crate::model::{Attempt, JobId, Mono, NodeId, Now, RunKey, RunState};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How long a store that does not answer is waited for.
+/// How long the store is waited for.
 const ANSWER_MS: u64 = 3_000;
 /// How long the nodes are waited for to tell what they have.
 const LIST_MS: u64 = 1_000;
@@ -178,7 +178,8 @@ impl Leader {
         self.settle_pause(rooms);
         let (now, fx) = (rooms.now.mono, &mut *rooms.fx);
         for (_, asked) in self.controls.runs.extract_if(.., |_, asked| asked.answer_by <= now) {
-            let message = "the store does not answer: whether the run is started is not known yet; /run/list will tell";
+            let why = self.journaler.trouble().unwrap_or("the store does not answer");
+            let message = format!("whether the run is started is not known yet; /run/list will tell: {why}");
             fx.reply(asked.client, Err(Refusal::unavailable(message)));
         }
         for kill in self.controls.kills.extract_if(.., |kill| kill.answer_by <= now) {

@@ -23,7 +23,7 @@ impl Leader {
         let (offset, limit) = (offset.min(usize::MAX as u64) as usize, limit.min(usize::MAX as u64) as usize);
         let listed = |job: &Arc<Job>| {
             let next_time = self.scheduler.next_time(job.id, now.wall.second());
-            ListedJob { job: Arc::clone(job), next_time, last: None }
+            ListedJob { job: Arc::clone(job), next_time, last: None, error: self.scheduler.why_never(job.id) }
         };
         let jobs = self.scheduler.jobs().skip(offset).take(limit).map(listed).collect();
         JobList { jobs, total: filter.map(|_| self.scheduler.job_count() as u64) }
@@ -112,7 +112,7 @@ impl Leader {
             let Some(Urgent { client, job }) = changes.next_urgent(&mut ground, rooms.fx) else { return };
             let (id, version) = (job.id, job.version);
             let text =
-                format!("job {id} is stopped, version={}: in force, and stored when the store answers", version.0);
+                format!("job {id} is stopped, version={}: in force, and stored when the store takes it", version.0);
             rooms.fx.notice(log::Level::Warn, text);
             let job = put(&mut self.scheduler, job, rooms.fx);
             self.dispatch.leave_undecided(id);

@@ -112,6 +112,11 @@ impl Leader {
         self.journaler.is_stuck(now).then(|| self.roster.with_store(now)).flatten()
     }
 
+    /// Why our journal does not get through, where the store said anything.
+    pub fn journal_trouble(&self, now: Now) -> Option<&str> {
+        self.journaler.trouble().filter(|_| self.journaler.is_stuck(now))
+    }
+
     pub fn drain_node(&mut self, server: &Server, fx: &mut Effects) -> Result<(), Refusal> {
         let node = self.roster.node_at(server).filter(|node| self.is_reachable(node));
         let node = node.ok_or_else(|| Refusal {

@@ -219,6 +219,7 @@ impl Node {
             LeadStage::Leading(_) => Some(self.setup.server.clone()),
             _ => self.follower.joined().and(self.follower.leader()).cloned(),
         };
+        let store_error = self.store_trouble(now);
         HealthView {
             server: self.setup.server.clone(),
             role: if is_leader { Role::Leader } else { Role::Follower },
@@ -227,10 +228,20 @@ impl Node {
                 LeadStage::Leading(leader) => leader.is_paused(),
                 _ => self.follower.is_paused(),
             },
-            store_ok: self.is_store_ok(now),
+            store_ok: self.is_store_ok(now) && store_error.is_none(),
+            store_error,
             consul_ok: self.election.as_ref().map(Election::is_well),
             running: load.running,
             queued: load.waiting,
+        }
+    }
+
+    /// What the store says that does not do what it is asked.
+    fn store_trouble(&self, now: Now) -> Option<String> {
+        match (&self.store, &self.lead) {
+            (StoreStage::Closed { reason } | StoreStage::Opening { reason, .. }, _) => reason.clone(),
+            (_, LeadStage::Leading(leader)) => leader.journal_trouble(now).or(self.logbook.trouble()).map(String::from),
+            _ => self.logbook.trouble().map(String::from),
         }
     }
 

@@ -33,6 +33,16 @@ pub fn parent() -> u32 {
     rustix::process::getppid().map_or(0, |pid| pid.as_raw_pid() as u32)
 }
 
+/// Whose a process is, and how a daemon is started, is known by /proc: a bare root may have none, or one of other pids.
+pub fn require_proc() -> Result<(), String> {
+    match std::path::Path::new("/proc/self/exe").exists() {
+        true => Ok(()),
+        false => {
+            Err("/proc is needed, and this process is not in it: mount it first (mount -t proc proc /proc)".into())
+        }
+    }
+}
+
 /// Keeps what this process was told in its environment from other processes of the same user, the commands among them.
 /// Root sees everything all the same.
 pub fn hide_environment() {

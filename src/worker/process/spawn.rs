@@ -110,13 +110,14 @@ impl Spawner {
     fn by_shell(&self, attempt: Attempt, job: &Job, shell: &Path, descriptors: Option<u64>) -> Result<Command, String> {
         let account = account(job)?;
         let environment = self.environment(attempt, job, account.as_ref(), shell)?;
+        let script = job.script();
         let has_own = account.is_some() || !job.work_dir.is_empty() || !job.shell.is_empty();
         if has_own || descriptors.is_some() {
             let launch = Launch { account: account.as_ref(), descriptors, work_dir: &job.work_dir };
-            return Ok(launch.command(shell, &["-c", &job.command], &environment));
+            return Ok(launch.command(shell, &["-c", &script], &environment));
         }
         let mut command = Command::new(shell);
-        command.arg("-c").arg(&job.command).env_clear().envs(environment);
+        command.arg("-c").arg(script).env_clear().envs(environment);
         Ok(command)
     }
 

@@ -58,6 +58,22 @@ const LOG_KEYS: [(&str, &str); 2] = [
     ("run_key_attempt", "ADD UNIQUE KEY `run_key_attempt` (`run_key`, `attempt`)"),
     ("cron_id_id", "ADD KEY `cron_id_id` (`cron_id`, `id`)"),
 ];
+/// For each table the column that tells whether its texts are narrow, and what widens them.
+const WIDEN_TEXTS: [(&str, &str, &str); 2] = [
+    (
+        "cron",
+        "command",
+        "ALTER TABLE `cron` MODIFY `command` varchar(2048) CHARACTER SET utf8mb4 NOT NULL DEFAULT '' COMMENT '定时任务执行的命令', \
+         MODIFY `remark` varchar(1024) CHARACTER SET utf8mb4 NOT NULL DEFAULT '' COMMENT '定时任务的备注信息', \
+         MODIFY `work_dir` varchar(1024) CHARACTER SET utf8mb4 NOT NULL DEFAULT '', \
+         MODIFY `env` varchar(2048) CHARACTER SET utf8mb4 NOT NULL DEFAULT '' COMMENT 'JSON object'",
+    ),
+    (
+        "log",
+        "output",
+        "ALTER TABLE `log` MODIFY `output` longtext CHARACTER SET utf8mb4 NOT NULL COMMENT '执行命令输出'",
+    ),
+];
 
 /// A column as wide as it must be.
 struct Wide {
@@ -155,7 +171,8 @@ fn migrate_locked(conn: &mut Conn, own: OptsBuilder) -> mysql::Result<Vec<String
         )?;
     }
     let applied: Option<Option<usize>> = conn.query_first("SELECT MAX(id) FROM schema_migration")?;
-    for (at, migration) in MIGRATIONS.iter().enumerate().skip(applied.flatten().unwrap_or(0)) {
+    let applied = applied.flatten().unwrap_or(0);
+    for (at, migration) in MIGRATIONS.iter().enumerate().skip(applied) {
         for statement in statements(migration) {
             if let Some((table, column)) = statement.unless
                 && has_column(conn, table, column)?
@@ -171,7 +188,10 @@ fn migrate_locked(conn: &mut Conn, own: OptsBuilder) -> mysql::Result<Vec<String
         advice.extend(widen(conn, table)?);
     }
     add_log_keys(conn, own)?;
-    advice.extend(narrow_charset(conn)?);
+    // Only whoever has migrated says it: at every start it would be noise.
+    if applied < MIGRATIONS.len() {
+        advice.extend(narrow_columns(conn)?);
+    }
     Ok(advice)
 }
 
@@ -251,19 +271,25 @@ fn add_log_keys(conn: &mut Conn, own: OptsBuilder) -> mysql::Result<()> {
     std::thread::Builder::new().name("log-keys".into()).spawn(build).map(drop).map_err(mysql::Error::IoError)
 }
 
-/// Columns that cannot hold every character, said once.
-fn narrow_charset(conn: &mut Conn) -> mysql::Result<Option<String>> {
-    let charset: Option<Option<String>> = conn.query_first(
-        "SELECT character_set_name FROM information_schema.columns
-         WHERE table_schema = DATABASE() AND table_name = 'cron' AND column_name = 'command'",
-    )?;
-    let charset = charset.flatten().unwrap_or_default();
-    Ok((charset != "utf8mb4").then(|| {
-        format!(
-            "tables cron and log use {charset}, which has no place for characters such as emoji: they are replaced in outputs and refused in \
-             commands. ALTER TABLE cron CONVERT TO CHARACTER SET utf8mb4 (and log likewise) mends that"
-        )
-    }))
+/// Columns that cannot hold every character, and what mends that. The whole table is not converted: its keys are to stay
+/// as they are, case and all.
+fn narrow_columns(conn: &mut Conn) -> mysql::Result<Option<String>> {
+    let mut narrow: Vec<(String, &str)> = Vec::new();
+    for (table, column, widen) in WIDEN_TEXTS {
+        let charset: Option<Option<String>> = conn.exec_first(
+            "SELECT character_set_name FROM information_schema.columns
+             WHERE table_schema = DATABASE() AND table_name = ? AND column_name = ?",
+            (table, column),
+        )?;
+        narrow.extend(charset.flatten().filter(|charset| charset != "utf8mb4").map(|charset| (charset, widen)));
+    }
+    let Some((charset, _)) = narrow.first() else { return Ok(None) };
+    let statements: Vec<&str> = narrow.iter().map(|(_, widen)| *widen).collect();
+    Ok(Some(format!(
+        "this database uses {charset}, which has no place for characters such as emoji: they are replaced in outputs and refused in \
+         commands (this is said once). What mends it, locks each table while it lasts, and counts from the next start: {}",
+        statements.join("; ")
+    )))
 }
 
 fn has_column(conn: &mut Conn, table: &str, column: &str) -> mysql::Result<bool> {

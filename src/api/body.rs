@@ -1,0 +1,59 @@
+//! A request's body as parameters: a form or a JSON object, as its type says.
+//!
+//! Not its first character decides, but its type. One thing stands beside that: `curl -d '{..}'` calls a form what it
+//! sends, so a form that is a JSON object as a whole is read as one. No form of ours can be: no parameter begins so.
+//!
+//! Invariant: what is not understood is refused, never read by halves.
+
+use crate::model::command::Refusal;
+use crate::wire::http::Request;
+use serde_json::{Map, Value};
+
+#[derive(Debug)]
+pub enum Body<'a> {
+    None,
+    Form(&'a [u8]),
+    Object(Map<String, Value>),
+}
+
+/// Where no type is given it is taken for a form, as the tools that give none send.
+pub fn read(request: &Request) -> Result<Body<'_>, Refusal> {
+    let is_post = request.method == "POST";
+    let body = request.body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&request.body);
+    let content_type = request.content_type.as_deref().unwrap_or(FORM);
+    let kind = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match kind.as_str() {
+        _ if body.trim_ascii().is_empty() => Ok(Body::None),
+        FORM => match serde_json::from_slice(body) {
+            Ok(object) => Ok(Body::Object(object)),
+            Err(error) if body.trim_ascii_start().starts_with(b"{") => {
+                Err(Refusal::bad(format!("the body is no form, and not a JSON object: {error}")))
+            }
+            // The older system reads no form of a GET.
+            Err(_) => Ok(if is_post { Body::Form(&request.body) } else { Body::None }),
+        },
+        kind if kind == JSON || kind.ends_with("+json") => object(body).map(Body::Object),
+        kind if is_post => {
+            let message = format!("{kind} is not read here; send {FORM} (curl -d, --data-urlencode) or {JSON}");
+            Err(Refusal { status: 415, message })
+        }
+        _ => Ok(Body::None),
+    }
+}
+
+const FORM: &str = "application/x-www-form-urlencoded";
+const JSON: &str = "application/json";
+
+fn object(body: &[u8]) -> Result<Map<String, Value>, Refusal> {
+    let value = serde_json::from_slice(body).map_err(|error| Refusal::bad(format!("the body is not JSON: {error}")))?;
+    let kind = match value {
+        Value::Object(object) => return Ok(object),
+        Value::Array(_) => "array",
+        Value::String(_) => "text",
+        Value::Number(_) => "number",
+        Value::Bool(_) | Value::Null => "value",
+    };
+    Err(Refusal::bad(format!(
+        "the body is a JSON {kind}; an object of parameters is expected, such as {{\"cronSet\": \"@daily\", \"command\": \"date\"}}"
+    )))
+}

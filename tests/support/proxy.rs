@@ -1,0 +1,37 @@
+//! A real nginx with the file that comes with the program, before nodes of the test's own.
+
+use super::api::Api;
+use super::{Service, free_port, program, required, wait_until};
+
+pub struct Proxy {
+    pub api: Api,
+    // Its folder goes with it.
+    _service: Service,
+}
+
+/// nginx before these APIs; `edit` changes the file. `None` where there is no nginx.
+pub fn proxy(apis: &[&Api], edit: impl FnOnce(String) -> String) -> Option<Proxy> {
+    let nginx = program("nginx").ok_or("it is not installed (scripts/install-test-services installs it)".to_string());
+    let nginx = required("nginx", nginx)?.display().to_string();
+    let address = format!("127.0.0.1:{}", free_port());
+    let file = edit(include_str!("../../config/nginx.conf").into());
+    let is_server = |line: &&str| line.trim_start().starts_with("server 10.");
+    let options = file.lines().find(is_server).and_then(|line| line.split_once(":9990")).expect("it names servers").1;
+    let servers: String = apis.iter().map(|api| format!("server {}{options}\n", api.address)).collect();
+    let file: String = file.lines().filter(|line| !is_server(line)).map(|line| format!("{line}\n")).collect();
+    let file = file
+        .replacen("upstream wing.crontab.com {", &format!("upstream wing.crontab.com {{\n{servers}"), 1)
+        .replace("listen 80;", &format!("listen {address};"));
+    let folder = tempfile::Builder::new().prefix("wing-nginx-").tempdir().expect("a folder can be made").keep();
+    let own = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|name| format!("{name}_temp_path {name};"));
+    let whole = format!(
+        "daemon off; master_process off; pid pid; error_log stderr;\nevents {{}}\nhttp {{ access_log off; {}\n{file}}}\n",
+        own.concat()
+    );
+    std::fs::write(folder.join("nginx.conf"), whole).expect("the folder takes a file");
+    let prefix = folder.display().to_string();
+    let command = [&nginx, "-e", "stderr", "-p", &prefix, "-c", "nginx.conf"];
+    let service = Service::start(&folder, &command).expect("a shell starts");
+    wait_until("nginx listens", || std::net::TcpStream::connect(&address).is_ok());
+    Some(Proxy { api: Api { address }, _service: service })
+}
