@@ -1,8 +1,8 @@
 //! The API's changes to jobs, one at a time: stored first, then in force, then answered.
 //!
 //! Each waits until all that is due before it is decided (`ground`). It is asked of the store until its result is known; its
-//! client waits `ANSWER_MS` for that, and is then told that nobody knows yet. A stop is not kept waiting by a store that is away: it is put in force first, its client is told so
-//! with a 503, and it is stored as soon as the store takes it.
+//! client waits `ANSWER_MS` for that, and is then told that nobody knows yet. A stop does not wait for a store that is away: it
+//! is put in force first, its client is told so with a 503, and it is stored as soon as the store takes it.
 //!
 //! Invariants: one change is with the store at a time; it is answered 200 only when no run of the old definition can
 //! start any more; every request is answered exactly once; what is in force and not stored is stored before anything else.
@@ -40,7 +40,7 @@ pub struct Changes {
     backoff: Backoff,
     /// The journal is not written, so nothing will be.
     is_journal_away: bool,
-    /// What the store said when it last failed; none while it does what it is asked.
+    /// What the store said when it last failed, at a change or at the journal; none while it does what it is asked.
     trouble: Option<String>,
 }
 
@@ -116,10 +116,8 @@ impl Changes {
     pub fn poll(&mut self, ground: &mut Ground, fx: &mut Effects) {
         let (epoch, now) = (ground.epoch, ground.now);
         self.is_journal_away = ground.journaler.is_away(now);
-        match (self.is_journal_away, ground.journaler.trouble()) {
-            (true, Some(trouble)) => self.trouble = Some(trouble.into()),
-            (false, _) if !self.backoff.is_failing() => self.trouble = None,
-            _ => {}
+        if !self.backoff.is_failing() {
+            self.trouble = ground.journaler.trouble().map(String::from);
         }
         self.answer_late(fx, now);
         if self.asked.is_none() {
