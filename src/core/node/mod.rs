@@ -89,6 +89,8 @@ pub struct Node {
     listing: Listing,
     waiting: VecDeque<(Mono, RequestId, Command)>,
     retain_at: Mono,
+    /// The jobs are to be read again once this node leads, which it is about to.
+    is_reload_wanted: bool,
     leaving: Option<Leaving>,
     /// Why this node may not take its place: it is about to go.
     refused: Option<String>,
@@ -157,6 +159,7 @@ impl Node {
             listing: Listing::default(),
             waiting: VecDeque::new(),
             retain_at: Mono(0),
+            is_reload_wanted: false,
             leaving: None,
             refused: None,
             turned_away: None,
@@ -377,7 +380,11 @@ impl Node {
         match signal {
             Signal::Reload => match &mut self.lead {
                 LeadStage::Leading(leader) => leader.reload(&mut self.fx),
-                _ => self.fx.notice(log::Level::Info, "reload: this node does not lead: send SIGHUP to the leader"),
+                LeadStage::Bumping { .. } | LeadStage::Loading { .. } => self.is_reload_wanted = true,
+                LeadStage::None if self.election.is_none() => self.is_reload_wanted = true,
+                LeadStage::None => {
+                    self.fx.notice(log::Level::Info, "reload: this node does not lead: send SIGHUP to the leader")
+                }
             },
             Signal::Drain | Signal::Orphaned => {
                 let is_first = self.leaving.is_none();

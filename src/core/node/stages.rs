@@ -134,6 +134,9 @@ impl Node {
         let mut leader = Leader::establish(setup, epoch, loaded, lent, &mut rooms);
         // Our own node is asked like any other.
         leader.on_holdings(&self.setup.node_id, self.executor.holdings(), &mut rooms);
+        if std::mem::take(&mut self.is_reload_wanted) {
+            leader.reload(rooms.fx);
+        }
         self.lead = LeadStage::Leading(Box::new(leader));
         self.election.iter_mut().for_each(|election| election.renew_value(now));
         for (_, client, command) in std::mem::take(&mut self.waiting) {
