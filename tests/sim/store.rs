@@ -3,8 +3,8 @@
 use crate::guard::Guard;
 use std::collections::{BTreeMap, BTreeSet};
 use wing_crontab::core::work::{
-    Bumped, Change, CopyPage, Differences, Done, FOLD_SECS, Journaled, Lead, Loaded, Log, Opened, Read, Since,
-    StoreError,
+    Bump, Bumped, Change, CopyPage, Differences, Done, FOLD_SECS, Journaled, Lead, Loaded, Log, Opened, Read, Since,
+    StoreError, StoredLeader,
 };
 use wing_crontab::model::command::{Command, RequestKey};
 use wing_crontab::model::job::JobPage;
@@ -22,6 +22,8 @@ pub struct Store {
     /// The second that it is.
     pub second: i64,
     pub epoch: u64,
+    /// Who made it.
+    leader: Option<StoredLeader>,
     pub is_paused: bool,
     pub jobs: BTreeMap<JobId, Job>,
     /// Every definition that was stored, in order; a deleted job's last one is stopped.
@@ -52,8 +54,10 @@ impl Store {
     pub fn lead(&mut self, lead: &Lead) -> Done {
         match lead {
             Lead::Open => Done::Opened(Ok(Opened { clock: None, advice: Vec::new() })),
-            Lead::Bump(_) => {
+            Lead::Bump(bump) => {
                 self.epoch += 1;
+                let Bump { lock_key, server, node_id, .. } = bump.clone();
+                self.leader = Some(StoredLeader { lock_key, epoch: Epoch(self.epoch), server, node_id });
                 Done::Bumped(Ok(Bumped { epoch: Epoch(self.epoch) }))
             }
             Lead::Load { epoch, since } => Done::Loaded(self.fenced(*epoch).map(|()| self.load(since))),
@@ -107,6 +111,7 @@ impl Store {
                 Done::Page(Ok(CopyPage { as_of: EntryId(self.entries), last: None, jobs }))
             }
             Read::Differences(since) => Done::Differences(Ok(Some(self.differences(since)))),
+            Read::Leader => Done::Leader(Ok(self.leader.clone())),
             // Nobody reads output in this world.
             Read::LogRow { .. } => Done::LogRow(Ok(None)),
         }
@@ -121,6 +126,7 @@ impl Store {
             Read::Logs(_) => Done::Logs(Err(error)),
             Read::Page { .. } => Done::Page(Err(error)),
             Read::Differences(_) => Done::Differences(Err(error)),
+            Read::Leader => Done::Leader(Err(error)),
             Read::LogRow { .. } => Done::LogRow(Err(error)),
         }
     }
