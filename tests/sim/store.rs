@@ -15,6 +15,8 @@ use wing_crontab::model::{Attempt, Epoch, Job, JobId, LogRow, NodeId, RunKey, Ru
 /// `misfire_grace`, and how far the clocks of two hosts may be apart.
 const GRACE_SECS: i64 = 60;
 const CLOCKS_SECS: i64 = 7;
+/// How long the rows of runs may take that wait no more because their grace is over.
+const ROWS_SECS: i64 = 2;
 
 #[derive(Debug, Default)]
 pub struct Store {
@@ -39,6 +41,8 @@ pub struct Store {
     named: BTreeSet<(Attempt, Version, NodeId)>,
     /// Attempts of mutex jobs that were decided on and not started, and have no row.
     waiting: BTreeMap<JobId, BTreeSet<Attempt>>,
+    /// Since which second too many wait.
+    crowded: BTreeMap<JobId, i64>,
     watermark: Option<Second>,
     /// Entries by what must be unique: the epoch's request, and the tick's part.
     requests: BTreeMap<(Epoch, u64), EntryId>,
@@ -111,7 +115,10 @@ impl Store {
                 Done::Page(Ok(CopyPage { as_of: EntryId(self.entries), last: None, jobs }))
             }
             Read::Differences(since) => Done::Differences(Ok(Some(self.differences(since)))),
-            Read::Leader => Done::Leader(Ok(self.leader.clone())),
+            Read::Leader => {
+                let is_told = self.without != Some(Guard::LeaderByTheStore);
+                Done::Leader(Ok(self.leader.clone().filter(|_| is_told)))
+            }
             // Nobody reads output in this world.
             Read::LogRow { .. } => Done::LogRow(Ok(None)),
         }
@@ -250,15 +257,25 @@ impl Store {
                 self.waiting.entry(cron_id).or_default().insert(run.attempt);
             }
         }
-        // One of them runs, one may be over and not known to be.
-        let limit = self.max_pending_per_job + 2;
-        let long = self.waiting.iter().find(|(_, waiting)| limit < waiting.len());
-        self.wrong.extend(long.map(|(id, waiting)| format!("{} runs of mutex job {id} wait", waiting.len())));
+        self.count_waiting();
         self.entries += 1;
         self.requests.insert((entry.epoch, entry.request), EntryId(self.entries));
         self.journal.insert(self.entries, (entry, false));
         self.written_at.insert(self.entries, self.second);
         EntryId(self.entries)
+    }
+
+    fn count_waiting(&mut self) {
+        // One of them runs, one may be over and not known to be.
+        let limit = self.max_pending_per_job + 2;
+        let (crowded, second) = (&mut self.crowded, self.second);
+        for (id, waiting) in &self.waiting {
+            if waiting.len() <= limit {
+                crowded.remove(id);
+            } else if *crowded.entry(*id).or_insert(second) + ROWS_SECS < second {
+                self.wrong.push(format!("{} runs of mutex job {id} wait", waiting.len()));
+            }
+        }
     }
 
     /// Whether the journal gives the attempt to this node, in this version.
