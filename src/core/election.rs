@@ -198,7 +198,7 @@ impl Election {
     /// Why there is no leader that one could name, for people.
     pub fn why_not_leader(&self) -> String {
         if self.backoff.is_failing() {
-            return "no leader is known: Consul is not to be reached".into();
+            return "no leader is known: neither Consul nor the leader that the database names is to be reached".into();
         }
         match self.seen.lock.as_ref().filter(|lock| lock.session.is_some()).and_then(|lock| lock.value.as_ref()) {
             Some(value) => format!("this node does not lead; {} does: send the change there", value.server),
