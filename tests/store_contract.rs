@@ -5,7 +5,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use support::mariadb;
-use wing_crontab::core::work::{Bump, Change, Differences, Journaled, Loaded, Since, StoreError};
+use wing_crontab::core::work::{Bump, Change, Differences, Journaled, Loaded, Since, StoreError, StoredLeader};
 use wing_crontab::model::command::RequestKey;
 use wing_crontab::model::job::JobFilter;
 use wing_crontab::model::journal::{
@@ -24,10 +24,11 @@ type Connect<'a> = &'a dyn Fn() -> Box<dyn Store>;
 /// What a store must do, and the check of it.
 type Check = (&'static str, fn(Connect));
 
-const CHECKS: [Check; 24] = [
+const CHECKS: [Check; 25] = [
     ("migrations may be applied again and by several at once", opening),
     ("a store that is there answers", answering),
     ("every bump makes the epoch one larger", bumping),
+    ("whoever took the lead last is named to everybody", naming),
     ("another lock_key is refused", foreign_lock_key),
     ("standing alone is refused beside another's young journal", standing_alone),
     ("an entry is written once, however often it is asked", journaling),
@@ -189,6 +190,18 @@ fn bumping(connect: Connect) {
     assert_eq!(store.bump(&bump("a")).unwrap().epoch, Epoch(3));
     let loaded = store.load(Epoch(3), &Since::default()).unwrap();
     assert_eq!(loaded, Loaded { differences: Some(Differences::default()), ..Loaded::default() });
+}
+
+fn naming(connect: Connect) {
+    let (mut store, mut reader) = (connect(), connect());
+    store.open().unwrap();
+    assert_eq!(reader.leader(), Ok(None), "nobody yet");
+    for node in ["a", "b", "b"] {
+        let bump = Bump { server: Server(format!("{node}:1").into()), ..bump(node) };
+        let epoch = store.bump(&bump).unwrap().epoch;
+        let Bump { lock_key, server, node_id, .. } = bump;
+        assert_eq!(reader.leader(), Ok(Some(StoredLeader { lock_key, epoch, server, node_id })));
+    }
 }
 
 fn foreign_lock_key(connect: Connect) {

@@ -20,7 +20,7 @@ use super::backoff::Backoff;
 use super::effects::Effects;
 use super::timers::{Timer, Timers};
 use super::work::{Consul, ConsulAnswer, ConsulError, LockState, LockValue, Work, WorkId};
-use crate::model::{Incarnation, Mono, NodeId, Now, Server};
+use crate::model::{Epoch, Incarnation, Mono, NodeId, Now, Server};
 
 /// The check's time to live is three of these.
 const PASS_EVERY_MS: u64 = 1_000;
@@ -198,7 +198,7 @@ impl Election {
     /// Why there is no leader that one could name, for people.
     pub fn why_not_leader(&self) -> String {
         if self.backoff.is_failing() {
-            return "no leader is known: Consul is not to be reached".into();
+            return "no leader is known: neither Consul nor the leader that the database names is to be reached".into();
         }
         match self.seen.lock.as_ref().filter(|lock| lock.session.is_some()).and_then(|lock| lock.value.as_ref()) {
             Some(value) => format!("this node does not lead; {} does: send the change there", value.server),
@@ -226,15 +226,21 @@ impl Election {
         self.abstains_until = now.mono.plus_ms(time_ms);
     }
 
-    /// The server that leads, by the lock.
-    pub fn leader(&self) -> Option<&Server> {
+    /// The server that leads, by the lock, and the newest epoch that it knew of when it wrote that.
+    pub fn leader(&self) -> Option<(Epoch, &Server)> {
         let lock = self.seen.lock.as_ref().filter(|lock| lock.session.is_some())?;
-        lock.value.as_ref().filter(|value| value.node_id != self.node_id).map(|value| &value.server)
+        let value = lock.value.as_ref().filter(|value| value.node_id != self.node_id)?;
+        Some((value.epoch, &value.server))
+    }
+
+    /// Whether the lock can be read: if not, who leads is to be learnt elsewhere.
+    pub fn sees_lock(&self) -> bool {
+        !self.watch_backoff.is_failing()
     }
 
     /// Our link to that leader closed, and nobody listens at its address.
     pub fn suspect_dead(&mut self, server: &Server) {
-        if self.leader() == Some(server) {
+        if self.leader().is_some_and(|(_, leader)| leader == server) {
             self.dead_session = self.seen.lock.as_ref().and_then(|lock| lock.session.clone());
         }
     }

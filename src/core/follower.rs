@@ -32,6 +32,8 @@ const CLOCK_KEEP_MS: u64 = 10_000;
 pub struct Follower {
     links: u64,
     link: Option<Link>,
+    /// Whom it tried to link to last; the back-off is that one's.
+    tried: Option<Server>,
     backoff: Backoff,
     requests: u64,
     forwarded: BTreeMap<u64, (RequestId, Mono)>,
@@ -88,6 +90,10 @@ impl Follower {
         let is_silent = self.link.as_ref().is_some_and(|link| link.heard_at.plus_ms(SILENT_MS) <= now.mono);
         if is_other || is_silent {
             self.unlink(fx, now);
+        }
+        if leader.is_some_and(|leader| self.tried.as_ref() != Some(leader)) {
+            self.tried = leader.cloned();
+            self.backoff.reset();
         }
         match (&mut self.link, leader) {
             (None, Some(leader)) if self.backoff.is_over(now) => {

@@ -13,6 +13,7 @@ pub mod executor;
 pub mod follower;
 pub mod leader;
 pub mod listing;
+pub mod lookup;
 
 pub mod changes;
 pub mod copy;

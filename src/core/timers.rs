@@ -48,6 +48,7 @@ pub enum Timer {
     Heartbeat,
     LeaderSilence,
     ForwardedCall,
+    LeaderLookup,
     /// The way out.
     LeavingKill,
     LeavingStore,

@@ -58,6 +58,7 @@ pub enum Done {
     LastRuns(Result<BTreeMap<JobId, LastRun>, StoreError>),
     Page(Result<CopyPage, StoreError>),
     Differences(Result<Option<Differences>, StoreError>),
+    Leader(Result<Option<StoredLeader>, StoreError>),
     LogRow(Result<Option<Box<StoredLog>>, StoreError>),
     Consul(Result<ConsulAnswer, ConsulError>),
     Watched(Result<LockState, ConsulError>),
@@ -235,6 +236,8 @@ pub enum Read {
     Page { after: JobId, limit: usize },
     /// What a copy of the jobs lacks; `Done::Differences`.
     Differences(Since),
+    /// Who leads, by the store; `Done::Leader`.
+    Leader,
     /// The row of a run's attempt, or of its latest one; `Done::LogRow`.
     LogRow { run: RunKey, attempt: Option<u32> },
 }
@@ -270,6 +273,16 @@ pub struct Differences {
     pub gone: Vec<JobId>,
     /// The job that was noted last: changes are made one after the other, so only its row may still be on its way.
     pub last: Option<JobId>,
+}
+
+/// Who was the last to take the lead.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct StoredLeader {
+    /// The cluster's.
+    pub lock_key: String,
+    pub epoch: Epoch,
+    pub server: Server,
+    pub node_id: NodeId,
 }
 
 // Consul.

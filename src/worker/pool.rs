@@ -245,7 +245,7 @@ fn is_search(read: &Read) -> bool {
     match read {
         Read::Logs(filter) => filter.search.is_some(),
         Read::Jobs(filter) => filter.as_ref().is_some_and(|filter| filter.search.is_some()),
-        Read::LastRuns(_) | Read::LogRow { .. } | Read::Page { .. } | Read::Differences(_) => false,
+        Read::LastRuns(_) | Read::LogRow { .. } | Read::Page { .. } | Read::Differences(_) | Read::Leader => false,
     }
 }
 
@@ -257,6 +257,7 @@ fn do_read(store: &mut dyn Store, read: Read) -> Done {
         Read::LastRuns(ids) => Done::LastRuns(store.last_runs(&ids)),
         Read::Page { after, limit } => Done::Page(store.page_jobs(after, limit)),
         Read::Differences(since) => Done::Differences(store.differences(&since)),
+        Read::Leader => Done::Leader(store.leader()),
         Read::LogRow { run, attempt } => Done::LogRow(store.find_log(run, attempt).map(|row| row.map(Box::new))),
     }
 }

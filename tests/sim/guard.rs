@@ -39,10 +39,12 @@ pub enum Guard {
     TicksBeforeChanges,
     /// Whatever a node waits for wakes it, though nobody speaks to it.
     EveryTimerWakes,
+    /// A node without Consul learns from the store who leads.
+    LeaderByTheStore,
 }
 
 impl Guard {
-    pub const ALL: [Guard; 16] = [
+    pub const ALL: [Guard; 17] = [
         Guard::EpochInTheStore,
         Guard::EpochAtTheNode,
         Guard::LeaseAtTheStart,
@@ -59,6 +61,7 @@ impl Guard {
         Guard::GuardiansDeadline,
         Guard::TicksBeforeChanges,
         Guard::EveryTimerWakes,
+        Guard::LeaderByTheStore,
     ];
 
     /// The weather in which it is needed soonest.
@@ -70,6 +73,7 @@ impl Guard {
             Guard::MarksOfAllIncarnations => Weather::Crashes,
             Guard::VersionAtTheStart | Guard::TicksBeforeChanges => Weather::Changes,
             Guard::EveryTimerWakes => Weather::Alone,
+            Guard::LeaderByTheStore => Weather::Agents,
             _ => Weather::Mixed,
         }
     }

@@ -83,6 +83,7 @@ fn history(seed: u64, without: Option<Guard>) -> History {
             world.truth.broken(format!("{} of {expected} jobs are there", steady.len()));
         }
         world.truth.check(&world.store, &steady, first, last);
+        world.truth.check_hosts(world.hosts.len(), last);
         if let Some(id) = job(&world, "changed") {
             world.truth.check_changed(&world.store, id, first, last);
         }
@@ -114,6 +115,7 @@ fn live(world: &mut World, random: &mut Random, weather: Weather) {
         }
     }
     world.heal();
+    weather.stay(world, random);
     // A pause would go on for ever.
     for seconds in 1..20 {
         world.run(HEALED + seconds * SECOND);
@@ -124,11 +126,12 @@ fn live(world: &mut World, random: &mut Random, weather: Weather) {
         }
     }
     world.run(HEALED + 30 * SECOND);
-    // What waits for the long runs is cancelled, so that everything comes to its end.
-    let long = world.store.jobs.values().filter(|job| job.command == "long").map(|job| job.id);
-    for id in long.collect::<Vec<JobId>>() {
-        let up = (0..world.hosts.len()).find(|host| world.is_up(*host)).unwrap_or(0);
-        world.command(up, Command::StopJob(id));
+    // What waits for the long runs is cancelled, so that everything comes to its end. Any node will do.
+    if let Some(id) = job(world, "long") {
+        for host in 0..world.hosts.len() {
+            let client = world.command(host, Command::StopJob(id));
+            world.truth.called(client, host);
+        }
     }
     world.run(END);
 }

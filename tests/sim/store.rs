@@ -3,8 +3,8 @@
 use crate::guard::Guard;
 use std::collections::{BTreeMap, BTreeSet};
 use wing_crontab::core::work::{
-    Bumped, Change, CopyPage, Differences, Done, FOLD_SECS, Journaled, Lead, Loaded, Log, Opened, Read, Since,
-    StoreError,
+    Bump, Bumped, Change, CopyPage, Differences, Done, FOLD_SECS, Journaled, Lead, Loaded, Log, Opened, Read, Since,
+    StoreError, StoredLeader,
 };
 use wing_crontab::model::command::{Command, RequestKey};
 use wing_crontab::model::job::JobPage;
@@ -15,6 +15,8 @@ use wing_crontab::model::{Attempt, Epoch, Job, JobId, LogRow, NodeId, RunKey, Ru
 /// `misfire_grace`, and how far the clocks of two hosts may be apart.
 const GRACE_SECS: i64 = 60;
 const CLOCKS_SECS: i64 = 7;
+/// How long the rows of runs may take that wait no more because their grace is over.
+const ROWS_SECS: i64 = 2;
 
 #[derive(Debug, Default)]
 pub struct Store {
@@ -22,6 +24,8 @@ pub struct Store {
     /// The second that it is.
     pub second: i64,
     pub epoch: u64,
+    /// Who made it.
+    leader: Option<StoredLeader>,
     pub is_paused: bool,
     pub jobs: BTreeMap<JobId, Job>,
     /// Every definition that was stored, in order; a deleted job's last one is stopped.
@@ -37,6 +41,8 @@ pub struct Store {
     named: BTreeSet<(Attempt, Version, NodeId)>,
     /// Attempts of mutex jobs that were decided on and not started, and have no row.
     waiting: BTreeMap<JobId, BTreeSet<Attempt>>,
+    /// Since which second too many wait.
+    crowded: BTreeMap<JobId, i64>,
     watermark: Option<Second>,
     /// Entries by what must be unique: the epoch's request, and the tick's part.
     requests: BTreeMap<(Epoch, u64), EntryId>,
@@ -52,8 +58,10 @@ impl Store {
     pub fn lead(&mut self, lead: &Lead) -> Done {
         match lead {
             Lead::Open => Done::Opened(Ok(Opened { clock: None, advice: Vec::new() })),
-            Lead::Bump(_) => {
+            Lead::Bump(bump) => {
                 self.epoch += 1;
+                let Bump { lock_key, server, node_id, .. } = bump.clone();
+                self.leader = Some(StoredLeader { lock_key, epoch: Epoch(self.epoch), server, node_id });
                 Done::Bumped(Ok(Bumped { epoch: Epoch(self.epoch) }))
             }
             Lead::Load { epoch, since } => Done::Loaded(self.fenced(*epoch).map(|()| self.load(since))),
@@ -107,6 +115,10 @@ impl Store {
                 Done::Page(Ok(CopyPage { as_of: EntryId(self.entries), last: None, jobs }))
             }
             Read::Differences(since) => Done::Differences(Ok(Some(self.differences(since)))),
+            Read::Leader => {
+                let is_told = self.without != Some(Guard::LeaderByTheStore);
+                Done::Leader(Ok(self.leader.clone().filter(|_| is_told)))
+            }
             // Nobody reads output in this world.
             Read::LogRow { .. } => Done::LogRow(Ok(None)),
         }
@@ -121,6 +133,7 @@ impl Store {
             Read::Logs(_) => Done::Logs(Err(error)),
             Read::Page { .. } => Done::Page(Err(error)),
             Read::Differences(_) => Done::Differences(Err(error)),
+            Read::Leader => Done::Leader(Err(error)),
             Read::LogRow { .. } => Done::LogRow(Err(error)),
         }
     }
@@ -244,15 +257,25 @@ impl Store {
                 self.waiting.entry(cron_id).or_default().insert(run.attempt);
             }
         }
-        // One of them runs, one may be over and not known to be.
-        let limit = self.max_pending_per_job + 2;
-        let long = self.waiting.iter().find(|(_, waiting)| limit < waiting.len());
-        self.wrong.extend(long.map(|(id, waiting)| format!("{} runs of mutex job {id} wait", waiting.len())));
+        self.count_waiting();
         self.entries += 1;
         self.requests.insert((entry.epoch, entry.request), EntryId(self.entries));
         self.journal.insert(self.entries, (entry, false));
         self.written_at.insert(self.entries, self.second);
         EntryId(self.entries)
+    }
+
+    fn count_waiting(&mut self) {
+        // One of them runs, one may be over and not known to be.
+        let limit = self.max_pending_per_job + 2;
+        let (crowded, second) = (&mut self.crowded, self.second);
+        for (id, waiting) in &self.waiting {
+            if waiting.len() <= limit {
+                crowded.remove(id);
+            } else if *crowded.entry(*id).or_insert(second) + ROWS_SECS < second {
+                self.wrong.push(format!("{} runs of mutex job {id} wait", waiting.len()));
+            }
+        }
     }
 
     /// Whether the journal gives the attempt to this node, in this version.

@@ -5,7 +5,7 @@ use crate::store::Store;
 use crate::world::{MS, SECOND, WALL};
 use std::collections::{BTreeMap, BTreeSet};
 use wing_crontab::core::schedule::Schedule;
-use wing_crontab::model::command::ClusterView;
+use wing_crontab::model::command::{ClusterView, RequestId};
 use wing_crontab::model::config::Limits;
 use wing_crontab::model::journal::Entry;
 use wing_crontab::model::{Attempt, Exit, Job, JobId, RunKey, RunState, Second, Zones};
@@ -36,6 +36,10 @@ pub struct Truth {
     /// Runs that users were promised, and runs that they were told are over.
     wanted: BTreeSet<RunKey>,
     ended: BTreeSet<RunKey>,
+    /// When each host was the last to start a run.
+    started_at: BTreeMap<usize, u64>,
+    /// Calls that must be answered well, and by whom.
+    calls: BTreeMap<RequestId, usize>,
     /// Step and time of what happens now.
     pub moment: (u64, u64),
     /// Whether what only the inside knows is held against the nodes too.
@@ -84,6 +88,7 @@ impl Truth {
     /// `is_excused`: whether a host's guardian stands still, or has only just woken: then a mutex may overlap what runs there,
     /// which is a stated limit.
     pub fn started(&mut self, attempt: Attempt, job: &Job, host: usize, at: u64, is_excused: impl Fn(usize) -> bool) {
+        self.started_at.insert(host, at);
         if self.starts.insert(attempt, at).is_some() {
             self.broken(format!("{attempt} was started twice, now on host {host}"));
         }
@@ -109,6 +114,17 @@ impl Truth {
         self.running.entry(attempt.run.cron_id).or_default().remove(&attempt);
         if is_ok {
             self.ok.insert(attempt);
+        }
+    }
+
+    /// A call to a host, when all is well.
+    pub fn called(&mut self, client: RequestId, host: usize) {
+        self.calls.insert(client, host);
+    }
+
+    pub fn replied(&mut self, client: RequestId, is_ok: bool) {
+        if is_ok {
+            self.calls.remove(&client);
         }
     }
 
@@ -143,6 +159,19 @@ impl Truth {
         steady.iter().for_each(|job| self.check_seconds(store, job, first, last));
         steady.iter().for_each(|job| self.check_health(job, last));
         self.check_journal(store, last);
+    }
+
+    /// Once all is well every node gets runs and passes calls on, whether or not it reaches Consul.
+    pub fn check_hosts(&mut self, hosts: usize, last: i64) {
+        let well_at = ((last - WELL_SECS) * SECOND as i64 - WALL) as u64;
+        for host in 0..hosts {
+            if self.started_at.get(&host).is_none_or(|at| *at < well_at) {
+                self.broken(format!("host {host} got no run, when all was well"));
+            }
+        }
+        for host in std::mem::take(&mut self.calls).into_values() {
+            self.broken(format!("a call to host {host} was not answered well, when all was well"));
+        }
     }
 
     /// The log and what happened agree.

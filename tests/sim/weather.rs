@@ -2,7 +2,7 @@
 
 use crate::random::Random;
 use crate::world::{MS, SECOND, World};
-use crate::{HEALED, draft, job};
+use crate::{END, HEALED, draft, job};
 use wing_crontab::model::command::Command;
 use wing_crontab::model::{JobId, RunKey, Second};
 
@@ -20,18 +20,21 @@ pub enum Weather {
     Crashes,
     /// Jobs are changed all the time.
     Changes,
+    /// Hosts lose Consul and nothing else, some of them for good.
+    Agents,
     /// One node without Consul, that nobody speaks to: only its own timers wake it.
     Alone,
 }
 
 impl Weather {
-    pub const ALL: [Weather; 7] = [
+    pub const ALL: [Weather; 8] = [
         Weather::Mixed,
         Weather::Groups,
         Weather::SlowStore,
         Weather::OldNews,
         Weather::Crashes,
         Weather::Changes,
+        Weather::Agents,
         Weather::Alone,
     ];
 
@@ -62,8 +65,23 @@ impl Weather {
             Weather::OldNews if random.chance(70) => old_news(world, random),
             Weather::Crashes if random.chance(50) => crashes(world, random),
             Weather::Changes if random.chance(80) => change(world, random),
+            Weather::Agents if random.chance(60) => agents(world, random),
             Weather::Alone => alone(world, random),
             _ => any(world, random),
+        }
+    }
+}
+
+impl Weather {
+    /// What stays when everything else is well again. Without Consul nobody could be elected: one host keeps it.
+    pub fn stay(self, world: &mut World, random: &mut Random) {
+        if self != Weather::Agents {
+            return;
+        }
+        let keeps = host(world, random);
+        let time = END - world.now;
+        for host in (0..world.hosts.len()).filter(|host| *host != keeps) {
+            cut_from_consul(world, host, time);
         }
     }
 }
@@ -166,6 +184,24 @@ fn crashes(world: &mut World, random: &mut Random) {
         let until = (world.now + random.within(60, 1_200) * MS).min(HEALED);
         world.run(until);
     }
+}
+
+fn agents(world: &mut World, random: &mut Random) {
+    let nodes = world.hosts.len();
+    let first = world.leader.filter(|_| random.chance(50)).unwrap_or_else(|| host(world, random));
+    let time = time(world, random);
+    for at in 0..random.within(1, nodes as u64 + 1) as usize {
+        cut_from_consul(world, (first + at) % nodes, time);
+    }
+    if random.chance(30) {
+        world.kill_daemon(host(world, random));
+    }
+}
+
+fn cut_from_consul(world: &mut World, host: usize, time: u64) {
+    let consul = world.hosts.len() + 1;
+    world.cut(host, consul, time);
+    world.cut(consul, host, time);
 }
 
 fn change(world: &mut World, random: &mut Random) {

@@ -432,6 +432,7 @@ impl World {
                     Ok(Answer::Cluster(view)) => self.truth.shown(view, &self.limits),
                     _ => {}
                 }
+                self.truth.replied(client, reply.is_ok());
                 let reply = reply.map(|_| "ok").map_err(|refusal| refusal.message);
                 self.say(format!("host {host}: answer to {client:?}: {reply:?}"));
             }

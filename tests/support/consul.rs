@@ -1,6 +1,8 @@
-//! A real Consul: one server in memory (`-dev`), on ports of its own.
+//! A real Consul: one server in memory (`-dev`), and agents of hosts that join it, on ports of their own.
 
+use super::daemon::send_signal;
 use super::{Service, free_port, program, required, wait_for};
+use rustix::process::Signal;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,28 +14,30 @@ pub struct Agent {
     ports: [u16; 5],
     /// Where ACLs are on: the token that may do everything.
     token: Option<&'static str>,
+    /// Where it is no server: the one that it joins.
+    joins: Option<String>,
     service: Option<Service>,
 }
 
 /// The agent that the tests of this process share; each takes names of its own from `name`.
 pub fn agent() -> Option<&'static Agent> {
     static SHARED: OnceLock<Result<Agent, String>> = OnceLock::new();
-    required("Consul", SHARED.get_or_init(|| Agent::new("127.0.0.1", None)).as_ref().map_err(String::clone))
+    required("Consul", SHARED.get_or_init(|| Agent::new("127.0.0.1", None, None)).as_ref().map_err(String::clone))
 }
 
 /// An agent that the test may stop.
 pub fn own_agent() -> Option<Agent> {
-    required("Consul", Agent::new("127.0.0.1", None))
+    required("Consul", Agent::new("127.0.0.1", None, None))
 }
 
 /// An agent that asks for this token.
 pub fn own_agent_with_acls(token: &'static str) -> Option<Agent> {
-    required("Consul", Agent::new("127.0.0.1", Some(token)))
+    required("Consul", Agent::new("127.0.0.1", Some(token), None))
 }
 
 /// An agent at this address of the host, for nodes in namespaces of their own.
 pub fn agent_at(host: &str) -> Option<Agent> {
-    required("Consul", Agent::new(host, None))
+    required("Consul", Agent::new(host, None, None))
 }
 
 /// A name that no other test uses.
@@ -54,7 +58,7 @@ fn binary() -> Result<PathBuf, String> {
 }
 
 impl Agent {
-    fn new(host: &str, token: Option<&'static str>) -> Result<Agent, String> {
+    fn new(host: &str, token: Option<&'static str>, joins: Option<String>) -> Result<Agent, String> {
         let binary = binary()?;
         let folder = tempfile::Builder::new().prefix("wing-consul-").tempdir().map_err(|error| error.to_string())?;
         let mut agent = Agent {
@@ -63,44 +67,71 @@ impl Agent {
             host: host.into(),
             ports: [(); 5].map(|()| free_port()),
             token,
+            joins,
             service: None,
         };
         agent.start();
         Ok(agent)
     }
 
-    /// Starts it, or starts it again with an empty memory.
+    /// The agent of a host beside this server, as each node of a cluster has one.
+    pub fn client(&self) -> Option<Agent> {
+        let [_, lan, ..] = self.ports;
+        required("a Consul agent", Agent::new(&self.host, self.token, Some(format!("{}:{lan}", self.host))))
+    }
+
+    /// Starts it, or starts it again; a server with an empty memory.
     pub fn start(&mut self) {
         let [http, lan, wan, server, dns] = self.ports;
+        let kind = match &self.joins {
+            None => vec!["-dev".into(), format!("-serf-wan-port={wan}")],
+            Some(server) => vec![
+                format!("-node={}", self.node()),
+                format!("-data-dir={}", self.folder.join("data").display()),
+                format!("-retry-join={server}"),
+                "-retry-interval=1s".into(),
+            ],
+        };
         let acl = self.token.map(|token| {
             format!("-hcl=acl {{ enabled = true default_policy = \"deny\" tokens {{ master = \"{token}\" agent = \"{token}\" }} }}")
         });
         let options = [
             self.binary.display().to_string(),
             "agent".into(),
-            "-dev".into(),
             format!("-bind={}", self.host),
             format!("-client={}", self.host),
             "-grpc-port=-1".into(),
             format!("-http-port={http}"),
             format!("-serf-lan-port={lan}"),
-            format!("-serf-wan-port={wan}"),
             format!("-server-port={server}"),
             format!("-dns-port={dns}"),
         ];
-        let options: Vec<&str> = options.iter().chain(&acl).map(String::as_str).collect();
+        let options: Vec<&str> = options.iter().chain(&kind).chain(&acl).map(String::as_str).collect();
         self.service = Some(Service::start(&self.folder, &options).expect("a shell starts"));
         // It can hold sessions only once its own health check is there.
         wait_for("Consul has a leader and passes its own check", || {
-            let checks = self.get("/v1/health/state/passing").filter(|checks| checks.contains("serfHealth"));
+            let node = if self.joins.is_some() { format!("\"{}\"", self.node()) } else { String::new() };
+            let checks = self.get("/v1/health/state/passing");
+            let checks = checks.filter(|checks| checks.contains("serfHealth") && checks.contains(&node));
             checks.and(self.get("/v1/status/leader")).filter(|leader| leader.len() > 2)
         });
+    }
+
+    /// Whoever asks it gets a connection and no answer, or its answers again.
+    pub fn set_hanging(&self, is_hanging: bool) {
+        let signal = if is_hanging { Signal::STOP } else { Signal::CONT };
+        send_signal(signal, self.service.as_ref().expect("it runs").pid());
     }
 
     pub fn stop(&mut self) {
         if let Some(service) = self.service.take() {
             service.stop(false);
         }
+    }
+
+    /// Its name among the hosts, where it is no server.
+    fn node(&self) -> String {
+        format!("client-{}", self.ports[0])
     }
 
     pub fn address(&self) -> String {

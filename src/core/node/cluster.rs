@@ -262,9 +262,20 @@ impl Node {
         self.follower.poll(leader.as_ref(), load, &mut self.fx, now);
     }
 
+    /// By the lock or by the store, whichever names the newer epoch: either may be out of date, and whom it names refuses us
+    /// then, or is refused.
     pub(super) fn leader_to_follow(&self) -> Option<&Server> {
-        let leads = !matches!(self.lead, LeadStage::None);
-        self.election.as_ref().filter(|_| !leads).and_then(Election::leader)
+        let election = self.election.as_ref().filter(|_| matches!(self.lead, LeadStage::None))?;
+        let named = self.lookup.leader().into_iter().chain(election.leader());
+        named.max_by_key(|(epoch, _)| *epoch).map(|(_, server)| server)
+    }
+
+    /// Asks the store who leads where Consul does not tell, or names nobody that takes us in.
+    pub(super) fn look_up(&mut self, now: Now) {
+        let may_follow = self.is_open() && matches!(self.lead, LeadStage::None);
+        let is_lost = |election: &Election| !election.sees_lock() || self.follower.joined().is_none();
+        let is_needed = may_follow && self.election.as_ref().is_some_and(is_lost);
+        self.lookup.poll(is_needed, &mut self.fx, now);
     }
 
     /// A node that has never reached its store must not keep others from leading.

@@ -25,6 +25,7 @@ use super::leader::{Leader, Rooms, Verdict};
 use super::leaving::Leaving;
 use super::listing::{self, Listing};
 use super::logbook::Logbook;
+use super::lookup::Lookup;
 use super::pulse::Pulse;
 use super::timers::{Stalled, Timer, Timers};
 use super::work::{Done, Kept, Log, Read, StoreError, Work, WorkId};
@@ -79,6 +80,7 @@ pub struct Node {
     /// Until when our lead lets us grant leases.
     authority: Mono,
     follower: Follower,
+    lookup: Lookup,
     forwarded: Forwarded,
     executor: Executor,
     logbook: Logbook,
@@ -150,6 +152,7 @@ impl Node {
             last_epoch: Epoch::default(),
             authority: Mono(0),
             follower: Follower::default(),
+            lookup: Lookup::new(setup.server.clone(), setup.node_id.clone(), setup.lock_key.clone()),
             forwarded: Forwarded::default(),
             executor,
             logbook,
@@ -228,6 +231,7 @@ impl Node {
         self.logbook.timers(&mut timers);
         self.listing.timers(&mut timers);
         self.follower.timers(self.leader_to_follow().is_some(), &mut timers);
+        self.lookup.timers(&mut timers);
         if self.may_read_jobs() {
             self.copy.timers(&mut timers);
         }
@@ -345,6 +349,7 @@ impl Node {
                 Verdict::Ok
             }),
             Done::Differences(result) => self.copy.on_differences(id, result, fx, now),
+            Done::Leader(result) => self.lookup.on_answer(id, result, now),
             Done::LogRow(result) => self.lead(now, |leader, rooms| leader.on_log_row(id, result, rooms)),
             Done::Jobs(Err(error)) => self.on_read(id, Err(error)),
             Done::LastRuns(result) => self.listing.on_last_runs(id, result, fx),
@@ -434,6 +439,7 @@ impl Node {
         self.refuse_waiting(now);
         self.elect(now);
         self.follow(now);
+        self.look_up(now);
         if self.may_read_jobs() {
             self.copy.poll(&mut self.fx, now);
         }

@@ -10,12 +10,12 @@ pub mod mysql;
 pub mod sqlite;
 
 use crate::core::work::{
-    Bump, Bumped, Change, CopyPage, Differences, FOLD_SECS, Journaled, Loaded, Opened, Since, StoreError,
+    Bump, Bumped, Change, CopyPage, Differences, FOLD_SECS, Journaled, Loaded, Opened, Since, StoreError, StoredLeader,
 };
 use crate::model::job::{JobFilter, JobPage};
 use crate::model::journal::{Body, Entry, EntryId, StoredEntry};
 use crate::model::log_row::{LastRun, LogFilter, LogPage, StoredLog};
-use crate::model::{Attempt, Epoch, Job, JobId, LogRow, RunKey, RunState, Second, Wall};
+use crate::model::{Attempt, Epoch, Job, JobId, LogRow, RunKey, RunState, Second, Server, Wall};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Done entries deleted in one statement at most.
@@ -67,6 +67,8 @@ pub trait Store: Send {
     fn page_jobs(&mut self, after: JobId, limit: usize) -> Result<CopyPage, StoreError>;
     /// What a copy of the jobs lacks; none where that is too much, or the journal does not reach back so far.
     fn differences(&mut self, since: &Since) -> Result<Option<Differences>, StoreError>;
+    /// Who was the last to take the lead; none: nobody yet.
+    fn leader(&mut self) -> Result<Option<StoredLeader>, StoreError>;
     /// The row of this attempt, or of the run's latest one.
     fn find_log(&mut self, run: RunKey, attempt: Option<u32>) -> Result<Option<StoredLog>, StoreError>;
     fn find_jobs(&mut self, filter: &JobFilter) -> Result<JobPage, StoreError>;
@@ -155,7 +157,7 @@ fn foreign_lock_key(ours: &str, stored: &str) -> StoreError {
 }
 
 /// A node that stands alone must be the only one.
-fn not_alone(leader: &str, age_secs: i64) -> StoreError {
+fn not_alone(leader: &Server, age_secs: i64) -> StoreError {
     StoreError::Refused(format!(
         "this node stands alone (no consul_address), but {leader} led on the same database {age_secs} s ago: stop it and wait \
          10 s, or give both the same consul_address and lock_key"

@@ -7,12 +7,14 @@ mod logs;
 mod schema;
 
 use super::{DELETE_ENTRIES_MAX, Hand, Store, folded, foreign_lock_key, not_alone, note, outcomes};
-use crate::core::work::{Bump, Bumped, Change, CopyPage, Differences, Journaled, Loaded, Opened, Since, StoreError};
+use crate::core::work::{
+    Bump, Bumped, Change, CopyPage, Differences, Journaled, Loaded, Opened, Since, StoreError, StoredLeader,
+};
 use crate::model::config::MysqlConfig;
 use crate::model::job::{JobFilter, JobPage};
 use crate::model::journal::{Body, Entry, EntryId, StoredEntry};
 use crate::model::log_row::{LastRun, LogFilter, LogPage, StoredLog};
-use crate::model::{Attempt, Epoch, Job, JobId, LogRow, RunKey, RunState, Second, Wall};
+use crate::model::{Attempt, Epoch, Job, JobId, LogRow, NodeId, RunKey, RunState, Second, Server, Wall};
 use mysql::prelude::Queryable;
 use mysql::{Conn, OptsBuilder};
 use schema::LogTable;
@@ -183,25 +185,23 @@ impl Store for MysqlStore {
             let conn = &mut connection.conn;
             let first = "INSERT IGNORE INTO scheduler (id, lock_key, epoch, leader, node_id) VALUES (1, ?, 0, '', '')";
             conn.exec_drop(first, (&bump.lock_key,))?;
-            let row: Option<(String, u64, String, String)> =
-                conn.query_first("SELECT lock_key, epoch, leader, node_id FROM scheduler WHERE id = 1")?;
-            let (lock_key, epoch, leader, node_id) = row.unwrap_or_default();
-            if lock_key != bump.lock_key {
-                return Err(foreign_lock_key(&bump.lock_key, &lock_key).into());
+            let former = last_leader(conn)?;
+            if former.lock_key != bump.lock_key {
+                return Err(foreign_lock_key(&bump.lock_key, &former.lock_key).into());
             }
-            if bump.alone && node_id != *bump.node_id.0 {
+            if bump.alone && former.node_id != bump.node_id {
                 let newest = "SELECT CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 - MAX(created_at) AS SIGNED) FROM journal WHERE node_id = ?";
-                let age_ms: Option<Option<i64>> = conn.exec_first(newest, (&node_id,))?;
+                let age_ms: Option<Option<i64>> = conn.exec_first(newest, (&*former.node_id.0,))?;
                 if let Some(age_ms) = age_ms.flatten().filter(|age_ms| *age_ms < bump.lease_ms as i64) {
-                    return Err(not_alone(&leader, age_ms / 1_000).into());
+                    return Err(not_alone(&former.server, age_ms / 1_000).into());
                 }
             }
             conn.exec_drop(
                 "UPDATE scheduler SET epoch = epoch + 1, leader = ?, node_id = ? WHERE id = 1 AND epoch = ?",
-                (&*bump.server.0, &*bump.node_id.0, epoch),
+                (&*bump.server.0, &*bump.node_id.0, former.epoch.0),
             )?;
             match conn.affected_rows() {
-                1 => Ok(Bumped { epoch: Epoch(epoch + 1) }),
+                1 => Ok(Bumped { epoch: Epoch(former.epoch.0 + 1) }),
                 _ => Err(StoreError::Unavailable("take the lead: another node was quicker".into()).into()),
             }
         })
@@ -313,6 +313,11 @@ impl Store for MysqlStore {
         self.with("read what jobs have changed", |connection| jobs::differences(&mut connection.conn, since))
     }
 
+    fn leader(&mut self) -> Result<Option<StoredLeader>, StoreError> {
+        let leader = self.with("read who leads", |connection| last_leader(&mut connection.conn))?;
+        Ok(Some(leader).filter(|leader| leader.epoch != Epoch(0)))
+    }
+
     fn find_log(&mut self, run: RunKey, attempt: Option<u32>) -> Result<Option<StoredLog>, StoreError> {
         self.with("read a log row", |connection| logs::find(&mut connection.conn, run, attempt))
     }
@@ -324,6 +329,14 @@ impl Store for MysqlStore {
     fn last_runs(&mut self, ids: &[JobId]) -> Result<BTreeMap<JobId, LastRun>, StoreError> {
         self.with("read the last runs", |connection| logs::last_runs(&mut connection.conn, ids))
     }
+}
+
+/// In a new database: nobody, under epoch 0.
+fn last_leader(conn: &mut Conn) -> Outcome<StoredLeader> {
+    let row: Option<(String, u64, String, String)> =
+        conn.query_first("SELECT lock_key, epoch, leader, node_id FROM scheduler WHERE id = 1")?;
+    let (lock_key, epoch, server, node_id) = row.unwrap_or_default();
+    Ok(StoredLeader { lock_key, epoch: Epoch(epoch), server: Server(server.into()), node_id: NodeId(node_id.into()) })
 }
 
 fn is_epoch(epoch: Epoch) -> String {

@@ -3,14 +3,25 @@
 //! Invariant: no entry is written under an epoch that is not the stored one.
 
 use super::{Failure, Transaction};
-use crate::core::work::StoreError;
+use crate::core::work::{StoreError, StoredLeader};
 use crate::model::journal::{Body, Entry, EntryId, StoredEntry};
-use crate::model::{Epoch, Second};
-use rusqlite::{OptionalExtension, params};
+use crate::model::{Epoch, NodeId, Second, Server};
+use rusqlite::{OptionalExtension, Row, params};
 
 pub(super) fn check_epoch(transaction: &Transaction, epoch: Epoch) -> Result<(), Failure> {
     let stored = transaction.query_row("SELECT epoch FROM scheduler", [], |row| row.get(0)).optional()?;
     if stored == Some(epoch.0) { Ok(()) } else { Err(StoreError::Deposed.into()) }
+}
+
+/// Whose the epoch is; none in a new file.
+pub(super) fn last_leader(transaction: &Transaction) -> Result<Option<StoredLeader>, Failure> {
+    let leader = |row: &Row| {
+        let [lock_key, server, node_id] = [row.get(0)?, row.get(2)?, row.get::<_, String>(3)?];
+        let (server, node_id) = (Server(server.into()), NodeId(node_id.into()));
+        Ok(StoredLeader { lock_key, epoch: Epoch(row.get(1)?), server, node_id })
+    };
+    let sql = "SELECT lock_key, epoch, leader, node_id FROM scheduler";
+    Ok(transaction.query_row(sql, [], leader).optional()?)
 }
 
 pub(super) fn insert_entry(transaction: &Transaction, entry: &Entry, is_done: bool) -> Result<EntryId, Failure> {

@@ -7,12 +7,14 @@ mod jobs;
 mod journal;
 
 use self::jobs::{JOB_COLUMNS, JOB_IDS, differences, job, job_params, jobs};
-use self::journal::{check_epoch, insert_entry, newest_entry, open_entries, parse_body};
+use self::journal::{check_epoch, insert_entry, last_leader, newest_entry, open_entries, parse_body};
 use super::{
     DELETE_ENTRIES_MAX, DELETE_ROWS_MAX, Hand, Store, edited_by_hand, folded, foreign_lock_key, not_alone, note,
     outcomes, row_state,
 };
-use crate::core::work::{Bump, Bumped, Change, CopyPage, Differences, Journaled, Loaded, Opened, Since, StoreError};
+use crate::core::work::{
+    Bump, Bumped, Change, CopyPage, Differences, Journaled, Loaded, Opened, Since, StoreError, StoredLeader,
+};
 use crate::model::command::RequestKey;
 use crate::model::job::{JobFilter, JobPage};
 use crate::model::journal::{Body, Entry, EntryId};
@@ -188,29 +190,16 @@ impl Store for SqliteStore {
 
     fn bump(&mut self, bump: &Bump) -> Result<Bumped, StoreError> {
         self.transact("take the lead", |transaction| {
-            let read = "SELECT lock_key, epoch, leader, node_id FROM scheduler";
-            let columns = |row: &Row| {
-                Ok((
-                    row.get::<_, String>(0)?,
-                    row.get::<_, u64>(1)?,
-                    row.get::<_, String>(2)?,
-                    row.get::<_, String>(3)?,
-                ))
-            };
-            let (lock_key, epoch, leader, node_id) = transaction.query_row(read, [], columns).optional()?.unwrap_or((
-                bump.lock_key.clone(),
-                0,
-                String::new(),
-                String::new(),
-            ));
-            if lock_key != bump.lock_key {
-                return Err(foreign_lock_key(&bump.lock_key, &lock_key).into());
+            let former = last_leader(transaction)?;
+            let Epoch(epoch) = former.as_ref().map_or(Epoch(0), |former| former.epoch);
+            if let Some(former) = former.as_ref().filter(|former| former.lock_key != bump.lock_key) {
+                return Err(foreign_lock_key(&bump.lock_key, &former.lock_key).into());
             }
-            if bump.alone && node_id != *bump.node_id.0 {
+            if let Some(former) = former.filter(|former| bump.alone && former.node_id != bump.node_id) {
                 let newest = "SELECT unixepoch() - max(created_at) / 1000 FROM journal WHERE node_id = ?";
-                let age_secs: Option<i64> = transaction.query_row(newest, [&node_id], |row| row.get(0))?;
+                let age_secs: Option<i64> = transaction.query_row(newest, [&*former.node_id.0], |row| row.get(0))?;
                 if let Some(age_secs) = age_secs.filter(|age| age * 1_000 < bump.lease_ms as i64) {
-                    return Err(not_alone(&leader, age_secs).into());
+                    return Err(not_alone(&former.server, age_secs).into());
                 }
             }
             transaction.execute(
@@ -421,6 +410,10 @@ impl Store for SqliteStore {
 
     fn differences(&mut self, since: &Since) -> Result<Option<Differences>, StoreError> {
         self.read("read what jobs have changed", |transaction| differences(transaction, since))
+    }
+
+    fn leader(&mut self) -> Result<Option<StoredLeader>, StoreError> {
+        self.read("read who leads", last_leader)
     }
 
     fn find_log(&mut self, run: RunKey, attempt: Option<u32>) -> Result<Option<StoredLog>, StoreError> {
