@@ -1,13 +1,13 @@
 //! Log lines: to stderr, and to a file as well where one is named. Each opens with its moment in UTC, to the millisecond.
 //!
 //! Invariants: only our own lines, not those of libraries; a line is written whole, at once, because guardian and daemon
-//! write to the same places.
+//! write to the same places; what is in the file is what was said on stderr.
 
 use crate::model::config::Config;
 use log::LevelFilter;
-use simplelog::{CombinedLogger, ConfigBuilder, FormatItem, LevelPadding, SharedLogger, WriteLogger};
-use std::fs::OpenOptions;
-use std::io::{LineWriter, Write};
+use simplelog::{ConfigBuilder, FormatItem, LevelPadding, WriteLogger};
+use std::fs::{File, OpenOptions};
+use std::io::{LineWriter, Write, stderr};
 use time::macros::format_description;
 
 /// RFC 3339.
@@ -16,16 +16,11 @@ const MOMENT: &[FormatItem] =
 
 /// Sets the logger up for this process, once.
 pub fn start(config: &Config) -> Result<(), String> {
-    let mut loggers: Vec<Box<dyn SharedLogger>> = vec![logger(config.log_level, std::io::stderr())];
-    if let Some(path) = &config.log_file {
+    let open = |path: &std::path::PathBuf| {
         let file = OpenOptions::new().append(true).create(true).open(path);
-        let file = file.map_err(|error| format!("open log_file {}: {error}", path.display()))?;
-        loggers.push(logger(config.log_level, file));
-    }
-    CombinedLogger::init(loggers).map_err(|error| format!("start logging: {error}"))
-}
-
-fn logger<W: Write + Send + 'static>(level: LevelFilter, target: W) -> Box<dyn SharedLogger> {
+        file.map_err(|error| format!("open log_file {}: {error}", path.display()))
+    };
+    let both = Both { file: config.log_file.as_ref().map(open).transpose()? };
     let format = ConfigBuilder::new()
         .set_time_format_custom(MOMENT)
         .set_level_padding(LevelPadding::Off)
@@ -35,5 +30,24 @@ fn logger<W: Write + Send + 'static>(level: LevelFilter, target: W) -> Box<dyn S
         .add_filter_allow_str("wing_crontab")
         .build();
     // The logger writes a line piece by piece.
-    WriteLogger::new(level, format, LineWriter::new(target))
+    WriteLogger::init(config.log_level, format, LineWriter::new(both))
+        .map_err(|error| format!("start logging: {error}"))
+}
+
+/// One logger for both places: two would ask the clock twice.
+struct Both {
+    file: Option<File>,
+}
+
+impl Write for Both {
+    /// Where one of them cannot be written the other is all the same, and there is nowhere to say so.
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let _ = stderr().write_all(bytes);
+        let _ = self.file.as_mut().map(|file| file.write_all(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
