@@ -34,10 +34,27 @@ pub struct Follower {
     link: Option<Link>,
     backoff: Backoff,
     requests: u64,
-    forwarded: BTreeMap<u64, (RequestId, Mono)>,
+    forwarded: BTreeMap<u64, Forwarded>,
     clock: Option<LeaderClock>,
     /// By the leader's last word: no scheduled run is started.
     is_paused: bool,
+}
+
+/// A call that the leader has.
+#[derive(Debug)]
+struct Forwarded {
+    client: RequestId,
+    is_read: bool,
+    answer_by: Mono,
+}
+
+impl Forwarded {
+    /// The leader does not answer any more.
+    fn refuse(self, why: &str, fx: &mut Effects) {
+        let unknown = "whether the call was carried out is not known; /cron/list tells";
+        let what = if self.is_read { "ask again" } else { unknown };
+        fx.reply(self.client, Err(Refusal::unavailable(format!("{why}: {what}"))));
+    }
 }
 
 #[derive(Debug)]
@@ -120,7 +137,7 @@ impl Follower {
             }
             None => timers.set(Timer::LinkRetry, has_leader.then(|| self.backoff.ready_at())),
         }
-        timers.set(Timer::ForwardedCall, self.forwarded.values().map(|(_, by)| *by).min());
+        timers.set(Timer::ForwardedCall, self.forwarded.values().map(|call| call.answer_by).min());
     }
 
     pub fn has(&self, link: LinkId) -> bool {
@@ -198,11 +215,12 @@ impl Follower {
     ) -> bool {
         let Some(link) = self.joined() else { return false };
         if FORWARDED_MAX <= self.forwarded.len() {
-            fx.reply(client, Err(Refusal::unavailable("nothing was changed: too many calls wait for the leader")));
+            fx.reply(client, Err(command.not_taken("too many calls wait for the leader")));
             return true;
         }
         self.requests += 1;
-        self.forwarded.insert(self.requests, (client, now.mono.plus_ms(may_take_ms + FORWARD_MS)));
+        let answer_by = now.mono.plus_ms(may_take_ms + FORWARD_MS);
+        self.forwarded.insert(self.requests, Forwarded { client, is_read: command.is_read(), answer_by });
         fx.send(link, Message::Command { request: self.requests, command: Box::new(command.clone()) });
         true
     }
@@ -210,11 +228,8 @@ impl Follower {
     pub fn on_unlinked(&mut self, fx: &mut Effects, now: Now) {
         self.link = None;
         self.backoff.fail(now);
-        let unknown =
-            "the leader was lost while it had the call: whether it was carried out is not known; /cron/list tells";
-        for (client, _) in std::mem::take(&mut self.forwarded).into_values() {
-            fx.reply(client, Err(Refusal::unavailable(unknown)));
-        }
+        let calls = std::mem::take(&mut self.forwarded).into_values();
+        calls.for_each(|call| call.refuse("the leader was lost while it had the call", fx));
     }
 
     /// The server of the leader that we are linked to.
@@ -230,8 +245,8 @@ impl Follower {
     }
 
     fn answer(&mut self, request: u64, reply: Reply, fx: &mut Effects) {
-        if let Some((client, _)) = self.forwarded.remove(&request) {
-            fx.reply(client, reply);
+        if let Some(call) = self.forwarded.remove(&request) {
+            fx.reply(call.client, reply);
         }
     }
 
@@ -247,12 +262,8 @@ impl Follower {
     }
 
     fn refuse_late(&mut self, fx: &mut Effects, now: Now) {
-        let late: Vec<u64> =
-            self.forwarded.iter().filter(|(_, (_, by))| *by <= now.mono).map(|(request, _)| *request).collect();
-        for request in late {
-            let message = "the leader does not answer: whether the call was carried out is not known; /cron/list tells";
-            self.answer(request, Err(Refusal::unavailable(message)), fx);
-        }
+        let late = self.forwarded.extract_if(.., |_, call| call.answer_by <= now.mono);
+        late.for_each(|(_, call)| call.refuse("the leader does not answer", fx));
     }
 }
 

@@ -50,6 +50,34 @@ pub enum Command {
     ReadOutput(OutputQuery),
 }
 
+impl Command {
+    /// It only reads: to repeat it is harmless, and a refusal need not say what has become of it.
+    pub fn is_read(&self) -> bool {
+        match self {
+            Command::ListJobs(_)
+            | Command::ListLogs(_)
+            | Command::ListRuns { .. }
+            | Command::ReadOutput(_)
+            | Command::ShowCluster
+            | Command::ShowHealth => true,
+            Command::AddJob(..)
+            | Command::UpdateJob(..)
+            | Command::StopJob(_)
+            | Command::StartJob(_)
+            | Command::DeleteJob(_)
+            | Command::DrainNode(_)
+            | Command::RunJob(..)
+            | Command::KillRun(_)
+            | Command::Pause(_) => false,
+        }
+    }
+
+    /// The refusal of one that nobody has taken up.
+    pub fn not_taken(&self, why: &str) -> Refusal {
+        Refusal::unavailable(if self.is_read() { why.into() } else { format!("nothing was changed: {why}") })
+    }
+}
+
 /// Which part of which run's output is asked for.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct OutputQuery {

@@ -10,6 +10,7 @@ mod faults;
 mod hosts;
 mod links;
 mod output;
+mod reads;
 mod store;
 mod together;
 

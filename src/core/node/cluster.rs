@@ -9,7 +9,7 @@ use crate::core::follower::{Heard, Lease};
 use crate::core::leader::Rooms;
 use crate::core::work::{ConsulError, LockState, LockValue, WorkId};
 use crate::core::{ExitReason, Gone, Output};
-use crate::model::command::{Answer, Command, HealthView, Refusal, RequestId, Role};
+use crate::model::command::{Answer, Command, HealthView, RequestId, Role};
 use crate::model::message::{Held, Hello, LinkId, Message, RunStage, ToLeader, ToNode};
 use crate::model::output::OutputPart;
 use crate::model::{NodeId, Now, Server};
@@ -383,7 +383,7 @@ impl Node {
     }
 
     /// Refuses a call that nobody is there to carry out.
-    pub(super) fn refuse(&mut self, client: RequestId, why: &str) {
-        self.fx.reply(client, Err(Refusal::unavailable(format!("nothing was changed: {why}"))));
+    pub(super) fn refuse(&mut self, client: RequestId, command: &Command, why: &str) {
+        self.fx.reply(client, Err(command.not_taken(why)));
     }
 }
