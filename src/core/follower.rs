@@ -14,7 +14,7 @@ use super::Output;
 use super::backoff::Backoff;
 use super::effects::Effects;
 use super::timers::{Timer, Timers};
-use crate::model::command::{Command, Refusal, Reply, RequestId};
+use crate::model::command::{Command, Progress, Refusal, Reply, RequestId};
 use crate::model::message::{Heartbeat, Hello, LinkId, Message};
 use crate::model::{Epoch, Mono, Now, Server, Wall};
 use std::collections::BTreeMap;
@@ -38,6 +38,8 @@ pub struct Follower {
     clock: Option<LeaderClock>,
     /// By the leader's last word: no scheduled run is started.
     is_paused: bool,
+    /// Its own work, by the same word, and when that was heard.
+    progress: (Progress, Mono),
 }
 
 /// A call that the leader has.
@@ -186,8 +188,9 @@ impl Follower {
                 self.unlink(fx, now);
                 Heard::Refused(reason)
             }
-            (Message::Beat { sent, wall, valid_for_ms, paused }, Stage::Joined) => {
+            (Message::Beat { sent, wall, valid_for_ms, paused, progress }, Stage::Joined) => {
                 self.is_paused = paused;
+                self.progress = (progress, now.mono);
                 self.measure(Mono(sent), wall, now);
                 Heard::Lease(Lease(Mono(sent.min(now.mono.0)).plus_ms(valid_for_ms)))
             }
@@ -202,6 +205,13 @@ impl Follower {
 
     pub fn is_paused(&self) -> bool {
         self.is_paused
+    }
+
+    /// How the leader's own work goes; none where there is no leader.
+    pub fn progress(&self, now: Now) -> Option<Progress> {
+        let (told, told_at) = &self.progress;
+        let aged = |age_ms| age_ms + now.mono.since(*told_at).as_millis() as u64;
+        self.joined().map(|_| Progress { journal_age_ms: told.journal_age_ms.map(aged), ..told.clone() })
     }
 
     /// Passes a call on, and waits `FORWARD_MS` beyond what it may take; false: there is no leader to pass it to.

@@ -30,6 +30,10 @@ pub struct Journaler {
     /// When the first entry of the queue was first asked.
     asked_at: Option<Mono>,
     backoff: Backoff,
+    /// When the store took an entry last.
+    written_at: Option<Mono>,
+    /// Why it did not take the last one.
+    reason: Option<String>,
 }
 
 #[derive(Debug)]
@@ -62,6 +66,8 @@ impl Journaler {
             in_flight: None,
             asked_at: None,
             backoff: Backoff::default(),
+            written_at: None,
+            reason: None,
         }
     }
 
@@ -95,6 +101,16 @@ impl Journaler {
     pub fn is_away(&self, now: Now) -> bool {
         let is_silent = |in_flight: &InFlight| in_flight.sent_at.plus_ms(AWAY_MS) <= now.mono;
         self.backoff.is_failing() || self.in_flight.as_ref().is_some_and(is_silent)
+    }
+
+    /// When the store took an entry last; none where it has taken none of this epoch.
+    pub fn written_at(&self) -> Option<Mono> {
+        self.written_at
+    }
+
+    /// Why it did not take the last one, where it has said so.
+    pub fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
     }
 
     /// Whether every entry is in.
@@ -146,6 +162,7 @@ impl Journaler {
                     );
                 }
                 self.backoff.fail(now);
+                self.reason = Some(error.to_string());
                 return Written::Open;
             }
             Ok(_) if self.backoff.is_failing() => fx.notice(log::Level::Info, "the journal is written again"),
@@ -153,6 +170,8 @@ impl Journaler {
         }
         self.backoff.reset();
         self.asked_at = None;
+        self.written_at = Some(now.mono);
+        self.reason = None;
         match (result, self.queue.pop_front()) {
             (Ok(Journaled::Entry(id)), Some(entry)) => Written::In { id, entry, sent_at },
             (Ok(Journaled::TickTaken), Some(entry)) => Written::TickTaken(entry),

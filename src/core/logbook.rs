@@ -31,6 +31,8 @@ pub struct Logbook {
     flush_at: Option<Mono>,
     in_flight: Option<InFlight>,
     backoff: Backoff,
+    /// Why the store did not take rows the last time.
+    failure: Option<String>,
     spooler: Spooler,
     /// The store has been reached in this life.
     is_open: bool,
@@ -105,6 +107,11 @@ impl Logbook {
         self.backoff.is_failing()
     }
 
+    /// Why it did not.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty() && self.in_flight.is_none() && self.spooler.is_empty()
     }
@@ -174,6 +181,7 @@ impl Logbook {
                 );
             }
             self.backoff.fail(now);
+            self.failure = Some(error.to_string());
             match page {
                 Some(page) => self.spooler.put_back(page, group),
                 None if self.spooler.is_appending(&group) => {}
@@ -185,6 +193,7 @@ impl Logbook {
             fx.notice(log::Level::Info, "log rows are written again");
         }
         self.backoff.reset();
+        self.failure = None;
         self.spooler.on_committed(&group, page);
         self.flush_at = (!self.rows.is_empty()).then_some(now.mono);
         let attempts: Vec<Attempt> = group.iter().map(|row| row.attempt).collect();

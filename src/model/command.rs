@@ -180,12 +180,29 @@ pub struct HealthView {
     pub leader: Server,
     /// No scheduled run is started anywhere.
     pub paused: bool,
+    /// As in `NodeView`.
     pub store_ok: bool,
     /// None: standing alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub consul_ok: Option<bool>,
     pub running: usize,
     pub queued: usize,
+    /// Since the leader wrote the journal, which it does every five seconds at least, or took the lead; none where nobody leads.
+    pub journal_age_ms: Option<u64>,
+    /// How far the last second that the leader has decided on lies behind; none where nobody leads.
+    pub watermark_lag_secs: Option<u64>,
+    /// What keeps work from being done, in plain words; none: nothing that is known.
+    #[serde(skip)]
+    pub wrong: Option<String>,
+}
+
+/// How the leader's own work goes, as it tells its nodes.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Progress {
+    /// None: by a leader that does not tell it yet.
+    pub journal_age_ms: Option<u64>,
+    pub watermark_lag_secs: u64,
+    pub wrong: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
@@ -213,6 +230,11 @@ pub struct ClusterView {
     pub watermark: Second,
     /// No scheduled run is started anywhere until `/cluster/resume`.
     pub paused: bool,
+    /// As in `HealthView`.
+    #[serde(default)]
+    pub journal_age_ms: Option<u64>,
+    #[serde(default)]
+    pub watermark_lag_secs: u64,
     pub nodes: Vec<NodeView>,
 }
 
@@ -234,7 +256,7 @@ pub struct NodeView {
     /// Its clock minus the leader's.
     pub clock_offset_ms: i64,
     pub last_contact_ms: u64,
-    /// Its own store answers.
+    /// Its own store answers, and takes what it has to take: log rows, and the leader's journal.
     #[serde(default)]
     pub store_ok: bool,
 }

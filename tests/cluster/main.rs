@@ -7,6 +7,7 @@ mod changes;
 mod copies;
 mod disasters;
 mod faults;
+mod health;
 mod hosts;
 mod links;
 mod output;

@@ -10,6 +10,7 @@ mod config;
 mod control;
 mod crash;
 mod flood;
+mod health;
 mod http;
 mod leaving;
 mod limits;

@@ -9,7 +9,7 @@ use crate::core::follower::{Heard, Lease};
 use crate::core::leader::Rooms;
 use crate::core::work::{ConsulError, LockState, LockValue, WorkId};
 use crate::core::{ExitReason, Gone, Output};
-use crate::model::command::{Answer, Command, HealthView, RequestId, Role};
+use crate::model::command::{Answer, Command, RequestId};
 use crate::model::message::{Held, Hello, LinkId, Message, RunStage, ToLeader, ToNode};
 use crate::model::output::OutputPart;
 use crate::model::{NodeId, Now, Server};
@@ -209,29 +209,6 @@ impl Node {
             _ => Ok(Answer::Cluster(leader.view(own, now))),
         };
         self.fx.reply(client, reply);
-    }
-
-    /// How this node is, by itself.
-    pub(super) fn health(&self, now: Now) -> HealthView {
-        let is_leader = matches!(self.lead, LeadStage::Leading(_));
-        let load = self.executor.load();
-        let leader = match &self.lead {
-            LeadStage::Leading(_) => Some(self.setup.server.clone()),
-            _ => self.follower.joined().and(self.follower.leader()).cloned(),
-        };
-        HealthView {
-            server: self.setup.server.clone(),
-            role: if is_leader { Role::Leader } else { Role::Follower },
-            leader: leader.unwrap_or_default(),
-            paused: match &self.lead {
-                LeadStage::Leading(leader) => leader.is_paused(),
-                _ => self.follower.is_paused(),
-            },
-            store_ok: self.is_store_ok(now),
-            consul_ok: self.election.as_ref().map(Election::is_well),
-            running: load.running,
-            queued: load.waiting,
-        }
     }
 
     /// Answers of ours that are for a client of another node.

@@ -8,11 +8,12 @@
 //!
 //! Not a place for decisions about runs: those are `leader`'s and `executor`'s; this routes inputs to them, delivers
 //! what they say to each other, and owns what outlives a lead. `stages` goes from a closed store to the lead and back,
-//! `cluster` speaks with other nodes and leaves in good order, `reads` tells what is in memory or in the store.
+//! `cluster` speaks with other nodes and leaves in good order, `reads` tells what is in memory or in the store, `health` how this node is.
 //!
 //! Invariants: every command is answered exactly once; after `handle` no mail is left undelivered.
 
 mod cluster;
+mod health;
 mod reads;
 mod stages;
 
@@ -32,7 +33,7 @@ use super::work::{Done, Kept, Log, Read, StoreError, Work, WorkId};
 use super::{FoundMark, Input, Output, Signal};
 use crate::model::command::{Answer, Command, RequestId};
 use crate::model::config::Limits;
-use crate::model::message::{Heartbeat, LinkId, ToLeader};
+use crate::model::message::{LinkId, ToLeader};
 use crate::model::{Epoch, Incarnation, Mono, NodeId, Now, Server};
 use jiff::tz::TimeZone;
 use std::collections::{BTreeMap, VecDeque};
@@ -435,11 +436,6 @@ impl Node {
     /// Standing alone nobody wants to know.
     fn asks_pulse(&self) -> bool {
         self.is_open() && self.election.is_some()
-    }
-
-    /// How much this node has to do and whether it has its store, for the leader.
-    fn load(&self, now: Now) -> Heartbeat {
-        Heartbeat { store_ok: self.is_store_ok(now), refused: self.logbook.refused(), ..self.executor.load() }
     }
 
     /// Whether something else that is asked of our store will tell whether it answers.

@@ -172,8 +172,10 @@ impl Store for MysqlStore {
         })
     }
 
+    /// Goes the way of the journal and writes nothing: to explain a statement takes the same rights as to carry it out.
     fn ping(&mut self) -> Result<(), StoreError> {
-        self.with("ask for an answer", |connection| Ok(connection.conn.query_drop("SELECT epoch FROM scheduler")?))
+        let sql = "EXPLAIN INSERT INTO journal (epoch, request, node_id, body, created_at) SELECT epoch, 0, node_id, '', 0 FROM scheduler";
+        self.with("ask for an answer", |connection| Ok(connection.conn.query_drop(sql)?))
     }
 
     fn bump(&mut self, bump: &Bump) -> Result<Bumped, StoreError> {
