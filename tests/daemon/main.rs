@@ -7,6 +7,7 @@ mod support;
 mod api;
 mod changes;
 mod config;
+mod connections;
 mod control;
 mod crash;
 mod flood;
