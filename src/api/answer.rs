@@ -121,12 +121,11 @@ pub fn failure(refusal: &Refusal) -> Response {
     json(refusal.status, (), &refusal.message)
 }
 
-/// What probes go by: 503 where this node can neither lead nor be led, or has no store.
+/// What probes go by: 503 where something keeps work from being done.
 fn health_reply(health: &HealthView) -> Response {
-    match (health.store_ok, health.leader.0.is_empty()) {
-        (true, false) => ok(health),
-        (false, _) => json(503, health, health.store_error.as_deref().unwrap_or("the store does not answer")),
-        (true, true) => json(503, health, "no leader is known"),
+    match &health.wrong {
+        None => ok(health),
+        Some(wrong) => json(503, health, wrong),
     }
 }
 

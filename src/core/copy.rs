@@ -5,7 +5,8 @@
 //!    ^------------------------| older than the journal reaches back, or too much has changed
 //! ```
 //!
-//! Not a place to schedule from, and not what the API shows: it lags behind the store by up to `REFRESH_MS`. What it lacks
+//! Not a place to schedule from: it lags behind the store by up to `REFRESH_MS`. Who wants to show it asks for it to be
+//! brought up to date first, and shows it as it is where the store does not answer. What it lacks
 //! when the lead is taken, the new leader reads after its bump, when nobody else can change anything any more. Rows
 //! edited by hand it knows when the leader was told to reload, which notes them in the journal.
 //!
@@ -34,7 +35,11 @@ pub struct WarmCopy {
     zones: Zones,
     /// None before the first page, and while it is lent.
     scheduler: Option<Scheduler>,
+    /// It was complete once: later ones are read into it in place.
+    is_complete: bool,
     as_of: AsOf,
+    /// When the newest question was sent that has an answer, or has failed.
+    answered: Mono,
     again: BTreeSet<JobId>,
     stage: Stage,
     asked: Option<Asked>,
@@ -76,7 +81,9 @@ impl WarmCopy {
         WarmCopy {
             zones,
             scheduler: None,
+            is_complete: false,
             as_of: AsOf::default(),
+            answered: Mono(0),
             again: BTreeSet::new(),
             stage: Stage::Reading(Walk::default()),
             asked: None,
@@ -93,9 +100,20 @@ impl WarmCopy {
         self.asked.is_some_and(|asked| asked.id == id)
     }
 
-    /// Reads on, or reads what has changed.
-    pub fn poll(&mut self, fx: &mut Effects, now: Now) {
-        if self.asked.is_some() || !self.backoff.is_over(now) {
+    /// The jobs, for those who want to show them.
+    pub fn jobs(&self) -> Option<&Scheduler> {
+        self.scheduler.as_ref().filter(|_| self.is_complete)
+    }
+
+    /// Whether it is as new as it was then, or the store, asked since, has said nothing new.
+    pub fn is_of(&self, then: Mono) -> bool {
+        then <= self.answered
+    }
+
+    /// Reads on, or reads what has changed; at once where it is wanted as of then.
+    pub fn poll(&mut self, wanted: Option<Mono>, fx: &mut Effects, now: Now) {
+        let is_wanted = self.is_ready() && wanted.is_some_and(|then| !self.is_of(then));
+        if self.asked.is_some() || !is_wanted && !self.backoff.is_over(now) {
             return;
         }
         if self.is_ready() && self.as_of.at.plus_ms(STALE_MS) <= now.mono {
@@ -103,7 +121,7 @@ impl WarmCopy {
         }
         let id = match &self.stage {
             Stage::Lent => return,
-            Stage::Ready { refresh_at } if now.mono < *refresh_at => return,
+            Stage::Ready { refresh_at } if !is_wanted && now.mono < *refresh_at => return,
             Stage::Ready { .. } => {
                 let since = self.since();
                 fx.work(Work::Read(Read::Differences(since)))
@@ -124,7 +142,7 @@ impl WarmCopy {
     }
 
     pub fn on_page(&mut self, id: WorkId, result: Result<CopyPage, StoreError>, fx: &mut Effects, now: Now) {
-        let Some(asked) = self.asked.take_if(|asked| asked.id == id) else { return };
+        let Some(asked) = self.take_asked(id) else { return };
         let Some(page) = self.taken(result, fx, now) else { return };
         let Stage::Reading(walk) = &mut self.stage else { return };
         if walk.is_new() {
@@ -139,9 +157,10 @@ impl WarmCopy {
         if step.is_over {
             let jobs = scheduler.job_count();
             fx.notice(log::Level::Info, format!("the copy of the jobs is complete: jobs={jobs}"));
+            self.is_complete = true;
             self.stage = Stage::Ready { refresh_at: now.mono };
         }
-        self.poll(fx, now);
+        self.poll(None, fx, now);
     }
 
     pub fn on_differences(
@@ -151,7 +170,7 @@ impl WarmCopy {
         fx: &mut Effects,
         now: Now,
     ) {
-        let Some(asked) = self.asked.take_if(|asked| asked.id == id) else { return };
+        let Some(asked) = self.take_asked(id) else { return };
         self.stage = Stage::Ready { refresh_at: now.mono.plus_ms(REFRESH_MS) };
         let Some(differences) = self.taken(result, fx, now) else { return };
         self.bring_up(differences, asked.sent_at, fx, now);
@@ -162,7 +181,7 @@ impl WarmCopy {
         let (Some(differences), Some(scheduler)) = (differences, &mut self.scheduler) else {
             fx.notice(log::Level::Info, "the copy of the jobs lacks too much: it is read anew");
             self.read_anew();
-            self.poll(fx, now);
+            self.poll(None, fx, now);
             return false;
         };
         differences.gone.into_iter().for_each(|id| drop(scheduler.remove(id)));
@@ -176,6 +195,7 @@ impl WarmCopy {
             scheduler.wind_to(wound_to);
         }
         self.as_of = AsOf { entry: differences.as_of, at: sent_at };
+        self.answered = self.answered.max(sent_at);
         if differences.last.is_some() {
             self.again = differences.last.into_iter().collect();
         }
@@ -206,6 +226,12 @@ impl WarmCopy {
         self.as_of = lent.as_of;
         self.again = lent.again.into_iter().collect();
         self.stage = Stage::Ready { refresh_at: now.mono };
+    }
+
+    fn take_asked(&mut self, id: WorkId) -> Option<Asked> {
+        let asked = self.asked.take_if(|asked| asked.id == id)?;
+        self.answered = self.answered.max(asked.sent_at);
+        Some(asked)
     }
 
     fn read_anew(&mut self) {
@@ -261,13 +287,13 @@ mod tests {
         fn new() -> Bench {
             let mut bench =
                 Bench { copy: WarmCopy::new(Zones::default()), fx: Effects::default(), now: Now::default() };
-            bench.copy.poll(&mut bench.fx, bench.now);
+            bench.copy.poll(None, &mut bench.fx, bench.now);
             bench
         }
 
         fn pass_ms(&mut self, ms: u64) {
             self.now.mono = self.now.mono.plus_ms(ms);
-            self.copy.poll(&mut self.fx, self.now);
+            self.copy.poll(None, &mut self.fx, self.now);
         }
 
         /// What it asks now.
@@ -353,6 +379,25 @@ mod tests {
         bench.differ(Some(Differences { as_of: EntryId(3), ..Differences::default() }));
         bench.pass_ms(STALE_MS);
         assert!(matches!(bench.asked(), Some((_, Read::Page { after: JobId(0), .. }))), "too old for differences");
+    }
+
+    #[test]
+    fn whoever_wants_it_new_has_the_store_asked_at_once_and_once() {
+        let mut bench = Bench::new();
+        assert!(bench.copy.jobs().is_none(), "not one page is there");
+        bench.page(1, &[job(1, 1)]);
+        bench.differ(Some(Differences { as_of: EntryId(1), ..Differences::default() }));
+        assert!(bench.copy.jobs().is_some());
+        for result in [Ok(Some(Differences::default())), Err(StoreError::Away("away".into()))] {
+            bench.now.mono = bench.now.mono.plus_ms(5);
+            let wanted = Some(bench.now.mono);
+            bench.copy.poll(wanted, &mut bench.fx, bench.now);
+            let (id, _) = bench.asked().expect("it is asked before its time");
+            bench.copy.poll(wanted, &mut bench.fx, bench.now);
+            assert!(bench.asked().is_none() && !bench.copy.is_of(bench.now.mono));
+            bench.copy.on_differences(id, result, &mut bench.fx, bench.now);
+            assert!(bench.copy.is_of(bench.now.mono), "a store that is away has nothing newer to tell");
+        }
     }
 
     #[test]

@@ -201,7 +201,7 @@ impl Election {
             return "no leader is known: neither Consul nor the leader that the database names is to be reached".into();
         }
         match self.seen.lock.as_ref().filter(|lock| lock.session.is_some()).and_then(|lock| lock.value.as_ref()) {
-            Some(value) => format!("this node does not lead; {} does: send the change there", value.server),
+            Some(value) => format!("this node does not lead; {} does: ask there", value.server),
             None => "no leader is elected yet; try again in a second".into(),
         }
     }

@@ -14,7 +14,7 @@ use super::Output;
 use super::backoff::Backoff;
 use super::effects::Effects;
 use super::timers::{Timer, Timers};
-use crate::model::command::{Command, Refusal, Reply, RequestId};
+use crate::model::command::{Command, Progress, Refusal, Reply, RequestId};
 use crate::model::message::{Heartbeat, Hello, LinkId, Message};
 use crate::model::{Epoch, Mono, Now, Server, Wall};
 use std::collections::BTreeMap;
@@ -36,10 +36,29 @@ pub struct Follower {
     tried: Option<Server>,
     backoff: Backoff,
     requests: u64,
-    forwarded: BTreeMap<u64, (RequestId, Mono)>,
+    forwarded: BTreeMap<u64, Forwarded>,
     clock: Option<LeaderClock>,
     /// By the leader's last word: no scheduled run is started.
     is_paused: bool,
+    /// Its own work, by the same word, and when that was heard.
+    progress: (Progress, Mono),
+}
+
+/// A call that the leader has.
+#[derive(Debug)]
+struct Forwarded {
+    client: RequestId,
+    is_read: bool,
+    answer_by: Mono,
+}
+
+impl Forwarded {
+    /// The leader does not answer any more.
+    fn refuse(self, why: &str, fx: &mut Effects) {
+        let unknown = "whether the call was carried out is not known; /cron/list tells";
+        let what = if self.is_read { "ask again" } else { unknown };
+        fx.reply(self.client, Err(Refusal::unavailable(format!("{why}: {what}"))));
+    }
 }
 
 #[derive(Debug)]
@@ -126,7 +145,7 @@ impl Follower {
             }
             None => timers.set(Timer::LinkRetry, has_leader.then(|| self.backoff.ready_at())),
         }
-        timers.set(Timer::ForwardedCall, self.forwarded.values().map(|(_, by)| *by).min());
+        timers.set(Timer::ForwardedCall, self.forwarded.values().map(|call| call.answer_by).min());
     }
 
     pub fn has(&self, link: LinkId) -> bool {
@@ -175,8 +194,9 @@ impl Follower {
                 self.unlink(fx, now);
                 Heard::Refused(reason)
             }
-            (Message::Beat { sent, wall, valid_for_ms, paused }, Stage::Joined) => {
+            (Message::Beat { sent, wall, valid_for_ms, paused, progress }, Stage::Joined) => {
                 self.is_paused = paused;
+                self.progress = (progress, now.mono);
                 self.measure(Mono(sent), wall, now);
                 Heard::Lease(Lease(Mono(sent.min(now.mono.0)).plus_ms(valid_for_ms)))
             }
@@ -193,6 +213,13 @@ impl Follower {
         self.is_paused
     }
 
+    /// How the leader's own work goes; none where there is no leader.
+    pub fn progress(&self, now: Now) -> Option<Progress> {
+        let (told, told_at) = &self.progress;
+        let aged = |age_ms| age_ms + now.mono.since(*told_at).as_millis() as u64;
+        self.joined().map(|_| Progress { journal_age_ms: told.journal_age_ms.map(aged), ..told.clone() })
+    }
+
     /// Passes a call on, and waits `FORWARD_MS` beyond what it may take; false: there is no leader to pass it to.
     pub fn forward(
         &mut self,
@@ -204,11 +231,12 @@ impl Follower {
     ) -> bool {
         let Some(link) = self.joined() else { return false };
         if FORWARDED_MAX <= self.forwarded.len() {
-            fx.reply(client, Err(Refusal::unavailable("nothing was changed: too many calls wait for the leader")));
+            fx.reply(client, Err(command.not_taken("too many calls wait for the leader")));
             return true;
         }
         self.requests += 1;
-        self.forwarded.insert(self.requests, (client, now.mono.plus_ms(may_take_ms + FORWARD_MS)));
+        let answer_by = now.mono.plus_ms(may_take_ms + FORWARD_MS);
+        self.forwarded.insert(self.requests, Forwarded { client, is_read: command.is_read(), answer_by });
         fx.send(link, Message::Command { request: self.requests, command: Box::new(command.clone()) });
         true
     }
@@ -216,11 +244,8 @@ impl Follower {
     pub fn on_unlinked(&mut self, fx: &mut Effects, now: Now) {
         self.link = None;
         self.backoff.fail(now);
-        let unknown =
-            "the leader was lost while it had the call: whether it was carried out is not known; /cron/list tells";
-        for (client, _) in std::mem::take(&mut self.forwarded).into_values() {
-            fx.reply(client, Err(Refusal::unavailable(unknown)));
-        }
+        let calls = std::mem::take(&mut self.forwarded).into_values();
+        calls.for_each(|call| call.refuse("the leader was lost while it had the call", fx));
     }
 
     /// The server of the leader that we are linked to.
@@ -236,8 +261,8 @@ impl Follower {
     }
 
     fn answer(&mut self, request: u64, reply: Reply, fx: &mut Effects) {
-        if let Some((client, _)) = self.forwarded.remove(&request) {
-            fx.reply(client, reply);
+        if let Some(call) = self.forwarded.remove(&request) {
+            fx.reply(call.client, reply);
         }
     }
 
@@ -253,12 +278,8 @@ impl Follower {
     }
 
     fn refuse_late(&mut self, fx: &mut Effects, now: Now) {
-        let late: Vec<u64> =
-            self.forwarded.iter().filter(|(_, (_, by))| *by <= now.mono).map(|(request, _)| *request).collect();
-        for request in late {
-            let message = "the leader does not answer: whether the call was carried out is not known; /cron/list tells";
-            self.answer(request, Err(Refusal::unavailable(message)), fx);
-        }
+        let late = self.forwarded.extract_if(.., |_, call| call.answer_by <= now.mono);
+        late.for_each(|(_, call)| call.refuse("the leader does not answer", fx));
     }
 }
 

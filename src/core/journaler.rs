@@ -30,7 +30,9 @@ pub struct Journaler {
     /// When the first entry of the queue was first asked.
     asked_at: Option<Mono>,
     backoff: Backoff,
-    /// What the store said when it last failed; none while it takes entries.
+    /// When the store took an entry last.
+    written_at: Option<Mono>,
+    /// What the store said when it did not take the last one; none while it does.
     trouble: Option<String>,
 }
 
@@ -64,6 +66,7 @@ impl Journaler {
             in_flight: None,
             asked_at: None,
             backoff: Backoff::default(),
+            written_at: None,
             trouble: None,
         }
     }
@@ -103,6 +106,11 @@ impl Journaler {
     pub fn is_away(&self, now: Now) -> bool {
         let is_silent = |in_flight: &InFlight| in_flight.sent_at.plus_ms(AWAY_MS) <= now.mono;
         self.backoff.is_failing() || self.in_flight.as_ref().is_some_and(is_silent)
+    }
+
+    /// When the store took an entry last; none where it has taken none of this epoch.
+    pub fn written_at(&self) -> Option<Mono> {
+        self.written_at
     }
 
     /// Whether every entry is in.
@@ -163,6 +171,7 @@ impl Journaler {
         self.backoff.reset();
         self.trouble = None;
         self.asked_at = None;
+        self.written_at = Some(now.mono);
         match (result, self.queue.pop_front()) {
             (Ok(Journaled::Entry(id)), Some(entry)) => Written::In { id, entry, sent_at },
             (Ok(Journaled::TickTaken), Some(entry)) => Written::TickTaken(entry),

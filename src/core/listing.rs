@@ -1,31 +1,54 @@
-//! Job lists on their way to whoever asked: what became of each job's last run is read from the store before.
+//! Job lists on their way to whoever asked.
 //!
-//! One read is under way at a time, and lists that are asked for meanwhile share the next one: many clients cost the store
-//! little more than one. A list does not wait for long: without the store it is answered all the same, without last runs.
+//! ```text
+//! wanted (until the jobs in memory are as new as the question) -> waiting -> its jobs' last runs are read -> answered
+//! ```
 //!
-//! Invariants: every list is answered exactly once; what it says of last runs was read after it was asked for.
+//! The jobs come from memory: a leader's are always new, those of another node are brought up to date first. What became of
+//! each job's last run is read from the store. One read is under way at a time, and lists that are asked for meanwhile
+//! share the next one: many clients cost the store little more than one.
+//!
+//! Invariants: every list is answered exactly once, and within twice its patience, whatever the store does: from the jobs as
+//! they are, without last runs. What it says of last runs was read after it was asked for.
 
 use super::effects::Effects;
 use super::schedule::Schedule;
 use super::schedule::jitter::{Shifted, offset_secs};
+use super::scheduler::Scheduler;
 use super::timers::{Timer, Timers};
 use super::work::{Read, StoreError, Work, WorkId};
 use crate::model::command::{Answer, JobList, ListedJob, RequestId};
+use crate::model::job::JobFilter;
 use crate::model::log_row::LastRun;
 use crate::model::{Job, JobId, Mono, Now, Second, Zones};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// How long a list waits for the store, and how much longer for each job of it.
 const PATIENCE_MS: u64 = 1_000;
 const JOBS_PER_MS: u64 = 20;
-/// Lists that wait for the store at one time.
+/// Lists that wait for the store at one time; beyond it they do not wait.
 const WAITING_MAX: usize = 1_000;
 
 #[derive(Debug, Default)]
 pub struct Listing {
+    /// In the order in which they came.
+    wanted: VecDeque<Wanted>,
     waiting: Vec<Asked>,
     in_flight: Option<(WorkId, Vec<Asked>)>,
+}
+
+#[derive(Debug)]
+struct Wanted {
+    client: RequestId,
+    filter: Option<JobFilter>,
+    since: Mono,
+}
+
+impl Wanted {
+    fn answer_by(&self) -> Mono {
+        self.since.plus_ms(PATIENCE_MS)
+    }
 }
 
 #[derive(Debug)]
@@ -36,6 +59,25 @@ struct Asked {
 }
 
 impl Listing {
+    /// A page of the jobs is asked for, or all of them.
+    pub fn want(&mut self, client: RequestId, filter: Option<JobFilter>, now: Now) {
+        self.wanted.push_back(Wanted { client, filter, since: now.mono });
+    }
+
+    /// How new the jobs must be for those who wait for them.
+    pub fn wanted_since(&self) -> Option<Mono> {
+        self.wanted.back().map(|wanted| wanted.since)
+    }
+
+    /// Takes from the jobs as they are what waits for them no longer. `is_of`: whether they are as new as they were then.
+    pub fn take(&mut self, jobs: &Scheduler, is_of: impl Fn(Mono) -> bool, fx: &mut Effects, now: Now) {
+        let is_ready = |wanted: &Wanted| is_of(wanted.since) || wanted.answer_by() <= now.mono;
+        while self.wanted.front().is_some_and(is_ready) || WAITING_MAX < self.wanted.len() {
+            let Some(Wanted { client, filter, .. }) = self.wanted.pop_front() else { return };
+            self.push(client, page(jobs, filter.as_ref(), now), fx, now);
+        }
+    }
+
     pub fn push(&mut self, client: RequestId, list: JobList, fx: &mut Effects, now: Now) {
         if list.jobs.is_empty() || WAITING_MAX <= self.waiting.len() {
             return fx.reply(client, Ok(Answer::Jobs(list)));
@@ -65,6 +107,7 @@ impl Listing {
     pub fn timers(&self, timers: &mut Timers) {
         let in_flight = self.in_flight.iter().flat_map(|(_, asked)| asked);
         timers.set(Timer::JobList, in_flight.chain(&self.waiting).map(|asked| asked.answer_by).min());
+        timers.set(Timer::WantedJobList, self.wanted.front().map(Wanted::answer_by));
     }
 
     pub fn on_last_runs(&mut self, id: WorkId, result: Result<BTreeMap<JobId, LastRun>, StoreError>, fx: &mut Effects) {
@@ -75,6 +118,18 @@ impl Listing {
             fx.reply(client, Ok(Answer::Jobs(list)));
         }
     }
+}
+
+/// The jobs of a page, or all of them. What is searched for is not looked for here.
+fn page(jobs: &Scheduler, filter: Option<&JobFilter>, now: Now) -> JobList {
+    let (offset, limit) = filter.map_or((0, u64::MAX), |filter| (filter.offset(), filter.limit));
+    let (offset, limit) = (offset.min(usize::MAX as u64) as usize, limit.min(usize::MAX as u64) as usize);
+    let listed = |job: &Arc<Job>| {
+        let next_time = jobs.next_time(job.id, now.wall.second());
+        ListedJob { job: Arc::clone(job), next_time, last: None, error: jobs.why_never(job.id) }
+    };
+    let total = filter.map(|_| jobs.job_count() as u64);
+    JobList { jobs: jobs.jobs().skip(offset).take(limit).map(listed).collect(), total }
 }
 
 /// Jobs as they were read from the store, with their next seconds after this one.
@@ -158,6 +213,25 @@ mod tests {
         assert_eq!(answered(&mut fx), (2, vec![3]));
         assert_eq!(answered(&mut fx), (3, vec![2]));
         assert_eq!(due(&listing, at(2)), None);
+    }
+
+    #[test]
+    fn a_list_waits_for_jobs_as_new_as_its_question_but_not_for_long() {
+        let (mut listing, mut fx, mut jobs) =
+            (Listing::default(), Effects::default(), Scheduler::new(Zones::default(), Second(0)));
+        listing.want(RequestId(1), None, at(0));
+        listing.want(RequestId(2), None, at(100));
+        assert_eq!(listing.wanted_since(), Some(at(100).mono));
+        listing.take(&jobs, |then| then < at(100).mono, &mut fx, at(200));
+        assert_eq!(answered(&mut fx), (1, vec![]), "nothing to ask of the store");
+        assert_eq!(due(&listing, at(200)), Some(at(100 + PATIENCE_MS).mono));
+        listing.take(&jobs, |_| false, &mut fx, at(100 + PATIENCE_MS - 1));
+        assert!(fx.take().is_none());
+        jobs.put(Job { id: JobId(7), cron_set: "* * * * * *".into(), ..Job::default() }).unwrap();
+        listing.take(&jobs, |_| false, &mut fx, at(100 + PATIENCE_MS));
+        listing.poll(&mut fx, at(100 + PATIENCE_MS));
+        assert_eq!(asked(&mut fx).1, [7], "the jobs as they are when its patience is over");
+        assert_eq!(listing.wanted_since(), None);
     }
 
     #[test]

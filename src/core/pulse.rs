@@ -18,7 +18,8 @@ const SILENT_MS: u64 = 1_500;
 pub struct Pulse {
     asked: Option<(WorkId, Mono)>,
     ask_at: Mono,
-    has_failed: bool,
+    /// Why it did not answer the last time.
+    failure: Option<String>,
 }
 
 impl Pulse {
@@ -40,19 +41,24 @@ impl Pulse {
 
     pub fn on_pinged(&mut self, id: WorkId, result: &Result<(), StoreError>, now: Now) {
         if self.asked.take_if(|(asked, _)| *asked == id).is_some() {
-            self.has_failed = result.is_err();
+            self.failure = result.as_ref().err().map(StoreError::to_string);
             self.ask_at = now.mono.plus_ms(ASK_EVERY_MS);
         }
     }
 
     /// The store has answered something else.
     pub fn on_answer(&mut self, now: Now) {
-        self.has_failed = false;
+        self.failure = None;
         self.ask_at = now.mono.plus_ms(ASK_EVERY_MS);
     }
 
+    /// Why it does not answer, where it has said so.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
+    }
+
     pub fn is_ok(&self, now: Now) -> bool {
-        !self.has_failed && self.asked.is_none_or(|(_, sent_at)| now.mono < sent_at.plus_ms(SILENT_MS))
+        self.failure.is_none() && self.asked.is_none_or(|(_, sent_at)| now.mono < sent_at.plus_ms(SILENT_MS))
     }
 }
 

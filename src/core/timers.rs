@@ -22,6 +22,7 @@ pub enum Timer {
     WaitingChange,
     /// Reads of the jobs and job lists.
     JobCopy,
+    WantedJobList,
     JobList,
     /// The executor.
     ArmedRun,

@@ -50,6 +50,34 @@ pub enum Command {
     ReadOutput(OutputQuery),
 }
 
+impl Command {
+    /// It only reads: to repeat it is harmless, and a refusal need not say what has become of it.
+    pub fn is_read(&self) -> bool {
+        match self {
+            Command::ListJobs(_)
+            | Command::ListLogs(_)
+            | Command::ListRuns { .. }
+            | Command::ReadOutput(_)
+            | Command::ShowCluster
+            | Command::ShowHealth => true,
+            Command::AddJob(..)
+            | Command::UpdateJob(..)
+            | Command::StopJob(_)
+            | Command::StartJob(_)
+            | Command::DeleteJob(_)
+            | Command::DrainNode(_)
+            | Command::RunJob(..)
+            | Command::KillRun(_)
+            | Command::Pause(_) => false,
+        }
+    }
+
+    /// The refusal of one that nobody has taken up.
+    pub fn not_taken(&self, why: &str) -> Refusal {
+        Refusal::unavailable(if self.is_read() { why.into() } else { format!("nothing was changed: {why}") })
+    }
+}
+
 /// Which part of which run's output is asked for.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct OutputQuery {
@@ -152,15 +180,29 @@ pub struct HealthView {
     pub leader: Server,
     /// No scheduled run is started anywhere.
     pub paused: bool,
+    /// As in `NodeView`.
     pub store_ok: bool,
-    /// What the store said that is not ok, where it said anything.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub store_error: Option<String>,
     /// None: standing alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub consul_ok: Option<bool>,
     pub running: usize,
     pub queued: usize,
+    /// Since the leader wrote the journal, which it does every five seconds at least, or took the lead; none where nobody leads.
+    pub journal_age_ms: Option<u64>,
+    /// How far the last second that the leader has decided on lies behind; none where nobody leads.
+    pub watermark_lag_secs: Option<u64>,
+    /// What keeps work from being done, in plain words; none: nothing that is known.
+    #[serde(skip)]
+    pub wrong: Option<String>,
+}
+
+/// How the leader's own work goes, as it tells its nodes.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Progress {
+    /// None: by a leader that does not tell it yet.
+    pub journal_age_ms: Option<u64>,
+    pub watermark_lag_secs: u64,
+    pub wrong: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
@@ -191,6 +233,11 @@ pub struct ClusterView {
     pub watermark: Second,
     /// No scheduled run is started anywhere until `/cluster/resume`.
     pub paused: bool,
+    /// As in `HealthView`.
+    #[serde(default)]
+    pub journal_age_ms: Option<u64>,
+    #[serde(default)]
+    pub watermark_lag_secs: u64,
     pub nodes: Vec<NodeView>,
 }
 
@@ -212,7 +259,7 @@ pub struct NodeView {
     /// Its clock minus the leader's.
     pub clock_offset_ms: i64,
     pub last_contact_ms: u64,
-    /// Its own store answers.
+    /// Its own store answers, and takes what it has to take: log rows, and the leader's journal.
     #[serde(default)]
     pub store_ok: bool,
 }

@@ -8,7 +8,7 @@
 //! Invariant: a message is a value; who sent it is known by the link that it came over, and under which epoch by that
 //! link's Welcome: a link lives under one epoch only.
 
-use super::command::{Command, Reply};
+use super::command::{Command, Progress, Reply};
 use super::output::OutputPart;
 use super::{Attempt, Epoch, Incarnation, Job, JobId, NodeId, RunState, Second, Server, Version, Wall};
 use serde::{Deserialize, Serialize};
@@ -48,6 +48,8 @@ pub enum Message {
         valid_for_ms: u64,
         /// No scheduled run is started.
         paused: bool,
+        #[serde(default)]
+        progress: Progress,
     },
     ToNode(ToNode),
     ToLeader(ToLeader),

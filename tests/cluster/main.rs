@@ -8,10 +8,12 @@ mod changes;
 mod copies;
 mod disasters;
 mod faults;
+mod health;
 mod hosts;
 mod links;
 mod output;
 mod proxy;
+mod reads;
 mod store;
 mod together;
 

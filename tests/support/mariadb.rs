@@ -22,6 +22,7 @@ pub struct Database {
     pub host: String,
     pub port: u16,
     pub name: String,
+    user: String,
 }
 
 /// A fresh, empty database on the server that the tests of this process share.
@@ -94,7 +95,7 @@ impl Server {
         let name = format!("cron_{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let mut conn = self.connect(None).expect("the server has just answered");
         conn.query_drop(format!("CREATE DATABASE {name} CHARACTER SET {charset}")).expect("root may make a database");
-        Database { host: self.host.clone(), port: self.port, name }
+        Database { host: self.host.clone(), port: self.port, name, user: "root".into() }
     }
 
     /// A user who may come from anywhere; root may not.
@@ -147,9 +148,46 @@ impl Database {
         }
     }
 
+    /// The same one as it is for a user who may read and write rows of the tables that are there, and nothing else.
+    pub fn limited(&self) -> Database {
+        let user = format!("user_{}", self.name);
+        let mut conn = self.connect();
+        conn.query_drop(format!("CREATE USER '{user}'@'%'")).expect("root may make a user");
+        let limited = Database { user, ..self.clone() };
+        limited.tables().iter().for_each(|table| limited.allow("SELECT, INSERT, UPDATE, DELETE", table));
+        limited
+    }
+
+    pub fn tables(&self) -> Vec<String> {
+        self.connect().query("SHOW TABLES").expect("root may look")
+    }
+
+    /// Gives the user rights on a table; they hold at once.
+    pub fn allow(&self, rights: &str, table: &str) {
+        self.run(&[&format!("GRANT {rights} ON `{table}` TO '{}'@'%'", self.user)]);
+    }
+
+    pub fn forbid(&self, rights: &str, table: &str) {
+        self.run(&[&format!("REVOKE {rights} ON `{table}` FROM '{}'@'%'", self.user)]);
+    }
+
+    /// The connections that nodes have to it.
+    pub fn connections(&self) -> Vec<u64> {
+        let others = "SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND id <> CONNECTION_ID()";
+        self.connect().query(others).expect("root may look")
+    }
+
+    /// Ends every connection that nodes have to it.
+    pub fn end_connections(&self) {
+        let ids = self.connections();
+        let mut conn = self.connect();
+        // Some may have gone by themselves.
+        ids.iter().for_each(|id| drop(conn.query_drop(format!("KILL {id}"))));
+    }
+
     pub fn config(&self) -> MysqlConfig {
         MysqlConfig {
-            user: "root".into(),
+            user: self.user.clone(),
             password: Secret::default(),
             host: self.host.clone(),
             port: self.port,
@@ -161,8 +199,8 @@ impl Database {
     /// The keys of app.toml.
     pub fn toml(&self) -> String {
         format!(
-            "mysql_host = \"{}\"\nmysql_port = {}\nmysql_user = \"root\"\nmysql_password = \"\"\nmysql_database = \"{}\"\nmysql_charset = \"utf8\"\n",
-            self.host, self.port, self.name
+            "mysql_host = \"{}\"\nmysql_port = {}\nmysql_user = \"{}\"\nmysql_password = \"\"\nmysql_database = \"{}\"\nmysql_charset = \"utf8\"\n",
+            self.host, self.port, self.user, self.name
         )
     }
 }

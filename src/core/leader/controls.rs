@@ -133,10 +133,12 @@ impl Controls {
         let unknown = "the lead was lost while the request was under way: whether it was carried out is not known; /run/list tells";
         let runs = self.runs.into_values().map(|asked| asked.client);
         let kills = self.kills.into_iter().map(|kill| kill.client);
-        let lists = self.lists.into_values().map(|list| list.client);
         let pause = self.pause.and_then(|pausing| pausing.client);
-        let clients = runs.chain(kills).chain(lists).chain(pause);
+        let clients = runs.chain(kills).chain(pause);
         clients.for_each(|client| fx.reply(client, Err(Refusal::unavailable(unknown))));
+        for list in self.lists.into_values() {
+            fx.reply(list.client, Err(Refusal::unavailable("this node has lost the lead; ask again")));
+        }
     }
 
     pub fn timers(&self, timers: &mut Timers) {

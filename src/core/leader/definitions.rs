@@ -9,24 +9,16 @@ use crate::core::copy::put;
 use crate::core::dispatch::Cancelling;
 use crate::core::effects::Effects;
 use crate::core::reload::{Reload, notes};
+use crate::core::scheduler::Scheduler;
 use crate::core::work::{Change, CopyPage, StoreError, WorkId};
-use crate::model::command::{Answer, Command, JobList, ListedJob, Refusal, RequestId};
-use crate::model::job::JobFilter;
+use crate::model::command::{Answer, Command, Refusal, RequestId};
 use crate::model::journal::{Body, MissedGap};
 use crate::model::{Job, JobId, Now, Version};
 use std::sync::Arc;
 
 impl Leader {
-    /// The jobs of a page, or all of them. What is searched for is not looked for here.
-    pub fn list(&self, filter: Option<&JobFilter>, now: Now) -> JobList {
-        let (offset, limit) = filter.map_or((0, u64::MAX), |filter| (filter.offset(), filter.limit));
-        let (offset, limit) = (offset.min(usize::MAX as u64) as usize, limit.min(usize::MAX as u64) as usize);
-        let listed = |job: &Arc<Job>| {
-            let next_time = self.scheduler.next_time(job.id, now.wall.second());
-            ListedJob { job: Arc::clone(job), next_time, last: None, error: self.scheduler.why_never(job.id) }
-        };
-        let jobs = self.scheduler.jobs().skip(offset).take(limit).map(listed).collect();
-        JobList { jobs, total: filter.map(|_| self.scheduler.job_count() as u64) }
+    pub fn jobs(&self) -> &Scheduler {
+        &self.scheduler
     }
 
     pub fn change(&mut self, client: RequestId, command: Command) {

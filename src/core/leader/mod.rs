@@ -8,6 +8,7 @@
 mod controls;
 mod definitions;
 mod nodes;
+mod progress;
 
 use super::Output;
 use super::changes::{Changes, Ground};
@@ -64,6 +65,7 @@ pub struct LeaderSetup {
 #[derive(Debug)]
 pub struct Leader {
     setup: LeaderSetup,
+    established_at: Mono,
     epoch: Epoch,
     scheduler: Scheduler,
     /// What is being caught up on.
@@ -133,6 +135,7 @@ impl Leader {
         let own = Own { node: setup.node_id.clone(), server: setup.server.clone(), labels: setup.labels.clone() };
         let roster = Roster::new(own, setup.room, rooms.now);
         let mut leader = Leader {
+            established_at: rooms.now.mono,
             places: roster.places(false, rooms.now),
             roster,
             finding: BTreeMap::new(),

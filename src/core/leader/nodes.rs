@@ -8,7 +8,7 @@ use crate::core::dispatch::Place;
 use crate::core::effects::Effects;
 use crate::core::node::LEASE_MS;
 use crate::core::work::{Lead, StoreError, Work, WorkId};
-use crate::model::command::{ClusterView, Refusal};
+use crate::model::command::{ClusterView, Progress, Refusal};
 use crate::model::message::{Heartbeat, Held, Hello, LinkId, Message, ToNode};
 use crate::model::{Attempt, Mono, NodeId, Now, RunState, Server};
 use std::collections::BTreeMap;
@@ -77,10 +77,9 @@ impl Leader {
         }
         let valid_for_ms = valid_for_ms(authority, rooms.now);
         self.roster.on_granted(&node, rooms.now);
-        rooms.fx.send(
-            link,
-            Message::Beat { sent: heartbeat.sent, wall: rooms.now.wall, valid_for_ms, paused: self.is_paused },
-        );
+        let (sent, wall, paused) = (heartbeat.sent, rooms.now.wall, self.is_paused);
+        let progress = self.progress(rooms.now);
+        rooms.fx.send(link, Message::Beat { sent, wall, valid_for_ms, paused, progress });
         self.places = self.places(rooms.now);
     }
 
@@ -104,17 +103,14 @@ impl Leader {
     pub fn view(&self, own: Heartbeat, now: Now) -> ClusterView {
         let nodes = self.roster.view(own, now);
         let (leader, watermark) = (self.setup.server.clone(), self.tick());
-        ClusterView { leader, epoch: self.epoch, watermark, paused: self.is_paused, nodes }
+        let Progress { journal_age_ms, watermark_lag_secs, .. } = self.progress(now);
+        let (epoch, paused) = (self.epoch, self.is_paused);
+        ClusterView { leader, epoch, watermark, paused, journal_age_ms, watermark_lag_secs, nodes }
     }
 
     /// Where our journal does not get through: a node that has the store.
     pub fn better_placed(&self, now: Now) -> Option<Server> {
         self.journaler.is_stuck(now).then(|| self.roster.with_store(now)).flatten()
-    }
-
-    /// Why our journal does not get through, where the store said anything.
-    pub fn journal_trouble(&self, now: Now) -> Option<&str> {
-        self.journaler.trouble().filter(|_| self.journaler.is_stuck(now))
     }
 
     pub fn drain_node(&mut self, server: &Server, fx: &mut Effects) -> Result<(), Refusal> {

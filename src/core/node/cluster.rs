@@ -9,7 +9,7 @@ use crate::core::follower::{Heard, Lease};
 use crate::core::leader::Rooms;
 use crate::core::work::{ConsulError, LockState, LockValue, WorkId};
 use crate::core::{ExitReason, Gone, Output};
-use crate::model::command::{Answer, Command, HealthView, Refusal, RequestId, Role};
+use crate::model::command::{Answer, Command, RequestId};
 use crate::model::message::{Held, Hello, LinkId, Message, RunStage, ToLeader, ToNode};
 use crate::model::output::OutputPart;
 use crate::model::{NodeId, Now, Server};
@@ -211,40 +211,6 @@ impl Node {
         self.fx.reply(client, reply);
     }
 
-    /// How this node is, by itself.
-    pub(super) fn health(&self, now: Now) -> HealthView {
-        let is_leader = matches!(self.lead, LeadStage::Leading(_));
-        let load = self.executor.load();
-        let leader = match &self.lead {
-            LeadStage::Leading(_) => Some(self.setup.server.clone()),
-            _ => self.follower.joined().and(self.follower.leader()).cloned(),
-        };
-        let store_error = self.store_trouble(now);
-        HealthView {
-            server: self.setup.server.clone(),
-            role: if is_leader { Role::Leader } else { Role::Follower },
-            leader: leader.unwrap_or_default(),
-            paused: match &self.lead {
-                LeadStage::Leading(leader) => leader.is_paused(),
-                _ => self.follower.is_paused(),
-            },
-            store_ok: self.is_store_ok(now) && store_error.is_none(),
-            store_error,
-            consul_ok: self.election.as_ref().map(Election::is_well),
-            running: load.running,
-            queued: load.waiting,
-        }
-    }
-
-    /// What the store says that does not do what it is asked.
-    fn store_trouble(&self, now: Now) -> Option<String> {
-        match (&self.store, &self.lead) {
-            (StoreStage::Closed { reason } | StoreStage::Opening { reason, .. }, _) => reason.clone(),
-            (_, LeadStage::Leading(leader)) => leader.journal_trouble(now).or(self.logbook.trouble()).map(String::from),
-            _ => self.logbook.trouble().map(String::from),
-        }
-    }
-
     /// Answers of ours that are for a client of another node.
     pub(super) fn redirect(&mut self, output: Output) -> Output {
         match output {
@@ -405,7 +371,7 @@ impl Node {
     }
 
     /// Refuses a call that nobody is there to carry out.
-    pub(super) fn refuse(&mut self, client: RequestId, why: &str) {
-        self.fx.reply(client, Err(Refusal::unavailable(format!("nothing was changed: {why}"))));
+    pub(super) fn refuse(&mut self, client: RequestId, command: &Command, why: &str) {
+        self.fx.reply(client, Err(command.not_taken(why)));
     }
 }

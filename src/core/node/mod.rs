@@ -8,11 +8,13 @@
 //!
 //! Not a place for decisions about runs: those are `leader`'s and `executor`'s; this routes inputs to them, delivers
 //! what they say to each other, and owns what outlives a lead. `stages` goes from a closed store to the lead and back,
-//! `cluster` speaks with other nodes and leaves in good order.
+//! `cluster` speaks with other nodes and leaves in good order, `reads` tells what is in memory or in the store, `health` how this node is.
 //!
 //! Invariants: every command is answered exactly once; after `handle` no mail is left undelivered.
 
 mod cluster;
+mod health;
+mod reads;
 mod stages;
 
 use super::backoff::Backoff;
@@ -23,16 +25,16 @@ use super::executor::{Committed, Counters, Executor};
 use super::follower::Follower;
 use super::leader::{Leader, Rooms, Verdict};
 use super::leaving::Leaving;
-use super::listing::{self, Listing};
+use super::listing::Listing;
 use super::logbook::Logbook;
 use super::lookup::Lookup;
 use super::pulse::Pulse;
 use super::timers::{Stalled, Timer, Timers};
 use super::work::{Done, Kept, Log, Read, StoreError, Work, WorkId};
 use super::{FoundMark, Input, Output, Signal};
-use crate::model::command::{Answer, Command, JobList, Refusal, RequestId};
+use crate::model::command::{Answer, Command, RequestId};
 use crate::model::config::Limits;
-use crate::model::message::{Heartbeat, LinkId, ToLeader};
+use crate::model::message::{LinkId, ToLeader};
 use crate::model::{Epoch, Incarnation, Mono, NodeId, Now, Server, Zones};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -253,14 +255,7 @@ impl Node {
     fn on_command(&mut self, client: RequestId, command: Command, now: Now) {
         let may_take_ms = self.may_take_ms(&command);
         match (command, &mut self.lead) {
-            (Command::ListJobs(filter), LeadStage::Leading(leader))
-                if filter.as_ref().is_none_or(|filter| filter.search.is_none()) =>
-            {
-                let list = leader.list(filter.as_ref(), now);
-                self.listing.push(client, list, &mut self.fx, now);
-            }
-            // To search many jobs takes time, which this thread does not have.
-            (Command::ListJobs(filter), _) => self.read(client, Read::Jobs(filter)),
+            (Command::ListJobs(filter), _) => self.list_jobs(client, filter, now),
             (Command::ListLogs(filter), _) => self.read(client, Read::Logs(filter)),
             (command @ (Command::ShowCluster | Command::DrainNode(_)), LeadStage::Leading(_)) => {
                 self.on_cluster_command(client, command, now);
@@ -268,14 +263,14 @@ impl Node {
             (Command::ReadOutput(query), LeadStage::Leading(leader)) => {
                 leader.read_output(client, query, &mut Rooms { logbook: &mut self.logbook, fx: &mut self.fx, now });
             }
-            // What still runs can be read to its end.
-            (command @ Command::ReadOutput(_), _)
-                if self.follower.forward(client, &command, may_take_ms, &mut self.fx, now) => {}
             (Command::ShowHealth, _) => {
                 let health = self.health(now);
                 self.fx.reply(client, Ok(Answer::Health(health)));
             }
-            (_, _) if self.leaving.is_some() => self.refuse(client, "this node is leaving"),
+            // A node that leaves changes nothing any more; what still runs can be read to its end.
+            (command, _) if self.leaving.is_some() && !command.is_read() => {
+                self.refuse(client, &command, "this node is leaving");
+            }
             (
                 command @ (Command::RunJob(..) | Command::KillRun(_) | Command::ListRuns { .. } | Command::Pause(_)),
                 LeadStage::Leading(leader),
@@ -285,7 +280,10 @@ impl Node {
             }
             (command, LeadStage::Leading(leader)) => leader.change(client, command),
             (command, _) if self.follower.forward(client, &command, may_take_ms, &mut self.fx, now) => {}
-            (_, _) if WAITING_MAX <= self.waiting.len() => self.refuse(client, "too many changes wait for a leader"),
+            (command, _) if self.leaving.is_some() => self.refuse(client, &command, "this node is leaving"),
+            (command, _) if WAITING_MAX <= self.waiting.len() => {
+                self.refuse(client, &command, "too many calls wait for a leader");
+            }
             (command, _) => self.waiting.push_back((now.mono.plus_ms(NO_LEADER_MS), client, command)),
         }
     }
@@ -293,17 +291,6 @@ impl Node {
     /// How long the leader may take for it in good order.
     fn may_take_ms(&self, command: &Command) -> u64 {
         if matches!(command, Command::KillRun(_)) { self.setup.limits.kill_grace_ms } else { 0 }
-    }
-
-    fn read(&mut self, client: RequestId, read: Read) {
-        match &self.store {
-            StoreStage::Open if self.reads.len() < WAITING_MAX => {
-                let id = self.fx.work(Work::Read(read));
-                self.reads.insert(id, client);
-            }
-            StoreStage::Open => self.fx.reply(client, Err(Refusal::unavailable("too many reads wait for the store"))),
-            _ => self.fx.reply(client, Err(Refusal::unavailable(self.why_no_leader()))),
-        }
     }
 
     fn on_done(&mut self, id: WorkId, done: Done, now: Now) {
@@ -337,12 +324,7 @@ impl Node {
             Done::Spooled(result) => logbook.on_spooled(id, result, fx, now),
             Done::LogsRetained(result) => self.on_retained(result, now),
             Done::Logs(result) => self.on_read(id, result.map(Answer::Logs)),
-            Done::Jobs(Ok(page)) => {
-                if let Some(client) = self.reads.remove(&id) {
-                    let jobs = listing::listed(page.jobs, &self.setup.zones, now.wall.second());
-                    self.listing.push(client, JobList { jobs, total: page.total }, &mut self.fx, now);
-                }
-            }
+            Done::Jobs(result) => self.on_jobs(id, result, now),
             Done::Page(result) if self.copy.has_asked(id) => self.copy.on_page(id, result, fx, now),
             Done::Page(result) => self.lead(now, |leader, rooms| {
                 leader.on_page(id, result, rooms);
@@ -351,7 +333,6 @@ impl Node {
             Done::Differences(result) => self.copy.on_differences(id, result, fx, now),
             Done::Leader(result) => self.lookup.on_answer(id, result, now),
             Done::LogRow(result) => self.lead(now, |leader, rooms| leader.on_log_row(id, result, rooms)),
-            Done::Jobs(Err(error)) => self.on_read(id, Err(error)),
             Done::LastRuns(result) => self.listing.on_last_runs(id, result, fx),
             Done::Consul(result) => {
                 let Some(election) = &mut self.election else { return };
@@ -361,16 +342,6 @@ impl Node {
             Done::Watched(result) => self.on_watched(id, result, now),
             Done::Spawned(result) => executor.on_spawned(id, result, logbook, fx, now),
             Done::Killed => executor.on_killed(id, logbook, fx, now),
-        }
-    }
-
-    fn on_read(&mut self, id: WorkId, result: Result<Answer, StoreError>) {
-        if let Some(client) = self.reads.remove(&id) {
-            let reply = result.map_err(|error| match error {
-                StoreError::Refused(reason) => Refusal { status: 500, message: reason },
-                error => Refusal::unavailable(error.to_string()),
-            });
-            self.fx.reply(client, reply);
         }
     }
 
@@ -434,15 +405,16 @@ impl Node {
         if self.asks_pulse() {
             self.pulse.poll(self.is_store_busy(), &mut self.fx, now);
         }
-        self.listing.poll(&mut self.fx, now);
         self.store_since = self.is_store_ok(now).then(|| self.store_since.unwrap_or(now.mono));
         self.refuse_waiting(now);
         self.elect(now);
         self.follow(now);
         self.look_up(now);
         if self.may_read_jobs() {
-            self.copy.poll(&mut self.fx, now);
+            self.copy.poll(self.listing.wanted_since(), &mut self.fx, now);
         }
+        self.tell_jobs(now);
+        self.listing.poll(&mut self.fx, now);
     }
 
     fn retains(&self) -> bool {
@@ -460,9 +432,9 @@ impl Node {
     fn refuse_waiting(&mut self, now: Now) {
         let is_leaving = self.leaving.is_some();
         while self.waiting.front().is_some_and(|(until, _, _)| is_leaving || *until <= now.mono) {
-            let Some((_, client, _)) = self.waiting.pop_front() else { return };
+            let Some((_, client, command)) = self.waiting.pop_front() else { return };
             let why = self.why_no_leader();
-            self.refuse(client, &why);
+            self.refuse(client, &command, &why);
         }
     }
 
@@ -476,11 +448,6 @@ impl Node {
     /// Standing alone nobody wants to know.
     fn asks_pulse(&self) -> bool {
         self.is_open() && self.election.is_some()
-    }
-
-    /// How much this node has to do and whether it has its store, for the leader.
-    fn load(&self, now: Now) -> Heartbeat {
-        Heartbeat { store_ok: self.is_store_ok(now), refused: self.logbook.refused(), ..self.executor.load() }
     }
 
     /// Whether something else that is asked of our store will tell whether it answers.

@@ -1,6 +1,16 @@
 //! The store in MySQL or MariaDB. Every statement is committed by itself: no lock of ours outlives its round trip.
 //!
-//! A statement whose answer was lost may have been carried out; each can be asked again.
+//! A statement whose answer was lost may have been carried out, and may be carried out once more, because
+//!
+//! * reads and the ping change nothing;
+//! * a journal entry has a unique key of epoch and request number;
+//! * a change notes an entry, and then writes the row at the version before only, adds one under a new key only, or deletes;
+//! * `bump` makes the epoch larger once more, and answers with the larger one;
+//! * `close`, `pause` and `retain_logs` say how it is to be, and add nothing;
+//! * a log row has a unique key of run and attempt; while that is still being built for a large log, it is looked up first.
+//!
+//! Invariant: that the server has closed an idle connection, or somebody has ended it, is no error: the work is done on a new
+//! one.
 
 mod jobs;
 mod logs;
@@ -19,6 +29,7 @@ use mysql::prelude::Queryable;
 use mysql::{Conn, OptsBuilder};
 use schema::LogTable;
 use std::collections::BTreeMap;
+use std::error::Error as _;
 use std::io::ErrorKind;
 use std::time::Duration;
 
@@ -38,6 +49,9 @@ const DUPLICATE_KEY: u16 = 1062;
 const UNKNOWN_DATABASE: u16 = 1049;
 /// MariaDB's and MySQL's own ends of a statement that took too long.
 const STATEMENT_TIMEOUTS: [u16; 2] = [1969, 3024];
+/// What a server says before it closes a connection: it shuts down, it ends the thread, somebody killed the connection
+/// (MariaDB), it was idle for too long (MySQL).
+const CLOSINGS: [u16; 4] = [1053, 1080, 1927, 4031];
 
 pub struct MysqlStore {
     config: MysqlConfig,
@@ -72,6 +86,31 @@ impl From<StoreError> for Failure {
     }
 }
 
+impl Failure {
+    /// The server has closed the connection. One that says nothing in time has not, and is not to be waited for twice.
+    fn is_closed(&self) -> bool {
+        match self {
+            Failure::Mysql(mysql::Error::MySqlError(error)) => CLOSINGS.contains(&error.code),
+            Failure::Mysql(error @ (mysql::Error::IoError(_) | mysql::Error::CodecError(_))) => !is_out_of_time(error),
+            Failure::Mysql(_) | Failure::Connect(_) | Failure::Store(_) => false,
+        }
+    }
+}
+
+/// What the system calls a resource that is temporarily unavailable is our own time limit.
+fn is_out_of_time(error: &mysql::Error) -> bool {
+    let is_limit = |error: &std::io::Error| [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind());
+    system_error(error).is_some_and(is_limit)
+}
+
+fn system_error(error: &mysql::Error) -> Option<&std::io::Error> {
+    match error {
+        mysql::Error::IoError(error) => Some(error),
+        mysql::Error::CodecError(error) => error.source()?.downcast_ref(),
+        _ => None,
+    }
+}
+
 type Outcome<T> = Result<T, Failure>;
 
 impl MysqlStore {
@@ -79,18 +118,31 @@ impl MysqlStore {
         MysqlStore { config: config.clone(), hand, connection: None, closings: 0 }
     }
 
-    /// Runs `action` on the connection; `what` names it in errors. After an error the next one connects anew.
-    fn with<T>(&mut self, what: &str, action: impl FnOnce(&mut Connection) -> Outcome<T>) -> Result<T, StoreError> {
+    /// Runs `action` on the connection; `what` names it in errors. After an error the next one connects anew, and where the
+    /// server had only closed the connection that is done at once.
+    fn with<T>(&mut self, what: &str, action: impl Fn(&mut Connection) -> Outcome<T>) -> Result<T, StoreError> {
+        let had_connection = self.connection.is_some();
+        match self.once(&action) {
+            Err(failure) if had_connection && failure.is_closed() => {
+                self.once(&action).map_err(|failure| match self.error(what, failure) {
+                    // The first asking may have been carried out.
+                    StoreError::Away(reason) => StoreError::Unavailable(reason),
+                    error => error,
+                })
+            }
+            result => result.map_err(|failure| self.error(what, failure)),
+        }
+    }
+
+    fn once<T>(&mut self, action: impl Fn(&mut Connection) -> Outcome<T>) -> Outcome<T> {
         let result = match &mut self.connection {
             Some(connection) => action(connection),
             None => connect(&self.config, self.hand).and_then(|connection| action(self.connection.insert(connection))),
         };
-        result.map_err(|failure| {
-            if !matches!(failure, Failure::Store(_)) {
-                self.connection = None;
-            }
-            self.error(what, failure)
-        })
+        if result.as_ref().is_err_and(|failure| !matches!(failure, Failure::Store(_))) {
+            self.connection = None;
+        }
+        result
     }
 
     fn error(&self, what: &str, failure: Failure) -> StoreError {
@@ -110,11 +162,13 @@ impl MysqlStore {
                 // What the server refuses it has not done.
                 if DATA_ERRORS.contains(&error.code) { StoreError::Refused(message) } else { StoreError::Away(message) }
             }
-            // What the system calls a resource that is temporarily unavailable is our own time limit.
-            Failure::Mysql(mysql::Error::IoError(error)) if error.kind() == ErrorKind::WouldBlock => {
+            Failure::Mysql(error) if is_out_of_time(&error) => {
                 StoreError::Unavailable(format!("{what} in MySQL at {server}: no answer in time"))
             }
-            Failure::Mysql(error) => StoreError::Unavailable(format!("{what} in MySQL at {server}: {error}")),
+            Failure::Mysql(error) => {
+                let reason = system_error(&error).map_or_else(|| error.to_string(), |error| error.to_string());
+                StoreError::Unavailable(format!("{what} in MySQL at {server}: {reason}"))
+            }
         }
     }
 }
@@ -169,15 +223,17 @@ impl Store for MysqlStore {
         self.connection = Some(connected.map_err(|failure| self.error("open the store", failure))?);
         let config = options(&self.config, self.hand).db_name(Some(&self.config.database));
         self.with("apply the migrations", |connection| {
-            let advice = schema::migrate(&mut connection.conn, config)?;
+            let advice = schema::migrate(&mut connection.conn, config.clone())?;
             let clock: Option<i64> =
                 connection.conn.query_first("SELECT CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED)")?;
             Ok(Opened { clock: clock.map(|ms| Wall(ms * 1_000_000)), advice })
         })
     }
 
+    /// Goes the way of the journal and writes nothing: to explain a statement takes the same rights as to carry it out.
     fn ping(&mut self) -> Result<(), StoreError> {
-        self.with("ask for an answer", |connection| Ok(connection.conn.query_drop("SELECT epoch FROM scheduler")?))
+        let sql = "EXPLAIN INSERT INTO journal (epoch, request, node_id, body, created_at) SELECT epoch, 0, node_id, '', 0 FROM scheduler";
+        self.with("ask for an answer", |connection| Ok(connection.conn.query_drop(sql)?))
     }
 
     fn bump(&mut self, bump: &Bump) -> Result<Bumped, StoreError> {

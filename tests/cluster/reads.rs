@@ -1,0 +1,134 @@
+//! What is only read: answered from memory wherever it can be, and never in the words of a change.
+
+use crate::Cluster;
+use crate::hosts::pass;
+use crate::support::api::{Api, Reply};
+use crate::support::daemon::send_signal;
+use crate::support::{mariadb, wait_until};
+use rustix::process::Signal;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+const NEVER: &str = "0 0 0 1 1 *";
+/// Answered by every node, whatever is away.
+const LISTS: [&str; 2] = ["/cron/list", "/cron/list?page=1&limit=2"];
+/// Refused by a node that does not know, or cannot.
+const OTHERS: [&str; 6] =
+    ["/cron/list?search=true", "/log/list?limit=1", "/run/list", "/run/output/1-1", "/cluster", "/health"];
+/// What is said of changes.
+const OF_CHANGES: [&str; 5] = ["changed", "change ", "carried out", "is stored", "is started"];
+
+/// What each of these was answered to each question while something was done; a node that is gone answers nothing.
+fn answers_during(apis: &[Api], act: impl FnOnce()) -> Vec<(&'static str, Reply)> {
+    let (is_over, answers) = (AtomicBool::new(false), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for (api, path) in apis.iter().flat_map(|api| LISTS.iter().chain(&OTHERS).map(move |path| (api, *path))) {
+            let (is_over, answers) = (&is_over, &answers);
+            scope.spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    let reply = api.try_get(path).map(|reply| (path, reply));
+                    answers.lock().unwrap().extend(reply);
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            });
+        }
+        act();
+        is_over.store(true, Ordering::Relaxed);
+    });
+    answers.into_inner().unwrap()
+}
+
+/// Lists are all answered with the jobs `ids`, and what is refused is refused in the words of a read.
+fn check(answers: &[(&'static str, Reply)], ids: &[u64]) {
+    for (path, Reply { status, body }) in answers {
+        if LISTS.contains(path) {
+            assert_eq!(*status, 200, "{path}: {body}");
+            let (list, count) = if path.contains("page") { (&body["data"]["list"], 2) } else { (&body["data"], 3) };
+            let listed: Vec<u64> = list.as_array().unwrap().iter().map(|job| job["id"].as_u64().unwrap()).collect();
+            assert_eq!(listed, ids[..count], "{path}");
+        } else if *status != 200 {
+            let message = body["message"].as_str().unwrap();
+            assert!(OF_CHANGES.iter().all(|words| !message.contains(words)), "{path}: {status} {message}");
+        }
+    }
+    assert!(LISTS.iter().all(|list| answers.iter().any(|(path, _)| path == list)));
+}
+
+fn apis(cluster: &Cluster) -> Vec<Api> {
+    cluster.nodes.iter().map(|node| node.api.clone()).collect()
+}
+
+/// Jobs that every node has listed once, and so knows.
+fn jobs(cluster: &Cluster) -> Vec<u64> {
+    let ids: Vec<u64> = (0..3).map(|_| cluster.add(NEVER, "true", "")).collect();
+    cluster.nodes.iter().for_each(|node| assert_eq!(node.api.get("/cron/list").ok().as_array().unwrap().len(), 3));
+    ids
+}
+
+#[test]
+fn every_node_lists_the_jobs_while_the_database_is_away() {
+    let Some(mut server) = mariadb::server() else { return };
+    let database = server.database("utf8mb4");
+    let Some(cluster) = Cluster::on(&database, 3) else { return };
+    let ids = jobs(&cluster);
+    let answers = answers_during(&apis(&cluster), || {
+        for is_gentle in [true, false] {
+            server.stop(is_gentle);
+            pass(5);
+            server.start();
+            pass(3);
+        }
+        send_signal(Signal::STOP, server.pid());
+        pass(6);
+        send_signal(Signal::CONT, server.pid());
+        pass(3);
+    });
+    check(&answers, &ids);
+    let of_searches = || answers.iter().filter(|(path, _)| path.contains("search"));
+    let refused = of_searches().filter(|(_, reply)| reply.status == 503);
+    let says_what_works = |reply: &Reply| reply.body["message"].as_str().unwrap().contains("/cron/list without search");
+    assert!(refused.clone().count() != 0 && refused.clone().all(|(_, reply)| says_what_works(reply)));
+    // What was changed through one node is listed by the others at once, after an outage too.
+    wait_until("changes are taken again", || {
+        cluster.nodes[0].api.post("/cron/update", &format!("id={}&cronSet={NEVER}&command=new", ids[0])).status == 200
+    });
+    for node in &cluster.nodes {
+        assert_eq!(node.api.get("/cron/list").ok()[0]["command"], "new");
+    }
+}
+
+#[test]
+fn every_node_lists_the_jobs_while_the_lead_changes_hands() {
+    let Some(mut cluster) = Cluster::started(3) else { return };
+    let ids = jobs(&cluster);
+    let by_hand = cluster.nodes[0]
+        .api
+        .post(&format!("/cron/update?id={}&cronSet=0%200%200%201%201%20*&command=sleep%202", ids[0]), "");
+    by_hand.ok();
+    // The leader that leaves stays as long as its run does.
+    for _ in 0..3 {
+        cluster.nodes[0].api.post(&format!("/cron/run/{}", ids[0]), "").ok();
+    }
+    wait_until("each node has a run", || {
+        let runs = cluster.nodes[0].api.get("/run/list").ok();
+        runs["list"].as_array().unwrap().iter().filter(|run| run["state"] == "running").count() == 3
+    });
+    let leader = cluster.leader();
+    let answers = answers_during(&apis(&cluster), || {
+        cluster.nodes[leader].signal(Signal::TERM);
+        pass(4);
+    });
+    check(&answers, &ids);
+    cluster.nodes[leader].wait();
+    cluster.nodes[leader].start();
+    cluster.wait_alive(3);
+    let leader = cluster.leader();
+    let others: Vec<Api> =
+        apis(&cluster).into_iter().filter(|api| api.address != cluster.nodes[leader].api.address).collect();
+    let answers = answers_during(&others, || {
+        cluster.nodes[leader].kill_whole();
+        pass(3);
+    });
+    check(&answers, &ids);
+}

@@ -1,0 +1,61 @@
+//! The database closes connections, because they were idle or because somebody ends them: no call is refused for that.
+
+use crate::support::daemon::Node;
+use crate::support::mariadb;
+use crate::support::wait_until;
+
+const NEVER: &str = "0 0 0 1 1 *";
+
+/// Calls that read and calls that change something, each with what it posts.
+fn calls(id: u64) -> Vec<(String, Option<String>)> {
+    let get = |path: &str| (path.to_string(), None);
+    let post = |path: &str, form: String| (path.to_string(), Some(form));
+    vec![
+        get("/log/list?limit=1"),
+        get("/log/list?search=x"),
+        get("/cron/list?search=x"),
+        get("/cron/list"),
+        post("/cron/update", format!("id={id}&cronSet={NEVER}&command=true")),
+        post("/cron/add", format!("cronSet={NEVER}&command=true")),
+        get(&format!("/cron/stop/{id}")),
+        get(&format!("/cron/start/{id}")),
+        post(&format!("/cron/run/{id}"), String::new()),
+        post("/cluster/pause", String::new()),
+        post("/cluster/resume", String::new()),
+        get(&format!("/cron/delete/{id}")),
+        get("/cron/list?page=1&limit=1"),
+    ]
+}
+
+/// Makes each call once the connections are as `close` leaves them. None is refused, none done twice, and nothing is said of
+/// any trouble.
+fn check(node: &Node, close: impl Fn()) {
+    let id = node.api.add(NEVER, "true", "");
+    for (path, form) in calls(id) {
+        close();
+        let reply = form.map_or_else(|| node.api.get(&path), |form| node.api.post(&path, &form));
+        assert_eq!(reply.status, 200, "{path}: {}", reply.body);
+        assert_eq!(node.api.get("/health").status, 200);
+    }
+    wait_until("the run has its row", || !node.api.logs(&format!("cron_id={id}")).is_empty());
+    assert_eq!(node.api.logs(&format!("cron_id={id}")).len(), 1);
+    assert_eq!(node.api.get("/cron/list").ok().as_array().unwrap().len(), 1);
+    let trouble = ["WARN", "ERROR", "wait"].map(|word| (word, node.said().contains(word)));
+    assert!(trouble.iter().all(|(_, is_said)| !is_said), "{trouble:?}");
+}
+
+#[test]
+fn the_first_call_after_idling_is_answered() {
+    let Some(server) = mariadb::server() else { return };
+    let database = server.database("utf8mb4");
+    database.run(&["SET GLOBAL wait_timeout = 1, GLOBAL interactive_timeout = 1"]);
+    let node = Node::started(&database.toml());
+    check(&node, || wait_until("every connection is closed", || database.connections().is_empty()));
+}
+
+#[test]
+fn a_call_after_every_connection_was_ended_is_answered() {
+    let Some(database) = mariadb::database() else { return };
+    let node = Node::started(&database.toml());
+    check(&node, || database.end_connections());
+}
