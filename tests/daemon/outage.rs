@@ -260,7 +260,7 @@ fn a_store_that_refuses_is_told_by_its_own_words() {
         let stop = node.api.get(&format!("/cron/stop/{idle}"));
         assert!(!stop.body["message"].as_str().unwrap().contains("answers"), "{}", stop.body);
         stop.refused(503, "in force, not stored");
-        denied(node.api.get("/health"), "write ");
+        denied(node.api.get("/health"), "the journal has not been written for ");
     }
     root().query_drop(format!("GRANT ALL ON {}.* TO {user}", database.name)).unwrap();
     root().query_drop(format!("KILL USER {user}")).unwrap();

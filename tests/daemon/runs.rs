@@ -117,11 +117,10 @@ fn what_a_run_leaves_behind_on_purpose_lives_on_and_holds_nothing_up() {
 #[test]
 fn thousands_of_sleeping_commands_cost_no_threads() {
     const JOBS: usize = 1_500;
-    let node = Node::started("max_running = 6000\nmax_pending = 6000\n");
-    let at = wing_crontab::worker::clock::now().wall.second().0 + 8;
-    let form = format!("cronSet=* * * * * *&command=exec sleep 1000&start_time={at}&end_time={}", at + 1);
+    let node = Node::started("max_running = 6000\nmax_pending = 6000\nmax_pending_per_job = 6000\n");
+    let id = node.api.add("0 0 0 1 1 *", "exec sleep 1000", "");
     for _ in 0..JOBS {
-        node.api.post("/cron/add", &form).ok();
+        node.api.post(&format!("/cron/run/{id}"), "").ok();
     }
     let daemon = node.daemon_pid();
     wait_until("all of them sleep", || crate::support::daemon::children(daemon).len() >= JOBS);
