@@ -294,6 +294,7 @@ fn loading(connect: Connect) {
         missed: vec![gap],
         settled: vec![MissedGap { cron_id: JobId(10), ..gap }],
         changes: vec![ChangeNote { cron_id: JobId(7), version: None }],
+        decided_to: Some(Second(98)),
     };
     let whole = Entry { body, ..entry(epoch, 1, Some(100), 0) };
     store.journal(&whole).unwrap();

@@ -1,6 +1,6 @@
 //! The API's changes to jobs, one at a time: stored first, then in force, then answered.
 //!
-//! Each waits until all that is due before it is decided (`ground`). It is asked of the store until its result is known; its
+//! A change waits until every second before it is decided (see `ground`). It is asked of the store until its result is known; its
 //! client waits `ANSWER_MS` for that, and is then told that nobody knows yet. A stop does not wait for a store that is away: it
 //! is put in force first, its client is told so with a 503, and it is stored as soon as the store takes it.
 //!
@@ -25,6 +25,8 @@ use std::sync::Arc;
 const ANSWER_MS: u64 = 3_000;
 /// A store that has not answered for so long is taken to be away: stops do not wait for it.
 const SILENT_MS: u64 = 2_000;
+/// How long late ticks are waited for, once they can be journaled.
+const PATIENCE_MS: u64 = 1_000;
 const SILENT: &str = "the store does not answer";
 
 #[derive(Debug, Default)]
@@ -37,9 +39,13 @@ pub struct Changes {
     asked: Option<Asked>,
     /// Changes that are in force here and wait for nodes to say so too.
     settling: Vec<Settling>,
+    /// Jobs that are to be started and are not stopped.
+    restated: Vec<(RequestId, Arc<Job>)>,
     backoff: Backoff,
     /// The journal is not written, so nothing will be.
     is_journal_away: bool,
+    /// Since when ticks are late though the journal is written.
+    behind_since: Option<Mono>,
     /// What the store said when it last failed, at a change or at the journal; none while it does what it is asked.
     trouble: Option<String>,
 }
@@ -48,31 +54,19 @@ pub struct Changes {
 struct Waiting {
     client: RequestId,
     command: Command,
-    /// When what it waits for has been waited for long enough; none before it was looked at.
+    /// When its client is refused at the latest, while the store is away; none before it was first looked at.
     answer_by: Option<Mono>,
-    /// When it takes force; none before it is the next.
-    since: Option<Second>,
-}
-
-impl Waiting {
-    /// It is the next one: when it takes force, and from when on its client waits.
-    fn since(&mut self, since: Second, now: Now) -> Second {
-        if self.since.is_none() {
-            self.answer_by = Some(now.mono.plus_ms(ANSWER_MS));
-        }
-        *self.since.get_or_insert(since)
-    }
-
-    fn is_next(&self) -> bool {
-        self.since.is_some()
-    }
 }
 
 #[derive(Debug)]
 struct Asked {
-    /// None while the store is being waited for.
+    /// None while the store, or what is due before, is being waited for.
     id: Option<WorkId>,
+    /// Of the present asking; before the first, when its wait began.
     sent_at: Mono,
+    stand: Stand,
+    /// The first second in which it is in force.
+    since: Second,
     /// It may be put in force before it is stored; and it has been.
     is_stop: bool,
     is_in_force: bool,
@@ -80,6 +74,16 @@ struct Asked {
     answer_by: Mono,
     request: u64,
     change: Change,
+}
+
+/// How far what is due before a change is decided.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Stand {
+    /// It is not, and nothing was done about it.
+    Open,
+    /// What the job owed is being cancelled: the change is as good as asked for.
+    Settled,
+    Decided,
 }
 
 #[derive(Debug)]
@@ -109,7 +113,7 @@ pub struct Urgent {
 
 impl Changes {
     pub fn push(&mut self, client: RequestId, command: Command) {
-        self.queue.push_back(Waiting { client, command, answer_by: None, since: None });
+        self.queue.push_back(Waiting { client, command, answer_by: None });
     }
 
     /// Asks the store for the next change.
@@ -119,11 +123,21 @@ impl Changes {
         if !self.backoff.is_failing() {
             self.trouble = ground.journaler.trouble().map(String::from);
         }
+        let is_behind = ground.takes_ticks && ground.is_behind() && !self.is_journal_away;
+        self.behind_since = is_behind.then(|| self.behind_since.unwrap_or(now.mono));
         self.answer_late(fx, now);
-        if self.asked.is_none() {
-            self.asked = self.next(ground, fx);
+        loop {
+            if self.asked.is_none() {
+                self.asked = self.next(ground, fx);
+            }
+            self.decide(ground, fx);
+            // One that was refused makes room for the next.
+            if self.asked.is_some() || self.queue.is_empty() && self.in_force.is_empty() {
+                break;
+            }
         }
-        if let Some(asked) = self.asked.as_mut().filter(|asked| asked.id.is_none() && self.backoff.is_over(now)) {
+        let is_due = |asked: &&mut Asked| asked.id.is_none() && asked.stand == Stand::Decided;
+        if let Some(asked) = self.asked.as_mut().filter(is_due).filter(|_| self.backoff.is_over(now)) {
             let (request, change) = (asked.request, Box::new(asked.change.clone()));
             asked.id = Some(fx.work(Work::Lead(Lead::Change { epoch, request, change })));
             asked.sent_at = now.mono;
@@ -139,6 +153,10 @@ impl Changes {
         if let Some(asked) = self.asked.as_mut().filter(|asked| asked.is_stop && !asked.is_in_force)
             && let Change::Put(job) = &asked.change
         {
+            if asked.stand == Stand::Open {
+                ground.settle(job.id, job.since);
+                asked.stand = Stand::Settled;
+            }
             asked.is_in_force = true;
             return Some(Urgent { client: asked.client.take(), job: job.clone() });
         }
@@ -156,13 +174,17 @@ impl Changes {
 
     pub fn timers(&self, timers: &mut Timers) {
         if let Some(asked) = &self.asked {
-            timers.set(Timer::ChangeRetry, asked.id.is_none().then(|| self.backoff.ready_at()));
+            let is_decided = asked.stand == Stand::Decided;
+            let retries = is_decided && asked.id.is_none();
+            timers.set(Timer::ChangeRetry, retries.then(|| self.backoff.ready_at()));
             timers.set(Timer::ChangeAnswer, asked.client.map(|_| asked.answer_by));
-            timers.set_ahead(Timer::ChangeSilence, asked.id.map(|_| asked.sent_at.plus_ms(SILENT_MS)));
+            timers.set_ahead(Timer::ChangeSilence, (!retries).then(|| asked.sent_at.plus_ms(SILENT_MS)));
+            let patience = self.behind_since.filter(|_| !is_decided).map(|since| since.plus_ms(PATIENCE_MS));
+            timers.set_ahead(Timer::ChangePatience, patience);
         }
-        let is_away = self.is_store_away(timers.now());
-        let late = self.queue.iter().filter(|waiting| is_away || waiting.is_next());
-        timers.set(Timer::QueuedChange, late.filter_map(|waiting| waiting.answer_by).min());
+        if self.is_store_away(timers.now()) {
+            timers.set(Timer::QueuedChange, self.queue.iter().filter_map(|waiting| waiting.answer_by).min());
+        }
     }
 
     /// Whether a change is with the store, or waits for it.
@@ -191,6 +213,10 @@ impl Changes {
         now: Now,
     ) -> Option<Made> {
         let asked = self.asked.as_mut().filter(|asked| asked.id == Some(id))?;
+        if matches!(result, Err(StoreError::Refused(_))) {
+            // It answers.
+            self.backoff.reset();
+        }
         match result {
             Ok(given) => {
                 self.backoff.reset();
@@ -240,6 +266,11 @@ impl Changes {
         self.settling.push(Settling { client, job, nodes, is_stored: false });
     }
 
+    /// Jobs that are as they were asked to be. Old runs of theirs may be somewhere still.
+    pub fn take_restated(&mut self) -> Vec<(RequestId, Arc<Job>)> {
+        std::mem::take(&mut self.restated)
+    }
+
     /// The node holds no old run of this job any more.
     pub fn on_cancelled(&mut self, node: &NodeId, id: JobId, fx: &mut Effects) {
         // Each change has asked for itself, and answers come in the order of the questions.
@@ -279,47 +310,89 @@ impl Changes {
 
     fn next(&mut self, ground: &mut Ground, fx: &mut Effects) -> Option<Asked> {
         let now = ground.now;
-        while let Some(job) = self.in_force.front() {
-            if !ground.is_decided(job.id, job.since) {
-                return None;
-            }
-            let job = self.in_force.pop_front()?;
+        while let Some(job) = self.in_force.pop_front() {
             // One that was deleted meanwhile needs no stop.
             if ground.scheduler.job(job.id).is_some() {
-                let change = Change::Put(job);
+                let (since, change) = (job.since, Change::Put(job));
                 let (id, answer_by, request) = (None, Mono::NEVER, ground.journaler.next_request());
                 let sent_at = now.mono;
-                let asked =
-                    Asked { id, sent_at, is_stop: true, is_in_force: true, client: None, answer_by, request, change };
-                return Some(asked);
+                let (is_stop, is_in_force, client, stand) = (true, true, None, Stand::Settled);
+                return Some(Asked {
+                    id,
+                    sent_at,
+                    stand,
+                    since,
+                    is_stop,
+                    is_in_force,
+                    client,
+                    answer_by,
+                    request,
+                    change,
+                });
             }
         }
-        while let Some(waiting) = self.queue.front_mut() {
-            let since = waiting.since(ground.since(), now);
-            if job_of(&waiting.command).is_some_and(|id| !ground.is_decided(id, since)) {
-                return None;
+        while let Some(Waiting { client, command, .. }) = self.queue.pop_front() {
+            if let Some(job) = started_already(&command, ground.scheduler) {
+                self.restated.push((client, job));
+                continue;
             }
-            let Waiting { client, command, .. } = self.queue.pop_front()?;
             // One that names no key of its own gets one, so that asking the store again adds it once.
             let number = ground.journaler.next_request();
             let is_stop = matches!(command, Command::StopJob(_));
             let own_key = || RequestKey(format!("{}.{number}", ground.epoch.0));
+            let since = ground.since();
             match change(command, own_key, ground.scheduler, since) {
                 Err(refusal) => fx.reply(client, Err(refusal)),
                 Ok(change) => {
                     let answer_by = now.mono.plus_ms(ANSWER_MS);
                     let (id, client, request) = (None, Some(client), number);
-                    let (sent_at, is_in_force) = (now.mono, false);
-                    return Some(Asked { id, sent_at, is_stop, is_in_force, client, answer_by, request, change });
+                    let (sent_at, is_in_force, stand) = (now.mono, false, Stand::Open);
+                    return Some(Asked {
+                        id,
+                        sent_at,
+                        stand,
+                        since,
+                        is_stop,
+                        is_in_force,
+                        client,
+                        answer_by,
+                        request,
+                        change,
+                    });
                 }
             }
         }
         None
     }
 
+    /// Sees to it that what is due before the change is decided. Ticks that are late have a moment to do so, unless it is the
+    /// job's end: what would start until then is not wanted any more.
+    fn decide(&mut self, ground: &mut Ground, fx: &mut Effects) {
+        let now = ground.now.mono;
+        let is_late = self.behind_since.is_some_and(|since| since.plus_ms(PATIENCE_MS) <= now);
+        let Some(asked) = self.asked.as_mut().filter(|asked| asked.stand != Stand::Decided) else { return };
+        let since = asked.since;
+        let (id, ends) = match &asked.change {
+            Change::Add(..) => return asked.stand = Stand::Decided,
+            Change::Put(job) => (job.id, job.stop),
+            Change::Delete { id, .. } => (*id, true),
+        };
+        let waits = ground.takes_ticks && !ends && !is_late;
+        if !waits && !self.is_journal_away && ground.settle(id, since) {
+            asked.stand = Stand::Settled;
+        }
+        if ground.is_decided(id, since) {
+            asked.stand = Stand::Decided;
+        } else if asked.stand == Stand::Open && asked.answer_by <= now {
+            let refusal = if self.is_journal_away { untouched(self.trouble.as_deref()) } else { undecided() };
+            self.refuse(refusal, fx);
+        }
+    }
+
     /// Whether the store has failed, or says nothing.
     fn is_store_away(&self, now: Now) -> bool {
-        let is_silent = |asked: &Asked| asked.id.is_some() && asked.sent_at.plus_ms(SILENT_MS) <= now.mono;
+        let is_waiting = |asked: &Asked| asked.id.is_some() || asked.stand != Stand::Decided;
+        let is_silent = |asked: &Asked| is_waiting(asked) && asked.sent_at.plus_ms(SILENT_MS) <= now.mono;
         self.is_journal_away || self.backoff.is_failing() || self.asked.as_ref().is_some_and(is_silent)
     }
 
@@ -362,9 +435,9 @@ impl Changes {
         let is_away = self.is_store_away(now);
         self.queue.retain_mut(|waiting| {
             let answer_by = *waiting.answer_by.get_or_insert(now.mono.plus_ms(ANSWER_MS));
-            let is_late = answer_by <= now.mono && (is_away || waiting.is_next());
+            let is_late = is_away && answer_by <= now.mono;
             if is_late {
-                fx.reply(waiting.client, Err(if is_away { untouched(self.trouble.as_deref()) } else { undecided() }));
+                fx.reply(waiting.client, Err(untouched(self.trouble.as_deref())));
             }
             !is_late
         });
@@ -385,7 +458,8 @@ impl Changes {
     }
 
     fn answer_late(&mut self, fx: &mut Effects, now: Now) {
-        let late = self.asked.as_mut().filter(|asked| asked.answer_by <= now.mono);
+        // Of one that nothing was done about yet something better can be said.
+        let late = self.asked.as_mut().filter(|asked| asked.answer_by <= now.mono && asked.stand != Stand::Open);
         if let Some(client) = late.and_then(|asked| asked.client.take()) {
             let why = self.trouble.as_deref().unwrap_or(SILENT);
             let message = format!("whether the change is stored is not known yet; /cron/list will tell: {why}");
@@ -441,6 +515,12 @@ fn job_of(command: &Command) -> Option<JobId> {
         Command::UpdateJob(id, _) | Command::StopJob(id) | Command::StartJob(id) | Command::DeleteJob(id) => Some(*id),
         _ => None,
     }
+}
+
+/// A job that is to be started and is not stopped stays as it is.
+fn started_already(command: &Command, scheduler: &Scheduler) -> Option<Arc<Job>> {
+    let Command::StartJob(id) = command else { return None };
+    scheduler.job(*id).filter(|job| !job.stop).cloned()
 }
 
 /// What a command makes of the jobs as they are now.

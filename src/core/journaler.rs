@@ -94,12 +94,11 @@ impl Journaler {
         request
     }
 
-    /// Whether what is due before `since` is decided on in an entry that is not in yet: of all jobs, or of this one.
+    /// Whether an entry that is not in yet decides on what this job has due before `since`.
     pub fn decides_before(&self, since: Second, id: JobId) -> bool {
-        let is_before = |entry: &Entry| {
-            entry.tick.is_some_and(|tick| tick < since) || entry.body.settled.iter().any(|gap| gap.cron_id == id)
-        };
-        self.queue.iter().any(is_before)
+        let is_before = |entry: &Entry| entry.tick.is_some_and(|tick| tick < since) && names(&entry.body, id);
+        let is_settled = |entry: &Entry| entry.body.settled.iter().any(|gap| gap.cron_id == id);
+        self.queue.iter().any(|entry| is_before(entry) || is_settled(entry))
     }
 
     /// Whether the store has failed to take an entry, or says nothing.
@@ -179,6 +178,13 @@ impl Journaler {
             _ => Written::Open,
         }
     }
+}
+
+/// Whether the tick's entry says something of this job.
+fn names(body: &Body, id: JobId) -> bool {
+    let runs = body.runs.iter().map(|run| run.attempt.run.cron_id);
+    let refused = body.refused.iter().map(|refused| refused.run.cron_id);
+    runs.chain(refused).chain(body.missed.iter().map(|gap| gap.cron_id)).any(|named| named == id)
 }
 
 #[cfg(test)]

@@ -18,8 +18,10 @@ use std::sync::Arc;
 /// How many fire times all schedules together may step through to count what a gap swallowed; beyond it the count is
 /// a lower bound. A million steps take well under a second.
 const GAP_STEPS_MAX: u64 = 1_000_000;
-/// The same for one job: milliseconds.
-const OWED_STEPS_MAX: u64 = 20_000;
+/// The same limit for one job; so many steps take about a millisecond.
+const OWED_STEPS_MAX: u64 = 2_000;
+/// And for a job that begins where the steps of its schedule have ended.
+const STEPS_BEYOND_MAX: u64 = 100;
 
 /// So far ahead the wheel is turned, at the cost of what fires on the way; beyond it, it is filled anew from every schedule.
 const TURNS_MAX: i64 = 60;
@@ -167,7 +169,28 @@ impl Scheduler {
     pub fn owed(&self, id: JobId, last: Second) -> Option<MissedGap> {
         let planned = self.jobs.get(&id)?;
         let shared = self.schedules[planned.schedule? as usize].as_ref()?;
-        self.missed_gap(&planned.job, &fires_until(shared, last, OWED_STEPS_MAX))
+        self.gap_of(&planned.job, shared, last, OWED_STEPS_MAX)
+    }
+
+    /// Whether that is anything.
+    pub fn owes(&self, id: JobId, last: Second) -> bool {
+        let gap = || {
+            let planned = self.jobs.get(&id)?;
+            self.gap_of(&planned.job, self.schedules[planned.schedule? as usize].as_ref()?, last, 1)
+        };
+        gap().is_some()
+    }
+
+    /// What a gap swallowed of one job, counted from the first second that it can have.
+    fn gap_of(&self, job: &Job, shared: &Shared, last: Second, steps_max: u64) -> Option<MissedGap> {
+        let next = shared.next.filter(|next| self.first_of(job) <= *next);
+        let next = next.or_else(|| shared.schedule.next_after(self.first_of(job).max(self.cursor().plus(1)).plus(-1)));
+        self.missed_gap(job, &fires_until(shared, next, last, steps_max))
+    }
+
+    /// The first second that the job can have, as far as it and what is settled of it say.
+    fn first_of(&self, job: &Job) -> Second {
+        Second(job.since.0.max(job.start_time).max(self.settled_to(job.id).0.saturating_add(1)))
     }
 
     /// The job's seconds up to and with `last` are decided: its ticks pass over them, however it is defined.
@@ -176,7 +199,8 @@ impl Scheduler {
         *settled = last.max(*settled);
     }
 
-    /// Forgets what was settled: only the journal knows what of it holds.
+    /// Forgets the settled seconds. A new leader reads them from the open entries of the journal; what memory says may never have
+    /// been stored.
     pub fn forget_settled(&mut self) {
         self.settled.clear();
     }
@@ -215,10 +239,16 @@ impl Scheduler {
         for shared in self.schedules.iter().flatten() {
             // Each schedule may use its share of the steps that are left, and one at the least.
             let steps_max = (steps_left / (self.schedules.len() - self.free.len()) as u64).max(1);
-            let fires = fires_until(shared, last, steps_max);
+            let fires = fires_until(shared, shared.next, last, steps_max);
             steps_left = steps_left.saturating_sub(fires.seconds.len() as u64);
             let jobs = shared.jobs.iter().map(|id| &self.jobs[id].job);
-            gaps.extend(jobs.filter_map(|job| self.missed_gap(job, &fires)));
+            // Where the steps did not reach as far as the job begins, a few of its own tell that it has missed some.
+            let is_beyond =
+                |job: &Job| fires.is_cut && fires.seconds.last().is_none_or(|end| *end < self.first_of(job));
+            gaps.extend(jobs.filter_map(|job| match is_beyond(job) {
+                true => self.gap_of(job, shared, last, STEPS_BEYOND_MAX),
+                false => self.missed_gap(job, &fires),
+            }));
         }
         gaps.sort_unstable_by_key(|gap| gap.cron_id);
         self.wind_to(last);
@@ -277,8 +307,7 @@ impl Scheduler {
     /// may share many fires.
     fn missed_gap(&self, job: &Job, fires: &Fires) -> Option<MissedGap> {
         let before = |bound: i64| fires.seconds.partition_point(|second| second.0 < bound);
-        let settled_to = self.settled_to(job.id).0.saturating_add(1);
-        let from = before(job.since.0.max(job.start_time).max(settled_to));
+        let from = before(self.first_of(job).0);
         let to = if job.end_time == 0 { fires.seconds.len() } else { before(job.end_time) };
         let missed = fires.seconds.get(from..to).filter(|missed| !job.stop && !missed.is_empty())?;
         let last = if fires.is_cut { fires.last } else { missed[missed.len() - 1] };
@@ -313,9 +342,9 @@ struct Fires {
     last: Second,
 }
 
-fn fires_until(shared: &Shared, last: Second, steps_max: u64) -> Fires {
+/// From `next` on.
+fn fires_until(shared: &Shared, mut next: Option<Second>, last: Second, steps_max: u64) -> Fires {
     let mut seconds = Vec::new();
-    let mut next = shared.next;
     while let Some(second) = next.filter(|second| *second <= last) {
         if seconds.len() as u64 == steps_max {
             return Fires { seconds, is_cut: true, last };

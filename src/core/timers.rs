@@ -38,13 +38,13 @@ pub enum Timer {
     /// Whether the store answers.
     StorePing,
     StoreSilence,
-    /// The election.
+    /// The election: Consul asked again, its watch, the health check, the lock's value, the end of keeping away from the lead.
     ConsulRetry,
     ConsulWatch,
     ConsulPass,
     LockValue,
     Abstention,
-    /// The link to the leader.
+    /// The link to the leader, and who that is.
     LinkRetry,
     Heartbeat,
     LeaderSilence,
@@ -53,7 +53,8 @@ pub enum Timer {
     /// The way out.
     LeavingKill,
     LeavingStore,
-    /// The leader.
+    /// The leader: its next tick, the entry that shows that it is there, the end of a retry's delay, runs of a large tick that
+    /// are yet to be sent.
     Tick,
     QuietEntry,
     Delayed,
@@ -66,12 +67,13 @@ pub enum Timer {
     ChangeRetry,
     ChangeAnswer,
     ChangeSilence,
+    ChangePatience,
     QueuedChange,
     RunAnswer,
     KillAnswer,
     RunList,
     PauseAnswer,
-    /// The next whole second, whatever else there is. The last one: it counts them.
+    /// The next whole second, whatever else there is. It must stay the last one: `COUNT` is derived from it.
     NextSecond,
 }
 
@@ -96,14 +98,15 @@ impl Timers {
         self.now
     }
 
-    /// Lists the timer, where there is one.
+    /// Lists the timer, unless `at` is none or never.
     pub fn set(&mut self, timer: Timer, at: impl Into<Option<Mono>>) {
         let entry = &mut self.entries[timer as usize];
         debug_assert!(entry.is_none(), "{timer:?} is listed twice");
         *entry = at.into().filter(|at| *at != Mono::NEVER).map(|at| (timer, at));
     }
 
-    /// A moment at which nothing is to be done but to judge anew: once it is over it is nothing to wait for.
+    /// A moment from which on something counts as silent or over. Nothing is done then but to judge anew, so once it is past it is
+    /// not listed, and cannot be stalled.
     pub fn set_ahead(&mut self, timer: Timer, at: impl Into<Option<Mono>>) {
         let now = self.now.mono;
         self.set(timer, at.into().filter(|at| now < *at));
@@ -111,8 +114,17 @@ impl Timers {
 
     /// When to wake.
     pub fn next(&self) -> Mono {
-        let ahead = self.entries.iter().flatten().map(|(_, at)| *at).filter(|at| self.now.mono < *at);
-        ahead.min().unwrap_or(Mono::NEVER)
+        self.ahead(COUNT).unwrap_or(Mono::NEVER)
+    }
+
+    /// When the parts themselves want to wake: a simulator that drives them by nothing else finds what they forget to list.
+    pub fn next_listed(&self) -> Option<Mono> {
+        self.ahead(Timer::NextSecond as usize)
+    }
+
+    /// The first of so many kinds that lies ahead.
+    fn ahead(&self, kinds: usize) -> Option<Mono> {
+        self.entries[..kinds].iter().flatten().map(|(_, at)| *at).filter(|at| self.now.mono < *at).min()
     }
 
     /// Those on which nobody acted.

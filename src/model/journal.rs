@@ -44,13 +44,16 @@ pub struct Body {
     pub settled: Vec<MissedGap>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changes: Vec<ChangeNote>,
+    /// Of the jobs in `changes`, whose rows were edited by hand, seconds up to this one are decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decided_to: Option<Second>,
 }
 
 impl Body {
     /// Whether the entry needs log rows before it may be closed.
     pub fn has_outcomes(&self) -> bool {
         let gaps = self.missed.len() + self.settled.len();
-        0 < self.runs.len() + self.delayed.len() + self.refused.len() + gaps
+        self.decided_to.is_some() || 0 < self.runs.len() + self.delayed.len() + self.refused.len() + gaps
     }
 }
 

@@ -392,12 +392,13 @@ impl World {
             return self.at(self.now + back, Event::Start(host));
         }
         self.hosts[host].wakes += 1;
-        let wake = node.poll_timeout();
+        // Not the wake of every second: what a part forgets to wait for must show.
+        let wake = node.poll_listed();
         if node.stalled() != 0 {
             self.truth.rule(format!("host {host}: a timer was due and nobody acted on it: {:?}", node.poll_output()));
         }
         let is_forgotten = self.without == Some(Guard::EveryTimerWakes) && self.random.within(0, FORGOTTEN_WAKES) == 0;
-        if !is_forgotten {
+        if let Some(wake) = wake.filter(|_| !is_forgotten) {
             self.at(self.when(host, wake), Event::Wake(host, life, self.hosts[host].wakes));
         }
         self.hosts[host].node = Some(node);

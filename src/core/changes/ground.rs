@@ -1,10 +1,11 @@
-//! What a change of a job stands on: each second before it is decided, under the definition that was in force then, and the
-//! journal says so. A leader that comes later knows only the new definition, and could not tell what became of them.
+//! What a change of a job stands on: every second that lies before the change must first be decided, under the definition in
+//! force at that second, and the journal must say so. A leader that comes later knows only the new definition, and could
+//! not tell what became of them.
 //!
-//! Ticks decide them, while they are taken. During a pause none are, and a stop that does not wait for the store comes before
-//! them: there what the job still owes is settled by an entry of its own, as cancelled.
+//! Normally the ticks decide these seconds. No ticks are taken during a pause, and some changes do not wait for them; there
+//! the seconds that the job still owes are journaled as cancelled, in an entry of their own.
 //!
-//! Invariant: a change goes to the store only after every entry that decides on seconds before its `since`.
+//! Invariant: a change goes to the store only after every entry that decides on its job's seconds before its `since`.
 
 use crate::core::journaler::Journaler;
 use crate::core::scheduler::Scheduler;
@@ -16,7 +17,7 @@ pub struct Ground<'a> {
     pub epoch: Epoch,
     pub scheduler: &'a mut Scheduler,
     pub journaler: &'a mut Journaler,
-    /// What is not decided yet will soon be, by its tick.
+    /// Neither paused nor leaving: what is not decided yet soon will be, by its tick.
     pub takes_ticks: bool,
     pub now: Now,
 }
@@ -28,21 +29,22 @@ impl Ground<'_> {
         self.now.wall.second().max(self.scheduler.cursor()).plus(1)
     }
 
-    /// Whether all that the job has due before `since` is decided and in the journal. Where no tick will decide it, it is settled,
-    /// and the answer is yes once that is in.
-    pub fn is_decided(&mut self, id: JobId, since: Second) -> bool {
-        if !self.takes_ticks {
-            self.settle(id, since);
-        }
-        self.scheduler.owed(id, since.plus(-1)).is_none() && !self.journaler.decides_before(since, id)
+    /// Whether ticks are late.
+    pub fn is_behind(&self) -> bool {
+        self.scheduler.cursor() < self.now.wall.second()
     }
 
-    /// What the job, as it is defined now, still owes of before `since` is cancelled.
-    pub fn settle(&mut self, id: JobId, since: Second) {
+    /// Whether all that the job has due before `since` is decided and in the journal.
+    pub fn is_decided(&self, id: JobId, since: Second) -> bool {
+        !self.scheduler.owes(id, since.plus(-1)) && !self.journaler.decides_before(since, id)
+    }
+
+    /// Cancels what the job, as it is defined now, still owes of before `since`. Answers whether that is anything.
+    pub fn settle(&mut self, id: JobId, since: Second) -> bool {
         let last = since.plus(-1);
-        if let Some(gap) = self.scheduler.owed(id, last) {
-            self.scheduler.settle(id, last);
-            self.journaler.push(None, 0, Body { settled: vec![gap], ..Body::default() });
-        }
+        let Some(gap) = self.scheduler.owed(id, last) else { return false };
+        self.scheduler.settle(id, last);
+        self.journaler.push(None, 0, Body { settled: vec![gap], ..Body::default() });
+        true
     }
 }

@@ -110,6 +110,11 @@ impl World {
     }
 }
 
+/// A change that is no stop.
+fn update(id: u32) -> Command {
+    Command::UpdateJob(JobId(id), JobDraft { cron_set: CRON_SET.into(), ..JobDraft::default() })
+}
+
 fn away() -> StoreError {
     StoreError::Away("away".into())
 }
@@ -138,7 +143,7 @@ fn a_stop_that_does_not_reach_the_store_is_in_force_at_once_and_asked_until_it_i
 #[test]
 fn stops_behind_a_change_without_an_answer_go_ahead_of_it_and_are_stored_after_it_in_their_order() {
     let mut world = World::new();
-    world.push(1, Command::StartJob(JobId(3)));
+    world.push(1, update(3));
     world.push(2, Command::StopJob(JobId(2)));
     world.push(3, Command::DeleteJob(JobId(1)));
     world.push(4, Command::StopJob(JobId(1)));
@@ -217,7 +222,7 @@ fn a_stop_that_the_store_will_never_take_is_said_and_asked_no_more() {
 #[test]
 fn what_is_no_stop_is_not_done_without_the_store() {
     let mut world = World::new();
-    world.push(1, Command::StartJob(JobId(1)));
+    world.push(1, update(1));
     world.answer(Err(away()));
     world.expect_reply(1, "nothing was changed");
     assert!(world.put.is_empty() && world.changes.is_idle());

@@ -8,7 +8,7 @@
 use super::flights::{Flight, Stage};
 use super::{Around, Dispatch, Orders, rows, send};
 use crate::model::journal::{Body, DelayedRun, EntryId};
-use crate::model::{Attempt, Job, NodeId, OnLost, RunState, Wall};
+use crate::model::{Attempt, Job, Mono, NodeId, OnLost, RunState};
 use std::sync::Arc;
 
 /// No delay is longer, however often it was doubled.
@@ -62,10 +62,11 @@ impl Dispatch {
         }
         // We hear of an end after it, so the delay is never shorter than it should be.
         let due = around.now.wall.plus_secs(delay_secs);
+        let ready_at = around.now.mono.plus_ms(delay_secs as u64 * 1_000);
         let version = job.version;
         self.flights.set_followed(attempt);
         let planned = Flight::planned(job, NodeId::default(), false, due);
-        self.flights.insert(next, Flight { stage: Stage::Delayed, ..planned });
+        self.flights.insert(next, Flight { stage: Stage::Delayed, ready_at, ..planned });
         around.journaler.push(
             None,
             0,
@@ -80,7 +81,7 @@ impl Dispatch {
     /// Gives out what has waited long enough.
     pub fn start_delayed(&mut self, around: &mut Around) {
         let mut orders = Orders::new();
-        let now = around.now.wall;
+        let now = around.now.mono;
         while let Some((_, attempt)) = self.delayed.first().copied().filter(|(due, _)| *due <= now) {
             self.delayed.pop_first();
             self.start_attempt(attempt, around, &mut orders);
@@ -89,7 +90,7 @@ impl Dispatch {
     }
 
     /// When the next delay is over.
-    pub fn next_delayed(&self) -> Option<Wall> {
+    pub fn next_delayed(&self) -> Option<Mono> {
         self.delayed.first().map(|(due, _)| *due)
     }
 

@@ -4,7 +4,7 @@
 
 use super::Queue;
 use crate::model::journal::EntryId;
-use crate::model::{Attempt, Job, JobId, NodeId, RunKey, Second, Server, Wall};
+use crate::model::{Attempt, Job, JobId, Mono, NodeId, RunKey, Second, Server, Wall};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -21,6 +21,8 @@ pub struct Flight {
     pub late: bool,
     /// When it may begin: its second, or the end of a retry's delay.
     pub due: Wall,
+    /// The end of a retry's delay, which no step of the wall clock makes shorter.
+    pub ready_at: Mono,
     /// An operator wants it ended: it is not given to a node any more, and has no further attempt.
     pub is_killed: bool,
     /// Its further attempt was decided on, and may be over already: there is no second one.
@@ -39,6 +41,7 @@ impl Flight {
             stage: Stage::Planned,
             late,
             due,
+            ready_at: Mono(0),
             is_killed: false,
             is_followed: false,
             question: 0,

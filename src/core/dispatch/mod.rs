@@ -33,7 +33,7 @@ use super::scheduler::Scheduler;
 use crate::model::journal::{Body, Entry, EntryId, MissedGap, PlannedRun, RefusedRun};
 use crate::model::message::{Order, ToNode};
 use crate::model::run::Manual;
-use crate::model::{Attempt, Job, JobId, Mono, NodeId, Now, RunKey, RunState, Second, Server, Version, Wall};
+use crate::model::{Attempt, Job, JobId, Mono, NodeId, Now, RunKey, RunState, Second, Server, Version};
 use flights::Flights;
 use folds::Folds;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -72,7 +72,7 @@ pub struct Dispatch {
     /// Jobs whose stop is in force and not stored.
     undecided: BTreeSet<JobId>,
     /// Further attempts whose entry is in, by the moment at which their delay is over.
-    delayed: BTreeSet<(Wall, Attempt)>,
+    delayed: BTreeSet<(Mono, Attempt)>,
     /// Further attempts whose entry is on its way, with the entries that stay open until it is in.
     follows: BTreeMap<Attempt, EntryId>,
     /// The first job that found no room in the last tick that was short of it: the next such tick begins there.
@@ -241,9 +241,9 @@ impl Dispatch {
         }
         for delayed in &entry.body.delayed {
             self.take_over(delayed.attempt, id);
-            // We know it to the millisecond, and the entry says the whole second by which it is over.
-            let due = self.flights.get(delayed.attempt).map_or(delayed.due.wall(), |flight| flight.due);
-            self.delayed.insert((due, delayed.attempt));
+            if let Some(flight) = self.flights.get(delayed.attempt) {
+                self.delayed.insert((flight.ready_at, delayed.attempt));
+            }
         }
         self.write_outcomes(id, &entry.body, &BTreeMap::new(), around);
         let freed = self.drop_refused(id, &entry.body);
@@ -566,7 +566,7 @@ impl Dispatch {
 
 /// The last second that the entry settles.
 fn settled_to(body: &Body) -> Option<Second> {
-    body.settled.iter().map(|gap| gap.last).max()
+    body.settled.iter().map(|gap| gap.last).chain(body.decided_to).max()
 }
 
 /// The body that names these runs.

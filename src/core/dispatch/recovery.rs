@@ -63,7 +63,9 @@ impl Dispatch {
             for delayed in &entry.body.delayed {
                 let place = (NodeId::default(), Stage::Delayed, delayed.due);
                 self.recover_run(*id, delayed.attempt, delayed.version, left, place, around);
-                self.delayed.insert((delayed.due.wall(), delayed.attempt));
+                // Of the end of its delay the entry says the whole second by which it is over.
+                let ready_at = around.now.mono_at(delayed.due.wall());
+                self.delayed.insert((ready_at, delayed.attempt));
             }
             self.write_outcomes(*id, &entry.body, left.logged, around);
             self.drop_refused(*id, &entry.body);

@@ -12,7 +12,7 @@ use crate::core::reload::{Reload, notes};
 use crate::core::scheduler::Scheduler;
 use crate::core::work::{Change, CopyPage, StoreError, WorkId};
 use crate::model::command::{Answer, Command, Refusal, RequestId};
-use crate::model::journal::{Body, MissedGap};
+use crate::model::journal::Body;
 use crate::model::{Job, JobId, Now, Version};
 use std::sync::Arc;
 
@@ -87,11 +87,24 @@ impl Leader {
         self.reload.iter_mut().for_each(|reload| reload.touch(id));
         rooms.fx.notice(log::Level::Info, text);
         let cancelling = self.cancel(id, below, rooms);
-        let (Some(client), Some(job)) = (client, job) else { return };
+        if let (Some(client), Some(job)) = (client, job) {
+            self.answer(client, job, cancelling, rooms.fx);
+        }
+    }
+
+    /// What changes nothing is answered like a change: when no run of an older definition can start any more.
+    pub(super) fn answer_restated(&mut self, rooms: &mut Rooms) {
+        for (client, job) in self.changes.take_restated() {
+            let cancelling = self.cancel(job.id, Some(job.version), rooms);
+            self.answer(client, job, cancelling, rooms.fx);
+        }
+    }
+
+    fn answer(&mut self, client: RequestId, job: Arc<Job>, cancelling: Cancelling, fx: &mut Effects) {
         if !cancelling.silent.is_empty() {
-            rooms.fx.reply(client, Err(cut_off()));
+            fx.reply(client, Err(cut_off()));
         } else if cancelling.told.is_empty() {
-            rooms.fx.reply(client, Ok(Answer::Job(job)));
+            fx.reply(client, Ok(Answer::Job(job)));
         } else {
             self.changes.settle(client, job, cancelling.told);
         }
@@ -125,19 +138,25 @@ impl Leader {
         dispatch.cancel(id, below, &mut around)
     }
 
-    /// What jobs whose rows were changed by hand still owe of before now: it is cancelled, in the entry that notes the change.
-    fn settle_owed(&mut self, ids: impl Iterator<Item = JobId>, now: Now) -> Vec<MissedGap> {
+    /// Jobs whose rows were changed by hand, new ones too, have no run of before now under what they are now. What they owe under
+    /// what they were is cancelled. The entry that notes the change says both.
+    fn settle_edited(&mut self, body: &mut Body, now: Now) {
         let last = now.wall.second().max(self.scheduler.cursor());
-        let owed: Vec<MissedGap> = ids.filter_map(|id| self.scheduler.owed(id, last)).collect();
-        owed.iter().for_each(|gap| self.scheduler.settle(gap.cron_id, last));
-        owed
+        for note in &body.changes {
+            body.settled.extend(self.scheduler.owed(note.cron_id, last));
+            self.scheduler.settle(note.cron_id, last);
+        }
+        body.decided_to = Some(last);
     }
 
     /// Rows changed by hand do not change their version, so they are told by what they say.
     pub(super) fn take_page(&mut self, mut reload: Reload, page: CopyPage, rooms: &mut Rooms) {
         let step = reload.on_page(page, &self.scheduler, rooms.fx);
-        let changes = notes(&step);
-        let settled = self.settle_owed(changes.iter().map(|note| note.cron_id), rooms.now);
+        let mut body = Body { changes: notes(&step), ..Body::default() };
+        if !body.changes.is_empty() {
+            self.settle_edited(&mut body, rooms.now);
+            self.journaler.push(None, 0, body);
+        }
         for id in step.gone {
             self.scheduler.remove(id);
             self.cancel(id, None, rooms);
@@ -146,9 +165,6 @@ impl Leader {
             let id = job.id;
             put(&mut self.scheduler, job, rooms.fx);
             self.cancel(id, None, rooms);
-        }
-        if !changes.is_empty() {
-            self.journaler.push(None, 0, Body { changes, settled, ..Body::default() });
         }
         if step.is_over {
             rooms.fx.notice(log::Level::Info, format!("reloaded: {}", reload.summary()));

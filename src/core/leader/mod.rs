@@ -130,8 +130,11 @@ impl Leader {
         let Lent { mut scheduler, as_of, .. } = jobs;
         scheduler.wind_to(cursor);
         scheduler.forget_settled();
-        let settled = loaded.open.iter().flat_map(|stored| &stored.entry.body.settled);
-        settled.for_each(|gap| scheduler.settle(gap.cron_id, gap.last));
+        for body in loaded.open.iter().map(|stored| &stored.entry.body) {
+            body.settled.iter().for_each(|gap| scheduler.settle(gap.cron_id, gap.last));
+            let edited = body.decided_to.into_iter().flat_map(|last| body.changes.iter().map(move |note| (note, last)));
+            edited.for_each(|(note, last)| scheduler.settle(note.cron_id, last));
+        }
         let own = Own { node: setup.node_id.clone(), server: setup.server.clone(), labels: setup.labels.clone() };
         let roster = Roster::new(own, setup.room, rooms.now);
         let mut leader = Leader {
@@ -246,6 +249,7 @@ impl Leader {
         self.poll_controls(rooms);
         let (changes, mut ground) = self.ground(rooms.now);
         changes.poll(&mut ground, rooms.fx);
+        self.answer_restated(rooms);
         self.put_stops_in_force(rooms);
         if self.closing.is_none() && self.close_at <= rooms.now.mono {
             self.close(rooms.fx, rooms.now);
@@ -261,7 +265,7 @@ impl Leader {
         };
         timers.set(Timer::Tick, self.takes_ticks().then(tick));
         timers.set(Timer::QuietEntry, self.keeps_pause().then(|| self.controls.quiet_at()));
-        timers.set(Timer::Delayed, self.dispatch.next_delayed().map(|due| now.mono_at(due)));
+        timers.set(Timer::Delayed, self.dispatch.next_delayed());
         timers.set(Timer::Release, self.dispatch.release_at());
         timers.set(Timer::CloseEntries, self.closing.is_none().then_some(self.close_at));
         timers.set(Timer::Housekeeping, self.sweep_at);

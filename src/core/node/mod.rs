@@ -208,13 +208,22 @@ impl Node {
 
     /// When to call `handle(Input::Wake)` at the latest. To be asked when the outputs of the last input are taken.
     pub fn poll_timeout(&mut self) -> Mono {
+        self.checked_timers().next()
+    }
+
+    /// The same without the wake of every second, for a simulator: what a part forgets to wait for is not hidden by it.
+    pub fn poll_listed(&mut self) -> Option<Mono> {
+        self.checked_timers().next_listed()
+    }
+
+    fn checked_timers(&mut self) -> Timers {
         let timers = self.timers();
         for timer in timers.stalled() {
             if let Some(text) = self.stalled.note(timer) {
                 self.fx.notice(log::Level::Error, text);
             }
         }
-        timers.next()
+        timers
     }
 
     /// How often a timer was due and nobody acted on it: never, but for an error of ours.
@@ -380,8 +389,8 @@ impl Node {
         }
     }
 
-    /// Lets every part do what is due now, until none has anything to say to another. Who waits for another part comes after it,
-    /// so that no timer is left due.
+    /// Lets every part do what is due now, until none has anything to say to another. A part that depends on another comes after
+    /// it: otherwise its timer would still be due at the end, and count as stalled.
     fn advance(&mut self, now: Now) {
         self.handled = now;
         self.open_store(now);
