@@ -5,6 +5,7 @@ use crate::hosts::pass;
 use crate::support::daemon::Node;
 use crate::support::{mariadb, wait_until};
 use serde_json::Value;
+use std::time::Duration;
 
 /// Waits until every node's `/health` answers so.
 #[track_caller]
@@ -41,5 +42,29 @@ fn every_node_tells_that_the_journal_may_not_be_written_and_the_lead_does_not_go
     }
     database.allow("INSERT", "journal");
     wait_all(&cluster, 200);
-    assert!(cluster.view().unwrap()["nodes"].as_array().unwrap().iter().all(|node| node["store_ok"] == true));
+    wait_until("every node has its store", || {
+        let view = cluster.view().unwrap_or_default();
+        view["nodes"].as_array().is_some_and(|nodes| nodes.iter().all(|node| node["store_ok"] == true))
+    });
+}
+
+#[test]
+fn a_cluster_that_is_paused_is_well_and_keeps_its_leader() {
+    let Some(cluster) = Cluster::started(3) else { return };
+    wait_all(&cluster, 200);
+    cluster.nodes[0].api.post("/cluster/pause", "").ok();
+    wait_until("every node knows it", || {
+        cluster.nodes.iter().all(|node| node.api.get("/health").ok()["paused"] == true)
+    });
+    let before = cluster.view().unwrap();
+    // Much longer than a leader may stand still.
+    for _ in 0..150 {
+        std::thread::sleep(Duration::from_millis(100));
+        for node in &cluster.nodes {
+            let health = node.api.get("/health").ok();
+            assert_eq!((&health["leader"], &health["paused"]), (&before["leader"], &true.into()), "{health}");
+        }
+    }
+    let after = cluster.view().unwrap();
+    assert_eq!((&after["leader"], &after["epoch"]), (&before["leader"], &before["epoch"]));
 }

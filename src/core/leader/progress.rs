@@ -1,12 +1,12 @@
 //! How the leader's own work goes, for those who watch it: whether the journal is written, and how far it has come.
 //!
-//! Not what the leader itself acts on.
+//! Not what the leader itself acts on. Others do: a leader that is seen to stand still is deposed.
 //!
 //! Invariant: a leader with nothing to do is well, and so is one that is paused or has only just begun.
 
 use super::Leader;
-use crate::model::Now;
 use crate::model::command::Progress;
+use crate::model::{Now, Second};
 use std::time::Duration;
 
 /// An entry comes at least every `QUIET_SECS`; with none for so long something stands still.
@@ -21,6 +21,12 @@ impl Leader {
             watermark_lag_secs: self.lag_secs(now),
             wrong: self.what_is_wrong(now),
         }
+    }
+
+    /// What moves on for as long as this leader does: its ticks, and in a pause, which takes none, the clock. What the journal does
+    /// not take holds up both.
+    pub fn progress_tick(&self, now: Now) -> Second {
+        if self.is_paused && self.journaler.is_idle() { now.wall.second() } else { self.tick() }
     }
 
     /// Whether the store took the last entry that it was given, as far as we know.

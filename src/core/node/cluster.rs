@@ -259,7 +259,7 @@ impl Node {
             self.lead = LeadStage::None;
         }
         let (is_leader, tick) = match &self.lead {
-            LeadStage::Leading(leader) => (true, leader.tick()),
+            LeadStage::Leading(leader) => (true, leader.progress_tick(now)),
             _ => (false, now.wall.second()),
         };
         let value = || LockValue {
