@@ -358,6 +358,7 @@ fn fires_until(shared: &Shared, mut next: Option<Second>, last: Second, steps_ma
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Version;
 
     fn job(id: u32, cron_set: &str) -> Job {
         Job { id: JobId(id), cron_set: cron_set.into(), ..Job::default() }
@@ -493,5 +494,36 @@ mod tests {
         scheduler.put(Job { since: Second(1_000_004), ..job(1, "*/2 * * * * *") }).unwrap();
         assert!(!scheduler.is_due(JobId(1), Second(1_000_002)));
         assert!(!scheduler.is_due(JobId(2), Second(1_000_002)));
+    }
+
+    #[test]
+    fn what_a_job_owes_is_counted_from_where_it_begins_however_long_the_gap() {
+        let mut scheduler = scheduler(&[(1, "* * * * * *"), (2, "0 0 0 1 1 *")]);
+        let later = Second(1_000_000 + 3 * OWED_STEPS_MAX as i64);
+        let owed = scheduler.owed(JobId(1), later).unwrap();
+        assert_eq!((owed.first, owed.last, owed.at_least), (Second(1_000_001), later, true));
+        assert!(scheduler.owes(JobId(1), later) && !scheduler.owes(JobId(2), later));
+        scheduler.settle(JobId(1), later);
+        assert!(!scheduler.owes(JobId(1), later));
+        let next = scheduler.owed(JobId(1), later.plus(7)).unwrap();
+        assert_eq!((next.first, next.last, next.count), (later.plus(1), later.plus(7), 7));
+        // A new definition begins where it says, not where the steps from the cursor end.
+        scheduler.forget_settled();
+        scheduler.put(Job { since: later.plus(1), version: Version(2), ..job(1, "* * * * * *") }).unwrap();
+        assert!(!scheduler.owes(JobId(1), later));
+        assert_eq!(scheduler.owed(JobId(1), later.plus(7)).unwrap().count, 7);
+    }
+
+    #[test]
+    fn a_gap_names_jobs_that_begin_beyond_the_steps_of_their_schedule() {
+        let mut scheduler = scheduler(&[]);
+        // Three hundred schedules share the steps.
+        (1..=300).for_each(|id| drop(scheduler.put(Job { jitter: 3_000, ..job(id, "* * * * * *") }).unwrap()));
+        let begins = Second(1_000_000 + 8_000);
+        scheduler.put(Job { jitter: 3_000, since: begins, ..job(7, "* * * * * *") }).unwrap();
+        let gaps = scheduler.skip_to(Second(1_000_000 + 10_000));
+        assert_eq!(gaps.len(), 300);
+        let gap = gaps.iter().find(|gap| gap.cron_id == JobId(7)).unwrap();
+        assert_eq!((gap.first, gap.last, gap.at_least), (begins, Second(1_000_000 + 10_000), true));
     }
 }
