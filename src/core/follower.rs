@@ -27,6 +27,8 @@ const FORWARD_MS: u64 = 10_000;
 const FORWARDED_MAX: usize = 1_000;
 /// How long a measure of the leader's clock counts against quicker ones: clocks drift.
 const CLOCK_KEEP_MS: u64 = 10_000;
+/// An answer that took longer says too little of the leader's clock to judge ours by it.
+const QUICK_MS: u64 = 250;
 
 #[derive(Debug, Default)]
 pub struct Follower {
@@ -105,6 +107,7 @@ impl Follower {
     /// Keeps the link to `leader` (none: nobody leads, or this node does).
     pub fn poll(&mut self, leader: Option<&Server>, heartbeat: Heartbeat, fx: &mut Effects, now: Now) {
         self.refuse_late(fx, now);
+        let heartbeat = self.stamped(heartbeat, now);
         let is_other = self.link.as_ref().is_some_and(|link| Some(&link.leader) != leader);
         let is_silent = self.link.as_ref().is_some_and(|link| link.heard_at.plus_ms(SILENT_MS) <= now.mono);
         if is_other || is_silent {
@@ -131,6 +134,7 @@ impl Follower {
 
     /// The leader is to know at once what the node has to say of itself.
     pub fn beat_now(&mut self, heartbeat: Heartbeat, fx: &mut Effects, now: Now) {
+        let heartbeat = self.stamped(heartbeat, now);
         if let Some(link) = self.link.as_mut().filter(|link| link.stage == Stage::Joined) {
             beat(link, heartbeat, fx, now);
         }
@@ -277,6 +281,14 @@ impl Follower {
         }
     }
 
+    /// With what the clocks say at its sending.
+    fn stamped(&self, heartbeat: Heartbeat, now: Now) -> Heartbeat {
+        let is_quick = |clock: &LeaderClock| clock.round_trip_ns <= QUICK_MS * 1_000_000;
+        let is_known = self.clock.as_ref().is_some_and(is_quick);
+        let offset_ms = (now.wall.0 - self.leaders_now(now).wall.0) / 1_000_000;
+        Heartbeat { sent: now.mono.0, wall: now.wall, clock_offset_ms: is_known.then_some(offset_ms), ..heartbeat }
+    }
+
     fn refuse_late(&mut self, fx: &mut Effects, now: Now) {
         let late = self.forwarded.extract_if(.., |_, call| call.answer_by <= now.mono);
         late.for_each(|(_, call)| call.refuse("the leader does not answer", fx));
@@ -285,6 +297,5 @@ impl Follower {
 
 fn beat(link: &mut Link, heartbeat: Heartbeat, fx: &mut Effects, now: Now) {
     link.beat_at = now.mono.plus_ms(HEARTBEAT_MS);
-    let heartbeat = Heartbeat { sent: now.mono.0, wall: now.wall, ..heartbeat };
     fx.send(link.id, Message::Heartbeat(heartbeat));
 }

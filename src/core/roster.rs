@@ -139,7 +139,8 @@ impl Roster {
         member.store_since = heartbeat.store_ok.then(|| store_since.unwrap_or(now.mono));
         member.heard_at = now.mono;
         member.last = heartbeat;
-        member.clock_offset_ms = (heartbeat.wall.0 - now.wall.0) / 1_000_000;
+        // What the node's clock shows when this arrives says nothing: it may have lain in a buffer.
+        member.clock_offset_ms = heartbeat.clock_offset_ms.unwrap_or(member.clock_offset_ms);
         let is_off = OFFSET_MS_MAX < member.clock_offset_ms.abs();
         let is_new = is_off && !member.is_offset_said;
         member.is_offset_said = is_off;
@@ -349,6 +350,26 @@ mod tests {
         assert_eq!(roster.with_store(at(last + SUSPECT_MS)), None, "it says nothing any more");
         roster.on_unlinked(link, at(last));
         assert_eq!(roster.with_store(at(last)), None);
+    }
+
+    #[test]
+    fn a_clock_that_is_off_is_warned_of_once_however_long_the_heartbeats_took() {
+        let mut roster = roster();
+        let node = NodeId("a".into());
+        hello(&mut roster, 1, ("a", 2, 1), 0).unwrap();
+        let mut warning = |clock_offset_ms| {
+            // Sent long ago.
+            let heartbeat = Heartbeat { clock_offset_ms, ..Heartbeat::default() };
+            roster.on_heartbeat(&node, heartbeat, Now { wall: Second(1_000).wall(), ..at(100) })
+        };
+        assert_eq!(warning(None), None);
+        assert_eq!(warning(Some(-OFFSET_MS_MAX)), None);
+        let said = warning(Some(-OFFSET_MS_MAX - 1)).unwrap();
+        assert!(said.contains("10.0.0.2:9991 is -251 ms off"), "{said}");
+        assert_eq!(warning(Some(-OFFSET_MS_MAX - 2)), None, "once");
+        assert_eq!(warning(None), None, "nothing new is known");
+        assert_eq!(warning(Some(0)), None);
+        assert!(warning(Some(OFFSET_MS_MAX + 1)).is_some());
     }
 
     /// What becomes of the Hello of a node's life, over a link with that number.

@@ -79,8 +79,11 @@ pub struct Hello {
 pub struct Heartbeat {
     /// By the node's own monotonic clock; comes back in the answer.
     pub sent: u64,
-    /// The node's wall clock.
+    /// The node's wall clock. Former versions judge it, wrongly where this lay in a buffer: nobody need read it.
     pub wall: Wall,
+    /// How far that was ahead of the leader's, by a quick exchange; none where there was none lately.
+    #[serde(default)]
+    pub clock_offset_ms: Option<i64>,
     pub running: usize,
     pub waiting: usize,
     /// It takes no new runs.

@@ -105,6 +105,7 @@ impl World {
     pub fn step_clock(&mut self, host: usize, step_ms: i64) {
         self.say(format!("host {host}: clock stepped by {step_ms} ms"));
         self.hosts[host].wall_offset += step_ms * MS as i64;
+        self.hosts[host].stepped_at = self.now;
     }
 
     /// What the host reads in Consul is for a while as it was at `as_of`: it asks a server that lags.
@@ -120,8 +121,9 @@ impl World {
         self.store_slow = (0, 0);
         self.stop_at_start = None;
         self.is_healed = true;
-        self.hosts
-            .iter_mut()
-            .for_each(|host| host.wall_offset = host.wall_offset.clamp(-(50 * MS as i64), 50 * MS as i64));
+        for host in &mut self.hosts {
+            host.wall_offset = host.wall_offset.clamp(-(50 * MS as i64), 50 * MS as i64);
+            host.stepped_at = self.now;
+        }
     }
 }

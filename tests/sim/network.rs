@@ -112,6 +112,7 @@ impl World {
     /// The host has accepted the leader at the other end of the link.
     fn follow(&mut self, host: usize, link: usize) {
         let epoch = self.links[link].epoch;
+        self.hosts[host].followed_at = self.now;
         let before = std::mem::replace(&mut self.hosts[host].followed, epoch);
         if epoch < before {
             self.truth.rule(format!("host {host} followed epoch {before}, and now {epoch}"));

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use wing_crontab::core::node::Setup;
 use wing_crontab::core::work::{Kept, Lead, Log, Page, Work, WorkId};
 use wing_crontab::core::{FoundMark, FoundState, Input, MarkOp, Node, Output};
-use wing_crontab::model::command::Answer;
+use wing_crontab::model::command::{Answer, NodeState, NodeView, Role};
 use wing_crontab::model::config::Limits;
 use wing_crontab::model::message::{Held, LinkId};
 use wing_crontab::model::{
@@ -35,6 +35,9 @@ pub const GUARD_EVERY: u64 = 100 * MS;
 const MONO_PPM_MAX: u64 = 5_000;
 const WALL_PPM_MAX: u64 = 1_000;
 const MILLION: i128 = 1_000_000;
+/// How long after a step a clock may be judged wrongly, and how wrongly it may be judged at any other time.
+const CLOCK_KNOWN: u64 = 15 * SECOND;
+const CLOCK_WRONG_MS: i64 = 130;
 /// Without its guard one wake in so many is forgotten.
 const FORGOTTEN_WAKES: u64 = 100;
 
@@ -82,6 +85,9 @@ pub struct Host {
     /// Rows of each page, by its place.
     pub spool: BTreeMap<u64, Vec<LogRow>>,
     pub wall_offset: i64,
+    /// When its clock was stepped the last time, and when its daemon last followed a leader anew.
+    pub stepped_at: u64,
+    pub followed_at: u64,
     mono_ppm: i64,
     wall_ppm: i64,
     /// Daemon and guardian stand still until then; or the daemon alone.
@@ -205,6 +211,8 @@ impl World {
             lease: Mono(0),
             spool: BTreeMap::new(),
             wall_offset: around_zero(50 * MS),
+            stepped_at: 0,
+            followed_at: 0,
             mono_ppm: around_zero(MONO_PPM_MAX),
             wall_ppm: around_zero(WALL_PPM_MAX),
             paused_until: 0,
@@ -430,7 +438,10 @@ impl World {
                         let is_running = self.hosts.iter().any(runs);
                         self.truth.controlled(answer.run_key, answer.state, is_running);
                     }
-                    Ok(Answer::Cluster(view)) => self.truth.shown(view, &self.limits),
+                    Ok(Answer::Cluster(view)) => {
+                        self.truth.shown(view, &self.limits);
+                        view.nodes.iter().for_each(|node| self.check_clock(host, node));
+                    }
                     _ => {}
                 }
                 self.truth.replied(client, reply.is_ok());
@@ -442,6 +453,9 @@ impl World {
                 if let Some(id) = unstored_stop(&notice.text) {
                     self.truth.unstored(id, self.second());
                 }
+                if let Some((server, _)) = notice.text.strip_prefix("the clock of ").and_then(|of| of.split_once(' ')) {
+                    self.check_warning(host, server);
+                }
                 self.say(format!("host {host}: {}", notice.text));
             }
             Output::Link(id, server) => self.at(self.now + MS, Event::Dial(host, life, id, server)),
@@ -452,6 +466,32 @@ impl World {
             Output::Exit(_) => return true,
         }
         false
+    }
+
+    /// How far the clock of the host with this name is off from that of another, unless one of them was stepped lately.
+    fn clock_offset_ms(&self, from: usize, server: &str) -> Option<(usize, i64)> {
+        let of = self.hosts.iter().position(|host| *host.server.0 == *server)?;
+        let is_steady = |host: usize| self.hosts[host].stepped_at + CLOCK_KNOWN < self.now;
+        let offset_ms = (self.clock(of).wall.0 - self.clock(from).wall.0) / MS as i64;
+        (is_steady(from) && is_steady(of)).then_some((of, offset_ms))
+    }
+
+    /// What a leader shows of a node's clock.
+    fn check_clock(&mut self, leader: usize, node: &NodeView) {
+        let is_fresh = node.last_contact_ms < 1_000 && node.state == NodeState::Alive && node.role == Role::Follower;
+        let Some((of, offset_ms)) = self.clock_offset_ms(leader, &node.server.0).filter(|_| is_fresh) else { return };
+        let shown_ms = node.clock_offset_ms;
+        if self.hosts[of].followed_at + SECOND < self.now && CLOCK_WRONG_MS < (shown_ms - offset_ms).abs() {
+            self.truth.rule(format!("the clock of host {of} is {offset_ms} ms off, and {shown_ms} ms are shown"));
+        }
+    }
+
+    /// A leader warns of a clock.
+    fn check_warning(&mut self, leader: usize, server: &str) {
+        let Some((of, offset_ms)) = self.clock_offset_ms(leader, server) else { return };
+        if offset_ms.abs() < CLOCK_WRONG_MS {
+            self.truth.broken(format!("it was warned of the clock of host {of}, which is {offset_ms} ms off"));
+        }
     }
 
     fn mark(&mut self, host: usize, op: MarkOp) {
