@@ -7,17 +7,21 @@
 //! Invariants: one change is with the store at a time; it is answered 200 only when no run of the old definition can
 //! start any more; every request is answered exactly once; what is in force and not stored is stored before anything else.
 
+mod definition;
 mod ground;
+mod refusals;
 
 pub use ground::Ground;
+pub use refusals::{cut_off, in_force, in_force_and_cut_off};
 
 use super::backoff::Backoff;
 use super::effects::Effects;
-use super::scheduler::Scheduler;
 use super::timers::{Timer, Timers};
 use super::work::{Change, Lead, StoreError, Work, WorkId};
-use crate::model::command::{Answer, Command, JobDraft, Refusal, RequestId, RequestKey};
+use crate::model::command::{Answer, Command, Refusal, RequestId, RequestKey};
 use crate::model::{Job, JobId, Mono, NodeId, Now, Second};
+use definition::{change, job_of, started_already};
+use refusals::{SILENT, undecided, untouched};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -27,7 +31,6 @@ const ANSWER_MS: u64 = 3_000;
 const SILENT_MS: u64 = 2_000;
 /// How long late ticks are waited for, once they can be journaled.
 const PATIENCE_MS: u64 = 1_000;
-const SILENT: &str = "the store does not answer";
 
 #[derive(Debug, Default)]
 pub struct Changes {
@@ -125,7 +128,6 @@ impl Changes {
         }
         let is_behind = ground.takes_ticks && ground.is_behind() && !self.is_journal_away;
         self.behind_since = is_behind.then(|| self.behind_since.unwrap_or(now.mono));
-        self.answer_late(fx, now);
         loop {
             if self.asked.is_none() {
                 self.asked = self.next(ground, fx);
@@ -136,6 +138,7 @@ impl Changes {
                 break;
             }
         }
+        self.answer_late(fx, now);
         let is_due = |asked: &&mut Asked| asked.id.is_none() && asked.stand == Stand::Decided;
         if let Some(asked) = self.asked.as_mut().filter(is_due).filter(|_| self.backoff.is_over(now)) {
             let (request, change) = (asked.request, Box::new(asked.change.clone()));
@@ -475,107 +478,6 @@ fn job_of_change(change: &Change) -> Option<JobId> {
         Change::Put(job) => Some(job.id),
         Change::Delete { id, .. } => Some(*id),
     }
-}
-
-/// A node that may still start runs of the old definition cannot be told.
-pub fn cut_off() -> Refusal {
-    Refusal::unavailable(
-        "the change is stored and in force, but a node is cut off that may have runs of the old definition: within 11 s they \
-         are started or its lease is over",
-    )
-}
-
-/// A stop that the store does not have yet.
-pub fn in_force(id: JobId) -> Refusal {
-    Refusal::unavailable(format!(
-        "in force, not stored: job {id} is stopped in the memory of this leader, and is stored as soon as the store takes it; \
-         should another node take the lead before that, stop it again"
-    ))
-}
-
-pub fn in_force_and_cut_off(id: JobId) -> Refusal {
-    Refusal::unavailable(format!(
-        "{}; a node is cut off that may have runs of it: within 11 s they are started or its lease is over",
-        in_force(id).message
-    ))
-}
-
-/// `trouble`: what the store said, where it said anything.
-fn untouched(trouble: Option<&str>) -> Refusal {
-    Refusal::unavailable(format!("nothing was changed: {}", trouble.unwrap_or(SILENT)))
-}
-
-fn undecided() -> Refusal {
-    Refusal::unavailable("nothing was changed: what is due before it is still being decided on; try again")
-}
-
-/// The job that a command is to change.
-fn job_of(command: &Command) -> Option<JobId> {
-    match command {
-        Command::UpdateJob(id, _) | Command::StopJob(id) | Command::StartJob(id) | Command::DeleteJob(id) => Some(*id),
-        _ => None,
-    }
-}
-
-/// A job that is to be started and is not stopped stays as it is.
-fn started_already(command: &Command, scheduler: &Scheduler) -> Option<Arc<Job>> {
-    let Command::StartJob(id) = command else { return None };
-    scheduler.job(*id).filter(|job| !job.stop).cloned()
-}
-
-/// What a command makes of the jobs as they are now.
-fn change(
-    command: Command,
-    own_key: impl FnOnce() -> RequestKey,
-    scheduler: &Scheduler,
-    since: Second,
-) -> Result<Change, Refusal> {
-    let old = |id: JobId| scheduler.job(id).map(|job| Job::clone(job)).ok_or_else(|| Refusal::unknown_job(id));
-    let renewed = |job: Job| Change::Put(Job { version: job.version.next(), since, ..job });
-    Ok(match command {
-        Command::AddJob(draft, key) => {
-            let job = defined(Job::default(), draft, scheduler)?;
-            // A client's key is none of ours, whatever it looks like.
-            let key = key.map_or_else(own_key, |key| RequestKey(format!("client:{}", key.0)));
-            Change::Add(Job { version: job.version.next(), since, ..job }, key)
-        }
-        Command::UpdateJob(id, draft) => renewed(defined(old(id)?, draft, scheduler)?),
-        Command::StopJob(id) => renewed(Job { stop: true, ..old(id)? }),
-        Command::StartJob(id) => renewed(Job { stop: false, ..old(id)? }),
-        Command::DeleteJob(id) => Change::Delete { id, version: old(id)?.version },
-        _ => {
-            return Err(Refusal { status: 500, message: "this changes nothing".into() });
-        }
-    })
-}
-
-fn defined(old: Job, draft: JobDraft, scheduler: &Scheduler) -> Result<Job, Refusal> {
-    scheduler.check(&draft.cron_set).map_err(|error| Refusal::bad(format!("cronSet: {error}")))?;
-    Ok(Job {
-        cron_set: draft.cron_set,
-        command: draft.command,
-        remark: draft.remark,
-        stop: draft.stop,
-        start_time: draft.start_time,
-        end_time: draft.end_time,
-        is_mutex: draft.is_mutex,
-        lock_limit: draft.lock_limit.unwrap_or(old.lock_limit),
-        misfire: draft.misfire.unwrap_or(old.misfire),
-        on_lost: draft.on_lost.unwrap_or(old.on_lost),
-        max_parallel: draft.max_parallel.unwrap_or(old.max_parallel),
-        timeout: draft.timeout.unwrap_or(old.timeout),
-        retry_times: draft.retry_times.unwrap_or(old.retry_times),
-        retry_delay: draft.retry_delay.unwrap_or(old.retry_delay),
-        run_as: draft.run_as.unwrap_or(old.run_as),
-        work_dir: draft.work_dir.unwrap_or(old.work_dir),
-        env: draft.env.unwrap_or(old.env),
-        shell: draft.shell.unwrap_or(old.shell),
-        node: draft.node.unwrap_or(old.node),
-        jitter: draft.jitter.unwrap_or(old.jitter),
-        id: old.id,
-        version: old.version,
-        since: Second::default(),
-    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 use super::*;
 use crate::core::Output;
 use crate::core::journaler::Journaler;
+use crate::core::scheduler::Scheduler;
+use crate::model::command::JobDraft;
 use crate::model::{Epoch, Version, Zones};
 
 const CRON_SET: &str = "* * * * * *";
