@@ -24,6 +24,8 @@ pub struct Hosts {
     pub ids: Vec<u64>,
     pub mutex_id: u64,
     // Behind the nodes, so that they end first.
+    /// Consul's agents on the hosts, where they have agents of their own.
+    _agents: Vec<consul::Agent>,
     pub network: Network,
     pub server: mariadb::Server,
     pub agent: consul::Agent,
@@ -37,17 +39,33 @@ impl Hosts {
 
     /// With the database at this address.
     pub fn with_database_at(address: fn(&Network) -> String, extra: &str) -> Option<Hosts> {
+        Hosts::with(address, false, extra)
+    }
+
+    /// Each with a Consul agent of its own, as in the field.
+    pub fn with_agents() -> Option<Hosts> {
+        Hosts::with(Network::gateway, true, "")
+    }
+
+    fn with(database_at: fn(&Network) -> String, has_agents: bool, extra: &str) -> Option<Hosts> {
         let network = network(3)?;
-        let (server, agent) = (mariadb::server_at(&address(&network))?, consul::agent_at(&network.gateway())?);
+        let (server, agent) = (mariadb::server_at(&database_at(&network))?, consul::agent_at(&network.gateway())?);
+        let with_agents = if has_agents { 0..3 } else { 0..0 };
+        let agents: Vec<consul::Agent> =
+            with_agents.map(|host| agent.client_on(&network, host)).collect::<Option<_>>()?;
         server.allow("node");
         let toml = format!(
-            "consul_address = \"{}\"\nservice_name = \"{}\"\nlock_key = \"{}\"\ncluster_secret = \"of this test\"\n{extra}{}",
-            agent.address(),
+            "service_name = \"{}\"\nlock_key = \"{}\"\ncluster_secret = \"of this test\"\n{extra}{}",
             consul::name(),
             consul::name(),
             server.database("utf8mb4").toml().replace("\"root\"", "\"node\"")
         );
-        let node = |host: usize| Node::in_namespace(&network.namespace(host), &network.address(host), &toml);
+        let node = |host: usize| {
+            let toml = format!("consul_address = \"{}\"\n{toml}", agents.get(host).unwrap_or(&agent).address());
+            let node = Node::in_namespace(&network.namespace(host), &network.address(host), &toml);
+            // Jobs can write down where they ran.
+            node.env("PLACE", &place(host))
+        };
         let mut nodes: Vec<Node> = (0..3).map(node).collect();
         nodes.iter_mut().for_each(Node::start);
         let cluster = Cluster { nodes, folder: tempfile::tempdir().unwrap() };
@@ -55,7 +73,7 @@ impl Hosts {
         let (plain, mutex) = (cluster.witness("plain"), cluster.witness("mutex"));
         let ids: Vec<u64> = (0..PLAIN_JOBS).map(|_| cluster.add("* * * * * *", &plain.write("x"), "")).collect();
         let mutex_id = cluster.add("* * * * * *", &mutex.around("sleep 0.5"), "is_mutex=1");
-        let hosts = Hosts { cluster, plain, mutex, ids, mutex_id, network, server, agent };
+        let hosts = Hosts { cluster, plain, mutex, ids, mutex_id, _agents: agents, network, server, agent };
         hosts.wait_well();
         Some(hosts)
     }
@@ -129,12 +147,24 @@ impl Hosts {
         self.network.set_link(host, true);
     }
 
+    /// The same, and the host's own link stays up: it is not told that nothing comes through.
+    pub fn cut_far_for(&self, host: usize, secs: u64) {
+        self.network.set_far_link(host, false);
+        pass(secs);
+        self.network.set_far_link(host, true);
+    }
+
     /// What each host of `from` sends to these addresses is dropped (`blackhole`) or refused (`unreachable`).
     pub fn block_for(&self, blocks: &[(usize, String)], how: &str, secs: u64) {
         blocks.iter().for_each(|(host, address)| self.network.block(*host, address, how));
         pass(secs);
         blocks.iter().for_each(|(host, address)| self.network.unblock(*host, address));
     }
+}
+
+/// What jobs find in `$PLACE` on that host.
+pub fn place(host: usize) -> String {
+    format!("at{host}")
 }
 
 /// Lets so much time pass: that of a fault.

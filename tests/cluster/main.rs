@@ -8,6 +8,7 @@ mod changes;
 mod copies;
 mod disasters;
 mod faults;
+mod heals;
 mod health;
 mod hosts;
 mod links;

@@ -1,6 +1,7 @@
 //! A real Consul: one server in memory (`-dev`), and agents of hosts that join it, on ports of their own.
 
 use super::daemon::send_signal;
+use super::network::Network;
 use super::{Service, free_port, program, required, wait_for};
 use rustix::process::Signal;
 use std::path::PathBuf;
@@ -10,34 +11,48 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub struct Agent {
     folder: PathBuf,
     binary: PathBuf,
-    host: String,
     ports: [u16; 5],
+    place: Place,
+    service: Option<Service>,
+}
+
+/// Where an agent runs, and as what.
+#[derive(Clone, Debug)]
+struct Place {
+    host: String,
+    namespace: Option<String>,
     /// Where ACLs are on: the token that may do everything.
     token: Option<&'static str>,
     /// Where it is no server: the one that it joins.
     joins: Option<String>,
-    service: Option<Service>,
 }
 
 /// The agent that the tests of this process share; each takes names of its own from `name`.
 pub fn agent() -> Option<&'static Agent> {
     static SHARED: OnceLock<Result<Agent, String>> = OnceLock::new();
-    required("Consul", SHARED.get_or_init(|| Agent::new("127.0.0.1", None, None)).as_ref().map_err(String::clone))
+    let shared = SHARED.get_or_init(|| Agent::new(Place::at("127.0.0.1")));
+    required("Consul", shared.as_ref().map_err(String::clone))
 }
 
 /// An agent that the test may stop.
 pub fn own_agent() -> Option<Agent> {
-    required("Consul", Agent::new("127.0.0.1", None, None))
+    agent_at("127.0.0.1")
 }
 
 /// An agent that asks for this token.
 pub fn own_agent_with_acls(token: &'static str) -> Option<Agent> {
-    required("Consul", Agent::new("127.0.0.1", Some(token), None))
+    required("Consul", Agent::new(Place { token: Some(token), ..Place::at("127.0.0.1") }))
 }
 
 /// An agent at this address of the host, for nodes in namespaces of their own.
 pub fn agent_at(host: &str) -> Option<Agent> {
-    required("Consul", Agent::new(host, None, None))
+    required("Consul", Agent::new(Place::at(host)))
+}
+
+impl Place {
+    fn at(host: &str) -> Place {
+        Place { host: host.into(), namespace: None, token: None, joins: None }
+    }
 }
 
 /// A name that no other test uses.
@@ -58,32 +73,35 @@ fn binary() -> Result<PathBuf, String> {
 }
 
 impl Agent {
-    fn new(host: &str, token: Option<&'static str>, joins: Option<String>) -> Result<Agent, String> {
+    fn new(place: Place) -> Result<Agent, String> {
         let binary = binary()?;
         let folder = tempfile::Builder::new().prefix("wing-consul-").tempdir().map_err(|error| error.to_string())?;
-        let mut agent = Agent {
-            folder: folder.keep(),
-            binary,
-            host: host.into(),
-            ports: [(); 5].map(|()| free_port()),
-            token,
-            joins,
-            service: None,
-        };
+        let mut agent =
+            Agent { folder: folder.keep(), binary, ports: [(); 5].map(|()| free_port()), place, service: None };
         agent.start();
         Ok(agent)
     }
 
     /// The agent of a host beside this server, as each node of a cluster has one.
     pub fn client(&self) -> Option<Agent> {
+        self.join(self.place.clone())
+    }
+
+    /// The same on a host of the network.
+    pub fn client_on(&self, network: &Network, host: usize) -> Option<Agent> {
+        self.join(Place { namespace: Some(network.namespace(host)), ..Place::at(&network.address(host)) })
+    }
+
+    fn join(&self, place: Place) -> Option<Agent> {
         let [_, lan, ..] = self.ports;
-        required("a Consul agent", Agent::new(&self.host, self.token, Some(format!("{}:{lan}", self.host))))
+        let joins = Some(format!("{}:{lan}", self.place.host));
+        required("a Consul agent", Agent::new(Place { joins, ..place }))
     }
 
     /// Starts it, or starts it again; a server with an empty memory.
     pub fn start(&mut self) {
         let [http, lan, wan, server, dns] = self.ports;
-        let kind = match &self.joins {
+        let kind = match &self.place.joins {
             None => vec!["-dev".into(), format!("-serf-wan-port={wan}")],
             Some(server) => vec![
                 format!("-node={}", self.node()),
@@ -92,25 +110,27 @@ impl Agent {
                 "-retry-interval=1s".into(),
             ],
         };
-        let acl = self.token.map(|token| {
+        let acl = self.place.token.map(|token| {
             format!("-hcl=acl {{ enabled = true default_policy = \"deny\" tokens {{ master = \"{token}\" agent = \"{token}\" }} }}")
         });
+        let namespace = self.place.namespace.iter();
+        let prefix: Vec<String> = namespace.flat_map(|name| ["ip", "netns", "exec", name].map(String::from)).collect();
         let options = [
             self.binary.display().to_string(),
             "agent".into(),
-            format!("-bind={}", self.host),
-            format!("-client={}", self.host),
+            format!("-bind={}", self.place.host),
+            format!("-client={}", self.place.host),
             "-grpc-port=-1".into(),
             format!("-http-port={http}"),
             format!("-serf-lan-port={lan}"),
             format!("-server-port={server}"),
             format!("-dns-port={dns}"),
         ];
-        let options: Vec<&str> = options.iter().chain(&kind).chain(&acl).map(String::as_str).collect();
+        let options: Vec<&str> = prefix.iter().chain(&options).chain(&kind).chain(&acl).map(String::as_str).collect();
         self.service = Some(Service::start(&self.folder, &options).expect("a shell starts"));
         // It can hold sessions only once its own health check is there.
         wait_for("Consul has a leader and passes its own check", || {
-            let node = if self.joins.is_some() { format!("\"{}\"", self.node()) } else { String::new() };
+            let node = if self.place.joins.is_some() { format!("\"{}\"", self.node()) } else { String::new() };
             let checks = self.get("/v1/health/state/passing");
             let checks = checks.filter(|checks| checks.contains("serfHealth") && checks.contains(&node));
             checks.and(self.get("/v1/status/leader")).filter(|leader| leader.len() > 2)
@@ -135,26 +155,26 @@ impl Agent {
     }
 
     pub fn address(&self) -> String {
-        format!("{}:{}", self.host, self.ports[0])
+        format!("{}:{}", self.place.host, self.ports[0])
     }
 
     /// The body of an answer with status 200.
     pub fn get(&self, path: &str) -> Option<String> {
         let request = ureq::get(format!("http://{}{path}", self.address()));
-        let mut answer = request.header("X-Consul-Token", self.token.unwrap_or_default()).call().ok()?;
+        let mut answer = request.header("X-Consul-Token", self.place.token.unwrap_or_default()).call().ok()?;
         answer.body_mut().read_to_string().ok()
     }
 
     pub fn put(&self, path: &str, body: &str) -> String {
         let request = ureq::put(format!("http://{}{path}", self.address()));
-        let request = request.header("X-Consul-Token", self.token.unwrap_or_default());
+        let request = request.header("X-Consul-Token", self.place.token.unwrap_or_default());
         let mut answer = request.send(body).expect("Consul takes it");
         answer.body_mut().read_to_string().expect("Consul's answers are text")
     }
 
     pub fn delete(&self, path: &str) {
         let request = ureq::delete(format!("http://{}{path}", self.address()));
-        request.header("X-Consul-Token", self.token.unwrap_or_default()).call().expect("Consul takes it");
+        request.header("X-Consul-Token", self.place.token.unwrap_or_default()).call().expect("Consul takes it");
     }
 
     /// The key of a lock: its session, and its value.

@@ -23,6 +23,12 @@ pub fn network(hosts: usize) -> Option<Network> {
     required("a network namespace", made.map(|()| network))
 }
 
+const GATEWAY_MAC: &str = "02:00:00:00:00:fe";
+
+fn mac(host: usize) -> String {
+    format!("02:00:00:00:00:{host:02x}")
+}
+
 fn ip(arguments: &str) -> Result<(), String> {
     let program = program("ip").ok_or("iproute2 is not installed (scripts/install-test-services installs it)")?;
     let output = Command::new(program).args(arguments.split(' ')).output().map_err(|error| format!("ip: {error}"))?;
@@ -35,7 +41,7 @@ fn ip(arguments: &str) -> Result<(), String> {
 impl Network {
     fn make(&mut self, hosts: usize) -> Result<(), String> {
         let (bridge, gateway) = (self.bridge(), self.gateway());
-        ip(&format!("link add {bridge} type bridge"))?;
+        ip(&format!("link add {bridge} address {GATEWAY_MAC} type bridge"))?;
         ip(&format!("addr add {gateway}/24 dev {bridge}"))?;
         ip(&format!("addr add {}/24 dev {bridge}", self.other_gateway()))?;
         ip(&format!("link set {bridge} up"))?;
@@ -43,7 +49,8 @@ impl Network {
             self.hosts += 1;
             let (namespace, link, address) = (self.namespace(host), self.link(host), self.address(host));
             ip(&format!("netns add {namespace}"))?;
-            ip(&format!("link add {link} type veth peer name e0 netns {namespace}"))?;
+            let mac = mac(host);
+            ip(&format!("link add {link} type veth peer name e0 address {mac} netns {namespace}"))?;
             ip(&format!("link set {link} master {bridge} up"))?;
             ip(&format!("-n {namespace} addr add {address}/24 dev e0"))?;
             ip(&format!("-n {namespace} link set e0 up"))?;
@@ -76,6 +83,14 @@ impl Network {
         ip(&format!("link set {} {state}", self.link(host))).expect("the link is ours");
     }
 
+    /// Cuts a host off as a router far away would, or heals that: its own link stays up, and nothing comes through, of
+    /// which nobody is told.
+    pub fn set_far_link(&self, host: usize, is_up: bool) {
+        self.set_neighbours();
+        let place = if is_up { format!("master {}", self.bridge()) } else { "nomaster".into() };
+        ip(&format!("link set {} {place}", self.link(host))).expect("the link is ours");
+    }
+
     /// What the host sends to this address is dropped in silence (`blackhole`) or refused (`unreachable`).
     pub fn block(&self, host: usize, address: &str, how: &str) {
         ip(&format!("-n {} route add {how} {address}/32", self.namespace(host))).expect("the namespace is ours");
@@ -83,6 +98,20 @@ impl Network {
 
     pub fn unblock(&self, host: usize, address: &str) {
         ip(&format!("-n {} route del {address}/32", self.namespace(host))).expect("it was blocked");
+    }
+
+    /// Nobody asks any more who has which address, so nobody notices that there is no answer.
+    fn set_neighbours(&self) {
+        let set = |at: &str, address: String, mac: &str| {
+            ip(&format!("{at} {address} lladdr {mac} nud permanent")).expect("the namespaces are ours");
+        };
+        for host in 0..self.hosts {
+            set(&format!("neigh replace dev {} to", self.bridge()), self.address(host), &mac(host));
+            let at = format!("-n {} neigh replace dev e0 to", self.namespace(host));
+            set(&at, self.gateway(), GATEWAY_MAC);
+            set(&at, self.other_gateway(), GATEWAY_MAC);
+            (0..self.hosts).filter(|other| *other != host).for_each(|other| set(&at, self.address(other), &mac(other)));
+        }
     }
 
     fn bridge(&self) -> String {

@@ -34,6 +34,9 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// A server whose host has not even taken our bytes for so long is cut off: a new connection will be there soon after the
+/// heal, when this one would wait for as long as the cut has lasted before it sends them once more.
+const UNHEARD_MS: u32 = 3_000;
 /// A server that says nothing for so long is away. Migrations of large tables have connections of their own.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Reads of a large log may take so long; then the server ends them, and soon after we would.
@@ -182,6 +185,7 @@ fn options(config: &MysqlConfig, hand: Hand) -> OptsBuilder {
         .pass(Some(&config.password.0))
         .prefer_socket(false)
         .tcp_connect_timeout(Some(CONNECT_TIMEOUT))
+        .tcp_user_timeout_ms(Some(UNHEARD_MS))
         .read_timeout(Some(read_timeout))
         .write_timeout(Some(ANSWER_TIMEOUT))
         .tcp_nodelay(true)
