@@ -275,10 +275,13 @@ impl Election {
                 Outcome::Nothing
             }
             (step, Ok(answer)) => {
-                if self.backoff.is_failing() {
-                    fx.notice(log::Level::Info, "Consul answers again");
+                // To register and to pass is the agent's own matter: one that makes no session is not well.
+                if self.session.is_some() || step == Step::Session {
+                    if self.backoff.is_failing() {
+                        fx.notice(log::Level::Info, "Consul answers again");
+                    }
+                    self.backoff.reset();
                 }
-                self.backoff.reset();
                 self.on_answer(step, answer, asked.sent_at, fx, now)
             }
             (step, Err(ConsulError::Unknown(reason))) => self.on_unknown(step, &reason, fx, now),
@@ -400,7 +403,7 @@ impl Election {
     fn on_answer(&mut self, step: Step, answer: ConsulAnswer, sent_at: Mono, fx: &mut Effects, now: Now) -> Outcome {
         match (step, answer) {
             (Step::Register(registered), _) => {
-                if self.registered.is_none() {
+                if self.registered.is_none() && !self.backoff.is_failing() {
                     fx.notice(log::Level::Info, "registered with Consul");
                 }
                 self.registered = Some(registered);
@@ -442,7 +445,9 @@ impl Election {
     }
 
     fn on_unknown(&mut self, step: Step, reason: &str, fx: &mut Effects, now: Now) -> Outcome {
-        fx.notice(log::Level::Warn, format!("Consul: {reason}"));
+        if !self.backoff.is_failing() {
+            fx.notice(log::Level::Warn, format!("Consul: {reason}"));
+        }
         match step {
             Step::Pass | Step::Register(_) | Step::Session => self.registered = None,
             Step::Acquire | Step::Release => self.session = None,

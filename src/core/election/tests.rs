@@ -204,3 +204,30 @@ fn a_node_that_cannot_lead_yet_ends_its_last_life_and_leaves_the_lock_to_others(
     assert!(asked(&mut election, unable, at(1_000)).is_empty());
     assert_eq!(asked(&mut election, ALL, at(2_000)), ["Acquire"]);
 }
+
+#[test]
+fn an_agent_that_answers_and_makes_no_session_is_asked_less_and_less_often_and_told_of_once() {
+    let mut election = election(OWN);
+    seen(&mut election, None, "own", at(0));
+    let (mut fx, mut sessions, mut warnings) = (Effects::default(), 0, 0);
+    for now in (0..10_000).step_by(10).map(at) {
+        election.poll(ALL, || value("own"), &mut fx, now);
+        while let Some(output) = fx.take() {
+            match output {
+                Output::Work(id, Work::Consul(Consul::CreateSession)) => {
+                    sessions += 1;
+                    let unknown = ConsulError::Unknown("Check 'serfHealth' is in critical state".into());
+                    election.on_consul(id, Err(unknown), &mut fx, now);
+                }
+                Output::Work(id, Work::Consul(_)) => {
+                    election.on_consul(id, Ok(ConsulAnswer::Done), &mut fx, now);
+                }
+                Output::Notice(notice) => warnings += usize::from(notice.level == log::Level::Warn),
+                _ => {}
+            }
+            election.poll(ALL, || value("own"), &mut fx, now);
+        }
+    }
+    assert!(!election.is_well());
+    assert_eq!((sessions, warnings), (9, 1), "after 0, 0.1, 0.3, 0.7, 1.5, 3.1, 5.1, 7.1 and 9.1 s");
+}
