@@ -79,7 +79,8 @@ fn history(seed: u64, without: Option<Guard>) -> History {
         let steady = world.store.jobs.values().filter(|job| is_steady(&job.command));
         let steady: Vec<Job> = steady.cloned().collect();
         let expected = drafts(weather).iter().filter(|draft| is_steady(&draft.command)).count();
-        if steady.len() != expected {
+        // One whose answer was lost may have been added twice.
+        if steady.len() < expected {
             world.truth.broken(format!("{} of {expected} jobs are there", steady.len()));
         }
         world.truth.check(&world.store, &steady, first, last);
@@ -119,10 +120,9 @@ fn live(world: &mut World, random: &mut Random, weather: Weather) {
     // A pause would go on for ever.
     for seconds in 1..20 {
         world.run(HEALED + seconds * SECOND);
-        if world.store.is_paused {
-            for host in 0..world.hosts.len() {
-                world.command(host, Command::Pause(false));
-            }
+        // One that was not stored is known to its leader alone.
+        for host in 0..world.hosts.len() {
+            world.command(host, Command::Pause(false));
         }
     }
     world.run(HEALED + 30 * SECOND);

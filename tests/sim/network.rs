@@ -81,6 +81,8 @@ impl World {
         }
         match &mut message {
             Message::Welcome { epoch, .. } => {
+                // Its leader has it from now on, and has yet to measure its clock.
+                self.hosts[to].followed_at = self.now;
                 self.links[link].epoch = *epoch;
                 if self.without == Some(Guard::EpochAtTheNode) {
                     *epoch = ANY_EPOCH;

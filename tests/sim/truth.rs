@@ -232,10 +232,12 @@ impl Truth {
         let answer = self.answers.iter().find(|(job, _)| (job.id, job.version) == (current.id, current.version));
         let known_at = answer.map_or(current.since.0 + UNKNOWN_SECS, |(_, at)| (WALL + *at as i64) / SECOND as i64 + 1);
         let is_known = known_at < second;
-        let is_unstored = self
-            .unstored
-            .iter()
-            .any(|(id, at)| *id == current.id && (*at - UNSTORED_SECS..*at + UNKNOWN_SECS).contains(&second));
+        // It may be in force for ever, where the store will not have it; until a later definition is stored.
+        let is_replaced = |at: i64| definitions.iter().any(|job| at < job.since.0 && job.since.0 <= second);
+        let is_unstored = self.unstored.iter().any(|(id, at)| {
+            let is_over = *at + UNKNOWN_SECS <= second && is_replaced(*at);
+            *id == current.id && *at - UNSTORED_SECS <= second && !is_over
+        });
         let former = at.checked_sub(1).map(|at| definitions[at]).filter(|_| !is_known);
         !is_unstored && due_of(current)(second) && former.is_none_or(|former| due_of(former)(second))
     }

@@ -440,7 +440,9 @@ impl World {
                     }
                     Ok(Answer::Cluster(view)) => {
                         self.truth.shown(view, &self.limits);
-                        view.nodes.iter().for_each(|node| self.check_clock(host, node));
+                        // Whoever was asked may have passed it on.
+                        let leader = self.hosts.iter().position(|host| host.server == view.leader).unwrap_or(host);
+                        view.nodes.iter().for_each(|node| self.check_clock(leader, node));
                     }
                     _ => {}
                 }
