@@ -18,6 +18,11 @@ impl Backoff {
         self.until = Some(now.mono.plus_ms(self.step_ms));
     }
 
+    /// It may be asked at once, whatever it did last.
+    pub fn hurry(&mut self) {
+        self.until = None;
+    }
+
     /// It works.
     pub fn reset(&mut self) {
         *self = Backoff::default();

@@ -45,7 +45,7 @@ pub struct Changes {
     /// Jobs that are to be started and are not stopped.
     restated: Vec<(RequestId, Arc<Job>)>,
     backoff: Backoff,
-    /// The journal is not written, so nothing will be.
+    /// The journal was not written, and is not being tried again, so nothing will be.
     is_journal_away: bool,
     /// Since when ticks are late though the journal is written.
     behind_since: Option<Mono>,
@@ -122,11 +122,11 @@ impl Changes {
     /// Asks the store for the next change.
     pub fn poll(&mut self, ground: &mut Ground, fx: &mut Effects) {
         let (epoch, now) = (ground.epoch, ground.now);
-        self.is_journal_away = ground.journaler.is_away(now);
+        self.is_journal_away = ground.journaler.is_away();
         if !self.backoff.is_failing() {
             self.trouble = ground.journaler.trouble().map(String::from);
         }
-        let is_behind = ground.takes_ticks && ground.is_behind() && !self.is_journal_away;
+        let is_behind = ground.takes_ticks && ground.is_behind() && !ground.journaler.is_failing();
         self.behind_since = is_behind.then(|| self.behind_since.unwrap_or(now.mono));
         loop {
             if self.asked.is_none() {
@@ -344,6 +344,11 @@ impl Changes {
             let is_stop = matches!(command, Command::StopJob(_));
             let own_key = || RequestKey(format!("{}.{number}", ground.epoch.0));
             let since = ground.since();
+            if self.is_journal_away {
+                // It may be back.
+                ground.journaler.hurry();
+                self.is_journal_away = false;
+            }
             match change(command, own_key, ground.scheduler, since) {
                 Err(refusal) => fx.reply(client, Err(refusal)),
                 Ok(change) => {
@@ -381,13 +386,14 @@ impl Changes {
             Change::Delete { id, .. } => (*id, true),
         };
         let waits = ground.takes_ticks && !ends && !is_late;
-        if !waits && !self.is_journal_away && ground.settle(id, since) {
+        if !waits && !ground.journaler.is_failing() && ground.settle(id, since) {
             asked.stand = Stand::Settled;
         }
         if ground.is_decided(id, since) {
             asked.stand = Stand::Decided;
         } else if asked.stand == Stand::Open && asked.answer_by <= now {
-            let refusal = if self.is_journal_away { untouched(self.trouble.as_deref()) } else { undecided() };
+            let is_failing = ground.journaler.is_failing();
+            let refusal = if is_failing { untouched(self.trouble.as_deref()) } else { undecided() };
             self.refuse(refusal, fx);
         }
     }

@@ -18,8 +18,8 @@ const FAILING_MS: u64 = 2_000;
 /// It has said nothing for so long: it is away. Longer than it takes another node to notice the same of its own store
 /// (`pulse`), and no longer than others look on while the lock's value stands still.
 const SILENT_MS: u64 = 3_000;
-/// After so long without an answer stops do not wait for it any more.
-const AWAY_MS: u64 = 2_000;
+/// An answer that takes longer is told in `/health`.
+const QUIET_MS: u64 = 2_000;
 
 #[derive(Debug)]
 pub struct Journaler {
@@ -101,10 +101,24 @@ impl Journaler {
         self.queue.iter().any(|entry| is_before(entry) || is_settled(entry))
     }
 
-    /// Whether the store has failed to take an entry, or says nothing.
-    pub fn is_away(&self, now: Now) -> bool {
-        let is_silent = |in_flight: &InFlight| in_flight.sent_at.plus_ms(AWAY_MS) <= now.mono;
-        self.backoff.is_failing() || self.in_flight.as_ref().is_some_and(is_silent)
+    /// Whether the store did not take an entry when it was asked last.
+    pub fn is_failing(&self) -> bool {
+        self.backoff.is_failing()
+    }
+
+    /// Whether it has not answered for a while.
+    pub fn is_silent(&self, now: Now) -> bool {
+        self.in_flight.as_ref().is_some_and(|in_flight| in_flight.sent_at.plus_ms(QUIET_MS) <= now.mono)
+    }
+
+    /// Whether it failed, and is not being asked again just now.
+    pub fn is_away(&self) -> bool {
+        self.is_failing() && self.in_flight.is_none()
+    }
+
+    /// Somebody waits: asks the store again at once.
+    pub fn hurry(&mut self) {
+        self.backoff.hurry();
     }
 
     /// When the store took an entry last; none where it has taken none of this epoch.
@@ -137,8 +151,6 @@ impl Journaler {
     pub fn timers(&self, timers: &mut Timers) {
         let waits = self.in_flight.is_none() && !self.queue.is_empty();
         timers.set(Timer::JournalRetry, waits.then(|| self.backoff.ready_at()));
-        let sent_at = self.in_flight.as_ref().map(|in_flight| in_flight.sent_at);
-        timers.set_ahead(Timer::JournalSilence, sent_at.map(|at| at.plus_ms(AWAY_MS)));
     }
 
     pub fn on_journaled(

@@ -63,7 +63,6 @@ pub enum Timer {
     Housekeeping,
     LeaseEnd,
     JournalRetry,
-    JournalSilence,
     ChangeRetry,
     ChangeAnswer,
     ChangeSilence,

@@ -31,7 +31,7 @@ impl Leader {
 
     /// Whether the store took the last entry that it was given, as far as we know.
     pub fn has_journal(&self, now: Now) -> bool {
-        !self.journaler.is_away(now)
+        !self.journaler.is_failing() && !self.journaler.is_silent(now)
     }
 
     fn what_is_wrong(&self, now: Now) -> Option<String> {
