@@ -388,6 +388,7 @@ impl World {
         }
         let Some(mut node) = self.hosts[host].node.take() else { return };
         node.handle(input, now);
+        node.check_invariants();
         let mut is_over = false;
         while let Some(output) = node.poll_effect() {
             is_over |= self.output(host, life, output);
