@@ -48,7 +48,7 @@ macro_rules! field {
             name: stringify!($name),
             parameter: $parameter,
             get: |job| job.$name.value(),
-            set: |job, value| job.$name.take(value),
+            set: |job, value| job.$name.set_value(value),
         }
     };
 }

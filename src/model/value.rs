@@ -55,7 +55,7 @@ pub trait Cell {
     fn value(&self) -> Value<'_>;
     /// Takes the nearest value that the type has, since rows that others have written may hold anything. A value of another
     /// kind, or null where the type has none, changes nothing.
-    fn take(&mut self, value: Value<'_>);
+    fn set_value(&mut self, value: Value<'_>);
 }
 
 impl Cell for String {
@@ -63,7 +63,7 @@ impl Cell for String {
         self.as_str().into()
     }
 
-    fn take(&mut self, value: Value<'_>) {
+    fn set_value(&mut self, value: Value<'_>) {
         if let Value::Text(text) = value {
             *self = text.into_owned();
         }
@@ -75,7 +75,7 @@ impl Cell for bool {
         Value::Flag(*self)
     }
 
-    fn take(&mut self, value: Value<'_>) {
+    fn set_value(&mut self, value: Value<'_>) {
         match value {
             Value::Flag(flag) => *self = flag,
             Value::Number(number) => *self = number != 0,
@@ -92,7 +92,7 @@ macro_rules! number_cells {
                 Value::Number($to(*self))
             }
 
-            fn take(&mut self, value: Value<'_>) {
+            fn set_value(&mut self, value: Value<'_>) {
                 if let Value::Number(number) = value {
                     *self = $from(number);
                 }
@@ -119,7 +119,7 @@ macro_rules! word_cells {
                 self.as_str().into()
             }
 
-            fn take(&mut self, value: Value<'_>) {
+            fn set_value(&mut self, value: Value<'_>) {
                 if let Value::Text(word) = value {
                     *self = <$kind>::parse(&word).unwrap_or_default();
                 }
@@ -135,10 +135,10 @@ impl<T: Cell + Default> Cell for Option<T> {
         self.as_ref().map_or(Value::Null, Cell::value)
     }
 
-    fn take(&mut self, value: Value<'_>) {
+    fn set_value(&mut self, value: Value<'_>) {
         match value {
             Value::Null => *self = None,
-            value => self.get_or_insert_default().take(value),
+            value => self.get_or_insert_default().set_value(value),
         }
     }
 }

@@ -7,13 +7,14 @@
 //! when the epoch in the store is another one.
 
 pub mod mysql;
+mod rows;
 pub mod sqlite;
 
 use crate::core::ports::{
     Bump, Bumped, Change, CopyPage, Differences, FOLD_SECS, Journaled, Loaded, Opened, Since, StoreError, StoredLeader,
 };
 use crate::model::job::{JobFilter, JobPage};
-use crate::model::journal::{Body, Entry, EntryId, StoredEntry};
+use crate::model::journal::{Entry, EntryId, StoredEntry};
 use crate::model::log_row::{LastRun, LogFilter, LogPage, StoredLog};
 use crate::model::{Attempt, Epoch, Job, JobId, LogRow, RunKey, RunState, Second, Server, Wall};
 use std::collections::{BTreeMap, BTreeSet};
@@ -100,8 +101,7 @@ struct Noted {
 fn noted(entries: &[(i64, String)], since: &Since) -> Result<Option<Noted>, StoreError> {
     let mut noted = Noted { jobs: since.again.iter().copied().collect(), last: None };
     for (id, body) in entries {
-        let body: Body = serde_json::from_str(body)
-            .map_err(|error| StoreError::Refused(format!("journal row {id}: its body cannot be read: {error}")))?;
+        let body = rows::parse_body(*id, body)?;
         noted.jobs.extend(body.changes.iter().map(|note| note.cron_id));
         noted.last = body.changes.last().map(|note| note.cron_id).or(noted.last);
     }

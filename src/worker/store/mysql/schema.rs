@@ -216,6 +216,11 @@ fn is_small(conn: &mut Conn, table: &str) -> mysql::Result<bool> {
     Ok(rows.flatten().unwrap_or(0) <= SMALL_ROWS)
 }
 
+/// Whether a column may end too early.
+pub fn ends_early(table: &str, column: &str) -> bool {
+    WIDE.iter().any(|(name, columns)| *name == table && columns.iter().any(|wide| wide.column == column))
+}
+
 /// The statement that widens what ends too early in a table; none where nothing does.
 pub fn widening(conn: &mut Conn, table: &str) -> mysql::Result<Option<String>> {
     let mut narrow = Vec::new();
