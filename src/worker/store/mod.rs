@@ -1,7 +1,8 @@
 //! The store: jobs, log, and the journal, in MySQL (or MariaDB) or in an embedded SQLite file.
 //!
-//! Two stores, one contract: `tests/store_contract.rs` holds both to it. Each hand (leader's statements, log rows,
-//! reads) has a connection of its own.
+//! Two stores, one contract: `tests/store_contract` holds both to it. Both have the same organs: `schema` makes the tables,
+//! `journal`, `jobs` and `logs` write and read them. What these have in common is here and in `rows`. Each hand (leader's
+//! statements, log rows, reads) has a connection of its own.
 //!
 //! Invariants: no lock of ours outlives a round trip; every statement of a leader names its epoch, and changes nothing
 //! when the epoch in the store is another one.
@@ -44,35 +45,35 @@ pub trait Store: Send {
     fn open(&mut self) -> Result<Opened, StoreError>;
     /// Whether it answers.
     fn ping(&mut self) -> Result<(), StoreError>;
+    /// Who was the last to take the lead; none: nobody yet.
+    fn leader(&mut self) -> Result<Option<StoredLeader>, StoreError>;
     /// Takes the lead: the epoch grows by one.
     fn bump(&mut self, bump: &Bump) -> Result<Bumped, StoreError>;
     /// What a new leader must know, read after its bump.
     fn load(&mut self, epoch: Epoch, since: &Since) -> Result<Loaded, StoreError>;
     /// Asking again with the same epoch and request is harmless.
     fn journal(&mut self, entry: &Entry) -> Result<Journaled, StoreError>;
-    /// Journals the note, then writes the row; answers the job's id. Asking again with the same request is harmless.
-    fn change(&mut self, epoch: Epoch, request: u64, change: &Change) -> Result<JobId, StoreError>;
-    /// The rows of the runs of these attempts, all attempts of each, read now.
-    fn find_logs(&mut self, epoch: Epoch, attempts: &[Attempt]) -> Result<BTreeMap<Attempt, RunState>, StoreError>;
     /// Sets entries done and deletes old done ones, never those of the largest tick.
     fn close(&mut self, epoch: Epoch, entries: &[EntryId], delete_before: Wall) -> Result<(), StoreError>;
     /// Remembers whether scheduled runs are started.
     fn pause(&mut self, epoch: Epoch, paused: bool) -> Result<(), StoreError>;
-    /// All or nothing. A definite state replaces `lost`, nothing replaces a definite state.
-    fn write_logs(&mut self, rows: &[LogRow]) -> Result<(), StoreError>;
-    /// Deletes log rows of before this second.
-    fn retain_logs(&mut self, before: Second) -> Result<(), StoreError>;
-    fn list_logs(&mut self, filter: &LogFilter) -> Result<LogPage, StoreError>;
+    /// Journals the note, then writes the row; answers the job's id. Asking again with the same request is harmless.
+    fn change(&mut self, epoch: Epoch, request: u64, change: &Change) -> Result<JobId, StoreError>;
     fn list_jobs(&mut self) -> Result<Vec<Job>, StoreError>;
     /// The first so many jobs with larger ids than this, by id.
     fn page_jobs(&mut self, after: JobId, limit: usize) -> Result<CopyPage, StoreError>;
     /// What a copy of the jobs lacks; none where that is too much, or the journal does not reach back so far.
     fn differences(&mut self, since: &Since) -> Result<Option<Differences>, StoreError>;
-    /// Who was the last to take the lead; none: nobody yet.
-    fn leader(&mut self) -> Result<Option<StoredLeader>, StoreError>;
+    fn find_jobs(&mut self, filter: &JobFilter) -> Result<JobPage, StoreError>;
+    /// All or nothing. A definite state replaces `lost`, nothing replaces a definite state.
+    fn write_logs(&mut self, rows: &[LogRow]) -> Result<(), StoreError>;
+    /// Deletes log rows of before this second.
+    fn retain_logs(&mut self, before: Second) -> Result<(), StoreError>;
+    fn list_logs(&mut self, filter: &LogFilter) -> Result<LogPage, StoreError>;
     /// The row of this attempt, or of the run's latest one.
     fn find_log(&mut self, run: RunKey, attempt: Option<u32>) -> Result<Option<StoredLog>, StoreError>;
-    fn find_jobs(&mut self, filter: &JobFilter) -> Result<JobPage, StoreError>;
+    /// The rows of the runs of these attempts, all attempts of each, read now.
+    fn find_logs(&mut self, epoch: Epoch, attempts: &[Attempt]) -> Result<BTreeMap<Attempt, RunState>, StoreError>;
     /// What the newest log row of each of these jobs says, where there is one.
     fn last_runs(&mut self, ids: &[JobId]) -> Result<BTreeMap<JobId, LastRun>, StoreError>;
 }
