@@ -95,9 +95,9 @@ fn changed_by_hand(connect: Connect) {
     let id = store.change(epoch, 1, &added(1, job("* * * * * *", "true"))).unwrap();
     let stored = Job { id, ..job("* * * * * *", "true") };
     let refused = store.change(epoch, 2, &Change::Put(Job { version: Version(5), ..stored.clone() })).unwrap_err();
-    assert!(matches!(&refused, StoreError::Refused(why) if why.contains("by hand")), "{refused}");
+    assert!(matches!(&refused, StoreError::Permanent(why) if why.contains("by hand")), "{refused}");
     let refused = store.change(epoch, 3, &Change::Delete { id, version: Version(4) }).unwrap_err();
-    assert!(matches!(&refused, StoreError::Refused(why) if why.contains("by hand")), "{refused}");
+    assert!(matches!(&refused, StoreError::Permanent(why) if why.contains("by hand")), "{refused}");
     assert_eq!(store.list_jobs().unwrap(), [stored]);
 }
 

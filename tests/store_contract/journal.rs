@@ -72,7 +72,7 @@ fn foreign_lock_key(connect: Connect) {
     other.open().unwrap();
     let refused = other.bump(&Bump { lock_key: "its key".into(), ..bump("b") }).unwrap_err();
     assert!(
-        matches!(&refused, StoreError::Refused(why) if why.contains("\"key\"") && why.contains("its key")),
+        matches!(&refused, StoreError::Permanent(why) if why.contains("\"key\"") && why.contains("its key")),
         "{refused}"
     );
 }
@@ -84,7 +84,7 @@ fn standing_alone(connect: Connect) {
     assert_eq!(store.bump(&bump("a")).unwrap().epoch, Epoch(epoch.0 + 2));
     store.journal(&entry(Epoch(3), 1, Some(100), 0)).unwrap();
     let refused = store.bump(&alone("b")).unwrap_err();
-    assert!(matches!(&refused, StoreError::Refused(why) if why.contains("10.0.0.1:9991 led")), "{refused}");
+    assert!(matches!(&refused, StoreError::Permanent(why) if why.contains("10.0.0.1:9991 led")), "{refused}");
     assert_eq!(store.bump(&alone("a")).unwrap().epoch, Epoch(4), "its own rows are no other's");
     let patient = Bump { lease_ms: 0, ..alone("b") };
     assert_eq!(store.bump(&patient).unwrap().epoch, Epoch(5), "an old journal is nobody's any more");
@@ -141,8 +141,8 @@ fn loading(connect: Connect) {
     store.write_logs(&[row(attempt(6, 101), RunState::Ok, "another run")]).unwrap();
     // Of a run that is named all attempts count; and a later row may explain a refusal that has none of its own.
     let second = Attempt { number: 2, ..attempt(7, 100) };
-    let folded = |second: i64| Attempt { run: RunKey::scheduled(JobId(8), Second(second)), number: 0 };
-    let rows = [(second, RunState::Failed), (folded(105), RunState::Skipped), (folded(110), RunState::Skipped)];
+    let coalesced = |second: i64| Attempt { run: RunKey::scheduled(JobId(8), Second(second)), number: 0 };
+    let rows = [(second, RunState::Failed), (coalesced(105), RunState::Skipped), (coalesced(110), RunState::Skipped)];
     store.write_logs(&rows.map(|(attempt, state)| row(attempt, state, ""))).unwrap();
     let loaded = store.load(epoch, &Since::default()).unwrap();
     assert_eq!(loaded.open.len(), 1);
@@ -152,7 +152,7 @@ fn loading(connect: Connect) {
         (second, RunState::Failed),
         (of_gap, RunState::Missed),
         (of_settled, RunState::Cancelled),
-        (folded(105), RunState::Skipped),
+        (coalesced(105), RunState::Skipped),
     ];
     assert_eq!(loaded.logged, BTreeMap::from(logged));
 }

@@ -15,18 +15,18 @@ pub const CHECKS: [Check; 3] = [
 
 fn paging(connect: Connect) {
     let (mut store, epoch) = leading(connect);
-    assert_eq!(store.page_jobs(JobId(0), 10).unwrap(), Default::default());
+    assert_eq!(store.read_batch(JobId(0), 10).unwrap(), Default::default());
     let ids: Vec<JobId> = (1..=5)
         .map(|request| store.change(epoch, request, &added(request, job("* * * * * *", "true"))).unwrap())
         .collect();
     let entry = tick(&mut *store, epoch, 6, 100);
-    let first = store.page_jobs(JobId(0), 3).unwrap();
+    let first = store.read_batch(JobId(0), 3).unwrap();
     assert_eq!((first.as_of, first.jobs.len()), (entry, 3));
     assert_eq!(first.jobs[0], Job { id: ids[0], ..job("* * * * * *", "true") });
-    let second = store.page_jobs(first.jobs[2].id, 3).unwrap();
+    let second = store.read_batch(first.jobs[2].id, 3).unwrap();
     let read: Vec<JobId> = [first.jobs, second.jobs].concat().iter().map(|job| job.id).collect();
     assert_eq!(read, ids);
-    assert_eq!(store.page_jobs(ids[4], 3).unwrap().jobs, []);
+    assert_eq!(store.read_batch(ids[4], 3).unwrap().jobs, []);
 }
 
 fn differing(connect: Connect) {
@@ -51,7 +51,7 @@ fn differing(connect: Connect) {
     let told = Differences { as_of: after, changed: vec![put, new.clone()], gone: vec![deleted], last: Some(deleted) };
     assert_eq!(store.differences(&since).unwrap(), Some(told.clone()));
     assert_eq!(store.load(epoch, &since).unwrap().differences, Some(told));
-    let last = store.page_jobs(JobId(0), 1).unwrap().last;
+    let last = store.read_batch(JobId(0), 1).unwrap().last;
     assert!(last.is_none() || last == Some(deleted), "{last:?}");
     let again = Since { as_of: after, newest: added, again: vec![kept, deleted] };
     let told = store.differences(&again).unwrap().unwrap();

@@ -127,10 +127,10 @@ pub fn list(names: impl Iterator<Item = impl AsRef<str>>) -> String {
 
 /// An entry's body as it is stored.
 pub fn body_text(body: &Body) -> Result<String, StoreError> {
-    serde_json::to_string(body).map_err(|error| StoreError::Refused(format!("write a journal body: {error}")))
+    serde_json::to_string(body).map_err(|error| StoreError::Permanent(format!("write a journal body: {error}")))
 }
 
 pub fn parse_body(id: i64, text: &str) -> Result<Body, StoreError> {
     serde_json::from_str(text)
-        .map_err(|error| StoreError::Refused(format!("journal row {id}: its body cannot be read: {error}")))
+        .map_err(|error| StoreError::Permanent(format!("journal row {id}: its body cannot be read: {error}")))
 }

@@ -5,7 +5,7 @@
 use super::journal::{check_epoch, is_epoch, last_noted, newest_entry, write};
 use super::schema::{self, Charset};
 use super::{DUPLICATE_KEY, INT_MAX, Outcome, sql_value};
-use crate::core::ports::{Change, CopyPage, Differences, Since, StoreError};
+use crate::core::ports::{Change, Differences, JobBatch, Since, StoreError};
 use crate::model::columns::{COLUMNS, Column};
 use crate::model::command::RequestKey;
 use crate::model::job::{JobFilter, JobPage};
@@ -46,11 +46,11 @@ pub fn all(conn: &mut Conn) -> Outcome<Vec<Job>> {
     jobs(conn, "TRUE ORDER BY id", Params::Empty)
 }
 
-pub fn page(conn: &mut Conn, after: JobId, limit: usize) -> Outcome<CopyPage> {
+pub fn batch(conn: &mut Conn, after: JobId, limit: usize) -> Outcome<JobBatch> {
     let as_of = newest_entry(conn)?;
     let last = if after == JobId(0) { last_noted(conn)? } else { None };
     let jobs = jobs(conn, &format!("id > {after} ORDER BY id LIMIT {limit}"), Params::Empty)?;
-    Ok(CopyPage { as_of, last, jobs })
+    Ok(JobBatch { as_of, last, jobs })
 }
 
 pub fn differences(conn: &mut Conn, since: &Since) -> Outcome<Option<Differences>> {
@@ -142,7 +142,7 @@ fn check_times(conn: &mut Conn, job: &Job) -> Outcome<()> {
     let Some(column) = times.find(is_late) else { return Ok(()) };
     match schema::widening(conn, "cron")? {
         None => Ok(()),
-        Some(statement) => Err(StoreError::Refused(format!(
+        Some(statement) => Err(StoreError::Permanent(format!(
             "{}: {} is beyond {INT_MAX} (2038-01-19), where table cron's times end in this database; {statement} mends that",
             column.parameter(),
             sql_value(column.value(job)).as_sql(true)
@@ -166,7 +166,7 @@ fn check_texts(conn: &mut Conn, job: &Job) -> Outcome<()> {
     for (column, text) in texts {
         let charset = charsets.get(column.name()).map(String::as_str).unwrap_or_default();
         if let Some(character) = text.chars().find(|character| !Charset::of(charset).holds(*character)) {
-            return Err(StoreError::Refused(format!(
+            return Err(StoreError::Permanent(format!(
                 "{}: {character:?} has no place in the charset of column {}, {charset}; \
                  ALTER TABLE cron CONVERT TO CHARACTER SET utf8mb4 mends that",
                 column.parameter(),

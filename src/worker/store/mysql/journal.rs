@@ -7,7 +7,7 @@ use crate::core::ports::{Bump, Bumped, Journaled, Loaded, Since, StoreError, Sto
 use crate::model::journal::{Entry, EntryId, StoredEntry};
 use crate::model::{Epoch, JobId, NodeId, Second, Server, Wall};
 use crate::worker::store::rows::{ENTRY_COLUMNS, body_text, list, parse_body};
-use crate::worker::store::{DELETE_ENTRIES_MAX, NOTED, folded, foreign_lock_key, not_alone, noted, outcomes};
+use crate::worker::store::{DELETE_ENTRIES_MAX, NOTED, coalesced, foreign_lock_key, not_alone, noted, outcomes};
 use mysql::prelude::Queryable;
 use mysql::{Conn, Row};
 
@@ -52,7 +52,7 @@ pub fn load(conn: &mut Conn, epoch: Epoch, since: &Since) -> Outcome<Loaded> {
     let open = open_entries(conn)?;
     let differences = jobs::differences(conn, since)?;
     let mut logged = logs::logged(conn, &outcomes(&open))?;
-    logged.extend(logs::logged(conn, &folded(&open, &logged))?);
+    logged.extend(logs::logged(conn, &coalesced(&open, &logged))?);
     let is_paused = conn.query_first("SELECT paused <> 0 FROM scheduler WHERE id = 1")?.unwrap_or(false);
     Ok(Loaded { differences, watermark: watermark.flatten().map(Second), open, logged, is_paused })
 }

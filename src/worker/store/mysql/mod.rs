@@ -20,7 +20,7 @@ mod schema;
 use super::rows::Cells;
 use super::{Hand, Store};
 use crate::core::ports::{
-    Bump, Bumped, Change, CopyPage, Differences, Journaled, Loaded, Opened, Since, StoreError, StoredLeader,
+    Bump, Bumped, Change, Differences, JobBatch, Journaled, Loaded, Opened, Since, StoreError, StoredLeader,
 };
 use crate::model::config::MysqlConfig;
 use crate::model::job::{JobFilter, JobPage};
@@ -167,7 +167,11 @@ impl MysqlStore {
                 }
                 let message = format!("{what} in MySQL at {server}: {} ({})", error.message, error.code);
                 // What the server refuses it has not done.
-                if DATA_ERRORS.contains(&error.code) { StoreError::Refused(message) } else { StoreError::Away(message) }
+                if DATA_ERRORS.contains(&error.code) {
+                    StoreError::Permanent(message)
+                } else {
+                    StoreError::Away(message)
+                }
             }
             Failure::Mysql(error) if is_out_of_time(&error) => {
                 StoreError::Unavailable(format!("{what} in MySQL at {server}: no answer in time"))
@@ -223,7 +227,7 @@ fn create_database(config: &MysqlConfig) -> Outcome<()> {
 /// The cell of this name, where the row has one that can be read so.
 fn cell<T: FromValue>(row: &Row, name: &str) -> Outcome<T> {
     let found = row.get_opt(name).and_then(Result::ok);
-    found.ok_or_else(|| StoreError::Refused(format!("column {name} has a value that cannot be read")).into())
+    found.ok_or_else(|| StoreError::Permanent(format!("column {name} has a value that cannot be read")).into())
 }
 
 /// As the database takes it.
@@ -311,8 +315,8 @@ impl Store for MysqlStore {
         self.with("read the jobs", |connection| jobs::all(&mut connection.conn))
     }
 
-    fn page_jobs(&mut self, after: JobId, limit: usize) -> Result<CopyPage, StoreError> {
-        self.with("read the jobs", |connection| jobs::page(&mut connection.conn, after, limit))
+    fn read_batch(&mut self, after: JobId, limit: usize) -> Result<JobBatch, StoreError> {
+        self.with("read the jobs", |connection| jobs::batch(&mut connection.conn, after, limit))
     }
 
     fn differences(&mut self, since: &Since) -> Result<Option<Differences>, StoreError> {

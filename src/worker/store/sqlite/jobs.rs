@@ -4,7 +4,7 @@
 
 use super::journal::{check_epoch, insert, newest_entry};
 use super::{Outcome, Sql, Transaction, only};
-use crate::core::ports::{Change, CopyPage, Differences, Since};
+use crate::core::ports::{Change, Differences, JobBatch, Since};
 use crate::model::command::RequestKey;
 use crate::model::job::{JobFilter, JobPage};
 use crate::model::journal::{Body, Entry, EntryId};
@@ -37,11 +37,11 @@ pub fn all(transaction: &Transaction) -> Outcome<Vec<Job>> {
     jobs(transaction, "1 ORDER BY id", [])
 }
 
-pub fn page(transaction: &Transaction, after: JobId, limit: usize) -> Outcome<CopyPage> {
+pub fn batch(transaction: &Transaction, after: JobId, limit: usize) -> Outcome<JobBatch> {
     let as_of = newest_entry(transaction)?;
     let jobs = jobs(transaction, "id > ? ORDER BY id LIMIT ?", params![after.0, limit])?;
     // A note and its row are written together: no row is on its way.
-    Ok(CopyPage { as_of, last: None, jobs })
+    Ok(JobBatch { as_of, last: None, jobs })
 }
 
 pub fn differences(transaction: &Transaction, since: &Since) -> Outcome<Option<Differences>> {

@@ -8,7 +8,7 @@ use crate::model::command::RequestKey;
 use crate::model::journal::{Entry, EntryId, StoredEntry};
 use crate::model::{Epoch, NodeId, Second, Server, Wall};
 use crate::worker::store::rows::{ENTRY_COLUMNS, body_text, parse_body};
-use crate::worker::store::{DELETE_ENTRIES_MAX, folded, foreign_lock_key, not_alone, outcomes};
+use crate::worker::store::{DELETE_ENTRIES_MAX, coalesced, foreign_lock_key, not_alone, outcomes};
 use rusqlite::{OptionalExtension, Row, params};
 
 /// Who was the last to take the lead; none in a new file.
@@ -50,7 +50,7 @@ pub fn load(transaction: &Transaction, epoch: Epoch, since: &Since) -> Outcome<L
     let open = open_entries(transaction)?;
     let differences = jobs::differences(transaction, since)?;
     let mut logged = logs::logged(transaction, &outcomes(&open))?;
-    logged.extend(logs::logged(transaction, &folded(&open, &logged))?);
+    logged.extend(logs::logged(transaction, &coalesced(&open, &logged))?);
     let is_paused = transaction.query_row("SELECT paused <> 0 FROM scheduler", [], only)?;
     Ok(Loaded { differences, watermark: watermark.map(Second), open, logged, is_paused })
 }

@@ -11,7 +11,7 @@ mod schema;
 use super::rows::Cells;
 use super::{Hand, Store};
 use crate::core::ports::{
-    Bump, Bumped, Change, CopyPage, Differences, Journaled, Loaded, Opened, Since, StoreError, StoredLeader,
+    Bump, Bumped, Change, Differences, JobBatch, Journaled, Loaded, Opened, Since, StoreError, StoredLeader,
 };
 use crate::model::job::{JobFilter, JobPage};
 use crate::model::journal::{Entry, EntryId};
@@ -123,7 +123,7 @@ impl SqliteStore {
         };
         let message = format!("{what} in {}: {error}", self.path.display());
         match error.sqlite_error_code() {
-            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => StoreError::Refused(format!(
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => StoreError::Permanent(format!(
                 "{message}; the file is damaged: move it away to begin with an empty one, or restore a copy"
             )),
             Some(
@@ -236,8 +236,8 @@ impl Store for SqliteStore {
         self.read("read the jobs", jobs::all)
     }
 
-    fn page_jobs(&mut self, after: JobId, limit: usize) -> Result<CopyPage, StoreError> {
-        self.read("read the jobs", |transaction| jobs::page(transaction, after, limit))
+    fn read_batch(&mut self, after: JobId, limit: usize) -> Result<JobBatch, StoreError> {
+        self.read("read the jobs", |transaction| jobs::batch(transaction, after, limit))
     }
 
     fn differences(&mut self, since: &Since) -> Result<Option<Differences>, StoreError> {
