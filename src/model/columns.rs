@@ -168,7 +168,7 @@ pub fn new_job() -> Job {
     job
 }
 
-pub static COLUMNS: [Column; 23] = [
+pub static COLUMNS: &[Column] = &[
     Column {
         field: field!(id),
         kind: Kind::Whole { min: 1, max: INT_MAX },
@@ -369,6 +369,17 @@ mod tests {
         let mut copy = Job::default();
         COLUMNS.iter().for_each(|column| column.set(&mut copy, column.value(&job)));
         assert_eq!(copy, Job { version: crate::model::Version(1), ..job });
+    }
+
+    #[test]
+    fn a_job_that_a_node_of_an_earlier_version_tells_has_the_defaults_of_later_columns() {
+        let job = Job { cron_set: "@daily".into(), command: "x".into(), ..new_job() };
+        for column in given() {
+            let mut earlier = serde_json::to_value(&job).unwrap();
+            earlier.as_object_mut().unwrap().remove(column.name());
+            let read: Job = serde_json::from_value(earlier).unwrap();
+            assert_eq!(column.value(&read), column.default, "{column:?}");
+        }
     }
 
     #[test]

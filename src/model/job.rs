@@ -2,6 +2,7 @@
 //! `core::schedule` to say.
 
 use super::Second;
+use super::columns::new_job;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -85,9 +86,9 @@ impl OnLost {
     }
 }
 
-/// A field that a message of an older node does not have is as `Default` makes it.
+/// What a message of a node of an earlier version does not tell is as in a new job.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(default)]
+#[serde(default = "new_job")]
 pub struct Job {
     pub id: JobId,
     pub cron_set: String,

@@ -70,7 +70,7 @@ macro_rules! log_column {
 }
 
 /// `state` and `start_time` are last: where an upsert assigns one column after the other, its conditions see the old ones.
-pub static LOG_COLUMNS: [LogColumn; 14] = [
+pub static LOG_COLUMNS: &[LogColumn] = &[
     LogColumn { name: "id", kind: CellKind::Number, get: None, set: |log, value| log.id.set_value(value) },
     log_column!("cron_id", Number, row -> row.attempt.run.cron_id.value(), cron_id),
     log_column!("time", Number, row -> row.attempt.run.scheduled_at.value(), time),
