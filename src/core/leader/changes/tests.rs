@@ -114,7 +114,7 @@ impl World {
 
 /// A change that is no stop.
 fn update(id: u32) -> Command {
-    Command::UpdateJob(JobId(id), JobDraft { cron_set: CRON_SET.into(), ..JobDraft::default() })
+    Command::UpdateJob(JobId(id), JobDraft::default().with("cron_set", CRON_SET))
 }
 
 fn away() -> StoreError {
@@ -177,7 +177,7 @@ fn stops_behind_a_change_without_an_answer_go_ahead_of_it_and_are_stored_after_i
 #[test]
 fn a_stop_comes_on_top_of_a_change_of_its_job_that_may_be_stored() {
     let mut world = World::new();
-    let draft = JobDraft { cron_set: CRON_SET.into(), command: "new".into(), ..JobDraft::default() };
+    let draft = JobDraft::default().with("cron_set", CRON_SET).with("command", "new");
     world.push(1, Command::UpdateJob(JobId(1), draft));
     world.push(2, Command::StopJob(JobId(1)));
     world.wait(SILENT_MS);
