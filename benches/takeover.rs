@@ -55,7 +55,7 @@ fn main() {
     println!("\n{jobs} jobs\n\n| fault | next leader after: median / max of {rounds}, ms |\n|---|---|");
     let faults: [Fault; 5] = [
         ("clean stop", rounds, |node| node.signal(Signal::TERM)),
-        ("kill -9 of the daemon", rounds, |node| send_signal(Signal::KILL, node.daemon_pid())),
+        ("kill -9 of the daemon", rounds, |node| node.kill_daemon()),
         ("kill -9 of the guardian", rounds, |node| node.signal(Signal::KILL)),
         ("kill -9 of both", rounds, |node| {
             let daemon = node.daemon_pid();
@@ -107,7 +107,7 @@ impl Cluster<'_> {
         let took_ms = start.elapsed().as_millis();
         let node = &mut self.nodes[at];
         send_signal(Signal::CONT, node.guardian_pid());
-        support::daemon::children(node.guardian_pid()).into_iter().for_each(|pid| send_signal(Signal::CONT, pid));
+        support::process::children(node.guardian_pid()).into_iter().for_each(|pid| send_signal(Signal::CONT, pid));
         if node.is_over() {
             node.wait();
             node.start();

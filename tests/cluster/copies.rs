@@ -1,21 +1,21 @@
-//! What a new leader knows of the jobs: every change, whoever took it, and nothing that is gone.
+//! A new leader knows the jobs: every change, whichever node took it, and no job that was deleted.
 
-use crate::Cluster;
 use crate::support::api::{Api, Reply};
-use crate::support::daemon::send_signal;
-use crate::support::witness::Witness;
-use crate::support::{mariadb, wait_until};
+use crate::support::cluster::Cluster;
+use crate::support::jobs::EVERY_SECOND;
+use crate::support::process::send_signal;
+use crate::support::witness::{Seen, Witness};
+use crate::support::{mariadb, wait_to_see};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// The commands in the list of jobs, as a node tells it.
 fn listed(api: &Api) -> BTreeSet<String> {
-    let jobs = api.get("/cron/list").ok();
-    jobs.as_array().unwrap().iter().map(|job| job["command"].as_str().unwrap().to_string()).collect()
+    api.jobs().iter().map(|job| job["command"].as_str().unwrap().to_string()).collect()
 }
 
-/// Kills the leader whole; the place of the next one.
+/// Kills the leader, its daemon and its guardian; gives the next leader.
 fn kill_leader(cluster: &mut Cluster) -> usize {
     let at = cluster.leader();
     let daemon = cluster.nodes[at].daemon_pid();
@@ -23,12 +23,10 @@ fn kill_leader(cluster: &mut Cluster) -> usize {
     cluster.nodes[at].signal(Signal::KILL);
     send_signal(Signal::KILL, daemon);
     cluster.nodes[at].wait();
-    let server = cluster.nodes[at].server.clone();
-    wait_until("another leads", || cluster.view().is_some_and(|view| view["leader"] != server));
-    cluster.leader()
+    cluster.wait_for_other_leader(at)
 }
 
-/// A change after a node's death: the node may have died with a run of the job, and the answer then says so with 503.
+/// Checks the answer to a change after a node's death. If the node died with a run of the job, the answer says so with 503.
 #[track_caller]
 fn is_in_force(reply: Reply) {
     match reply.status {
@@ -37,47 +35,43 @@ fn is_in_force(reply: Reply) {
     }
 }
 
-/// Waits until these words, and only these, are written with every second.
+/// Waits until these words, and no others, are written in every second.
 fn wait_only(witness: &Witness, words: &[&str]) {
-    let last = || witness.read().iter().map(|seen| seen.scheduled_at).max().unwrap_or(0);
-    let expect: BTreeSet<&str> = words.iter().copied().collect();
-    let begin = last();
-    wait_until(&format!("{words:?} run, each with every second"), || {
+    let expect: BTreeSet<String> = words.iter().map(|word| word.to_string()).collect();
+    let words_of = |seen: &[Seen], second: i64| -> BTreeSet<String> {
+        seen.iter().filter(|seen| seen.scheduled_at == second).map(|seen| seen.word.clone()).collect()
+    };
+    let begin = witness.last_second().unwrap_or(0);
+    // The last seconds that are surely over, with what was written for each.
+    let look = || -> Vec<(i64, BTreeSet<String>)> {
         let seen = witness.read();
-        let end = last();
-        begin + 6 < end
-            && (end - 3..end).all(|second| {
-                let of_second = seen.iter().filter(|seen| seen.scheduled_at == second);
-                of_second.map(|seen| seen.word.as_str()).collect::<BTreeSet<&str>>() == expect
-            })
-    });
+        let end = witness.last_second().unwrap_or(0);
+        (end - 3..end).map(|second| (second, words_of(&seen, second))).collect()
+    };
+    let is_so =
+        |last: &[(i64, BTreeSet<String>)]| last.iter().all(|(second, words)| begin + 3 < *second && *words == expect);
+    wait_to_see(&format!("three seconds of {words:?}"), look, |last| is_so(last));
 }
 
 #[test]
 fn a_new_leader_knows_every_change_that_was_answered() {
     let Some(mut cluster) = Cluster::started(3) else { return };
     let witness = cluster.witness("seen");
-    let every = "* * * * * *";
     let [kept, changed, stopped, deleted] =
-        ["kept", "old", "stopped", "deleted"].map(|word| cluster.add(every, &witness.write(word), ""));
+        ["kept", "old", "stopped", "deleted"].map(|word| cluster.add_every_second(&witness.write(word), ""));
     wait_only(&witness, &["kept", "old", "stopped", "deleted"]);
-    // Each through another node, and the leader dies with the last answer.
-    let follower = |cluster: &Cluster, at: usize| (cluster.leader() + 1 + at) % 3;
-    let (one, other, leader) = (follower(&cluster, 0), follower(&cluster, 1), cluster.leader());
-    let form = form_urlencoded::Serializer::new(String::new())
-        .append_pair("id", &changed.to_string())
-        .append_pair("cronSet", every)
-        .append_pair("command", &witness.write("new"))
-        .finish();
-    cluster.nodes[one].api.post("/cron/update", &form).ok();
-    cluster.nodes[other].api.get(&format!("/cron/stop/{stopped}")).ok();
-    cluster.nodes[leader].api.get(&format!("/cron/delete/{deleted}")).ok();
-    cluster.nodes[one].api.add(every, &witness.write("added"), "");
+    // Each change goes through another node, and the leader dies when the last one is answered.
+    let leader = cluster.leader();
+    let (one, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    cluster.nodes[one].api.update(changed, EVERY_SECOND, &witness.write("new")).ok();
+    cluster.nodes[other].api.stop_job(stopped);
+    cluster.nodes[leader].api.delete_job(deleted);
+    cluster.nodes[one].api.add_every_second(&witness.write("added"), "");
     let next = kill_leader(&mut cluster);
     let expect = ["kept", "new", "stopped", "added"].map(|word| witness.write(word)).into_iter().collect();
     assert_eq!(listed(&cluster.nodes[next].api), expect);
     wait_only(&witness, &["kept", "new", "added"]);
-    // The one that is left can change what it has only heard of.
+    // The node that leads now can change jobs that it knows only from the former leader.
     is_in_force(cluster.nodes[next].api.get(&format!("/cron/start/{stopped}")));
     is_in_force(cluster.nodes[next].api.get(&format!("/cron/delete/{kept}")));
     wait_only(&witness, &["new", "added", "stopped"]);
@@ -85,19 +79,18 @@ fn a_new_leader_knows_every_change_that_was_answered() {
 }
 
 #[test]
-fn rows_edited_by_hand_are_known_to_the_next_leader_once_the_leader_was_told() {
+fn rows_edited_by_hand_are_known_to_the_next_leader_once_the_leader_has_reloaded() {
     let Some(database) = mariadb::database() else { return };
     let Some(mut cluster) = Cluster::on(&database, 3) else { return };
     let witness = cluster.witness("seen");
-    let every = "* * * * * *";
-    let [edited, removed] = ["old", "removed"].map(|word| cluster.add(every, &witness.write(word), ""));
+    let [edited, removed] = ["old", "removed"].map(|word| cluster.add_every_second(&witness.write(word), ""));
     wait_only(&witness, &["old", "removed"]);
-    // Long enough for every copy to have the rows as they were.
+    // By then every replica has the rows as they were.
     wait_only(&witness, &["old", "removed"]);
     database.run(&[
         &format!("UPDATE cron SET command = '{}' WHERE id = {edited}", witness.write("new")),
         &format!("DELETE FROM cron WHERE id = {removed}"),
-        &format!("INSERT INTO cron (cron_set, command) VALUES ('{every}', '{}')", witness.write("inserted")),
+        &format!("INSERT INTO cron (cron_set, command) VALUES ('{EVERY_SECOND}', '{}')", witness.write("inserted")),
     ]);
     let leader = cluster.leader();
     cluster.nodes[(leader + 1) % 3].signal(Signal::HUP);
@@ -118,18 +111,17 @@ fn rows_edited_by_hand_are_known_to_the_next_leader_once_the_leader_was_told() {
 fn a_node_that_comes_later_may_lead_as_well() {
     let Some(mut cluster) = Cluster::started(2) else { return };
     let witness = cluster.witness("seen");
-    let ids: Vec<u64> = (0..5).map(|_| cluster.add("* * * * * *", &witness.write("x"), "")).collect();
-    wait_until("they run", || witness.count("x") >= 15);
+    let ids = cluster.add_several(5, &witness.write("x"));
+    witness.wait_count("x", 15);
     for _ in 0..3 {
         let next = kill_leader(&mut cluster);
         let shown = |value: &Value| value["id"].as_u64().unwrap();
-        let jobs = cluster.nodes[next].api.get("/cron/list").ok();
-        assert_eq!(jobs.as_array().unwrap().iter().map(shown).collect::<Vec<u64>>(), ids);
-        let seen = witness.count("x");
-        wait_until("it goes on", || seen + 15 <= witness.count("x"));
+        let jobs = cluster.nodes[next].api.jobs();
+        assert_eq!(jobs.iter().map(shown).collect::<Vec<u64>>(), ids);
+        witness.wait_more("x", 15);
         cluster.nodes[1 - next].start();
         cluster.wait_alive(2);
     }
-    ids.iter().for_each(|id| cluster.stop_job(*id));
+    cluster.stop_jobs(&ids);
     witness.attempts("x");
 }

@@ -4,11 +4,12 @@
 //! delayed it: it runs, or a row says why not. Once it is answered, nothing of the old definition begins.
 
 use super::api::{Api, Reply};
+use super::jobs::EVERY_SECOND;
 use super::outcomes::Outcomes;
+use super::row::Row;
+use super::time::{pass_until, second};
 use super::witness::{Seen, Witness};
-use super::{wait_for, wait_until};
-use serde_json::Value;
-use std::time::SystemTime;
+use super::{wait_for, wait_to_see};
 
 /// What falls due behind a change is looked at for so long.
 const BEHIND_SECS: i64 = 6;
@@ -39,15 +40,6 @@ pub struct Made {
     answered_ticks: u64,
 }
 
-pub fn second() -> i64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("it is after 1970").as_secs() as i64
-}
-
-/// Lets the time go by until this second has begun.
-pub fn pass_until(at: i64) {
-    wait_until("the time goes by", || at <= second());
-}
-
 /// Hundredths of a second since the host's start, as in proc(5)'s starttime.
 fn ticks() -> u64 {
     let uptime = std::fs::read_to_string("/proc/uptime").expect("proc is there");
@@ -62,12 +54,12 @@ fn command(witness: &Witness, definition: &str) -> String {
 
 impl Job {
     pub fn added(api: &Api, witness: Witness) -> Job {
-        let id = api.add("* * * * * *", &command(&witness, "old"), "");
+        let id = api.add_every_second(&command(&witness, "old"), "");
         Job { id, witness }
     }
 
     pub fn wait_runs(&self) {
-        wait_until("it runs", || self.witness.read().len() >= 3);
+        wait_to_see("three runs", || self.witness.read(), |seen| seen.len() >= 3);
     }
 
     /// What the runs of either definition wrote, with when their processes were born.
@@ -105,21 +97,14 @@ impl Change {
         match self {
             Change::Stop => api.get(&format!("/cron/stop/{}", job.id)),
             Change::Delete => api.get(&format!("/cron/delete/{}", job.id)),
-            Change::Update => {
-                let form = form_urlencoded::Serializer::new(String::new())
-                    .append_pair("id", &job.id.to_string())
-                    .append_pair("cronSet", "* * * * * *")
-                    .append_pair("command", &command(&job.witness, "new"))
-                    .finish();
-                api.post("/cron/update", &form)
-            }
+            Change::Update => api.update(job.id, EVERY_SECOND, &command(&job.witness, "new")),
         }
     }
 }
 
 impl Made {
     /// What is wrong with the job's seconds, once what is owed has had its time; best nothing. `rows` reads its log.
-    pub fn faults(&self, job: &Job, rows: impl Fn() -> Vec<Value>) -> Vec<String> {
+    pub fn faults(&self, job: &Job, rows: impl Fn() -> Vec<Row>) -> Vec<String> {
         pass_until(self.answered + BEHIND_SECS);
         let owed_until = match self.change {
             Change::Update => self.answered + BEHIND_SECS - 2,
@@ -159,7 +144,7 @@ impl Made {
 
 impl Job {
     /// From its first run to `last`, as soon as each second until `owed_until` has an outcome, or has had its time.
-    pub fn outcomes(&self, last: i64, owed_until: i64, rows: impl Fn() -> Vec<Value>) -> Outcomes {
+    pub fn outcomes(&self, last: i64, owed_until: i64, rows: impl Fn() -> Vec<Row>) -> Outcomes {
         let late = second() + TOLD_WITHIN_SECS;
         wait_for("every second is explained", || {
             let seen: Vec<Seen> = self.seen().into_iter().map(|(seen, _)| Seen { word: "x".into(), ..seen }).collect();
@@ -171,7 +156,7 @@ impl Job {
     }
 
     /// What is wrong with a job that nobody changed: whatever befell it, each second has run, once.
-    pub fn faults_of_untouched(&self, last: i64, rows: impl Fn() -> Vec<Value>) -> Vec<String> {
+    pub fn faults_of_untouched(&self, last: i64, rows: impl Fn() -> Vec<Row>) -> Vec<String> {
         let outcomes = self.outcomes(last, last, rows);
         let wrong = outcomes.by_second.iter().filter(|(_, told)| told.as_slice() != ["ran"]);
         wrong.map(|(second, told)| format!("untouched job {}: {second} {told:?}", self.id)).collect()

@@ -1,7 +1,7 @@
 //! A real Consul: one server in memory (`-dev`), and agents of hosts that join it, on ports of their own.
 
-use super::daemon::send_signal;
 use super::network::Network;
+use super::process::send_signal;
 use super::{Service, free_port, program, required, wait_for};
 use rustix::process::Signal;
 use std::path::PathBuf;
@@ -55,6 +55,20 @@ impl Place {
     }
 }
 
+/// The names of a cluster in Consul, which no other test uses.
+#[derive(Clone, Debug)]
+pub struct Names {
+    pub service: String,
+    pub lock: String,
+}
+
+impl Names {
+    #[allow(clippy::new_without_default, reason = "each has names of its own")]
+    pub fn new() -> Names {
+        Names { service: name(), lock: name() }
+    }
+}
+
 /// A name that no other test uses.
 pub fn name() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -98,24 +112,26 @@ impl Agent {
         required("a Consul agent", Agent::new(Place { joins, ..place }))
     }
 
-    /// Starts it, or starts it again; a server with an empty memory.
+    /// Starts it, or starts it again; a server begins with an empty memory.
     pub fn start(&mut self) {
-        let [http, lan, wan, server, dns] = self.ports;
-        let kind = match &self.place.joins {
-            None => vec!["-dev".into(), format!("-serf-wan-port={wan}")],
-            Some(server) => vec![
-                format!("-node={}", self.node()),
-                format!("-data-dir={}", self.folder.join("data").display()),
-                format!("-retry-join={server}"),
-                "-retry-interval=1s".into(),
-            ],
-        };
-        let acl = self.place.token.map(|token| {
-            format!("-hcl=acl {{ enabled = true default_policy = \"deny\" tokens {{ master = \"{token}\" agent = \"{token}\" }} }}")
+        let options = self.command();
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        self.service = Some(Service::start(&self.folder, &options).expect("a shell starts"));
+        // It can hold sessions only once its own health check is there.
+        wait_for("Consul has a leader and passes its own check", || {
+            let node = if self.place.joins.is_some() { format!("\"{}\"", self.node()) } else { String::new() };
+            let checks = self.get("/v1/health/state/passing");
+            let checks = checks.filter(|checks| checks.contains("serfHealth") && checks.contains(&node));
+            checks.and(self.get("/v1/status/leader")).filter(|leader| leader.len() > 2)
         });
+    }
+
+    fn command(&self) -> Vec<String> {
+        let [http, lan, wan, server, dns] = self.ports;
         let namespace = self.place.namespace.iter();
-        let prefix: Vec<String> = namespace.flat_map(|name| ["ip", "netns", "exec", name].map(String::from)).collect();
-        let options = [
+        let mut command: Vec<String> =
+            namespace.flat_map(|name| ["ip", "netns", "exec", name].map(String::from)).collect();
+        command.extend([
             self.binary.display().to_string(),
             "agent".into(),
             format!("-bind={}", self.place.host),
@@ -125,16 +141,20 @@ impl Agent {
             format!("-serf-lan-port={lan}"),
             format!("-server-port={server}"),
             format!("-dns-port={dns}"),
-        ];
-        let options: Vec<&str> = prefix.iter().chain(&options).chain(&kind).chain(&acl).map(String::as_str).collect();
-        self.service = Some(Service::start(&self.folder, &options).expect("a shell starts"));
-        // It can hold sessions only once its own health check is there.
-        wait_for("Consul has a leader and passes its own check", || {
-            let node = if self.place.joins.is_some() { format!("\"{}\"", self.node()) } else { String::new() };
-            let checks = self.get("/v1/health/state/passing");
-            let checks = checks.filter(|checks| checks.contains("serfHealth") && checks.contains(&node));
-            checks.and(self.get("/v1/status/leader")).filter(|leader| leader.len() > 2)
-        });
+        ]);
+        match &self.place.joins {
+            None => command.extend(["-dev".into(), format!("-serf-wan-port={wan}")]),
+            Some(server) => command.extend([
+                format!("-node={}", self.node()),
+                format!("-data-dir={}", self.folder.join("data").display()),
+                format!("-retry-join={server}"),
+                "-retry-interval=1s".into(),
+            ]),
+        }
+        command.extend(self.place.token.map(|token| {
+            format!("-hcl=acl {{ enabled = true default_policy = \"deny\" tokens {{ master = \"{token}\" agent = \"{token}\" }} }}")
+        }));
+        command
     }
 
     /// Whoever asks it gets a connection and no answer, or its answers again.
@@ -156,6 +176,12 @@ impl Agent {
 
     pub fn address(&self) -> String {
         format!("{}:{}", self.place.host, self.ports[0])
+    }
+
+    /// The keys of app.toml for a cluster with these names.
+    pub fn toml(&self, Names { service, lock }: &Names) -> String {
+        let address = self.address();
+        format!("consul_address = \"{address}\"\nservice_name = \"{service}\"\nlock_key = \"{lock}\"\n")
     }
 
     /// The body of an answer with status 200.

@@ -1,10 +1,14 @@
 //! A real daemon under its guardian, from a configuration of its own in a folder of its own.
 
-use super::api::Api;
+use super::api::{Api, Reply};
+use super::gate::Gate;
+use super::process::{children, is_alive, is_stopped, send_signal};
+use super::witness::Witness;
 use super::{free_port, wait_for, wait_until};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -84,8 +88,39 @@ impl Node {
         self
     }
 
+    /// Starts in a mount namespace of its own, in which this shell line has been run.
+    pub fn with_own_mounts(self, script: &str) -> Node {
+        let inside = format!("{script}\nexec \"$0\" \"$@\"");
+        self.after(&format!("[ -n \"$INSIDE\" ] || INSIDE=1 exec unshare -m /bin/sh -c '{inside}' \"$0\" \"$@\""))
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// A file in the node's folder that jobs write to.
+    pub fn witness(&self, name: &str) -> Witness {
+        Witness::new(self.folder.path(), name)
+    }
+
+    /// A gate in the node's folder that jobs wait at.
+    pub fn gate(&self) -> Gate {
+        Gate::new(self.path("gate"))
+    }
+
+    /// Writes a file that may be executed into the node's folder; gives its path.
+    pub fn script(&self, name: &str, text: &str) -> String {
+        let path = self.path(name);
+        fs::write(&path, text).expect("the folder takes a file");
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("the file is ours");
+        path.display().to_string()
+    }
+
+    /// The embedded store, for what is written by hand; others may have it open.
+    pub fn database(&self) -> rusqlite::Connection {
+        let database = rusqlite::Connection::open(self.path("data/wing-crontab.db")).expect("the store is a file");
+        database.busy_timeout(std::time::Duration::from_secs(10)).expect("SQLite waits for others");
+        database
     }
 
     pub fn config(&self) -> PathBuf {
@@ -151,6 +186,19 @@ impl Node {
         });
     }
 
+    /// Waits until the API answers reads, as it does again when another daemon has been started.
+    #[track_caller]
+    pub fn wait_up_again(&self) {
+        wait_until("the API answers", || self.api.is_up());
+    }
+
+    /// Waits until `/health` answers with this status.
+    #[track_caller]
+    pub fn wait_health(&self, status: u16) {
+        let is_so = |reply: &Reply| reply.status == status;
+        super::wait_to_see(&format!("/health answers {status}"), || self.api.get("/health"), is_so);
+    }
+
     /// What it said on stderr so far.
     pub fn said(&self) -> String {
         fs::read_to_string(self.path("stderr")).unwrap_or_default()
@@ -159,6 +207,13 @@ impl Node {
     #[track_caller]
     pub fn wait_said(&self, words: &str) {
         wait_until(&format!("stderr says {words:?}"), || self.said().contains(words));
+    }
+
+    /// Waits until stderr has these words so many times.
+    #[track_caller]
+    pub fn wait_said_times(&self, words: &str, times: usize) {
+        let count = || self.said().matches(words).count();
+        super::wait_to_see(&format!("stderr says {words:?} {times} times"), count, |count| times <= *count);
     }
 
     pub fn guardian_pid(&self) -> u32 {
@@ -181,6 +236,27 @@ impl Node {
         send_signal(signal, self.guardian_pid());
     }
 
+    /// kill -9 of the daemon alone; its guardian starts another.
+    pub fn kill_daemon(&self) {
+        send_signal(Signal::KILL, self.daemon_pid());
+    }
+
+    /// Waits until another daemon than this one is there.
+    #[track_caller]
+    pub fn wait_for_other_daemon(&self, former: u32) -> u32 {
+        super::wait_to_see("another daemon", || self.daemon_pid(), |pid| *pid != former)
+    }
+
+    /// Lets guardian and daemon stand still, as a host does that hangs, while `act` is done; they go on when it is over.
+    pub fn standing_still<T>(&self, act: impl FnOnce() -> T) -> T {
+        let pids = [self.guardian_pid(), self.daemon_pid()];
+        pids.into_iter().for_each(|pid| send_signal(Signal::STOP, pid));
+        wait_until("guardian and daemon stand still", || pids.iter().all(|pid| is_stopped(*pid)));
+        let done = act();
+        pids.into_iter().rev().for_each(|pid| send_signal(Signal::CONT, pid));
+        done
+    }
+
     /// kill -9 of the daemon and of its guardian, with neither noticing the other's death: what ran goes on.
     ///
     /// The guardian is stopped and dies last. A stopped daemon would be woken by the guardian's death, because the kernel
@@ -188,7 +264,7 @@ impl Node {
     pub fn kill_whole(&mut self) {
         let (guardian, daemon) = (self.guardian_pid(), self.daemon_pid());
         send_signal(Signal::STOP, guardian);
-        wait_until("the guardian stands still", || state(guardian) == Some('T'));
+        wait_until("the guardian stands still", || is_stopped(guardian));
         send_signal(Signal::KILL, daemon);
         send_signal(Signal::KILL, guardian);
         self.wait();
@@ -255,36 +331,8 @@ pub fn finish(command: &mut Command) -> (Option<i32>, String, String) {
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
-/// A process that is gone already takes no signal, and that is no mistake.
-pub fn send_signal(signal: Signal, pid: u32) {
-    let _ = kill_process(Pid::from_raw(pid as i32).expect("a pid is not 0"), signal);
-}
-
-/// The live children of a process, whichever of its threads started them.
-pub fn children(pid: u32) -> Vec<u32> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let texts = tasks.map(|task| fs::read_to_string(task.path().join("children")).unwrap_or_default());
-    texts.flat_map(|text| text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()).collect()
-}
-
 /// What `/debug/vars` on this address (`pprof_listen`) counts.
 pub fn counters(address: &str) -> BTreeMap<String, u64> {
     let mut answer = ureq::get(format!("http://{address}/debug/vars")).call().expect("it answers");
     serde_json::from_str(&answer.body_mut().read_to_string().expect("a text")).expect("names and numbers")
-}
-
-/// Whether the process is there and not a zombie.
-pub fn is_alive(pid: u32) -> bool {
-    state(pid).is_some_and(|state| !['Z', 'X'].contains(&state))
-}
-
-/// The letter that proc(5) gives a process's state.
-fn state(pid: u32) -> Option<char> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.trim_start().chars().next()
-}
-
-/// The threads of a process.
-pub fn threads(pid: u32) -> usize {
-    fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
 }

@@ -98,11 +98,12 @@ impl Server {
         Database { host: self.host.clone(), port: self.port, name, user: "root".into() }
     }
 
-    /// A user who may come from anywhere; root may not.
-    pub fn allow(&self, user: &str) {
+    /// A database for nodes on other hosts: of a user who may come from anywhere, which root may not.
+    pub fn database_for_hosts(&self) -> Database {
         let mut conn = self.connect(None).expect("the server has just answered");
-        conn.query_drop(format!("CREATE USER '{user}'@'%'")).expect("root may make a user");
-        conn.query_drop(format!("GRANT ALL ON *.* TO '{user}'@'%'")).expect("root may grant");
+        conn.query_drop("CREATE USER 'node'@'%'").expect("root may make a user");
+        conn.query_drop("GRANT ALL ON *.* TO 'node'@'%'").expect("root may grant");
+        Database { user: "node".into(), ..self.database("utf8mb4") }
     }
 
     fn connect(&self, database: Option<&str>) -> mysql::Result<Conn> {

@@ -7,15 +7,22 @@
 
 pub mod api;
 pub mod changes;
+pub mod cluster;
 pub mod consul;
 pub mod daemon;
 pub mod flood;
+pub mod gate;
+pub mod jobs;
 pub mod mariadb;
 pub mod network;
 pub mod outcomes;
+pub mod process;
 pub mod proxy;
+pub mod row;
+pub mod time;
 pub mod witness;
 
+use std::fmt::Debug;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -37,6 +44,22 @@ pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Looks until what is seen is as it should be, and gives it; panics with what was seen last when it is not so within
+/// `PATIENCE`.
+#[track_caller]
+pub fn wait_to_see<T: Debug>(what: &str, mut look: impl FnMut() -> T, is_as_it_should: impl Fn(&T) -> bool) -> T {
+    let start = Instant::now();
+    loop {
+        let seen = look();
+        if is_as_it_should(&seen) {
+            return seen;
+        }
+        assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain for: {what}. This was there: {seen:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Asks until it is so; panics with `what` when it is not so within `PATIENCE`.
 #[track_caller]
 pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     wait_for(what, || is_so().then_some(()));
@@ -108,7 +131,7 @@ case $end in stop|kill) ;; *) rm -rf "$folder";; esac"#;
 
     /// The service's own process.
     pub fn pid(&self) -> u32 {
-        wait_for("the shell has started it", || daemon::children(self.shell.id()).first().copied())
+        wait_for("the shell has started it", || process::children(self.shell.id()).first().copied())
     }
 
     /// Ends it and leaves its folder, so that it can be started again: as an operator would, or by kill -9.

@@ -3,8 +3,8 @@
 //! Not a check by itself: it reports the seconds that nothing explains and those that two things do. A row may stand for
 //! several seconds; it then says from when to when, and of how many.
 
+use super::row::Row;
 use super::witness::Seen;
-use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
@@ -28,9 +28,9 @@ struct Refusal {
 
 impl Outcomes {
     /// Of the job's due seconds in `span`. `word` is what each of its runs writes once, when it begins.
-    pub fn of(id: u64, rows: &[Value], seen: &[Seen], word: &str, span: RangeInclusive<i64>) -> Outcomes {
+    pub fn of(id: u64, rows: &[Row], seen: &[Seen], word: &str, span: RangeInclusive<i64>) -> Outcomes {
         let mut outcomes = Outcomes::default();
-        let is_first = |row: &&Value| row["attempt"].as_u64().unwrap_or(1) <= 1;
+        let is_first = |row: &&Row| row["attempt"].as_u64().unwrap_or(1) <= 1;
         let scheduled = format!("{id}-");
         for second in span.clone() {
             let key = format!("{scheduled}{second}");
@@ -39,7 +39,7 @@ impl Outcomes {
             outcomes.by_second.insert(second, vec!["ran".to_string(); began.max(told)]);
         }
         // A row that gives no reason explains nothing.
-        let says_why = |row: &&Value| row["output"].as_str().is_some_and(|output| !output.trim().is_empty());
+        let says_why = |row: &&Row| row["output"].as_str().is_some_and(|output| !output.trim().is_empty());
         let refused = rows.iter().filter(is_first).filter(|row| !is_of_run(row)).filter(says_why);
         let mut refusals: Vec<Refusal> = refused.map(refusal).collect();
         // Those of one second first: what is left of a span is what its row stands for.
@@ -76,13 +76,12 @@ impl Outcomes {
 }
 
 /// Whether the row is one of a run that was made (or may have been).
-fn is_of_run(row: &Value) -> bool {
-    let state = row["state"].as_str().expect("a row has a state");
-    !["cancelled", "missed", "skipped", "shed"].contains(&state)
+fn is_of_run(row: &Row) -> bool {
+    !["cancelled", "missed", "skipped", "shed"].contains(&row.state())
 }
 
 /// `... 3 runs ... from 1795460307 to 1795460309 ...`, or the row's own second alone.
-fn refusal(row: &Value) -> Refusal {
+fn refusal(row: &Row) -> Refusal {
     let (time, output) = (row["time"].as_i64().expect("a row has a time"), row["output"].as_str().unwrap_or_default());
     let words: Vec<&str> = output.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
     let second = |at: usize| -> Option<i64> { words.get(at)?.parse().ok().filter(|second| *second > 1_000_000_000) };
