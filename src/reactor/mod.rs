@@ -15,7 +15,10 @@ mod start;
 mod stream;
 mod timer;
 
-use crate::core::{ExitReason, Input, MarkOp, Node, Output, Signal};
+use crate::core::io::{Effect, ExitReason, Input, MarkOp, Signal};
+
+use crate::core::node::Node;
+
 use crate::model::Mono;
 use crate::model::config::Config;
 use crate::worker::clock;
@@ -238,13 +241,13 @@ impl Reactor {
                 Answer::Spawned(id, attempt, Ok(running)) => {
                     let started = running.started;
                     self.children.add(attempt, *running, self.poll.registry());
-                    Input::Done(id, crate::core::work::Done::Spawned(Ok(started)))
+                    Input::Done(id, crate::core::ports::Done::Spawned(Ok(started)))
                 }
                 Answer::File(answer) => {
                     self.children.on_file_answer(answer);
                     continue;
                 }
-                Answer::Spawned(id, _, Err(error)) => Input::Done(id, crate::core::work::Done::Spawned(Err(error))),
+                Answer::Spawned(id, _, Err(error)) => Input::Done(id, crate::core::ports::Done::Spawned(Err(error))),
             };
             self.input(input);
         }
@@ -256,18 +259,18 @@ impl Reactor {
     }
 
     fn drain(&mut self) {
-        while let Some(output) = self.node.poll_output() {
+        while let Some(output) = self.node.poll_effect() {
             match output {
-                Output::Work(id, crate::core::work::Work::Spawn(spawn)) => self.spawn(id, spawn),
-                Output::Work(id, crate::core::work::Work::Kill(kill)) => {
+                Effect::Work(id, crate::core::ports::Work::Spawn(spawn)) => self.spawn(id, spawn),
+                Effect::Work(id, crate::core::ports::Work::Kill(kill)) => {
                     self.children.on_kill(kill);
                     self.pool.kill(KillOrder { id, kill, mark: self.marks.read(kill.attempt) });
                 }
-                Output::Work(id, work) => self.pool.work(id, work),
-                Output::Reply(client, reply) => self.http.reply(client, &reply, clock::mono()),
-                Output::Ended { attempt, state, last_lines } => self.children.outputs.end(attempt, state, last_lines),
-                Output::ReadOutput { request, attempt, from } => self.children.outputs.read(request, attempt, from),
-                Output::Mark(op) => {
+                Effect::Work(id, work) => self.pool.work(id, work),
+                Effect::Reply(client, reply) => self.http.reply(client, &reply, clock::mono()),
+                Effect::Ended { attempt, state, last_lines } => self.children.outputs.end(attempt, state, last_lines),
+                Effect::ReadOutput { request, attempt, from } => self.children.outputs.read(request, attempt, from),
+                Effect::Mark(op) => {
                     if let MarkOp::Clear { attempt } = op {
                         self.children.outputs.forget_soon(attempt, clock::mono());
                     }
@@ -275,27 +278,27 @@ impl Reactor {
                         log::error!("no mark is free for {op:?}");
                     }
                 }
-                Output::Link(id, server) => {
+                Effect::Link(id, server) => {
                     if let Err(error) = self.peers.link(id, &server, self.poll.registry(), clock::mono()) {
                         log::error!("make a link to {server}: {error}");
                     }
                 }
-                Output::Send(id, message) => self.peers.send(id, &message),
-                Output::Unlink(id) => self.peers.unlink(id),
-                Output::Notice(notice) => log::log!(notice.level, "{}", notice.text),
-                Output::Exit(reason) => self.exit = Some(reason),
+                Effect::Send(id, message) => self.peers.send(id, &message),
+                Effect::Unlink(id) => self.peers.unlink(id),
+                Effect::Notice(notice) => log::log!(notice.level, "{}", notice.text),
+                Effect::Exit(reason) => self.exit = Some(reason),
             }
         }
     }
 
-    fn spawn(&mut self, id: crate::core::work::WorkId, spawn: crate::core::work::Spawn) {
+    fn spawn(&mut self, id: crate::core::ports::WorkId, spawn: crate::core::ports::Spawn) {
         log::debug!("start attempt={}", spawn.attempt);
         match self.marks.ticket(spawn.attempt) {
             Some(ticket) => self.pool.spawn(SpawnOrder { id, attempt: spawn.attempt, job: spawn.job, ticket }),
             None => {
                 let reason = "not started: the marks file has no place for it".to_string();
-                let failed = crate::core::work::SpawnError::Failed(reason);
-                self.node.handle(Input::Done(id, crate::core::work::Done::Spawned(Err(failed))), clock::now());
+                let failed = crate::core::ports::SpawnError::Failed(reason);
+                self.node.handle(Input::Done(id, crate::core::ports::Done::Spawned(Err(failed))), clock::now());
             }
         }
     }

@@ -8,8 +8,8 @@ use super::outputs::Outputs;
 use super::peers::Peers;
 use super::timer::Timer;
 use super::{Reactor, Source, readable, waker};
-use crate::core::node::Setup;
-use crate::core::{Node, Signal};
+use crate::core::io::Signal;
+use crate::core::node::{Node, Setup};
 use crate::model::config::Config;
 use crate::model::{Incarnation, NodeId};
 use crate::worker::clock;
@@ -72,7 +72,7 @@ pub fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
         drain_timeout_ms: config.drain_timeout_ms,
         log_retention_days: config.log_retention_days,
         found,
-        kept,
+        spool_left: kept,
     };
     Ok(Reactor {
         node: Node::new(setup),

@@ -11,7 +11,7 @@ use super::process::kill::Family;
 use super::process::{self, FreeMemory, Mark, Running, Spawner, Ticket, kill};
 use super::spool::SpoolFile;
 use super::store::{Hand, Store};
-use crate::core::work::{Done, Kill, KillHow, Lead, Log, Read, SpawnError, Spool, Work, WorkId};
+use crate::core::ports::{Done, Kill, KillHow, Lead, Log, Read, SpawnError, Spool, Work, WorkId};
 use crate::model::job::JobPage;
 use crate::model::{Attempt, Job};
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -66,7 +66,7 @@ pub struct Pool {
     spool: Sender<(WorkId, Spool)>,
     read: Sender<(WorkId, Read)>,
     search: Sender<(WorkId, Read)>,
-    consul: Sender<(WorkId, crate::core::work::Consul)>,
+    consul: Sender<(WorkId, crate::core::ports::Consul)>,
     watch: Sender<(WorkId, u64, u64)>,
     consul_client: Option<Arc<ConsulClient>>,
     spawn: Sender<SpawnOrder>,
@@ -101,7 +101,7 @@ impl Pool {
         for _ in 0..SPAWN_THREADS {
             let (spawner, memory) = (Arc::clone(&tools.spawner), Arc::clone(&tools.memory));
             worker("spawn", &answers, &spawn_orders, move |order: SpawnOrder| {
-                let running = memory.check().map_err(SpawnError::NoRoom);
+                let running = memory.check().map_err(SpawnError::Exhausted);
                 let running = running.and_then(|()| spawner.spawn(order.attempt, &order.job, order.ticket));
                 Answer::Spawned(order.id, order.attempt, running.map(Box::new))
             })?;
@@ -226,7 +226,7 @@ fn do_lead(store: &mut dyn Store, lead: Lead) -> Done {
         Lead::Load { epoch, since } => Done::Loaded(store.load(epoch, &since)),
         Lead::Journal(entry) => Done::Journaled(store.journal(&entry)),
         Lead::Change { epoch, request, change } => Done::Changed(store.change(epoch, request, &change)),
-        Lead::Find { epoch, attempts } => Done::Found(store.find_logs(epoch, &attempts)),
+        Lead::ReadRows { epoch, attempts } => Done::Rows(store.find_logs(epoch, &attempts)),
         Lead::Pause { epoch, paused } => Done::Paused(store.pause(epoch, paused)),
         Lead::Close { epoch, entries, delete_before } => Done::Closed(store.close(epoch, &entries, delete_before)),
     }
@@ -245,7 +245,7 @@ fn is_search(read: &Read) -> bool {
     match read {
         Read::Logs(filter) => filter.search.is_some(),
         Read::Jobs(filter) => filter.as_ref().is_some_and(|filter| filter.search.is_some()),
-        Read::LastRuns(_) | Read::LogRow { .. } | Read::Page { .. } | Read::Differences(_) | Read::Leader => false,
+        Read::LastRuns(_) | Read::LogRow { .. } | Read::Batch { .. } | Read::Differences(_) | Read::Leader => false,
     }
 }
 
@@ -255,14 +255,14 @@ fn do_read(store: &mut dyn Store, read: Read) -> Done {
         Read::Jobs(None) => Done::Jobs(store.list_jobs().map(|jobs| JobPage { jobs, total: None })),
         Read::Jobs(Some(filter)) => Done::Jobs(store.find_jobs(&filter)),
         Read::LastRuns(ids) => Done::LastRuns(store.last_runs(&ids)),
-        Read::Page { after, limit } => Done::Page(store.page_jobs(after, limit)),
+        Read::Batch { after, limit } => Done::Batch(store.read_batch(after, limit)),
         Read::Differences(since) => Done::Differences(store.differences(&since)),
         Read::Leader => Done::Leader(store.leader()),
         Read::LogRow { run, attempt } => Done::LogRow(store.find_log(run, attempt).map(|row| row.map(Box::new))),
     }
 }
 
-fn ask(consul: &Option<Arc<ConsulClient>>) -> Result<&ConsulClient, crate::core::work::ConsulError> {
-    let standing_alone = || crate::core::work::ConsulError::Unavailable("this node stands alone".into());
+fn ask(consul: &Option<Arc<ConsulClient>>) -> Result<&ConsulClient, crate::core::ports::ConsulError> {
+    let standing_alone = || crate::core::ports::ConsulError::Unavailable("this node stands alone".into());
     consul.as_deref().ok_or_else(standing_alone)
 }

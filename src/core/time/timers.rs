@@ -1,0 +1,200 @@
+//! What the node waits for: one table in which each timer has an entry of its own.
+//!
+//! After every input the parts that wait write the table anew, so that no entry outlives its wait. A part lists a timer only
+//! while it would act at that moment: one that waits for an answer, or for another part, lists nothing.
+//!
+//! Not a clock, and no queue of what is to be done: a part looks for itself what is due.
+//!
+//! Invariants: no entry hides another; the node wakes at the next second at the latest. A timer that was due at the last
+//! input and is listed still is stalled: its owner had its chance and did not act. That is an error in the owner, never a
+//! reason to wait longer.
+
+use crate::model::{Mono, Now};
+use std::collections::BTreeSet;
+
+/// Everything that the node waits for, each once.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Timer {
+    /// The node itself.
+    OpenStore,
+    TakeLead,
+    Retention,
+    WaitingChange,
+    /// Reads of the jobs and job lists.
+    ReplicaRefresh,
+    WantedJobList,
+    JobList,
+    /// The executor.
+    ArmedRun,
+    RunLimit,
+    RunExpiry,
+    StartProbe,
+    ThrottleEnd,
+    /// Log rows and the spool.
+    LogWrite,
+    LogSilence,
+    LogSpool,
+    SpoolRead,
+    /// Whether the store answers.
+    StorePing,
+    StoreSilence,
+    /// The election: Consul asked again, its watch, the health check, the lock's value, the end of keeping away from the lead.
+    ConsulRetry,
+    ConsulWatch,
+    ConsulPass,
+    LockValue,
+    Abstention,
+    /// The link to the leader, and who that is.
+    LinkRetry,
+    Heartbeat,
+    LeaderSilence,
+    ForwardedCall,
+    LeaderLookup,
+    /// The way out.
+    ShutdownKill,
+    ShutdownStore,
+    /// The leader: its next tick, the entry that shows that it is there, the end of a retry's delay, runs of a large tick that
+    /// are yet to be sent.
+    Tick,
+    QuietEntry,
+    Delayed,
+    Release,
+    CloseEntries,
+    Housekeeping,
+    LeaseEnd,
+    JournalRetry,
+    ChangeRetry,
+    ChangeAnswer,
+    ChangeSilence,
+    ChangePatience,
+    QueuedChange,
+    RunAnswer,
+    KillAnswer,
+    RunList,
+    PauseAnswer,
+    /// The next whole second, whatever else there is. It must stay the last one: `COUNT` is derived from it.
+    NextSecond,
+}
+
+const COUNT: usize = Timer::NextSecond as usize + 1;
+
+/// The table, as of one input.
+#[derive(Debug)]
+pub struct Timers {
+    now: Now,
+    entries: [Option<(Timer, Mono)>; COUNT],
+}
+
+impl Timers {
+    /// `now`: that of the last input.
+    pub fn new(now: Now) -> Timers {
+        let mut timers = Timers { now, entries: [None; COUNT] };
+        timers.set(Timer::NextSecond, now.mono_at(now.wall.second().plus(1).wall()));
+        timers
+    }
+
+    pub fn now(&self) -> Now {
+        self.now
+    }
+
+    /// Lists the timer, unless `at` is none or never.
+    pub fn set(&mut self, timer: Timer, at: impl Into<Option<Mono>>) {
+        let entry = &mut self.entries[timer as usize];
+        debug_assert!(entry.is_none(), "{timer:?} is listed twice");
+        *entry = at.into().filter(|at| *at != Mono::NEVER).map(|at| (timer, at));
+    }
+
+    /// A moment from which on something counts as silent or over. Nothing is done then but to judge anew, so once it is past it is
+    /// not listed, and cannot be stalled.
+    pub fn set_ahead(&mut self, timer: Timer, at: impl Into<Option<Mono>>) {
+        let now = self.now.mono;
+        self.set(timer, at.into().filter(|at| now < *at));
+    }
+
+    /// When to wake.
+    pub fn next(&self) -> Mono {
+        self.ahead(COUNT).unwrap_or(Mono::NEVER)
+    }
+
+    /// When the parts themselves want to wake: a simulator that drives them by nothing else finds what they forget to list.
+    pub fn next_listed(&self) -> Option<Mono> {
+        self.ahead(Timer::NextSecond as usize)
+    }
+
+    /// The first of so many kinds that lies ahead.
+    fn ahead(&self, kinds: usize) -> Option<Mono> {
+        self.entries[..kinds].iter().flatten().map(|(_, at)| *at).filter(|at| self.now.mono < *at).min()
+    }
+
+    /// Those on which nobody acted.
+    pub fn stalled(&self) -> impl Iterator<Item = Timer> {
+        let due = self.entries.iter().flatten().filter(|(_, at)| *at <= self.now.mono);
+        due.map(|(timer, _)| *timer)
+    }
+
+    /// What one part waits for first.
+    #[cfg(test)]
+    pub fn first(now: Now, list: impl FnOnce(&mut Timers)) -> Option<(Timer, Mono)> {
+        let mut timers = Timers { now, entries: [None; COUNT] };
+        list(&mut timers);
+        timers.entries.into_iter().flatten().min_by_key(|(_, at)| *at)
+    }
+}
+
+/// The timers that were found stalled since the start.
+#[derive(Debug, Default)]
+pub struct Stalled {
+    count: u64,
+    said: BTreeSet<Timer>,
+}
+
+impl Stalled {
+    /// Counts one; answers what to say of it, the first time.
+    pub fn note(&mut self, timer: Timer) -> Option<String> {
+        self.count += 1;
+        self.said.insert(timer).then(|| {
+            format!("{STALLED} {timer:?} was due and nobody acted on it: this is an error of the program; it is tried again every second")
+        })
+    }
+
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+}
+
+/// How the log line of a stalled timer begins.
+pub const STALLED: &str = "stalled timer:";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Second;
+
+    fn at(ms: u64) -> Now {
+        let wall = Second(100).wall();
+        Now { mono: Mono(0).plus_ms(ms), wall: crate::model::Wall(wall.0 + ms as i64 * 1_000_000) }
+    }
+
+    #[test]
+    fn a_timer_that_nobody_acted_on_hides_no_other_and_is_told_once() {
+        let mut timers = Timers::new(at(250));
+        timers.set(Timer::Delayed, at(200).mono);
+        timers.set(Timer::Tick, at(900).mono);
+        assert_eq!(timers.next(), at(900).mono);
+        assert_eq!(timers.stalled().collect::<Vec<Timer>>(), [Timer::Delayed]);
+        let mut stalled = Stalled::default();
+        assert!(stalled.note(Timer::Delayed).is_some_and(|text| text.starts_with(STALLED)));
+        assert_eq!((stalled.note(Timer::Delayed), stalled.count()), (None, 2));
+    }
+
+    #[test]
+    fn the_next_second_is_always_waited_for_and_what_never_comes_is_not() {
+        let mut timers = Timers::new(at(250));
+        assert_eq!(timers.next(), at(1_000).mono);
+        timers.set(Timer::Retention, Mono::NEVER);
+        timers.set(Timer::Heartbeat, None);
+        timers.set_ahead(Timer::LogSilence, at(250).mono);
+        timers.set_ahead(Timer::StoreSilence, at(251).mono);
+        assert_eq!((timers.next(), timers.stalled().count()), (at(251).mono, 0));
+    }
+}
