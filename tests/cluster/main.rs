@@ -1,11 +1,10 @@
-//! Several nodes with one database and one Consul: nothing starts twice, nothing is missed, a mutex holds, whoever dies.
+//! Several nodes with one database and one Consul: whichever node dies, no run starts twice or is missed, and a mutex holds.
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod agents;
 mod changes;
-mod copies;
 mod disasters;
 mod faults;
 mod heals;
@@ -15,5 +14,6 @@ mod links;
 mod output;
 mod proxy;
 mod reads;
+mod replicas;
 mod store;
 mod together;

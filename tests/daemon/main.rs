@@ -1,5 +1,4 @@
-//! The daemon as its users meet it: a process with a configuration, an HTTP API, signals, and jobs that write down what
-//! they saw.
+//! The daemon as users know it: a process with a configuration, an HTTP API and signals. The jobs write down what happened.
 
 #[path = "../support/mod.rs"]
 mod support;

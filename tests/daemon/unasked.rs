@@ -282,7 +282,7 @@ fn pause() {
     quiet.check_beats(last, |at| if (paused..=resumed).contains(&at) { ns(resumed + 1) } else { ns(at) });
 }
 
-fn fold() {
+fn coalesced_refusals() {
     let quiet = Quiet::started("max_pending_per_job = 1\n");
     let api = &quiet.node.api;
     let command = format!("{}; sleep 60", quiet.special.write("begin"));
@@ -362,5 +362,11 @@ fn retries_limits_and_jitter_come_in_their_time_though_nobody_speaks_to_the_daem
 
 #[test]
 fn a_daemon_that_nobody_speaks_to_gets_over_stops_pauses_and_outages() {
-    all_at_once(&[("misfire", misfire), ("drain", drain), ("pause", pause), ("fold", fold), ("spool", spool)]);
+    all_at_once(&[
+        ("misfire", misfire),
+        ("drain", drain),
+        ("pause", pause),
+        ("coalesced_refusals", coalesced_refusals),
+        ("spool", spool),
+    ]);
 }

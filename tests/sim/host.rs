@@ -1,6 +1,6 @@
 //! A host: its daemon and how that lives and dies, its marks, its spool, its processes and its clocks.
 //!
-//! Not what its work comes to, which is in `hands`, nor what its nodes say to each other, which is in `network`.
+//! How the work of its daemon ends is in `hands`; what daemons send to each other is in `network`.
 
 use crate::guard::Guard;
 use crate::world::{Event, MS, SECOND, WALL, World};
@@ -35,7 +35,7 @@ pub struct Host {
     pub node_id: NodeId,
     pub marks: BTreeMap<Attempt, Mark>,
     pub lease: Mono,
-    /// Rows of each page, by its place.
+    /// The rows of each chunk, by its offset.
     pub spool: BTreeMap<u64, Vec<LogRow>>,
     pub wall_offset: i64,
     /// When its clock was stepped last, and when its daemon last began to follow a leader.

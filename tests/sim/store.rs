@@ -183,7 +183,7 @@ impl Store {
             runs.extend(body.delayed.iter().map(|delayed| delayed.attempt.run));
             let gaps = body.missed.iter().chain(&body.settled);
             runs.extend(gaps.map(|gap| RunKey::scheduled(gap.cron_id, gap.last)));
-            // A later row may stand for a refusal too.
+            // The row of a later second may stand for a refusal, too.
             let rows_of = |refused: RunKey| {
                 (0..COALESCE_SECS).map(move |secs| RunKey::scheduled(refused.cron_id, refused.scheduled_at.plus(secs)))
             };

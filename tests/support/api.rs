@@ -31,7 +31,7 @@ impl Reply {
         self.body["message"].as_str().unwrap_or_else(|| panic!("no message: {}", self.body))
     }
 
-    /// A refusal with this status, whose message has these words.
+    /// Checks that it is a refusal with this status, and that its message has these words.
     #[track_caller]
     pub fn refused(self, status: u16, words: &str) {
         assert_eq!(self.status, status, "{}", self.body);
@@ -54,13 +54,13 @@ impl Api {
         )
     }
 
-    /// None where nobody answers.
+    /// The answer; none where nobody answers.
     pub fn try_get(&self, path: &str) -> Option<Reply> {
         let request = ureq::get(format!("http://{}{path}", self.address)).config().http_status_as_error(false).build();
         read(request.call().ok()?)
     }
 
-    /// None where nobody answers.
+    /// The same as `post`; none where nobody answers.
     pub fn try_post(&self, path: &str, body: &str) -> Option<Reply> {
         let request = ureq::post(format!("http://{}{path}", self.address))
             .header("Content-Type", FORM)
@@ -70,7 +70,7 @@ impl Api {
         read(request.send(body).ok()?)
     }
 
-    /// Exactly what `curl -d` sends.
+    /// Posts exactly what `curl -d` sends.
     pub fn post(&self, path: &str, body: &str) -> Reply {
         self.post_of(FORM, path, body.as_bytes())
     }
@@ -79,7 +79,7 @@ impl Api {
         self.post_of("application/json", path, body.to_string().as_bytes())
     }
 
-    /// A body of this type, to the letter.
+    /// Posts a body of this type.
     pub fn post_of(&self, content_type: &str, path: &str, body: &[u8]) -> Reply {
         let request = ureq::post(format!("http://{}{path}", self.address)).header("Content-Type", content_type);
         self.ask(request.config().http_status_as_error(false).build().send(body))
@@ -103,7 +103,7 @@ impl Api {
         Reply { status: answer.status().as_u16(), body }
     }
 
-    /// Whether it answers at all.
+    /// Whether it answers a read well.
     pub fn is_up(&self) -> bool {
         ureq::get(format!("http://{}/log/list?limit=1", self.address)).call().is_ok()
     }

@@ -1,4 +1,4 @@
-//! A real Consul: one server in memory (`-dev`), and agents of hosts that join it, on ports of their own.
+//! A real Consul: a server in memory (`-dev`), and agents that join it, each on ports of its own.
 
 use super::network::Network;
 use super::process::send_signal;
@@ -21,30 +21,30 @@ pub struct Agent {
 struct Place {
     host: String,
     namespace: Option<String>,
-    /// Where ACLs are on: the token that may do everything.
+    /// The token that may do everything, where ACLs are on.
     token: Option<&'static str>,
-    /// Where it is no server: the one that it joins.
+    /// The server that it joins, where it is an agent.
     joins: Option<String>,
 }
 
-/// The agent that the tests of this process share; each takes names of its own from `name`.
+/// The server that the tests of this process share; each test takes names of its own.
 pub fn agent() -> Option<&'static Agent> {
     static SHARED: OnceLock<Result<Agent, String>> = OnceLock::new();
     let shared = SHARED.get_or_init(|| Agent::new(Place::at("127.0.0.1")));
     required("Consul", shared.as_ref().map_err(String::clone))
 }
 
-/// An agent that the test may stop.
+/// A server that the test may stop.
 pub fn own_agent() -> Option<Agent> {
     agent_at("127.0.0.1")
 }
 
-/// An agent that asks for this token.
+/// A server that asks for this token.
 pub fn own_agent_with_acls(token: &'static str) -> Option<Agent> {
     required("Consul", Agent::new(Place { token: Some(token), ..Place::at("127.0.0.1") }))
 }
 
-/// An agent at this address of the host, for nodes in namespaces of their own.
+/// A server at this address of the host, for nodes in namespaces of their own.
 pub fn agent_at(host: &str) -> Option<Agent> {
     required("Consul", Agent::new(Place::at(host)))
 }
@@ -63,7 +63,7 @@ pub struct Names {
 }
 
 impl Names {
-    #[allow(clippy::new_without_default, reason = "each has names of its own")]
+    #[expect(clippy::new_without_default, reason = "each has names of its own")]
     pub fn new() -> Names {
         Names { service: name(), lock: name() }
     }
@@ -96,12 +96,12 @@ impl Agent {
         Ok(agent)
     }
 
-    /// The agent of a host beside this server, as each node of a cluster has one.
+    /// An agent on this host that joins the server, as each node of a cluster has one.
     pub fn client(&self) -> Option<Agent> {
         self.join(self.place.clone())
     }
 
-    /// The same on a host of the network.
+    /// An agent on a host of the network that joins the server.
     pub fn client_on(&self, network: &Network, host: usize) -> Option<Agent> {
         self.join(Place { namespace: Some(network.namespace(host)), ..Place::at(&network.address(host)) })
     }
@@ -157,7 +157,7 @@ impl Agent {
         command
     }
 
-    /// Whoever asks it gets a connection and no answer, or its answers again.
+    /// While it hangs, it takes connections and answers nothing.
     pub fn set_hanging(&self, is_hanging: bool) {
         let signal = if is_hanging { Signal::STOP } else { Signal::CONT };
         send_signal(signal, self.service.as_ref().expect("it runs").pid());
@@ -203,7 +203,7 @@ impl Agent {
         request.header("X-Consul-Token", self.place.token.unwrap_or_default()).call().expect("Consul takes it");
     }
 
-    /// The key of a lock: its session, and its value.
+    /// The session that holds a lock, and the lock's value.
     pub fn lock(&self, key: &str) -> Option<(Option<String>, serde_json::Value)> {
         use base64::Engine;
         let keys: serde_json::Value = serde_json::from_str(&self.get(&format!("/v1/kv/{key}"))?).ok()?;

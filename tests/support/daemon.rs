@@ -1,4 +1,4 @@
-//! A real daemon under its guardian, from a configuration of its own in a folder of its own.
+//! A real daemon under its guardian, with a folder and an app.toml of its own.
 
 use super::api::{Api, Reply};
 use super::gate::Gate;
@@ -17,7 +17,7 @@ use wing_crontab::core::time::STALLED;
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_wing-crontab");
 
-/// A node's folder and configuration; the daemon in it may be started, ended and started again.
+/// A node: its folder stays while its daemon is started, ended and started again.
 pub struct Node {
     pub folder: TempDir,
     pub server: String,
@@ -35,7 +35,7 @@ impl Node {
         Node::at("127.0.0.1", extra)
     }
 
-    /// In a network namespace that has this address.
+    /// The same in a network namespace that has this address.
     pub fn in_namespace(namespace: &str, host: &str, extra: &str) -> Node {
         let mut node = Node::at(host, extra);
         node.namespace = Some(namespace.into());
@@ -63,7 +63,7 @@ impl Node {
         }
     }
 
-    /// A node that answers.
+    /// A node whose API answers.
     pub fn started(extra: &str) -> Node {
         let mut node = Node::new(extra);
         node.start();
@@ -75,14 +75,14 @@ impl Node {
         self
     }
 
-    /// Runs as another user; only root may do that.
+    /// Has the daemon run as this user; only root may do that.
     pub fn by_user(mut self, uid: u32) -> Node {
         std::os::unix::fs::chown(self.folder.path(), Some(uid), Some(uid)).expect("root may give a folder away");
         self.uid = Some(uid);
         self
     }
 
-    /// Starts by way of a shell that runs these lines before it becomes the daemon.
+    /// Has a shell run these lines before it becomes the daemon.
     pub fn after(mut self, script: &str) -> Node {
         self.through = ["/bin/sh", "-c", &format!("{script}\nexec \"$0\" \"$@\"")].map(String::from).into();
         self
@@ -139,17 +139,17 @@ impl Node {
         self.wait_up();
     }
 
-    /// Starts it and does not wait.
+    /// Starts it without waiting for its API.
     pub fn launch(&mut self) {
         let stderr = fs::OpenOptions::new().append(true).create(true).open(self.path("stderr")).expect("a log file");
         let mut command = Command::new(BINARY);
         if let Some(namespace) = &self.namespace {
             command = Command::new(super::program("ip").expect("it has made the namespace"));
-            // It becomes what it is told to run, so its pid is the guardian's.
+            // `ip` replaces itself by the daemon, so that its pid is the guardian's.
             command.args(["netns", "exec", namespace, BINARY]);
         }
         if let Some(uid) = self.uid {
-            // Where the sources lie not every user may look.
+            // Not every user may read the folder of the sources.
             let copy = self.path("wing-crontab");
             fs::copy(BINARY, &copy).expect("the folder takes a file");
             command = Command::new(copy);
@@ -199,7 +199,7 @@ impl Node {
         super::wait_to_see(&format!("/health answers {status}"), || self.api.get("/health"), is_so);
     }
 
-    /// What it said on stderr so far.
+    /// What the daemon has printed to stderr so far.
     pub fn said(&self) -> String {
         fs::read_to_string(self.path("stderr")).unwrap_or_default()
     }
@@ -231,7 +231,7 @@ impl Node {
         })
     }
 
-    /// Signals the guardian, as an operator does.
+    /// Sends the guardian a signal, as an operator does.
     pub fn signal(&self, signal: Signal) {
         send_signal(signal, self.guardian_pid());
     }
@@ -257,10 +257,10 @@ impl Node {
         done
     }
 
-    /// kill -9 of the daemon and of its guardian, with neither noticing the other's death: what ran goes on.
+    /// kill -9 of the daemon and its guardian so that neither notices the other's death: the runs go on.
     ///
-    /// The guardian is stopped and dies last. A stopped daemon would be woken by the guardian's death, because the kernel
-    /// lets no orphaned process group stay stopped (setpgid(2)), and would end its runs in the moment that it has left.
+    /// It is the guardian that is stopped, and it dies last. If the daemon were stopped instead, the guardian's death would
+    /// wake it, because the kernel lets no orphaned process group stay stopped (setpgid(2)), and it would end its runs.
     pub fn kill_whole(&mut self) {
         let (guardian, daemon) = (self.guardian_pid(), self.daemon_pid());
         send_signal(Signal::STOP, guardian);
@@ -271,7 +271,7 @@ impl Node {
         wait_until("the daemon is gone", || !is_alive(daemon));
     }
 
-    /// Whether it has ended, or is about to without our doing.
+    /// Whether the guardian ends within two seconds, without being told to now.
     pub fn is_over(&mut self) -> bool {
         let guardian = self.guardian.as_mut().expect("it was launched");
         (0..200).any(|_| {
@@ -280,13 +280,13 @@ impl Node {
         })
     }
 
-    /// Waits for the end.
+    /// Waits until the guardian has ended.
     pub fn wait(&mut self) -> ExitStatus {
         let mut guardian = self.guardian.take().expect("it runs");
         wait_for("the daemon ends", || guardian.try_wait().expect("it is our child"))
     }
 
-    /// SIGTERM, and waits for the end.
+    /// Sends SIGTERM and waits until the guardian has ended.
     pub fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);
         self.wait()
@@ -299,7 +299,7 @@ impl Drop for Node {
         if std::thread::panicking() {
             eprintln!("stderr of {}:\n{}", self.server, fs::read_to_string(self.path("stderr")).unwrap_or_default());
         }
-        // Two signals: the second leaves no time to what still runs.
+        // The second signal ends at once the runs that are left.
         for pid in children(guardian.id()).into_iter().chain([guardian.id()]) {
             send_signal(Signal::CONT, pid);
         }
@@ -314,24 +314,24 @@ impl Drop for Node {
             let _ = guardian.kill();
             let _ = guardian.wait();
         }
-        // Whatever the test was about: no part of the daemon may have slept over its own time.
+        // In every test: no part of the daemon may have missed a timer of its own.
         assert!(std::thread::panicking() || !self.said().contains(STALLED), "{}", self.said());
     }
 }
 
-/// Runs the binary to its end with these arguments.
+/// Runs the program to its end with these arguments, in this folder.
 pub fn run(folder: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
     finish(Command::new(BINARY).args(arguments).current_dir(folder))
 }
 
-/// Runs a command to its end: its code, what it said on stdout and on stderr.
+/// Runs a command to its end; gives its exit code, its stdout and its stderr.
 pub fn finish(command: &mut Command) -> (Option<i32>, String, String) {
     let output = command.stdin(Stdio::null()).output().expect("the program is there");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
-/// What `/debug/vars` on this address (`pprof_listen`) counts.
+/// The counters that `/debug/vars` on this address (`pprof_listen`) shows.
 pub fn counters(address: &str) -> BTreeMap<String, u64> {
     let mut answer = ureq::get(format!("http://{address}/debug/vars")).call().expect("it answers");
     serde_json::from_str(&answer.body_mut().read_to_string().expect("a text")).expect("names and numbers")

@@ -1,7 +1,7 @@
-//! What became of each second of a job of every second: it ran, by the job's own witness, or a log row says why it did not.
+//! The outcome of each second of a job of every second: it ran, as the job itself wrote down, or a log row says why not.
 //!
-//! Not a check by itself: it reports the seconds that nothing explains and those that two things do. A row may stand for
-//! several seconds; it then says from when to when, and of how many.
+//! This is no check. It reports the seconds without an outcome and the seconds with two. A row may stand for several seconds;
+//! it then says from when to when, and how many they are.
 
 use super::row::Row;
 use super::witness::Seen;
@@ -27,7 +27,7 @@ struct Refusal {
 }
 
 impl Outcomes {
-    /// Of the job's due seconds in `span`. `word` is what each of its runs writes once, when it begins.
+    /// The outcomes of the job's seconds in `span`. Each of its runs writes `word` once, when it begins.
     pub fn of(id: u64, rows: &[Row], seen: &[Seen], word: &str, span: RangeInclusive<i64>) -> Outcomes {
         let mut outcomes = Outcomes::default();
         let is_first = |row: &&Row| row["attempt"].as_u64().unwrap_or(1) <= 1;
@@ -42,7 +42,7 @@ impl Outcomes {
         let says_why = |row: &&Row| row["output"].as_str().is_some_and(|output| !output.trim().is_empty());
         let refused = rows.iter().filter(is_first).filter(|row| !is_of_run(row)).filter(says_why);
         let mut refusals: Vec<Refusal> = refused.map(refusal).collect();
-        // Those of one second first: what is left of a span is what its row stands for.
+        // Rows of a single second come first. A row of a span stands for the seconds that are left then.
         refusals.sort_by_key(|refusal| refusal.to - refusal.from);
         for refusal in refusals {
             outcomes.take(&refusal, &span);
@@ -52,14 +52,14 @@ impl Outcomes {
         outcomes
     }
 
-    /// What a second has, in words.
+    /// The outcomes of this second, in words.
     pub fn at(&self, second: i64) -> &[String] {
         self.by_second.get(&second).map_or(&[], Vec::as_slice)
     }
 
     fn take(&mut self, refusal: &Refusal, span: &RangeInclusive<i64>) {
         let within = |second: &i64| span.contains(second);
-        // Of a row that reaches beyond the span nobody can say how many lie within it.
+        // When a row reaches beyond the span, nobody can say how many of its seconds lie within.
         let is_whole = within(&refusal.from) && within(&refusal.to);
         let seconds: Vec<i64> = (refusal.from..=refusal.to).filter(within).collect();
         let free: Vec<i64> = seconds.iter().copied().filter(|second| self.by_second[second].is_empty()).collect();
@@ -75,7 +75,7 @@ impl Outcomes {
     }
 }
 
-/// Whether the row is one of a run that was made (or may have been).
+/// Whether the row is that of a run that was started, or may have been.
 fn is_of_run(row: &Row) -> bool {
     !["cancelled", "missed", "skipped", "shed"].contains(&row.state())
 }

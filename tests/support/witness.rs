@@ -1,6 +1,7 @@
-//! What the jobs themselves write down: the ground truth, outside the system under test.
+//! What the jobs themselves write down: the truth, from outside the program under test.
 //!
-//! A job appends `word scheduled_at nanoseconds` lines to a file; appends of a short line are whole.
+//! A run appends a line to a file: a word, its attempt, its scheduled second, and the time in nanoseconds. A short line is
+//! always appended whole.
 
 use super::wait_to_see;
 use std::path::{Path, PathBuf};

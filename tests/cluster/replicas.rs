@@ -1,4 +1,4 @@
-//! A new leader knows the jobs: every change, whichever node took it, and no job that was deleted.
+//! A new leader knows the jobs from its replica: every change, whichever node took it, and no job that was deleted.
 
 use crate::support::api::{Api, Reply};
 use crate::support::cluster::Cluster;
