@@ -63,7 +63,6 @@ pub struct Names {
 }
 
 impl Names {
-    #[expect(clippy::new_without_default, reason = "each has names of its own")]
     pub fn new() -> Names {
         Names { service: name(), lock: name() }
     }
