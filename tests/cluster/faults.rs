@@ -19,7 +19,7 @@ fn under_load(jobs: usize) -> Option<(Cluster, Witness, Vec<u64>)> {
     let cluster = Cluster::started(3)?;
     let witness = cluster.witness("seen");
     let ids = cluster.add_several(jobs, &witness.write("x"));
-    wait_until("they run", || witness.count("x") >= jobs * 3);
+    witness.wait_count("x", jobs * 3);
     Some((cluster, witness, ids))
 }
 
@@ -171,7 +171,7 @@ fn nodes_that_are_stopped_all_at_once_end_when_their_leases_do() {
     witness.wait_count("begin", 2);
     cluster.nodes.iter().for_each(|node| node.signal(Signal::TERM));
     for node in &mut cluster.nodes {
-        wait_until("it is over", || node.is_over());
+        wait_until("the node ends", || node.is_over());
         assert!(node.wait().success());
     }
 }

@@ -18,10 +18,10 @@ fn back_after(hosts: &Hosts, host: usize, cut_secs: u64) -> [Duration; 2] {
     let is_shown = || node.api.try_get("/cron/list").is_some_and(|reply| reply.status == 200);
     std::thread::scope(|scope| {
         let shown = scope.spawn(|| {
-            wait_until("it shows the jobs", is_shown);
+            wait_until("the host lists the jobs", is_shown);
             healed.elapsed()
         });
-        wait_until("it gets runs", is_run);
+        wait_until("the host gets runs", is_run);
         [healed.elapsed(), shown.join().unwrap()]
     })
 }

@@ -88,7 +88,7 @@ impl Hosts {
     /// Waits until the runs of some seconds in a row from now on were on time, however many nodes are there.
     pub fn wait_served(&self) {
         let from = second();
-        wait_until("the seconds are on time again", || {
+        wait_until("some seconds in a row on time", || {
             std::thread::sleep(Duration::from_millis(100));
             let served = self.served();
             let Some(last) = served.last_key_value().map(|(second, _)| *second) else { return false };

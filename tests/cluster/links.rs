@@ -218,7 +218,7 @@ fn either_end_names_another_version_of_the_protocol() {
     std::fs::remove_file(node.path("stderr")).unwrap();
     node.start();
     let mut links = Vec::new();
-    leader.until("it says so", || {
+    leader.until("the node names the version", || {
         if let Ok((mut stream, _)) = listener.accept() {
             let _ = stream.write_all(&challenge);
             links.push(stream);

@@ -45,9 +45,9 @@ fn start_aside(cluster: &Cluster, rest: &str) -> Run {
 /// Follows the output from now on.
 fn following(node: &Node, key: &str) -> JoinHandle<Vec<u8>> {
     let url = format!("http://{}/run/output/{key}?follow=1", node.api.address);
-    let mut answer = ureq::get(url).call().expect("it is answered");
+    let mut answer = ureq::get(url).call().expect("the stream begins");
     std::thread::spawn(move || {
-        answer.body_mut().with_config().limit(1 << 30).read_to_vec().expect("it ends as it should")
+        answer.body_mut().with_config().limit(1 << 30).read_to_vec().expect("the stream ends well")
     })
 }
 

@@ -59,8 +59,7 @@ fn a_change_through_any_node_holds_in_the_whole_cluster() {
         other.api.stop_job(id);
         let stopped = witness.count("x");
         let clock = node.api.add_every_second(&cluster.witness("clock").write("x"), "");
-        let ticks = cluster.witness("clock").count("x");
-        wait_until("some seconds pass", || ticks + 2 <= cluster.witness("clock").count("x"));
+        cluster.witness("clock").wait_more("x", 2);
         node.api.delete_job(clock);
         assert_eq!(witness.count("x"), stopped, "no run starts after stop was answered");
         node.api.delete_job(id);

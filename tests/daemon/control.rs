@@ -68,7 +68,7 @@ fn a_run_is_ended_by_an_operator_with_all_that_it_started() {
     let id = node.api.add_idle(&command, "");
     let run = node.api.run_job(id);
     let read = |path| std::fs::read_to_string(path).ok().and_then(|text: String| text.trim().parse::<u32>().ok());
-    let child = wait_for("its child", || read(&child));
+    let child = wait_for("the pid of the run's child", || read(&child));
     let shown = node.api.runs()[0].clone();
     assert_eq!((&shown["run_key"], &shown["state"]), (&json!(run), &json!("running")), "{shown}");
     assert!(shown["pid"].as_u64().is_some() && shown["started"].as_i64().is_some(), "{shown}");

@@ -16,7 +16,7 @@ fn start_once(node: &Node, command: &str) -> String {
     let seen = node.path(&format!("seen-{}", node.api.jobs().len()));
     let command = format!("echo $WING_RUN_KEY >> {}; {command}", seen.display());
     let id = node.api.add_every_second(&command, "is_mutex=1");
-    let key = wait_for("it begins", || {
+    let key = wait_for("the key of a run that has begun", || {
         let text = std::fs::read_to_string(&seen).ok()?;
         Some(text.split_once('\n')?.0.to_string())
     });
@@ -36,7 +36,7 @@ fn part(node: &Node, key: &str, query: &str) -> Value {
 /// Asks again and again, as a client without `follow` does; gives the text and the last answer.
 fn poll(node: &Node, key: &str, from: u64) -> (String, Value) {
     let (mut text, mut from) = (String::new(), from);
-    let last = wait_for("the output ends", || {
+    let last = wait_for("the end of the output", || {
         let part = part(node, key, &format!("from={from}"));
         assert_eq!(part["from"], from);
         text.push_str(output(&part));
@@ -47,10 +47,10 @@ fn poll(node: &Node, key: &str, from: u64) -> (String, Value) {
 }
 
 fn follow(address: &str, path: &str) -> Vec<u8> {
-    let mut answer = ureq::get(format!("http://{address}{path}")).call().expect("it is answered");
+    let mut answer = ureq::get(format!("http://{address}{path}")).call().expect("the stream begins");
     assert_eq!(answer.headers()["Content-Type"], "text/plain; charset=utf-8");
     assert_eq!(answer.headers()["X-Run-Attempt"], "1");
-    answer.body_mut().with_config().limit(1 << 30).read_to_vec().expect("it ends as it should")
+    answer.body_mut().with_config().limit(1 << 30).read_to_vec().expect("the stream ends well")
 }
 
 fn following(node: &Node, key: &str, query: &str) -> JoinHandle<Vec<u8>> {
@@ -118,7 +118,7 @@ fn an_output_that_is_unknown_or_not_begun_is_said_to_be_so() {
         (reply.status == 200 && reply.body["data"]["state"] == "waiting").then(|| reply.body["data"].clone())
     };
     let start = second();
-    let (at, answer) = wait_for("a run waits", || (start..start + 60).find_map(|at| Some((at, waiting(at)?))));
+    let (at, answer) = wait_for("a run that waits", || (start..start + 60).find_map(|at| Some((at, waiting(at)?))));
     assert_eq!((&answer["output"], &answer["next"], &answer["is_over"]), (&json!(""), &json!(0), &json!(false)));
     let key = format!("{id}-{at}");
     let follower = following(&node, &key, "");
@@ -145,16 +145,17 @@ fn beyond_the_cap_a_stream_leaves_out_the_same_bytes_as_the_row() {
     let gate = node.gate();
     let key = start_once(&node, &format!("seq 1 10000; {}; echo end", gate.wait()));
     let length = seq(1, 10_000).len() as u64;
-    wait_to_see("it has written", || part(&node, &key, "from=48000"), |part| part["next"] == length);
+    wait_to_see("the first part of the output", || part(&node, &key, "from=48000"), |part| part["next"] == length);
     let follower = following(&node, &key, "");
     let end = following(&node, &key, &format!("&from={length}"));
-    wait_to_see("they have begun", || part(&node, &key, ""), |part| part["next"] == length);
+    wait_to_see("no more output yet", || part(&node, &key, ""), |part| part["next"] == length);
     gate.open();
     assert_eq!(end.join().unwrap(), b"end\n");
     let seen = String::from_utf8(follower.join().unwrap()).unwrap();
     let all = seq(1, 10_000) + "end\n";
-    let (head, tail) =
-        seen.split_once(&format!("\n[... {} bytes left out ...]\n", length - 1_000)).expect("it is said");
+    let (head, tail) = seen
+        .split_once(&format!("\n[... {} bytes left out ...]\n", length - 1_000))
+        .expect("the row says what it leaves out");
     assert!(all.starts_with(head) && all.ends_with(tail) && head.len() == 500, "{seen}");
 }
 
@@ -166,7 +167,8 @@ fn with_spool_output_all_is_there_beyond_the_cap_for_many_at_once_and_later() {
     let half = seq(1, 200_000);
     let all = seq(1, 400_000) + "[exit code 3]\n";
     let followers: Vec<_> = (0..40).map(|_| following(&node, &key, "")).collect();
-    wait_until("half of it is written", || part(&node, &key, &format!("from={}", half.len() - 2))["output"] == "0\n");
+    let end_of_half = || part(&node, &key, &format!("from={}", half.len() - 2));
+    wait_to_see("half of the output is written", end_of_half, |part| part["output"] == "0\n");
     assert_eq!(output(&part(&node, &key, "from=600000")), &half[600_000..][..256 << 10]);
     gate.open();
     followers.into_iter().for_each(|follower| check_same(&follower.join().unwrap(), &all));
@@ -216,10 +218,9 @@ fn a_flood_of_output_waits_for_the_disk_and_is_kept_whole() {
 fn an_old_client_gets_the_stream_without_chunks() {
     let node = Node::started("");
     let key = start_once(&node, "echo out; echo more");
-    let answer = wait_for("the row", || {
-        let answer = ask(&node, format!("GET /run/output/{key}?follow=1&attempt=1 HTTP/1.0\r\n\r\n").as_bytes());
-        Some(answer).filter(|answer| answer.ends_with("out\nmore\n"))
-    });
+    let request = format!("GET /run/output/{key}?follow=1&attempt=1 HTTP/1.0\r\n\r\n");
+    let follow = || ask(&node, request.as_bytes());
+    let answer = wait_to_see("the whole output", follow, |answer| answer.ends_with("out\nmore\n"));
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     assert_eq!(body, "out\nmore\n");
     assert!(head.contains("Connection: close") && !head.contains("chunked"), "{head}");

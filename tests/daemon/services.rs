@@ -229,7 +229,7 @@ fn a_daemon_that_hangs_has_its_mutex_runs_ended_with_its_lease_and_goes_on_when_
     let pid = |path: &Path| -> Option<u32> { std::fs::read_to_string(path).ok()?.lines().next()?.parse().ok() };
     let held = node.api.add_every_second(&format!("echo $$ >> {}; exec sleep 300", mutex.display()), "is_mutex=1");
     let other = node.api.add_every_second(&format!("echo $$ >> {}; exec sleep 300", plain.display()), "");
-    let (mutex, plain) = wait_for("both run", || Some((pid(&mutex)?, pid(&plain)?)));
+    let (mutex, plain) = wait_for("the pids of both runs", || Some((pid(&mutex)?, pid(&plain)?)));
     node.api.stop_job(other);
     let daemon = node.daemon_pid();
     let after = timed(|| {

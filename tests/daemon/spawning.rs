@@ -6,7 +6,7 @@ use crate::support::jobs::encoded;
 use crate::support::process::children;
 use crate::support::row::Row;
 use crate::support::time::second;
-use crate::support::{wait_for, wait_to_see};
+use crate::support::wait_to_see;
 use rustix::process::Signal;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -34,7 +34,7 @@ fn is_root() -> bool {
 
 /// Opens a folder to every user.
 fn open_to_all(folder: &Path) {
-    std::fs::set_permissions(folder, PermissionsExt::from_mode(0o777)).expect("it is ours");
+    std::fs::set_permissions(folder, PermissionsExt::from_mode(0o777)).expect("the folder is ours");
 }
 
 #[test]
@@ -82,8 +82,8 @@ fn a_run_has_the_limit_of_descriptors_that_the_daemon_was_given_however_many_run
     let writer = std::fs::OpenOptions::new().read(true).write(true).open(&fifo).unwrap();
     std::io::Write::write_all(&mut &writer, "go\n".repeat(RUNS).as_bytes()).unwrap();
     for id in ids {
-        let rows = wait_for("its row", || Some(node.api.rows(id)).filter(|rows| rows.len() == 1));
-        assert_eq!(rows[0]["output"], "256\nstarted\n");
+        assert_eq!(node.api.wait_for_first_row(id)["output"], "256\nstarted\n");
+        assert_eq!(node.api.rows(id).len(), 1);
     }
     assert_eq!(node.api.run_once("ulimit -Sn", "")["output"], "256\n");
     assert_eq!(limit(daemon), "256", "the daemon lowers its limit again");
