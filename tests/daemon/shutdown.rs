@@ -14,7 +14,7 @@ fn a_run_that_ends_in_time_is_waited_for_and_logged() {
         let id = node.api.add_every_second(&witness.around("sleep 2"), "");
         witness.wait_count("begin", 1);
         node.signal(signal);
-        node.wait_said("leaving: nothing new is started");
+        node.wait_said("shutdown: nothing new is started");
         let begun = witness.count("begin");
         node.api.post("/cron/add", "cronSet=* * * * * *&command=true").refused(503, "leaving");
         assert_eq!(node.wait().code(), Some(0), "{}", node.said());
@@ -53,7 +53,7 @@ fn a_second_signal_ends_the_runs_at_once() {
     node.api.add_every_second(&witness.around("sleep 3000"), "");
     witness.wait_count("begin", 1);
     node.signal(Signal::TERM);
-    node.wait_said("leaving: nothing new is started");
+    node.wait_said("shutdown: nothing new is started");
     node.signal(Signal::TERM);
     assert_eq!(node.wait().code(), Some(0), "{}", node.said());
 }
