@@ -12,7 +12,7 @@
 //! | `reactor` | ears and mouth: the poll loop, connections, peers, children, timer |
 //! | `config`, `logging`, `next` | app.toml and the host's time zones, log lines, the `next` subcommand |
 //!
-//! Who may import whom: main -> all of it; reactor -> api, core, wire, worker, model; worker -> core's `work` (and
+//! Who may import whom: main -> all of it; reactor -> api, core, wire, worker, model; worker -> core's `ports` (and
 //! `MarkOp`, `FoundMark`), model; api -> wire, model; wire -> model; core -> model; config -> model.
 //! `tests/house_rules.rs` holds the sources to this.
 //!

@@ -7,7 +7,7 @@ use lexopt::{Arg, ValueExt};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use wing_crontab::core::ExitReason;
+use wing_crontab::core::io::ExitReason;
 use wing_crontab::model::config::Config;
 use wing_crontab::worker::process::{
     CANNOT_START, DaemonLink, LAUNCH, NOT_LAUNCHED, REFUSED, UNDER_GUARDIAN, adopt, guard, launch,

@@ -5,7 +5,7 @@ mod support;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use support::{consul, wait_for, wait_until};
-use wing_crontab::core::work::{Consul, ConsulAnswer, ConsulError, LockValue};
+use wing_crontab::core::ports::{Consul, ConsulAnswer, ConsulError, LockValue};
 use wing_crontab::model::config::{ConsulConfig, Secret};
 use wing_crontab::model::{Epoch, Incarnation, NodeId, Second, Server};
 use wing_crontab::worker::consul::ConsulClient;

@@ -5,7 +5,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use support::mariadb;
-use wing_crontab::core::work::{Bump, Change, Differences, Journaled, Loaded, Since, StoreError, StoredLeader};
+use wing_crontab::core::ports::{Bump, Change, Differences, Journaled, Loaded, Since, StoreError, StoredLeader};
 use wing_crontab::model::command::RequestKey;
 use wing_crontab::model::job::JobFilter;
 use wing_crontab::model::journal::{

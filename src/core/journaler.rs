@@ -4,10 +4,9 @@
 //!
 //! Invariant: an entry keeps its request number for ever, so asking again cannot write it twice.
 
-use super::backoff::Backoff;
-use super::effects::Effects;
-use super::timers::{Timer, Timers};
-use super::work::{Journaled, Lead, StoreError, Work, WorkId};
+use crate::core::io::Effects;
+use crate::core::ports::{Journaled, Lead, StoreError, Work, WorkId};
+use crate::core::time::{Backoff, Timer, Timers};
 use crate::model::command::RequestKey;
 use crate::model::journal::{Body, Entry, EntryId};
 use crate::model::{Epoch, JobId, Mono, Now, Second};
@@ -202,7 +201,7 @@ fn names(body: &Body, id: JobId) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::Output;
+    use crate::core::io::Output;
 
     fn sent(journaler: &mut Journaler, fx: &mut Effects, now: Now) -> Option<(WorkId, Entry)> {
         journaler.poll(fx, now);

@@ -14,7 +14,7 @@
 
 use super::outputs::Outputs;
 use super::{Source, earlier};
-use crate::core::work::{Kill, KillHow};
+use crate::core::ports::{Kill, KillHow};
 use crate::model::{Attempt, Exit, Mono};
 use crate::worker::output_files::FileAnswer;
 use crate::worker::process::{Running, kill};

@@ -7,7 +7,7 @@ use super::connection::{Connection, Progress};
 use super::stream::Stream;
 use super::{Source, earlier};
 use crate::api;
-use crate::core::Node;
+use crate::core::node::Node;
 use crate::model::Mono;
 use crate::model::command::{Command, Refusal, Reply, RequestId};
 use crate::wire::http::{Request, Response};

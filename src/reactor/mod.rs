@@ -15,7 +15,10 @@ mod start;
 mod stream;
 mod timer;
 
-use crate::core::{ExitReason, Input, MarkOp, Node, Output, Signal};
+use crate::core::io::{ExitReason, Input, MarkOp, Output, Signal};
+
+use crate::core::node::Node;
+
 use crate::model::Mono;
 use crate::model::config::Config;
 use crate::worker::clock;
@@ -238,13 +241,13 @@ impl Reactor {
                 Answer::Spawned(id, attempt, Ok(running)) => {
                     let started = running.started;
                     self.children.add(attempt, *running, self.poll.registry());
-                    Input::Done(id, crate::core::work::Done::Spawned(Ok(started)))
+                    Input::Done(id, crate::core::ports::Done::Spawned(Ok(started)))
                 }
                 Answer::File(answer) => {
                     self.children.on_file_answer(answer);
                     continue;
                 }
-                Answer::Spawned(id, _, Err(error)) => Input::Done(id, crate::core::work::Done::Spawned(Err(error))),
+                Answer::Spawned(id, _, Err(error)) => Input::Done(id, crate::core::ports::Done::Spawned(Err(error))),
             };
             self.input(input);
         }
@@ -258,8 +261,8 @@ impl Reactor {
     fn drain(&mut self) {
         while let Some(output) = self.node.poll_output() {
             match output {
-                Output::Work(id, crate::core::work::Work::Spawn(spawn)) => self.spawn(id, spawn),
-                Output::Work(id, crate::core::work::Work::Kill(kill)) => {
+                Output::Work(id, crate::core::ports::Work::Spawn(spawn)) => self.spawn(id, spawn),
+                Output::Work(id, crate::core::ports::Work::Kill(kill)) => {
                     self.children.on_kill(kill);
                     self.pool.kill(KillOrder { id, kill, mark: self.marks.read(kill.attempt) });
                 }
@@ -288,14 +291,14 @@ impl Reactor {
         }
     }
 
-    fn spawn(&mut self, id: crate::core::work::WorkId, spawn: crate::core::work::Spawn) {
+    fn spawn(&mut self, id: crate::core::ports::WorkId, spawn: crate::core::ports::Spawn) {
         log::debug!("start attempt={}", spawn.attempt);
         match self.marks.ticket(spawn.attempt) {
             Some(ticket) => self.pool.spawn(SpawnOrder { id, attempt: spawn.attempt, job: spawn.job, ticket }),
             None => {
                 let reason = "not started: the marks file has no place for it".to_string();
-                let failed = crate::core::work::SpawnError::Failed(reason);
-                self.node.handle(Input::Done(id, crate::core::work::Done::Spawned(Err(failed))), clock::now());
+                let failed = crate::core::ports::SpawnError::Failed(reason);
+                self.node.handle(Input::Done(id, crate::core::ports::Done::Spawned(Err(failed))), clock::now());
             }
         }
     }

@@ -8,7 +8,7 @@
 //! on their way out have a limit, beyond which the link is cut: the node says everything anew over the next one.
 
 use super::Source;
-use crate::core::{Gone, Input};
+use crate::core::io::{Gone, Input};
 use crate::model::config::{ClusterConfig, Secret};
 use crate::model::message::{LinkId, Message};
 use crate::model::{Mono, Server};

@@ -6,7 +6,7 @@
 //! Invariant: the token appears in a header and nowhere else.
 
 use super::token::Token;
-use crate::core::work::{Consul, ConsulAnswer, ConsulError, LockState, LockValue};
+use crate::core::ports::{Consul, ConsulAnswer, ConsulError, LockState, LockValue};
 use crate::model::config::ConsulConfig;
 use crate::model::{Server, config::Secret};
 use serde_json::{Value, json};

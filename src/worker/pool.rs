@@ -11,7 +11,7 @@ use super::process::kill::Family;
 use super::process::{self, FreeMemory, Mark, Running, Spawner, Ticket, kill};
 use super::spool::SpoolFile;
 use super::store::{Hand, Store};
-use crate::core::work::{Done, Kill, KillHow, Lead, Log, Read, SpawnError, Spool, Work, WorkId};
+use crate::core::ports::{Done, Kill, KillHow, Lead, Log, Read, SpawnError, Spool, Work, WorkId};
 use crate::model::job::JobPage;
 use crate::model::{Attempt, Job};
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -66,7 +66,7 @@ pub struct Pool {
     spool: Sender<(WorkId, Spool)>,
     read: Sender<(WorkId, Read)>,
     search: Sender<(WorkId, Read)>,
-    consul: Sender<(WorkId, crate::core::work::Consul)>,
+    consul: Sender<(WorkId, crate::core::ports::Consul)>,
     watch: Sender<(WorkId, u64, u64)>,
     consul_client: Option<Arc<ConsulClient>>,
     spawn: Sender<SpawnOrder>,
@@ -262,7 +262,7 @@ fn do_read(store: &mut dyn Store, read: Read) -> Done {
     }
 }
 
-fn ask(consul: &Option<Arc<ConsulClient>>) -> Result<&ConsulClient, crate::core::work::ConsulError> {
-    let standing_alone = || crate::core::work::ConsulError::Unavailable("this node stands alone".into());
+fn ask(consul: &Option<Arc<ConsulClient>>) -> Result<&ConsulClient, crate::core::ports::ConsulError> {
+    let standing_alone = || crate::core::ports::ConsulError::Unavailable("this node stands alone".into());
     consul.as_deref().ok_or_else(standing_alone)
 }

@@ -7,7 +7,7 @@
 //! Invariants: a page that was answered is on the disk; nothing stands behind a line that is not whole; at most
 //! `BYTES_MAX` bytes.
 
-use crate::core::work::{GROUP_BYTES_MAX, GROUP_ROWS_MAX, Kept, Page, Spool, Spooled};
+use crate::core::ports::{GROUP_BYTES_MAX, GROUP_ROWS_MAX, Kept, Page, Spool, Spooled};
 use crate::model::{Attempt, LogRow};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};

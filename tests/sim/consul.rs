@@ -1,7 +1,7 @@
 //! Consul in memory: sessions that depend on checks, one lock, watches.
 
 use std::collections::BTreeMap;
-use wing_crontab::core::work::{Consul as Ask, ConsulAnswer, ConsulError, LockState};
+use wing_crontab::core::ports::{Consul as Ask, ConsulAnswer, ConsulError, LockState};
 
 const CHECK_TTL_NS: u64 = 3_000_000_000;
 

@@ -2,7 +2,7 @@
 
 use crate::guard::Guard;
 use crate::world::{Event, MS, SECOND, World};
-use wing_crontab::core::{FoundState, Input, Signal};
+use wing_crontab::core::io::{FoundState, Input, Signal};
 use wing_crontab::model::Mono;
 use wing_crontab::model::command::{Command, RequestId};
 

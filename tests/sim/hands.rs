@@ -5,11 +5,11 @@ use crate::guard::Guard;
 use crate::store::Store;
 use crate::world::{Event, GUARD_EVERY, MS, Process, Watching, World};
 use std::collections::BTreeMap;
-use wing_crontab::core::work::{
+use wing_crontab::core::io::{FoundState, Input};
+use wing_crontab::core::ports::{
     Consul, ConsulError, Done, KillHow, Lead, LockState, Log, Page, SpawnError, Spool, Spooled, Started, StoreError,
     Work, WorkId,
 };
-use wing_crontab::core::{FoundState, Input};
 use wing_crontab::model::{Attempt, Exit, Job, RunState};
 
 /// One statement in so many is carried out, and its answer lost.

@@ -3,7 +3,7 @@
 use crate::guard::Guard;
 use crate::world::{Event, MS, World};
 use std::collections::VecDeque;
-use wing_crontab::core::{Gone, Input};
+use wing_crontab::core::io::{Gone, Input};
 use wing_crontab::model::message::{LinkId, Message, ToLeader, ToNode};
 use wing_crontab::model::{Epoch, Server};
 

@@ -2,7 +2,7 @@
 
 use crate::guard::Guard;
 use std::collections::{BTreeMap, BTreeSet};
-use wing_crontab::core::work::{
+use wing_crontab::core::ports::{
     Bump, Bumped, Change, CopyPage, Differences, Done, FOLD_SECS, Journaled, Lead, Loaded, Log, Opened, Read, Since,
     StoreError, StoredLeader,
 };

@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use tempfile::TempDir;
-use wing_crontab::core::timers::STALLED;
+use wing_crontab::core::time::STALLED;
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_wing-crontab");
 

@@ -3,7 +3,7 @@
 //! Invariant: a run that is over has none, so there are never more than there are runs.
 
 use super::EndedBy;
-use crate::core::work::KillHow;
+use crate::core::ports::KillHow;
 use crate::model::{Attempt, Mono};
 use std::collections::{BTreeMap, BTreeSet};
 

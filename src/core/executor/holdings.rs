@@ -6,8 +6,8 @@
 //! Invariant: the counts and the index are those of the holdings: whatever changes a stage goes through here.
 
 use super::EndedBy;
-use crate::core::FoundState;
-use crate::core::work::Started;
+use crate::core::io::FoundState;
+use crate::core::ports::Started;
 use crate::model::message::{Held, HeldRun, Order, RunStage};
 use crate::model::{Attempt, Exit, JobId, RunKey, Second, Version};
 use std::collections::{BTreeMap, BTreeSet};

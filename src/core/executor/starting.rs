@@ -4,10 +4,10 @@
 
 use super::holdings::Stage;
 use super::{Executor, SPAWNS_MAX, SpawnError, Started};
-use crate::core::effects::Effects;
-use crate::core::ending::{EndedBy, Ending};
-use crate::core::logbook::Logbook;
-use crate::core::work::{KillHow, Spawn, Work, WorkId};
+use crate::core::io::Effects;
+use crate::core::log::ending::{EndedBy, Ending};
+use crate::core::log::logbook::Logbook;
+use crate::core::ports::{KillHow, Spawn, Work, WorkId};
 use crate::model::message::ToLeader;
 use crate::model::{Attempt, Now, RunState, Second, Wall};
 

@@ -6,11 +6,10 @@
 use super::Executor;
 use super::alarms::Alarm;
 use super::holdings::{Holding, Stage};
-use crate::core::MarkOp;
-use crate::core::effects::Effects;
-use crate::core::ending::{EndedBy, Ending};
-use crate::core::logbook::Logbook;
-use crate::core::work::{Kill, KillHow, Started, Work, WorkId};
+use crate::core::io::{Effects, MarkOp};
+use crate::core::log::ending::{EndedBy, Ending};
+use crate::core::log::logbook::Logbook;
+use crate::core::ports::{Kill, KillHow, Started, Work, WorkId};
 use crate::model::{Attempt, Exit, Job, Now, RunState};
 
 /// The number of the signal KILL.

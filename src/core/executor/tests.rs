@@ -1,9 +1,8 @@
 //! The executor, driven step by step as the node drives it.
 
 use super::*;
-use crate::core::Output;
-use crate::core::effects::Mail;
-use crate::core::work::{Kill, KillHow, Log, Work};
+use crate::core::io::{Mail, Output};
+use crate::core::ports::{Kill, KillHow, Log, Work};
 use crate::model::message::RunStage;
 use crate::model::run::Manual;
 use crate::model::{Exit, Job, LogRow, RunKey, Second};

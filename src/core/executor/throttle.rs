@@ -5,8 +5,7 @@
 //!
 //! Invariant: without a further refusal it ends by itself.
 
-use crate::core::backoff::Backoff;
-use crate::core::timers::{Timer, Timers};
+use crate::core::time::{Backoff, Timer, Timers};
 use crate::model::{Attempt, Mono, Now};
 
 /// Without a refusal for so long there is room again. Longer than the longest pause.

@@ -3,10 +3,10 @@
 //! Invariant: every request is answered exactly once: when what it asked for is so, or when its time is over.
 
 use super::{Leader, QUIET_SECS, Rooms, Verdict};
-use crate::core::dispatch::{Flight, Stage};
-use crate::core::effects::Effects;
-use crate::core::timers::{Timer, Timers};
-use crate::core::work::{Lead, StoreError, Work, WorkId};
+use crate::core::io::Effects;
+use crate::core::ports::{Lead, StoreError, Work, WorkId};
+use crate::core::runs::{Flight, Stage};
+use crate::core::time::{Timer, Timers};
 use crate::model::command::{Answer, Command, Refusal, RequestId, RequestKey, RunAnswer, RunPage, RunView};
 use crate::model::journal::{Body, Entry};
 use crate::model::message::{HeldRun, RunStage, ToNode};

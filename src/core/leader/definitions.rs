@@ -3,14 +3,14 @@
 //! Invariant: what is in force here is stored, save for stops that a store that is away has yet to take.
 
 use super::{Leader, Rooms, Verdict};
-use crate::core::Reply;
-use crate::core::changes::{Made, Urgent, cut_off, in_force, in_force_and_cut_off};
-use crate::core::copy::put;
-use crate::core::dispatch::Cancelling;
-use crate::core::effects::Effects;
-use crate::core::reload::{Reload, notes};
-use crate::core::scheduler::Scheduler;
-use crate::core::work::{Change, CopyPage, StoreError, WorkId};
+use crate::core::io::Effects;
+use crate::core::jobs::replica::put;
+use crate::core::jobs::scheduler::Scheduler;
+use crate::core::leader::changes::{Made, Urgent, cut_off, in_force, in_force_and_cut_off};
+use crate::core::leader::reload::{Reload, notes};
+use crate::core::ports::{Change, CopyPage, StoreError, WorkId};
+use crate::core::runs::Cancelling;
+use crate::model::command::Reply;
 use crate::model::command::{Answer, Command, Refusal, RequestId};
 use crate::model::journal::Body;
 use crate::model::{Job, JobId, Now, Version};

@@ -5,32 +5,35 @@
 //! Invariants: ticks are handled in order, each once, the next one only when the last is in the journal; a change of a
 //! job and a tick never see half of each other.
 
+mod changes;
 mod controls;
 mod definitions;
+mod misfire;
 mod nodes;
+mod output_reads;
 mod progress;
+mod reload;
 
-use super::Output;
-use super::changes::{Changes, Ground};
-use super::copy::{AsOf, Lent};
-use super::dispatch::recovery::Left;
-use super::dispatch::{Around, Dispatch, DispatchLimits, Place, Stage};
-use super::effects::Effects;
-use super::journaler::{Journaler, Written};
-use super::logbook::Logbook;
-use super::misfire::Gap;
-use super::outputs::{Questions, Where};
-use super::reload::Reload;
-use super::roster::{Own, Roster};
-use super::scheduler::Scheduler;
-use super::timers::{Timer, Timers};
-use super::work::{Journaled, Lead, Loaded, StoreError, Work, WorkId};
+use crate::core::cluster::roster::{Own, Roster};
+use crate::core::io::{Effects, Output};
+use crate::core::jobs::replica::{AsOf, Lent};
+use crate::core::jobs::scheduler::Scheduler;
+use crate::core::journaler::{Journaler, Written};
+use crate::core::log::logbook::Logbook;
+use crate::core::ports::{Journaled, Lead, Loaded, StoreError, Work, WorkId};
+use crate::core::runs::recovery::Left;
+use crate::core::runs::{Around, Dispatch, DispatchLimits, Place, Stage};
+use crate::core::time::{Timer, Timers};
 use crate::model::command::{OutputQuery, RequestId};
 use crate::model::journal::{Body, EntryId};
 use crate::model::log_row::StoredLog;
 use crate::model::message::{RunStage, ToLeader};
 use crate::model::{Attempt, Epoch, Mono, NodeId, Now, Second, Server, Wall};
+use changes::{Changes, Ground};
 use controls::Controls;
+use misfire::Gap;
+use output_reads::{Questions, Where};
+use reload::Reload;
 use std::collections::BTreeMap;
 
 /// With nothing due, one entry in so many seconds keeps the watermark near.

@@ -3,11 +3,10 @@
 //! Invariant: a lease is never granted for longer than the leader's authority lasts.
 
 use super::{Leader, Rooms, Verdict};
-use crate::core::Output;
-use crate::core::dispatch::Place;
-use crate::core::effects::Effects;
+use crate::core::io::{Effects, Output};
 use crate::core::node::LEASE_MS;
-use crate::core::work::{Lead, StoreError, Work, WorkId};
+use crate::core::ports::{Lead, StoreError, Work, WorkId};
+use crate::core::runs::Place;
 use crate::model::command::{ClusterView, Progress, Refusal};
 use crate::model::message::{Heartbeat, Held, Hello, LinkId, Message, ToNode};
 use crate::model::{Attempt, Mono, NodeId, Now, RunState, Server};

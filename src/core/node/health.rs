@@ -5,7 +5,7 @@
 //! Invariant: what is wrong is said for as long as it is so.
 
 use super::{LeadStage, Node};
-use crate::core::election::Election;
+use crate::core::cluster::election::Election;
 use crate::model::Now;
 use crate::model::command::{HealthView, Progress, Role};
 use crate::model::message::Heartbeat;

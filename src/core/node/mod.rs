@@ -12,26 +12,26 @@
 //!
 //! Invariants: every command is answered exactly once; after `handle` no mail is left undelivered.
 
-mod cluster;
 mod health;
+mod health_check;
+mod leadership;
+mod links;
 mod reads;
-mod stages;
+mod shutdown;
 
-use super::backoff::Backoff;
-use super::copy::WarmCopy;
-use super::effects::Effects;
-use super::election::Election;
-use super::executor::{Committed, Counters, Executor};
-use super::follower::Follower;
-use super::leader::{Leader, Rooms, Verdict};
-use super::leaving::Leaving;
-use super::listing::Listing;
-use super::logbook::Logbook;
-use super::lookup::Lookup;
-use super::pulse::Pulse;
-use super::timers::{Stalled, Timer, Timers};
-use super::work::{Done, Kept, Log, Read, StoreError, Work, WorkId};
-use super::{FoundMark, Input, Output, Signal};
+use crate::core::cluster::election::Election;
+use crate::core::cluster::follower::Follower;
+use crate::core::cluster::lookup::Lookup;
+use crate::core::executor::{Committed, Counters, Executor};
+use crate::core::io::{Effects, FoundMark, Input, Output, Signal};
+use crate::core::jobs::listing::Listing;
+use crate::core::jobs::replica::WarmCopy;
+use crate::core::leader::{Leader, Rooms, Verdict};
+use crate::core::log::logbook::Logbook;
+use crate::core::node::health_check::Pulse;
+use crate::core::node::shutdown::Leaving;
+use crate::core::ports::{Done, Kept, Log, Read, StoreError, Work, WorkId};
+use crate::core::time::{Backoff, Stalled, Timer, Timers};
 use crate::model::command::{Answer, Command, RequestId};
 use crate::model::config::Limits;
 use crate::model::message::{LinkId, ToLeader};

@@ -4,9 +4,9 @@
 //! of a change.
 
 use super::{LeadStage, Node, StoreStage, WAITING_MAX};
-use crate::core::listing;
-use crate::core::scheduler::Scheduler;
-use crate::core::work::{Read, StoreError, Work, WorkId};
+use crate::core::jobs::listing;
+use crate::core::jobs::scheduler::Scheduler;
+use crate::core::ports::{Read, StoreError, Work, WorkId};
 use crate::model::Now;
 use crate::model::command::{Answer, JobList, Refusal, RequestId};
 use crate::model::job::{JobFilter, JobPage};

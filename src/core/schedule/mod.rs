@@ -9,6 +9,7 @@
 mod calendar;
 pub mod jitter;
 mod parse;
+pub mod wheel;
 mod zone;
 
 use crate::model::{Second, Zones};

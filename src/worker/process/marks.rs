@@ -7,7 +7,8 @@
 //!
 //! Invariant: a slot's state is stored last, so a slot whose state is not `FREE` is whole.
 
-use crate::core::{FoundMark, FoundState, MarkOp};
+use crate::core::io::{FoundMark, FoundState, MarkOp};
+
 use crate::model::run::{Manual, RunKey};
 use crate::model::{Attempt, Exit, JobId, Mono, Second, Version};
 use rustix::fs::FallocateFlags;

@@ -5,13 +5,13 @@
 
 mod account;
 mod descriptors;
+mod direct_exec;
 mod guardian;
 mod inheritance;
 pub mod kill;
 mod launch;
 mod marks;
 mod memory;
-mod shortcut;
 mod spawn;
 mod words;
 

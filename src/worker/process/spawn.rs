@@ -10,10 +10,10 @@
 
 use super::account::{Account, look_up};
 use super::descriptors::Given;
+use super::direct_exec::Shortcut;
 use super::launch::Launch;
 use super::marks::{Marks, Ticket};
-use super::shortcut::Shortcut;
-use crate::core::work::{SpawnError, Started};
+use crate::core::ports::{SpawnError, Started};
 use crate::model::job::parse_env;
 use crate::model::{Attempt, Exit, Job, JobId, RunKey, Second, Wall};
 use crate::worker::clock;

@@ -9,7 +9,7 @@
 pub mod mysql;
 pub mod sqlite;
 
-use crate::core::work::{
+use crate::core::ports::{
     Bump, Bumped, Change, CopyPage, Differences, FOLD_SECS, Journaled, Loaded, Opened, Since, StoreError, StoredLeader,
 };
 use crate::model::job::{JobFilter, JobPage};

@@ -4,7 +4,7 @@
 
 use super::schema::{self, Charset};
 use super::{DUPLICATE_KEY, INT_MAX, Outcome, check_epoch, is_epoch};
-use crate::core::work::{Differences, Since, StoreError};
+use crate::core::ports::{Differences, Since, StoreError};
 use crate::model::command::RequestKey;
 use crate::model::job::{JobFilter, JobPage};
 use crate::model::journal::EntryId;

@@ -17,7 +17,7 @@ mod logs;
 mod schema;
 
 use super::{DELETE_ENTRIES_MAX, Hand, Store, folded, foreign_lock_key, not_alone, note, outcomes};
-use crate::core::work::{
+use crate::core::ports::{
     Bump, Bumped, Change, CopyPage, Differences, Journaled, Loaded, Opened, Since, StoreError, StoredLeader,
 };
 use crate::model::config::MysqlConfig;

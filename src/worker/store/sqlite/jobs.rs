@@ -4,7 +4,7 @@
 
 use super::journal::newest_entry;
 use super::{Failure, Transaction};
-use crate::core::work::{Differences, Since};
+use crate::core::ports::{Differences, Since};
 use crate::model::journal::EntryId;
 use crate::model::{Job, JobId, Misfire, OnLost, Second, Version};
 use crate::worker::store::{DIFFERENCES_MAX, NOTED, noted};

@@ -3,7 +3,7 @@
 //! Invariant: no entry is written under an epoch that is not the stored one.
 
 use super::{Failure, Transaction};
-use crate::core::work::{StoreError, StoredLeader};
+use crate::core::ports::{StoreError, StoredLeader};
 use crate::model::journal::{Body, Entry, EntryId, StoredEntry};
 use crate::model::{Epoch, NodeId, Second, Server};
 use rusqlite::{OptionalExtension, Row, params};

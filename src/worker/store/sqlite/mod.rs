@@ -12,7 +12,7 @@ use super::{
     DELETE_ENTRIES_MAX, DELETE_ROWS_MAX, Hand, Store, edited_by_hand, folded, foreign_lock_key, not_alone, note,
     outcomes, row_state,
 };
-use crate::core::work::{
+use crate::core::ports::{
     Bump, Bumped, Change, CopyPage, Differences, Journaled, Loaded, Opened, Since, StoreError, StoredLeader,
 };
 use crate::model::command::RequestKey;

@@ -1,0 +1,233 @@
+//! The election, asked and answered step by step as the node and Consul do.
+
+use super::*;
+use crate::core::io::Output;
+use crate::model::{Epoch, Second};
+
+const ALL: Standing = Standing { is_leader: false, can_lead: true, can_depose: true };
+
+fn at(ms: u64) -> Now {
+    Now { mono: Mono(0).plus_ms(ms), ..Now::default() }
+}
+
+fn value(node: &str) -> LockValue {
+    LockValue {
+        epoch: Epoch(1),
+        tick: Second(1),
+        server: Server(node.into()),
+        node_id: NodeId(node.into()),
+        incarnation: Incarnation(0),
+    }
+}
+
+/// What is asked of Consul now, which answers yes to all of it.
+fn asked(election: &mut Election, standing: Standing, now: Now) -> Vec<String> {
+    let mut fx = Effects::default();
+    let mut asked = Vec::new();
+    loop {
+        election.poll(standing, || value("own"), &mut fx, now);
+        let Some(output) = fx.take() else { return asked };
+        let Output::Work(id, Work::Consul(consul)) = output else { continue };
+        let answer = match &consul {
+            Consul::CreateSession => ConsulAnswer::Session("ours".into()),
+            Consul::Acquire { .. } => ConsulAnswer::Acquired(true),
+            _ => ConsulAnswer::Done,
+        };
+        let name = format!("{consul:?}");
+        let name = name.split([' ', '{']).next().unwrap_or_default().to_string();
+        if !["Register", "Pass", "CreateSession"].contains(&name.as_str()) {
+            asked.push(name);
+        }
+        election.on_consul(id, Ok(answer), &mut fx, now);
+    }
+}
+
+/// The watch says who has the lock.
+fn seen(election: &mut Election, session: Option<&str>, node: &str, now: Now) {
+    let id = *election.watch.insert(WorkId(1_000_000));
+    let lock = LockState { index: 1, session: session.map(String::from), value: Some(value(node)) };
+    election.on_watched(id, Ok(lock), now);
+}
+
+fn holder() -> Election {
+    let mut election = election(OWN);
+    assert!(asked(&mut election, ALL, at(0)).is_empty(), "nothing is known of the lock");
+    seen(&mut election, None, "own", at(0));
+    assert_eq!(asked(&mut election, ALL, at(0)), ["Acquire"]);
+    assert!(election.may_lead(at(0)));
+    election
+}
+
+#[test]
+fn who_abstains_for_a_time_gives_the_lock_up_and_takes_it_again_only_after_that() {
+    let mut election = holder();
+    election.abstain_for(10_000, at(1_000));
+    assert!(!election.may_lead(at(1_000)), "at once");
+    assert_eq!(asked(&mut election, ALL, at(1_000)), ["Release"]);
+    seen(&mut election, None, "own", at(2_000));
+    assert!(asked(&mut election, ALL, at(10_999)).is_empty());
+    assert_eq!(asked(&mut election, ALL, at(11_000)), ["Acquire"]);
+}
+
+#[test]
+fn who_could_make_nothing_of_the_lock_leaves_it_to_others() {
+    let unable = Standing { can_lead: false, can_depose: false, ..ALL };
+    let mut election = holder();
+    assert_eq!(asked(&mut election, unable, at(1_000)), ["Release"]);
+    seen(&mut election, None, "own", at(2_000));
+    assert!(asked(&mut election, unable, at(60_000)).is_empty());
+    assert_eq!(asked(&mut election, ALL, at(60_000)), ["Acquire"]);
+}
+
+#[test]
+fn a_leader_that_stands_still_is_deposed_only_by_who_has_had_the_store_for_a_while() {
+    let fresh = Standing { can_depose: false, ..ALL };
+    let mut election = election(OWN);
+    asked(&mut election, ALL, at(0));
+    seen(&mut election, Some("theirs"), "other", at(0));
+    seen(&mut election, Some("theirs"), "other", at(STALE_MS));
+    assert!(asked(&mut election, fresh, at(STALE_MS)).is_empty());
+    assert_eq!(asked(&mut election, ALL, at(STALE_MS)), ["DestroySession"]);
+    // Of one that is known to be dead nobody has to wait for a word.
+    seen(&mut election, Some("theirs"), "other", at(STALE_MS));
+    election.suspect_dead(&Server("other".into()));
+    assert_eq!(asked(&mut election, fresh, at(STALE_MS)), ["DestroySession"]);
+}
+
+const OWN: (&str, &str, u64) = ("127.0.0.1:1", "own", 5);
+
+fn election((server, node_id, incarnation): (&str, &str, u64)) -> Election {
+    Election::new(Server(server.into()), NodeId(node_id.into()), Incarnation(incarnation))
+}
+
+fn lock((server, node_id, incarnation): (&str, &str, u64), tick: i64) -> LockState {
+    let value = LockValue {
+        epoch: Epoch(1),
+        tick: Second(tick),
+        server: Server(server.into()),
+        node_id: NodeId(node_id.into()),
+        incarnation: Incarnation(incarnation),
+    };
+    LockState { index: tick as u64, session: Some("theirs".into()), value: Some(value) }
+}
+
+/// The statements that it makes while the lock's holder writes so many values; why it must go, where it must.
+fn watched(election: &mut Election, holder: (&str, &str, u64), values: i64) -> (Vec<String>, Option<String>) {
+    let (mut fx, now, mut asked) = (Effects::default(), Now::default(), Vec::new());
+    for tick in 0..=values {
+        election.poll(ALL, || unreachable!("it does not hold the lock"), &mut fx, now);
+        while let Some(output) = fx.take() {
+            match output {
+                Output::Work(id, Work::Watch { .. }) if tick < values => {
+                    election.on_watched(id, Ok(lock(holder, tick)), now);
+                }
+                Output::Work(_, Work::Consul(statement)) => asked.push(format!("{statement:?}")),
+                _ => {}
+            }
+        }
+    }
+    (asked, election.take_conflict())
+}
+
+#[track_caller]
+fn check(own: (&str, &str, u64), leader: (&str, &str, u64), reason: Option<&str>) {
+    let mut election = election(own);
+    let (asked, conflict) = watched(&mut election, leader, 3);
+    match (reason, conflict) {
+        (None, None) => assert_eq!(asked, ["Register { is_leader: false }"]),
+        (Some(reason), Some(conflict)) => {
+            assert!(conflict.contains(reason), "{conflict}");
+            assert!(asked.is_empty() && election.has_left(), "the other's registration is not touched: {asked:?}");
+        }
+        (_, conflict) => panic!("{conflict:?}"),
+    }
+}
+
+#[test]
+fn it_takes_no_part_beside_a_leader_that_it_cannot_live_with() {
+    check(OWN, ("127.0.0.1:2", "b", 1), None);
+    check(("10.0.0.1:1", "own", 5), ("10.0.0.2:1", "b", 1), None);
+    check(OWN, ("127.0.0.1:1", "own", 4), None);
+    check(OWN, ("127.0.0.1:1", "own", 6), Some("was data_dir copied"));
+    check(OWN, ("127.0.0.1:1", "b", 1), Some("bind_address of its own"));
+    check(OWN, ("127.0.0.1:2", "own", 1), Some("was data_dir copied"));
+    check(OWN, ("10.0.0.2:1", "b", 1), Some("from this host only"));
+}
+
+#[test]
+fn a_leader_that_is_dead_keeps_nobody_away() {
+    let mut election = election(OWN);
+    let dead = ("127.0.0.1:1", "b", 1);
+    assert_eq!(watched(&mut election, dead, 2).1, None, "one late write is no life");
+    let (mut fx, later) = (Effects::default(), Now { mono: Mono(0).plus_ms(STALE_MS), ..Now::default() });
+    let watch = election.watch.unwrap();
+    election.on_watched(watch, Ok(lock(dead, 1)), later);
+    election.poll(ALL, || unreachable!("it does not hold the lock"), &mut fx, later);
+    let asked: Vec<Output> = std::iter::from_fn(|| fx.take()).collect();
+    let is_register = |output: &Output| matches!(output, Output::Work(_, Work::Consul(Consul::Register { .. })));
+    assert!(asked.iter().any(is_register), "{asked:?}");
+}
+
+/// What the node's last life wrote into the lock.
+fn of_before() -> LockState {
+    LockState { index: 1, session: Some("of before".into()), ..lock(("127.0.0.1:1", "own", 1), 1) }
+}
+
+#[test]
+fn a_watch_that_tells_of_the_free_lock_before_its_session_is_known_to_be_destroyed_is_heard() {
+    let (mut fx, now) = (Effects::default(), at(0));
+    let mut election = election(OWN);
+    // Registered and with a session, it sees the lock of before.
+    seen(&mut election, None, "other", now);
+    assert!(asked(&mut election, Standing { can_lead: false, ..ALL }, now).is_empty());
+    election.watch = Some(WorkId(1_000_000));
+    election.on_watched(WorkId(1_000_000), Ok(of_before()), now);
+    election.poll(ALL, || value("own"), &mut fx, now);
+    let id = std::iter::from_fn(|| fx.take()).find_map(|output| match output {
+        Output::Work(id, Work::Consul(Consul::DestroySession { .. })) => Some(id),
+        _ => None,
+    });
+    seen(&mut election, None, "own", now);
+    election.on_consul(id.unwrap(), Ok(ConsulAnswer::Done), &mut fx, now);
+    assert_eq!(asked(&mut election, ALL, now), ["Acquire"]);
+}
+
+#[test]
+fn a_node_that_cannot_lead_yet_ends_its_last_life_and_leaves_the_lock_to_others() {
+    let unable = Standing { can_lead: false, can_depose: false, ..ALL };
+    let mut election = election(OWN);
+    asked(&mut election, unable, at(0));
+    election.watch = Some(WorkId(1_000_000));
+    election.on_watched(WorkId(1_000_000), Ok(of_before()), at(0));
+    assert_eq!(asked(&mut election, unable, at(0)), ["DestroySession"]);
+    seen(&mut election, None, "own", at(1_000));
+    assert!(asked(&mut election, unable, at(1_000)).is_empty());
+    assert_eq!(asked(&mut election, ALL, at(2_000)), ["Acquire"]);
+}
+
+#[test]
+fn an_agent_that_answers_and_makes_no_session_is_asked_less_and_less_often_and_told_of_once() {
+    let mut election = election(OWN);
+    seen(&mut election, None, "own", at(0));
+    let (mut fx, mut sessions, mut warnings) = (Effects::default(), 0, 0);
+    for now in (0..10_000).step_by(10).map(at) {
+        election.poll(ALL, || value("own"), &mut fx, now);
+        while let Some(output) = fx.take() {
+            match output {
+                Output::Work(id, Work::Consul(Consul::CreateSession)) => {
+                    sessions += 1;
+                    let unknown = ConsulError::Unknown("Check 'serfHealth' is in critical state".into());
+                    election.on_consul(id, Err(unknown), &mut fx, now);
+                }
+                Output::Work(id, Work::Consul(_)) => {
+                    election.on_consul(id, Ok(ConsulAnswer::Done), &mut fx, now);
+                }
+                Output::Notice(notice) => warnings += usize::from(notice.level == log::Level::Warn),
+                _ => {}
+            }
+            election.poll(ALL, || value("own"), &mut fx, now);
+        }
+    }
+    assert!(!election.is_well());
+    assert_eq!((sessions, warnings), (9, 1), "after 0, 0.1, 0.3, 0.7, 1.5, 3.1, 5.1, 7.1 and 9.1 s");
+}

@@ -1,0 +1,299 @@
+//! The node as one of a cluster that another leads: finds the leader, greets it, keeps its lease by heartbeats, and
+//! passes on what only the leader can do.
+//!
+//! ```text
+//! Apart -> Linking -> Greeting -> Joined -> Apart (link gone, no answer, another leader)
+//! ```
+//!
+//! Not the executor: it carries messages to and from it.
+//!
+//! Invariants: one link at a time; nothing of a link is heard once it is given up; an epoch below one that was seen is
+//! refused.
+
+use crate::core::io::{Effects, Output};
+use crate::core::time::{Backoff, Timer, Timers};
+use crate::model::command::{Command, Progress, Refusal, Reply, RequestId};
+use crate::model::message::{Heartbeat, Hello, LinkId, Message};
+use crate::model::{Epoch, Mono, Now, Server, Wall};
+use std::collections::BTreeMap;
+
+const HEARTBEAT_MS: u64 = 200;
+/// A leader that does not answer for so long is given up, and greeted anew over a new link.
+const SILENT_MS: u64 = 2_000;
+/// A forwarded call is answered by then, or its client is told that nobody knows.
+const FORWARD_MS: u64 = 10_000;
+const FORWARDED_MAX: usize = 1_000;
+/// How long a measure of the leader's clock counts against quicker ones: clocks drift.
+const CLOCK_KEEP_MS: u64 = 10_000;
+/// An answer that took longer says too little of the leader's clock to judge ours by it.
+const QUICK_MS: u64 = 250;
+
+#[derive(Debug, Default)]
+pub struct Follower {
+    links: u64,
+    link: Option<Link>,
+    /// Whom it tried to link to last; the back-off is that one's.
+    tried: Option<Server>,
+    backoff: Backoff,
+    requests: u64,
+    forwarded: BTreeMap<u64, Forwarded>,
+    clock: Option<LeaderClock>,
+    /// By the leader's last word: no scheduled run is started.
+    is_paused: bool,
+    /// Its own work, by the same word, and when that was heard.
+    progress: (Progress, Mono),
+}
+
+/// A call that the leader has.
+#[derive(Debug)]
+struct Forwarded {
+    client: RequestId,
+    is_read: bool,
+    answer_by: Mono,
+}
+
+impl Forwarded {
+    /// The leader does not answer any more.
+    fn refuse(self, why: &str, fx: &mut Effects) {
+        let unknown = "whether the call was carried out is not known; /cron/list tells";
+        let what = if self.is_read { "ask again" } else { unknown };
+        fx.reply(self.client, Err(Refusal::unavailable(format!("{why}: {what}"))));
+    }
+}
+
+#[derive(Debug)]
+struct Link {
+    id: LinkId,
+    leader: Server,
+    stage: Stage,
+    heard_at: Mono,
+    beat_at: Mono,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Stage {
+    Linking,
+    Greeting { sent_at: Mono },
+    Joined,
+}
+
+/// The leader's wall clock against our monotonic one, by the quickest of the recent answers.
+#[derive(Clone, Copy, Debug)]
+struct LeaderClock {
+    /// What it showed, by our reckoning, when ours showed `at`.
+    wall: Wall,
+    at: Mono,
+    round_trip_ns: u64,
+}
+
+/// What a message of the leader means for the node.
+#[derive(Debug)]
+pub enum Heard {
+    Nothing,
+    /// The leader has taken us in: tell all that we hold.
+    Welcomed(Epoch, Lease),
+    Lease(Lease),
+    Refused(String),
+    ToNode(crate::model::message::ToNode),
+}
+
+/// Until when the leader lets us start runs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Lease(pub Mono);
+
+impl Follower {
+    /// Keeps the link to `leader` (none: nobody leads, or this node does).
+    pub fn poll(&mut self, leader: Option<&Server>, heartbeat: Heartbeat, fx: &mut Effects, now: Now) {
+        self.refuse_late(fx, now);
+        let heartbeat = self.stamped(heartbeat, now);
+        let is_other = self.link.as_ref().is_some_and(|link| Some(&link.leader) != leader);
+        let is_silent = self.link.as_ref().is_some_and(|link| link.heard_at.plus_ms(SILENT_MS) <= now.mono);
+        if is_other || is_silent {
+            self.unlink(fx, now);
+        }
+        if leader.is_some_and(|leader| self.tried.as_ref() != Some(leader)) {
+            self.tried = leader.cloned();
+            self.backoff.reset();
+        }
+        match (&mut self.link, leader) {
+            (None, Some(leader)) if self.backoff.is_over(now) => {
+                self.links += 1;
+                let id = LinkId::Out(self.links);
+                fx.output(Output::Link(id, leader.clone()));
+                let stage = Stage::Linking;
+                self.link = Some(Link { id, leader: leader.clone(), stage, heard_at: now.mono, beat_at: now.mono });
+            }
+            (Some(link), _) if link.stage == Stage::Joined && link.beat_at <= now.mono => {
+                beat(link, heartbeat, fx, now);
+            }
+            _ => {}
+        }
+    }
+
+    /// The leader is to know at once what the node has to say of itself.
+    pub fn beat_now(&mut self, heartbeat: Heartbeat, fx: &mut Effects, now: Now) {
+        let heartbeat = self.stamped(heartbeat, now);
+        if let Some(link) = self.link.as_mut().filter(|link| link.stage == Stage::Joined) {
+            beat(link, heartbeat, fx, now);
+        }
+    }
+
+    /// `has_leader`: whether there is one to be linked to.
+    pub fn timers(&self, has_leader: bool, timers: &mut Timers) {
+        match &self.link {
+            Some(link) => {
+                timers.set(Timer::LeaderSilence, link.heard_at.plus_ms(SILENT_MS));
+                timers.set(Timer::Heartbeat, (link.stage == Stage::Joined).then_some(link.beat_at));
+            }
+            None => timers.set(Timer::LinkRetry, has_leader.then(|| self.backoff.ready_at())),
+        }
+        timers.set(Timer::ForwardedCall, self.forwarded.values().map(|call| call.answer_by).min());
+    }
+
+    pub fn has(&self, link: LinkId) -> bool {
+        self.link.as_ref().is_some_and(|own| own.id == link)
+    }
+
+    /// The link that carries what we say to the leader.
+    pub fn joined(&self) -> Option<LinkId> {
+        self.link.as_ref().filter(|link| link.stage == Stage::Joined).map(|link| link.id)
+    }
+
+    /// Both clocks as the leader would read them: one clock decides when a run starts.
+    pub fn leaders_now(&self, now: Now) -> Now {
+        match self.clock.filter(|_| self.joined().is_some()) {
+            Some(clock) => Now { wall: Now { mono: clock.at, wall: clock.wall }.wall_at(now.mono), ..now },
+            None => now,
+        }
+    }
+
+    pub fn on_linked(&mut self, hello: Hello, fx: &mut Effects, now: Now) {
+        if let Some(link) = &mut self.link {
+            link.stage = Stage::Greeting { sent_at: now.mono };
+            link.heard_at = now.mono;
+            fx.send(link.id, Message::Hello(hello));
+        }
+    }
+
+    /// `epoch` is the largest that this node has seen.
+    pub fn on_message(&mut self, message: Message, epoch: Epoch, fx: &mut Effects, now: Now) -> Heard {
+        let Some(link) = &mut self.link else { return Heard::Nothing };
+        link.heard_at = now.mono;
+        match (message, link.stage) {
+            (Message::Welcome { epoch: theirs, .. }, Stage::Greeting { .. }) if theirs < epoch => {
+                self.unlink(fx, now);
+                Heard::Nothing
+            }
+            (Message::Welcome { epoch, wall, valid_for_ms }, Stage::Greeting { sent_at }) => {
+                link.stage = Stage::Joined;
+                link.beat_at = now.mono;
+                self.backoff.reset();
+                self.clock = None;
+                self.measure(sent_at, wall, now);
+                Heard::Welcomed(epoch, Lease(sent_at.plus_ms(valid_for_ms)))
+            }
+            (Message::Refused { reason }, _) => {
+                self.unlink(fx, now);
+                Heard::Refused(reason)
+            }
+            (Message::Beat { sent, wall, valid_for_ms, paused, progress }, Stage::Joined) => {
+                self.is_paused = paused;
+                self.progress = (progress, now.mono);
+                self.measure(Mono(sent), wall, now);
+                Heard::Lease(Lease(Mono(sent.min(now.mono.0)).plus_ms(valid_for_ms)))
+            }
+            (Message::ToNode(message), Stage::Joined) => Heard::ToNode(message),
+            (Message::Reply { request, reply }, Stage::Joined) => {
+                self.answer(request, reply, fx);
+                Heard::Nothing
+            }
+            _ => Heard::Nothing,
+        }
+    }
+
+    pub fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+
+    /// How the leader's own work goes; none where there is no leader.
+    pub fn progress(&self, now: Now) -> Option<Progress> {
+        let (told, told_at) = &self.progress;
+        let aged = |age_ms| age_ms + now.mono.since(*told_at).as_millis() as u64;
+        self.joined().map(|_| Progress { journal_age_ms: told.journal_age_ms.map(aged), ..told.clone() })
+    }
+
+    /// Passes a call on, and waits `FORWARD_MS` beyond what it may take; false: there is no leader to pass it to.
+    pub fn forward(
+        &mut self,
+        client: RequestId,
+        command: &Command,
+        may_take_ms: u64,
+        fx: &mut Effects,
+        now: Now,
+    ) -> bool {
+        let Some(link) = self.joined() else { return false };
+        if FORWARDED_MAX <= self.forwarded.len() {
+            fx.reply(client, Err(command.not_taken("too many calls wait for the leader")));
+            return true;
+        }
+        self.requests += 1;
+        let answer_by = now.mono.plus_ms(may_take_ms + FORWARD_MS);
+        self.forwarded.insert(self.requests, Forwarded { client, is_read: command.is_read(), answer_by });
+        fx.send(link, Message::Command { request: self.requests, command: Box::new(command.clone()) });
+        true
+    }
+
+    pub fn on_unlinked(&mut self, fx: &mut Effects, now: Now) {
+        self.link = None;
+        self.backoff.fail(now);
+        let calls = std::mem::take(&mut self.forwarded).into_values();
+        calls.for_each(|call| call.refuse("the leader was lost while it had the call", fx));
+    }
+
+    /// The server of the leader that we are linked to.
+    pub fn leader(&self) -> Option<&Server> {
+        self.link.as_ref().map(|link| &link.leader)
+    }
+
+    fn unlink(&mut self, fx: &mut Effects, now: Now) {
+        if let Some(link) = &self.link {
+            fx.output(Output::Unlink(link.id));
+        }
+        self.on_unlinked(fx, now);
+    }
+
+    fn answer(&mut self, request: u64, reply: Reply, fx: &mut Effects) {
+        if let Some(call) = self.forwarded.remove(&request) {
+            fx.reply(call.client, reply);
+        }
+    }
+
+    /// An answer that the leader wrote at `wall` to what we sent at `sent`: halfway, as far as we can know.
+    fn measure(&mut self, sent: Mono, wall: Wall, now: Now) {
+        let round_trip_ns = now.mono.since(sent).as_nanos() as u64;
+        let is_worse = self
+            .clock
+            .is_some_and(|clock| clock.round_trip_ns < round_trip_ns && now.mono < clock.at.plus_ms(CLOCK_KEEP_MS));
+        if !is_worse {
+            self.clock = Some(LeaderClock { wall, at: Mono(now.mono.0 - round_trip_ns / 2), round_trip_ns });
+        }
+    }
+
+    /// With what the clocks say at its sending.
+    fn stamped(&self, heartbeat: Heartbeat, now: Now) -> Heartbeat {
+        let is_quick = |clock: &LeaderClock| clock.round_trip_ns <= QUICK_MS * 1_000_000;
+        let is_known = self.clock.as_ref().is_some_and(is_quick);
+        let offset_ms = (now.wall.0 - self.leaders_now(now).wall.0) / 1_000_000;
+        Heartbeat { sent: now.mono.0, wall: now.wall, clock_offset_ms: is_known.then_some(offset_ms), ..heartbeat }
+    }
+
+    fn refuse_late(&mut self, fx: &mut Effects, now: Now) {
+        let late = self.forwarded.extract_if(.., |_, call| call.answer_by <= now.mono);
+        late.for_each(|(_, call)| call.refuse("the leader does not answer", fx));
+    }
+}
+
+fn beat(link: &mut Link, heartbeat: Heartbeat, fx: &mut Effects, now: Now) {
+    link.beat_at = now.mono.plus_ms(HEARTBEAT_MS);
+    fx.send(link.id, Message::Heartbeat(heartbeat));
+}

@@ -1,0 +1,277 @@
+//! Job lists on their way to whoever asked.
+//!
+//! ```text
+//! wanted (until the jobs in memory are as new as the question) -> waiting -> its jobs' last runs are read -> answered
+//! ```
+//!
+//! The jobs come from memory: a leader's are always new, those of another node are brought up to date first. What became of
+//! each job's last run is read from the store. One read is under way at a time, and lists that are asked for meanwhile
+//! share the next one: many clients cost the store little more than one.
+//!
+//! Invariants: every list is answered exactly once, and within twice its patience, whatever the store does: from the jobs as
+//! they are, without last runs. What it says of last runs was read after it was asked for.
+
+use crate::core::io::Effects;
+use crate::core::jobs::scheduler::Scheduler;
+use crate::core::ports::{Read, StoreError, Work, WorkId};
+use crate::core::schedule::Schedule;
+use crate::core::schedule::jitter::{Shifted, offset_secs};
+use crate::core::time::{Timer, Timers};
+use crate::model::command::{Answer, JobList, ListedJob, RequestId};
+use crate::model::job::JobFilter;
+use crate::model::log_row::LastRun;
+use crate::model::{Job, JobId, Mono, Now, Second, Zones};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// How long a list waits for the store, and how much longer for each job of it.
+const PATIENCE_MS: u64 = 1_000;
+const JOBS_PER_MS: u64 = 20;
+/// Lists that wait for the store at one time; beyond it they do not wait.
+const WAITING_MAX: usize = 1_000;
+
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// In the order in which they came.
+    wanted: VecDeque<Wanted>,
+    waiting: Vec<Asked>,
+    in_flight: Option<(WorkId, Vec<Asked>)>,
+}
+
+#[derive(Debug)]
+struct Wanted {
+    client: RequestId,
+    filter: Option<JobFilter>,
+    since: Mono,
+}
+
+impl Wanted {
+    fn answer_by(&self) -> Mono {
+        self.since.plus_ms(PATIENCE_MS)
+    }
+}
+
+#[derive(Debug)]
+struct Asked {
+    client: RequestId,
+    list: JobList,
+    answer_by: Mono,
+}
+
+impl Listing {
+    /// A page of the jobs is asked for, or all of them.
+    pub fn want(&mut self, client: RequestId, filter: Option<JobFilter>, now: Now) {
+        self.wanted.push_back(Wanted { client, filter, since: now.mono });
+    }
+
+    /// How new the jobs must be for those who wait for them.
+    pub fn wanted_since(&self) -> Option<Mono> {
+        self.wanted.back().map(|wanted| wanted.since)
+    }
+
+    /// Takes from the jobs as they are what waits for them no longer. `is_of`: whether they are as new as they were then.
+    pub fn take(&mut self, jobs: &Scheduler, is_of: impl Fn(Mono) -> bool, fx: &mut Effects, now: Now) {
+        let is_ready = |wanted: &Wanted| is_of(wanted.since) || wanted.answer_by() <= now.mono;
+        while self.wanted.front().is_some_and(is_ready) || WAITING_MAX < self.wanted.len() {
+            let Some(Wanted { client, filter, .. }) = self.wanted.pop_front() else { return };
+            self.push(client, page(jobs, filter.as_ref(), now), fx, now);
+        }
+    }
+
+    pub fn push(&mut self, client: RequestId, list: JobList, fx: &mut Effects, now: Now) {
+        if list.jobs.is_empty() || WAITING_MAX <= self.waiting.len() {
+            return fx.reply(client, Ok(Answer::Jobs(list)));
+        }
+        let answer_by = now.mono.plus_ms(PATIENCE_MS + list.jobs.len() as u64 / JOBS_PER_MS);
+        self.waiting.push(Asked { client, list, answer_by });
+    }
+
+    /// Asks the store where lists wait, and answers those that have waited long enough.
+    pub fn poll(&mut self, fx: &mut Effects, now: Now) {
+        if self.in_flight.is_none() && !self.waiting.is_empty() {
+            let asked = std::mem::take(&mut self.waiting);
+            let jobs = asked.iter().flat_map(|asked| &asked.list.jobs);
+            let mut ids: Vec<JobId> = jobs.map(|listed| listed.job.id).collect();
+            ids.sort_unstable();
+            ids.dedup();
+            self.in_flight = Some((fx.work(Work::Read(Read::LastRuns(ids))), asked));
+        }
+        let in_flight = self.in_flight.iter_mut().map(|(_, asked)| asked);
+        for asked in in_flight.chain([&mut self.waiting]) {
+            for Asked { client, list, .. } in asked.extract_if(.., |asked| asked.answer_by <= now.mono) {
+                fx.reply(client, Ok(Answer::Jobs(list)));
+            }
+        }
+    }
+
+    pub fn timers(&self, timers: &mut Timers) {
+        let in_flight = self.in_flight.iter().flat_map(|(_, asked)| asked);
+        timers.set(Timer::JobList, in_flight.chain(&self.waiting).map(|asked| asked.answer_by).min());
+        timers.set(Timer::WantedJobList, self.wanted.front().map(Wanted::answer_by));
+    }
+
+    pub fn on_last_runs(&mut self, id: WorkId, result: Result<BTreeMap<JobId, LastRun>, StoreError>, fx: &mut Effects) {
+        let Some((_, asked)) = self.in_flight.take_if(|(in_flight, _)| *in_flight == id) else { return };
+        let last_runs = result.unwrap_or_default();
+        for Asked { client, mut list, .. } in asked {
+            list.jobs.iter_mut().for_each(|listed| listed.last = last_runs.get(&listed.job.id).cloned());
+            fx.reply(client, Ok(Answer::Jobs(list)));
+        }
+    }
+}
+
+/// The jobs of a page, or all of them. What is searched for is not looked for here.
+fn page(jobs: &Scheduler, filter: Option<&JobFilter>, now: Now) -> JobList {
+    let (offset, limit) = filter.map_or((0, u64::MAX), |filter| (filter.offset(), filter.limit));
+    let (offset, limit) = (offset.min(usize::MAX as u64) as usize, limit.min(usize::MAX as u64) as usize);
+    let listed = |job: &Arc<Job>| {
+        let next_time = jobs.next_time(job.id, now.wall.second());
+        ListedJob { job: Arc::clone(job), next_time, last: None, error: jobs.why_never(job.id) }
+    };
+    let total = filter.map(|_| jobs.job_count() as u64);
+    JobList { jobs: jobs.jobs().skip(offset).take(limit).map(listed).collect(), total }
+}
+
+/// Jobs as they were read from the store, with their next seconds after this one.
+pub fn listed(jobs: Vec<Job>, zones: &Zones, after: Second) -> Vec<ListedJob> {
+    let mut schedules: BTreeMap<String, Result<Arc<Schedule>, String>> = BTreeMap::new();
+    let mut listed = |job: Job| {
+        let parse =
+            || Schedule::parse(&job.cron_set, zones).map(Arc::new).map_err(|error| format!("cron_set: {error}"));
+        let schedule = schedules.entry(job.cron_set.clone()).or_insert_with(parse).clone();
+        let next = |schedule| Shifted::new(schedule, offset_secs(job.id, job.jitter)).next_due(&job, after);
+        let (next_time, error) = match schedule {
+            Ok(schedule) => (next(schedule), None),
+            Err(error) => (None, Some(error)),
+        };
+        ListedJob { next_time, last: None, error, job: Arc::new(job) }
+    };
+    jobs.into_iter().map(&mut listed).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::io::Output;
+
+    fn list(ids: &[u32]) -> JobList {
+        let job = |id: &u32| Job { id: JobId(*id), cron_set: "*/10 * * * * *".into(), ..Job::default() };
+        JobList { jobs: listed(ids.iter().map(job).collect(), &Zones::default(), Second(100)), total: None }
+    }
+
+    fn at(ms: u64) -> Now {
+        Now { mono: Mono(0).plus_ms(ms), ..Now::default() }
+    }
+
+    fn due(listing: &Listing, now: Now) -> Option<Mono> {
+        Timers::first(now, |timers| listing.timers(timers)).map(|(_, at)| at)
+    }
+
+    fn last_runs(ids: &[u32]) -> BTreeMap<JobId, LastRun> {
+        let last = LastRun { state: Some("ok".into()), time: 90, use_time_ms: 5 };
+        ids.iter().map(|id| (JobId(*id), last.clone())).collect()
+    }
+
+    /// The ids that the store is asked for.
+    fn asked(fx: &mut Effects) -> (WorkId, Vec<u32>) {
+        match fx.take() {
+            Some(Output::Work(id, Work::Read(Read::LastRuns(ids)))) => (id, ids.iter().map(|id| id.0).collect()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Who was answered, with the ids whose last runs were told.
+    fn answered(fx: &mut Effects) -> (u64, Vec<u32>) {
+        match fx.take() {
+            Some(Output::Reply(client, Ok(Answer::Jobs(list)))) => {
+                let told = list.jobs.iter().filter(|listed| listed.last.is_some());
+                (client.0, told.map(|listed| listed.job.id.0).collect())
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn lists_that_are_asked_for_together_share_a_read_that_begins_after_them() {
+        let (mut listing, mut fx) = (Listing::default(), Effects::default());
+        listing.push(RequestId(1), list(&[1, 2]), &mut fx, at(0));
+        listing.poll(&mut fx, at(0));
+        let (first, ids) = asked(&mut fx);
+        assert_eq!(ids, [1, 2]);
+        listing.push(RequestId(2), list(&[3, 1]), &mut fx, at(1));
+        listing.push(RequestId(3), list(&[1, 2]), &mut fx, at(1));
+        listing.poll(&mut fx, at(1));
+        assert!(fx.take().is_none(), "one read at a time");
+        listing.on_last_runs(first, Ok(last_runs(&[1])), &mut fx);
+        assert_eq!(answered(&mut fx), (1, vec![1]));
+        listing.poll(&mut fx, at(2));
+        let (second, ids) = asked(&mut fx);
+        assert_eq!(ids, [1, 2, 3]);
+        listing.on_last_runs(first, Ok(last_runs(&[1])), &mut fx);
+        assert!(fx.take().is_none(), "an older read says nothing of them");
+        listing.on_last_runs(second, Ok(last_runs(&[2, 3])), &mut fx);
+        assert_eq!(answered(&mut fx), (2, vec![3]));
+        assert_eq!(answered(&mut fx), (3, vec![2]));
+        assert_eq!(due(&listing, at(2)), None);
+    }
+
+    #[test]
+    fn a_list_waits_for_jobs_as_new_as_its_question_but_not_for_long() {
+        let (mut listing, mut fx, mut jobs) =
+            (Listing::default(), Effects::default(), Scheduler::new(Zones::default(), Second(0)));
+        listing.want(RequestId(1), None, at(0));
+        listing.want(RequestId(2), None, at(100));
+        assert_eq!(listing.wanted_since(), Some(at(100).mono));
+        listing.take(&jobs, |then| then < at(100).mono, &mut fx, at(200));
+        assert_eq!(answered(&mut fx), (1, vec![]), "nothing to ask of the store");
+        assert_eq!(due(&listing, at(200)), Some(at(100 + PATIENCE_MS).mono));
+        listing.take(&jobs, |_| false, &mut fx, at(100 + PATIENCE_MS - 1));
+        assert!(fx.take().is_none());
+        jobs.put(Job { id: JobId(7), cron_set: "* * * * * *".into(), ..Job::default() }).unwrap();
+        listing.take(&jobs, |_| false, &mut fx, at(100 + PATIENCE_MS));
+        listing.poll(&mut fx, at(100 + PATIENCE_MS));
+        assert_eq!(asked(&mut fx).1, [7], "the jobs as they are when its patience is over");
+        assert_eq!(listing.wanted_since(), None);
+    }
+
+    #[test]
+    fn without_the_store_a_list_is_answered_soon_and_without_last_runs() {
+        let (mut listing, mut fx) = (Listing::default(), Effects::default());
+        listing.push(RequestId(1), list(&[1]), &mut fx, at(0));
+        listing.poll(&mut fx, at(0));
+        let (id, _) = asked(&mut fx);
+        listing.on_last_runs(id, Err(StoreError::Away("away".into())), &mut fx);
+        assert_eq!(answered(&mut fx), (1, vec![]));
+        listing.push(RequestId(2), list(&[1]), &mut fx, at(0));
+        listing.poll(&mut fx, at(0));
+        let (id, _) = asked(&mut fx);
+        listing.push(RequestId(3), list(&[1]), &mut fx, at(500));
+        assert_eq!(due(&listing, at(500)), Some(at(PATIENCE_MS).mono));
+        listing.poll(&mut fx, at(PATIENCE_MS));
+        assert_eq!(answered(&mut fx), (2, vec![]));
+        listing.poll(&mut fx, at(PATIENCE_MS + 500));
+        assert_eq!(answered(&mut fx), (3, vec![]));
+        listing.on_last_runs(id, Ok(last_runs(&[1])), &mut fx);
+        assert!(fx.take().is_none(), "too late for anybody");
+        listing.push(RequestId(4), JobList::default(), &mut fx, at(0));
+        assert_eq!(answered(&mut fx), (4, vec![]), "nothing to ask");
+    }
+
+    #[test]
+    fn the_next_seconds_are_those_of_the_leader() {
+        let job = |id: u32, cron_set: &str| Job { id: JobId(id), cron_set: cron_set.into(), ..Job::default() };
+        let jobs = vec![
+            job(1, "*/10 * * * * *"),
+            Job { jitter: 9, ..job(2, "*/10 * * * * *") },
+            job(3, "no schedule"),
+            Job { stop: true, ..job(4, "*/10 * * * * *") },
+        ];
+        let mut scheduler = crate::core::jobs::scheduler::Scheduler::new(Zones::default(), Second(0));
+        jobs.iter().for_each(|job| drop(scheduler.put(job.clone())));
+        let listed = listed(jobs, &Zones::default(), Second(100));
+        let next: Vec<Option<i64>> = listed.iter().map(|listed| listed.next_time.map(|next| next.0)).collect();
+        assert_eq!(next, [Some(110), Some(102), None, None]);
+        let of_leader = listed.iter().map(|listed| scheduler.next_time(listed.job.id, Second(100)));
+        assert!(of_leader.eq(listed.iter().map(|listed| listed.next_time)));
+    }
+}

@@ -1,0 +1,489 @@
+//! The API's changes to jobs, one at a time: stored first, then in force, then answered.
+//!
+//! A change waits until every second before it is decided (see `ground`). It is asked of the store until its result is known; its
+//! client waits `ANSWER_MS` for that, and is then told that nobody knows yet. A stop does not wait for a store that is away: it
+//! is put in force first, its client is told so with a 503, and it is stored as soon as the store takes it.
+//!
+//! Invariants: one change is with the store at a time; it is answered 200 only when no run of the old definition can
+//! start any more; every request is answered exactly once; what is in force and not stored is stored before anything else.
+
+mod definition;
+mod ground;
+mod refusals;
+
+pub use ground::Ground;
+pub use refusals::{cut_off, in_force, in_force_and_cut_off};
+
+use crate::core::io::Effects;
+use crate::core::ports::{Change, Lead, StoreError, Work, WorkId};
+use crate::core::time::{Backoff, Timer, Timers};
+use crate::model::command::{Answer, Command, Refusal, RequestId, RequestKey};
+use crate::model::{Job, JobId, Mono, NodeId, Now, Second};
+use definition::{change, job_of, started_already};
+use refusals::{SILENT, undecided, untouched};
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+/// How long a client waits for a store that does not answer.
+const ANSWER_MS: u64 = 3_000;
+/// A store that has not answered for so long is taken to be away: stops do not wait for it.
+const SILENT_MS: u64 = 2_000;
+/// How long late ticks are waited for, once they can be journaled.
+const PATIENCE_MS: u64 = 1_000;
+
+#[derive(Debug, Default)]
+pub struct Changes {
+    queue: VecDeque<Waiting>,
+    /// Stops that are in force and not stored, in their order.
+    in_force: VecDeque<Job>,
+    /// Jobs whose stop is in force and will not be stored.
+    unstorable: BTreeSet<JobId>,
+    asked: Option<Asked>,
+    /// Changes that are in force here and wait for nodes to say so too.
+    settling: Vec<Settling>,
+    /// Jobs that are to be started and are not stopped.
+    restated: Vec<(RequestId, Arc<Job>)>,
+    backoff: Backoff,
+    /// The journal was not written, and is not being tried again, so nothing will be.
+    is_journal_away: bool,
+    /// Since when ticks are late though the journal is written.
+    behind_since: Option<Mono>,
+    /// What the store said when it last failed, at a change or at the journal; none while it does what it is asked.
+    trouble: Option<String>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    client: RequestId,
+    command: Command,
+    /// When its client is refused at the latest, while the store is away; none before it was first looked at.
+    answer_by: Option<Mono>,
+}
+
+#[derive(Debug)]
+struct Asked {
+    /// None while the store, or what is due before, is being waited for.
+    id: Option<WorkId>,
+    /// Of the present asking; before the first, when its wait began.
+    sent_at: Mono,
+    stand: Stand,
+    /// The first second in which it is in force.
+    since: Second,
+    /// It may be put in force before it is stored; and it has been.
+    is_stop: bool,
+    is_in_force: bool,
+    client: Option<RequestId>,
+    answer_by: Mono,
+    request: u64,
+    change: Change,
+}
+
+/// How far what is due before a change is decided.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Stand {
+    /// It is not, and nothing was done about it.
+    Open,
+    /// What the job owed is being cancelled: the change is as good as asked for.
+    Settled,
+    Decided,
+}
+
+#[derive(Debug)]
+struct Settling {
+    client: RequestId,
+    job: Arc<Job>,
+    /// Those that have yet to answer.
+    nodes: BTreeSet<NodeId>,
+    is_stored: bool,
+}
+
+/// A change that the store has made.
+#[derive(Debug)]
+pub struct Made {
+    pub client: Option<RequestId>,
+    pub change: Change,
+    /// It has been for some time. The store may have refused it all the same.
+    pub is_in_force: bool,
+}
+
+/// A stop that is to be put in force before it is stored.
+#[derive(Debug)]
+pub struct Urgent {
+    pub client: Option<RequestId>,
+    pub job: Job,
+}
+
+impl Changes {
+    pub fn push(&mut self, client: RequestId, command: Command) {
+        self.queue.push_back(Waiting { client, command, answer_by: None });
+    }
+
+    /// Asks the store for the next change.
+    pub fn poll(&mut self, ground: &mut Ground, fx: &mut Effects) {
+        let (epoch, now) = (ground.epoch, ground.now);
+        self.is_journal_away = ground.journaler.is_away();
+        if !self.backoff.is_failing() {
+            self.trouble = ground.journaler.trouble().map(String::from);
+        }
+        let is_behind = ground.takes_ticks && ground.is_behind() && !ground.journaler.is_failing();
+        self.behind_since = is_behind.then(|| self.behind_since.unwrap_or(now.mono));
+        loop {
+            if self.asked.is_none() {
+                self.asked = self.next(ground, fx);
+            }
+            self.decide(ground, fx);
+            // One that was refused makes room for the next.
+            if self.asked.is_some() || self.queue.is_empty() && self.in_force.is_empty() {
+                break;
+            }
+        }
+        self.answer_late(fx, now);
+        let is_due = |asked: &&mut Asked| asked.id.is_none() && asked.stand == Stand::Decided;
+        if let Some(asked) = self.asked.as_mut().filter(is_due).filter(|_| self.backoff.is_over(now)) {
+            let (request, change) = (asked.request, Box::new(asked.change.clone()));
+            asked.id = Some(fx.work(Work::Lead(Lead::Change { epoch, request, change })));
+            asked.sent_at = now.mono;
+        }
+        self.refuse_late(fx, now);
+    }
+
+    /// The next stop for which a store that is away is not waited.
+    pub fn next_urgent(&mut self, ground: &mut Ground, fx: &mut Effects) -> Option<Urgent> {
+        if !self.is_store_away(ground.now) {
+            return None;
+        }
+        if let Some(asked) = self.asked.as_mut().filter(|asked| asked.is_stop && !asked.is_in_force)
+            && let Change::Put(job) = &asked.change
+        {
+            if asked.stand == Stand::Open {
+                ground.settle(job.id, job.since);
+                asked.stand = Stand::Settled;
+            }
+            asked.is_in_force = true;
+            return Some(Urgent { client: asked.client.take(), job: job.clone() });
+        }
+        loop {
+            let at = self.queue.iter().position(|waiting| matches!(waiting.command, Command::StopJob(_)))?;
+            let Waiting { client, command, .. } = self.queue.remove(at)?;
+            let Some(id) = job_of(&command) else { continue };
+            self.refuse_earlier(id, at, fx);
+            match self.stopped(id, ground) {
+                Some(job) => return Some(Urgent { client: Some(client), job }),
+                None => fx.reply(client, Err(Refusal::unknown_job(id))),
+            }
+        }
+    }
+
+    pub fn timers(&self, timers: &mut Timers) {
+        if let Some(asked) = &self.asked {
+            let is_decided = asked.stand == Stand::Decided;
+            let retries = is_decided && asked.id.is_none();
+            timers.set(Timer::ChangeRetry, retries.then(|| self.backoff.ready_at()));
+            timers.set(Timer::ChangeAnswer, asked.client.map(|_| asked.answer_by));
+            timers.set_ahead(Timer::ChangeSilence, (!retries).then(|| asked.sent_at.plus_ms(SILENT_MS)));
+            let patience = self.behind_since.filter(|_| !is_decided).map(|since| since.plus_ms(PATIENCE_MS));
+            timers.set_ahead(Timer::ChangePatience, patience);
+        }
+        if self.is_store_away(timers.now()) {
+            timers.set(Timer::QueuedChange, self.queue.iter().filter_map(|waiting| waiting.answer_by).min());
+        }
+    }
+
+    /// Whether a change is with the store, or waits for it.
+    pub fn has_asked(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    /// The jobs that may be otherwise in the store than in memory.
+    pub fn under_way(&self) -> Vec<JobId> {
+        let asked = self.asked.as_ref().and_then(|asked| job_of_change(&asked.change));
+        let in_force = self.in_force.iter().map(|job| job.id);
+        asked.into_iter().chain(in_force).chain(self.unstorable.iter().copied()).collect()
+    }
+
+    /// Whether nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.in_force.is_empty() && self.asked.is_none() && self.settling.is_empty()
+    }
+
+    /// The store's answer; with `Made`, the change is to be put in force.
+    pub fn on_changed(
+        &mut self,
+        id: WorkId,
+        result: Result<JobId, StoreError>,
+        fx: &mut Effects,
+        now: Now,
+    ) -> Option<Made> {
+        let asked = self.asked.as_mut().filter(|asked| asked.id == Some(id))?;
+        if matches!(result, Err(StoreError::Refused(_))) {
+            // It answers.
+            self.backoff.reset();
+        }
+        match result {
+            Ok(given) => {
+                self.backoff.reset();
+                self.trouble = None;
+                let mut asked = self.asked.take()?;
+                if let Change::Add(job, _) = &mut asked.change {
+                    job.id = given;
+                }
+                self.set_stored(&asked.change);
+                return Some(Made { client: asked.client, change: asked.change, is_in_force: asked.is_in_force });
+            }
+            Err(StoreError::Refused(reason)) if asked.is_in_force => {
+                fx.notice(log::Level::Error, format!("a stop is in force and will not be stored: {reason}"));
+                let asked = self.asked.take()?;
+                self.unstorable.extend(job_of_change(&asked.change));
+                return Some(Made { client: None, change: asked.change, is_in_force: true });
+            }
+            // At the first asking: surely nothing was done, and the client may be told so.
+            Err(StoreError::Away(reason)) if !self.backoff.is_failing() && !asked.is_stop => {
+                self.refuse(untouched(Some(&reason)), fx);
+            }
+            Err(StoreError::Refused(reason)) => self.refuse(Refusal::bad(reason), fx),
+            // The caller steps down on this and answers everybody.
+            Err(StoreError::Deposed) => {}
+            Err(StoreError::Away(reason) | StoreError::Unavailable(reason)) => {
+                if !self.backoff.is_failing() {
+                    fx.notice(
+                        log::Level::Error,
+                        format!("a change of a job waits: {reason}; asking again until its result is known"),
+                    );
+                }
+                asked.id = None;
+                self.trouble = Some(reason);
+                self.backoff.fail(now);
+            }
+        }
+        None
+    }
+
+    /// The change is in force here, and these nodes have been told to cancel old runs: answer when they have.
+    pub fn settle(&mut self, client: RequestId, job: Arc<Job>, nodes: BTreeSet<NodeId>) {
+        self.settling.push(Settling { client, job, nodes, is_stored: true });
+    }
+
+    /// The same of a stop that is not stored.
+    pub fn settle_unstored(&mut self, client: RequestId, job: Arc<Job>, nodes: BTreeSet<NodeId>) {
+        self.settling.push(Settling { client, job, nodes, is_stored: false });
+    }
+
+    /// Jobs that are as they were asked to be. Old runs of theirs may be somewhere still.
+    pub fn take_restated(&mut self) -> Vec<(RequestId, Arc<Job>)> {
+        std::mem::take(&mut self.restated)
+    }
+
+    /// The node holds no old run of this job any more.
+    pub fn on_cancelled(&mut self, node: &NodeId, id: JobId, fx: &mut Effects) {
+        // Each change has asked for itself, and answers come in the order of the questions.
+        let asked = self.settling.iter().position(|settling| settling.job.id == id && settling.nodes.contains(node));
+        let Some(at) = asked else { return };
+        self.settling[at].nodes.remove(node);
+        if self.settling[at].nodes.is_empty() {
+            let Settling { client, job, is_stored, .. } = self.settling.remove(at);
+            fx.reply(client, if is_stored { Ok(Answer::Job(job)) } else { Err(in_force(job.id)) });
+        }
+    }
+
+    /// The node will not answer: what it holds of old definitions may start until its lease is over.
+    pub fn on_silent(&mut self, node: &NodeId, fx: &mut Effects) {
+        for settling in self.settling.extract_if(.., |settling| settling.nodes.contains(node)) {
+            let refusal = if settling.is_stored { cut_off() } else { in_force_and_cut_off(settling.job.id) };
+            fx.reply(settling.client, Err(refusal));
+        }
+    }
+
+    /// The lead is lost: everybody is told.
+    pub fn abandon(mut self, fx: &mut Effects) {
+        let unknown =
+            "the lead was lost while the change was under way: whether it is stored is not known; /cron/list tells";
+        let is_in_force = self.asked.as_ref().is_some_and(|asked| asked.is_in_force) || !self.in_force.is_empty();
+        if is_in_force {
+            let text = "stops of jobs were in force and are not stored: the next leader does not know of them";
+            fx.notice(log::Level::Error, text);
+        }
+        let asked = self.asked.take().and_then(|asked| asked.client);
+        let settling = self.settling.into_iter().map(|settling| settling.client);
+        asked.into_iter().chain(settling).for_each(|client| fx.reply(client, Err(Refusal::unavailable(unknown))));
+        let untouched = "nothing was changed: the lead was lost; try again";
+        let waiting = self.queue.into_iter().map(|waiting| waiting.client);
+        waiting.for_each(|client| fx.reply(client, Err(Refusal::unavailable(untouched))));
+    }
+
+    fn next(&mut self, ground: &mut Ground, fx: &mut Effects) -> Option<Asked> {
+        let now = ground.now;
+        while let Some(job) = self.in_force.pop_front() {
+            // One that was deleted meanwhile needs no stop.
+            if ground.scheduler.job(job.id).is_some() {
+                let (since, change) = (job.since, Change::Put(job));
+                let (id, answer_by, request) = (None, Mono::NEVER, ground.journaler.next_request());
+                let sent_at = now.mono;
+                let (is_stop, is_in_force, client, stand) = (true, true, None, Stand::Settled);
+                return Some(Asked {
+                    id,
+                    sent_at,
+                    stand,
+                    since,
+                    is_stop,
+                    is_in_force,
+                    client,
+                    answer_by,
+                    request,
+                    change,
+                });
+            }
+        }
+        while let Some(Waiting { client, command, .. }) = self.queue.pop_front() {
+            if let Some(job) = started_already(&command, ground.scheduler) {
+                self.restated.push((client, job));
+                continue;
+            }
+            // One that names no key of its own gets one, so that asking the store again adds it once.
+            let number = ground.journaler.next_request();
+            let is_stop = matches!(command, Command::StopJob(_));
+            let own_key = || RequestKey(format!("{}.{number}", ground.epoch.0));
+            let since = ground.since();
+            if self.is_journal_away {
+                // It may be back.
+                ground.journaler.hurry();
+                self.is_journal_away = false;
+            }
+            match change(command, own_key, ground.scheduler, since) {
+                Err(refusal) => fx.reply(client, Err(refusal)),
+                Ok(change) => {
+                    let answer_by = now.mono.plus_ms(ANSWER_MS);
+                    let (id, client, request) = (None, Some(client), number);
+                    let (sent_at, is_in_force, stand) = (now.mono, false, Stand::Open);
+                    return Some(Asked {
+                        id,
+                        sent_at,
+                        stand,
+                        since,
+                        is_stop,
+                        is_in_force,
+                        client,
+                        answer_by,
+                        request,
+                        change,
+                    });
+                }
+            }
+        }
+        None
+    }
+
+    /// Sees to it that what is due before the change is decided. Ticks that are late have a moment to do so, unless it is the
+    /// job's end: what would start until then is not wanted any more.
+    fn decide(&mut self, ground: &mut Ground, fx: &mut Effects) {
+        let now = ground.now.mono;
+        let is_late = self.behind_since.is_some_and(|since| since.plus_ms(PATIENCE_MS) <= now);
+        let Some(asked) = self.asked.as_mut().filter(|asked| asked.stand != Stand::Decided) else { return };
+        let since = asked.since;
+        let (id, ends) = match &asked.change {
+            Change::Add(..) => return asked.stand = Stand::Decided,
+            Change::Put(job) => (job.id, job.stop),
+            Change::Delete { id, .. } => (*id, true),
+        };
+        let waits = ground.takes_ticks && !ends && !is_late;
+        if !waits && !ground.journaler.is_failing() && ground.settle(id, since) {
+            asked.stand = Stand::Settled;
+        }
+        if ground.is_decided(id, since) {
+            asked.stand = Stand::Decided;
+        } else if asked.stand == Stand::Open && asked.answer_by <= now {
+            let is_failing = ground.journaler.is_failing();
+            let refusal = if is_failing { untouched(self.trouble.as_deref()) } else { undecided() };
+            self.refuse(refusal, fx);
+        }
+    }
+
+    /// Whether the store has failed, or says nothing.
+    fn is_store_away(&self, now: Now) -> bool {
+        let is_waiting = |asked: &Asked| asked.id.is_some() || asked.stand != Stand::Decided;
+        let is_silent = |asked: &Asked| is_waiting(asked) && asked.sent_at.plus_ms(SILENT_MS) <= now.mono;
+        self.is_journal_away || self.backoff.is_failing() || self.asked.as_ref().is_some_and(is_silent)
+    }
+
+    /// The job as a stop leaves it, which is to be stored. One that is stopped and waits to be stored stays as it is.
+    fn stopped(&mut self, id: JobId, ground: &mut Ground) -> Option<Job> {
+        let asked = self.asked.as_ref().and_then(|asked| match &asked.change {
+            Change::Put(job) if job.id == id => Some((job, asked.is_in_force)),
+            _ => None,
+        });
+        if let Some(job) = self.in_force.iter().find(|job| job.id == id) {
+            return Some(job.clone());
+        }
+        let job = match asked {
+            Some((job, true)) => return Some(job.clone()),
+            // The store may have this change already, so the stop comes on top of it.
+            Some((job, false)) => job.clone(),
+            None => Job::clone(ground.scheduler.job(id)?),
+        };
+        let since = ground.since();
+        ground.settle(id, since);
+        let job = Job { stop: true, version: job.version.next(), since, ..job };
+        self.in_force.push_back(job.clone());
+        Some(job)
+    }
+
+    /// Nothing that came before a stop may undo it afterwards.
+    fn refuse_earlier(&mut self, id: JobId, count: usize, fx: &mut Effects) {
+        let mut at = 0;
+        self.queue.retain(|waiting| {
+            at += 1;
+            let is_earlier = at <= count && job_of(&waiting.command) == Some(id);
+            if is_earlier {
+                fx.reply(waiting.client, Err(untouched(self.trouble.as_deref())));
+            }
+            !is_earlier
+        });
+    }
+
+    fn refuse_late(&mut self, fx: &mut Effects, now: Now) {
+        let is_away = self.is_store_away(now);
+        self.queue.retain_mut(|waiting| {
+            let answer_by = *waiting.answer_by.get_or_insert(now.mono.plus_ms(ANSWER_MS));
+            let is_late = is_away && answer_by <= now.mono;
+            if is_late {
+                fx.reply(waiting.client, Err(untouched(self.trouble.as_deref())));
+            }
+            !is_late
+        });
+    }
+
+    fn set_stored(&mut self, change: &Change) {
+        if let Change::Put(stored) = change {
+            let is_it =
+                |settling: &&mut Settling| (settling.job.id, settling.job.version) == (stored.id, stored.version);
+            self.settling.iter_mut().filter(is_it).for_each(|settling| settling.is_stored = true);
+        }
+    }
+
+    fn refuse(&mut self, refusal: Refusal, fx: &mut Effects) {
+        if let Some(client) = self.asked.take().and_then(|asked| asked.client) {
+            fx.reply(client, Err(refusal));
+        }
+    }
+
+    fn answer_late(&mut self, fx: &mut Effects, now: Now) {
+        // Of one that nothing was done about yet something better can be said.
+        let late = self.asked.as_mut().filter(|asked| asked.answer_by <= now.mono && asked.stand != Stand::Open);
+        if let Some(client) = late.and_then(|asked| asked.client.take()) {
+            let why = self.trouble.as_deref().unwrap_or(SILENT);
+            let message = format!("whether the change is stored is not known yet; /cron/list will tell: {why}");
+            fx.reply(client, Err(Refusal::unavailable(message)));
+        }
+    }
+}
+
+/// The job that is there already and is being changed.
+fn job_of_change(change: &Change) -> Option<JobId> {
+    match change {
+        Change::Add(..) => None,
+        Change::Put(job) => Some(job.id),
+        Change::Delete { id, .. } => Some(*id),
+    }
+}
+
+#[cfg(test)]
+mod tests;

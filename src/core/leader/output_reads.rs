@@ -1,0 +1,352 @@
+//! Questions about what runs have written: from the leader to the node that has it, and the answers back.
+//!
+//! ```text
+//! ask -> (a node has the attempt) asked of it -> its part
+//!     -> (no node) its log row -> (the node that ran it is there) asked of it -> its part
+//!                                                    \-> the row's text
+//! ```
+//!
+//! A part is pulled, never pushed: who follows a run asks again from where the last part ended.
+//!
+//! Invariants: each question is answered once; so many are open at one time that their answers fit into a link.
+
+use crate::core::io::Effects;
+use crate::core::ports::{Read, StoreError, Work, WorkId};
+use crate::model::command::{Answer, OutputQuery, Refusal, Reply, RequestId, RunOutput};
+use crate::model::log_row::StoredLog;
+use crate::model::message::{RunStage, ToNode};
+use crate::model::output::{OutputPart, OutputState};
+use crate::model::{Attempt, Epoch, Mono, NodeId, Now, RunState, Server};
+use std::collections::BTreeMap;
+
+/// Open at one time. Each answer may be a part of full size, and a link has a limit.
+const QUESTIONS_MAX: usize = 128;
+/// A node that has not answered by then does not.
+const ANSWER_MS: u64 = 3_000;
+
+/// Where the output that is asked for can be had.
+#[derive(Debug)]
+pub enum Where {
+    /// The leader still has the run.
+    Waiting(Attempt, RunStage),
+    At(Attempt, NodeId, Server),
+    /// Its node cannot be reached.
+    Away(Server),
+    /// It is over, if it ever was.
+    Logged,
+}
+
+#[derive(Debug)]
+pub struct Questions {
+    next: u64,
+    asked: BTreeMap<u64, Asked>,
+    reading: BTreeMap<WorkId, Reading>,
+}
+
+/// A question that is with a node.
+#[derive(Debug)]
+struct Asked {
+    client: RequestId,
+    attempt: Attempt,
+    from: u64,
+    server: Server,
+    /// What to answer with where the node has nothing.
+    row: Option<Box<StoredLog>>,
+    by: Mono,
+}
+
+/// A question whose row is being read.
+#[derive(Debug)]
+struct Reading {
+    client: RequestId,
+    query: OutputQuery,
+    /// The node that was asked and has nothing (any more); its row may still be on its way.
+    told: Option<(Attempt, Server)>,
+}
+
+impl Questions {
+    /// No two leaders give the same numbers: an answer that comes late finds no question.
+    pub fn new(epoch: Epoch) -> Questions {
+        Questions { next: epoch.0 << 32, asked: BTreeMap::new(), reading: BTreeMap::new() }
+    }
+
+    pub fn ask(&mut self, client: RequestId, query: OutputQuery, place: Where, fx: &mut Effects, now: Now) {
+        if QUESTIONS_MAX <= self.asked.len() + self.reading.len() {
+            let message = format!("{QUESTIONS_MAX} outputs are being read, which is the most there may be at one time");
+            return fx.reply(client, Err(Refusal::unavailable(message)));
+        }
+        match place {
+            Where::Waiting(attempt, stage) => {
+                let part = OutputPart::empty(stage, query.from);
+                fx.reply(client, output(attempt, Server::default(), part));
+            }
+            Where::At(attempt, node, server) => {
+                let by = now.mono.plus_ms(ANSWER_MS);
+                let asked = Asked { client, attempt, from: query.from, server, row: None, by };
+                self.ask_node(asked, &node, fx);
+            }
+            Where::Away(server) => {
+                let message = format!("node {server} has the run and cannot be reached");
+                fx.reply(client, Err(Refusal::unavailable(message)));
+            }
+            Where::Logged => self.read_row(Reading { client, query, told: None }, fx),
+        }
+    }
+
+    /// The node's answer.
+    pub fn on_read(&mut self, request: u64, part: Option<OutputPart>, fx: &mut Effects) {
+        let Some(Asked { client, attempt, from, server, row, .. }) = self.asked.remove(&request) else { return };
+        match (part, row) {
+            (Some(part), Some(row)) => {
+                // What a former life of the node has left it can only show; how that ended the row tells.
+                let state = row_state(&row).map_or(part.state, OutputState::Over);
+                fx.reply(client, output(attempt, server, OutputPart { state, ..part }));
+            }
+            (Some(part), None) => fx.reply(client, output(attempt, server, part)),
+            (None, Some(row)) => fx.reply(client, of_row(attempt, &row, from)),
+            (None, None) => {
+                let query = OutputQuery { run: attempt.run, attempt: Some(attempt.number), from, follow: false };
+                self.read_row(Reading { client, query, told: Some((attempt, server)) }, fx);
+            }
+        }
+    }
+
+    /// The row; `node`: the one that ran it, where that can be asked.
+    pub fn on_log_row(
+        &mut self,
+        id: WorkId,
+        result: Result<Option<Box<StoredLog>>, StoreError>,
+        node: Option<NodeId>,
+        fx: &mut Effects,
+        now: Now,
+    ) {
+        let Some(Reading { client, query, told }) = self.reading.remove(&id) else { return };
+        let row = match result {
+            Ok(row) => row,
+            Err(error) => return fx.reply(client, Err(Refusal::unavailable(error.to_string()))),
+        };
+        match (row, told, node) {
+            (None, None, _) => fx.reply(client, Err(Refusal::unknown_run(query.run))),
+            (None, Some((attempt, server)), _) => {
+                fx.reply(client, output(attempt, server, OutputPart::empty(RunStage::Unknown, query.from)));
+            }
+            (Some(row), None, Some(node)) => {
+                let attempt = Attempt { run: query.run, number: row.attempt.unwrap_or(0) };
+                let server = Server(row.run_server.as_str().into());
+                let by = now.mono.plus_ms(ANSWER_MS);
+                self.ask_node(Asked { client, attempt, from: query.from, server, row: Some(row), by }, &node, fx);
+            }
+            (Some(row), _, _) => {
+                let attempt = Attempt { run: query.run, number: row.attempt.unwrap_or(0) };
+                fx.reply(client, of_row(attempt, &row, query.from));
+            }
+        }
+    }
+
+    /// Answers for nodes that do not.
+    pub fn give_up_late(&mut self, fx: &mut Effects, now: Now) {
+        let late: Vec<u64> =
+            self.asked.iter().filter(|(_, asked)| asked.by <= now.mono).map(|(request, _)| *request).collect();
+        for request in late {
+            let Some(asked) = self.asked.remove(&request) else { continue };
+            fx.reply(
+                asked.client,
+                match asked.row {
+                    Some(row) => of_row(asked.attempt, &row, asked.from),
+                    None => Err(Refusal::unavailable(format!("node {} has the run and does not answer", asked.server))),
+                },
+            );
+        }
+    }
+
+    /// The lead is lost.
+    pub fn abandon(self, fx: &mut Effects) {
+        let asked = self.asked.into_values().map(|asked| asked.client);
+        for client in asked.chain(self.reading.into_values().map(|reading| reading.client)) {
+            fx.reply(client, Err(Refusal::unavailable("this node has lost the lead; ask again")));
+        }
+    }
+
+    fn ask_node(&mut self, asked: Asked, node: &NodeId, fx: &mut Effects) {
+        self.next += 1;
+        fx.tell_node(node, ToNode::ReadOutput { request: self.next, attempt: asked.attempt, from: asked.from });
+        self.asked.insert(self.next, asked);
+    }
+
+    fn read_row(&mut self, reading: Reading, fx: &mut Effects) {
+        let read = Read::LogRow { run: reading.query.run, attempt: reading.query.attempt };
+        self.reading.insert(fx.work(Work::Read(read)), reading);
+    }
+}
+
+fn output(attempt: Attempt, server: Server, part: OutputPart) -> Reply {
+    Ok(Answer::Output(RunOutput { attempt, server, part }))
+}
+
+fn of_row(attempt: Attempt, row: &StoredLog, from: u64) -> Reply {
+    let state = row_state(row).unwrap_or(RunState::Lost);
+    output(attempt, Server(row.run_server.as_str().into()), OutputPart::of_row(state, &row.output, from))
+}
+
+fn row_state(row: &StoredLog) -> Option<RunState> {
+    row.state.as_deref().and_then(RunState::parse)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::io::{Mail, Output};
+
+    const CLIENT: RequestId = RequestId(5);
+
+    fn questions() -> (Questions, Effects) {
+        (Questions::new(Epoch(1)), Effects::default())
+    }
+
+    fn query() -> OutputQuery {
+        OutputQuery { run: "7-100".parse().unwrap(), attempt: None, from: 2, follow: false }
+    }
+
+    fn attempt() -> Attempt {
+        Attempt { run: query().run, number: 3 }
+    }
+
+    fn at() -> Where {
+        Where::At(attempt(), NodeId("n".into()), Server("a:1".into()))
+    }
+
+    fn row() -> Option<Box<StoredLog>> {
+        Some(Box::new(StoredLog {
+            id: 1,
+            cron_id: attempt().run.cron_id,
+            time: 100,
+            output: "written\n".into(),
+            use_time_ms: 0,
+            dispatch_time: 0,
+            dispatch_server: "a:1".into(),
+            run_server: "b:1".into(),
+            run_key: Some("7-100".into()),
+            attempt: Some(3),
+            state: Some("failed".into()),
+            exit_code: None,
+            start_time_ms: None,
+            version: None,
+        }))
+    }
+
+    fn part() -> OutputPart {
+        OutputPart { bytes: b"xy".to_vec(), next: 4, ..OutputPart::empty(RunStage::Running, 2) }
+    }
+
+    fn asked(fx: &mut Effects) -> u64 {
+        match fx.take_mail() {
+            Some(Mail::ToNode(_, ToNode::ReadOutput { request, attempt: of, from: 2 })) if of == attempt() => request,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn reading(fx: &mut Effects) -> WorkId {
+        match fx.take() {
+            Some(Output::Work(id, Work::Read(Read::LogRow { .. }))) => id,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn answer(fx: &mut Effects) -> Result<(String, OutputPart), u16> {
+        match fx.take() {
+            Some(Output::Reply(CLIENT, Ok(Answer::Output(output)))) => Ok((output.server.to_string(), output.part)),
+            Some(Output::Reply(CLIENT, Err(refusal))) => Err(refusal.status),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_node_that_has_it_is_asked_and_its_answer_passed_on_once() {
+        let (mut questions, mut fx) = questions();
+        questions.ask(CLIENT, query(), at(), &mut fx, Now::default());
+        let request = asked(&mut fx);
+        questions.on_read(request + 1, Some(part()), &mut fx);
+        assert!(fx.take().is_none(), "an answer to nothing");
+        questions.on_read(request, Some(part()), &mut fx);
+        assert_eq!(answer(&mut fx), Ok(("a:1".into(), part())));
+        questions.on_read(request, Some(part()), &mut fx);
+        questions.give_up_late(&mut fx, Now { mono: Mono::NEVER, ..Now::default() });
+        assert!(fx.take().is_none());
+    }
+
+    #[test]
+    fn a_node_that_does_not_answer_is_given_up() {
+        let (mut questions, mut fx) = questions();
+        questions.ask(CLIENT, query(), at(), &mut fx, Now::default());
+        let request = asked(&mut fx);
+        questions.give_up_late(&mut fx, Now { mono: Mono(0).plus_ms(ANSWER_MS - 1), ..Now::default() });
+        assert!(fx.take().is_none());
+        questions.give_up_late(&mut fx, Now { mono: Mono(0).plus_ms(ANSWER_MS), ..Now::default() });
+        assert_eq!(answer(&mut fx), Err(503));
+        questions.on_read(request, Some(part()), &mut fx);
+        assert!(fx.take().is_none(), "it comes too late");
+        questions.ask(CLIENT, query(), Where::Away(Server::default()), &mut fx, Now::default());
+        assert_eq!(answer(&mut fx), Err(503));
+        questions.ask(CLIENT, query(), Where::Waiting(attempt(), RunStage::Delayed), &mut fx, Now::default());
+        assert_eq!(answer(&mut fx), Ok((String::new(), OutputPart::empty(RunStage::Delayed, 2))));
+    }
+
+    #[test]
+    fn what_no_node_has_its_row_tells() {
+        let expect = OutputPart::of_row(RunState::Failed, "written\n", 2);
+        let (mut questions, mut fx) = questions();
+        questions.ask(CLIENT, query(), Where::Logged, &mut fx, Now::default());
+        let id = reading(&mut fx);
+        questions.on_log_row(id, Ok(row()), None, &mut fx, Now::default());
+        assert_eq!(answer(&mut fx), Ok(("b:1".into(), expect.clone())));
+
+        // The node that ran it may have more than the row, or nothing at all, or be away.
+        for (told, state) in [(Some(part()), OutputState::Over(RunState::Failed)), (None, expect.state)] {
+            questions.ask(CLIENT, query(), Where::Logged, &mut fx, Now::default());
+            let id = reading(&mut fx);
+            questions.on_log_row(id, Ok(row()), Some(NodeId("n".into())), &mut fx, Now::default());
+            let request = asked(&mut fx);
+            questions.on_read(request, told.clone(), &mut fx);
+            let expect = told.map_or(expect.clone(), |part| OutputPart { state, ..part });
+            assert_eq!(answer(&mut fx), Ok(("b:1".into(), expect)));
+        }
+        questions.ask(CLIENT, query(), Where::Logged, &mut fx, Now::default());
+        let id = reading(&mut fx);
+        questions.on_log_row(id, Ok(row()), Some(NodeId("n".into())), &mut fx, Now::default());
+        questions.give_up_late(&mut fx, Now { mono: Mono::NEVER, ..Now::default() });
+        assert_eq!(answer(&mut fx), Ok(("b:1".into(), expect)));
+    }
+
+    #[test]
+    fn a_run_that_is_nowhere_is_unknown_and_one_between_node_and_row_is_not() {
+        let (mut questions, mut fx) = questions();
+        questions.ask(CLIENT, query(), Where::Logged, &mut fx, Now::default());
+        let id = reading(&mut fx);
+        questions.on_log_row(id, Ok(None), None, &mut fx, Now::default());
+        assert_eq!(answer(&mut fx), Err(404));
+        questions.ask(CLIENT, query(), at(), &mut fx, Now::default());
+        let request = asked(&mut fx);
+        questions.on_read(request, None, &mut fx);
+        let id = reading(&mut fx);
+        questions.on_log_row(id, Ok(None), None, &mut fx, Now::default());
+        assert_eq!(answer(&mut fx), Ok(("a:1".into(), OutputPart::empty(RunStage::Unknown, 2))));
+        questions.ask(CLIENT, query(), Where::Logged, &mut fx, Now::default());
+        let id = reading(&mut fx);
+        questions.on_log_row(id, Err(StoreError::Away("away".into())), None, &mut fx, Now::default());
+        assert_eq!(answer(&mut fx), Err(503));
+    }
+
+    #[test]
+    fn there_is_a_limit_and_nobody_is_left_without_an_answer() {
+        let (mut questions, mut fx) = questions();
+        for at_node in (0..QUESTIONS_MAX).map(|count| count % 2 == 0) {
+            questions.ask(CLIENT, query(), if at_node { at() } else { Where::Logged }, &mut fx, Now::default());
+        }
+        while fx.take().is_some() {}
+        questions.ask(CLIENT, query(), at(), &mut fx, Now::default());
+        assert_eq!(answer(&mut fx), Err(503));
+        questions.abandon(&mut fx);
+        (0..QUESTIONS_MAX).for_each(|_| assert_eq!(answer(&mut fx), Err(503)));
+        assert!(fx.take().is_none());
+    }
+}

@@ -1,0 +1,155 @@
+//! How runs end, told as log rows: what the operator reads afterwards.
+//!
+//! Invariant: a row that was not `ok` says in its output why.
+
+use crate::core::io::FoundState;
+use crate::core::ports::Started;
+use crate::model::message::Order;
+use crate::model::{Attempt, Exit, LogRow, Now, RunState, Server, Version};
+
+/// Who ended a run that did not end by itself.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum EndedBy {
+    LockLimit,
+    Timeout,
+    Operator,
+    Leaving,
+    /// The guardian, because the daemon did not renew its lease.
+    LeaseEnd,
+}
+
+impl EndedBy {
+    fn state(self) -> RunState {
+        match self {
+            EndedBy::LockLimit | EndedBy::Timeout => RunState::Timeout,
+            EndedBy::Operator | EndedBy::Leaving | EndedBy::LeaseEnd => RunState::Killed,
+        }
+    }
+
+    fn line(self) -> &'static str {
+        match self {
+            EndedBy::LockLimit => "[ended: it held its lock longer than lock_limit]",
+            EndedBy::Timeout => "[ended: it ran longer than its job's timeout]",
+            EndedBy::Operator => "[killed: by an operator]",
+            EndedBy::Leaving => "[ended: the daemon is leaving and drain_timeout is over]",
+            EndedBy::LeaseEnd => {
+                "[ended: the daemon hung or was cut off until its lease was over, and its mutex had to be free]"
+            }
+        }
+    }
+}
+
+/// How an attempt came to its end on the node.
+#[derive(Debug)]
+pub enum Ending {
+    Exited {
+        started: Started,
+        exit: Exit,
+        output: String,
+        ended_by: Option<EndedBy>,
+    },
+    /// Refused by the system, or its time was over.
+    NotStarted(RunState, String),
+    /// A former incarnation of the daemon had it.
+    Found(FoundState),
+}
+
+impl Ending {
+    /// How much of the row's output the command wrote; lines of ours follow.
+    pub fn output_bytes(&self) -> usize {
+        match self {
+            Ending::Exited { output, .. } => output.len(),
+            Ending::NotStarted(..) | Ending::Found(_) => 0,
+        }
+    }
+}
+
+/// The row of an attempt that this node had.
+pub fn row(
+    attempt: Attempt,
+    version: Version,
+    order: Option<&Order>,
+    server: &Server,
+    ending: Ending,
+    now: Now,
+) -> LogRow {
+    let mut row = LogRow {
+        attempt,
+        version,
+        state: RunState::Lost,
+        exit_code: None,
+        output: String::new(),
+        start_time_ms: 0,
+        use_time_ms: 0,
+        dispatch_time: order.map(|order| order.dispatch_time).unwrap_or_default(),
+        dispatch_server: order.map_or(server, |order| &order.dispatch_server).clone(),
+        run_server: server.clone(),
+    };
+    match ending {
+        Ending::Exited { started, exit, output, ended_by } => {
+            row.state = ended_by.map_or_else(|| state_of(exit), EndedBy::state);
+            row.exit_code = code_of(exit);
+            row.start_time_ms = started.at.ms();
+            row.use_time_ms = now.mono.since(now.mono_at(started.at)).as_millis() as i64;
+            row.output = output;
+            match (ended_by, exit) {
+                (Some(ended_by), _) => add_line(&mut row.output, ended_by.line()),
+                (None, Exit::Code(0)) => {}
+                (None, Exit::Code(code)) => add_line(&mut row.output, &format!("[exit code {code}]")),
+                (None, Exit::Signal(signal)) => add_line(&mut row.output, &format!("[killed by signal {signal}]")),
+            }
+        }
+        Ending::NotStarted(state, reason) => {
+            row.state = state;
+            add_line(&mut row.output, &format!("[{reason}]"));
+        }
+        Ending::Found(FoundState::Ended(exit)) => {
+            row.state = state_of(exit);
+            row.exit_code = code_of(exit);
+            add_line(&mut row.output, "[its output is lost: the daemon died before it was written]");
+        }
+        Ending::Found(FoundState::Unknown) => {
+            add_line(&mut row.output, "[lost: the host was restarted; whether it had been started is not known]");
+        }
+        Ending::Found(FoundState::Held | FoundState::Started) => {
+            add_line(&mut row.output, "[lost: the daemon died while it ran; what was left of it was killed]");
+        }
+    }
+    row
+}
+
+/// The row of a run that never came to a node.
+pub fn unstarted_row(attempt: Attempt, version: Version, state: RunState, reason: &str, leader: &Server) -> LogRow {
+    LogRow {
+        attempt,
+        version,
+        state,
+        exit_code: None,
+        output: format!("[{reason}]\n"),
+        start_time_ms: 0,
+        use_time_ms: 0,
+        dispatch_time: Default::default(),
+        dispatch_server: leader.clone(),
+        run_server: Server::default(),
+    }
+}
+
+fn state_of(exit: Exit) -> RunState {
+    if exit == Exit::Code(0) { RunState::Ok } else { RunState::Failed }
+}
+
+fn code_of(exit: Exit) -> Option<i32> {
+    match exit {
+        Exit::Code(code) => Some(code),
+        Exit::Signal(_) => None,
+    }
+}
+
+/// Puts a line of ours behind what the command wrote, on a line of its own.
+fn add_line(output: &mut String, line: &str) {
+    if !output.is_empty() && !output.ends_with('\n') {
+        output.push('\n');
+    }
+    output.push_str(line);
+    output.push('\n');
+}

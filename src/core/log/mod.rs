@@ -1,0 +1,5 @@
+//! Log rows on their way to the store, through this node's own disk where the store is away.
+
+pub mod ending;
+pub mod logbook;
+pub mod spooler;

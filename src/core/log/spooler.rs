@@ -1,0 +1,174 @@
+//! The spool: log rows on this node's own disk while the store is away, so that neither the daemon's death nor a long
+//! outage loses them.
+//!
+//! ```text
+//! appended -> a page on the disk -> (its turn) read back -> written to the store -> forgotten; none left: emptied
+//! ```
+//!
+//! Not the file: that is `worker::spool`'s. Rows on the disk are not kept in memory as well, save those of the first page.
+//!
+//! Invariants: one piece of work is with the file at a time; the file is emptied only when all that is in it is committed.
+//! A page that is written to the store twice does no harm there, so after a death between the two it simply comes again.
+
+use crate::core::io::Effects;
+use crate::core::ports::{Page, Spool, Spooled, Work, WorkId};
+use crate::core::time::{Backoff, Timer, Timers};
+use crate::model::{LogRow, Mono, Now};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+#[derive(Debug, Default)]
+pub struct Spooler {
+    /// On the disk and not committed, the oldest first.
+    pages: VecDeque<Page>,
+    /// The rows of the first page, read back.
+    loaded: Option<Arc<[LogRow]>>,
+    under_way: Option<(WorkId, UnderWay)>,
+    backoff: Backoff,
+    /// There may be something in the file.
+    is_used: bool,
+}
+
+#[derive(Debug)]
+enum UnderWay {
+    Append {
+        group: Arc<[LogRow]>,
+        /// The store has the rows: what is on the disk of them counts for nothing.
+        is_committed: bool,
+    },
+    Read(Page),
+    Empty,
+}
+
+/// What became of the rows that were appended.
+#[derive(Debug)]
+pub enum Fate {
+    Nothing,
+    OnDisk(Page, Arc<[LogRow]>),
+    /// The disk does not take them.
+    Refused(Arc<[LogRow]>),
+    /// Nothing is in the file any more.
+    Emptied,
+}
+
+impl Spooler {
+    /// With what former lives left.
+    pub fn new(pages: Vec<Page>) -> Spooler {
+        Spooler { is_used: !pages.is_empty(), pages: pages.into(), ..Spooler::default() }
+    }
+
+    /// Whether rows may be appended now.
+    pub fn is_free(&self, now: Now) -> bool {
+        self.under_way.is_none() && self.backoff.is_over(now)
+    }
+
+    pub fn append(&mut self, group: Arc<[LogRow]>, fx: &mut Effects) {
+        let id = fx.work(Work::Spool(Spool::Append(Arc::clone(&group))));
+        self.under_way = Some((id, UnderWay::Append { group, is_committed: false }));
+    }
+
+    pub fn is_appending(&self, rows: &Arc<[LogRow]>) -> bool {
+        matches!(&self.under_way, Some((_, UnderWay::Append { group, .. })) if Arc::ptr_eq(group, rows))
+    }
+
+    /// The store has taken these rows, which are being appended or are in this page.
+    pub fn on_committed(&mut self, rows: &Arc<[LogRow]>, page: Option<Page>) {
+        self.pages.retain(|kept| Some(*kept) != page);
+        if let Some((_, UnderWay::Append { group, is_committed })) = &mut self.under_way {
+            *is_committed |= Arc::ptr_eq(group, rows);
+        }
+    }
+
+    /// The first page, for the store; it stays until it is committed.
+    pub fn take_loaded(&mut self) -> Option<(Page, Arc<[LogRow]>)> {
+        Some((*self.pages.front()?, self.loaded.take()?))
+    }
+
+    /// The store has not taken the rows of this page.
+    pub fn put_back(&mut self, page: Page, rows: Arc<[LogRow]>) {
+        if self.pages.front() == Some(&page) {
+            self.loaded = Some(rows);
+        }
+    }
+
+    pub fn has_loaded(&self) -> bool {
+        self.loaded.is_some()
+    }
+
+    /// Whether nothing waits on the disk, or on its way to it.
+    pub fn is_empty(&self) -> bool {
+        self.pages.is_empty() && !self.is_used && !matches!(self.under_way, Some((_, UnderWay::Append { .. })))
+    }
+
+    /// Reads the first page back, or empties a file that is done with. `writing`: a page that is with the store.
+    pub fn poll(&mut self, writing: Option<Page>, fx: &mut Effects, now: Now) {
+        if !self.is_free(now) || self.loaded.is_some() {
+            return;
+        }
+        let (spool, under_way) = match self.pages.front() {
+            Some(page) if Some(*page) == writing => return,
+            Some(page) => (Spool::Read(*page), UnderWay::Read(*page)),
+            None if self.is_used => (Spool::Empty, UnderWay::Empty),
+            None => return,
+        };
+        self.under_way = Some((fx.work(Work::Spool(spool)), under_way));
+    }
+
+    /// When rows may be appended again; none while a piece of work is with the file.
+    pub fn free_at(&self) -> Option<Mono> {
+        self.under_way.is_none().then(|| self.backoff.ready_at())
+    }
+
+    /// `writing`: as for `poll`.
+    pub fn timers(&self, writing: Option<Page>, timers: &mut Timers) {
+        let is_wanted = match self.pages.front() {
+            Some(page) => Some(*page) != writing && self.loaded.is_none(),
+            None => self.is_used && self.loaded.is_none(),
+        };
+        timers.set(Timer::SpoolRead, self.free_at().filter(|_| is_wanted));
+    }
+
+    pub fn on_spooled(&mut self, id: WorkId, result: Result<Spooled, String>, fx: &mut Effects, now: Now) -> Fate {
+        let Some((_, under_way)) = self.under_way.take_if(|(under_way, _)| *under_way == id) else {
+            return Fate::Nothing;
+        };
+        match &result {
+            Ok(_) if self.backoff.is_failing() => {
+                fx.notice(log::Level::Info, "the spool takes log rows again");
+                self.backoff.reset();
+            }
+            Err(error) if !self.backoff.is_failing() && !matches!(under_way, UnderWay::Read(_)) => {
+                fx.notice(log::Level::Error, format!("{error}; log rows wait in memory until that is mended"));
+                self.backoff.fail(now);
+            }
+            Err(_) => self.backoff.fail(now),
+            Ok(_) => {}
+        }
+        match (under_way, result) {
+            (UnderWay::Append { group, is_committed }, result) => {
+                self.is_used = true;
+                match result {
+                    _ if is_committed => return Fate::Nothing,
+                    Ok(Spooled::Page(page)) => {
+                        self.pages.push_back(page);
+                        return Fate::OnDisk(page, group);
+                    }
+                    _ => return Fate::Refused(group),
+                }
+            }
+            (UnderWay::Read(_), Ok(Spooled::Rows(rows))) => self.loaded = Some(rows.into()),
+            // The file is set aside instead of emptied, so what cannot be read is there for people to look at.
+            (UnderWay::Read(page), result) => {
+                let error = result.err().unwrap_or_default();
+                fx.notice(log::Level::Error, format!("{error}: these log rows are passed over"));
+                self.pages.retain(|kept| *kept != page);
+            }
+            (UnderWay::Empty, Ok(_)) => {
+                self.is_used = false;
+                return Fate::Emptied;
+            }
+            (UnderWay::Empty, Err(_)) => {}
+        }
+        Fate::Nothing
+    }
+}

@@ -1,0 +1,118 @@
+//! Whether this node's own store answers: asked now and then, as long as nothing else is asked of it.
+//!
+//! Who leads must reach the store, so nodes tell it to their leader, and one that cannot does not compete for the lead.
+//!
+//! Invariant: one question is under way at a time.
+
+use crate::core::io::Effects;
+use crate::core::ports::{Log, StoreError, Work, WorkId};
+use crate::core::time::{Timer, Timers};
+use crate::model::{Mono, Now};
+
+const ASK_EVERY_MS: u64 = 1_000;
+/// A question that has no answer for so long has none. With `ASK_EVERY_MS` well below the time that a leader waits for
+/// its own statement, so that it does not rely on nodes that have lost the store with it.
+const SILENT_MS: u64 = 1_500;
+
+#[derive(Debug, Default)]
+pub struct Pulse {
+    asked: Option<(WorkId, Mono)>,
+    ask_at: Mono,
+    /// Why it did not answer the last time.
+    failure: Option<String>,
+}
+
+impl Pulse {
+    /// Asks where it is time to. `is_busy`: the store is being asked for something else, which will tell.
+    pub fn poll(&mut self, is_busy: bool, fx: &mut Effects, now: Now) {
+        if self.asked.is_none() && !is_busy && self.ask_at <= now.mono {
+            self.asked = Some((fx.work(Work::Log(Log::Ping)), now.mono));
+        }
+    }
+
+    /// `is_busy`: as for `poll`.
+    pub fn timers(&self, is_busy: bool, timers: &mut Timers) {
+        match self.asked {
+            Some((_, sent_at)) => timers.set_ahead(Timer::StoreSilence, sent_at.plus_ms(SILENT_MS)),
+            None if is_busy => {}
+            None => timers.set(Timer::StorePing, self.ask_at),
+        }
+    }
+
+    pub fn on_pinged(&mut self, id: WorkId, result: &Result<(), StoreError>, now: Now) {
+        if self.asked.take_if(|(asked, _)| *asked == id).is_some() {
+            self.failure = result.as_ref().err().map(StoreError::to_string);
+            self.ask_at = now.mono.plus_ms(ASK_EVERY_MS);
+        }
+    }
+
+    /// The store has answered something else.
+    pub fn on_answer(&mut self, now: Now) {
+        self.failure = None;
+        self.ask_at = now.mono.plus_ms(ASK_EVERY_MS);
+    }
+
+    /// Why it does not answer, where it has said so.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
+    }
+
+    pub fn is_ok(&self, now: Now) -> bool {
+        self.failure.is_none() && self.asked.is_none_or(|(_, sent_at)| now.mono < sent_at.plus_ms(SILENT_MS))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::io::Output;
+
+    fn at(ms: u64) -> Now {
+        Now { mono: Mono(0).plus_ms(ms), ..Now::default() }
+    }
+
+    fn first(pulse: &Pulse, now: Now) -> Option<(Timer, Mono)> {
+        Timers::first(now, |timers| pulse.timers(false, timers))
+    }
+
+    fn asked(pulse: &mut Pulse, fx: &mut Effects, now: Now) -> Option<WorkId> {
+        pulse.poll(false, fx, now);
+        match fx.take()? {
+            Output::Work(id, Work::Log(Log::Ping)) => Some(id),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_store_is_asked_every_second_and_failing_until_it_answers() {
+        let (mut pulse, mut fx) = (Pulse::default(), Effects::default());
+        let away = Err(StoreError::Away("away".into()));
+        let id = asked(&mut pulse, &mut fx, at(0)).unwrap();
+        assert_eq!(asked(&mut pulse, &mut fx, at(5_000)), None, "one question at a time");
+        pulse.on_pinged(id, &away, at(10));
+        assert!(!pulse.is_ok(at(10)));
+        assert_eq!(asked(&mut pulse, &mut fx, at(ASK_EVERY_MS + 9)), None);
+        assert_eq!(first(&pulse, at(10)), Some((Timer::StorePing, at(ASK_EVERY_MS + 10).mono)));
+        let id = asked(&mut pulse, &mut fx, at(ASK_EVERY_MS + 10)).unwrap();
+        assert!(!pulse.is_ok(at(ASK_EVERY_MS + 10)), "a question is no answer");
+        pulse.on_pinged(id, &Ok(()), at(1_100));
+        assert!(pulse.is_ok(at(1_100)));
+    }
+
+    #[test]
+    fn a_store_that_says_nothing_does_not_answer_and_any_word_of_it_counts() {
+        let (mut pulse, mut fx) = (Pulse::default(), Effects::default());
+        let id = asked(&mut pulse, &mut fx, at(0)).unwrap();
+        assert!(pulse.is_ok(at(SILENT_MS - 1)));
+        assert_eq!(first(&pulse, at(0)), Some((Timer::StoreSilence, at(SILENT_MS).mono)));
+        assert_eq!(first(&pulse, at(SILENT_MS)), None, "only an answer helps now");
+        assert!(!pulse.is_ok(at(SILENT_MS)));
+        pulse.on_pinged(id, &Ok(()), at(9_000));
+        pulse.on_answer(at(9_500));
+        assert!(pulse.is_ok(at(9_500)));
+        pulse.poll(true, &mut fx, at(60_000));
+        assert!(fx.take().is_none(), "what else is asked of it will tell");
+        assert_eq!(asked(&mut pulse, &mut fx, at(9_500 + ASK_EVERY_MS - 1)), None);
+        assert!(asked(&mut pulse, &mut fx, at(9_500 + ASK_EVERY_MS)).is_some());
+    }
+}

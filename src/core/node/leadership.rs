@@ -1,0 +1,213 @@
+//! From a closed store to the lead and back.
+//!
+//! Invariant: a leader exists only under an epoch that its own bump has made.
+
+use super::{LEASE_MS, LeadStage, Node, StoreStage};
+use crate::core::cluster::election::{Election, Outcome};
+use crate::core::io::{ExitReason, Output};
+use crate::core::leader::{Leader, LeaderSetup, Rooms, Verdict};
+use crate::core::ports::{Bump, Bumped, Lead, Loaded, Opened, StoreError, Work, WorkId};
+use crate::core::runs::DispatchLimits;
+use crate::model::{Epoch, Mono, Now};
+
+impl Node {
+    pub(super) fn open_store(&mut self, now: Now) {
+        if let StoreStage::Closed { reason } = &mut self.store
+            && self.store_backoff.is_over(now)
+        {
+            let reason = reason.take();
+            self.store = StoreStage::Opening { id: self.fx.work(Work::Lead(Lead::Open)), reason };
+        }
+    }
+
+    pub(super) fn on_opened(&mut self, id: WorkId, result: Result<Opened, StoreError>, now: Now) {
+        if !matches!(self.store, StoreStage::Opening { id: opening, .. } if opening == id) {
+            return;
+        }
+        let result = result.map_err(|error| error.to_string()).and_then(|opened| self.check_clock(opened, now));
+        match result {
+            Ok(opened) => {
+                opened.advice.into_iter().for_each(|advice| self.fx.notice(log::Level::Warn, advice));
+                self.fx.notice(log::Level::Info, "the store is open");
+                self.store_backoff.reset();
+                self.store = StoreStage::Open;
+                self.logbook.on_opened();
+                self.pulse.on_answer(now);
+            }
+            Err(reason) => {
+                if !self.store_backoff.is_failing() {
+                    self.fx.notice(log::Level::Error, format!("open the store: {reason}; trying again until it opens"));
+                }
+                self.store_backoff.fail(now);
+                self.store = StoreStage::Closed { reason: Some(reason) };
+            }
+        }
+    }
+
+    fn check_clock(&self, opened: Opened, now: Now) -> Result<Opened, String> {
+        let off_secs = opened.clock.map_or(0, |clock| (clock.second().0 - now.wall.second().0).abs());
+        if i64::from(self.setup.limits.misfire_grace_secs) < off_secs {
+            return Err(format!(
+                "this host's clock is {off_secs} s off from the store's, more than misfire_grace; set the clocks"
+            ));
+        }
+        Ok(opened)
+    }
+
+    pub(super) fn advance_lead(&mut self, now: Now) {
+        if self.may_take_lead(now) && self.lead_backoff.is_over(now) {
+            let id = self.fx.work(Work::Lead(Lead::Bump(Bump {
+                lock_key: self.setup.lock_key.clone(),
+                server: self.setup.server.clone(),
+                node_id: self.setup.node_id.clone(),
+                alone: self.setup.is_alone,
+                lease_ms: LEASE_MS,
+            })));
+            self.lead = LeadStage::Bumping { id, sent_at: now.mono };
+        }
+    }
+
+    pub(super) fn may_take_lead(&self, now: Now) -> bool {
+        let may_stay = self.leaving.is_none() && self.refused.is_none();
+        let has_lock = |election: &Election| election.may_lead(now) && self.is_store_ok(now);
+        let may_lead = self.election.as_ref().is_none_or(has_lock) && self.is_open() && self.copy.is_ready();
+        matches!(self.lead, LeadStage::None) && may_stay && may_lead
+    }
+
+    pub(super) fn on_bumped(&mut self, id: WorkId, result: Result<Bumped, StoreError>, now: Now) {
+        let LeadStage::Bumping { id: bumping, sent_at } = self.lead else { return };
+        if bumping != id {
+            return;
+        }
+        self.lead = match result {
+            Ok(Bumped { epoch }) => {
+                self.last_epoch = epoch;
+                let since = self.copy.since();
+                let id = self.fx.work(Work::Lead(Lead::Load { epoch, since }));
+                // A former leader can have granted its last lease only before this answer was given.
+                LeadStage::Loading { id, epoch, sent_at, leases_end: now.mono.plus_ms(LEASE_MS) }
+            }
+            Err(error) => self.on_lead_failed(error, now),
+        };
+    }
+
+    pub(super) fn on_loaded(&mut self, id: WorkId, result: Result<Loaded, StoreError>, now: Now) {
+        match (&self.lead, result) {
+            (LeadStage::Loading { id: loading, epoch, sent_at, leases_end }, Ok(mut loaded)) if *loading == id => {
+                let (epoch, sent_at, leases_end) = (*epoch, *sent_at, *leases_end);
+                // Where the copy is too old the lead is taken once more when it has been read anew.
+                self.lead = LeadStage::None;
+                if self.copy.bring_up(loaded.differences.take(), sent_at, &mut self.fx, now) {
+                    self.establish(epoch, sent_at, leases_end, loaded, now);
+                }
+            }
+            (LeadStage::Loading { id: loading, .. }, Err(error)) if *loading == id => {
+                self.lead = self.on_lead_failed(error, now);
+            }
+            _ => {}
+        }
+    }
+
+    fn establish(&mut self, epoch: Epoch, sent_at: Mono, leases_end: Mono, loaded: Loaded, now: Now) {
+        self.lead_backoff.reset();
+        let lent = self.copy.lend(now);
+        let (jobs, open) = (lent.scheduler.job_count(), loaded.open.len());
+        self.fx.notice(log::Level::Info, format!("leading: epoch={epoch} jobs={jobs} open_entries={open}"));
+        self.confirm(sent_at, now);
+        let limits = &self.setup.limits;
+        let setup = LeaderSetup {
+            server: self.setup.server.clone(),
+            node_id: self.setup.node_id.clone(),
+            limits: DispatchLimits {
+                max_pending_per_job: limits.max_pending_per_job,
+                unplaced_max: limits.max_pending,
+                grace_secs: limits.misfire_grace_secs.into(),
+                part_runs_max: limits.part_runs_max,
+            },
+            labels: self.setup.labels.clone(),
+            kill_grace_ms: limits.kill_grace_ms,
+            room: limits.max_pending + limits.max_running,
+            leases_end,
+            lead_ms: if self.setup.is_alone { 100 } else { 500 },
+        };
+        let mut rooms = Rooms { logbook: &mut self.logbook, fx: &mut self.fx, now };
+        let mut leader = Leader::establish(setup, epoch, loaded, lent, &mut rooms);
+        // Our own node is asked like any other.
+        leader.on_holdings(&self.setup.node_id, self.executor.holdings(), &mut rooms);
+        if std::mem::take(&mut self.is_reload_wanted) {
+            leader.reload(rooms.fx);
+        }
+        self.lead = LeadStage::Leading(Box::new(leader));
+        self.election.iter_mut().for_each(|election| election.renew_value(now));
+        for (_, client, command) in std::mem::take(&mut self.waiting) {
+            self.on_command(client, command, now);
+        }
+    }
+
+    fn on_lead_failed(&mut self, error: StoreError, now: Now) -> LeadStage {
+        match error {
+            StoreError::Refused(reason) => self.refused = Some(reason),
+            error => {
+                if !self.lead_backoff.is_failing() {
+                    self.fx.notice(log::Level::Error, format!("take the lead: {error}; trying again"));
+                }
+                self.lead_backoff.fail(now);
+            }
+        }
+        LeadStage::None
+    }
+
+    pub(super) fn on_outcome(&mut self, outcome: Outcome, now: Now) {
+        match outcome {
+            Outcome::Nothing | Outcome::Elected => {}
+            Outcome::Kept(sent_at) => {
+                if matches!(self.lead, LeadStage::Leading(_)) {
+                    self.confirm(sent_at, now);
+                }
+            }
+            Outcome::Lost => {
+                self.fx.notice(log::Level::Warn, "the lock is lost");
+                self.step_down(now);
+            }
+        }
+    }
+
+    /// Lets the leader answer, where there is one, and draws the consequences.
+    pub(super) fn lead(&mut self, now: Now, answer: impl FnOnce(&mut Leader, &mut Rooms) -> Verdict) {
+        let LeadStage::Leading(leader) = &mut self.lead else { return };
+        let mut rooms = Rooms { logbook: &mut self.logbook, fx: &mut self.fx, now };
+        match answer(leader, &mut rooms) {
+            Verdict::Ok => {}
+            Verdict::Confirmed(sent_at) => self.confirm(sent_at, now),
+            Verdict::Deposed => {
+                self.fx.notice(log::Level::Warn, "deposed: another node has a newer epoch");
+                self.step_down(now);
+                match &mut self.election {
+                    Some(election) => election.resign(),
+                    None => self.fx.output(Output::Exit(ExitReason::Refused(
+                        "another daemon has taken the lead on this database, and this one stands alone (no consul_address): \
+                         give both the same consul_address and lock_key, or each a database of its own"
+                            .into(),
+                    ))),
+                }
+            }
+        }
+    }
+
+    /// Our lead held when what has just succeeded was sent: leases may be granted from then, our own first.
+    fn confirm(&mut self, sent_at: Mono, now: Now) {
+        self.authority = self.authority.max(sent_at.plus_ms(LEASE_MS));
+        if !self.setup.is_alone {
+            self.executor.extend_lease(self.authority, &mut self.fx, now);
+        }
+    }
+
+    pub(super) fn step_down(&mut self, now: Now) {
+        if let LeadStage::Leading(leader) = std::mem::replace(&mut self.lead, LeadStage::None) {
+            let jobs = leader.step_down(&mut self.fx);
+            self.copy.take_back(jobs, now);
+        }
+        self.authority = Mono(0);
+        self.lead_backoff.fail(now);
+    }
+}

@@ -1,0 +1,376 @@
+//! The node among others: links, messages, the election, and leaving in good order.
+//!
+//! Invariant: what comes over a link is heard only while that link is the leader's or its leader is we.
+
+use super::{LeadStage, Node, StoreStage};
+use crate::core::cluster::election::{Election, Standing};
+use crate::core::cluster::follower::{Heard, Lease};
+use crate::core::io::{ExitReason, Gone, Mail, Output};
+use crate::core::leader::Rooms;
+use crate::core::ports::{ConsulError, LockState, LockValue, WorkId};
+use crate::model::command::{Answer, Command, RequestId};
+use crate::model::message::{Held, Hello, LinkId, Message, RunStage, ToLeader, ToNode};
+use crate::model::output::OutputPart;
+use crate::model::{NodeId, Now, Server};
+
+/// A leader that has lost the store leaves the lead to others for so long.
+const ABSTAIN_MS: u64 = 10_000;
+/// A node that has had its store for less long does not depose a leader that stands still: the leader may be about to go on.
+const DEPOSE_MS: u64 = 4_000;
+/// To take the lead may take so long with a store that answers nothing else meanwhile.
+const TAKE_MS: u64 = 4_000;
+/// Request ids of calls that came over a link, so that they are none of an HTTP client's.
+const FORWARDED_FROM: u64 = 1 << 62;
+/// What one that greets the wrong node is told; it will soon know better.
+const NOT_LEADING: &str = "this node does not lead";
+
+impl Node {
+    pub(super) fn on_linked(&mut self, link: LinkId, now: Now) {
+        if self.follower.has(link) {
+            let limits = &self.setup.limits;
+            let hello = Hello {
+                node_id: self.setup.node_id.clone(),
+                server: self.setup.server.clone(),
+                incarnation: self.setup.incarnation,
+                room: limits.max_pending + limits.max_running,
+                labels: self.setup.labels.clone(),
+            };
+            self.follower.on_linked(hello, &mut self.fx, now);
+        }
+    }
+
+    pub(super) fn on_received(&mut self, link: LinkId, message: Message, now: Now) {
+        if self.follower.has(link) {
+            let heard = self.follower.on_message(message, self.last_epoch, &mut self.fx, now);
+            return self.on_heard(heard, now);
+        }
+        let LeadStage::Leading(leader) = &mut self.lead else {
+            self.fx.send(link, Message::Refused { reason: NOT_LEADING.into() });
+            return;
+        };
+        let mut rooms = Rooms { logbook: &mut self.logbook, fx: &mut self.fx, now };
+        match (message, leader.node_of(link)) {
+            (Message::Hello(hello), _) => leader.on_hello(link, &hello, self.authority, &mut rooms),
+            (Message::Heartbeat(heartbeat), Some(_)) => {
+                leader.on_heartbeat(link, heartbeat, self.authority, &mut rooms);
+            }
+            (Message::Holdings(held), Some(node)) => leader.on_holdings(&node, held, &mut rooms),
+            (Message::ToLeader(message), Some(node)) => leader.on_message(&node, message, &mut rooms),
+            (Message::Command { request, command }, Some(_)) => {
+                let client = RequestId(FORWARDED_FROM + self.forwarded.next);
+                self.forwarded.next += 1;
+                self.forwarded.calls.insert(client, (link, request));
+                self.on_command(client, *command, now);
+            }
+            // What a stranger or a newer version says beside that is not for us.
+            _ => {}
+        }
+    }
+
+    pub(super) fn on_unlinked(&mut self, link: LinkId, gone: Gone, now: Now) {
+        if self.follower.has(link) {
+            let leader = self.follower.leader().cloned();
+            if let (Gone::NobodyThere, Some(leader), Some(election)) = (gone, leader, &mut self.election) {
+                election.suspect_dead(&leader);
+            }
+            self.follower.on_unlinked(&mut self.fx, now);
+        } else if let LeadStage::Leading(leader) = &mut self.lead {
+            leader.on_unlinked(link, &mut Rooms { logbook: &mut self.logbook, fx: &mut self.fx, now });
+        }
+    }
+
+    fn on_heard(&mut self, heard: Heard, now: Now) {
+        match heard {
+            Heard::Nothing => {}
+            Heard::Welcomed(epoch, Lease(until)) => {
+                self.last_epoch = epoch;
+                self.turned_away = None;
+                self.executor.extend_lease(until, &mut self.fx, now);
+                let leader = self.follower.leader().cloned().unwrap_or_default();
+                self.fx.notice(log::Level::Info, format!("following {leader}: epoch={epoch}"));
+                if let Some(link) = self.follower.joined() {
+                    self.fx.send(link, Message::Holdings(self.executor.holdings()));
+                }
+                for (_, client, command) in std::mem::take(&mut self.waiting) {
+                    self.on_command(client, command, now);
+                }
+            }
+            Heard::Lease(Lease(until)) => self.executor.extend_lease(until, &mut self.fx, now),
+            Heard::Refused(reason) => self.on_turned_away(reason),
+            Heard::ToNode(message) => self.on_order(message, now),
+        }
+    }
+
+    /// Said once for each reason: it greets the leader again and again, until the operator has mended it.
+    fn on_turned_away(&mut self, reason: String) {
+        if reason == NOT_LEADING {
+            self.fx.notice(log::Level::Debug, format!("turned away: {reason}"));
+        } else if self.turned_away.as_ref() != Some(&reason) {
+            self.fx.notice(log::Level::Error, format!("the leader refuses this node: {reason}"));
+            self.turned_away = Some(reason);
+        }
+    }
+
+    pub(super) fn on_watched(&mut self, id: WorkId, result: Result<LockState, ConsulError>, now: Now) {
+        let Some(election) = &mut self.election else { return };
+        election.on_watched(id, result, now);
+        if let Some(reason) = election.take_conflict() {
+            self.step_down(now);
+            self.refused = Some(reason);
+        }
+    }
+
+    /// What the leader, this node or another, wants of our executor.
+    fn on_order(&mut self, message: ToNode, now: Now) {
+        let leaders_now = self.follower.leaders_now(now);
+        match message {
+            ToNode::Dispatch(orders) => {
+                self.executor.on_dispatch(orders, &mut self.logbook, &mut self.fx, leaders_now);
+            }
+            ToNode::Cancel { cron_id, below } => self.executor.on_cancel(cron_id, below, &mut self.fx),
+            ToNode::Return(attempts) => self.executor.give_back(attempts, &mut self.fx),
+            ToNode::Settled { drop } => {
+                self.executor.on_settled(drop, &mut self.fx);
+                // What the leader wants of former lives' marks it has just said; the rest can be explained now.
+                self.executor.explain_found(&mut self.logbook, &mut self.fx, now);
+            }
+            ToNode::Kill { attempt } => self.executor.kill(attempt, &mut self.logbook, &mut self.fx, now),
+            ToNode::ListRuns { request } => {
+                self.fx.tell_leader(ToLeader::Runs { request, runs: self.executor.runs() });
+            }
+            ToNode::ReadOutput { request, attempt, from } => match self.executor.held(attempt) {
+                Some(Held::Waiting | Held::Parked) => {
+                    let is_due = attempt.run.scheduled_at <= leaders_now.wall.second();
+                    let stage = if is_due { RunStage::Queued } else { RunStage::Armed };
+                    let part = Some(OutputPart::empty(stage, from));
+                    self.fx.tell_leader(ToLeader::OutputRead { request, part });
+                }
+                _ => self.fx.output(Output::ReadOutput { request, attempt, from }),
+            },
+            ToNode::Drain => {
+                self.fx.notice(log::Level::Info, "draining: no new runs until the next start");
+                if let LeadStage::Leading(leader) = &mut self.lead {
+                    leader.drain_own(now);
+                }
+                self.drain_executor(now);
+            }
+        }
+    }
+
+    /// Gives back what was not started. The leader hears first that this node takes nothing new, lest it gives it here again.
+    pub(super) fn drain_executor(&mut self, now: Now) {
+        self.executor.drain();
+        let heartbeat = self.load(now);
+        self.follower.beat_now(heartbeat, &mut self.fx, now);
+        self.executor.hand_back(&mut self.fx);
+    }
+
+    /// Delivers what leader and nodes say to each other; false when there was nothing.
+    pub(super) fn deliver(&mut self, now: Now) -> bool {
+        let mut is_any = false;
+        while let Some(mail) = self.fx.take_mail() {
+            is_any = true;
+            match mail {
+                Mail::ToLeader(message) => self.tell_leader(message, now),
+                Mail::ToNode(node, message) if node == self.setup.node_id => self.on_order(message, now),
+                Mail::ToNode(node, message) => self.tell_node(&node, message),
+            }
+        }
+        is_any
+    }
+
+    fn tell_leader(&mut self, message: ToLeader, now: Now) {
+        if let LeadStage::Leading(leader) = &mut self.lead {
+            let mut rooms = Rooms { logbook: &mut self.logbook, fx: &mut self.fx, now };
+            leader.on_message(&self.setup.node_id, message, &mut rooms);
+        } else if let Some(link) = self.follower.joined() {
+            self.fx.send(link, Message::ToLeader(message));
+        }
+        // A leader that comes later learns it from the log rows and from what is held.
+    }
+
+    fn tell_node(&mut self, node: &NodeId, message: ToNode) {
+        let LeadStage::Leading(leader) = &self.lead else { return };
+        // Where the link is gone the node's next Holdings will show that it never had this.
+        if let Some(link) = leader.link_of(node) {
+            self.fx.send(link, Message::ToNode(message));
+        }
+    }
+
+    /// Calls about the cluster, which the leader answers at once.
+    pub(super) fn on_cluster_command(&mut self, client: RequestId, command: Command, now: Now) {
+        let own = self.load(now);
+        let LeadStage::Leading(leader) = &mut self.lead else { return };
+        let reply = match &command {
+            Command::DrainNode(server) => {
+                leader.drain_node(server, &mut self.fx).map(|()| Answer::Cluster(leader.view(own, now)))
+            }
+            _ => Ok(Answer::Cluster(leader.view(own, now))),
+        };
+        self.fx.reply(client, reply);
+    }
+
+    /// Answers of ours that are for a client of another node.
+    pub(super) fn redirect(&mut self, output: Output) -> Output {
+        match output {
+            Output::Reply(client, reply) => match self.forwarded.calls.remove(&client) {
+                Some((link, request)) => Output::Send(link, Message::Reply { request, reply }),
+                None => Output::Reply(client, reply),
+            },
+            output => output,
+        }
+    }
+
+    pub(super) fn follow(&mut self, now: Now) {
+        let leader = self.leader_to_follow().cloned();
+        let load = self.load(now);
+        self.follower.poll(leader.as_ref(), load, &mut self.fx, now);
+    }
+
+    /// By the lock or by the store, whichever names the newer epoch: either may be out of date, and whom it names refuses us
+    /// then, or is refused.
+    pub(super) fn leader_to_follow(&self) -> Option<&Server> {
+        let election = self.election.as_ref().filter(|_| matches!(self.lead, LeadStage::None))?;
+        let named = self.lookup.leader().into_iter().chain(election.leader());
+        named.max_by_key(|(epoch, _)| *epoch).map(|(_, server)| server)
+    }
+
+    /// Asks the store who leads where Consul does not tell, or names nobody that takes us in.
+    pub(super) fn look_up(&mut self, now: Now) {
+        let may_follow = self.is_open() && matches!(self.lead, LeadStage::None);
+        let is_lost = |election: &Election| !election.sees_lock() || self.follower.joined().is_none();
+        let is_needed = may_follow && self.election.as_ref().is_some_and(is_lost);
+        self.lookup.poll(is_needed, &mut self.fx, now);
+    }
+
+    /// A node that has never reached its store must not keep others from leading.
+    pub(super) fn takes_part(&self) -> bool {
+        self.is_open() || self.leaving.is_some()
+    }
+
+    pub(super) fn elect(&mut self, now: Now) {
+        let can_lead = self.can_lead(now);
+        let can_depose = self.store_since.is_some_and(|since| since.plus_ms(DEPOSE_MS) <= now.mono);
+        let takes_part = self.takes_part();
+        let Some(election) = &mut self.election else { return };
+        let is_taking = matches!(self.lead, LeadStage::Bumping { .. } | LeadStage::Loading { .. });
+        if is_taking && !(can_lead && election.is_holder()) {
+            self.lead = LeadStage::None;
+        }
+        let (is_leader, tick) = match &self.lead {
+            LeadStage::Leading(leader) => (true, leader.progress_tick(now)),
+            _ => (false, now.wall.second()),
+        };
+        let value = || LockValue {
+            epoch: self.last_epoch,
+            tick,
+            server: self.setup.server.clone(),
+            node_id: self.setup.node_id.clone(),
+            incarnation: self.setup.incarnation,
+        };
+        if takes_part {
+            election.poll(Standing { is_leader, can_lead, can_depose }, value, &mut self.fx, now);
+        }
+    }
+
+    /// A node whose store does not answer, or that has yet to read the jobs, could make nothing of the lock, and would keep
+    /// it from one that can.
+    fn can_lead(&self, now: Now) -> bool {
+        match &self.lead {
+            LeadStage::Leading(_) => true,
+            LeadStage::Bumping { sent_at, .. } | LeadStage::Loading { sent_at, .. } => {
+                now.mono < sent_at.plus_ms(TAKE_MS) || self.is_store_ok(now)
+            }
+            LeadStage::None => self.is_store_ok(now) && self.copy.is_ready(),
+        }
+    }
+
+    /// A leader that alone has lost the store lets a node lead that has it.
+    pub(super) fn give_way(&mut self, now: Now) {
+        let (LeadStage::Leading(leader), Some(election)) = (&self.lead, &mut self.election) else { return };
+        let Some(server) = leader.better_placed(now) else { return };
+        election.abstain_for(ABSTAIN_MS, now);
+        let text = format!("this leader has lost the store, and {server} has it: the lead is handed over");
+        self.fx.notice(log::Level::Warn, text);
+        self.step_down(now);
+    }
+
+    /// Goes as soon as Consul has forgotten us: to be there and unable to lead would keep others waiting.
+    fn leave_refused(&mut self) {
+        match (&mut self.election, &self.refused) {
+            (_, None) => {}
+            (Some(election), Some(_)) if !election.has_left() => election.leave(),
+            (_, Some(_)) => {
+                if let Some(reason) = self.refused.take() {
+                    self.fx.output(Output::Exit(ExitReason::Refused(reason)));
+                }
+            }
+        }
+    }
+
+    pub(super) fn leave(&mut self, now: Now) {
+        self.leave_refused();
+        self.hand_over(now);
+        let Some(leaving) = &mut self.leaving else { return };
+        if let Some(how) = leaving.kill_now(now) {
+            self.executor.end_all(how, &mut self.fx, now);
+        }
+        if !self.executor.is_idle() {
+            return;
+        }
+        if let LeadStage::Leading(leader) = &mut self.lead {
+            leader.hurry(&mut Rooms { logbook: &mut self.logbook, fx: &mut self.fx, now });
+        }
+        self.logbook.hurry(now);
+        let is_leader_idle = !matches!(&self.lead, LeadStage::Leading(leader) if !leader.is_idle());
+        let is_stored = self.logbook.is_empty() && is_leader_idle;
+        if !leaving.may_go(is_stored, now) {
+            return;
+        }
+        if !is_stored && leaving.say_unstored() {
+            self.fx.notice(log::Level::Error, "leaving with log rows or decisions that could not be stored; rows in the spool go to the store at the next start");
+        }
+        match &mut self.election {
+            Some(election) if !election.has_left() => election.leave(),
+            _ => {
+                if let Some(reason) = leaving.go() {
+                    self.fx.output(Output::Exit(reason));
+                }
+            }
+        }
+    }
+
+    /// A leader that is leaving gives the lead to another at once, and waits for its own runs as one that follows.
+    fn hand_over(&mut self, now: Now) {
+        if self.leaving.is_none() {
+            return;
+        }
+        let Some(election) = &mut self.election else { return };
+        election.abstain();
+        if matches!(&self.lead, LeadStage::Leading(leader) if leader.can_hand_over()) {
+            self.fx.notice(log::Level::Info, "the lead is handed over");
+            self.step_down(now);
+        }
+    }
+
+    pub(super) fn why_no_leader(&self) -> String {
+        match (&self.store, &self.election) {
+            (StoreStage::Closed { reason: Some(reason) } | StoreStage::Opening { reason: Some(reason), .. }, _) => {
+                format!("the store is not open: {reason}")
+            }
+            (StoreStage::Closed { reason: None } | StoreStage::Opening { reason: None, .. }, _) => {
+                "the store is not open yet; try again in a second".into()
+            }
+            (StoreStage::Open, Some(election)) => election.why_not_leader(),
+            (StoreStage::Open, None) if !self.copy.is_ready() => {
+                "this node is still reading the jobs; try again in some seconds".into()
+            }
+            (StoreStage::Open, None) => "this node does not lead yet; try again in a second".into(),
+        }
+    }
+
+    /// Refuses a call that nobody is there to carry out.
+    pub(super) fn refuse(&mut self, client: RequestId, command: &Command, why: &str) {
+        self.fx.reply(client, Err(command.not_taken(why)));
+    }
+}

@@ -1,0 +1,9 @@
+//! Time in the core: its constants, its one table of timers, and waits that grow.
+//!
+//! Not a clock: what the time is comes with each input.
+
+mod backoff;
+mod timers;
+
+pub use backoff::Backoff;
+pub use timers::{STALLED, Stalled, Timer, Timers};
