@@ -100,3 +100,87 @@ fn every_module_opens_with_what_it_is() {
         assert!(text.starts_with("//! "), "{name} does not say what it is");
     }
 }
+
+/// The manual's pages, by their names under the root.
+const PAGES: [&str; 8] = [
+    "README.md",
+    "README.zh-CN.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docs/api.md",
+    "docs/architecture.md",
+    "docs/cluster.md",
+    "docs/operations.md",
+];
+
+fn page(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+/// What stands between `from` and `to` in the text, each time.
+fn between<'a>(text: &'a str, from: &str, to: char) -> Vec<&'a str> {
+    text.split(from).skip(1).filter_map(|rest| rest.split(to).next()).collect()
+}
+
+/// A heading as a link names it.
+fn anchor(heading: &str) -> String {
+    let heading = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = heading.chars().filter(|letter| letter.is_alphanumeric() || " -_".contains(*letter));
+    kept.map(|letter| if letter == ' ' { '-' } else { letter }).collect()
+}
+
+#[test]
+fn every_link_of_the_manual_leads_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for name in PAGES {
+        let text = page(name);
+        for link in between(&text, "](", ')').into_iter().filter(|link| !link.starts_with("http")) {
+            let (path, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = if path.is_empty() { root.join(name) } else { root.join(name).with_file_name(path) };
+            assert!(target.exists(), "{name}: there is no {link}");
+            if !heading.is_empty() {
+                let text = fs::read_to_string(&target).unwrap();
+                let mut headings = text.lines().filter(|line| line.starts_with('#')).map(anchor);
+                assert!(headings.any(|there| there == heading), "{name}: there is no heading for {link}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_file_that_the_manual_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let rooms = ["src/", "tests/", "docs/", "config/", "sql/", "scripts/", "benches/"];
+    for name in PAGES {
+        let text = page(name);
+        for path in between(&text, "`", '`').into_iter().filter(|path| rooms.iter().any(|room| path.starts_with(room)))
+        {
+            assert!(root.join(path).exists(), "{name}: there is no {path}");
+        }
+    }
+}
+
+#[test]
+fn every_file_of_the_core_has_its_room_on_the_map() {
+    let map = page("docs/architecture.md");
+    for (name, _) in sources() {
+        let Some((room, _)) = name.strip_prefix("core/").and_then(|rest| rest.split_once('/')) else { continue };
+        assert!(map.contains(&format!("| `src/core/{room}` |")), "docs/architecture.md does not show core/{room}");
+    }
+}
+
+#[test]
+fn the_manual_names_every_outcome_and_what_counts_it() {
+    let (api, operations) = (page("docs/api.md"), page("docs/operations.md"));
+    for state in wing_crontab::model::RunState::ALL.map(|state| state.as_str()) {
+        assert!(api.contains(&format!("| `{state}` |")), "docs/api.md does not explain {state}");
+        assert!(operations.contains(&format!("`runs_{state}`")), "docs/operations.md does not explain runs_{state}");
+    }
+}
+
+#[test]
+fn the_readme_can_be_read_in_one_go() {
+    for name in ["README.md", "README.zh-CN.md"] {
+        assert!(page(name).lines().count() <= 200, "{name} is longer than 200 lines");
+    }
+}
