@@ -140,7 +140,7 @@ fn every_key_and_its_default_is_in_the_file_and_in_the_manual() {
     for key in KEYS {
         let row = manual.lines().find_map(|line| line.strip_prefix(&format!("| `{key}` | ")));
         let row = row.unwrap_or_else(|| panic!("docs/operations.md has no row for {key}"));
-        let told = row.split(" | ").nth(1).unwrap().replace(',', "").replace('`', "");
+        let told = row.split(" | ").nth(1).unwrap().replace([',', '`'], "");
         let told = told.split(' ').next().unwrap();
         match shown_default(file, key).trim_matches('"') {
             "" => assert!(["empty", "required"].contains(&told), "{key}: docs/operations.md says {told}"),
