@@ -129,7 +129,7 @@ fn daemon(config: &Config, warnings: &[String], link: DaemonLink) -> Result<u8, 
     match reactor::run(config, link)? {
         ExitReason::Clean => Ok(0),
         ExitReason::Orphaned => Ok(1),
-        ExitReason::Refused(reason) => {
+        ExitReason::Fatal(reason) => {
             log::error!("{reason}");
             Ok(REFUSED as u8)
         }

@@ -13,7 +13,7 @@ use wing_crontab::worker::store::mysql::MysqlStore;
 use wing_crontab::worker::store::{Hand, Store};
 
 /// The tables as the older system's README has them.
-const SEED_CRON: &str = "CREATE TABLE `cron` (
+const OLDER_CRON: &str = "CREATE TABLE `cron` (
  `id` int(11) NOT NULL AUTO_INCREMENT COMMENT '自增id',
  `cron_set` varchar(128) NOT NULL DEFAULT '' COMMENT '定时任务配置，如：* * * * * *，这里精确到秒，前面的意思是每秒执行一次，分别对应，秒分时日月周',
  `start_time` int(11) NOT NULL DEFAULT '0' COMMENT '大于等于此时间才执行，默认0',
@@ -34,7 +34,7 @@ const CLUSTER_CRON: &str = "CREATE TABLE `cron` (
  `lock_limit` int(11) NOT NULL DEFAULT '0' COMMENT '最长锁定时长，单位为秒',
  PRIMARY KEY (`id`)
 ) ENGINE=InnoDB AUTO_INCREMENT=5 DEFAULT CHARSET=utf8";
-const SEED_LOG: &str = "CREATE TABLE `log` (
+const OLDER_LOG: &str = "CREATE TABLE `log` (
  `id` int(11) NOT NULL AUTO_INCREMENT,
  `cron_id` int(11) NOT NULL DEFAULT '0',
  `time` bigint(20) NOT NULL COMMENT '命令运行的时间',
@@ -72,13 +72,13 @@ fn outputs(store: &mut MysqlStore) -> Vec<String> {
 
 #[test]
 fn either_variant_of_the_older_systems_tables_is_taken_as_it_is() {
-    for (cron, window) in [(SEED_CRON, "start_time, "), (CLUSTER_CRON, "")] {
+    for (cron, window) in [(OLDER_CRON, "start_time, "), (CLUSTER_CRON, "")] {
         let Some(database) = mariadb::database() else { return };
         let columns = format!("INSERT INTO cron (id, cron_set, {window}command) VALUES");
         let value = if window.is_empty() { "" } else { "77, " };
         database.run(&[
             cron,
-            SEED_LOG,
+            OLDER_LOG,
             &format!("{columns} (1538, '*/1 * * * * *', {value}'php -v')"),
             "INSERT INTO log (cron_id, time, output, use_time) VALUES (1538, 1526772008, '旧', 48)",
         ]);
@@ -150,7 +150,7 @@ fn statement(advice: &[String], start: &str) -> String {
 
 #[test]
 fn new_tables_and_small_ones_of_either_older_variant_hold_times_after_2038() {
-    for tables in [&[][..], &[SEED_CRON, SEED_LOG], &[CLUSTER_CRON, SEED_LOG]] {
+    for tables in [&[][..], &[OLDER_CRON, OLDER_LOG], &[CLUSTER_CRON, OLDER_LOG]] {
         let Some(database) = mariadb::database() else { return };
         database.run(tables);
         let mut store = store(&database);
@@ -166,8 +166,8 @@ fn new_tables_and_small_ones_of_either_older_variant_hold_times_after_2038() {
 fn a_large_table_takes_no_time_after_2038_until_it_is_widened_as_the_daemon_says() {
     let Some(database) = mariadb::database() else { return };
     database.run(&[
-        SEED_CRON,
-        SEED_LOG,
+        OLDER_CRON,
+        OLDER_LOG,
         "INSERT INTO cron (cron_set, command) SELECT '@daily', 'true' FROM seq_1_to_150000",
         "INSERT INTO log (cron_id, time, output, use_time) SELECT 1, seq, '', 0 FROM seq_1_to_150000",
         "ANALYZE TABLE cron",
@@ -177,7 +177,7 @@ fn a_large_table_takes_no_time_after_2038_until_it_is_widened_as_the_daemon_says
     let advice = store.open().unwrap().advice;
     assert_eq!(narrow_columns(&database), ["cron.end_time", "cron.start_time", "log.dispatch_time", "log.id"]);
     let refused = add_late(&mut store, 1).unwrap_err();
-    assert!(matches!(&refused, StoreError::Refused(why) if why.starts_with("start_time: 4102444800")), "{refused}");
+    assert!(matches!(&refused, StoreError::Permanent(why) if why.starts_with("start_time: 4102444800")), "{refused}");
     assert!(format!("{refused}").contains("ALTER TABLE `cron` MODIFY `start_time` bigint"), "{refused}");
     let notes: u64 = database.connect().query_first("SELECT COUNT(*) FROM journal").unwrap().unwrap();
     assert_eq!(notes, 0, "the journal has no note of it");
@@ -219,8 +219,8 @@ fn a_database_that_is_not_there_is_made() {
 fn a_large_log_gets_its_keys_beside_the_work_and_its_rows_are_upserted_meanwhile() {
     let Some(database) = mariadb::database() else { return };
     database.run(&[
-        SEED_CRON,
-        SEED_LOG,
+        OLDER_CRON,
+        OLDER_LOG,
         "INSERT INTO log (cron_id, time, output, use_time) SELECT 1, seq, '', 0 FROM seq_1_to_150000",
         "ANALYZE TABLE log",
     ]);
@@ -244,7 +244,7 @@ fn a_large_log_gets_its_keys_beside_the_work_and_its_rows_are_upserted_meanwhile
 fn characters_that_a_column_cannot_hold_are_replaced_and_the_row_is_kept() {
     for (charset, expect) in [("utf8", "a中\u{fffd}"), ("latin1", "a??"), ("utf8mb4", "a中😀")] {
         let Some(database) = mariadb::database() else { return };
-        let tables = [SEED_CRON, SEED_LOG].map(|table| table.replace("CHARSET=utf8", &format!("CHARSET={charset}")));
+        let tables = [OLDER_CRON, OLDER_LOG].map(|table| table.replace("CHARSET=utf8", &format!("CHARSET={charset}")));
         // Comments in Chinese do not matter here.
         database.run(&[&tables[0], &tables[1]]);
         let mut store = store(&database);
@@ -270,7 +270,7 @@ fn add(store: &mut MysqlStore, command: &str) -> Result<JobId, StoreError> {
 
 #[test]
 fn narrow_tables_are_told_of_once_with_the_statements_that_mend_them() {
-    for (charset, tables) in [("utf8", [SEED_CRON, SEED_LOG]), ("latin1", [CLUSTER_CRON, SEED_LOG])] {
+    for (charset, tables) in [("utf8", [OLDER_CRON, OLDER_LOG]), ("latin1", [CLUSTER_CRON, OLDER_LOG])] {
         let Some(database) = mariadb::database() else { return };
         let [cron, log] = tables.map(|table| table.replace("CHARSET=utf8", &format!("CHARSET={charset}")));
         database.run(&[&cron, &log]);
@@ -298,11 +298,11 @@ fn narrow_tables_are_told_of_once_with_the_statements_that_mend_them() {
 #[test]
 fn a_command_that_a_column_cannot_hold_is_refused_and_nothing_is_changed() {
     let Some(database) = mariadb::database() else { return };
-    database.run(&[SEED_CRON, SEED_LOG]);
+    database.run(&[OLDER_CRON, OLDER_LOG]);
     let mut store = store(&database);
     store.open().unwrap();
     let refused = add(&mut store, "echo 😀").unwrap_err();
-    assert!(matches!(&refused, StoreError::Refused(why) if why.starts_with("command: '😀'")), "{refused}");
+    assert!(matches!(&refused, StoreError::Permanent(why) if why.starts_with("command: '😀'")), "{refused}");
     assert_eq!(store.list_jobs().unwrap(), []);
     let notes: u64 = database.connect().query_first("SELECT COUNT(*) FROM journal").unwrap().unwrap();
     assert_eq!(notes, 0, "the journal has no note of it");

@@ -210,7 +210,7 @@ fn foreign_lock_key(connect: Connect) {
     other.open().unwrap();
     let refused = other.bump(&Bump { lock_key: "its key".into(), ..bump("b") }).unwrap_err();
     assert!(
-        matches!(&refused, StoreError::Refused(why) if why.contains("\"key\"") && why.contains("its key")),
+        matches!(&refused, StoreError::Permanent(why) if why.contains("\"key\"") && why.contains("its key")),
         "{refused}"
     );
 }
@@ -222,7 +222,7 @@ fn standing_alone(connect: Connect) {
     assert_eq!(store.bump(&bump("a")).unwrap().epoch, Epoch(epoch.0 + 2));
     store.journal(&entry(Epoch(3), 1, Some(100), 0)).unwrap();
     let refused = store.bump(&alone("b")).unwrap_err();
-    assert!(matches!(&refused, StoreError::Refused(why) if why.contains("10.0.0.1:9991 led")), "{refused}");
+    assert!(matches!(&refused, StoreError::Permanent(why) if why.contains("10.0.0.1:9991 led")), "{refused}");
     assert_eq!(store.bump(&alone("a")).unwrap().epoch, Epoch(4), "its own rows are no other's");
     let patient = Bump { lease_ms: 0, ..alone("b") };
     assert_eq!(store.bump(&patient).unwrap().epoch, Epoch(5), "an old journal is nobody's any more");
@@ -305,8 +305,8 @@ fn loading(connect: Connect) {
     store.write_logs(&[row(attempt(6, 101), RunState::Ok, "another run")]).unwrap();
     // Of a run that is named all attempts count; and a later row may explain a refusal that has none of its own.
     let second = Attempt { number: 2, ..attempt(7, 100) };
-    let folded = |second: i64| Attempt { run: RunKey::scheduled(JobId(8), Second(second)), number: 0 };
-    let rows = [(second, RunState::Failed), (folded(105), RunState::Skipped), (folded(110), RunState::Skipped)];
+    let coalesced = |second: i64| Attempt { run: RunKey::scheduled(JobId(8), Second(second)), number: 0 };
+    let rows = [(second, RunState::Failed), (coalesced(105), RunState::Skipped), (coalesced(110), RunState::Skipped)];
     store.write_logs(&rows.map(|(attempt, state)| row(attempt, state, ""))).unwrap();
     let loaded = store.load(epoch, &Since::default()).unwrap();
     assert_eq!(loaded.open.len(), 1);
@@ -316,7 +316,7 @@ fn loading(connect: Connect) {
         (second, RunState::Failed),
         (of_gap, RunState::Missed),
         (of_settled, RunState::Cancelled),
-        (folded(105), RunState::Skipped),
+        (coalesced(105), RunState::Skipped),
     ];
     assert_eq!(loaded.logged, BTreeMap::from(logged));
 }
@@ -437,9 +437,9 @@ fn changed_by_hand(connect: Connect) {
     let id = store.change(epoch, 1, &added(1, job("* * * * * *", "true"))).unwrap();
     let stored = Job { id, ..job("* * * * * *", "true") };
     let refused = store.change(epoch, 2, &Change::Put(Job { version: Version(5), ..stored.clone() })).unwrap_err();
-    assert!(matches!(&refused, StoreError::Refused(why) if why.contains("by hand")), "{refused}");
+    assert!(matches!(&refused, StoreError::Permanent(why) if why.contains("by hand")), "{refused}");
     let refused = store.change(epoch, 3, &Change::Delete { id, version: Version(4) }).unwrap_err();
-    assert!(matches!(&refused, StoreError::Refused(why) if why.contains("by hand")), "{refused}");
+    assert!(matches!(&refused, StoreError::Permanent(why) if why.contains("by hand")), "{refused}");
     assert_eq!(store.list_jobs().unwrap(), [stored]);
 }
 
@@ -453,18 +453,18 @@ fn tick(store: &mut dyn Store, epoch: Epoch, request: u64, tick: i64) -> EntryId
 
 fn paging(connect: Connect) {
     let (mut store, epoch) = leading(connect);
-    assert_eq!(store.page_jobs(JobId(0), 10).unwrap(), Default::default());
+    assert_eq!(store.read_batch(JobId(0), 10).unwrap(), Default::default());
     let ids: Vec<JobId> = (1..=5)
         .map(|request| store.change(epoch, request, &added(request, job("* * * * * *", "true"))).unwrap())
         .collect();
     let entry = tick(&mut *store, epoch, 6, 100);
-    let first = store.page_jobs(JobId(0), 3).unwrap();
+    let first = store.read_batch(JobId(0), 3).unwrap();
     assert_eq!((first.as_of, first.jobs.len()), (entry, 3));
     assert_eq!(first.jobs[0], Job { id: ids[0], ..job("* * * * * *", "true") });
-    let second = store.page_jobs(first.jobs[2].id, 3).unwrap();
+    let second = store.read_batch(first.jobs[2].id, 3).unwrap();
     let read: Vec<JobId> = [first.jobs, second.jobs].concat().iter().map(|job| job.id).collect();
     assert_eq!(read, ids);
-    assert_eq!(store.page_jobs(ids[4], 3).unwrap().jobs, []);
+    assert_eq!(store.read_batch(ids[4], 3).unwrap().jobs, []);
 }
 
 fn differing(connect: Connect) {
@@ -489,7 +489,7 @@ fn differing(connect: Connect) {
     let told = Differences { as_of: after, changed: vec![put, new.clone()], gone: vec![deleted], last: Some(deleted) };
     assert_eq!(store.differences(&since).unwrap(), Some(told.clone()));
     assert_eq!(store.load(epoch, &since).unwrap().differences, Some(told));
-    let last = store.page_jobs(JobId(0), 1).unwrap().last;
+    let last = store.read_batch(JobId(0), 1).unwrap().last;
     assert!(last.is_none() || last == Some(deleted), "{last:?}");
     let again = Since { as_of: after, newest: added, again: vec![kept, deleted] };
     let told = store.differences(&again).unwrap().unwrap();

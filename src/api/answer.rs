@@ -2,7 +2,7 @@
 //! behind them.
 
 use crate::model::Job;
-use crate::model::command::{Answer, HealthView, JobList, ListedJob, Refusal, Reply, RunOutput};
+use crate::model::command::{Answer, CallError, HealthView, JobList, ListedJob, Reply, RunOutput};
 use crate::model::log_row::{LogPage, StoredLog};
 use crate::model::output::OutputState;
 use crate::wire::http::Response;
@@ -112,13 +112,13 @@ pub fn reply(reply: &Reply) -> Response {
         Ok(Answer::Runs(page)) => ok(page),
         Ok(Answer::Health(health)) => health_reply(health),
         Ok(Answer::Paused { paused }) => ok(serde_json::json!({ "paused": paused })),
-        Err(refusal) => failure(refusal),
+        Err(error) => failure(error),
     }
 }
 
 /// The answer to a request that is not carried out.
-pub fn failure(refusal: &Refusal) -> Response {
-    json(refusal.status, (), &refusal.message)
+pub fn failure(error: &CallError) -> Response {
+    json(error.status, (), &error.message)
 }
 
 /// What probes go by: 503 where something keeps work from being done.

@@ -5,7 +5,7 @@
 //!
 //! Invariant: what is not understood is refused, never read by halves.
 
-use crate::model::command::Refusal;
+use crate::model::command::CallError;
 use crate::wire::http::Request;
 use serde_json::{Map, Value};
 
@@ -17,7 +17,7 @@ pub enum Body<'a> {
 }
 
 /// Where no type is given it is taken for a form, as the tools that give none send.
-pub fn read(request: &Request) -> Result<Body<'_>, Refusal> {
+pub fn read(request: &Request) -> Result<Body<'_>, CallError> {
     let is_post = request.method == "POST";
     let body = request.body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&request.body);
     let content_type = request.content_type.as_deref().unwrap_or(FORM);
@@ -27,7 +27,7 @@ pub fn read(request: &Request) -> Result<Body<'_>, Refusal> {
         FORM => match serde_json::from_slice(body) {
             Ok(object) => Ok(Body::Object(object)),
             Err(error) if body.trim_ascii_start().starts_with(b"{") => {
-                Err(Refusal::bad(format!("the body is no form, and not a JSON object: {error}")))
+                Err(CallError::bad(format!("the body is no form, and not a JSON object: {error}")))
             }
             // The older system reads no form of a GET.
             Err(_) => Ok(if is_post { Body::Form(&request.body) } else { Body::None }),
@@ -35,7 +35,7 @@ pub fn read(request: &Request) -> Result<Body<'_>, Refusal> {
         kind if kind == JSON || kind.ends_with("+json") => object(body).map(Body::Object),
         kind if is_post => {
             let message = format!("{kind} is not read here; send {FORM} (curl -d, --data-urlencode) or {JSON}");
-            Err(Refusal { status: 415, message })
+            Err(CallError { status: 415, message })
         }
         _ => Ok(Body::None),
     }
@@ -44,8 +44,9 @@ pub fn read(request: &Request) -> Result<Body<'_>, Refusal> {
 const FORM: &str = "application/x-www-form-urlencoded";
 const JSON: &str = "application/json";
 
-fn object(body: &[u8]) -> Result<Map<String, Value>, Refusal> {
-    let value = serde_json::from_slice(body).map_err(|error| Refusal::bad(format!("the body is not JSON: {error}")))?;
+fn object(body: &[u8]) -> Result<Map<String, Value>, CallError> {
+    let value =
+        serde_json::from_slice(body).map_err(|error| CallError::bad(format!("the body is not JSON: {error}")))?;
     let kind = match value {
         Value::Object(object) => return Ok(object),
         Value::Array(_) => "array",
@@ -53,7 +54,7 @@ fn object(body: &[u8]) -> Result<Map<String, Value>, Refusal> {
         Value::Number(_) => "number",
         Value::Bool(_) | Value::Null => "value",
     };
-    Err(Refusal::bad(format!(
+    Err(CallError::bad(format!(
         "the body is a JSON {kind}; an object of parameters is expected, such as {{\"cronSet\": \"@daily\", \"command\": \"date\"}}"
     )))
 }

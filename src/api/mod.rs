@@ -9,7 +9,7 @@ mod answer;
 mod body;
 mod params;
 
-use crate::model::command::{Command, JobDraft, OutputQuery, REQUEST_KEY_CHARS_MAX, Refusal, RequestKey};
+use crate::model::command::{CallError, Command, JobDraft, OutputQuery, REQUEST_KEY_CHARS_MAX, RequestKey};
 use crate::model::job::{
     COMMAND_CHARS_MAX, CRON_SET_CHARS_MAX, ENV_CHARS_MAX, JobFilter, NODE_CHARS_MAX, REMARK_CHARS_MAX, SHELL_CHARS_MAX,
     USER_CHARS_MAX, WORK_DIR_CHARS_MAX,
@@ -65,60 +65,60 @@ pub fn command(request: &Request) -> Result<Command, Response> {
     match route {
         (Some("cron"), Some("list"), None, None) => {
             only(request, "GET")?;
-            list_jobs(request).map_err(|refusal| failure(&refusal))
+            list_jobs(request).map_err(|error| failure(&error))
         }
         (Some("log"), Some("list"), None, None) => {
             only(request, "GET")?;
-            list_logs(request).map_err(|refusal| failure(&refusal))
+            list_logs(request).map_err(|error| failure(&error))
         }
         (Some("cron"), Some("add"), None, None) => {
             only(request, "POST")?;
-            add(request).map_err(|refusal| failure(&refusal))
+            add(request).map_err(|error| failure(&error))
         }
         (Some("cron"), Some("update"), None, None) => {
             only(request, "POST")?;
-            update(request).map_err(|refusal| failure(&refusal))
+            update(request).map_err(|error| failure(&error))
         }
         (Some("run"), Some("output"), Some(key), None) => {
             only(request, "GET")?;
-            read_output(request, key).map_err(|refusal| failure(&refusal))
+            read_output(request, key).map_err(|error| failure(&error))
         }
         (Some("health"), None, None, None) => only(request, "GET").map(|()| Command::ShowHealth),
         (Some("cluster"), Some(action @ ("pause" | "resume")), None, None) => {
             only(request, "POST")?;
-            without_params(request, Command::Pause(action == "pause")).map_err(|refusal| failure(&refusal))
+            without_params(request, Command::Pause(action == "pause")).map_err(|error| failure(&error))
         }
         (Some("cron"), Some("run"), Some(id), None) => {
             only(request, "POST")?;
-            run(request, id).map_err(|refusal| failure(&refusal))
+            run(request, id).map_err(|error| failure(&error))
         }
         (Some("run"), Some("list"), None, None) => {
             only(request, "GET")?;
-            list_runs(request).map_err(|refusal| failure(&refusal))
+            list_runs(request).map_err(|error| failure(&error))
         }
         (Some("run"), Some("kill"), Some(run), None) => {
             only(request, "POST")?;
             let command = run_key(run).map(Command::KillRun);
-            command.and_then(|command| without_params(request, command)).map_err(|refusal| failure(&refusal))
+            command.and_then(|command| without_params(request, command)).map_err(|error| failure(&error))
         }
         (Some("cluster"), None, None, None) => only(request, "GET").map(|()| Command::ShowCluster),
         (Some("cluster"), Some("drain"), None, None) => {
             only(request, "POST")?;
-            drain(request).map_err(|refusal| failure(&refusal))
+            drain(request).map_err(|error| failure(&error))
         }
         (Some("cron"), Some(action @ ("stop" | "start" | "delete")), Some(id), None) => {
             // The older system takes GET here; POST is what HTTP would have.
             if !is_post {
                 only(request, "GET").map_err(|response| Response { allow: Some("GET, POST"), ..response })?;
             }
-            let id = path_id(id).map_err(|refusal| failure(&refusal))?;
+            let id = path_id(id).map_err(|error| failure(&error))?;
             Ok(match action {
                 "stop" => Command::StopJob(id),
                 "start" => Command::StartJob(id),
                 _ => Command::DeleteJob(id),
             })
         }
-        _ => Err(failure(&Refusal {
+        _ => Err(failure(&CallError {
             status: 404,
             message: format!("there is no {:?}; there are {PATHS}", request.path),
         })),
@@ -131,7 +131,7 @@ const PATHS: &str = "GET /cron/list, GET /cron/stop/{id}, GET /cron/start/{id}, 
 
 /// The answer to bytes that are no request.
 pub fn bad_request(bad: BadRequest) -> Response {
-    failure(&Refusal { status: bad.status, message: bad.reason.into() })
+    failure(&CallError { status: bad.status, message: bad.reason.into() })
 }
 
 fn only(request: &Request, method: &'static str) -> Result<(), Response> {
@@ -139,34 +139,34 @@ fn only(request: &Request, method: &'static str) -> Result<(), Response> {
         return Ok(());
     }
     let message = format!("{} is not taken here; {method} is", request.method);
-    Err(Response { allow: Some(method), ..failure(&Refusal { status: 405, message }) })
+    Err(Response { allow: Some(method), ..failure(&CallError { status: 405, message }) })
 }
 
-fn path_id(text: &str) -> Result<JobId, Refusal> {
+fn path_id(text: &str) -> Result<JobId, CallError> {
     let number = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
     match number {
         Some(id @ 1..=INT_MAX) => Ok(JobId(id as u32)),
-        _ => Err(Refusal::bad(format!("id: {text:?} is not a whole number from 1 to {INT_MAX}"))),
+        _ => Err(CallError::bad(format!("id: {text:?} is not a whole number from 1 to {INT_MAX}"))),
     }
 }
 
 /// Where neither a body nor a query was sent, the client meant to send a body and left its length out.
-fn wants_body(request: &Request) -> Result<(), Refusal> {
+fn wants_body(request: &Request) -> Result<(), CallError> {
     if request.has_length || !request.query.is_empty() {
         return Ok(());
     }
     let message =
         "the parameters are missing: send them as a body with a Content-Length, or in the query string".into();
-    Err(Refusal { status: 411, message })
+    Err(CallError { status: 411, message })
 }
 
-fn without_params(request: &Request, command: Command) -> Result<Command, Refusal> {
+fn without_params(request: &Request, command: Command) -> Result<Command, CallError> {
     let mut params = Params::of(request)?;
     params.allow(&[]);
     params.finish().map(|()| command)
 }
 
-fn add(request: &Request) -> Result<Command, Refusal> {
+fn add(request: &Request) -> Result<Command, CallError> {
     wants_body(request)?;
     let mut params = Params::of(request)?;
     params.allow(&JOB_PARAMS);
@@ -175,11 +175,11 @@ fn add(request: &Request) -> Result<Command, Refusal> {
     Ok(Command::AddJob(draft, request_key(request)?))
 }
 
-fn run(request: &Request, id: &str) -> Result<Command, Refusal> {
+fn run(request: &Request, id: &str) -> Result<Command, CallError> {
     without_params(request, Command::RunJob(path_id(id)?, request_key(request)?))
 }
 
-fn list_runs(request: &Request) -> Result<Command, Refusal> {
+fn list_runs(request: &Request) -> Result<Command, CallError> {
     let mut params = Params::of(request)?;
     params.allow(&["limit", "_"]);
     let limit = params.integer("limit", 1, LIMIT_MAX).unwrap_or(RUNS_DEFAULT) as usize;
@@ -187,20 +187,20 @@ fn list_runs(request: &Request) -> Result<Command, Refusal> {
     Ok(Command::ListRuns { limit })
 }
 
-fn run_key(text: &str) -> Result<RunKey, Refusal> {
+fn run_key(text: &str) -> Result<RunKey, CallError> {
     text.parse()
-        .map_err(|error| Refusal::bad(format!("run_key: {text:?} is none: {error}, see /run/list and /log/list")))
+        .map_err(|error| CallError::bad(format!("run_key: {text:?} is none: {error}, see /run/list and /log/list")))
 }
 
 /// A proxy that repeats a request gets the first one's result.
-fn request_key(request: &Request) -> Result<Option<RequestKey>, Refusal> {
+fn request_key(request: &Request) -> Result<Option<RequestKey>, CallError> {
     let Some(key) = &request.request_key else { return Ok(None) };
     let is_right = (1..=REQUEST_KEY_CHARS_MAX).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
     let wrong = || format!("Idempotency-Key: 1 to {REQUEST_KEY_CHARS_MAX} visible ASCII characters are expected");
-    if is_right { Ok(Some(RequestKey(key.clone()))) } else { Err(Refusal::bad(wrong())) }
+    if is_right { Ok(Some(RequestKey(key.clone()))) } else { Err(CallError::bad(wrong())) }
 }
 
-fn update(request: &Request) -> Result<Command, Refusal> {
+fn update(request: &Request) -> Result<Command, CallError> {
     wants_body(request)?;
     let mut params = Params::of(request)?;
     params.allow(&[&["id"], &JOB_PARAMS[..]].concat());
@@ -213,7 +213,7 @@ fn update(request: &Request) -> Result<Command, Refusal> {
     Ok(Command::UpdateJob(JobId(id.unwrap_or_default() as u32), draft))
 }
 
-fn read_output(request: &Request, key: &str) -> Result<Command, Refusal> {
+fn read_output(request: &Request, key: &str) -> Result<Command, CallError> {
     let mut params = Params::of(request)?;
     params.allow(&["from", "attempt", "follow", "_"]);
     let query = OutputQuery {
@@ -226,7 +226,7 @@ fn read_output(request: &Request, key: &str) -> Result<Command, Refusal> {
     Ok(Command::ReadOutput(query))
 }
 
-fn drain(request: &Request) -> Result<Command, Refusal> {
+fn drain(request: &Request) -> Result<Command, CallError> {
     let mut params = Params::of(request)?;
     params.allow(&["server"]);
     let server = params.required_text("server", REMARK_CHARS_MAX, "a node's bind_address, see /cluster");
@@ -290,7 +290,7 @@ fn env(params: &mut Params) -> Option<String> {
 }
 
 /// Without a page, a limit or a search it is the whole list, as the older system answers.
-fn list_jobs(request: &Request) -> Result<Command, Refusal> {
+fn list_jobs(request: &Request) -> Result<Command, CallError> {
     let mut params = Params::of(request)?;
     params.allow(&["search", "page", "limit", "_"]);
     let search = params.text("search", COMMAND_CHARS_MAX);
@@ -301,7 +301,7 @@ fn list_jobs(request: &Request) -> Result<Command, Refusal> {
     Ok(Command::ListJobs((!is_whole).then(filter)))
 }
 
-fn list_logs(request: &Request) -> Result<Command, Refusal> {
+fn list_logs(request: &Request) -> Result<Command, CallError> {
     let mut params = Params::of(request)?;
     // `_` is what browsers' libraries add to go around caches.
     params.allow(&["cron_id", "search", "dispatch_server", "run_server", "page", "limit", "_"]);

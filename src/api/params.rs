@@ -5,7 +5,7 @@
 //! Invariant: an empty value counts as absent; a name that is given twice has the same value both times.
 
 use super::body::{self, Body};
-use crate::model::command::Refusal;
+use crate::model::command::CallError;
 use crate::model::job::with_lf;
 use crate::wire::http::Request;
 use serde_json::Value;
@@ -19,7 +19,7 @@ pub struct Params {
 }
 
 impl Params {
-    pub fn of(request: &Request) -> Result<Params, Refusal> {
+    pub fn of(request: &Request) -> Result<Params, CallError> {
         let mut params = Params::default();
         params.add_form(&request.query)?;
         match body::read(request)? {
@@ -58,8 +58,8 @@ impl Params {
     }
 
     /// All mistakes together, if there are any.
-    pub fn finish(self) -> Result<(), Refusal> {
-        if self.mistakes.is_empty() { Ok(()) } else { Err(Refusal::bad(self.mistakes.join("; "))) }
+    pub fn finish(self) -> Result<(), CallError> {
+        if self.mistakes.is_empty() { Ok(()) } else { Err(CallError::bad(self.mistakes.join("; "))) }
     }
 
     pub fn text(&mut self, name: &str, chars_max: usize) -> Option<String> {
@@ -122,11 +122,11 @@ impl Params {
         }
     }
 
-    fn add_form(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+    fn add_form(&mut self, bytes: &[u8]) -> Result<(), CallError> {
         for (name, value) in form_urlencoded::parse(bytes) {
             // The decoder puts U+FFFD for what is not UTF-8; one that was sent as such stands in the bytes.
             if (name.contains('\u{fffd}') || value.contains('\u{fffd}')) && !has_replacement_character(bytes) {
-                return Err(Refusal::bad(format!("{}: its value is not UTF-8", shown(&name))));
+                return Err(CallError::bad(format!("{}: its value is not UTF-8", shown(&name))));
             }
             self.add(name.into_owned(), value.into_owned());
         }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::model::command::{Answer, JobList, ListedJob, RunOutput};
 use crate::model::log_row::{LastRun, LogPage};
-use crate::model::message::RunStage;
+use crate::model::message::RunStatus;
 use crate::model::output::{OutputPart, OutputState};
 use crate::model::{Attempt, Job, RunState, Second};
 use std::sync::Arc;
@@ -46,7 +46,7 @@ fn refuse(method: &str, target: &str, body: &str, status: u16, words: &str) {
 }
 
 #[test]
-fn the_seeds_calls_are_understood() {
+fn the_older_systems_calls_are_understood() {
     check("GET", "/cron/list", "", Command::ListJobs(None));
     check("GET", "/cron/list/?_=1", "", Command::ListJobs(None));
     check("GET", "/cron/stop/1538", "", Command::StopJob(JobId(1538)));
@@ -175,7 +175,7 @@ fn texts_are_taken_up_to_their_length_in_characters() {
 }
 
 #[test]
-fn a_job_is_shown_with_the_seeds_fields_first() {
+fn a_job_is_shown_with_the_older_systems_fields_first() {
     let job = Job {
         id: JobId(1633),
         cron_set: "*/1 * * * * *".into(),
@@ -203,7 +203,7 @@ fn a_listed_job_has_its_next_and_last_run_behind_its_own_fields() {
     let never_text = format!(r#"{{{own},"next_time":null,"last_state":null,"last_time":null,"last_use_time":null}}"#);
     let whole = JobList { jobs: vec![ran.clone(), never], total: None };
     let expect = format!(r#"{{"code":200,"data":[{ran_text},{never_text}],"message":"ok"}}"#);
-    assert_eq!(text(reply(&Ok(Answer::Jobs(whole)))), expect, "all of them are an array, as the seed has it");
+    assert_eq!(text(reply(&Ok(Answer::Jobs(whole)))), expect, "all of them are an array, as the older system has it");
     let page = JobList { jobs: vec![ran], total: Some(31) };
     let expect = format!(r#"{{"code":200,"data":{{"list":[{ran_text}],"total":31}},"message":"ok"}}"#);
     assert_eq!(text(reply(&Ok(Answer::Jobs(page)))), expect);
@@ -282,7 +282,7 @@ fn an_output_is_shown_in_whole_characters() {
         let attempt = Attempt { run: "7-100".parse().unwrap(), number: 1 };
         let bytes = bytes.to_vec();
         let next = 10 + bytes.len() as u64;
-        let part = OutputPart { bytes, next, is_over, ..OutputPart::empty(RunStage::Running, 10) };
+        let part = OutputPart { bytes, next, is_over, ..OutputPart::empty(RunStatus::Running, 10) };
         let response = reply(&Ok(Answer::Output(RunOutput { attempt, server: Server("a".into()), part })));
         let body: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
         (body["data"]["output"].as_str().unwrap().to_string(), body["data"]["next"].as_u64().unwrap())
@@ -294,7 +294,7 @@ fn an_output_is_shown_in_whole_characters() {
     assert_eq!(show(b"a\xe4\xb8", true), ("a\u{fffd}".into(), 13), "nothing comes after it");
     assert_eq!(show(b"", false), ("".into(), 10));
     let attempt = Attempt { run: "7-100".parse().unwrap(), number: 1 };
-    let part = OutputPart { state: OutputState::Over(RunState::Failed), ..OutputPart::empty(RunStage::Running, 3) };
+    let part = OutputPart { state: OutputState::Over(RunState::Failed), ..OutputPart::empty(RunStatus::Running, 3) };
     let response = reply(&Ok(Answer::Output(RunOutput { attempt, server: Server("a:1".into()), part })));
     let expect = r#"{"code":200,"data":{"run_key":"7-100","attempt":1,"server":"a:1","state":"failed","from":3,"next":3,"output":"","is_over":false},"message":"ok"}"#;
     assert_eq!(String::from_utf8(response.body).unwrap(), expect);

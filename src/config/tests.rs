@@ -33,7 +33,7 @@ mysql_charset = "utf8"
 "#;
 
 #[test]
-fn the_seeds_file_is_taken_as_it_is() {
+fn the_older_systems_file_is_taken_as_it_is() {
     let config = read(SEED).unwrap();
     assert_eq!(&*config.bind_address.0, "127.0.0.1:9991");
     assert_eq!(config.log_level, log::LevelFilter::Debug);

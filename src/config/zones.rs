@@ -65,7 +65,7 @@ impl Data {
     fn read(tzdir: Option<String>, warnings: &mut Vec<String>) -> Data {
         let tzdir = tzdir.filter(|folder| !folder.is_empty());
         for folder in tzdir.iter().map(String::as_str).chain(FOLDERS) {
-            let mut found = Found::default();
+            let mut found = ZoneFiles::default();
             found.walk(Path::new(folder), "", DEPTH_MAX);
             warnings.extend(found.damage(folder));
             if !found.zones.is_empty() {
@@ -142,12 +142,12 @@ fn version(folder: &Path) -> Option<String> {
 
 /// A folder's zones by their names in lower case, and the files that are none although they should be.
 #[derive(Default)]
-struct Found {
+struct ZoneFiles {
     zones: BTreeMap<String, TimeZone>,
     damaged: Vec<String>,
 }
 
-impl Found {
+impl ZoneFiles {
     fn walk(&mut self, folder: &Path, prefix: &str, depth: usize) {
         let Some(depth) = depth.checked_sub(1) else { return };
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {

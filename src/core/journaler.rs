@@ -201,12 +201,12 @@ fn names(body: &Body, id: JobId) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::io::Output;
+    use crate::core::io::Effect;
 
     fn sent(journaler: &mut Journaler, fx: &mut Effects, now: Now) -> Option<(WorkId, Entry)> {
         journaler.poll(fx, now);
         match fx.take()? {
-            Output::Work(id, Work::Lead(Lead::Journal(entry))) => Some((id, entry)),
+            Effect::Work(id, Work::Lead(Lead::Journal(entry))) => Some((id, entry)),
             other => panic!("{other:?}"),
         }
     }
@@ -220,7 +220,7 @@ mod tests {
         assert!(sent(&mut journaler, &mut fx, now).is_none());
         let away = Err(StoreError::Unavailable("away".into()));
         assert!(matches!(journaler.on_journaled(id, away, &mut fx, now), Written::Open));
-        assert!(matches!(fx.take(), Some(Output::Notice(_))));
+        assert!(matches!(fx.take(), Some(Effect::Notice(_))));
         assert!(sent(&mut journaler, &mut fx, now).is_none());
         let later = Now { mono: Timers::first(now, |timers| journaler.timers(timers)).unwrap().1, ..now };
         let (again, entry) = sent(&mut journaler, &mut fx, later).unwrap();
@@ -229,7 +229,7 @@ mod tests {
         assert!(matches!(late_answer, Written::Open), "an answer to an older asking is not counted");
         let written = journaler.on_journaled(again, Ok(Journaled::Entry(EntryId(1))), &mut fx, later);
         assert!(matches!(written, Written::In { id: EntryId(1), entry, .. } if entry == first));
-        assert!(matches!(fx.take(), Some(Output::Notice(_))));
+        assert!(matches!(fx.take(), Some(Effect::Notice(_))));
         assert_eq!(sent(&mut journaler, &mut fx, later).unwrap().1.tick, Some(Second(6)));
     }
     #[test]

@@ -5,7 +5,7 @@
 
 use super::job::JobFilter;
 use super::log_row::{LastRun, LogFilter, LogPage};
-use super::message::RunStage;
+use super::message::RunStatus;
 use super::output::OutputPart;
 use super::{Attempt, Epoch, Job, JobId, Misfire, OnLost, RunKey, RunState, Second, Server};
 use serde::{Deserialize, Serialize};
@@ -73,8 +73,8 @@ impl Command {
     }
 
     /// The refusal of one that nobody has taken up.
-    pub fn not_taken(&self, why: &str) -> Refusal {
-        Refusal::unavailable(if self.is_read() { why.into() } else { format!("nothing was changed: {why}") })
+    pub fn not_taken(&self, why: &str) -> CallError {
+        CallError::unavailable(if self.is_read() { why.into() } else { format!("nothing was changed: {why}") })
     }
 }
 
@@ -115,7 +115,7 @@ pub struct JobDraft {
     pub jitter: Option<u32>,
 }
 
-pub type Reply = Result<Answer, Refusal>;
+pub type Reply = Result<Answer, CallError>;
 
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Answer {
@@ -164,7 +164,7 @@ pub struct RunView {
     pub cron_id: JobId,
     /// Empty while it is given to no node.
     pub server: Server,
-    pub state: RunStage,
+    pub state: RunStatus,
     /// Unix milliseconds; none while it has not begun.
     pub started: Option<i64>,
     pub pid: Option<u32>,
@@ -286,37 +286,37 @@ pub enum NodeState {
 
 /// Why a command was not carried out; `status` is the HTTP status.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Refusal {
+pub struct CallError {
     pub status: u16,
     /// What is wrong with what, and what is expected or what to do.
     pub message: String,
 }
 
-impl Refusal {
-    pub fn bad(message: impl Into<String>) -> Refusal {
-        Refusal { status: 400, message: message.into() }
+impl CallError {
+    pub fn bad(message: impl Into<String>) -> CallError {
+        CallError { status: 400, message: message.into() }
     }
 
-    pub fn unknown_job(id: JobId) -> Refusal {
-        Refusal { status: 404, message: format!("id {id}: there is no such job; /cron/list shows the ids") }
+    pub fn unknown_job(id: JobId) -> CallError {
+        CallError { status: 404, message: format!("id {id}: there is no such job; /cron/list shows the ids") }
     }
 
-    pub fn unknown_run(run: RunKey) -> Refusal {
-        Refusal {
+    pub fn unknown_run(run: RunKey) -> CallError {
+        CallError {
             status: 404,
             message: format!("run_key {run}: there is no such run; /log/list shows those that were"),
         }
     }
 
     /// A client's mistake that must not look like its success.
-    pub fn other_request(first: impl std::fmt::Display) -> Refusal {
+    pub fn other_request(first: impl std::fmt::Display) -> CallError {
         let message = format!(
             "Idempotency-Key: it was another request's, which made {first}: nothing is done; give this one a key of its own"
         );
-        Refusal { status: 409, message }
+        CallError { status: 409, message }
     }
 
-    pub fn unavailable(message: impl Into<String>) -> Refusal {
-        Refusal { status: 503, message: message.into() }
+    pub fn unavailable(message: impl Into<String>) -> CallError {
+        CallError { status: 503, message: message.into() }
     }
 }

@@ -34,13 +34,13 @@ pub enum Message {
         valid_for_ms: u64,
     },
     /// The node may not take part: the reason, for people.
-    Refused {
+    Rejected {
         reason: String,
     },
     /// All that the node has, former incarnations included; said once, after Welcome.
     Holdings(Vec<(Attempt, Held)>),
     Heartbeat(Heartbeat),
-    Beat {
+    HeartbeatAck {
         /// The heartbeat's own `sent`.
         sent: u64,
         wall: Wall,
@@ -70,7 +70,7 @@ pub struct Hello {
     pub server: Server,
     pub incarnation: Incarnation,
     /// Runs that it may have at one time, waiting or running.
-    pub room: usize,
+    pub capacity: usize,
     /// What jobs may name in `node`, beside the server.
     pub labels: Vec<String>,
 }
@@ -167,7 +167,7 @@ pub enum ToLeader {
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct HeldRun {
     pub attempt: Attempt,
-    pub stage: RunStage,
+    pub status: RunStatus,
     /// 0 while there is no process.
     pub pid: u32,
     /// When it began, by the node's wall clock in milliseconds; 0 while it has not.
@@ -182,7 +182,7 @@ impl HeldRun {
 /// How far an attempt has come.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum RunStage {
+pub enum RunStatus {
     /// The leader keeps it: its mutex is another's, it may not run beside those that do, or no node has a place.
     Waiting,
     /// The leader keeps it until its delay is over.

@@ -7,7 +7,7 @@
 //! Invariant: never holds more than its cap, however much is pushed.
 
 use super::RunState;
-use super::message::RunStage;
+use super::message::RunStatus;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
@@ -31,19 +31,19 @@ pub struct OutputPart {
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum OutputState {
-    Held(RunStage),
+    Held(RunStatus),
     Over(RunState),
 }
 
 impl OutputPart {
     /// Nothing is there yet.
-    pub fn empty(stage: RunStage, from: u64) -> OutputPart {
+    pub fn empty(stage: RunStatus, from: u64) -> OutputPart {
         OutputPart { state: OutputState::Held(stage), from, bytes: Vec::new(), next: from, is_over: false }
     }
 
     /// Of an attempt that is over, as its log row tells it.
     pub fn of_row(state: RunState, text: &str, from: u64) -> OutputPart {
-        let kept = Kept::of_text(text);
+        let kept = Capped::of_text(text);
         let (bytes, next) = kept.read(from, PART_BYTES_MAX);
         OutputPart { state: OutputState::Over(state), from, bytes, next, is_over: kept.end() <= next }
     }
@@ -106,9 +106,9 @@ impl Output {
     }
 
     /// What is in memory, with the lines behind it.
-    pub fn kept<'a>(&'a self, last_lines: &'a str) -> Kept<'a> {
+    pub fn kept<'a>(&'a self, last_lines: &'a str) -> Capped<'a> {
         let (front, back) = self.tail.as_slices();
-        Kept { head: &self.head, left_out: self.bytes_left_out, rest: [front, back, last_lines.as_bytes()] }
+        Capped { head: &self.head, left_out: self.bytes_left_out, rest: [front, back, last_lines.as_bytes()] }
     }
 
     /// The text for the log: bytes that are not UTF-8 become U+FFFD, and a line says what was left out.
@@ -126,20 +126,20 @@ impl Output {
 
 /// What is kept of an output: its head, the number of bytes that were left out, and the rest.
 #[derive(Clone, Copy, Debug)]
-pub struct Kept<'a> {
+pub struct Capped<'a> {
     head: &'a [u8],
     left_out: u64,
     rest: [&'a [u8]; 3],
 }
 
-impl<'a> Kept<'a> {
+impl<'a> Capped<'a> {
     /// Of a log row's text. A command that has written the very line that says what was left out is believed.
-    fn of_text(text: &'a str) -> Kept<'a> {
-        let whole = Kept { head: text.as_bytes(), left_out: 0, rest: [&[]; 3] };
+    fn of_text(text: &'a str) -> Capped<'a> {
+        let whole = Capped { head: text.as_bytes(), left_out: 0, rest: [&[]; 3] };
         let Some((head, rest)) = text.split_once(LEFT_OUT.0) else { return whole };
         let Some((count, rest)) = rest.split_once(LEFT_OUT.1) else { return whole };
         match count.parse::<i64>().map(u64::try_from) {
-            Ok(Ok(left_out)) => Kept { head: head.as_bytes(), left_out, rest: [rest.as_bytes(), &[], &[]] },
+            Ok(Ok(left_out)) => Capped { head: head.as_bytes(), left_out, rest: [rest.as_bytes(), &[], &[]] },
             _ => whole,
         }
     }
@@ -236,7 +236,7 @@ mod tests {
     }
 
     /// Reads all there is, so many bytes at a time.
-    fn read_on(kept: Kept, mut from: u64, bytes_max: usize) -> String {
+    fn read_on(kept: Capped, mut from: u64, bytes_max: usize) -> String {
         let mut text = Vec::new();
         while from < kept.end() {
             let (bytes, next) = kept.read(from, bytes_max);
@@ -258,10 +258,10 @@ mod tests {
             for part in [1, 2, 3, 100] {
                 let live = output.kept("[exit code 3]\n");
                 assert_eq!(read_on(live, 0, part), row);
-                assert_eq!(read_on(Kept::of_text(&row), 0, part), row);
-                assert_eq!(live.end(), Kept::of_text(&row).end(), "a place is the same in both");
+                assert_eq!(read_on(Capped::of_text(&row), 0, part), row);
+                assert_eq!(live.end(), Capped::of_text(&row).end(), "a place is the same in both");
                 for from in output.tail_start()..live.end() {
-                    assert_eq!(live.read(from, part), Kept::of_text(&row).read(from, part));
+                    assert_eq!(live.read(from, part), Capped::of_text(&row).read(from, part));
                 }
             }
         }
@@ -309,7 +309,7 @@ mod tests {
 
     #[test]
     fn a_part_comes_back_from_its_message() {
-        let part = OutputPart { bytes: (0..=255).collect(), ..OutputPart::empty(RunStage::Running, 7) };
+        let part = OutputPart { bytes: (0..=255).collect(), ..OutputPart::empty(RunStatus::Running, 7) };
         let text = serde_json::to_string(&part).unwrap();
         assert!(text.contains("\"state\":\"running\""), "{text}");
         assert_eq!(serde_json::from_str::<OutputPart>(&text).unwrap(), part);

@@ -41,7 +41,7 @@ pub struct Connection {
     input: Vec<u8>,
     output: Vec<u8>,
     sent: usize,
-    stage: Stage,
+    stage: Phase,
     keep_alive: bool,
     takes_chunks: bool,
     is_eof: bool,
@@ -50,7 +50,7 @@ pub struct Connection {
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Stage {
+enum Phase {
     Reading,
     Busy,
     /// An answer that comes in parts, whose end is not known.
@@ -77,7 +77,7 @@ impl Connection {
             input: Vec::new(),
             output: Vec::new(),
             sent: 0,
-            stage: Stage::Reading,
+            stage: Phase::Reading,
             keep_alive: true,
             takes_chunks: true,
             is_eof: false,
@@ -94,18 +94,18 @@ impl Connection {
                 return Progress::Closed;
             }
             match self.stage {
-                Stage::Busy => return Progress::Waiting,
-                Stage::Streaming if self.is_client_gone() => return Progress::Closed,
-                Stage::Streaming => return Progress::Waiting,
-                Stage::Closing if self.output.is_empty() => {
+                Phase::Busy => return Progress::Waiting,
+                Phase::Streaming if self.is_client_gone() => return Progress::Closed,
+                Phase::Streaming => return Progress::Waiting,
+                Phase::Closing if self.output.is_empty() => {
                     let _ = self.stream.shutdown(Shutdown::Write);
-                    self.stage = Stage::Draining;
+                    self.stage = Phase::Draining;
                     self.deadline = now.plus_ms(DRAIN_MS);
                 }
-                Stage::Closing => return Progress::Waiting,
-                Stage::Draining if self.is_eof || DRAIN_BYTES_MAX < self.drained => return Progress::Closed,
-                Stage::Draining => {}
-                Stage::Reading => {
+                Phase::Closing => return Progress::Waiting,
+                Phase::Draining if self.is_eof || DRAIN_BYTES_MAX < self.drained => return Progress::Closed,
+                Phase::Draining => {}
+                Phase::Reading => {
                     if let Some(progress) = self.parse(now) {
                         return progress;
                     }
@@ -130,7 +130,7 @@ impl Connection {
     pub fn respond(&mut self, response: Response, now: Mono) {
         let keep_alive = self.keep_alive && !self.is_eof;
         self.output.extend(response.into_bytes(keep_alive));
-        self.stage = if keep_alive { Stage::Reading } else { Stage::Closing };
+        self.stage = if keep_alive { Phase::Reading } else { Phase::Closing };
         self.deadline = now.plus_ms(WRITE_MS);
     }
 
@@ -144,7 +144,7 @@ impl Connection {
     pub fn begin_stream(&mut self, headers: &[(&str, String)], now: Mono) {
         // Without chunks only the end of the connection tells the end of the answer.
         self.keep_alive &= self.takes_chunks;
-        self.stage = Stage::Streaming;
+        self.stage = Phase::Streaming;
         self.send(&text_head(headers, self.takes_chunks, self.keep_alive), now);
     }
 
@@ -159,7 +159,7 @@ impl Connection {
         if self.takes_chunks {
             self.send(LAST_CHUNK, now);
         }
-        self.stage = if self.keep_alive { Stage::Reading } else { Stage::Closing };
+        self.stage = if self.keep_alive { Phase::Reading } else { Phase::Closing };
         self.deadline = now.plus_ms(WRITE_MS);
     }
 
@@ -171,13 +171,13 @@ impl Connection {
     /// Whether its time is over: some are told so, the others just end.
     pub fn is_overdue(&self, now: Mono) -> bool {
         // While the run says nothing there is nothing to be taken.
-        let is_idle_stream = self.stage == Stage::Streaming && self.output.is_empty();
-        self.stage != Stage::Busy && !is_idle_stream && self.deadline <= now
+        let is_idle_stream = self.stage == Phase::Streaming && self.output.is_empty();
+        self.stage != Phase::Busy && !is_idle_stream && self.deadline <= now
     }
 
     /// Whether the client has begun a request and may be told that it takes too long.
     pub fn is_midway(&self) -> bool {
-        self.stage == Stage::Reading && self.output.is_empty() && self.parser.is_midway(&self.input)
+        self.stage == Phase::Reading && self.output.is_empty() && self.parser.is_midway(&self.input)
     }
 
     fn send(&mut self, bytes: &[u8], now: Mono) {
@@ -196,7 +196,7 @@ impl Connection {
     }
 
     fn close_after_answer(&mut self) {
-        self.stage = Stage::Closing;
+        self.stage = Phase::Closing;
     }
 
     fn parse(&mut self, now: Mono) -> Option<Progress> {
@@ -213,7 +213,7 @@ impl Connection {
             Ok(Parsed::Request(request)) => {
                 self.keep_alive = request.keep_alive;
                 self.takes_chunks = request.takes_chunks;
-                self.stage = Stage::Busy;
+                self.stage = Phase::Busy;
                 Some(Progress::Request(request))
             }
             Err(bad) => Some(Progress::BadRequest(bad)),
@@ -226,7 +226,7 @@ impl Connection {
         let room = INPUT_BYTES_MAX.saturating_sub(self.input.len()).min(buffer.len()).min(*budget).max(1);
         match self.stream.read(&mut buffer[..room]) {
             Ok(0) => self.is_eof = true,
-            Ok(count) if self.stage == Stage::Draining => self.drained += count,
+            Ok(count) if self.stage == Phase::Draining => self.drained += count,
             Ok(count) => {
                 if !self.parser.is_midway(&self.input) {
                     self.deadline = now.plus_ms(REQUEST_MS);

@@ -9,7 +9,7 @@ use super::{Source, earlier};
 use crate::api;
 use crate::core::node::Node;
 use crate::model::Mono;
-use crate::model::command::{Command, Refusal, Reply, RequestId};
+use crate::model::command::{CallError, Command, Reply, RequestId};
 use crate::wire::http::{Request, Response};
 use mio::net::TcpListener;
 use mio::{Interest, Registry};
@@ -91,7 +91,7 @@ impl Http {
             *self.counters.entry("http_connections").or_default() += 1;
             let mut connection = Connection::new(stream, now);
             if CONNECTIONS_MAX <= self.connections.len() {
-                let full = Refusal::unavailable(format!(
+                let full = CallError::unavailable(format!(
                     "{CONNECTIONS_MAX} connections are open, which is the most there may be"
                 ));
                 connection.respond_last(api::failure(&full), now);
@@ -212,7 +212,7 @@ impl Http {
         for serial in overdue {
             let Some(connection) = self.connections.get_mut(&serial) else { continue };
             if connection.is_midway() {
-                let slow = Refusal { status: 408, message: "the request took longer than 10 s to arrive".into() };
+                let slow = CallError { status: 408, message: "the request took longer than 10 s to arrive".into() };
                 connection.respond_last(api::failure(&slow), now);
                 self.unfinished.push(serial);
             } else {
@@ -268,14 +268,14 @@ impl Http {
                 Response::json(200, serde_json::to_vec(&vars).unwrap_or_default())
             }
             path => {
-                api::failure(&Refusal { status: 404, message: format!("there is no {path:?}; there is /debug/vars") })
+                api::failure(&CallError { status: 404, message: format!("there is no {path:?}; there is /debug/vars") })
             }
         }
     }
 }
 
-fn too_many_reads() -> Refusal {
-    Refusal::unavailable(format!(
+fn too_many_reads() -> CallError {
+    CallError::unavailable(format!(
         "too many outputs are being read from this node ({STREAMS_MAX} followed or {READS_MAX} asked for at one time); try another, or again"
     ))
 }

@@ -15,7 +15,7 @@ mod start;
 mod stream;
 mod timer;
 
-use crate::core::io::{ExitReason, Input, MarkOp, Output, Signal};
+use crate::core::io::{Effect, ExitReason, Input, MarkOp, Signal};
 
 use crate::core::node::Node;
 
@@ -259,18 +259,18 @@ impl Reactor {
     }
 
     fn drain(&mut self) {
-        while let Some(output) = self.node.poll_output() {
+        while let Some(output) = self.node.poll_effect() {
             match output {
-                Output::Work(id, crate::core::ports::Work::Spawn(spawn)) => self.spawn(id, spawn),
-                Output::Work(id, crate::core::ports::Work::Kill(kill)) => {
+                Effect::Work(id, crate::core::ports::Work::Spawn(spawn)) => self.spawn(id, spawn),
+                Effect::Work(id, crate::core::ports::Work::Kill(kill)) => {
                     self.children.on_kill(kill);
                     self.pool.kill(KillOrder { id, kill, mark: self.marks.read(kill.attempt) });
                 }
-                Output::Work(id, work) => self.pool.work(id, work),
-                Output::Reply(client, reply) => self.http.reply(client, &reply, clock::mono()),
-                Output::Ended { attempt, state, last_lines } => self.children.outputs.end(attempt, state, last_lines),
-                Output::ReadOutput { request, attempt, from } => self.children.outputs.read(request, attempt, from),
-                Output::Mark(op) => {
+                Effect::Work(id, work) => self.pool.work(id, work),
+                Effect::Reply(client, reply) => self.http.reply(client, &reply, clock::mono()),
+                Effect::Ended { attempt, state, last_lines } => self.children.outputs.end(attempt, state, last_lines),
+                Effect::ReadOutput { request, attempt, from } => self.children.outputs.read(request, attempt, from),
+                Effect::Mark(op) => {
                     if let MarkOp::Clear { attempt } = op {
                         self.children.outputs.forget_soon(attempt, clock::mono());
                     }
@@ -278,15 +278,15 @@ impl Reactor {
                         log::error!("no mark is free for {op:?}");
                     }
                 }
-                Output::Link(id, server) => {
+                Effect::Link(id, server) => {
                     if let Err(error) = self.peers.link(id, &server, self.poll.registry(), clock::mono()) {
                         log::error!("make a link to {server}: {error}");
                     }
                 }
-                Output::Send(id, message) => self.peers.send(id, &message),
-                Output::Unlink(id) => self.peers.unlink(id),
-                Output::Notice(notice) => log::log!(notice.level, "{}", notice.text),
-                Output::Exit(reason) => self.exit = Some(reason),
+                Effect::Send(id, message) => self.peers.send(id, &message),
+                Effect::Unlink(id) => self.peers.unlink(id),
+                Effect::Notice(notice) => log::log!(notice.level, "{}", notice.text),
+                Effect::Exit(reason) => self.exit = Some(reason),
             }
         }
     }

@@ -5,10 +5,10 @@
 //! Invariants: a question is answered once; a part goes on exactly where the last one ended, whichever of the two it came
 //! from; bytes on their way into files have a limit, beyond which no more are read of runs that need it.
 
-use crate::model::message::RunStage;
+use crate::model::message::RunStatus;
 use crate::model::output::{Output, OutputPart, OutputState, PART_BYTES_MAX};
 use crate::model::{Attempt, Mono, RunState};
-use crate::worker::output_files::{FileAnswer, FileOrder, Found};
+use crate::worker::output_files::{FileAnswer, FileOrder, FilePart};
 use std::collections::{BTreeMap, VecDeque};
 
 /// After the row is committed: who asks from time to time has time to ask once more.
@@ -62,7 +62,7 @@ impl Run {
     fn of(&self, from: u64, bytes: Vec<u8>, next: u64) -> OutputPart {
         let (state, is_over) = match &self.end {
             Some((state, lines)) => (OutputState::Over(*state), self.output.kept(lines).end() <= next),
-            None => (OutputState::Held(RunStage::Running), false),
+            None => (OutputState::Held(RunStatus::Running), false),
         };
         OutputPart { state, from, bytes, next, is_over }
     }
@@ -226,9 +226,9 @@ impl Outputs {
 }
 
 /// How a run ended of which only the file is left, its row tells.
-fn of_file(found: Found, from: u64) -> OutputPart {
+fn of_file(found: FilePart, from: u64) -> OutputPart {
     let next = from + found.bytes.len() as u64;
-    OutputPart { is_over: found.is_end, bytes: found.bytes, next, ..OutputPart::empty(RunStage::Unknown, from) }
+    OutputPart { is_over: found.is_end, bytes: found.bytes, next, ..OutputPart::empty(RunStatus::Unknown, from) }
 }
 
 #[cfg(test)]

@@ -46,11 +46,11 @@ struct Peer {
     input: Vec<u8>,
     output: Vec<u8>,
     sent: usize,
-    stage: Stage,
+    stage: LinkPhase,
     deadline: Mono,
 }
 
-enum Stage {
+enum LinkPhase {
     Connecting,
     Proving(Handshake),
     Open,
@@ -97,7 +97,7 @@ impl Peers {
                 log::warn!("a node at {address} is refused: without cluster_secret only nodes of this host are taken");
                 continue;
             }
-            let strangers = self.peers.values().filter(|peer| !matches!(peer.stage, Stage::Open)).count();
+            let strangers = self.peers.values().filter(|peer| !matches!(peer.stage, LinkPhase::Open)).count();
             if STRANGERS_MAX <= strangers {
                 continue;
             }
@@ -105,7 +105,7 @@ impl Peers {
             let id = LinkId::In(self.next_serial as u64);
             let Some(handshake) = self.handshake(End::Listener) else { continue };
             let output = handshake.challenge();
-            self.add(id, address.to_string(), stream, Stage::Proving(handshake), output, registry, now)?;
+            self.add(id, address.to_string(), stream, LinkPhase::Proving(handshake), output, registry, now)?;
         }
         Ok(())
     }
@@ -118,7 +118,9 @@ impl Peers {
             log::error!("no link to {server}: without cluster_secret only nodes of this host are spoken to");
         }
         match address.filter(|_| is_allowed).map(TcpStream::connect) {
-            Some(Ok(stream)) => self.add(id, server.to_string(), stream, Stage::Connecting, Vec::new(), registry, now),
+            Some(Ok(stream)) => {
+                self.add(id, server.to_string(), stream, LinkPhase::Connecting, Vec::new(), registry, now)
+            }
             _ => {
                 self.heard.push_back(Input::Unlinked(id, Gone::Lost));
                 Ok(())
@@ -128,7 +130,9 @@ impl Peers {
 
     pub fn send(&mut self, id: LinkId, message: &Message) {
         let Some(serial) = self.serials.get(&id).copied() else { return };
-        let Some(peer) = self.peers.get_mut(&serial).filter(|peer| matches!(peer.stage, Stage::Open)) else { return };
+        let Some(peer) = self.peers.get_mut(&serial).filter(|peer| matches!(peer.stage, LinkPhase::Open)) else {
+            return;
+        };
         let frame = message_frame(message).filter(|frame| peer.output.len() + frame.len() <= OUTPUT_BYTES_MAX);
         match frame {
             Some(frame) => {
@@ -157,14 +161,16 @@ impl Peers {
     pub fn on_ready(&mut self, serial: usize, now: Mono) {
         let Some(peer) = self.peers.get_mut(&serial) else { return };
         let result = match peer.stage {
-            Stage::Connecting => peer.connected().map(|is_up| is_up.then(|| handshake_of(&self.config, End::Dialler))),
+            LinkPhase::Connecting => {
+                peer.connected().map(|is_up| is_up.then(|| handshake_of(&self.config, End::Dialler)))
+            }
             _ => Ok(None),
         };
         let result = result.and_then(|handshake| {
             if let Some(handshake) = handshake {
                 let handshake = handshake.ok_or_else(|| Ending::Bad("no random numbers are to be had".into()))?;
                 peer.output.extend(handshake.challenge());
-                peer.stage = Stage::Proving(handshake);
+                peer.stage = LinkPhase::Proving(handshake);
                 peer.deadline = now.plus_ms(PROVE_MS);
             }
             peer.write()?;
@@ -174,7 +180,7 @@ impl Peers {
             Ok(true) => self.unfinished.push(serial),
             Ok(false) => {}
             Err(Ending::Gone(gone)) => {
-                if matches!(&peer.stage, Stage::Proving(handshake) if handshake.has_proved()) {
+                if matches!(&peer.stage, LinkPhase::Proving(handshake) if handshake.has_proved()) {
                     log::warn!("{} does not take this node's proof: has it the same cluster_secret?", peer.address);
                 }
                 self.end(serial, gone);
@@ -201,7 +207,7 @@ impl Peers {
 
     /// Cuts strangers whose time is over.
     pub fn sweep(&mut self, now: Mono) {
-        let is_late = |peer: &Peer| !matches!(peer.stage, Stage::Open) && peer.deadline <= now;
+        let is_late = |peer: &Peer| !matches!(peer.stage, LinkPhase::Open) && peer.deadline <= now;
         let late: Vec<usize> = self.peers.iter().filter(|(_, peer)| is_late(peer)).map(|(serial, _)| *serial).collect();
         late.into_iter().for_each(|serial| self.end(serial, Gone::Lost));
     }
@@ -220,7 +226,7 @@ impl Peers {
         id: LinkId,
         address: String,
         mut stream: TcpStream,
-        stage: Stage,
+        stage: LinkPhase,
         output: Vec<u8>,
         registry: &Registry,
         now: Mono,
@@ -241,7 +247,7 @@ impl Peers {
     fn end(&mut self, serial: usize, gone: Gone) {
         let Some(peer) = self.peers.remove(&serial) else { return };
         self.serials.remove(&peer.id);
-        let was_known = matches!(peer.stage, Stage::Open) || matches!(peer.id, LinkId::Out(_));
+        let was_known = matches!(peer.stage, LinkPhase::Open) || matches!(peer.id, LinkId::Out(_));
         if was_known {
             self.heard.push_back(Input::Unlinked(peer.id, gone));
         }
@@ -269,7 +275,7 @@ impl Peer {
     }
 
     fn write(&mut self) -> Result<(), Ending> {
-        if matches!(self.stage, Stage::Connecting) {
+        if matches!(self.stage, LinkPhase::Connecting) {
             return Ok(());
         }
         while self.sent < self.output.len() {
@@ -288,7 +294,7 @@ impl Peer {
 
     /// True: there may be more.
     fn read(&mut self, heard: &mut VecDeque<Input>) -> Result<bool, Ending> {
-        if matches!(self.stage, Stage::Connecting) {
+        if matches!(self.stage, LinkPhase::Connecting) {
             return Ok(false);
         }
         let mut buffer = [0; 16 << 10];
@@ -311,26 +317,28 @@ impl Peer {
 
     fn take_frames(&mut self, heard: &mut VecDeque<Input>) -> Result<(), Ending> {
         loop {
-            let is_open = matches!(self.stage, Stage::Open);
+            let is_open = matches!(self.stage, LinkPhase::Open);
             let bytes_max = if is_open { FRAME_BYTES_MAX } else { handshake::FRAME_BYTES_MAX };
             let frame = frame::take(&mut self.input, bytes_max).map_err(|bad| Ending::Bad(bad.0))?;
             let Some(frame) = frame else { return Ok(()) };
             match &mut self.stage {
-                Stage::Connecting => return Ok(()),
-                Stage::Proving(handshake) => match handshake.on_frame(&frame).map_err(|why| Ending::Bad(why.into()))? {
-                    Step::Wait => {}
-                    Step::Send(bytes) => self.output.extend(bytes),
-                    Step::Done(bytes) => {
-                        self.output.extend(bytes.unwrap_or_default());
-                        self.stage = Stage::Open;
-                        heard.push_back(Input::Linked(self.id));
+                LinkPhase::Connecting => return Ok(()),
+                LinkPhase::Proving(handshake) => {
+                    match handshake.on_frame(&frame).map_err(|why| Ending::Bad(why.into()))? {
+                        Step::Wait => {}
+                        Step::Send(bytes) => self.output.extend(bytes),
+                        Step::Done(bytes) => {
+                            self.output.extend(bytes.unwrap_or_default());
+                            self.stage = LinkPhase::Open;
+                            heard.push_back(Input::Linked(self.id));
+                        }
                     }
-                },
-                Stage::Open if frame.kind == Kind::Message => {
+                }
+                LinkPhase::Open if frame.kind == Kind::Message => {
                     let message = frame::message(&frame.body).map_err(|bad| Ending::Bad(bad.0))?;
                     heard.push_back(Input::Received(self.id, message));
                 }
-                Stage::Open => return Err(Ending::Bad("a proof after the proof".into())),
+                LinkPhase::Open => return Err(Ending::Bad("a proof after the proof".into())),
             }
             self.write()?;
         }

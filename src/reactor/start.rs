@@ -72,7 +72,7 @@ pub fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
         drain_timeout_ms: config.drain_timeout_ms,
         log_retention_days: config.log_retention_days,
         found,
-        kept,
+        spool_left: kept,
     };
     Ok(Reactor {
         node: Node::new(setup),

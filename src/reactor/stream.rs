@@ -10,7 +10,7 @@
 use super::connection::Connection;
 use crate::api;
 use crate::model::Mono;
-use crate::model::command::{Answer, Command, OutputQuery, Refusal, Reply, RunOutput};
+use crate::model::command::{Answer, CallError, Command, OutputQuery, Reply, RunOutput};
 use crate::model::output::PART_BYTES_MAX;
 
 /// How often a run that says nothing is asked.
@@ -59,12 +59,12 @@ impl Stream {
                 connection.respond(api::reply(reply), now);
                 true
             }
-            Err(Refusal { status: UNAVAILABLE, .. }) if now < self.answered_at.plus_ms(PATIENCE_MS) => {
+            Err(CallError { status: UNAVAILABLE, .. }) if now < self.answered_at.plus_ms(PATIENCE_MS) => {
                 self.ask_at = Some(now.plus_ms(ASK_EVERY_MS));
                 false
             }
             reply => {
-                let why = reply.as_ref().err().map_or("the output cannot be read", |refusal| &refusal.message);
+                let why = reply.as_ref().err().map_or("the output cannot be read", |error| &error.message);
                 self.end(why, connection, now);
                 true
             }

@@ -8,7 +8,7 @@ use crate::model::message::Message;
 /// The largest frame between nodes that have proved themselves.
 pub const FRAME_BYTES_MAX: usize = 8 << 20;
 /// Nodes with another one are refused.
-pub const VERSION: u8 = 3;
+pub const VERSION: u8 = 4;
 const HEAD_BYTES: usize = 6;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

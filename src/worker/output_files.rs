@@ -35,12 +35,12 @@ pub enum FileOrder {
 #[derive(Debug)]
 pub enum FileAnswer {
     Written { attempt: Attempt, bytes: usize, result: Result<(), String> },
-    Read { request: u64, attempt: Attempt, from: u64, found: Option<Found> },
+    Read { request: u64, attempt: Attempt, from: u64, found: Option<FilePart> },
 }
 
 /// What a file has.
 #[derive(Debug, Eq, PartialEq)]
-pub struct Found {
+pub struct FilePart {
     pub bytes: Vec<u8>,
     /// Nothing comes after these (yet).
     pub is_end: bool,
@@ -96,12 +96,12 @@ impl OutputFiles {
         format!("write {}: {error}", path.display())
     }
 
-    fn read(&self, attempt: Attempt, from: u64) -> io::Result<Found> {
+    fn read(&self, attempt: Attempt, from: u64) -> io::Result<FilePart> {
         let file = File::open(self.path(attempt))?;
         let bytes_left = file.metadata()?.len().saturating_sub(from);
         let mut bytes = vec![0; bytes_left.min(PART_BYTES_MAX as u64) as usize];
         file.read_exact_at(&mut bytes, from)?;
-        Ok(Found { is_end: bytes.len() as u64 == bytes_left, bytes })
+        Ok(FilePart { is_end: bytes.len() as u64 == bytes_left, bytes })
     }
 
     fn retain(&self, before: Second) -> io::Result<()> {

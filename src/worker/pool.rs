@@ -101,7 +101,7 @@ impl Pool {
         for _ in 0..SPAWN_THREADS {
             let (spawner, memory) = (Arc::clone(&tools.spawner), Arc::clone(&tools.memory));
             worker("spawn", &answers, &spawn_orders, move |order: SpawnOrder| {
-                let running = memory.check().map_err(SpawnError::NoRoom);
+                let running = memory.check().map_err(SpawnError::Exhausted);
                 let running = running.and_then(|()| spawner.spawn(order.attempt, &order.job, order.ticket));
                 Answer::Spawned(order.id, order.attempt, running.map(Box::new))
             })?;
@@ -231,7 +231,7 @@ fn do_lead(store: &mut dyn Store, lead: Lead) -> Done {
         Lead::Load { epoch, since } => Done::Loaded(store.load(epoch, &since)),
         Lead::Journal(entry) => Done::Journaled(store.journal(&entry)),
         Lead::Change { epoch, request, change } => Done::Changed(store.change(epoch, request, &change)),
-        Lead::Find { epoch, attempts } => Done::Found(store.find_logs(epoch, &attempts)),
+        Lead::ReadRows { epoch, attempts } => Done::Rows(store.find_logs(epoch, &attempts)),
         Lead::Pause { epoch, paused } => Done::Paused(store.pause(epoch, paused)),
         Lead::Close { epoch, entries, delete_before } => Done::Closed(store.close(epoch, &entries, delete_before)),
     }
@@ -250,7 +250,7 @@ fn is_search(read: &Read) -> bool {
     match read {
         Read::Logs(filter) => filter.search.is_some(),
         Read::Jobs(filter) => filter.as_ref().is_some_and(|filter| filter.search.is_some()),
-        Read::LastRuns(_) | Read::LogRow { .. } | Read::Page { .. } | Read::Differences(_) | Read::Leader => false,
+        Read::LastRuns(_) | Read::LogRow { .. } | Read::Batch { .. } | Read::Differences(_) | Read::Leader => false,
     }
 }
 
@@ -260,7 +260,7 @@ fn do_read(store: &mut dyn Store, read: Read) -> Done {
         Read::Jobs(None) => Done::Jobs(store.list_jobs().map(|jobs| JobPage { jobs, total: None })),
         Read::Jobs(Some(filter)) => Done::Jobs(store.find_jobs(&filter)),
         Read::LastRuns(ids) => Done::LastRuns(store.last_runs(&ids)),
-        Read::Page { after, limit } => Done::Page(store.page_jobs(after, limit)),
+        Read::Batch { after, limit } => Done::Batch(store.read_batch(after, limit)),
         Read::Differences(since) => Done::Differences(store.differences(&since)),
         Read::Leader => Done::Leader(store.leader()),
         Read::LogRow { run, attempt } => Done::LogRow(store.find_log(run, attempt).map(|row| row.map(Box::new))),

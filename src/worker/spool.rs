@@ -7,7 +7,7 @@
 //! Invariants: a page that was answered is on the disk; nothing stands behind a line that is not whole; at most
 //! `BYTES_MAX` bytes.
 
-use crate::core::ports::{GROUP_BYTES_MAX, GROUP_ROWS_MAX, Kept, Page, Spool, Spooled};
+use crate::core::ports::{Chunk, GROUP_BYTES_MAX, GROUP_ROWS_MAX, Spool, SpoolLeft, Spooled};
 use crate::model::{Attempt, LogRow};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -41,18 +41,18 @@ struct RowKey {
 /// What the file holds, line by line.
 #[derive(Default)]
 struct Survey {
-    kept: Kept,
+    kept: SpoolLeft,
     /// Up to the last whole line.
     good_bytes: u64,
     has_bad: bool,
     /// Bytes and rows of the page that is being counted.
-    page: Page,
+    chunk: Chunk,
     page_rows: usize,
 }
 
 impl SpoolFile {
     /// Opens the file in `data_dir` and tells what former lives left in it. The last result says what is wrong with it.
-    pub fn open(data_dir: &Path) -> io::Result<(SpoolFile, Kept, Option<String>)> {
+    pub fn open(data_dir: &Path) -> io::Result<(SpoolFile, SpoolLeft, Option<String>)> {
         let path = data_dir.join("spool");
         let mut file = open(&path)?;
         let mut survey = Survey::of(&file)?;
@@ -82,8 +82,8 @@ impl SpoolFile {
         let path = self.path.display().to_string();
         let fail = |error: io::Error| format!("the spool {path}: {error}");
         match work {
-            Spool::Append(rows) => self.append(&rows).map(Spooled::Page).map_err(fail),
-            Spool::Read(page) => self.read(page).map(Spooled::Rows).map_err(|error| {
+            Spool::Append(rows) => self.append(&rows).map(Spooled::Chunk).map_err(fail),
+            Spool::Read(chunk) => self.read(chunk).map(Spooled::Rows).map_err(|error| {
                 self.is_damaged = true;
                 fail(error)
             }),
@@ -91,27 +91,27 @@ impl SpoolFile {
         }
     }
 
-    fn append(&mut self, rows: &Arc<[LogRow]>) -> io::Result<Page> {
+    fn append(&mut self, rows: &Arc<[LogRow]>) -> io::Result<Chunk> {
         let mut text = Vec::new();
         rows.iter().try_for_each(|row| write_line(&mut text, row))?;
-        let page = Page { at: self.bytes, bytes: text.len() as u64 };
-        if self.bytes_max < page.at + page.bytes {
+        let chunk = Chunk { at: self.bytes, bytes: text.len() as u64 };
+        if self.bytes_max < chunk.at + chunk.bytes {
             let full = format!("it is full, with {} of at most {} bytes", self.bytes, self.bytes_max);
             return Err(io::Error::new(io::ErrorKind::StorageFull, full));
         }
-        let written = self.file.write_all_at(&text, page.at).and_then(|()| self.file.sync_data());
+        let written = self.file.write_all_at(&text, chunk.at).and_then(|()| self.file.sync_data());
         if let Err(error) = written {
             // Half a line must not stay: the next one begins where this one did.
-            let _ = self.file.set_len(page.at);
+            let _ = self.file.set_len(chunk.at);
             return Err(error);
         }
-        self.bytes += page.bytes;
-        Ok(page)
+        self.bytes += chunk.bytes;
+        Ok(chunk)
     }
 
-    fn read(&self, page: Page) -> io::Result<Vec<LogRow>> {
-        let mut text = vec![0; page.bytes as usize];
-        self.file.read_exact_at(&mut text, page.at)?;
+    fn read(&self, chunk: Chunk) -> io::Result<Vec<LogRow>> {
+        let mut text = vec![0; chunk.bytes as usize];
+        self.file.read_exact_at(&mut text, chunk.at)?;
         let lines = text.split_inclusive(|byte| *byte == b'\n');
         lines
             .map(|line| serde_json::from_slice(checked(line).ok_or_else(bad_line)?).map_err(io::Error::other))
@@ -145,10 +145,10 @@ impl Survey {
             return Ok(());
         };
         self.kept.attempts.push(key.attempt);
-        self.page.bytes += line.len() as u64;
+        self.chunk.bytes += line.len() as u64;
         self.page_rows += 1;
         self.good_bytes += line.len() as u64;
-        if GROUP_ROWS_MAX <= self.page_rows || GROUP_BYTES_MAX as u64 <= self.page.bytes {
+        if GROUP_ROWS_MAX <= self.page_rows || GROUP_BYTES_MAX as u64 <= self.chunk.bytes {
             self.end_page();
         }
         Ok(())
@@ -156,9 +156,9 @@ impl Survey {
 
     fn end_page(&mut self) {
         if self.page_rows != 0 {
-            self.kept.pages.push(self.page);
+            self.kept.chunks.push(self.chunk);
         }
-        self.page = Page { at: self.good_bytes, bytes: 0 };
+        self.chunk = Chunk { at: self.good_bytes, bytes: 0 };
         self.page_rows = 0;
     }
 }
@@ -235,26 +235,26 @@ mod tests {
         }
     }
 
-    fn append(spool: &mut SpoolFile, rows: &[LogRow]) -> Page {
+    fn append(spool: &mut SpoolFile, rows: &[LogRow]) -> Chunk {
         match spool.carry_out(Spool::Append(rows.into())) {
-            Ok(Spooled::Page(page)) => page,
+            Ok(Spooled::Chunk(chunk)) => chunk,
             other => panic!("{other:?}"),
         }
     }
 
-    fn rows(spool: &mut SpoolFile, kept: &Kept) -> Vec<LogRow> {
-        let read = |page: &Page| match spool.carry_out(Spool::Read(*page)) {
+    fn rows(spool: &mut SpoolFile, kept: &SpoolLeft) -> Vec<LogRow> {
+        let read = |chunk: &Chunk| match spool.carry_out(Spool::Read(*chunk)) {
             Ok(Spooled::Rows(rows)) => rows,
             other => panic!("{other:?}"),
         };
-        kept.pages.iter().flat_map(read).collect()
+        kept.chunks.iter().flat_map(read).collect()
     }
 
     #[test]
     fn the_next_life_finds_every_row_as_it_was_and_an_emptied_spool_empty() {
         let dir = tempfile::tempdir().unwrap();
         let (mut spool, kept, notice) = SpoolFile::open(dir.path()).unwrap();
-        assert_eq!((kept, notice), (Kept::default(), None));
+        assert_eq!((kept, notice), (SpoolLeft::default(), None));
         let first = append(&mut spool, &[row(1, "a\nline\r\n\u{0}中\"\\"), row(2, "")]);
         append(&mut spool, &[row(3, "x")]);
         for _ in 0..2 {
@@ -262,8 +262,8 @@ mod tests {
             assert_eq!(notice, None);
             assert_eq!(kept.attempts, [1, 2, 3].map(|id| row(id, "").attempt));
             assert_eq!(rows(&mut spool, &kept), [row(1, "a\nline\r\n\u{0}中\"\\"), row(2, ""), row(3, "x")]);
-            let one = Kept { pages: vec![first], ..Kept::default() };
-            assert_eq!(rows(&mut spool, &one).len(), 2, "a page is what was appended together");
+            let one = SpoolLeft { chunks: vec![first], ..SpoolLeft::default() };
+            assert_eq!(rows(&mut spool, &one).len(), 2, "a chunk is what was appended together");
         }
         assert_eq!(spool.carry_out(Spool::Empty), Ok(Spooled::Emptied));
         append(&mut spool, &[row(4, "after")]);
@@ -295,9 +295,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("spool");
         let (mut spool, _, _) = SpoolFile::open(dir.path()).unwrap();
-        let pages = [1, 2, 3].map(|id| append(&mut spool, &[row(id, "some output")]));
+        let chunks = [1, 2, 3].map(|id| append(&mut spool, &[row(id, "some output")]));
         let mut text = fs::read(&path).unwrap();
-        text[pages[1].at as usize + 40] ^= 1;
+        text[chunks[1].at as usize + 40] ^= 1;
         let rubbish = [b"rubbish".to_vec(), b"rubbish\n".to_vec(), vec![7; 4_096]];
         for (text, left) in [(text, 2)].into_iter().chain(rubbish.map(|text| (text, 0))) {
             fs::write(&path, text).unwrap();
@@ -314,11 +314,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("spool");
         let (mut spool, _, _) = SpoolFile::open(dir.path()).unwrap();
-        let page = append(&mut spool, &[row(1, "some output")]);
+        let chunk = append(&mut spool, &[row(1, "some output")]);
         let mut text = fs::read(&path).unwrap();
         text[40] ^= 1;
         fs::write(&path, text).unwrap();
-        assert!(spool.carry_out(Spool::Read(page)).unwrap_err().contains("checksum"));
+        assert!(spool.carry_out(Spool::Read(chunk)).unwrap_err().contains("checksum"));
         assert_eq!(spool.carry_out(Spool::Empty), Ok(Spooled::Emptied));
         assert!(dir.path().join("spool.damaged").is_file());
         append(&mut spool, &[row(2, "")]);
@@ -344,7 +344,7 @@ mod tests {
         let many: Vec<LogRow> = (0..GROUP_ROWS_MAX as u32 + 1).map(|id| row(id, "x")).collect();
         append(&mut spool, &many);
         let (mut spool, kept, _) = SpoolFile::open(dir.path()).unwrap();
-        assert_eq!(kept.pages.len(), 2);
+        assert_eq!(kept.chunks.len(), 2);
         assert_eq!(rows(&mut spool, &kept), many);
     }
 }

@@ -9,7 +9,7 @@ use wing_crontab::core::schedule::jitter::offset_secs;
 use wing_crontab::model::JobId;
 
 #[test]
-fn the_seeds_own_curl_lines_work() {
+fn the_older_systems_own_curl_lines_work() {
     let node = Node::started("");
     let api = &node.api;
     assert_eq!(api.get("/cron/list").ok(), json!([]));
@@ -21,23 +21,23 @@ fn the_seeds_own_curl_lines_work() {
                "end_time": 0, "is_mutex": true, "lock_limit": 0})
     };
     let id = &added["id"];
-    assert_eq!(seeds(&added), expect(id, false, "php -v"));
+    assert_eq!(older_fields(&added), expect(id, false, "php -v"));
     let list = api.get("/cron/list").ok();
-    assert_eq!((list.as_array().unwrap().len(), seeds(&list[0])), (1, seeds(&added)));
-    let call = |action: &str| seeds(&api.get(&format!("/cron/{action}/{id}")).ok());
+    assert_eq!((list.as_array().unwrap().len(), older_fields(&list[0])), (1, older_fields(&added)));
+    let call = |action: &str| older_fields(&api.get(&format!("/cron/{action}/{id}")).ok());
     assert_eq!(call("stop"), expect(id, true, "php -v"));
     assert_eq!(call("stop"), expect(id, true, "php -v"), "again is no mistake");
     assert_eq!(api.get("/cron/list").ok()[0]["stop"], true);
     assert_eq!(call("start"), expect(id, false, "php -v"));
     let form = format!("id={id}&{}", form.replace("php -v", "php -m"));
-    assert_eq!(seeds(&api.post("/cron/update", &form).ok()), expect(id, false, "php -m"));
+    assert_eq!(older_fields(&api.post("/cron/update", &form).ok()), expect(id, false, "php -m"));
     assert_eq!(call("delete"), expect(id, false, "php -m"));
     assert_eq!(api.get("/cron/list").ok(), json!([]));
     api.get(&format!("/cron/delete/{id}")).refused(404, "there is no such job");
 }
 
 /// The fields of a job that the seed has.
-fn seeds(job: &Value) -> Value {
+fn older_fields(job: &Value) -> Value {
     let names = ["id", "cron_set", "command", "remark", "stop", "start_time", "end_time", "is_mutex", "lock_limit"];
     names.into_iter().map(|name| (name.to_string(), job[name].clone())).collect::<serde_json::Map<_, _>>().into()
 }

@@ -18,7 +18,7 @@ fn keys(database: &mariadb::Database, agent: &consul::Agent) -> (String, String,
 }
 
 #[test]
-fn the_seeds_own_app_toml_works_unchanged() {
+fn the_older_systems_own_app_toml_works_unchanged() {
     let (Some(database), Some(agent)) = (mariadb::database(), consul::agent()) else { return };
     let conn = || database.connect();
     conn().query_drop("CREATE USER 'seed'@'127.0.0.1' IDENTIFIED BY '123456'").unwrap();

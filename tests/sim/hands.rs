@@ -7,7 +7,7 @@ use crate::world::{Event, GUARD_EVERY, MS, Process, Watching, World};
 use std::collections::BTreeMap;
 use wing_crontab::core::io::{FoundState, Input};
 use wing_crontab::core::ports::{
-    Consul, ConsulError, Done, KillHow, Lead, LockState, Log, Page, SpawnError, Spool, Spooled, Started, StoreError,
+    Chunk, Consul, ConsulError, Done, KillHow, Lead, LockState, Log, SpawnError, Spool, Spooled, Started, StoreError,
     Work, WorkId,
 };
 use wing_crontab::model::{Attempt, Exit, Job, RunState};
@@ -92,7 +92,7 @@ impl World {
 
     fn carry_out(&mut self, host: usize, lead: &Lead) -> Done {
         let done = self.store.lead(lead);
-        if let (Lead::Find { attempts, .. }, Done::Found(found)) = (lead, &done) {
+        if let (Lead::ReadRows { attempts, .. }, Done::Rows(found)) = (lead, &done) {
             let asked: Vec<String> = attempts.iter().map(|attempt| attempt.to_string()).collect();
             let found = found.as_ref().map_or(0, |found| found.len());
             self.say(format!("host {host}: looks for rows of {}: {found} are there", asked.join(" ")));
@@ -101,7 +101,7 @@ impl World {
             self.leader = Some(host);
         }
         match (done, self.without) {
-            (Done::Found(Ok(_)), Some(Guard::LogRowReadAgain)) => Done::Found(Ok(BTreeMap::new())),
+            (Done::Rows(Ok(_)), Some(Guard::LogRowReadAgain)) => Done::Rows(Ok(BTreeMap::new())),
             (done, _) => done,
         }
     }
@@ -121,7 +121,7 @@ impl World {
             Spool::Append(rows) => {
                 let at = spool.last_key_value().map_or(0, |(at, _)| at + 1);
                 spool.insert(at, rows.to_vec());
-                Spooled::Page(Page { at, bytes: 1 })
+                Spooled::Chunk(Chunk { at, bytes: 1 })
             }
             Spool::Read(page) => Spooled::Rows(spool[&page.at].clone()),
             Spool::Empty => {
@@ -296,7 +296,7 @@ fn name(lead: &Lead) -> String {
         Lead::Load { epoch, .. } => format!("load, epoch {epoch}"),
         Lead::Journal(entry) => format!("an entry of tick {:?}, epoch {}", entry.tick, entry.epoch),
         Lead::Change { epoch, .. } => format!("a change, epoch {epoch}"),
-        Lead::Find { epoch, .. } => format!("find, epoch {epoch}"),
+        Lead::ReadRows { epoch, .. } => format!("find, epoch {epoch}"),
         Lead::Pause { epoch, .. } => format!("a pause, epoch {epoch}"),
         Lead::Close { epoch, .. } => format!("close, epoch {epoch}"),
     }

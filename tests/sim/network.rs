@@ -74,7 +74,7 @@ impl World {
     /// The message as it goes out to that end; none where the world answers in its place.
     fn told(&mut self, host: usize, life: u64, link: usize, end: usize, mut message: Message) -> Option<Message> {
         let to = self.links[link].ends[end].0;
-        if let Message::Welcome { valid_for_ms, .. } | Message::Beat { valid_for_ms, .. } = &mut message
+        if let Message::Welcome { valid_for_ms, .. } | Message::HeartbeatAck { valid_for_ms, .. } = &mut message
             && self.without == Some(Guard::LeaseWithinAuthority)
         {
             *valid_for_ms = LEASE_MS;

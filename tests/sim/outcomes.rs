@@ -2,7 +2,7 @@
 
 use crate::store::Store;
 use std::collections::BTreeSet;
-use wing_crontab::core::ports::FOLD_SECS;
+use wing_crontab::core::ports::COALESCE_SECS;
 use wing_crontab::core::schedule::Schedule;
 use wing_crontab::model::journal::MissedGap;
 use wing_crontab::model::{Attempt, Job, JobId, RunKey, Second, Zones};
@@ -30,7 +30,7 @@ impl<'a> Outcomes<'a> {
     pub fn is_told(&self, second: i64) -> bool {
         let is_refused = self.refused.contains(&RunKey::scheduled(self.id, Second(second)));
         // A later row may stand for a refusal too.
-        let is_folded = is_refused && (0..FOLD_SECS).any(|later| self.has_row(second + later, 0));
+        let is_folded = is_refused && (0..COALESCE_SECS).any(|later| self.has_row(second + later, 0));
         let is_in_gap = covers(&self.missed, second) || self.is_settled(second);
         self.has_row(second, 1) || self.has_row(second, 0) || is_folded || is_in_gap
     }

@@ -3,8 +3,8 @@
 use crate::guard::Guard;
 use std::collections::{BTreeMap, BTreeSet};
 use wing_crontab::core::ports::{
-    Bump, Bumped, Change, CopyPage, Differences, Done, FOLD_SECS, Journaled, Lead, Loaded, Log, Opened, Read, Since,
-    StoreError, StoredLeader,
+    Bump, Bumped, COALESCE_SECS, Change, Differences, Done, JobBatch, Journaled, Lead, Loaded, Log, Opened, Read,
+    Since, StoreError, StoredLeader,
 };
 use wing_crontab::model::command::{Command, RequestKey};
 use wing_crontab::model::job::JobPage;
@@ -67,9 +67,9 @@ impl Store {
             Lead::Load { epoch, since } => Done::Loaded(self.fenced(*epoch).map(|()| self.load(since))),
             Lead::Journal(entry) => Done::Journaled(self.journal(entry)),
             Lead::Change { epoch, request, change } => Done::Changed(self.change(*epoch, *request, change)),
-            Lead::Find { epoch, attempts } => {
+            Lead::ReadRows { epoch, attempts } => {
                 let runs = attempts.iter().map(|attempt| attempt.run).collect();
-                Done::Found(self.fenced(*epoch).map(|()| self.logged(&runs)))
+                Done::Rows(self.fenced(*epoch).map(|()| self.logged(&runs)))
             }
             Lead::Pause { epoch, paused } => Done::Paused(self.fenced(*epoch).map(|()| self.is_paused = *paused)),
             Lead::Close { epoch, entries, .. } => Done::Closed(self.fenced(*epoch).map(|()| {
@@ -110,9 +110,9 @@ impl Store {
             Read::Jobs(_) => Done::Jobs(Ok(JobPage { jobs: self.jobs.values().cloned().collect(), total: None })),
             Read::LastRuns(_) => Done::LastRuns(Ok(BTreeMap::new())),
             Read::Logs(_) => Done::Logs(Ok(LogPage::default())),
-            Read::Page { after, limit } => {
+            Read::Batch { after, limit } => {
                 let jobs = self.jobs.values().filter(|job| *after < job.id).take(*limit).cloned().collect();
-                Done::Page(Ok(CopyPage { as_of: EntryId(self.entries), last: None, jobs }))
+                Done::Batch(Ok(JobBatch { as_of: EntryId(self.entries), last: None, jobs }))
             }
             Read::Differences(since) => Done::Differences(Ok(Some(self.differences(since)))),
             Read::Leader => {
@@ -131,7 +131,7 @@ impl Store {
             Read::Jobs(_) => Done::Jobs(Err(error)),
             Read::LastRuns(_) => Done::LastRuns(Err(error)),
             Read::Logs(_) => Done::Logs(Err(error)),
-            Read::Page { .. } => Done::Page(Err(error)),
+            Read::Batch { .. } => Done::Batch(Err(error)),
             Read::Differences(_) => Done::Differences(Err(error)),
             Read::Leader => Done::Leader(Err(error)),
             Read::LogRow { .. } => Done::LogRow(Err(error)),
@@ -156,7 +156,7 @@ impl Store {
             Lead::Load { .. } => Done::Loaded(Err(error)),
             Lead::Journal(_) => Done::Journaled(Err(error)),
             Lead::Change { .. } => Done::Changed(Err(error)),
-            Lead::Find { .. } => Done::Found(Err(error)),
+            Lead::ReadRows { .. } => Done::Rows(Err(error)),
             Lead::Close { .. } => Done::Closed(Err(error)),
             Lead::Pause { .. } => Done::Paused(Err(error)),
         }
@@ -184,7 +184,7 @@ impl Store {
             runs.extend(gaps.map(|gap| RunKey::scheduled(gap.cron_id, gap.last)));
             // A later row may stand for a refusal too.
             let rows_of = |refused: RunKey| {
-                (0..FOLD_SECS).map(move |secs| RunKey::scheduled(refused.cron_id, refused.scheduled_at.plus(secs)))
+                (0..COALESCE_SECS).map(move |secs| RunKey::scheduled(refused.cron_id, refused.scheduled_at.plus(secs)))
             };
             runs.extend(body.refused.iter().flat_map(|refused| rows_of(refused.run)));
         }
@@ -308,7 +308,7 @@ impl Store {
                 Ok(id)
             }
             Change::Put(job) => {
-                let edited = || StoreError::Refused("the row was edited".into());
+                let edited = || StoreError::Permanent("the row was edited".into());
                 match self.jobs.get(&job.id).map(|old| old.version) {
                     Some(version) if version.next() == job.version => self.put(job.clone()),
                     Some(version) if version == job.version => {}

@@ -13,9 +13,9 @@ use crate::random::Random;
 use crate::store::Store;
 use crate::truth::Truth;
 use std::collections::{BTreeMap, BTreeSet};
-use wing_crontab::core::io::{FoundMark, FoundState, Input, MarkOp, Output};
+use wing_crontab::core::io::{Effect, FoundMark, FoundState, Input, MarkOp};
 use wing_crontab::core::node::{Node, Setup};
-use wing_crontab::core::ports::{Kept, Lead, Log, Page, Work, WorkId};
+use wing_crontab::core::ports::{Chunk, Lead, Log, SpoolLeft, Work, WorkId};
 use wing_crontab::model::command::{Answer, NodeState, NodeView, Role};
 use wing_crontab::model::config::Limits;
 use wing_crontab::model::message::{Held, LinkId};
@@ -370,9 +370,9 @@ impl World {
             drain_timeout_ms: 2_000,
             log_retention_days: 0,
             found: found.collect(),
-            kept: Kept {
+            spool_left: SpoolLeft {
                 attempts: it.spool.values().flatten().map(|row| row.attempt).collect(),
-                pages: it.spool.keys().map(|at| Page { at: *at, bytes: 1 }).collect(),
+                chunks: it.spool.keys().map(|at| Chunk { at: *at, bytes: 1 }).collect(),
             },
         };
         it.node = Some(Box::new(Node::new(setup)));
@@ -389,7 +389,7 @@ impl World {
         let Some(mut node) = self.hosts[host].node.take() else { return };
         node.handle(input, now);
         let mut is_over = false;
-        while let Some(output) = node.poll_output() {
+        while let Some(output) = node.poll_effect() {
             is_over |= self.output(host, life, output);
         }
         if is_over {
@@ -403,7 +403,7 @@ impl World {
         // Not the wake of every second: what a part forgets to wait for must show.
         let wake = node.poll_listed();
         if node.stalled() != 0 {
-            self.truth.rule(format!("host {host}: a timer was due and nobody acted on it: {:?}", node.poll_output()));
+            self.truth.rule(format!("host {host}: a timer was due and nobody acted on it: {:?}", node.poll_effect()));
         }
         let is_forgotten = self.without == Some(Guard::EveryTimerWakes) && self.random.within(0, FORGOTTEN_WAKES) == 0;
         if let Some(wake) = wake.filter(|_| !is_forgotten) {
@@ -413,15 +413,15 @@ impl World {
     }
 
     /// True: the daemon ends.
-    fn output(&mut self, host: usize, life: u64, output: Output) -> bool {
+    fn output(&mut self, host: usize, life: u64, output: Effect) -> bool {
         match output {
-            Output::Work(id, Work::Lead(lead)) => {
+            Effect::Work(id, Work::Lead(lead)) => {
                 let latency_max = if self.now < self.store_slow.0 { self.store_slow.1 } else { 6 * MS };
                 let at = self.hosts[host].lead_free_at.max(self.now) + self.random.within(MS / 2, latency_max);
                 self.hosts[host].lead_free_at = at;
                 self.at(at, Event::Lead(host, life, id, Box::new(lead)));
             }
-            Output::Work(id, work) => {
+            Effect::Work(id, work) => {
                 if matches!(&work, Work::Spawn(spawn) if spawn.job.is_mutex)
                     && let Some((time, with_guardian)) = self.stop_at_start.take()
                 {
@@ -430,7 +430,7 @@ impl World {
                 let at = self.now + self.random.within(MS / 5, 4 * MS);
                 self.at(at, Event::Work(host, life, id, Box::new(work)));
             }
-            Output::Reply(client, reply) => {
+            Effect::Reply(client, reply) => {
                 match &reply {
                     Ok(Answer::Job(job)) => self.truth.answered(Job::clone(job), self.now),
                     Ok(Answer::Run(answer)) => {
@@ -450,8 +450,8 @@ impl World {
                 let reply = reply.map(|_| "ok").map_err(|refusal| refusal.message);
                 self.say(format!("host {host}: answer to {client:?}: {reply:?}"));
             }
-            Output::Mark(op) => self.mark(host, op),
-            Output::Notice(notice) => {
+            Effect::Mark(op) => self.mark(host, op),
+            Effect::Notice(notice) => {
                 if let Some(id) = unstored_stop(&notice.text) {
                     self.truth.unstored(id, self.second());
                 }
@@ -460,12 +460,12 @@ impl World {
                 }
                 self.say(format!("host {host}: {}", notice.text));
             }
-            Output::Link(id, server) => self.at(self.now + MS, Event::Dial(host, life, id, server)),
-            Output::Send(id, message) => self.send(host, life, id, message),
-            Output::Unlink(id) => self.unlink(host, life, id),
+            Effect::Link(id, server) => self.at(self.now + MS, Event::Dial(host, life, id, server)),
+            Effect::Send(id, message) => self.send(host, life, id, message),
+            Effect::Unlink(id) => self.unlink(host, life, id),
             // Nobody reads output in this world.
-            Output::Ended { .. } | Output::ReadOutput { .. } => {}
-            Output::Exit(_) => return true,
+            Effect::Ended { .. } | Effect::ReadOutput { .. } => {}
+            Effect::Exit(_) => return true,
         }
         false
     }

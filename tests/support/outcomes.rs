@@ -19,7 +19,7 @@ pub struct Outcomes {
 
 /// A row for runs that were not made.
 #[derive(Clone, Debug)]
-struct Refusal {
+struct CallError {
     from: i64,
     to: i64,
     count: usize,
@@ -41,7 +41,7 @@ impl Outcomes {
         // A row that gives no reason explains nothing.
         let says_why = |row: &&Value| row["output"].as_str().is_some_and(|output| !output.trim().is_empty());
         let refused = rows.iter().filter(is_first).filter(|row| !is_of_run(row)).filter(says_why);
-        let mut refusals: Vec<Refusal> = refused.map(refusal).collect();
+        let mut refusals: Vec<CallError> = refused.map(refusal).collect();
         // Those of one second first: what is left of a span is what its row stands for.
         refusals.sort_by_key(|refusal| refusal.to - refusal.from);
         for refusal in refusals {
@@ -57,7 +57,7 @@ impl Outcomes {
         self.by_second.get(&second).map_or(&[], Vec::as_slice)
     }
 
-    fn take(&mut self, refusal: &Refusal, span: &RangeInclusive<i64>) {
+    fn take(&mut self, refusal: &CallError, span: &RangeInclusive<i64>) {
         let within = |second: &i64| span.contains(second);
         // Of a row that reaches beyond the span nobody can say how many lie within it.
         let is_whole = within(&refusal.from) && within(&refusal.to);
@@ -82,16 +82,16 @@ fn is_of_run(row: &Value) -> bool {
 }
 
 /// `... 3 runs ... from 1795460307 to 1795460309 ...`, or the row's own second alone.
-fn refusal(row: &Value) -> Refusal {
+fn refusal(row: &Value) -> CallError {
     let (time, output) = (row["time"].as_i64().expect("a row has a time"), row["output"].as_str().unwrap_or_default());
     let words: Vec<&str> = output.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
     let second = |at: usize| -> Option<i64> { words.get(at)?.parse().ok().filter(|second| *second > 1_000_000_000) };
     let is_from_to = |at: &usize| words[*at] == "from" && words.get(at + 2) == Some(&"to");
     let place = (0..words.len()).filter(is_from_to).find(|at| second(at + 1).is_some() && second(at + 3).is_some());
     let text = format!("{}: {}", row["state"].as_str().unwrap_or_default(), output.trim());
-    let Some(place) = place else { return Refusal { from: time, to: time, count: 1, text } };
+    let Some(place) = place else { return CallError { from: time, to: time, count: 1, text } };
     let (from, to) = (second(place + 1).unwrap_or(time), second(place + 3).unwrap_or(time));
     let counts = |at: &usize| ["run", "runs"].contains(&words[*at]) && *at > 0;
     let count = (0..place).rev().filter(counts).find_map(|at| words[at - 1].parse().ok());
-    Refusal { from, to, count: count.unwrap_or((to - from + 1) as usize), text }
+    CallError { from, to, count: count.unwrap_or((to - from + 1) as usize), text }
 }

@@ -45,7 +45,7 @@ pub struct Election {
     is_holder: bool,
     pass_at: Mono,
     value_at: Mono,
-    asked: Option<Asked>,
+    asked: Option<Question>,
     backoff: Backoff,
     /// There is something to ask, and Consul has failed too lately.
     is_put_off: bool,
@@ -68,7 +68,7 @@ struct Registered {
 }
 
 #[derive(Debug)]
-struct Asked {
+struct Question {
     id: WorkId,
     step: Step,
     sent_at: Mono,
@@ -123,7 +123,7 @@ pub enum Outcome {
     /// The lock is newly ours: bump the epoch.
     Elected,
     /// The lock is still ours, by a statement sent then.
-    Kept(Mono),
+    Renewed(Mono),
     /// The lock is ours no longer.
     Lost,
 }
@@ -161,7 +161,7 @@ impl Election {
             (Step::Session | Step::Acquire | Step::Release, _) => Consul::CreateSession,
         };
         let id = fx.work(Work::Consul(work));
-        self.asked = Some(Asked { id, step, sent_at: now.mono });
+        self.asked = Some(Question { id, step, sent_at: now.mono });
     }
 
     pub fn timers(&self, timers: &mut Timers) {
@@ -433,7 +433,7 @@ impl Election {
         self.value_at = sent_at.plus_ms(VALUE_EVERY_MS);
         match (std::mem::replace(&mut self.is_holder, is_ours), is_ours) {
             (false, true) => Outcome::Elected,
-            (true, true) => Outcome::Kept(sent_at),
+            (true, true) => Outcome::Renewed(sent_at),
             (true, false) => Outcome::Lost,
             (false, false) => {
                 // Another was quicker, or what we know is old: wait for the watch.

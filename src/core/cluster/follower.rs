@@ -10,9 +10,9 @@
 //! Invariants: one link at a time; nothing of a link is heard once it is given up; an epoch below one that was seen is
 //! refused.
 
-use crate::core::io::{Effects, Output};
+use crate::core::io::{Effect, Effects};
 use crate::core::time::{Backoff, Timer, Timers};
-use crate::model::command::{Command, Progress, Refusal, Reply, RequestId};
+use crate::model::command::{CallError, Command, Progress, Reply, RequestId};
 use crate::model::message::{Heartbeat, Hello, LinkId, Message};
 use crate::model::{Epoch, Mono, Now, Server, Wall};
 use std::collections::BTreeMap;
@@ -57,7 +57,7 @@ impl Forwarded {
     fn refuse(self, why: &str, fx: &mut Effects) {
         let unknown = "whether the call was carried out is not known; /cron/list tells";
         let what = if self.is_read { "ask again" } else { unknown };
-        fx.reply(self.client, Err(Refusal::unavailable(format!("{why}: {what}"))));
+        fx.reply(self.client, Err(CallError::unavailable(format!("{why}: {what}"))));
     }
 }
 
@@ -65,13 +65,13 @@ impl Forwarded {
 struct Link {
     id: LinkId,
     leader: Server,
-    stage: Stage,
+    state: LinkState,
     heard_at: Mono,
-    beat_at: Mono,
+    heartbeat_at: Mono,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Stage {
+enum LinkState {
     Linking,
     Greeting { sent_at: Mono },
     Joined,
@@ -93,7 +93,7 @@ pub enum Heard {
     /// The leader has taken us in: tell all that we hold.
     Welcomed(Epoch, Lease),
     Lease(Lease),
-    Refused(String),
+    Rejected(String),
     ToNode(crate::model::message::ToNode),
 }
 
@@ -119,22 +119,23 @@ impl Follower {
             (None, Some(leader)) if self.backoff.is_over(now) => {
                 self.links += 1;
                 let id = LinkId::Out(self.links);
-                fx.output(Output::Link(id, leader.clone()));
-                let stage = Stage::Linking;
-                self.link = Some(Link { id, leader: leader.clone(), stage, heard_at: now.mono, beat_at: now.mono });
+                fx.push(Effect::Link(id, leader.clone()));
+                let state = LinkState::Linking;
+                self.link =
+                    Some(Link { id, leader: leader.clone(), state, heard_at: now.mono, heartbeat_at: now.mono });
             }
-            (Some(link), _) if link.stage == Stage::Joined && link.beat_at <= now.mono => {
-                beat(link, heartbeat, fx, now);
+            (Some(link), _) if link.state == LinkState::Joined && link.heartbeat_at <= now.mono => {
+                send_heartbeat(link, heartbeat, fx, now);
             }
             _ => {}
         }
     }
 
     /// The leader is to know at once what the node has to say of itself.
-    pub fn beat_now(&mut self, heartbeat: Heartbeat, fx: &mut Effects, now: Now) {
+    pub fn heartbeat_now(&mut self, heartbeat: Heartbeat, fx: &mut Effects, now: Now) {
         let heartbeat = self.stamped(heartbeat, now);
-        if let Some(link) = self.link.as_mut().filter(|link| link.stage == Stage::Joined) {
-            beat(link, heartbeat, fx, now);
+        if let Some(link) = self.link.as_mut().filter(|link| link.state == LinkState::Joined) {
+            send_heartbeat(link, heartbeat, fx, now);
         }
     }
 
@@ -143,7 +144,7 @@ impl Follower {
         match &self.link {
             Some(link) => {
                 timers.set(Timer::LeaderSilence, link.heard_at.plus_ms(SILENT_MS));
-                timers.set(Timer::Heartbeat, (link.stage == Stage::Joined).then_some(link.beat_at));
+                timers.set(Timer::Heartbeat, (link.state == LinkState::Joined).then_some(link.heartbeat_at));
             }
             None => timers.set(Timer::LinkRetry, has_leader.then(|| self.backoff.ready_at())),
         }
@@ -156,7 +157,7 @@ impl Follower {
 
     /// The link that carries what we say to the leader.
     pub fn joined(&self) -> Option<LinkId> {
-        self.link.as_ref().filter(|link| link.stage == Stage::Joined).map(|link| link.id)
+        self.link.as_ref().filter(|link| link.state == LinkState::Joined).map(|link| link.id)
     }
 
     /// Both clocks as the leader would read them: one clock decides when a run starts.
@@ -169,7 +170,7 @@ impl Follower {
 
     pub fn on_linked(&mut self, hello: Hello, fx: &mut Effects, now: Now) {
         if let Some(link) = &mut self.link {
-            link.stage = Stage::Greeting { sent_at: now.mono };
+            link.state = LinkState::Greeting { sent_at: now.mono };
             link.heard_at = now.mono;
             fx.send(link.id, Message::Hello(hello));
         }
@@ -179,31 +180,31 @@ impl Follower {
     pub fn on_message(&mut self, message: Message, epoch: Epoch, fx: &mut Effects, now: Now) -> Heard {
         let Some(link) = &mut self.link else { return Heard::Nothing };
         link.heard_at = now.mono;
-        match (message, link.stage) {
-            (Message::Welcome { epoch: theirs, .. }, Stage::Greeting { .. }) if theirs < epoch => {
+        match (message, link.state) {
+            (Message::Welcome { epoch: theirs, .. }, LinkState::Greeting { .. }) if theirs < epoch => {
                 self.unlink(fx, now);
                 Heard::Nothing
             }
-            (Message::Welcome { epoch, wall, valid_for_ms }, Stage::Greeting { sent_at }) => {
-                link.stage = Stage::Joined;
-                link.beat_at = now.mono;
+            (Message::Welcome { epoch, wall, valid_for_ms }, LinkState::Greeting { sent_at }) => {
+                link.state = LinkState::Joined;
+                link.heartbeat_at = now.mono;
                 self.backoff.reset();
                 self.clock = None;
                 self.measure(sent_at, wall, now);
                 Heard::Welcomed(epoch, Lease(sent_at.plus_ms(valid_for_ms)))
             }
-            (Message::Refused { reason }, _) => {
+            (Message::Rejected { reason }, _) => {
                 self.unlink(fx, now);
-                Heard::Refused(reason)
+                Heard::Rejected(reason)
             }
-            (Message::Beat { sent, wall, valid_for_ms, paused, progress }, Stage::Joined) => {
+            (Message::HeartbeatAck { sent, wall, valid_for_ms, paused, progress }, LinkState::Joined) => {
                 self.is_paused = paused;
                 self.progress = (progress, now.mono);
                 self.measure(Mono(sent), wall, now);
                 Heard::Lease(Lease(Mono(sent.min(now.mono.0)).plus_ms(valid_for_ms)))
             }
-            (Message::ToNode(message), Stage::Joined) => Heard::ToNode(message),
-            (Message::Reply { request, reply }, Stage::Joined) => {
+            (Message::ToNode(message), LinkState::Joined) => Heard::ToNode(message),
+            (Message::Reply { request, reply }, LinkState::Joined) => {
                 self.answer(request, reply, fx);
                 Heard::Nothing
             }
@@ -257,7 +258,7 @@ impl Follower {
 
     fn unlink(&mut self, fx: &mut Effects, now: Now) {
         if let Some(link) = &self.link {
-            fx.output(Output::Unlink(link.id));
+            fx.push(Effect::Unlink(link.id));
         }
         self.on_unlinked(fx, now);
     }
@@ -293,7 +294,7 @@ impl Follower {
     }
 }
 
-fn beat(link: &mut Link, heartbeat: Heartbeat, fx: &mut Effects, now: Now) {
-    link.beat_at = now.mono.plus_ms(HEARTBEAT_MS);
+fn send_heartbeat(link: &mut Link, heartbeat: Heartbeat, fx: &mut Effects, now: Now) {
+    link.heartbeat_at = now.mono.plus_ms(HEARTBEAT_MS);
     fx.send(link.id, Message::Heartbeat(heartbeat));
 }

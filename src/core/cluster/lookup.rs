@@ -71,7 +71,7 @@ impl Lookup {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::io::Output;
+    use crate::core::io::Effect;
 
     fn at(ms: u64) -> Now {
         Now { mono: Mono(0).plus_ms(ms), ..Now::default() }
@@ -91,7 +91,7 @@ mod tests {
         let mut fx = Effects::default();
         lookup.poll(is_needed, &mut fx, now);
         match fx.take()? {
-            Output::Work(id, Work::Read(Read::Leader)) => Some(id),
+            Effect::Work(id, Work::Read(Read::Leader)) => Some(id),
             other => panic!("{other:?}"),
         }
     }

@@ -9,7 +9,7 @@
 //! Invariant: a lease is counted from our own sending of the last answer, which lies after the node's counting of it.
 
 use crate::core::node::LEASE_MS;
-use crate::core::runs::Place;
+use crate::core::runs::Candidate;
 use crate::core::time::{Timer, Timers};
 use crate::model::command::{NodeState, NodeView, Role};
 use crate::model::message::{Heartbeat, Hello, LinkId};
@@ -48,7 +48,7 @@ struct Member {
     link: Option<LinkId>,
     /// Its holdings are taken in.
     is_settled: bool,
-    room: usize,
+    capacity: usize,
     labels: Vec<String>,
     last: Heartbeat,
     /// Since when it says that its store answers.
@@ -63,9 +63,9 @@ struct Member {
 }
 
 impl Roster {
-    pub fn new(own: Own, room: usize, now: Now) -> Roster {
+    pub fn new(own: Own, capacity: usize, now: Now) -> Roster {
         let Own { node: own, server, labels } = own;
-        let member = Member { server, room, labels, is_settled: true, ..Member::expected(now, Mono::NEVER) };
+        let member = Member { server, capacity, labels, is_settled: true, ..Member::expected(now, Mono::NEVER) };
         Roster { members: BTreeMap::from([(own.clone(), Member { silent_since: None, ..member })]), own }
     }
 
@@ -94,7 +94,7 @@ impl Roster {
         let former = member.link.replace(link);
         member.server = hello.server.clone();
         member.incarnation = hello.incarnation;
-        member.room = hello.room;
+        member.capacity = hello.capacity;
         member.labels = hello.labels.clone();
         member.is_settled = false;
         member.heard_at = now.mono;
@@ -176,17 +176,24 @@ impl Roster {
     }
 
     /// The nodes that can be spoken to. `is_draining`: whether our own takes no new runs.
-    pub fn places(&self, is_draining: bool, now: Now) -> Vec<Place> {
-        let place = |(node, member): (&NodeId, &Member)| {
+    pub fn candidates(&self, is_draining: bool, now: Now) -> Vec<Candidate> {
+        let candidate = |(node, member): (&NodeId, &Member)| {
             let is_own = *node == self.own;
             let is_fresh = now.mono < member.heard_at.plus_ms(SUSPECT_MS);
             let takes_new =
                 if is_own { !is_draining } else { member.is_settled && is_fresh && !member.last.is_draining };
-            let (server, labels, room) = (member.server.clone(), member.labels.clone(), member.room);
+            let (server, labels, capacity) = (member.server.clone(), member.labels.clone(), member.capacity);
             let (node, is_full) = (node.clone(), member.last.is_full);
-            (is_own || member.link.is_some()).then_some(Place { node, server, labels, room, takes_new, is_full })
+            (is_own || member.link.is_some()).then_some(Candidate {
+                node,
+                server,
+                labels,
+                capacity,
+                takes_new,
+                is_full,
+            })
         };
-        self.members.iter().filter_map(place).collect()
+        self.members.iter().filter_map(candidate).collect()
     }
 
     /// Nodes whose leases have ended since the last time.
@@ -248,7 +255,7 @@ impl Roster {
                 queued: last.waiting,
                 throttled: last.is_full,
                 refused: last.refused,
-                capacity: member.room,
+                capacity: member.capacity,
                 clock_offset_ms: if is_own { 0 } else { member.clock_offset_ms },
                 last_contact_ms: if is_own { 0 } else { now.mono.since(member.heard_at).as_millis() as u64 },
                 store_ok: last.store_ok,
@@ -266,7 +273,7 @@ impl Member {
             incarnation: Incarnation::default(),
             link: None,
             is_settled: false,
-            room: 0,
+            capacity: 0,
             labels: Vec::new(),
             last: Heartbeat::default(),
             store_since: None,
@@ -324,7 +331,7 @@ mod tests {
             node_id: other.clone(),
             server: server.clone(),
             incarnation: Incarnation(1),
-            room: 10,
+            capacity: 10,
             labels: Vec::new(),
         };
         let link = LinkId::In(1);
@@ -378,7 +385,7 @@ mod tests {
             node_id: NodeId(node_id.into()),
             server: Server(format!("10.0.0.{host}:9991").into()),
             incarnation: Incarnation(life),
-            room: 5,
+            capacity: 5,
             labels: Vec::new(),
         };
         roster.on_hello(LinkId::In(link), &hello, at(ms)).map(|_| ())

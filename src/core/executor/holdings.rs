@@ -8,7 +8,7 @@
 use super::EndedBy;
 use crate::core::io::FoundState;
 use crate::core::ports::Started;
-use crate::model::message::{Held, HeldRun, Order, RunStage};
+use crate::model::message::{Held, HeldRun, Order, RunStatus};
 use crate::model::{Attempt, Exit, JobId, RunKey, Second, Version};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,11 +19,11 @@ pub struct Holding {
     pub version: Version,
     /// Where somebody ends it.
     pub ended_by: Option<EndedBy>,
-    stage: Stage,
+    phase: Phase,
 }
 
 #[derive(Clone, Debug)]
-pub enum Stage {
+pub enum Phase {
     Found(FoundState),
     Armed,
     Ready,
@@ -39,12 +39,12 @@ pub enum Stage {
 }
 
 impl Holding {
-    pub fn new(order: Option<Order>, version: Version, stage: Stage) -> Holding {
-        Holding { order, version, ended_by: None, stage }
+    pub fn new(order: Option<Order>, version: Version, phase: Phase) -> Holding {
+        Holding { order, version, ended_by: None, phase }
     }
 
-    pub fn stage(&self) -> &Stage {
-        &self.stage
+    pub fn phase(&self) -> &Phase {
+        &self.phase
     }
 
     pub fn is_mutex(&self) -> bool {
@@ -52,11 +52,11 @@ impl Holding {
     }
 
     pub fn held(&self) -> Held {
-        match self.stage {
-            Stage::Parked if self.is_mutex() => Held::Parked,
-            Stage::Found(FoundState::Held) => Held::Parked,
-            Stage::Armed | Stage::Ready | Stage::Parked => Held::Waiting,
-            Stage::Found(FoundState::Unknown) => Held::Unknown,
+        match self.phase {
+            Phase::Parked if self.is_mutex() => Held::Parked,
+            Phase::Found(FoundState::Held) => Held::Parked,
+            Phase::Armed | Phase::Ready | Phase::Parked => Held::Waiting,
+            Phase::Found(FoundState::Unknown) => Held::Unknown,
             _ => Held::Begun,
         }
     }
@@ -67,15 +67,15 @@ impl Holding {
 
     /// As people see it; nothing of what is over.
     fn view(&self, attempt: Attempt) -> Option<HeldRun> {
-        let (stage, started) = match self.stage {
-            Stage::Armed => (RunStage::Armed, None),
-            Stage::Ready | Stage::Parked | Stage::Spawning { .. } => (RunStage::Queued, None),
-            Stage::Running(started) if self.ended_by.is_none() => (RunStage::Running, Some(started)),
-            Stage::Running(started) | Stage::Ending(started, _, _) => (RunStage::Ending, Some(started)),
-            Stage::Found(_) | Stage::Over => return None,
+        let (status, started) = match self.phase {
+            Phase::Armed => (RunStatus::Armed, None),
+            Phase::Ready | Phase::Parked | Phase::Spawning { .. } => (RunStatus::Queued, None),
+            Phase::Running(started) if self.ended_by.is_none() => (RunStatus::Running, Some(started)),
+            Phase::Running(started) | Phase::Ending(started, _, _) => (RunStatus::Ending, Some(started)),
+            Phase::Found(_) | Phase::Over => return None,
         };
         let (pid, started_ms) = started.map_or((0, 0), |started| (started.pid, started.at.ms()));
-        Some(HeldRun { attempt, stage, pid, started_ms })
+        Some(HeldRun { attempt, status, pid, started_ms })
     }
 }
 
@@ -104,8 +104,8 @@ impl Holdings {
         self.all.get(&attempt)
     }
 
-    pub fn stage(&self, attempt: Attempt) -> Option<&Stage> {
-        self.get(attempt).map(Holding::stage)
+    pub fn phase(&self, attempt: Attempt) -> Option<&Phase> {
+        self.get(attempt).map(Holding::phase)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (Attempt, &Holding)> {
@@ -126,10 +126,10 @@ impl Holdings {
     }
 
     /// Answers the stage that it had.
-    pub fn set_stage(&mut self, attempt: Attempt, stage: Stage) -> Option<Stage> {
+    pub fn set_phase(&mut self, attempt: Attempt, phase: Phase) -> Option<Phase> {
         let holding = self.all.get_mut(&attempt)?;
         self.counts.count(attempt, holding, false);
-        let former = std::mem::replace(&mut holding.stage, stage);
+        let former = std::mem::replace(&mut holding.phase, phase);
         self.counts.count(attempt, holding, true);
         Some(former)
     }
@@ -200,19 +200,19 @@ impl Counts {
             change(&mut self.waiting);
         }
         let expires = holding.order.as_ref().and_then(|order| order.expires);
-        if let (Stage::Ready, Some(expires)) = (&holding.stage, expires) {
+        if let (Phase::Ready, Some(expires)) = (&holding.phase, expires) {
             keep(&mut self.expiring, (expires, attempt), is_in);
         }
-        match holding.stage {
-            Stage::Running(_) => change(&mut self.running),
-            Stage::Ready if !holding.is_mutex() => {
+        match holding.phase {
+            Phase::Running(_) => change(&mut self.running),
+            Phase::Ready if !holding.is_mutex() => {
                 let ready = self.ready.entry(attempt.run.cron_id).or_default();
                 change(ready);
                 if *ready == 0 {
                     self.ready.remove(&attempt.run.cron_id);
                 }
             }
-            Stage::Parked if !holding.is_mutex() => keep(&mut self.parked, attempt, is_in),
+            Phase::Parked if !holding.is_mutex() => keep(&mut self.parked, attempt, is_in),
             _ => {}
         }
     }
@@ -239,17 +239,17 @@ mod tests {
         Order { attempt, job, late: false, expires, dispatch_time, dispatch_server }
     }
 
-    fn stage(at: u64) -> Stage {
+    fn phase(at: u64) -> Phase {
         let started = Started { pid: 7, at: Wall(0) };
         match at % 8 {
-            0 => Stage::Found(FoundState::Held),
-            1 => Stage::Armed,
-            2 => Stage::Ready,
-            3 => Stage::Parked,
-            4 => Stage::Spawning { is_killed: false },
-            5 => Stage::Running(started),
-            6 => Stage::Ending(started, Exit::Code(0), String::new()),
-            _ => Stage::Over,
+            0 => Phase::Found(FoundState::Held),
+            1 => Phase::Armed,
+            2 => Phase::Ready,
+            3 => Phase::Parked,
+            4 => Phase::Spawning { is_killed: false },
+            5 => Phase::Running(started),
+            6 => Phase::Ending(started, Exit::Code(0), String::new()),
+            _ => Phase::Over,
         }
     }
 
@@ -267,10 +267,10 @@ mod tests {
             match draw(4) {
                 0 => {
                     let order = (draw(5) != 0).then(|| order(attempt, job == 0));
-                    holdings.insert(attempt, Holding::new(order, Version(1), stage(draw(8))));
+                    holdings.insert(attempt, Holding::new(order, Version(1), phase(draw(8))));
                 }
                 1 => drop(holdings.remove(attempt)),
-                _ => drop(holdings.set_stage(attempt, stage(draw(8)))),
+                _ => drop(holdings.set_phase(attempt, phase(draw(8)))),
             }
             let mut recount = Counts::default();
             holdings.iter().for_each(|(attempt, holding)| recount.count(attempt, holding, true));
@@ -284,12 +284,12 @@ mod tests {
         let mut holdings = Holdings::default();
         let attempt = |second| Attempt { run: RunKey::scheduled(JobId(1), Second(second)), number: 1 };
         for second in 0..8 {
-            let holding = Holding::new(Some(order(attempt(second), false)), Version(1), stage(second as u64));
+            let holding = Holding::new(Some(order(attempt(second), false)), Version(1), phase(second as u64));
             holdings.insert(attempt(second), holding);
         }
         holdings.set_ended_by(attempt(6), EndedBy::Operator);
-        let stages = |max| holdings.views(max).iter().map(|run| run.stage).collect::<Vec<_>>();
-        use RunStage::{Armed, Ending, Queued, Running};
+        let stages = |max| holdings.views(max).iter().map(|run| run.status).collect::<Vec<_>>();
+        use RunStatus::{Armed, Ending, Queued, Running};
         assert_eq!(stages(100), [Running, Ending, Armed, Queued, Queued, Queued]);
         assert_eq!(stages(3), [Running, Ending, Armed]);
     }

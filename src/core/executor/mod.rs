@@ -26,7 +26,7 @@ mod stopping;
 mod tests;
 mod throttle;
 
-use crate::core::io::{Effects, FoundMark, FoundState, MarkOp, Output};
+use crate::core::io::{Effect, Effects, FoundMark, FoundState, MarkOp};
 use crate::core::log::ending::{self, EndedBy, Ending};
 use crate::core::log::logbook::Logbook;
 use crate::core::ports::{SpawnError, Started, WorkId};
@@ -35,8 +35,8 @@ use crate::model::config::Limits;
 use crate::model::message::{Heartbeat, Held, HeldRun, Order, ToLeader};
 use crate::model::{Attempt, JobId, Mono, Now, RunState, Server, Version, Wall};
 use alarms::Alarms;
-use holdings::{Holding, Holdings, Stage};
-use ready_queue::{Rank, Turns};
+use holdings::{Holding, Holdings, Phase};
+use ready_queue::{Rank, ReadyQueue};
 use std::collections::BTreeMap;
 use throttle::Throttle;
 
@@ -52,7 +52,7 @@ pub struct Executor {
     limits: Limits,
     holdings: Holdings,
     armed: BTreeMap<Mono, Vec<Attempt>>,
-    turns: Turns,
+    ready: ReadyQueue,
     throttle: Throttle,
     spawning: BTreeMap<WorkId, Attempt>,
     endings: BTreeMap<WorkId, Attempt>,
@@ -94,14 +94,14 @@ impl Executor {
     pub fn new(server: Server, limits: Limits, found: &[FoundMark]) -> Executor {
         let mut holdings = Holdings::default();
         for mark in found {
-            holdings.insert(mark.attempt, Holding::new(None, mark.version, Stage::Found(mark.state)));
+            holdings.insert(mark.attempt, Holding::new(None, mark.version, Phase::Found(mark.state)));
         }
         Executor {
             server,
             limits,
             holdings,
             armed: BTreeMap::new(),
-            turns: Turns::default(),
+            ready: ReadyQueue::default(),
             throttle: Throttle::default(),
             spawning: BTreeMap::new(),
             endings: BTreeMap::new(),
@@ -115,11 +115,11 @@ impl Executor {
     }
 
     /// What has its log row on the way is over, whatever its mark says.
-    pub fn on_kept(&mut self, logbook: &Logbook) {
+    pub fn mark_logged(&mut self, logbook: &Logbook) {
         let attempts = self.holdings.iter().map(|(attempt, _)| attempt);
-        let kept: Vec<Attempt> = attempts.filter(|attempt| logbook.has(*attempt)).collect();
-        for attempt in kept {
-            self.holdings.set_stage(attempt, Stage::Over);
+        let logged: Vec<Attempt> = attempts.filter(|attempt| logbook.has(*attempt)).collect();
+        for attempt in logged {
+            self.holdings.set_phase(attempt, Phase::Over);
         }
     }
 
@@ -191,14 +191,14 @@ impl Executor {
         self.lease = until;
         fx.mark(MarkOp::Lease { until });
         for attempt in self.holdings.parked() {
-            self.wait_for_turn(attempt);
+            self.enqueue(attempt);
         }
         if was_over {
-            let waits = |holding: &Holding| matches!(holding.stage(), Stage::Armed | Stage::Ready);
+            let waits = |holding: &Holding| matches!(holding.phase(), Phase::Armed | Phase::Ready);
             let doubtful = self.holdings.iter().filter(|(_, holding)| holding.is_mutex() && waits(holding));
             let doubtful: Vec<Attempt> = doubtful.map(|(attempt, _)| attempt).collect();
             for attempt in doubtful {
-                self.holdings.set_stage(attempt, Stage::Parked);
+                self.holdings.set_phase(attempt, Phase::Parked);
             }
         }
     }
@@ -216,13 +216,13 @@ impl Executor {
             }
             let (version, is_mutex) = (order.job.version, order.job.is_mutex);
             if self.limits.held_max() <= self.holdings.count() && self.holdings.get(attempt).is_none() {
-                self.holdings.insert(attempt, Holding::new(Some(order), version, Stage::Armed));
+                self.holdings.insert(attempt, Holding::new(Some(order), version, Phase::Armed));
                 self.finish(attempt, Ending::NotStarted(RunState::Shed, NODE_FULL.into()), logbook, fx, leaders_now);
                 continue;
             }
             fx.mark(MarkOp::Hold { attempt, version, is_mutex });
             let at = leaders_now.mono_at(attempt.run.scheduled_at.wall());
-            self.holdings.insert(attempt, Holding::new(Some(order), version, Stage::Armed));
+            self.holdings.insert(attempt, Holding::new(Some(order), version, Phase::Armed));
             if at <= leaders_now.mono {
                 self.on_due(attempt, logbook, fx, leaders_now);
             } else {
@@ -252,9 +252,9 @@ impl Executor {
     /// The log row is committed. Answers what this node had of the attempt: the row of one that is about to begin here or has
     /// not ended is what this node wrote when it led, and not the whole truth.
     pub fn on_committed(&mut self, attempt: Attempt, fx: &mut Effects) -> Committed {
-        match self.holdings.stage(attempt) {
+        match self.holdings.phase(attempt) {
             None => Committed::NotHeld,
-            Some(Stage::Found(_) | Stage::Over) => {
+            Some(Phase::Found(_) | Phase::Over) => {
                 self.forget(attempt, fx);
                 Committed::Over
             }
@@ -273,7 +273,7 @@ impl Executor {
     pub fn poll(&mut self, logbook: &mut Logbook, fx: &mut Effects, now: Now, leaders_wall: Wall) {
         while let Some(entry) = self.armed.first_entry().filter(|entry| *entry.key() <= now.mono) {
             for attempt in entry.remove() {
-                if matches!(self.holdings.stage(attempt), Some(Stage::Armed)) {
+                if matches!(self.holdings.phase(attempt), Some(Phase::Armed)) {
                     self.on_due(attempt, logbook, fx, now);
                 }
             }
@@ -289,7 +289,7 @@ impl Executor {
         timers.set(Timer::ArmedRun, self.armed.first_key_value().map(|(at, _)| *at));
         timers.set(Timer::RunLimit, self.alarms.first());
         timers.set(Timer::RunExpiry, self.expires_at);
-        self.throttle.timers(!self.turns.is_empty() && self.has_room(), timers);
+        self.throttle.timers(!self.ready.is_empty() && self.has_room(), timers);
     }
 
     /// Starts nothing more.
@@ -299,8 +299,8 @@ impl Executor {
 
     /// Writes the rows of what former incarnations had begun, and drops what they held and no leader has asked for.
     pub fn explain_found(&mut self, logbook: &mut Logbook, fx: &mut Effects, now: Now) {
-        let found = self.holdings.iter().filter_map(|(attempt, holding)| match holding.stage() {
-            Stage::Found(state) => Some((attempt, *state)),
+        let found = self.holdings.iter().filter_map(|(attempt, holding)| match holding.phase() {
+            Phase::Found(state) => Some((attempt, *state)),
             _ => None,
         });
         for (attempt, state) in found.collect::<Vec<(Attempt, FoundState)>>() {
@@ -319,26 +319,26 @@ impl Executor {
         if is_full && attempt.number == 1 && attempt.run.manual.is_none() {
             // Those of a job share a row, and the leader writes it. Asked for by hand or a retry, it has one of its own.
             self.forget(attempt, fx);
-            fx.output(Output::Ended { attempt, state: RunState::Skipped, last_lines: JOB_FULL.into() });
+            fx.push(Effect::Ended { attempt, state: RunState::Skipped, last_lines: JOB_FULL.into() });
             fx.tell_leader(ToLeader::Refused(vec![attempt]));
         } else if is_full {
             self.finish(attempt, Ending::NotStarted(RunState::Skipped, JOB_FULL.into()), logbook, fx, now);
         } else {
-            self.wait_for_turn(attempt);
+            self.enqueue(attempt);
         }
     }
 
-    fn wait_for_turn(&mut self, attempt: Attempt) {
+    fn enqueue(&mut self, attempt: Attempt) {
         let Some(rank) = self.rank(attempt) else { return };
-        self.holdings.set_stage(attempt, Stage::Ready);
-        self.turns.push(attempt, rank);
+        self.holdings.set_phase(attempt, Phase::Ready);
+        self.ready.push(attempt, rank);
     }
 
     fn rank(&self, attempt: Attempt) -> Option<Rank> {
         let order = self.holdings.get(attempt)?.order.as_ref()?;
-        let waited_its_turn = order.expires.is_none();
-        Some(if waited_its_turn || attempt.run.manual.is_some() {
-            Rank::Kept
+        let waited_for_permit = order.expires.is_none();
+        Some(if waited_for_permit || attempt.run.manual.is_some() {
+            Rank::Urgent
         } else if order.late {
             Rank::Late
         } else {
@@ -360,9 +360,9 @@ impl Executor {
         let bytes_written = ending.output_bytes();
         let row = ending::row(attempt, holding.version, holding.order.as_ref(), &self.server, ending, now);
         let state = row.state;
-        self.holdings.set_stage(attempt, Stage::Over);
+        self.holdings.set_phase(attempt, Phase::Over);
         let last_lines = row.output.get(bytes_written..).unwrap_or_default().to_string();
-        fx.output(Output::Ended { attempt, state, last_lines });
+        fx.push(Effect::Ended { attempt, state, last_lines });
         logbook.push(row, now);
         fx.tell_leader(ToLeader::Finished { attempt, state });
     }

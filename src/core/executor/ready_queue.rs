@@ -18,7 +18,7 @@ const BACKLOG_EVERY: u32 = 4;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Rank {
     /// Never of the backlog: others wait for it (a mutex run), or somebody does (a manual one).
-    Kept,
+    Urgent,
     /// On time, until its second is over.
     Prompt,
     /// Its second was over when it came.
@@ -26,10 +26,10 @@ pub enum Rank {
 }
 
 #[derive(Debug, Default)]
-pub struct Turns {
-    kept: VecDeque<Attempt>,
+pub struct ReadyQueue {
+    urgent: VecDeque<Attempt>,
     /// The last turn was one of these, and the next is another's.
-    was_kept: bool,
+    was_urgent: bool,
     on_time: VecDeque<Attempt>,
     /// No job here is without a run.
     backlog: BTreeMap<JobId, BTreeSet<Attempt>>,
@@ -39,11 +39,11 @@ pub struct Turns {
     next_job: JobId,
 }
 
-impl Turns {
+impl ReadyQueue {
     /// It waits behind those that came before it.
     pub fn push(&mut self, attempt: Attempt, rank: Rank) {
         match rank {
-            Rank::Kept => self.kept.push_back(attempt),
+            Rank::Urgent => self.urgent.push_back(attempt),
             Rank::Prompt => self.on_time.push_back(attempt),
             Rank::Late => self.fall_back(attempt),
         }
@@ -52,7 +52,7 @@ impl Turns {
     /// It had its turn and could not use it: it is the next of its kind.
     pub fn put_back(&mut self, attempt: Attempt, rank: Rank) {
         match rank {
-            Rank::Kept => self.kept.push_front(attempt),
+            Rank::Urgent => self.urgent.push_front(attempt),
             Rank::Prompt => self.on_time.push_front(attempt),
             Rank::Late => self.fall_back(attempt),
         }
@@ -66,9 +66,9 @@ impl Turns {
         {
             return Some(attempt);
         }
-        self.was_kept = !self.was_kept && !self.kept.is_empty();
-        let next = if self.was_kept { self.kept.pop_front() } else { self.take_on_time(now) };
-        let next = next.or_else(|| self.kept.pop_front());
+        self.was_urgent = !self.was_urgent && !self.urgent.is_empty();
+        let next = if self.was_urgent { self.urgent.pop_front() } else { self.take_on_time(now) };
+        let next = next.or_else(|| self.urgent.pop_front());
         if next.is_none() {
             return self.take_backlog();
         }
@@ -87,7 +87,7 @@ impl Turns {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.kept.is_empty() && self.on_time.is_empty() && self.backlog.is_empty()
+        self.urgent.is_empty() && self.on_time.is_empty() && self.backlog.is_empty()
     }
 
     fn fall_back(&mut self, attempt: Attempt) {
@@ -120,13 +120,13 @@ mod tests {
     /// Puts them in and takes all at `now`: (job, second) each.
     #[track_caller]
     fn check(put: &[(u32, i64, Rank)], now: i64, expect: &[(u32, i64)]) {
-        let mut turns = Turns::default();
-        put.iter().for_each(|(job, second, rank)| turns.push(attempt(*job, *second), *rank));
-        let taken: Vec<(u32, i64)> = std::iter::from_fn(|| turns.take(Second(now)))
+        let mut ready = ReadyQueue::default();
+        put.iter().for_each(|(job, second, rank)| ready.push(attempt(*job, *second), *rank));
+        let taken: Vec<(u32, i64)> = std::iter::from_fn(|| ready.take(Second(now)))
             .map(|attempt| (attempt.run.cron_id.0, attempt.run.scheduled_at.0))
             .collect();
         assert_eq!(taken, expect);
-        assert!(turns.is_empty());
+        assert!(ready.is_empty());
     }
 
     #[test]
@@ -157,57 +157,57 @@ mod tests {
 
     #[test]
     fn what_others_wait_for_never_falls_back() {
-        use Rank::{Kept, Late, Prompt};
-        check(&[(1, 1, Prompt), (2, 1, Kept), (3, 1, Late)], 50, &[(2, 1), (1, 1), (3, 1)]);
+        use Rank::{Late, Prompt, Urgent};
+        check(&[(1, 1, Prompt), (2, 1, Urgent), (3, 1, Late)], 50, &[(2, 1), (1, 1), (3, 1)]);
     }
 
     #[test]
     fn what_others_wait_for_takes_turns_with_a_flood_that_came_before() {
-        let mut turns = Turns::default();
-        (0..4).for_each(|job| turns.push(attempt(10 + job, 100), Rank::Prompt));
-        (0..2).for_each(|job| turns.push(attempt(20 + job, 100), Rank::Kept));
-        let jobs: Vec<u32> = (0..6).map(|_| turns.take(Second(100)).unwrap().run.cron_id.0).collect();
+        let mut ready = ReadyQueue::default();
+        (0..4).for_each(|job| ready.push(attempt(10 + job, 100), Rank::Prompt));
+        (0..2).for_each(|job| ready.push(attempt(20 + job, 100), Rank::Urgent));
+        let jobs: Vec<u32> = (0..6).map(|_| ready.take(Second(100)).unwrap().run.cron_id.0).collect();
         assert_eq!(jobs, [20, 10, 21, 11, 12, 13]);
-        assert!(turns.is_empty());
+        assert!(ready.is_empty());
     }
 
     #[test]
     fn a_flood_does_not_delay_what_falls_due_after_it() {
-        let mut turns = Turns::default();
-        (1..=11_000).for_each(|job| turns.push(attempt(job, 100), Rank::Prompt));
+        let mut ready = ReadyQueue::default();
+        (1..=11_000).for_each(|job| ready.push(attempt(job, 100), Rank::Prompt));
         for _ in 0..500 {
-            turns.take(Second(100)).unwrap();
+            ready.take(Second(100)).unwrap();
         }
-        turns.push(attempt(20_000, 110), Rank::Prompt);
-        assert_eq!(turns.take(Second(110)), Some(attempt(20_000, 110)));
-        assert_eq!(turns.take(Second(110)), Some(attempt(501, 100)));
+        ready.push(attempt(20_000, 110), Rank::Prompt);
+        assert_eq!(ready.take(Second(110)), Some(attempt(20_000, 110)));
+        assert_eq!(ready.take(Second(110)), Some(attempt(501, 100)));
     }
 
     #[test]
     fn a_backlog_has_its_share_beside_what_is_always_on_time() {
-        let mut turns = Turns::default();
-        (0..3).for_each(|second| turns.push(attempt(7, second), Rank::Late));
-        (0..12).for_each(|job| turns.push(attempt(10 + job, 100), Rank::Prompt));
-        let jobs: Vec<u32> = (0..15).map(|_| turns.take(Second(100)).unwrap().run.cron_id.0).collect();
+        let mut ready = ReadyQueue::default();
+        (0..3).for_each(|second| ready.push(attempt(7, second), Rank::Late));
+        (0..12).for_each(|job| ready.push(attempt(10 + job, 100), Rank::Prompt));
+        let jobs: Vec<u32> = (0..15).map(|_| ready.take(Second(100)).unwrap().run.cron_id.0).collect();
         assert_eq!(jobs, [10, 11, 12, 7, 13, 14, 15, 7, 16, 17, 18, 7, 19, 20, 21]);
     }
 
     #[test]
     fn what_could_not_use_its_turn_is_the_next_of_its_kind() {
-        let mut turns = Turns::default();
+        let mut ready = ReadyQueue::default();
         for (job, second) in [(1, 1), (2, 1), (3, 1), (1, 2), (2, 2), (3, 2)] {
-            turns.push(attempt(job, second), Rank::Late);
+            ready.push(attempt(job, second), Rank::Late);
         }
-        assert_eq!(turns.take(Second(9)), Some(attempt(1, 1)));
-        assert_eq!(turns.take(Second(9)), Some(attempt(2, 1)));
-        turns.put_back(attempt(2, 1), Rank::Late);
-        assert_eq!(turns.take(Second(9)), Some(attempt(2, 1)));
-        assert_eq!(turns.take(Second(9)), Some(attempt(3, 1)));
+        assert_eq!(ready.take(Second(9)), Some(attempt(1, 1)));
+        assert_eq!(ready.take(Second(9)), Some(attempt(2, 1)));
+        ready.put_back(attempt(2, 1), Rank::Late);
+        assert_eq!(ready.take(Second(9)), Some(attempt(2, 1)));
+        assert_eq!(ready.take(Second(9)), Some(attempt(3, 1)));
         // What was on time at its turn and no longer is has its job's next turn in the backlog.
-        turns.push(attempt(7, 9), Rank::Prompt);
-        assert_eq!(turns.take(Second(9)), Some(attempt(7, 9)));
-        turns.put_back(attempt(7, 9), Rank::Prompt);
-        assert_eq!(turns.take(Second(20)), Some(attempt(7, 9)));
-        assert_eq!(turns.take(Second(20)), Some(attempt(1, 2)));
+        ready.push(attempt(7, 9), Rank::Prompt);
+        assert_eq!(ready.take(Second(9)), Some(attempt(7, 9)));
+        ready.put_back(attempt(7, 9), Rank::Prompt);
+        assert_eq!(ready.take(Second(20)), Some(attempt(7, 9)));
+        assert_eq!(ready.take(Second(20)), Some(attempt(1, 2)));
     }
 }

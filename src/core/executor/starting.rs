@@ -2,7 +2,7 @@
 //!
 //! Invariant: what comes back unstarted waits again, or is told to whoever no longer wants it.
 
-use super::holdings::Stage;
+use super::holdings::Phase;
 use super::{Executor, SPAWNS_MAX, SpawnError, Started};
 use crate::core::io::Effects;
 use crate::core::log::ending::{EndedBy, Ending};
@@ -30,15 +30,15 @@ impl Executor {
             fx.notice(log::Level::Info, "there is room for more processes again");
         }
         while self.may_start(now) {
-            let Some(attempt) = self.turns.take(leaders_wall.second()) else { return };
-            let ready = self.holdings.get(attempt).filter(|holding| matches!(holding.stage(), Stage::Ready));
+            let Some(attempt) = self.ready.take(leaders_wall.second()) else { return };
+            let ready = self.holdings.get(attempt).filter(|holding| matches!(holding.phase(), Phase::Ready));
             let Some(order) = ready.and_then(|holding| holding.order.as_ref()) else { continue };
             if self.lease <= now.mono {
-                self.holdings.set_stage(attempt, Stage::Parked);
+                self.holdings.set_phase(attempt, Phase::Parked);
             } else {
                 let spawn = Spawn { attempt, job: order.job.clone() };
                 self.throttle.on_start(attempt, self.active(), now);
-                self.holdings.set_stage(attempt, Stage::Spawning { is_killed: false });
+                self.holdings.set_phase(attempt, Phase::Spawning { is_killed: false });
                 self.spawning.insert(fx.work(Work::Spawn(spawn)), attempt);
             }
         }
@@ -62,17 +62,17 @@ impl Executor {
         now: Now,
     ) {
         let Some(attempt) = self.spawning.remove(&id) else { return };
-        let is_killed = matches!(self.holdings.stage(attempt), Some(Stage::Spawning { is_killed: true }));
+        let is_killed = matches!(self.holdings.phase(attempt), Some(Phase::Spawning { is_killed: true }));
         match result {
             Ok(started) => self.on_started(attempt, started, is_killed, fx, now),
             Err(SpawnError::Failed(reason)) => self.fail(attempt, reason, logbook, fx, now),
-            Err(SpawnError::NoRoom(reason)) => match self.put_off(reason, fx, now) {
+            Err(SpawnError::Exhausted(reason)) => match self.put_off(reason, fx, now) {
                 _ if is_killed => self.finish_cancelled(attempt, logbook, fx, now),
                 Some(reason) => self.fail(attempt, reason, logbook, fx, now),
-                None => self.come_back(attempt, Stage::Ready, fx),
+                None => self.come_back(attempt, Phase::Ready, fx),
             },
             Err(SpawnError::NoLease) if is_killed => self.finish_cancelled(attempt, logbook, fx, now),
-            Err(SpawnError::NoLease) => self.come_back(attempt, Stage::Parked, fx),
+            Err(SpawnError::NoLease) => self.come_back(attempt, Phase::Parked, fx),
         }
         self.answer_cancels(fx);
     }
@@ -84,7 +84,7 @@ impl Executor {
     fn on_started(&mut self, attempt: Attempt, started: Started, is_killed: bool, fx: &mut Effects, now: Now) {
         self.counters.started += 1;
         self.throttle.on_started(attempt);
-        self.holdings.set_stage(attempt, Stage::Running(started));
+        self.holdings.set_phase(attempt, Phase::Running(started));
         self.limit_time(attempt, started, now);
         if is_killed {
             self.end(attempt, KillHow::Ask, EndedBy::Operator, fx, now);
@@ -95,7 +95,7 @@ impl Executor {
     /// than a run may be late not even a single one has had room.
     fn put_off(&mut self, reason: String, fx: &mut Effects, now: Now) -> Option<String> {
         self.counters.put_off += 1;
-        let refused = self.throttle.on_refused(self.active(), now);
+        let refused = self.throttle.on_no_resources(self.active(), now);
         if refused.is_new {
             let text = format!("{reason}; it waits, and fewer runs are started until there is room again");
             fx.notice(log::Level::Warn, text);
@@ -105,7 +105,7 @@ impl Executor {
     }
 
     /// Not started, and wanted no longer where its job was changed or this node is leaving.
-    fn come_back(&mut self, attempt: Attempt, stage: Stage, fx: &mut Effects) {
+    fn come_back(&mut self, attempt: Attempt, phase: Phase, fx: &mut Effects) {
         if let Some(at) = self.cancels.iter().position(|cancel| self.is_meant(cancel, attempt)) {
             self.forget(attempt, fx);
             self.cancels[at].dropped.push(attempt);
@@ -113,10 +113,10 @@ impl Executor {
             self.forget(attempt, fx);
             fx.tell_leader(ToLeader::Returned(vec![attempt]));
         } else {
-            if let (Stage::Ready, Some(rank)) = (&stage, self.rank(attempt)) {
-                self.turns.put_back(attempt, rank);
+            if let (Phase::Ready, Some(rank)) = (&phase, self.rank(attempt)) {
+                self.ready.put_back(attempt, rank);
             }
-            self.holdings.set_stage(attempt, stage);
+            self.holdings.set_phase(attempt, phase);
         }
     }
 }

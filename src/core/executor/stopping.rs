@@ -5,7 +5,7 @@
 
 use super::Executor;
 use super::alarms::Alarm;
-use super::holdings::{Holding, Stage};
+use super::holdings::{Holding, Phase};
 use crate::core::io::{Effects, MarkOp};
 use crate::core::log::ending::{EndedBy, Ending};
 use crate::core::log::logbook::Logbook;
@@ -19,20 +19,20 @@ const CANCELLED: &str = "cancelled: an operator ended it before it began";
 impl Executor {
     /// An operator wants it ended, however far it is. Asked again it changes nothing.
     pub fn kill(&mut self, attempt: Attempt, logbook: &mut Logbook, fx: &mut Effects, now: Now) {
-        match self.holdings.stage(attempt) {
-            Some(Stage::Armed | Stage::Ready | Stage::Parked) => self.finish_cancelled(attempt, logbook, fx, now),
-            Some(Stage::Spawning { .. }) => {
-                self.holdings.set_stage(attempt, Stage::Spawning { is_killed: true });
+        match self.holdings.phase(attempt) {
+            Some(Phase::Armed | Phase::Ready | Phase::Parked) => self.finish_cancelled(attempt, logbook, fx, now),
+            Some(Phase::Spawning { .. }) => {
+                self.holdings.set_phase(attempt, Phase::Spawning { is_killed: true });
             }
-            Some(Stage::Running(_)) => self.end(attempt, KillHow::Ask, EndedBy::Operator, fx, now),
+            Some(Phase::Running(_)) => self.end(attempt, KillHow::Ask, EndedBy::Operator, fx, now),
             // What is over or about to be tells so itself.
-            Some(Stage::Found(_) | Stage::Ending(..) | Stage::Over) | None => {}
+            Some(Phase::Found(_) | Phase::Ending(..) | Phase::Over) | None => {}
         }
     }
 
     /// Ends everything that runs.
     pub fn end_all(&mut self, how: KillHow, fx: &mut Effects, now: Now) {
-        let is_running = |holding: &Holding| matches!(holding.stage(), Stage::Running(_));
+        let is_running = |holding: &Holding| matches!(holding.phase(), Phase::Running(_));
         let running = self.holdings.iter().filter(|(_, holding)| is_running(holding));
         let running: Vec<Attempt> = running.map(|(attempt, _)| attempt).collect();
         running.into_iter().for_each(|attempt| self.end(attempt, how, EndedBy::Leaving, fx, now));
@@ -49,7 +49,7 @@ impl Executor {
         now: Now,
     ) {
         let Some(holding) = self.holdings.get(attempt) else { return };
-        let Stage::Running(started) = *holding.stage() else { return };
+        let Phase::Running(started) = *holding.phase() else { return };
         self.alarms.remove(attempt);
         fx.mark(MarkOp::Ended { attempt, exit });
         // The guardian kills a mutex run whose lease is over, and can tell us only by that.
@@ -58,7 +58,7 @@ impl Executor {
             return self.finish(attempt, Ending::Exited { started, exit, output, ended_by: None }, logbook, fx, now);
         }
         self.holdings.set_ended_by(attempt, EndedBy::LeaseEnd);
-        self.holdings.set_stage(attempt, Stage::Ending(started, exit, output));
+        self.holdings.set_phase(attempt, Phase::Ending(started, exit, output));
         let id = fx.work(Work::Kill(Kill { attempt, how: KillHow::Force }));
         self.endings.insert(id, attempt);
     }
@@ -67,7 +67,7 @@ impl Executor {
     pub fn on_killed(&mut self, id: WorkId, logbook: &mut Logbook, fx: &mut Effects, now: Now) {
         let Some(attempt) = self.endings.remove(&id) else { return };
         let ended_by = self.holdings.get(attempt).and_then(|holding| holding.ended_by);
-        if let Some(Stage::Ending(started, exit, output)) = self.holdings.set_stage(attempt, Stage::Over) {
+        if let Some(Phase::Ending(started, exit, output)) = self.holdings.set_phase(attempt, Phase::Over) {
             self.finish(attempt, Ending::Exited { started, exit, output, ended_by }, logbook, fx, now);
         }
     }
@@ -83,7 +83,7 @@ impl Executor {
 
     /// Signals a run, and sees to it that a gentle signal is followed by the one that cannot be refused.
     pub(super) fn end(&mut self, attempt: Attempt, how: KillHow, ended_by: EndedBy, fx: &mut Effects, now: Now) {
-        let running = self.holdings.get(attempt).filter(|holding| matches!(holding.stage(), Stage::Running(_)));
+        let running = self.holdings.get(attempt).filter(|holding| matches!(holding.phase(), Phase::Running(_)));
         let Some(is_ended) = running.map(|holding| holding.ended_by.is_some()) else { return };
         if how == KillHow::Ask && is_ended && self.alarms.of(attempt) == Some(KillHow::Force) {
             return;

@@ -1,9 +1,9 @@
 //! The executor, driven step by step as the node drives it.
 
 use super::*;
-use crate::core::io::{Mail, Output};
+use crate::core::io::{Effect, Mail};
 use crate::core::ports::{Kill, KillHow, Log, Work};
-use crate::model::message::RunStage;
+use crate::model::message::RunStatus;
 use crate::model::run::Manual;
 use crate::model::{Exit, Job, LogRow, RunKey, Second};
 use std::sync::Arc;
@@ -55,15 +55,15 @@ impl Bench {
         self.logbook.poll(&mut self.fx, self.now);
         while let Some(output) = self.fx.take() {
             match output {
-                Output::Work(id, Work::Spawn(spawn)) => self.spawns.push((id, spawn.attempt)),
-                Output::Work(id, Work::Kill(kill)) => self.kills.push((id, kill)),
-                Output::Work(id, Work::Log(Log::Write(rows))) => {
+                Effect::Work(id, Work::Spawn(spawn)) => self.spawns.push((id, spawn.attempt)),
+                Effect::Work(id, Work::Kill(kill)) => self.kills.push((id, kill)),
+                Effect::Work(id, Work::Log(Log::Write(rows))) => {
                     self.rows.extend(rows.iter().cloned());
                     for attempt in self.logbook.on_written(id, Ok(()), &mut self.fx, self.now) {
                         self.executor.forget(attempt, &mut self.fx);
                     }
                 }
-                Output::Notice(notice) => self.notices.push(notice.text),
+                Effect::Notice(notice) => self.notices.push(notice.text),
                 _ => {}
             }
         }
@@ -106,7 +106,7 @@ impl Bench {
     fn refuse_all(&mut self) -> Vec<Attempt> {
         let refused = std::mem::take(&mut self.spawns);
         for (id, _) in &refused {
-            self.spawned(*id, Err(SpawnError::NoRoom("not started: no room".into())));
+            self.spawned(*id, Err(SpawnError::Exhausted("not started: no room".into())));
         }
         refused.into_iter().map(|(_, attempt)| attempt).collect()
     }
@@ -369,7 +369,7 @@ fn a_run_killed_while_it_is_being_started_is_ended_as_soon_as_it_runs() {
     bench.spawned(ids[0], Ok(7));
     assert_eq!(bench.take_kills(), [KillHow::Ask]);
     bench.spawned(ids[1], Err(SpawnError::NoLease));
-    bench.spawned(ids[2], Err(SpawnError::NoRoom("no room".into())));
+    bench.spawned(ids[2], Err(SpawnError::Exhausted("no room".into())));
     assert_eq!(bench.states(), [RunState::Cancelled; 2]);
 }
 
@@ -469,17 +469,17 @@ fn people_see_what_is_held() {
     bench.start_all();
     let started_ms = bench.now.wall.ms();
     let seen: Vec<_> =
-        bench.executor.runs().iter().map(|run| (run.attempt, run.stage, run.pid, run.started_ms)).collect();
+        bench.executor.runs().iter().map(|run| (run.attempt, run.status, run.pid, run.started_ms)).collect();
     assert_eq!(
         seen,
         [
-            (attempt(2, T), RunStage::Running, 77, started_ms),
-            (attempt(1, T + 5), RunStage::Armed, 0, 0),
-            (attempt(3, T), RunStage::Queued, 0, 0),
+            (attempt(2, T), RunStatus::Running, 77, started_ms),
+            (attempt(1, T + 5), RunStatus::Armed, 0, 0),
+            (attempt(3, T), RunStatus::Queued, 0, 0),
         ]
     );
     bench.kill(attempt(2, T));
-    assert_eq!(bench.executor.runs()[0].stage, RunStage::Ending);
+    assert_eq!(bench.executor.runs()[0].status, RunStatus::Ending);
 }
 
 #[test]

@@ -24,14 +24,14 @@ struct State {
     pause: Backoff,
     /// The one that is beyond the limit, on its way.
     probe: Option<Attempt>,
-    refused_at: Mono,
+    exhausted_at: Mono,
     /// Since when not even a single run has had room.
     nothing_since: Option<Mono>,
 }
 
 /// What a refusal means.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Refused {
+pub struct Shortage {
     /// It is the first.
     pub is_new: bool,
     /// For how long nothing at all has had room, in milliseconds.
@@ -67,37 +67,37 @@ impl Throttle {
     }
 
     /// There was no room for one more beside `active`.
-    pub fn on_refused(&mut self, active: usize, now: Now) -> Refused {
+    pub fn on_no_resources(&mut self, active: usize, now: Now) -> Shortage {
         let is_new = self.state.is_none();
         let state = self.state.get_or_insert_with(|| State {
             limit: 0,
             pause: Backoff::default(),
             probe: None,
-            refused_at: now.mono,
+            exhausted_at: now.mono,
             nothing_since: None,
         });
         state.limit = active;
         state.probe = None;
-        state.refused_at = now.mono;
+        state.exhausted_at = now.mono;
         // Several that were on their way together are one refusal.
         if state.pause.is_over(now) {
             state.pause.fail(now);
         }
         state.nothing_since = (active == 0).then(|| state.nothing_since.unwrap_or(now.mono));
         let nothing_for_ms = state.nothing_since.map_or(0, |since| now.mono.since(since).as_millis() as u64);
-        Refused { is_new, nothing_for_ms }
+        Shortage { is_new, nothing_for_ms }
     }
 
     /// True once: there is room again.
     pub fn take_over(&mut self, now: Now) -> bool {
-        self.state.take_if(|state| state.refused_at.plus_ms(QUIET_MS) <= now.mono).is_some()
+        self.state.take_if(|state| state.exhausted_at.plus_ms(QUIET_MS) <= now.mono).is_some()
     }
 
     /// `is_waiting`: some run would be started now, but for the pause.
     pub fn timers(&self, is_waiting: bool, timers: &mut Timers) {
         let Some(state) = &self.state else { return };
         timers.set(Timer::StartProbe, is_waiting.then(|| state.pause.ready_at()));
-        timers.set(Timer::ThrottleEnd, state.refused_at.plus_ms(QUIET_MS));
+        timers.set(Timer::ThrottleEnd, state.exhausted_at.plus_ms(QUIET_MS));
     }
 }
 
@@ -122,7 +122,7 @@ mod tests {
     fn as_many_as_had_room_may_run_and_one_more_after_a_pause() {
         let mut throttle = Throttle::default();
         assert!(throttle.may_start(1_000, at(0)));
-        assert_eq!(throttle.on_refused(50, at(0)), Refused { is_new: true, nothing_for_ms: 0 });
+        assert_eq!(throttle.on_no_resources(50, at(0)), Shortage { is_new: true, nothing_for_ms: 0 });
         assert!(!throttle.may_start(50, at(0)), "no room for the 51st");
         assert!(throttle.may_start(49, at(0)), "one has ended, and another may begin");
         assert_eq!(first(&throttle, true), Some((Timer::StartProbe, at(100).mono)));
@@ -136,10 +136,10 @@ mod tests {
     #[test]
     fn pauses_grow_and_several_refusals_of_a_moment_are_one() {
         let mut throttle = Throttle::default();
-        throttle.on_refused(3, at(0));
-        assert_eq!(throttle.on_refused(2, at(1)), Refused { is_new: false, nothing_for_ms: 0 });
+        throttle.on_no_resources(3, at(0));
+        assert_eq!(throttle.on_no_resources(2, at(1)), Shortage { is_new: false, nothing_for_ms: 0 });
         throttle.on_start(attempt(1), 2, at(100));
-        throttle.on_refused(2, at(101));
+        throttle.on_no_resources(2, at(101));
         assert!(!throttle.may_start(2, at(299)));
         assert!(throttle.may_start(2, at(300)));
     }
@@ -147,8 +147,8 @@ mod tests {
     #[test]
     fn it_ends_by_itself_and_says_so_once() {
         let mut throttle = Throttle::default();
-        throttle.on_refused(3, at(0));
-        throttle.on_refused(3, at(2_000));
+        throttle.on_no_resources(3, at(0));
+        throttle.on_no_resources(3, at(2_000));
         assert!(!throttle.take_over(at(6_999)));
         assert_eq!(first(&throttle, false), Some((Timer::ThrottleEnd, at(7_000).mono)));
         assert!(throttle.take_over(at(7_000)));
@@ -159,10 +159,10 @@ mod tests {
     #[test]
     fn how_long_not_a_single_run_had_room_is_known() {
         let mut throttle = Throttle::default();
-        throttle.on_refused(1, at(0));
-        assert_eq!(throttle.on_refused(0, at(1_000)).nothing_for_ms, 0);
-        assert_eq!(throttle.on_refused(0, at(3_000)).nothing_for_ms, 2_000);
+        throttle.on_no_resources(1, at(0));
+        assert_eq!(throttle.on_no_resources(0, at(1_000)).nothing_for_ms, 0);
+        assert_eq!(throttle.on_no_resources(0, at(3_000)).nothing_for_ms, 2_000);
         throttle.on_started(attempt(1));
-        assert_eq!(throttle.on_refused(0, at(4_000)).nothing_for_ms, 0);
+        assert_eq!(throttle.on_no_resources(0, at(4_000)).nothing_for_ms, 0);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: work ids are never given twice.
 
-use crate::core::io::{MarkOp, Notice, Output};
+use crate::core::io::{Effect, MarkOp, Notice};
 use crate::core::ports::{Work, WorkId};
 use crate::model::NodeId;
 use crate::model::command::{Reply, RequestId};
@@ -18,7 +18,7 @@ pub enum Mail {
 
 #[derive(Debug, Default)]
 pub struct Effects {
-    outputs: VecDeque<Output>,
+    effects: VecDeque<Effect>,
     mail: VecDeque<Mail>,
     works: u64,
 }
@@ -28,24 +28,24 @@ impl Effects {
     pub fn work(&mut self, work: Work) -> WorkId {
         self.works += 1;
         let id = WorkId(self.works);
-        self.outputs.push_back(Output::Work(id, work));
+        self.effects.push_back(Effect::Work(id, work));
         id
     }
 
     pub fn reply(&mut self, request: RequestId, reply: Reply) {
-        self.outputs.push_back(Output::Reply(request, reply));
+        self.effects.push_back(Effect::Reply(request, reply));
     }
 
     pub fn mark(&mut self, op: MarkOp) {
-        self.outputs.push_back(Output::Mark(op));
+        self.effects.push_back(Effect::Mark(op));
     }
 
     pub fn notice(&mut self, level: log::Level, text: impl Into<String>) {
-        self.outputs.push_back(Output::Notice(Notice { level, text: text.into() }));
+        self.effects.push_back(Effect::Notice(Notice { level, text: text.into() }));
     }
 
-    pub fn output(&mut self, output: Output) {
-        self.outputs.push_back(output);
+    pub fn push(&mut self, effect: Effect) {
+        self.effects.push_back(effect);
     }
 
     pub fn tell_node(&mut self, node: &NodeId, message: ToNode) {
@@ -57,14 +57,14 @@ impl Effects {
     }
 
     pub fn send(&mut self, link: LinkId, message: Message) {
-        self.outputs.push_back(Output::Send(link, message));
+        self.effects.push_back(Effect::Send(link, message));
     }
 
     pub fn take_mail(&mut self) -> Option<Mail> {
         self.mail.pop_front()
     }
 
-    pub fn take(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+    pub fn take(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
     }
 }

@@ -60,7 +60,7 @@ pub enum Signal {
 
 /// What the node does.
 #[derive(Clone, Debug)]
-pub enum Output {
+pub enum Effect {
     Work(WorkId, Work),
     Reply(RequestId, Reply),
     Mark(MarkOp),
@@ -140,7 +140,7 @@ pub enum ExitReason {
     /// Drained.
     Clean,
     /// It makes no sense to go on or to be restarted: the reason.
-    Refused(String),
+    Fatal(String),
     /// The guardian died.
     Orphaned,
 }

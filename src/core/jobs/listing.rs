@@ -34,8 +34,8 @@ const WAITING_MAX: usize = 1_000;
 pub struct Listing {
     /// In the order in which they came.
     wanted: VecDeque<Wanted>,
-    waiting: Vec<Asked>,
-    in_flight: Option<(WorkId, Vec<Asked>)>,
+    waiting: Vec<PendingList>,
+    in_flight: Option<(WorkId, Vec<PendingList>)>,
 }
 
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl Wanted {
 }
 
 #[derive(Debug)]
-struct Asked {
+struct PendingList {
     client: RequestId,
     list: JobList,
     answer_by: Mono,
@@ -83,7 +83,7 @@ impl Listing {
             return fx.reply(client, Ok(Answer::Jobs(list)));
         }
         let answer_by = now.mono.plus_ms(PATIENCE_MS + list.jobs.len() as u64 / JOBS_PER_MS);
-        self.waiting.push(Asked { client, list, answer_by });
+        self.waiting.push(PendingList { client, list, answer_by });
     }
 
     /// Asks the store where lists wait, and answers those that have waited long enough.
@@ -98,7 +98,7 @@ impl Listing {
         }
         let in_flight = self.in_flight.iter_mut().map(|(_, asked)| asked);
         for asked in in_flight.chain([&mut self.waiting]) {
-            for Asked { client, list, .. } in asked.extract_if(.., |asked| asked.answer_by <= now.mono) {
+            for PendingList { client, list, .. } in asked.extract_if(.., |asked| asked.answer_by <= now.mono) {
                 fx.reply(client, Ok(Answer::Jobs(list)));
             }
         }
@@ -113,7 +113,7 @@ impl Listing {
     pub fn on_last_runs(&mut self, id: WorkId, result: Result<BTreeMap<JobId, LastRun>, StoreError>, fx: &mut Effects) {
         let Some((_, asked)) = self.in_flight.take_if(|(in_flight, _)| *in_flight == id) else { return };
         let last_runs = result.unwrap_or_default();
-        for Asked { client, mut list, .. } in asked {
+        for PendingList { client, mut list, .. } in asked {
             list.jobs.iter_mut().for_each(|listed| listed.last = last_runs.get(&listed.job.id).cloned());
             fx.reply(client, Ok(Answer::Jobs(list)));
         }
@@ -152,7 +152,7 @@ pub fn listed(jobs: Vec<Job>, zones: &Zones, after: Second) -> Vec<ListedJob> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::io::Output;
+    use crate::core::io::Effect;
 
     fn list(ids: &[u32]) -> JobList {
         let job = |id: &u32| Job { id: JobId(*id), cron_set: "*/10 * * * * *".into(), ..Job::default() };
@@ -175,7 +175,7 @@ mod tests {
     /// The ids that the store is asked for.
     fn asked(fx: &mut Effects) -> (WorkId, Vec<u32>) {
         match fx.take() {
-            Some(Output::Work(id, Work::Read(Read::LastRuns(ids)))) => (id, ids.iter().map(|id| id.0).collect()),
+            Some(Effect::Work(id, Work::Read(Read::LastRuns(ids)))) => (id, ids.iter().map(|id| id.0).collect()),
             other => panic!("{other:?}"),
         }
     }
@@ -183,7 +183,7 @@ mod tests {
     /// Who was answered, with the ids whose last runs were told.
     fn answered(fx: &mut Effects) -> (u64, Vec<u32>) {
         match fx.take() {
-            Some(Output::Reply(client, Ok(Answer::Jobs(list)))) => {
+            Some(Effect::Reply(client, Ok(Answer::Jobs(list)))) => {
                 let told = list.jobs.iter().filter(|listed| listed.last.is_some());
                 (client.0, told.map(|listed| listed.job.id.0).collect())
             }

@@ -13,9 +13,9 @@
 //! Invariant: with every change noted up to `as_of` it has been brought up to date, save for jobs in `again`.
 
 use crate::core::io::Effects;
-use crate::core::jobs::scan::Walk;
+use crate::core::jobs::scan::Scan;
 use crate::core::jobs::scheduler::Scheduler;
-use crate::core::ports::{CopyPage, Differences, Read, Since, StoreError, Work, WorkId};
+use crate::core::ports::{Differences, JobBatch, Read, Since, StoreError, Work, WorkId};
 use crate::core::time::{Backoff, Timer, Timers};
 use crate::model::journal::EntryId;
 use crate::model::{Job, JobId, Mono, Now, Zones};
@@ -30,7 +30,7 @@ const STALE_MS: u64 = 1_800_000;
 const LAG_SECS: i64 = 30;
 
 #[derive(Debug)]
-pub struct WarmCopy {
+pub struct Replica {
     zones: Zones,
     /// None before the first page, and while it is lent.
     scheduler: Option<Scheduler>,
@@ -40,8 +40,8 @@ pub struct WarmCopy {
     /// When the newest question was sent that has an answer, or has failed.
     answered: Mono,
     again: BTreeSet<JobId>,
-    stage: Stage,
-    asked: Option<Asked>,
+    state: State,
+    question: Option<Question>,
     backoff: Backoff,
 }
 
@@ -63,40 +63,40 @@ pub struct Lent {
 }
 
 #[derive(Debug)]
-enum Stage {
-    Reading(Walk),
+enum State {
+    Reading(Scan),
     Ready { refresh_at: Mono },
     Lent,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Asked {
+struct Question {
     id: WorkId,
     sent_at: Mono,
 }
 
-impl WarmCopy {
-    pub fn new(zones: Zones) -> WarmCopy {
-        WarmCopy {
+impl Replica {
+    pub fn new(zones: Zones) -> Replica {
+        Replica {
             zones,
             scheduler: None,
             is_complete: false,
             as_of: AsOf::default(),
             answered: Mono(0),
             again: BTreeSet::new(),
-            stage: Stage::Reading(Walk::default()),
-            asked: None,
+            state: State::Reading(Scan::default()),
+            question: None,
             backoff: Backoff::default(),
         }
     }
 
     /// Whether a leader may begin with it.
     pub fn is_ready(&self) -> bool {
-        matches!(self.stage, Stage::Ready { .. })
+        matches!(self.state, State::Ready { .. })
     }
 
     pub fn has_asked(&self, id: WorkId) -> bool {
-        self.asked.is_some_and(|asked| asked.id == id)
+        self.question.is_some_and(|asked| asked.id == id)
     }
 
     /// The jobs, for those who want to show them.
@@ -112,52 +112,52 @@ impl WarmCopy {
     /// Reads on, or reads what has changed; at once where it is wanted as of then.
     pub fn poll(&mut self, wanted: Option<Mono>, fx: &mut Effects, now: Now) {
         let is_wanted = self.is_ready() && wanted.is_some_and(|then| !self.is_of(then));
-        if self.asked.is_some() || !is_wanted && !self.backoff.is_over(now) {
+        if self.question.is_some() || !is_wanted && !self.backoff.is_over(now) {
             return;
         }
         if self.is_ready() && self.as_of.at.plus_ms(STALE_MS) <= now.mono {
             self.read_anew();
         }
-        let id = match &self.stage {
-            Stage::Lent => return,
-            Stage::Ready { refresh_at } if !is_wanted && now.mono < *refresh_at => return,
-            Stage::Ready { .. } => {
+        let id = match &self.state {
+            State::Lent => return,
+            State::Ready { refresh_at } if !is_wanted && now.mono < *refresh_at => return,
+            State::Ready { .. } => {
                 let since = self.since();
                 fx.work(Work::Read(Read::Differences(since)))
             }
-            Stage::Reading(walk) => walk.ask(fx),
+            State::Reading(scan) => scan.ask(fx),
         };
-        self.asked = Some(Asked { id, sent_at: now.mono });
+        self.question = Some(Question { id, sent_at: now.mono });
     }
 
     pub fn timers(&self, timers: &mut Timers) {
-        let at = match self.stage {
-            _ if self.asked.is_some() => None,
-            Stage::Lent => None,
-            Stage::Ready { refresh_at } => Some(refresh_at.max(self.backoff.ready_at())),
-            Stage::Reading(_) => Some(self.backoff.ready_at()),
+        let at = match self.state {
+            _ if self.question.is_some() => None,
+            State::Lent => None,
+            State::Ready { refresh_at } => Some(refresh_at.max(self.backoff.ready_at())),
+            State::Reading(_) => Some(self.backoff.ready_at()),
         };
-        timers.set(Timer::JobCopy, at);
+        timers.set(Timer::ReplicaRefresh, at);
     }
 
-    pub fn on_page(&mut self, id: WorkId, result: Result<CopyPage, StoreError>, fx: &mut Effects, now: Now) {
+    pub fn on_batch(&mut self, id: WorkId, result: Result<JobBatch, StoreError>, fx: &mut Effects, now: Now) {
         let Some(asked) = self.take_asked(id) else { return };
-        let Some(page) = self.taken(result, fx, now) else { return };
-        let Stage::Reading(walk) = &mut self.stage else { return };
-        if walk.is_new() {
-            self.as_of = AsOf { entry: page.as_of, at: asked.sent_at };
-            self.again = page.last.into_iter().collect();
+        let Some(batch) = self.taken(result, fx, now) else { return };
+        let State::Reading(scan) = &mut self.state else { return };
+        if scan.is_new() {
+            self.as_of = AsOf { entry: batch.as_of, at: asked.sent_at };
+            self.again = batch.last.into_iter().collect();
         }
         let cursor = now.wall.second().plus(-LAG_SECS);
         let scheduler = self.scheduler.get_or_insert_with(|| Scheduler::new(self.zones.clone(), cursor));
-        let step = walk.step(page, scheduler);
+        let step = scan.step(batch, scheduler);
         step.gone.into_iter().for_each(|id| drop(scheduler.remove(id)));
         step.changed.into_iter().for_each(|job| drop(put(scheduler, job, fx)));
         if step.is_over {
             let jobs = scheduler.job_count();
             fx.notice(log::Level::Info, format!("the copy of the jobs is complete: jobs={jobs}"));
             self.is_complete = true;
-            self.stage = Stage::Ready { refresh_at: now.mono };
+            self.state = State::Ready { refresh_at: now.mono };
         }
         self.poll(None, fx, now);
     }
@@ -170,7 +170,7 @@ impl WarmCopy {
         now: Now,
     ) {
         let Some(asked) = self.take_asked(id) else { return };
-        self.stage = Stage::Ready { refresh_at: now.mono.plus_ms(REFRESH_MS) };
+        self.state = State::Ready { refresh_at: now.mono.plus_ms(REFRESH_MS) };
         let Some(differences) = self.taken(result, fx, now) else { return };
         self.bring_up(differences, asked.sent_at, fx, now);
     }
@@ -203,7 +203,7 @@ impl WarmCopy {
 
     /// What a new leader must ask for. An answer of before, still on its way, is not heard any more.
     pub fn since(&mut self) -> Since {
-        self.asked = None;
+        self.question = None;
         Since {
             as_of: self.as_of.entry,
             newest: self.scheduler.as_ref().map_or(JobId(0), Scheduler::newest),
@@ -213,7 +213,7 @@ impl WarmCopy {
 
     /// Gives the jobs to the leader of this node.
     pub fn lend(&mut self, now: Now) -> Lent {
-        self.stage = Stage::Lent;
+        self.state = State::Lent;
         let scheduler = self.scheduler.take();
         let scheduler = scheduler.unwrap_or_else(|| Scheduler::new(self.zones.clone(), now.wall.second()));
         Lent { scheduler, as_of: self.as_of, again: Vec::new() }
@@ -224,17 +224,17 @@ impl WarmCopy {
         self.scheduler = Some(lent.scheduler);
         self.as_of = lent.as_of;
         self.again = lent.again.into_iter().collect();
-        self.stage = Stage::Ready { refresh_at: now.mono };
+        self.state = State::Ready { refresh_at: now.mono };
     }
 
-    fn take_asked(&mut self, id: WorkId) -> Option<Asked> {
-        let asked = self.asked.take_if(|asked| asked.id == id)?;
+    fn take_asked(&mut self, id: WorkId) -> Option<Question> {
+        let asked = self.question.take_if(|asked| asked.id == id)?;
         self.answered = self.answered.max(asked.sent_at);
         Some(asked)
     }
 
     fn read_anew(&mut self) {
-        self.stage = Stage::Reading(Walk::default());
+        self.state = State::Reading(Scan::default());
     }
 
     fn taken<T>(&mut self, result: Result<T, StoreError>, fx: &mut Effects, now: Now) -> Option<T> {
@@ -267,7 +267,7 @@ pub fn put(scheduler: &mut Scheduler, job: Job, fx: &mut Effects) -> Option<Arc<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::io::Output;
+    use crate::core::io::Effect;
     use crate::model::{Second, Version};
 
     fn job(id: u32, version: u64) -> Job {
@@ -277,7 +277,7 @@ mod tests {
 
     /// A copy with what it wants of the store, one question at a time.
     struct Bench {
-        copy: WarmCopy,
+        replica: Replica,
         fx: Effects,
         now: Now,
     }
@@ -285,42 +285,42 @@ mod tests {
     impl Bench {
         fn new() -> Bench {
             let mut bench =
-                Bench { copy: WarmCopy::new(Zones::default()), fx: Effects::default(), now: Now::default() };
-            bench.copy.poll(None, &mut bench.fx, bench.now);
+                Bench { replica: Replica::new(Zones::default()), fx: Effects::default(), now: Now::default() };
+            bench.replica.poll(None, &mut bench.fx, bench.now);
             bench
         }
 
         fn pass_ms(&mut self, ms: u64) {
             self.now.mono = self.now.mono.plus_ms(ms);
-            self.copy.poll(None, &mut self.fx, self.now);
+            self.replica.poll(None, &mut self.fx, self.now);
         }
 
         /// What it asks now.
         fn asked(&mut self) -> Option<(WorkId, Read)> {
             std::iter::from_fn(|| self.fx.take()).find_map(|output| match output {
-                Output::Work(id, Work::Read(read)) => Some((id, read)),
+                Effect::Work(id, Work::Read(read)) => Some((id, read)),
                 _ => None,
             })
         }
 
         /// Answers the page that is asked for, from rows that are there now; where it begins.
         fn page(&mut self, as_of: i64, rows: &[Job]) -> JobId {
-            let Some((id, Read::Page { after, limit })) = self.asked() else { panic!("no page is asked for") };
+            let Some((id, Read::Batch { after, limit })) = self.asked() else { panic!("no page is asked for") };
             let jobs = rows.iter().filter(|job| after < job.id).take(limit).cloned().collect();
-            let page = CopyPage { as_of: EntryId(as_of), last: None, jobs };
-            self.copy.on_page(id, Ok(page), &mut self.fx, self.now);
+            let batch = JobBatch { as_of: EntryId(as_of), last: None, jobs };
+            self.replica.on_batch(id, Ok(batch), &mut self.fx, self.now);
             after
         }
 
         /// Answers what is asked for with these differences; since when it was asked for.
         fn differ(&mut self, differences: Option<Differences>) -> Since {
             let Some((id, Read::Differences(since))) = self.asked() else { panic!("no differences are asked for") };
-            self.copy.on_differences(id, Ok(differences), &mut self.fx, self.now);
+            self.replica.on_differences(id, Ok(differences), &mut self.fx, self.now);
             since
         }
 
         fn versions(&self) -> Vec<(u32, u64)> {
-            let scheduler = self.copy.scheduler.as_ref().unwrap();
+            let scheduler = self.replica.scheduler.as_ref().unwrap();
             scheduler.jobs().map(|job| (job.id.0, job.version.0)).collect()
         }
     }
@@ -330,14 +330,14 @@ mod tests {
         let mut bench = Bench::new();
         let mut rows: Vec<Job> = (1..=2_500).map(|id| job(id, 1)).collect();
         assert_eq!(bench.page(7, &rows), JobId(0));
-        assert!(!bench.copy.is_ready());
+        assert!(!bench.replica.is_ready());
         // A job that was read is deleted and another changed; one that was not read yet is deleted; one is new.
         rows.retain(|job| ![5, 1_500].contains(&job.id.0));
         rows[9] = job(rows[9].id.0, 2);
         let changed = rows[9].clone();
         assert_eq!(bench.page(8, &rows), JobId(1_000));
         assert_eq!(bench.page(9, &rows), JobId(2_001));
-        assert!(bench.copy.is_ready());
+        assert!(bench.replica.is_ready());
         let gone = vec![JobId(5), JobId(1_500)];
         let differences = Differences {
             as_of: EntryId(10),
@@ -360,16 +360,16 @@ mod tests {
     fn a_copy_that_lacks_too_much_is_read_anew_in_place() {
         let mut bench = Bench::new();
         let mut rows: Vec<Job> = (1..=5_000).map(|id| job(id, 1)).collect();
-        while !bench.copy.is_ready() {
+        while !bench.replica.is_ready() {
             bench.page(1, &rows);
         }
         // All but a few are gone: more than one step takes up.
         rows.retain(|job| job.id.0.is_multiple_of(1_000));
         rows[1].version = Version(2);
         bench.differ(None);
-        assert!(!bench.copy.is_ready());
+        assert!(!bench.replica.is_ready());
         let mut pages = 0;
-        while !bench.copy.is_ready() {
+        while !bench.replica.is_ready() {
             bench.page(2, &rows);
             pages += 1;
         }
@@ -377,25 +377,25 @@ mod tests {
         assert_eq!(pages, 3);
         bench.differ(Some(Differences { as_of: EntryId(3), ..Differences::default() }));
         bench.pass_ms(STALE_MS);
-        assert!(matches!(bench.asked(), Some((_, Read::Page { after: JobId(0), .. }))), "too old for differences");
+        assert!(matches!(bench.asked(), Some((_, Read::Batch { after: JobId(0), .. }))), "too old for differences");
     }
 
     #[test]
     fn whoever_wants_it_new_has_the_store_asked_at_once_and_once() {
         let mut bench = Bench::new();
-        assert!(bench.copy.jobs().is_none(), "not one page is there");
+        assert!(bench.replica.jobs().is_none(), "not one page is there");
         bench.page(1, &[job(1, 1)]);
         bench.differ(Some(Differences { as_of: EntryId(1), ..Differences::default() }));
-        assert!(bench.copy.jobs().is_some());
+        assert!(bench.replica.jobs().is_some());
         for result in [Ok(Some(Differences::default())), Err(StoreError::Away("away".into()))] {
             bench.now.mono = bench.now.mono.plus_ms(5);
             let wanted = Some(bench.now.mono);
-            bench.copy.poll(wanted, &mut bench.fx, bench.now);
+            bench.replica.poll(wanted, &mut bench.fx, bench.now);
             let (id, _) = bench.asked().expect("it is asked before its time");
-            bench.copy.poll(wanted, &mut bench.fx, bench.now);
-            assert!(bench.asked().is_none() && !bench.copy.is_of(bench.now.mono));
-            bench.copy.on_differences(id, result, &mut bench.fx, bench.now);
-            assert!(bench.copy.is_of(bench.now.mono), "a store that is away has nothing newer to tell");
+            bench.replica.poll(wanted, &mut bench.fx, bench.now);
+            assert!(bench.asked().is_none() && !bench.replica.is_of(bench.now.mono));
+            bench.replica.on_differences(id, result, &mut bench.fx, bench.now);
+            assert!(bench.replica.is_of(bench.now.mono), "a store that is away has nothing newer to tell");
         }
     }
 
@@ -403,28 +403,28 @@ mod tests {
     fn a_read_that_fails_is_asked_again_and_an_answer_from_before_the_lead_is_not_heard() {
         let mut bench = Bench::new();
         let (id, _) = bench.asked().unwrap();
-        bench.copy.on_page(id, Err(StoreError::Away("away".into())), &mut bench.fx, bench.now);
+        bench.replica.on_batch(id, Err(StoreError::Away("away".into())), &mut bench.fx, bench.now);
         assert!(bench.asked().is_none());
-        bench.now.mono = Timers::first(bench.now, |timers| bench.copy.timers(timers)).unwrap().1;
+        bench.now.mono = Timers::first(bench.now, |timers| bench.replica.timers(timers)).unwrap().1;
         bench.pass_ms(0);
         bench.page(1, &[job(1, 1)]);
         let (id, read) = bench.asked().unwrap();
         assert!(matches!(read, Read::Differences(_)));
-        let since = bench.copy.since();
+        let since = bench.replica.since();
         let changed =
             |version| Some(Differences { as_of: EntryId(5), changed: vec![job(1, version)], ..Differences::default() });
         assert_eq!(since.as_of, EntryId(1));
-        assert!(bench.copy.bring_up(changed(3), bench.now.mono, &mut bench.fx, bench.now));
-        bench.copy.on_differences(id, Ok(changed(2)), &mut bench.fx, bench.now);
+        assert!(bench.replica.bring_up(changed(3), bench.now.mono, &mut bench.fx, bench.now));
+        bench.replica.on_differences(id, Ok(changed(2)), &mut bench.fx, bench.now);
         assert_eq!(bench.versions(), [(1, 3)]);
-        let mut lent = bench.copy.lend(bench.now);
-        assert!(!bench.copy.is_ready());
+        let mut lent = bench.replica.lend(bench.now);
+        assert!(!bench.replica.is_ready());
         bench.pass_ms(10 * REFRESH_MS);
         assert!(bench.asked().is_none(), "the leader has the jobs");
         lent.scheduler.remove(JobId(1));
         lent.again = vec![JobId(1)];
-        bench.copy.take_back(lent, bench.now);
-        assert_eq!(bench.copy.since(), Since { as_of: EntryId(5), newest: JobId(0), again: vec![JobId(1)] });
+        bench.replica.take_back(lent, bench.now);
+        assert_eq!(bench.replica.since(), Since { as_of: EntryId(5), newest: JobId(0), again: vec![JobId(1)] });
     }
 
     #[test]
@@ -433,6 +433,6 @@ mod tests {
         bench.page(1, &[job(1, 1)]);
         bench.now.wall = Second(1_000_000).wall();
         bench.differ(Some(Differences::default()));
-        assert_eq!(bench.copy.lend(bench.now).scheduler.cursor(), Second(1_000_000 - LAG_SECS));
+        assert_eq!(bench.replica.lend(bench.now).scheduler.cursor(), Second(1_000_000 - LAG_SECS));
     }
 }

@@ -7,17 +7,17 @@
 
 use crate::core::io::Effects;
 use crate::core::jobs::scheduler::Scheduler;
-use crate::core::ports::{CopyPage, Read, Work, WorkId};
+use crate::core::ports::{JobBatch, Read, Work, WorkId};
 use crate::model::{Job, JobId};
 use std::collections::BTreeSet;
 
 /// Rows in one page: a few milliseconds of work for the reactor.
-const PAGE_JOBS: usize = 1_000;
+const BATCH_JOBS: usize = 1_000;
 /// Jobs in memory that one page is held against.
-const KNOWN_MAX: usize = 2 * PAGE_JOBS;
+const KNOWN_MAX: usize = 2 * BATCH_JOBS;
 
 #[derive(Debug, Default)]
-pub struct Walk {
+pub struct Scan {
     /// Jobs up to this one are done with.
     after: JobId,
 }
@@ -30,7 +30,7 @@ pub struct Step {
     pub is_over: bool,
 }
 
-impl Walk {
+impl Scan {
     /// Whether it has yet to begin.
     pub fn is_new(&self) -> bool {
         self.after == JobId(0)
@@ -38,18 +38,18 @@ impl Walk {
 
     /// Asks for the next page.
     pub fn ask(&self, fx: &mut Effects) -> WorkId {
-        fx.work(Work::Read(Read::Page { after: self.after, limit: PAGE_JOBS }))
+        fx.work(Work::Read(Read::Batch { after: self.after, limit: BATCH_JOBS }))
     }
 
-    pub fn step(&mut self, page: CopyPage, scheduler: &Scheduler) -> Step {
-        let is_last = page.jobs.len() < PAGE_JOBS;
-        let end = page.jobs.last().filter(|_| !is_last).map_or(JobId(u32::MAX), |job| job.id);
+    pub fn step(&mut self, batch: JobBatch, scheduler: &Scheduler) -> Step {
+        let is_last = batch.jobs.len() < BATCH_JOBS;
+        let end = batch.jobs.last().filter(|_| !is_last).map_or(JobId(u32::MAX), |job| job.id);
         let known: Vec<JobId> = scheduler.ids_between(self.after, end).take(KNOWN_MAX).collect();
         // Where many rows are gone, what lies beyond is left to the next page.
         let end = known.get(KNOWN_MAX - 1).copied().unwrap_or(end);
         let mut gone: BTreeSet<JobId> = known.into_iter().collect();
         let mut changed = Vec::new();
-        for job in page.jobs.into_iter().filter(|job| job.id <= end) {
+        for job in batch.jobs.into_iter().filter(|job| job.id <= end) {
             gone.remove(&job.id);
             if scheduler.job(job.id).is_none_or(|known| **known != job) {
                 changed.push(job);

@@ -2,14 +2,14 @@
 //!
 //! Invariant: every request is answered exactly once: when what it asked for is so, or when its time is over.
 
-use super::{Leader, QUIET_SECS, Rooms, Verdict};
+use super::{Context, Leader, QUIET_SECS, Verdict};
 use crate::core::io::Effects;
 use crate::core::ports::{Lead, StoreError, Work, WorkId};
-use crate::core::runs::{Flight, Stage};
+use crate::core::runs::{InFlightRun, Stage};
 use crate::core::time::{Timer, Timers};
-use crate::model::command::{Answer, Command, Refusal, RequestId, RequestKey, RunAnswer, RunPage, RunView};
+use crate::model::command::{Answer, CallError, Command, RequestId, RequestKey, RunAnswer, RunPage, RunView};
 use crate::model::journal::{Body, Entry};
-use crate::model::message::{HeldRun, RunStage, ToNode};
+use crate::model::message::{HeldRun, RunStatus, ToNode};
 use crate::model::run::Manual;
 use crate::model::{Attempt, JobId, Mono, NodeId, Now, RunKey, RunState};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +26,7 @@ const WAITING_MAX: usize = 1_000;
 #[derive(Debug, Default)]
 pub struct Controls {
     /// Runs that were asked for, by the number of their entry.
-    runs: BTreeMap<u64, Asked>,
+    runs: BTreeMap<u64, PendingRun>,
     kills: Vec<Kill>,
     lists: BTreeMap<u64, List>,
     pause: Option<Pausing>,
@@ -36,7 +36,7 @@ pub struct Controls {
 }
 
 #[derive(Debug)]
-struct Asked {
+struct PendingRun {
     client: RequestId,
     answer_by: Mono,
 }
@@ -75,12 +75,12 @@ impl Controls {
     /// An entry is in for what was asked for: its own, or that of the first request with its key. The first run that it names
     /// is the answer.
     pub fn on_journaled(&mut self, asked: &Entry, body: &Body, fx: &mut Effects) {
-        let Some(Asked { client, .. }) = self.runs.remove(&asked.request) else { return };
+        let Some(PendingRun { client, .. }) = self.runs.remove(&asked.request) else { return };
         let run_of = |body: &Body| body.runs.first().map(|run| run.attempt.run);
         let reply = match (run_of(&asked.body), run_of(body)) {
             (Some(wanted), Some(run)) if wanted.cron_id == run.cron_id => Ok(run_answer(run, None)),
-            (_, Some(run)) => Err(Refusal::other_request(format_args!("run {run}"))),
-            _ => Err(Refusal { status: 500, message: "the journal names no run for this request".into() }),
+            (_, Some(run)) => Err(CallError::other_request(format_args!("run {run}"))),
+            _ => Err(CallError { status: 500, message: "the journal names no run for this request".into() }),
         };
         fx.reply(client, reply);
     }
@@ -112,7 +112,7 @@ impl Controls {
     }
 
     /// These rows are there, and this leader is still the leader.
-    pub fn on_found(&mut self, logged: &BTreeMap<Attempt, RunState>, fx: &mut Effects) {
+    pub fn on_rows(&mut self, logged: &BTreeMap<Attempt, RunState>, fx: &mut Effects) {
         for kill in self.kills.extract_if(.., |kill| kill.node.is_none() && logged.contains_key(&kill.attempt)) {
             fx.reply(kill.client, Ok(run_answer(kill.attempt.run, logged.get(&kill.attempt).copied())));
         }
@@ -135,9 +135,9 @@ impl Controls {
         let kills = self.kills.into_iter().map(|kill| kill.client);
         let pause = self.pause.and_then(|pausing| pausing.client);
         let clients = runs.chain(kills).chain(pause);
-        clients.for_each(|client| fx.reply(client, Err(Refusal::unavailable(unknown))));
+        clients.for_each(|client| fx.reply(client, Err(CallError::unavailable(unknown))));
         for list in self.lists.into_values() {
-            fx.reply(list.client, Err(Refusal::unavailable("this node has lost the lead; ask again")));
+            fx.reply(list.client, Err(CallError::unavailable("this node has lost the lead; ask again")));
         }
     }
 
@@ -161,28 +161,28 @@ impl Leader {
     }
 
     /// Carries out what an operator asks of runs.
-    pub fn control(&mut self, client: RequestId, command: Command, rooms: &mut Rooms) {
+    pub fn control(&mut self, client: RequestId, command: Command, cx: &mut Context) {
         let waiting = self.controls.runs.len().max(self.controls.kills.len()).max(self.controls.lists.len());
         if WAITING_MAX <= waiting {
-            rooms.fx.reply(client, Err(Refusal::unavailable("too many requests wait for an answer; try again")));
+            cx.fx.reply(client, Err(CallError::unavailable("too many requests wait for an answer; try again")));
             return;
         }
         match command {
-            Command::RunJob(id, key) => self.run_now(client, id, key, rooms),
-            Command::KillRun(run) => self.kill(client, run, rooms),
-            Command::ListRuns { limit } => self.list_runs(client, limit, rooms),
-            Command::Pause(paused) => self.pause(client, paused, rooms),
-            _ => rooms.fx.reply(client, Err(Refusal { status: 500, message: "this asks nothing of runs".into() })),
+            Command::RunJob(id, key) => self.run_now(client, id, key, cx),
+            Command::KillRun(run) => self.kill(client, run, cx),
+            Command::ListRuns { limit } => self.list_runs(client, limit, cx),
+            Command::Pause(paused) => self.pause(client, paused, cx),
+            _ => cx.fx.reply(client, Err(CallError { status: 500, message: "this asks nothing of runs".into() })),
         }
     }
 
-    pub(super) fn poll_controls(&mut self, rooms: &mut Rooms) {
-        self.settle_pause(rooms);
-        let (now, fx) = (rooms.now.mono, &mut *rooms.fx);
+    pub(super) fn poll_controls(&mut self, cx: &mut Context) {
+        self.settle_pause(cx);
+        let (now, fx) = (cx.now.mono, &mut *cx.fx);
         for (_, asked) in self.controls.runs.extract_if(.., |_, asked| asked.answer_by <= now) {
             let why = self.journaler.trouble().unwrap_or("the store does not answer");
             let message = format!("whether the run is started is not known yet; /run/list will tell: {why}");
-            fx.reply(asked.client, Err(Refusal::unavailable(message)));
+            fx.reply(asked.client, Err(CallError::unavailable(message)));
         }
         for kill in self.controls.kills.extract_if(.., |kill| kill.answer_by <= now) {
             fx.reply(kill.client, Err(not_over(kill.attempt)));
@@ -192,8 +192,8 @@ impl Leader {
             self.controls.lists.iter().filter(|(_, list)| is_due(list)).map(|(number, _)| *number).collect();
         for number in due {
             if let Some(list) = self.controls.lists.remove(&number) {
-                let page = self.page(&list, rooms.now);
-                rooms.fx.reply(list.client, Ok(Answer::Runs(page)));
+                let page = self.page(&list, cx.now);
+                cx.fx.reply(list.client, Ok(Answer::Runs(page)));
             }
         }
     }
@@ -206,15 +206,15 @@ impl Leader {
         }
     }
 
-    pub(super) fn on_runs(&mut self, node: &NodeId, request: u64, runs: Vec<HeldRun>, rooms: &mut Rooms) {
+    pub(super) fn on_runs(&mut self, node: &NodeId, request: u64, runs: Vec<HeldRun>, cx: &mut Context) {
         if let Some(list) = self.controls.lists.get_mut(&request) {
             list.waiting.remove(node);
             list.held.extend(runs.into_iter().map(|run| (run.attempt, run)));
-            self.poll_controls(rooms);
+            self.poll_controls(cx);
         }
     }
 
-    pub fn on_paused(&mut self, id: WorkId, result: Result<(), StoreError>, rooms: &mut Rooms) -> Verdict {
+    pub fn on_paused(&mut self, id: WorkId, result: Result<(), StoreError>, cx: &mut Context) -> Verdict {
         let Some(pausing) = self.controls.pause.as_mut().filter(|pausing| pausing.id == Some(id)) else {
             return Verdict::Ok;
         };
@@ -224,8 +224,8 @@ impl Leader {
                 pausing.is_stored = true;
                 self.is_paused = pausing.paused;
                 let what = if self.is_paused { "paused: no scheduled run is started" } else { "resumed" };
-                rooms.fx.notice(log::Level::Info, what);
-                self.settle_pause(rooms);
+                cx.fx.notice(log::Level::Info, what);
+                self.settle_pause(cx);
             }
             Err(StoreError::Deposed) => return Verdict::Deposed,
             Err(error) => {
@@ -233,21 +233,19 @@ impl Leader {
                 let what =
                     if paused { "paused in the memory of this leader, not stored" } else { "nothing was changed" };
                 let message = format!("{what}: {error}; ask again");
-                client
-                    .into_iter()
-                    .for_each(|client| rooms.fx.reply(client, Err(Refusal::unavailable(message.clone()))));
+                client.into_iter().for_each(|client| cx.fx.reply(client, Err(CallError::unavailable(message.clone()))));
             }
         }
         Verdict::Ok
     }
 
-    fn run_now(&mut self, client: RequestId, id: JobId, key: Option<RequestKey>, rooms: &mut Rooms) {
+    fn run_now(&mut self, client: RequestId, id: JobId, key: Option<RequestKey>, cx: &mut Context) {
         let Some(job) = self.scheduler.job(id).cloned() else {
-            return rooms.fx.reply(client, Err(Refusal::unknown_job(id)));
+            return cx.fx.reply(client, Err(CallError::unknown_job(id)));
         };
         self.controls.count += 1;
         let manual = Manual { epoch: self.epoch.0, count: self.controls.count };
-        match self.dispatch.plan_manual(&job, manual, rooms.now, &self.places) {
+        match self.runs.plan_manual(&job, manual, cx.now, &self.candidates) {
             Err(state) => {
                 let reason = match state {
                     RunState::Skipped => {
@@ -255,58 +253,59 @@ impl Leader {
                     }
                     _ => "every node that may run it has as many runs as it may (max_pending, max_running)".into(),
                 };
-                rooms
-                    .fx
-                    .reply(client, Err(Refusal::unavailable(format!("nothing is started: {reason}; try again later"))));
+                cx.fx.reply(
+                    client,
+                    Err(CallError::unavailable(format!("nothing is started: {reason}; try again later"))),
+                );
             }
             Ok((_, body)) => {
                 // A client's key is none of ours, whatever it looks like.
                 let key = key.map(|key| RequestKey(format!("client:{}", key.0)));
                 let request = self.journaler.push_asked(body, key);
-                let answer_by = rooms.now.mono.plus_ms(ANSWER_MS);
-                self.controls.runs.insert(request, Asked { client, answer_by });
+                let answer_by = cx.now.mono.plus_ms(ANSWER_MS);
+                self.controls.runs.insert(request, PendingRun { client, answer_by });
             }
         }
     }
 
-    fn kill(&mut self, client: RequestId, run: RunKey, rooms: &mut Rooms) {
-        let Some((attempt, flight)) = self.dispatch.of_run(run).pop() else {
+    fn kill(&mut self, client: RequestId, run: RunKey, cx: &mut Context) {
+        let Some((attempt, in_flight)) = self.runs.of_run(run).pop() else {
             let message =
                 format!("run {run} neither runs nor waits; /run/list shows what does, /log/list what is over");
-            return rooms.fx.reply(client, Err(Refusal { status: 404, message }));
+            return cx.fx.reply(client, Err(CallError { status: 404, message }));
         };
-        rooms.fx.notice(log::Level::Info, format!("attempt={attempt} is to be ended, by an operator"));
-        if flight.stage != Stage::Sent {
-            let answer_by = rooms.now.mono.plus_ms(ANSWER_MS);
+        cx.fx.notice(log::Level::Info, format!("attempt={attempt} is to be ended, by an operator"));
+        if in_flight.stage != Stage::Sent {
+            let answer_by = cx.now.mono.plus_ms(ANSWER_MS);
             self.controls.kills.push(Kill { client, attempt, node: None, answer_by });
-            let (dispatch, mut around) = self.around(rooms);
-            return dispatch.kill_here(attempt, &mut around);
+            let (runs, mut around) = self.around(cx);
+            return runs.kill_here(attempt, &mut around);
         }
-        if !self.places.iter().any(|place| place.node == flight.node) {
-            return rooms.fx.reply(client, Err(silent(attempt)));
+        if !self.candidates.iter().any(|candidate| candidate.node == in_flight.node) {
+            return cx.fx.reply(client, Err(silent(attempt)));
         }
-        self.dispatch.set_killed(attempt);
-        rooms.fx.tell_node(&flight.node, ToNode::Kill { attempt });
-        let answer_by = rooms.now.mono.plus_ms(self.setup.kill_grace_ms + KILL_MS);
-        self.controls.kills.push(Kill { client, attempt, node: Some(flight.node), answer_by });
+        self.runs.set_killed(attempt);
+        cx.fx.tell_node(&in_flight.node, ToNode::Kill { attempt });
+        let answer_by = cx.now.mono.plus_ms(self.setup.kill_grace_ms + KILL_MS);
+        self.controls.kills.push(Kill { client, attempt, node: Some(in_flight.node), answer_by });
     }
 
-    fn list_runs(&mut self, client: RequestId, limit: usize, rooms: &mut Rooms) {
+    fn list_runs(&mut self, client: RequestId, limit: usize, cx: &mut Context) {
         self.controls.count += 1;
         let request = self.controls.count;
-        let waiting: BTreeSet<NodeId> = self.places.iter().map(|place| place.node.clone()).collect();
-        waiting.iter().for_each(|node| rooms.fx.tell_node(node, ToNode::ListRuns { request }));
-        let answer_by = rooms.now.mono.plus_ms(LIST_MS);
+        let waiting: BTreeSet<NodeId> = self.candidates.iter().map(|candidate| candidate.node.clone()).collect();
+        waiting.iter().for_each(|node| cx.fx.tell_node(node, ToNode::ListRuns { request }));
+        let answer_by = cx.now.mono.plus_ms(LIST_MS);
         self.controls.lists.insert(request, List { client, limit, waiting, held: BTreeMap::new(), answer_by });
     }
 
     /// What the leader knows, with what the nodes have told of it.
     fn page(&self, list: &List, now: Now) -> RunPage {
         let mut views: Vec<RunView> = self
-            .dispatch
-            .flights()
-            .filter(|(_, flight)| flight.stage != Stage::Over)
-            .filter_map(|(attempt, flight)| self.run_view(*attempt, flight, list, now))
+            .runs
+            .table()
+            .filter(|(_, in_flight)| in_flight.stage != Stage::Over)
+            .filter_map(|(attempt, in_flight)| self.run_view(*attempt, in_flight, list, now))
             .collect();
         views.sort_by_key(|view| (rank(view.state), view.run_key, view.attempt));
         let total = views.len();
@@ -315,24 +314,24 @@ impl Leader {
     }
 
     /// None: the node that had it has it no more.
-    fn run_view(&self, attempt: Attempt, flight: &Flight, list: &List, now: Now) -> Option<RunView> {
+    fn run_view(&self, attempt: Attempt, in_flight: &InFlightRun, list: &List, now: Now) -> Option<RunView> {
         let held = list.held.get(&attempt);
-        let has_answered = !list.waiting.contains(&flight.node);
-        let is_linked = self.places.iter().any(|place| place.node == flight.node);
-        let state = match (flight.stage, held) {
-            (Stage::Sent, Some(held)) => held.stage,
+        let has_answered = !list.waiting.contains(&in_flight.node);
+        let is_linked = self.candidates.iter().any(|candidate| candidate.node == in_flight.node);
+        let state = match (in_flight.stage, held) {
+            (Stage::Sent, Some(held)) => held.status,
             (Stage::Sent, None) if has_answered && is_linked && list.held.len() < HeldRun::LIST_MAX => return None,
-            (Stage::Sent, None) => RunStage::Unknown,
-            (Stage::Delayed, _) => RunStage::Delayed,
-            _ => RunStage::Waiting,
+            (Stage::Sent, None) => RunStatus::Unknown,
+            (Stage::Delayed, _) => RunStatus::Delayed,
+            _ => RunStatus::Waiting,
         };
         let started = held.map(|held| held.started_ms).filter(|ms| *ms != 0);
-        let is_given = flight.stage == Stage::Sent;
+        let is_given = in_flight.stage == Stage::Sent;
         Some(RunView {
             run_key: attempt.run,
             attempt: attempt.number,
             cron_id: attempt.run.cron_id,
-            server: if is_given { self.roster.server_of(&flight.node) } else { Default::default() },
+            server: if is_given { self.roster.server_of(&in_flight.node) } else { Default::default() },
             state,
             started,
             pid: held.map(|held| held.pid).filter(|pid| *pid != 0),
@@ -341,31 +340,31 @@ impl Leader {
     }
 
     /// A pause holds in memory at once, its end only when it is stored.
-    fn pause(&mut self, client: RequestId, paused: bool, rooms: &mut Rooms) {
+    fn pause(&mut self, client: RequestId, paused: bool, cx: &mut Context) {
         if self.controls.pause.is_some() {
             let message = "a pause or its end is under way; ask again in a second";
-            return rooms.fx.reply(client, Err(Refusal::unavailable(message)));
+            return cx.fx.reply(client, Err(CallError::unavailable(message)));
         }
         self.is_paused |= paused;
-        let id = Some(rooms.fx.work(Work::Lead(Lead::Pause { epoch: self.epoch, paused })));
-        let answer_by = rooms.now.mono.plus_ms(ANSWER_MS);
+        let id = Some(cx.fx.work(Work::Lead(Lead::Pause { epoch: self.epoch, paused })));
+        let answer_by = cx.now.mono.plus_ms(ANSWER_MS);
         self.controls.pause = Some(Pausing { client: Some(client), paused, id, is_stored: false, answer_by });
     }
 
     /// Answered when it is stored and every second that was decided before it has begun.
-    fn settle_pause(&mut self, rooms: &mut Rooms) {
+    fn settle_pause(&mut self, cx: &mut Context) {
         let Some(pausing) = &mut self.controls.pause else { return };
-        let is_begun = !pausing.paused || self.scheduler.cursor() <= rooms.now.wall.second();
-        let is_late = pausing.answer_by <= rooms.now.mono;
+        let is_begun = !pausing.paused || self.scheduler.cursor() <= cx.now.wall.second();
+        let is_late = pausing.answer_by <= cx.now.mono;
         let reply = match (pausing.is_stored, is_begun, is_late) {
             (true, true, _) | (true, _, true) => Ok(()),
             (false, _, true) => {
                 let what = if pausing.paused { "paused in the memory of this leader" } else { "not resumed yet" };
-                Err(Refusal::unavailable(format!("{what}: the store does not answer; /cluster will tell")))
+                Err(CallError::unavailable(format!("{what}: the store does not answer; /cluster will tell")))
             }
             _ => {
                 if pausing.is_stored {
-                    pausing.answer_by = pausing.answer_by.min(rooms.now.mono_at(self.scheduler.cursor().wall()));
+                    pausing.answer_by = pausing.answer_by.min(cx.now.mono_at(self.scheduler.cursor().wall()));
                 }
                 return;
             }
@@ -375,7 +374,7 @@ impl Leader {
             self.controls.pause = None;
         }
         let Some(client) = client else { return };
-        rooms.fx.reply(client, reply.map(|()| Answer::Paused { paused: self.is_paused }));
+        cx.fx.reply(client, reply.map(|()| Answer::Paused { paused: self.is_paused }));
     }
 }
 
@@ -383,25 +382,25 @@ fn run_answer(run: RunKey, state: Option<RunState>) -> Answer {
     Answer::Run(RunAnswer { run_key: run, cron_id: run.cron_id, state })
 }
 
-fn silent(attempt: Attempt) -> Refusal {
-    Refusal::unavailable(format!(
+fn silent(attempt: Attempt) -> CallError {
+    CallError::unavailable(format!(
         "run {} is not ended: its node cannot be reached; its lease ends within 10 s, a mutex run with it",
         attempt.run
     ))
 }
 
-fn not_over(attempt: Attempt) -> Refusal {
-    Refusal::unavailable(format!("run {} was told to end and has not yet; /run/list will tell", attempt.run))
+fn not_over(attempt: Attempt) -> CallError {
+    CallError::unavailable(format!("run {} was told to end and has not yet; /run/list will tell", attempt.run))
 }
 
 /// Running ones first.
-fn rank(stage: RunStage) -> u8 {
+fn rank(stage: RunStatus) -> u8 {
     match stage {
-        RunStage::Running | RunStage::Ending => 0,
-        RunStage::Queued => 1,
-        RunStage::Armed => 2,
-        RunStage::Waiting => 3,
-        RunStage::Delayed => 4,
-        RunStage::Unknown => 5,
+        RunStatus::Running | RunStatus::Ending => 0,
+        RunStatus::Queued => 1,
+        RunStatus::Armed => 2,
+        RunStatus::Waiting => 3,
+        RunStatus::Delayed => 4,
+        RunStatus::Unknown => 5,
     }
 }

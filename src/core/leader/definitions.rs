@@ -2,16 +2,16 @@
 //!
 //! Invariant: what is in force here is stored, save for stops that a store that is away has yet to take.
 
-use super::{Leader, Rooms, Verdict};
+use super::{Context, Leader, Verdict};
 use crate::core::io::Effects;
 use crate::core::jobs::replica::put;
 use crate::core::jobs::scheduler::Scheduler;
 use crate::core::leader::changes::{Made, Urgent, cut_off, in_force, in_force_and_cut_off};
 use crate::core::leader::reload::{Reload, notes};
-use crate::core::ports::{Change, CopyPage, StoreError, WorkId};
+use crate::core::ports::{Change, JobBatch, StoreError, WorkId};
 use crate::core::runs::Cancelling;
 use crate::model::command::Reply;
-use crate::model::command::{Answer, Command, Refusal, RequestId};
+use crate::model::command::{Answer, CallError, Command, RequestId};
 use crate::model::journal::Body;
 use crate::model::{Job, JobId, Now, Version};
 use std::sync::Arc;
@@ -30,47 +30,47 @@ impl Leader {
         self.reload = Some(Reload::begin(fx));
     }
 
-    pub fn on_changed(&mut self, id: WorkId, result: Result<JobId, StoreError>, rooms: &mut Rooms) -> Verdict {
+    pub fn on_changed(&mut self, id: WorkId, result: Result<JobId, StoreError>, cx: &mut Context) -> Verdict {
         if result == Err(StoreError::Deposed) {
             return Verdict::Deposed;
         }
-        match self.changes.on_changed(id, result, rooms.fx, rooms.now) {
+        match self.changes.on_changed(id, result, cx.fx, cx.now) {
             Some(Made { change: Change::Put(job), is_in_force: true, .. }) => {
-                let (dispatch, mut around) = self.around(rooms);
-                dispatch.decide(job.id, &mut around);
+                let (runs, mut around) = self.around(cx);
+                runs.decide(job.id, &mut around);
             }
-            Some(Made { client, change, .. }) => self.put_in_force(client, change, rooms),
+            Some(Made { client, change, .. }) => self.put_in_force(client, change, cx),
             None => {}
         }
         Verdict::Ok
     }
 
     /// A page of the jobs as the store has them, after `reload`.
-    pub fn on_page(&mut self, id: WorkId, result: Result<CopyPage, StoreError>, rooms: &mut Rooms) {
+    pub fn on_batch(&mut self, id: WorkId, result: Result<JobBatch, StoreError>, cx: &mut Context) {
         let Some(mut reload) = self.reload.take_if(|reload| reload.has_asked(id)) else { return };
         match result {
             Err(error) => {
                 let done = reload.summary();
                 let text = format!("reload the jobs: {error}; taken up so far: {done}; send SIGHUP again");
-                rooms.fx.notice(log::Level::Error, text);
+                cx.fx.notice(log::Level::Error, text);
             }
             Ok(_) if self.changes.has_asked() => {
-                reload.ask_again(rooms.fx);
+                reload.ask_again(cx.fx);
                 self.reload = Some(reload);
             }
-            Ok(page) => self.take_page(reload, page, rooms),
+            Ok(page) => self.take_batch(reload, page, cx),
         }
     }
 
     /// The store has it: now it holds in memory, and soon on the node.
-    pub(super) fn put_in_force(&mut self, client: Option<RequestId>, change: Change, rooms: &mut Rooms) {
+    pub(super) fn put_in_force(&mut self, client: Option<RequestId>, change: Change, cx: &mut Context) {
         let text = change_text(&change);
         let (id, below, job) = match change {
             // Asked for again under the same key: the job is there, and stays as it is.
             Change::Add(job, _) if self.scheduler.job(job.id).is_some() => {
                 let known = self.scheduler.job(job.id).cloned();
                 if let Some((client, known)) = client.zip(known) {
-                    rooms.fx.reply(client, added_again(&job, known));
+                    cx.fx.reply(client, added_again(&job, known));
                 }
                 return;
             }
@@ -80,23 +80,23 @@ impl Leader {
             }
             Change::Add(job, _) | Change::Put(job) => {
                 let (id, version) = (job.id, job.version);
-                (id, Some(version), put(&mut self.scheduler, job, rooms.fx))
+                (id, Some(version), put(&mut self.scheduler, job, cx.fx))
             }
             Change::Delete { id, .. } => (id, None, self.scheduler.remove(id)),
         };
         self.reload.iter_mut().for_each(|reload| reload.touch(id));
-        rooms.fx.notice(log::Level::Info, text);
-        let cancelling = self.cancel(id, below, rooms);
+        cx.fx.notice(log::Level::Info, text);
+        let cancelling = self.cancel(id, below, cx);
         if let (Some(client), Some(job)) = (client, job) {
-            self.answer(client, job, cancelling, rooms.fx);
+            self.answer(client, job, cancelling, cx.fx);
         }
     }
 
     /// What changes nothing is answered like a change: when no run of an older definition can start any more.
-    pub(super) fn answer_restated(&mut self, rooms: &mut Rooms) {
+    pub(super) fn answer_restated(&mut self, cx: &mut Context) {
         for (client, job) in self.changes.take_restated() {
-            let cancelling = self.cancel(job.id, Some(job.version), rooms);
-            self.answer(client, job, cancelling, rooms.fx);
+            let cancelling = self.cancel(job.id, Some(job.version), cx);
+            self.answer(client, job, cancelling, cx.fx);
         }
     }
 
@@ -111,31 +111,31 @@ impl Leader {
     }
 
     /// While the store is away a stop holds at once, in memory and on the nodes.
-    pub(super) fn put_stops_in_force(&mut self, rooms: &mut Rooms) {
+    pub(super) fn put_stops_in_force(&mut self, cx: &mut Context) {
         loop {
-            let (changes, mut ground) = self.ground(rooms.now);
-            let Some(Urgent { client, job }) = changes.next_urgent(&mut ground, rooms.fx) else { return };
+            let (changes, mut ground) = self.ground(cx.now);
+            let Some(Urgent { client, job }) = changes.next_urgent(&mut ground, cx.fx) else { return };
             let (id, version) = (job.id, job.version);
             let text =
                 format!("job {id} is stopped, version={}: in force, and stored when the store takes it", version.0);
-            rooms.fx.notice(log::Level::Warn, text);
-            let job = put(&mut self.scheduler, job, rooms.fx);
-            self.dispatch.leave_undecided(id);
-            let cancelling = self.cancel(id, Some(version), rooms);
+            cx.fx.notice(log::Level::Warn, text);
+            let job = put(&mut self.scheduler, job, cx.fx);
+            self.runs.leave_undecided(id);
+            let cancelling = self.cancel(id, Some(version), cx);
             let (Some(client), Some(job)) = (client, job) else { continue };
             if !cancelling.silent.is_empty() {
-                rooms.fx.reply(client, Err(in_force_and_cut_off(id)));
+                cx.fx.reply(client, Err(in_force_and_cut_off(id)));
             } else if cancelling.told.is_empty() {
-                rooms.fx.reply(client, Err(in_force(id)));
+                cx.fx.reply(client, Err(in_force(id)));
             } else {
                 self.changes.settle_unstored(client, job, cancelling.told);
             }
         }
     }
 
-    pub(super) fn cancel(&mut self, id: JobId, below: Option<Version>, rooms: &mut Rooms) -> Cancelling {
-        let (dispatch, mut around) = self.around(rooms);
-        dispatch.cancel(id, below, &mut around)
+    pub(super) fn cancel(&mut self, id: JobId, below: Option<Version>, cx: &mut Context) -> Cancelling {
+        let (runs, mut around) = self.around(cx);
+        runs.cancel(id, below, &mut around)
     }
 
     /// Jobs whose rows were changed by hand, new ones too, have no run of before now under what they are now. What they owe under
@@ -150,24 +150,24 @@ impl Leader {
     }
 
     /// Rows changed by hand do not change their version, so they are told by what they say.
-    pub(super) fn take_page(&mut self, mut reload: Reload, page: CopyPage, rooms: &mut Rooms) {
-        let step = reload.on_page(page, &self.scheduler, rooms.fx);
+    pub(super) fn take_batch(&mut self, mut reload: Reload, page: JobBatch, cx: &mut Context) {
+        let step = reload.on_batch(page, &self.scheduler, cx.fx);
         let mut body = Body { changes: notes(&step), ..Body::default() };
         if !body.changes.is_empty() {
-            self.settle_edited(&mut body, rooms.now);
+            self.settle_edited(&mut body, cx.now);
             self.journaler.push(None, 0, body);
         }
         for id in step.gone {
             self.scheduler.remove(id);
-            self.cancel(id, None, rooms);
+            self.cancel(id, None, cx);
         }
         for job in step.changed {
             let id = job.id;
-            put(&mut self.scheduler, job, rooms.fx);
-            self.cancel(id, None, rooms);
+            put(&mut self.scheduler, job, cx.fx);
+            self.cancel(id, None, cx);
         }
         if step.is_over {
-            rooms.fx.notice(log::Level::Info, format!("reloaded: {}", reload.summary()));
+            cx.fx.notice(log::Level::Info, format!("reloaded: {}", reload.summary()));
         } else {
             self.reload = Some(reload);
         }
@@ -187,7 +187,7 @@ fn change_text(change: &Change) -> String {
 fn added_again(asked: &Job, known: Arc<Job>) -> Reply {
     let as_asked = Job { since: known.since, ..asked.clone() };
     if known.version == asked.version && as_asked != *known {
-        return Err(Refusal::other_request(format_args!("job {}", known.id)));
+        return Err(CallError::other_request(format_args!("job {}", known.id)));
     }
     Ok(Answer::Job(known))
 }

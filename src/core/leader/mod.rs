@@ -15,19 +15,19 @@ mod progress;
 mod reload;
 
 use crate::core::cluster::roster::{Own, Roster};
-use crate::core::io::{Effects, Output};
+use crate::core::io::{Effect, Effects};
 use crate::core::jobs::replica::{AsOf, Lent};
 use crate::core::jobs::scheduler::Scheduler;
 use crate::core::journaler::{Journaler, Written};
 use crate::core::log::logbook::Logbook;
 use crate::core::ports::{Journaled, Lead, Loaded, StoreError, Work, WorkId};
 use crate::core::runs::recovery::Left;
-use crate::core::runs::{Around, Dispatch, DispatchLimits, Place, Stage};
+use crate::core::runs::{Around, Candidate, RunLimits, Runs, Stage};
 use crate::core::time::{Timer, Timers};
 use crate::model::command::{OutputQuery, RequestId};
 use crate::model::journal::{Body, EntryId};
 use crate::model::log_row::StoredLog;
-use crate::model::message::{RunStage, ToLeader};
+use crate::model::message::{RunStatus, ToLeader};
 use crate::model::{Attempt, Epoch, Mono, NodeId, Now, Second, Server, Wall};
 use changes::{Changes, Ground};
 use controls::Controls;
@@ -43,7 +43,7 @@ const KEEP_DONE_SECS: i64 = 3_600;
 /// How often finished entries are closed, in one statement.
 const CLOSE_EVERY_MS: u64 = 1_000;
 /// How often the nodes are looked after.
-const SWEEP_EVERY_MS: u64 = 250;
+const HOUSEKEEPING_EVERY_MS: u64 = 250;
 /// A node that is gone for so long is shown no more.
 const FORGET_SECS: i64 = 3_600;
 
@@ -54,9 +54,9 @@ pub struct LeaderSetup {
     pub node_id: NodeId,
     /// What jobs may name to be run on this node, beside its server.
     pub labels: Vec<String>,
-    pub limits: DispatchLimits,
+    pub limits: RunLimits,
     /// Runs that this node may have at one time.
-    pub room: usize,
+    pub capacity: usize,
     /// By then every lease that a former leader granted is over.
     pub leases_end: Mono,
     /// How long before its second a tick is taken.
@@ -76,7 +76,7 @@ pub struct Leader {
     /// How new the jobs are, for the copy that they go back into.
     as_of: AsOf,
     journaler: Journaler,
-    dispatch: Dispatch,
+    runs: Runs,
     changes: Changes,
     questions: Questions,
     controls: Controls,
@@ -84,12 +84,12 @@ pub struct Leader {
     is_paused: bool,
     roster: Roster,
     /// Who can be spoken to, as of this input.
-    places: Vec<Place>,
+    candidates: Vec<Candidate>,
     /// Attempts whose log rows are being looked for.
     finding: BTreeMap<WorkId, (u64, Vec<Attempt>)>,
     /// Those that could not be looked for yet.
     to_find: Vec<(u64, Vec<Attempt>)>,
-    sweep_at: Mono,
+    housekeeping_at: Mono,
     journaled_tick: Second,
     closing: Option<(WorkId, Vec<EntryId>)>,
     close_at: Mono,
@@ -102,7 +102,7 @@ pub struct Leader {
 }
 
 /// What the leader needs of the node around it.
-pub struct Rooms<'a> {
+pub struct Context<'a> {
     pub logbook: &'a mut Logbook,
     pub fx: &'a mut Effects,
     pub now: Now,
@@ -120,12 +120,12 @@ pub enum Verdict {
 impl Leader {
     /// Takes the lead with what the store says, and with jobs that are up to date by it. What the nodes have of it, our
     /// own included, they will tell.
-    pub fn establish(setup: LeaderSetup, epoch: Epoch, loaded: Loaded, jobs: Lent, rooms: &mut Rooms) -> Leader {
-        let now_second = rooms.now.wall.second();
+    pub fn establish(setup: LeaderSetup, epoch: Epoch, loaded: Loaded, jobs: Lent, cx: &mut Context) -> Leader {
+        let now_second = cx.now.wall.second();
         let mut cursor = loaded.watermark.unwrap_or(now_second);
         if now_second.plus(setup.limits.grace_secs) < cursor {
             let ahead_secs = cursor.0 - now_second.0;
-            rooms.fx.notice(log::Level::Error, format!(
+            cx.fx.notice(log::Level::Error, format!(
                 "the journal is {ahead_secs} s ahead of this clock, which was set back; scheduling goes on from now, ticks already handled are passed over"
             ));
             cursor = now_second;
@@ -139,20 +139,20 @@ impl Leader {
             edited.for_each(|(note, last)| scheduler.settle(note.cron_id, last));
         }
         let own = Own { node: setup.node_id.clone(), server: setup.server.clone(), labels: setup.labels.clone() };
-        let roster = Roster::new(own, setup.room, rooms.now);
+        let roster = Roster::new(own, setup.capacity, cx.now);
         let mut leader = Leader {
-            established_at: rooms.now.mono,
-            places: roster.places(false, rooms.now),
+            established_at: cx.now.mono,
+            candidates: roster.candidates(false, cx.now),
             roster,
             finding: BTreeMap::new(),
             to_find: Vec::new(),
-            sweep_at: rooms.now.mono,
+            housekeeping_at: cx.now.mono,
             epoch,
             scheduler,
             gap: Gap::default(),
             as_of,
             journaler: Journaler::new(epoch),
-            dispatch: Dispatch::new(setup.server.clone(), setup.limits),
+            runs: Runs::new(setup.server.clone(), setup.limits),
             changes: Changes::default(),
             questions: Questions::new(epoch),
             controls: Controls::default(),
@@ -160,7 +160,7 @@ impl Leader {
             // The first second is journaled, with or without runs: it tells others that somebody leads here.
             journaled_tick: cursor.plus(-QUIET_SECS),
             closing: None,
-            close_at: rooms.now.mono,
+            close_at: cx.now.mono,
             reload: None,
             is_draining: false,
             is_own_draining: false,
@@ -169,15 +169,15 @@ impl Leader {
             setup,
         };
         let left = Left { open: &loaded.open, logged: &loaded.logged, watermark: loaded.watermark };
-        let (dispatch, mut around) = leader.around(rooms);
-        dispatch.recover(&left, &mut around);
+        let (runs, mut around) = leader.around(cx);
+        runs.recover(&left, &mut around);
         // What a former leader named of the tick that it did not complete is decided.
         let begun = leader.scheduler.cursor().plus(1);
-        for run in leader.dispatch.named().filter(|run| run.scheduled_at == begun) {
+        for run in leader.runs.named().filter(|run| run.scheduled_at == begun) {
             leader.scheduler.settle(run.cron_id, begun);
         }
-        for node in leader.dispatch.nodes() {
-            leader.roster.expect(node, leader.setup.leases_end, rooms.now);
+        for node in leader.runs.nodes() {
+            leader.roster.expect(node, leader.setup.leases_end, cx.now);
         }
         leader
     }
@@ -188,30 +188,30 @@ impl Leader {
     }
 
     /// Answers with a part of a run's output, wherever it is.
-    pub fn read_output(&mut self, client: RequestId, query: OutputQuery, rooms: &mut Rooms) {
-        let place = match self.dispatch.find(query.run, query.attempt) {
+    pub fn read_output(&mut self, client: RequestId, query: OutputQuery, cx: &mut Context) {
+        let candidate = match self.runs.find(query.run, query.attempt) {
             None => Where::Logged,
-            Some((attempt, flight)) => match flight.stage {
-                Stage::Sent | Stage::Over if self.is_reachable(&flight.node) => {
-                    Where::At(attempt, flight.node.clone(), self.roster.server_of(&flight.node))
+            Some((attempt, in_flight)) => match in_flight.stage {
+                Stage::Sent | Stage::Over if self.is_reachable(&in_flight.node) => {
+                    Where::At(attempt, in_flight.node.clone(), self.roster.server_of(&in_flight.node))
                 }
-                Stage::Sent | Stage::Over => Where::Away(self.roster.server_of(&flight.node)),
-                Stage::Delayed => Where::Waiting(attempt, RunStage::Delayed),
-                Stage::Planned | Stage::Waiting | Stage::Moving => Where::Waiting(attempt, RunStage::Waiting),
+                Stage::Sent | Stage::Over => Where::Away(self.roster.server_of(&in_flight.node)),
+                Stage::Delayed => Where::Waiting(attempt, RunStatus::Delayed),
+                Stage::Planned | Stage::Waiting | Stage::Moving => Where::Waiting(attempt, RunStatus::Waiting),
             },
         };
-        self.questions.ask(client, query, place, rooms.fx, rooms.now);
+        self.questions.ask(client, query, candidate, cx.fx, cx.now);
     }
 
     pub fn on_log_row(
         &mut self,
         id: WorkId,
         result: Result<Option<Box<StoredLog>>, StoreError>,
-        rooms: &mut Rooms,
+        cx: &mut Context,
     ) -> Verdict {
         let at = |server: &Server| self.roster.node_at(server).filter(|node| self.is_reachable(node));
         let node = result.as_ref().ok().and_then(|row| at(&Server(row.as_ref()?.run_server.as_str().into())));
-        self.questions.on_log_row(id, result, node, rooms.fx, rooms.now);
+        self.questions.on_log_row(id, result, node, cx.fx, cx.now);
         Verdict::Ok
     }
 
@@ -224,7 +224,7 @@ impl Leader {
     /// Gives this node nothing new, and goes on leading.
     pub fn drain_own(&mut self, now: Now) {
         self.is_own_draining = true;
-        self.places = self.places(now);
+        self.candidates = self.candidates(now);
     }
 
     /// Whether what was decided is in the journal, so that another can go on from there.
@@ -234,30 +234,30 @@ impl Leader {
 
     /// Whether everything that was decided is stored.
     pub fn is_idle(&self) -> bool {
-        let is_closed = self.closing.is_none() && !self.dispatch.has_closable() && !self.dispatch.has_folds();
+        let is_closed = self.closing.is_none() && !self.runs.has_closable() && !self.runs.has_unwritten_refusals();
         self.journaler.is_idle() && self.changes.is_idle() && is_closed
     }
 
     /// Does what is due. What is pushed to the journal on the way goes out at the end, so that nothing is left lying.
-    pub fn poll(&mut self, rooms: &mut Rooms) {
-        self.sweep(rooms);
-        let (dispatch, mut around) = self.around(rooms);
-        dispatch.start_delayed(&mut around);
-        dispatch.release_some(&mut around);
+    pub fn poll(&mut self, cx: &mut Context) {
+        self.keep_house(cx);
+        let (runs, mut around) = self.around(cx);
+        runs.start_delayed(&mut around);
+        runs.release_some(&mut around);
         if self.takes_ticks() {
-            self.take_ticks(rooms);
+            self.take_ticks(cx);
         } else if self.keeps_pause() {
-            self.keep_pause(rooms.now);
+            self.keep_pause(cx.now);
         }
-        self.poll_controls(rooms);
-        let (changes, mut ground) = self.ground(rooms.now);
-        changes.poll(&mut ground, rooms.fx);
-        self.answer_restated(rooms);
-        self.put_stops_in_force(rooms);
-        if self.closing.is_none() && self.close_at <= rooms.now.mono {
-            self.close(rooms.fx, rooms.now);
+        self.poll_controls(cx);
+        let (changes, mut ground) = self.ground(cx.now);
+        changes.poll(&mut ground, cx.fx);
+        self.answer_restated(cx);
+        self.put_stops_in_force(cx);
+        if self.closing.is_none() && self.close_at <= cx.now.mono {
+            self.close(cx.fx, cx.now);
         }
-        self.journaler.poll(rooms.fx, rooms.now);
+        self.journaler.poll(cx.fx, cx.now);
     }
 
     pub fn timers(&self, timers: &mut Timers) {
@@ -268,10 +268,10 @@ impl Leader {
         };
         timers.set(Timer::Tick, self.takes_ticks().then(tick));
         timers.set(Timer::QuietEntry, self.keeps_pause().then(|| self.controls.quiet_at()));
-        timers.set(Timer::Delayed, self.dispatch.next_delayed());
-        timers.set(Timer::Release, self.dispatch.release_at());
+        timers.set(Timer::Delayed, self.runs.next_delayed());
+        timers.set(Timer::Release, self.runs.release_at());
         timers.set(Timer::CloseEntries, self.closing.is_none().then_some(self.close_at));
-        timers.set(Timer::Housekeeping, self.sweep_at);
+        timers.set(Timer::Housekeeping, self.housekeeping_at);
         self.roster.timers(timers);
         self.journaler.timers(timers);
         self.changes.timers(timers);
@@ -287,28 +287,28 @@ impl Leader {
         !self.is_draining && self.is_paused && self.journaler.is_idle()
     }
 
-    pub fn on_journaled(&mut self, id: WorkId, result: Result<Journaled, StoreError>, rooms: &mut Rooms) -> Verdict {
-        match self.journaler.on_journaled(id, result, rooms.fx, rooms.now) {
+    pub fn on_journaled(&mut self, id: WorkId, result: Result<Journaled, StoreError>, cx: &mut Context) -> Verdict {
+        match self.journaler.on_journaled(id, result, cx.fx, cx.now) {
             Written::Open => Verdict::Ok,
             Written::Deposed => Verdict::Deposed,
             Written::TickTaken(entry) => {
-                self.dispatch.on_tick_taken(&entry);
+                self.runs.on_tick_taken(&entry);
                 Verdict::Ok
             }
             Written::Known(entry, body) => {
-                let (dispatch, mut around) = self.around(rooms);
-                dispatch.forget_planned(&entry, &mut around);
-                self.controls.on_journaled(&entry, &body, rooms.fx);
+                let (runs, mut around) = self.around(cx);
+                runs.forget_planned(&entry, &mut around);
+                self.controls.on_journaled(&entry, &body, cx.fx);
                 Verdict::Ok
             }
             Written::In { id, entry, sent_at } => {
-                let (dispatch, mut around) = self.around(rooms);
-                dispatch.on_entry(id, &entry, &mut around);
+                let (runs, mut around) = self.around(cx);
+                runs.on_entry(id, &entry, &mut around);
                 // Statements are answered in order: what was noted before this entry is in force, or still asked.
                 if !self.changes.has_asked() {
                     self.as_of = AsOf { entry: id, at: sent_at };
                 }
-                self.controls.on_journaled(&entry, &entry.body, rooms.fx);
+                self.controls.on_journaled(&entry, &entry.body, cx.fx);
                 Verdict::Confirmed(sent_at)
             }
         }
@@ -322,53 +322,53 @@ impl Leader {
             Err(StoreError::Deposed) => Verdict::Deposed,
             Err(_) => {
                 // Closing late harms nobody, and the journal's own troubles are told by the journal.
-                self.dispatch.put_back_closable(entries);
+                self.runs.put_back_closable(entries);
                 Verdict::Ok
             }
         }
     }
 
-    pub fn on_message(&mut self, node: &NodeId, message: ToLeader, rooms: &mut Rooms) {
+    pub fn on_message(&mut self, node: &NodeId, message: ToLeader, cx: &mut Context) {
         if let ToLeader::Cancelled { cron_id, .. } = &message {
-            self.changes.on_cancelled(node, *cron_id, rooms.fx);
+            self.changes.on_cancelled(node, *cron_id, cx.fx);
         }
         if let ToLeader::OutputRead { request, part } = message {
-            return self.questions.on_read(request, part, rooms.fx);
+            return self.questions.on_read(request, part, cx.fx);
         }
-        let (dispatch, mut around) = self.around(rooms);
+        let (runs, mut around) = self.around(cx);
         match message {
             ToLeader::Finished { attempt, state } => {
-                dispatch.on_finished(attempt, state, &mut around);
+                runs.on_finished(attempt, state, &mut around);
                 let next = Attempt { number: attempt.number + 1, ..attempt };
-                let forgone = rooms.logbook.has(next).then_some(next);
-                self.controls.on_finished(attempt, state, forgone, rooms.fx);
+                let forgone = cx.logbook.has(next).then_some(next);
+                self.controls.on_finished(attempt, state, forgone, cx.fx);
             }
             ToLeader::Logged(attempts) => {
-                attempts.iter().for_each(|attempt| dispatch.on_told_logged(node, *attempt, &mut around));
-                attempts.iter().for_each(|attempt| self.controls.on_over(*attempt, None, rooms.fx));
+                attempts.iter().for_each(|attempt| runs.on_told_logged(node, *attempt, &mut around));
+                attempts.iter().for_each(|attempt| self.controls.on_over(*attempt, None, cx.fx));
                 let ended = self.controls.ended_here(&attempts);
                 if !ended.is_empty() {
-                    self.find(0, ended, rooms.fx);
+                    self.find(0, ended, cx.fx);
                 }
             }
-            ToLeader::Cancelled { cron_id, dropped } => dispatch.on_dropped(cron_id, dropped, &mut around),
-            ToLeader::Returned(attempts) => dispatch.on_returned(node, attempts, &mut around),
-            ToLeader::Refused(attempts) => dispatch.on_refused(node, attempts, &mut around),
-            ToLeader::Runs { request, runs } => self.on_runs(node, request, runs, rooms),
+            ToLeader::Cancelled { cron_id, dropped } => runs.on_dropped(cron_id, dropped, &mut around),
+            ToLeader::Returned(attempts) => runs.on_returned(node, attempts, &mut around),
+            ToLeader::Refused(attempts) => runs.on_refused(node, attempts, &mut around),
+            ToLeader::Runs { request, runs } => self.on_runs(node, request, runs, cx),
             ToLeader::OutputRead { .. } => {}
         }
     }
 
     /// Writes and closes what is finished at once: the node is about to leave.
-    pub fn hurry(&mut self, rooms: &mut Rooms) {
-        self.close_at = self.close_at.min(rooms.now.mono);
-        let (dispatch, mut around) = self.around(rooms);
-        dispatch.flush_folds(true, &mut around);
+    pub fn hurry(&mut self, cx: &mut Context) {
+        self.close_at = self.close_at.min(cx.now.mono);
+        let (runs, mut around) = self.around(cx);
+        runs.flush_refusals(true, &mut around);
     }
 
     /// The lead is lost, or given up.
     pub fn step_down(self, fx: &mut Effects) -> Lent {
-        self.roster.links().into_iter().for_each(|link| fx.output(Output::Unlink(link)));
+        self.roster.links().into_iter().for_each(|link| fx.push(Effect::Unlink(link)));
         if self.reload.is_some() {
             fx.notice(
                 log::Level::Warn,
@@ -383,49 +383,49 @@ impl Leader {
     }
 
     /// Looks after the nodes: whose lease is over, who is lost for good, what found no place.
-    fn sweep(&mut self, rooms: &mut Rooms) {
-        let now = rooms.now;
-        let is_due = self.sweep_at <= now.mono;
+    fn keep_house(&mut self, cx: &mut Context) {
+        let now = cx.now;
+        let is_due = self.housekeeping_at <= now.mono;
         if is_due {
-            self.sweep_at = now.mono.plus_ms(SWEEP_EVERY_MS);
+            self.housekeeping_at = now.mono.plus_ms(HOUSEKEEPING_EVERY_MS);
             for link in self.roster.dead_links(now) {
-                rooms.fx.output(Output::Unlink(link));
-                self.on_unlinked(link, rooms);
+                cx.fx.push(Effect::Unlink(link));
+                self.on_unlinked(link, cx);
             }
         }
         for node in self.roster.take_released(now) {
-            let (dispatch, mut around) = self.around(rooms);
-            dispatch.on_released(&node, &mut around);
+            let (runs, mut around) = self.around(cx);
+            runs.on_released(&node, &mut around);
         }
         if !is_due {
             return;
         }
-        self.places = self.places(now);
-        self.questions.give_up_late(rooms.fx, now);
+        self.candidates = self.candidates(now);
+        self.questions.give_up_late(cx.fx, now);
         for (node, silent_since) in self.roster.lost() {
-            let (dispatch, mut around) = self.around(rooms);
-            dispatch.give_up(&node, silent_since, &mut around);
-            if now.wall.second().0 - silent_since.0 > FORGET_SECS && !self.dispatch.nodes().contains(&node) {
+            let (runs, mut around) = self.around(cx);
+            runs.give_up(&node, silent_since, &mut around);
+            if now.wall.second().0 - silent_since.0 > FORGET_SECS && !self.runs.nodes().contains(&node) {
                 self.roster.forget(&node);
             }
         }
-        let (dispatch, mut around) = self.around(rooms);
-        dispatch.look_after(&mut around);
+        let (runs, mut around) = self.around(cx);
+        runs.look_after(&mut around);
         for (question, attempts) in std::mem::take(&mut self.to_find) {
-            self.find(question, attempts, rooms.fx);
+            self.find(question, attempts, cx.fx);
         }
     }
 
     /// Takes the ticks that are due, up to the first that has something for the journal.
-    fn take_ticks(&mut self, rooms: &mut Rooms) {
-        let now = rooms.now;
+    fn take_ticks(&mut self, cx: &mut Context) {
+        let now = cx.now;
         let taken_by = Wall(now.wall.0 + self.setup.lead_ms as i64 * 1_000_000).second();
         let in_grace = now.wall.second().plus(-self.setup.limits.grace_secs);
         if self.scheduler.cursor().plus(1) < in_grace {
-            self.take_gap(in_grace.plus(-1), rooms.fx);
+            self.take_gap(in_grace.plus(-1), cx.fx);
             return;
         }
-        self.say_ahead(taken_by, rooms.fx);
+        self.say_ahead(taken_by, cx.fx);
         while self.journaler.is_idle() && self.scheduler.cursor() < taken_by {
             let mut due = self.scheduler.tick();
             let tick = self.scheduler.cursor();
@@ -435,7 +435,7 @@ impl Leader {
                 continue;
             }
             self.journaled_tick = tick;
-            for (part, body) in self.dispatch.plan(due, missed, tick, now, &self.places) {
+            for (part, body) in self.runs.plan(due, missed, tick, now, &self.candidates) {
                 self.journaler.push(Some(tick), part, body);
             }
         }
@@ -465,7 +465,7 @@ impl Leader {
     }
 
     fn close(&mut self, fx: &mut Effects, now: Now) {
-        let entries = self.dispatch.take_closable();
+        let entries = self.runs.take_closable();
         if entries.is_empty() {
             self.close_at = now.mono.plus_ms(CLOSE_EVERY_MS);
             return;
@@ -481,15 +481,15 @@ impl Leader {
         (&mut self.changes, Ground { epoch, scheduler, journaler, takes_ticks, now })
     }
 
-    fn around<'a>(&'a mut self, rooms: &'a mut Rooms) -> (&'a mut Dispatch, Around<'a>) {
+    fn around<'a>(&'a mut self, cx: &'a mut Context) -> (&'a mut Runs, Around<'a>) {
         let around = Around {
             scheduler: &self.scheduler,
             journaler: &mut self.journaler,
-            logbook: rooms.logbook,
-            fx: rooms.fx,
-            now: rooms.now,
-            places: &self.places,
+            logbook: cx.logbook,
+            fx: cx.fx,
+            now: cx.now,
+            candidates: &self.candidates,
         };
-        (&mut self.dispatch, around)
+        (&mut self.runs, around)
     }
 }

@@ -12,9 +12,9 @@
 
 use crate::core::io::Effects;
 use crate::core::ports::{Read, StoreError, Work, WorkId};
-use crate::model::command::{Answer, OutputQuery, Refusal, Reply, RequestId, RunOutput};
+use crate::model::command::{Answer, CallError, OutputQuery, Reply, RequestId, RunOutput};
 use crate::model::log_row::StoredLog;
-use crate::model::message::{RunStage, ToNode};
+use crate::model::message::{RunStatus, ToNode};
 use crate::model::output::{OutputPart, OutputState};
 use crate::model::{Attempt, Epoch, Mono, NodeId, Now, RunState, Server};
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ const ANSWER_MS: u64 = 3_000;
 #[derive(Debug)]
 pub enum Where {
     /// The leader still has the run.
-    Waiting(Attempt, RunStage),
+    Waiting(Attempt, RunStatus),
     At(Attempt, NodeId, Server),
     /// Its node cannot be reached.
     Away(Server),
@@ -39,13 +39,13 @@ pub enum Where {
 #[derive(Debug)]
 pub struct Questions {
     next: u64,
-    asked: BTreeMap<u64, Asked>,
+    asked: BTreeMap<u64, PendingRead>,
     reading: BTreeMap<WorkId, Reading>,
 }
 
 /// A question that is with a node.
 #[derive(Debug)]
-struct Asked {
+struct PendingRead {
     client: RequestId,
     attempt: Attempt,
     from: u64,
@@ -73,7 +73,7 @@ impl Questions {
     pub fn ask(&mut self, client: RequestId, query: OutputQuery, place: Where, fx: &mut Effects, now: Now) {
         if QUESTIONS_MAX <= self.asked.len() + self.reading.len() {
             let message = format!("{QUESTIONS_MAX} outputs are being read, which is the most there may be at one time");
-            return fx.reply(client, Err(Refusal::unavailable(message)));
+            return fx.reply(client, Err(CallError::unavailable(message)));
         }
         match place {
             Where::Waiting(attempt, stage) => {
@@ -82,12 +82,12 @@ impl Questions {
             }
             Where::At(attempt, node, server) => {
                 let by = now.mono.plus_ms(ANSWER_MS);
-                let asked = Asked { client, attempt, from: query.from, server, row: None, by };
+                let asked = PendingRead { client, attempt, from: query.from, server, row: None, by };
                 self.ask_node(asked, &node, fx);
             }
             Where::Away(server) => {
                 let message = format!("node {server} has the run and cannot be reached");
-                fx.reply(client, Err(Refusal::unavailable(message)));
+                fx.reply(client, Err(CallError::unavailable(message)));
             }
             Where::Logged => self.read_row(Reading { client, query, told: None }, fx),
         }
@@ -95,7 +95,7 @@ impl Questions {
 
     /// The node's answer.
     pub fn on_read(&mut self, request: u64, part: Option<OutputPart>, fx: &mut Effects) {
-        let Some(Asked { client, attempt, from, server, row, .. }) = self.asked.remove(&request) else { return };
+        let Some(PendingRead { client, attempt, from, server, row, .. }) = self.asked.remove(&request) else { return };
         match (part, row) {
             (Some(part), Some(row)) => {
                 // What a former life of the node has left it can only show; how that ended the row tells.
@@ -123,18 +123,18 @@ impl Questions {
         let Some(Reading { client, query, told }) = self.reading.remove(&id) else { return };
         let row = match result {
             Ok(row) => row,
-            Err(error) => return fx.reply(client, Err(Refusal::unavailable(error.to_string()))),
+            Err(error) => return fx.reply(client, Err(CallError::unavailable(error.to_string()))),
         };
         match (row, told, node) {
-            (None, None, _) => fx.reply(client, Err(Refusal::unknown_run(query.run))),
+            (None, None, _) => fx.reply(client, Err(CallError::unknown_run(query.run))),
             (None, Some((attempt, server)), _) => {
-                fx.reply(client, output(attempt, server, OutputPart::empty(RunStage::Unknown, query.from)));
+                fx.reply(client, output(attempt, server, OutputPart::empty(RunStatus::Unknown, query.from)));
             }
             (Some(row), None, Some(node)) => {
                 let attempt = Attempt { run: query.run, number: row.attempt.unwrap_or(0) };
                 let server = Server(row.run_server.as_str().into());
                 let by = now.mono.plus_ms(ANSWER_MS);
-                self.ask_node(Asked { client, attempt, from: query.from, server, row: Some(row), by }, &node, fx);
+                self.ask_node(PendingRead { client, attempt, from: query.from, server, row: Some(row), by }, &node, fx);
             }
             (Some(row), _, _) => {
                 let attempt = Attempt { run: query.run, number: row.attempt.unwrap_or(0) };
@@ -153,7 +153,9 @@ impl Questions {
                 asked.client,
                 match asked.row {
                     Some(row) => of_row(asked.attempt, &row, asked.from),
-                    None => Err(Refusal::unavailable(format!("node {} has the run and does not answer", asked.server))),
+                    None => {
+                        Err(CallError::unavailable(format!("node {} has the run and does not answer", asked.server)))
+                    }
                 },
             );
         }
@@ -163,11 +165,11 @@ impl Questions {
     pub fn abandon(self, fx: &mut Effects) {
         let asked = self.asked.into_values().map(|asked| asked.client);
         for client in asked.chain(self.reading.into_values().map(|reading| reading.client)) {
-            fx.reply(client, Err(Refusal::unavailable("this node has lost the lead; ask again")));
+            fx.reply(client, Err(CallError::unavailable("this node has lost the lead; ask again")));
         }
     }
 
-    fn ask_node(&mut self, asked: Asked, node: &NodeId, fx: &mut Effects) {
+    fn ask_node(&mut self, asked: PendingRead, node: &NodeId, fx: &mut Effects) {
         self.next += 1;
         fx.tell_node(node, ToNode::ReadOutput { request: self.next, attempt: asked.attempt, from: asked.from });
         self.asked.insert(self.next, asked);
@@ -195,7 +197,7 @@ fn row_state(row: &StoredLog) -> Option<RunState> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::io::{Mail, Output};
+    use crate::core::io::{Effect, Mail};
 
     const CLIENT: RequestId = RequestId(5);
 
@@ -235,7 +237,7 @@ mod tests {
     }
 
     fn part() -> OutputPart {
-        OutputPart { bytes: b"xy".to_vec(), next: 4, ..OutputPart::empty(RunStage::Running, 2) }
+        OutputPart { bytes: b"xy".to_vec(), next: 4, ..OutputPart::empty(RunStatus::Running, 2) }
     }
 
     fn asked(fx: &mut Effects) -> u64 {
@@ -247,15 +249,15 @@ mod tests {
 
     fn reading(fx: &mut Effects) -> WorkId {
         match fx.take() {
-            Some(Output::Work(id, Work::Read(Read::LogRow { .. }))) => id,
+            Some(Effect::Work(id, Work::Read(Read::LogRow { .. }))) => id,
             other => panic!("{other:?}"),
         }
     }
 
     fn answer(fx: &mut Effects) -> Result<(String, OutputPart), u16> {
         match fx.take() {
-            Some(Output::Reply(CLIENT, Ok(Answer::Output(output)))) => Ok((output.server.to_string(), output.part)),
-            Some(Output::Reply(CLIENT, Err(refusal))) => Err(refusal.status),
+            Some(Effect::Reply(CLIENT, Ok(Answer::Output(output)))) => Ok((output.server.to_string(), output.part)),
+            Some(Effect::Reply(CLIENT, Err(error))) => Err(error.status),
             other => panic!("{other:?}"),
         }
     }
@@ -287,8 +289,8 @@ mod tests {
         assert!(fx.take().is_none(), "it comes too late");
         questions.ask(CLIENT, query(), Where::Away(Server::default()), &mut fx, Now::default());
         assert_eq!(answer(&mut fx), Err(503));
-        questions.ask(CLIENT, query(), Where::Waiting(attempt(), RunStage::Delayed), &mut fx, Now::default());
-        assert_eq!(answer(&mut fx), Ok((String::new(), OutputPart::empty(RunStage::Delayed, 2))));
+        questions.ask(CLIENT, query(), Where::Waiting(attempt(), RunStatus::Delayed), &mut fx, Now::default());
+        assert_eq!(answer(&mut fx), Ok((String::new(), OutputPart::empty(RunStatus::Delayed, 2))));
     }
 
     #[test]
@@ -329,7 +331,7 @@ mod tests {
         questions.on_read(request, None, &mut fx);
         let id = reading(&mut fx);
         questions.on_log_row(id, Ok(None), None, &mut fx, Now::default());
-        assert_eq!(answer(&mut fx), Ok(("a:1".into(), OutputPart::empty(RunStage::Unknown, 2))));
+        assert_eq!(answer(&mut fx), Ok(("a:1".into(), OutputPart::empty(RunStatus::Unknown, 2))));
         questions.ask(CLIENT, query(), Where::Logged, &mut fx, Now::default());
         let id = reading(&mut fx);
         questions.on_log_row(id, Err(StoreError::Away("away".into())), None, &mut fx, Now::default());

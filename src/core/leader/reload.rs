@@ -6,16 +6,16 @@
 //! Invariant: what the API has changed since the walk began is passed over: that is newer than any page.
 
 use crate::core::io::Effects;
-use crate::core::jobs::scan::{Step, Walk};
+use crate::core::jobs::scan::{Scan, Step};
 use crate::core::jobs::scheduler::Scheduler;
-use crate::core::ports::{CopyPage, WorkId};
+use crate::core::ports::{JobBatch, WorkId};
 use crate::model::journal::ChangeNote;
 use crate::model::{Job, JobId};
 use std::collections::BTreeSet;
 
 #[derive(Debug)]
 pub struct Reload {
-    walk: Walk,
+    scan: Scan,
     asked: WorkId,
     touched: BTreeSet<JobId>,
     changed: usize,
@@ -24,8 +24,8 @@ pub struct Reload {
 
 impl Reload {
     pub fn begin(fx: &mut Effects) -> Reload {
-        let walk = Walk::default();
-        Reload { asked: walk.ask(fx), walk, touched: BTreeSet::new(), changed: 0, gone: 0 }
+        let scan = Scan::default();
+        Reload { asked: scan.ask(fx), scan, touched: BTreeSet::new(), changed: 0, gone: 0 }
     }
 
     pub fn has_asked(&self, id: WorkId) -> bool {
@@ -39,12 +39,12 @@ impl Reload {
 
     /// The same page once more: a change is under way that it may show by half.
     pub fn ask_again(&mut self, fx: &mut Effects) {
-        self.asked = self.walk.ask(fx);
+        self.asked = self.scan.ask(fx);
     }
 
     /// What the page shows that is not known here; the next one is asked for.
-    pub fn on_page(&mut self, page: CopyPage, scheduler: &Scheduler, fx: &mut Effects) -> Step {
-        let mut step = self.walk.step(page, scheduler);
+    pub fn on_batch(&mut self, batch: JobBatch, scheduler: &Scheduler, fx: &mut Effects) -> Step {
+        let mut step = self.scan.step(batch, scheduler);
         // An older row means a stop that is in force and not stored yet.
         let is_news = |job: &Job| scheduler.job(job.id).is_none_or(|known| known.version <= job.version);
         step.changed.retain(|job| !self.touched.contains(&job.id) && is_news(job));
@@ -52,7 +52,7 @@ impl Reload {
         self.changed += step.changed.len();
         self.gone += step.gone.len();
         if !step.is_over {
-            self.asked = self.walk.ask(fx);
+            self.asked = self.scan.ask(fx);
         }
         step
     }

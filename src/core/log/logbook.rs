@@ -7,7 +7,7 @@
 
 use crate::core::io::Effects;
 use crate::core::log::spooler::{Fate, Spooler};
-use crate::core::ports::{GROUP_BYTES_MAX, GROUP_ROWS_MAX, Kept, Log, Page, Spooled, StoreError, Work, WorkId};
+use crate::core::ports::{Chunk, GROUP_BYTES_MAX, GROUP_ROWS_MAX, Log, SpoolLeft, Spooled, StoreError, Work, WorkId};
 use crate::core::time::{Backoff, Timer, Timers};
 use crate::model::{Attempt, LogRow, Mono, Now, RunState};
 use std::collections::{BTreeSet, VecDeque};
@@ -48,15 +48,15 @@ struct InFlight {
     group: Arc<[LogRow]>,
     sent_at: Mono,
     /// Where it is on the disk, if it is.
-    page: Option<Page>,
+    chunk: Option<Chunk>,
 }
 
 impl Logbook {
     /// With what former lives have left in the spool.
-    pub fn new(kept: Kept) -> Logbook {
+    pub fn new(kept: SpoolLeft) -> Logbook {
         Logbook {
             attempts: kept.attempts.into_iter().collect(),
-            spooler: Spooler::new(kept.pages),
+            spooler: Spooler::new(kept.chunks),
             ..Logbook::default()
         }
     }
@@ -81,7 +81,7 @@ impl Logbook {
     }
 
     /// The row that was pushed stands for so many more runs of the same end.
-    pub fn count_folded(&mut self, state: RunState, more: u64) {
+    pub fn count_coalesced(&mut self, state: RunState, more: u64) {
         self.outcomes[state as usize] += more;
     }
 
@@ -152,7 +152,7 @@ impl Logbook {
         timers.set(Timer::LogWrite, write.filter(|_| may_write).map(|at| at.max(self.backoff.ready_at())));
         let sent_at = self.in_flight.as_ref().map(|in_flight| in_flight.sent_at);
         timers.set_ahead(Timer::LogSilence, sent_at.map(|at| at.plus_ms(SILENT_MS)));
-        let with_store = self.in_flight.as_ref().filter(|in_flight| in_flight.page.is_none());
+        let with_store = self.in_flight.as_ref().filter(|in_flight| in_flight.chunk.is_none());
         let unsaved = with_store.map_or(self.due_at(), |_| Some(Mono(0))).filter(|_| self.is_store_away(timers.now()));
         timers.set(Timer::LogSpool, unsaved.zip(self.spooler.free_at()).map(|(at, free_at)| at.max(free_at)));
         if self.is_open {
@@ -168,7 +168,7 @@ impl Logbook {
         fx: &mut Effects,
         now: Now,
     ) -> Vec<Attempt> {
-        let Some(InFlight { group, page, .. }) = self.in_flight.take_if(|in_flight| in_flight.id == id) else {
+        let Some(InFlight { group, chunk, .. }) = self.in_flight.take_if(|in_flight| in_flight.id == id) else {
             return Vec::new();
         };
         if let Err(error) = result {
@@ -181,8 +181,8 @@ impl Logbook {
             }
             self.trouble = Some(error.to_string());
             self.backoff.fail(now);
-            match page {
-                Some(page) => self.spooler.put_back(page, group),
+            match chunk {
+                Some(chunk) => self.spooler.put_back(chunk, group),
                 None if self.spooler.is_appending(&group) => {}
                 None => self.take_back(&group, now),
             }
@@ -193,7 +193,7 @@ impl Logbook {
         }
         self.backoff.reset();
         self.trouble = None;
-        self.spooler.on_committed(&group, page);
+        self.spooler.on_committed(&group, chunk);
         self.flush_at = (!self.rows.is_empty()).then_some(now.mono);
         let attempts: Vec<Attempt> = group.iter().map(|row| row.attempt).collect();
         attempts.iter().for_each(|attempt| {
@@ -206,12 +206,12 @@ impl Logbook {
         let is_with_store = |in_flight: &&mut InFlight, rows| Arc::ptr_eq(&in_flight.group, rows);
         match self.spooler.on_spooled(id, result, fx, now) {
             Fate::Nothing => {}
-            Fate::OnDisk(page, rows) => {
+            Fate::OnDisk(chunk, rows) => {
                 if let Some(in_flight) = self.in_flight.as_mut().filter(|in_flight| is_with_store(in_flight, &rows)) {
-                    in_flight.page = Some(page);
+                    in_flight.chunk = Some(chunk);
                 }
             }
-            Fate::Refused(rows) => {
+            Fate::NotOnDisk(rows) => {
                 if self.in_flight.as_mut().filter(|in_flight| is_with_store(in_flight, &rows)).is_none() {
                     self.take_back(&rows, now);
                 }
@@ -225,13 +225,13 @@ impl Logbook {
     }
 
     /// The page of the spool that is with the store.
-    fn writing(&self) -> Option<Page> {
-        self.in_flight.as_ref().and_then(|in_flight| in_flight.page)
+    fn writing(&self) -> Option<Chunk> {
+        self.in_flight.as_ref().and_then(|in_flight| in_flight.chunk)
     }
 
     /// Puts onto the disk what is in memory only; first what the store was given and may not have taken.
     fn spool(&mut self, fx: &mut Effects, now: Now) {
-        let with_store = self.in_flight.as_ref().filter(|in_flight| in_flight.page.is_none());
+        let with_store = self.in_flight.as_ref().filter(|in_flight| in_flight.chunk.is_none());
         if let Some(in_flight) = with_store {
             self.spooler.append(Arc::clone(&in_flight.group), fx);
         } else if self.due_at().is_some_and(|at| at <= now.mono) {
@@ -243,15 +243,15 @@ impl Logbook {
     /// To the store in turn: rows of now, and rows that wait on the disk.
     fn write(&mut self, fx: &mut Effects, now: Now) {
         let is_due = self.due_at().is_some_and(|at| at <= now.mono);
-        let page = if is_due && self.was_page { None } else { self.spooler.take_loaded() };
-        self.was_page = page.is_some();
-        let (page, group) = match page {
-            Some((page, group)) => (Some(page), group),
+        let chunk = if is_due && self.was_page { None } else { self.spooler.take_loaded() };
+        self.was_page = chunk.is_some();
+        let (chunk, group) = match chunk {
+            Some((chunk, group)) => (Some(chunk), group),
             None if is_due => (None, self.next_group(now)),
             None => return,
         };
         let id = fx.work(Work::Log(Log::Write(Arc::clone(&group))));
-        self.in_flight = Some(InFlight { id, group, sent_at: now.mono, page });
+        self.in_flight = Some(InFlight { id, group, sent_at: now.mono, chunk });
     }
 
     /// When the rows in memory are to be sent: once they are gathered, or fill a group.
@@ -282,7 +282,7 @@ impl Logbook {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::io::Output;
+    use crate::core::io::Effect;
     use crate::core::ports::Spool;
     use crate::model::{JobId, RunKey, RunState, Second, Server, Version};
 
@@ -313,8 +313,8 @@ mod tests {
         Err(StoreError::Unavailable("away".into()))
     }
 
-    fn page(at: u64) -> Page {
-        Page { at, bytes: 1 }
+    fn chunk(at: u64) -> Chunk {
+        Chunk { at, bytes: 1 }
     }
 
     /// A book whose store is open.
@@ -333,11 +333,11 @@ mod tests {
         logbook.poll(fx, now);
         loop {
             return match fx.take()? {
-                Output::Work(id, Work::Log(Log::Write(rows))) => Some((id, "write", rows.len())),
-                Output::Work(id, Work::Spool(Spool::Append(rows))) => Some((id, "append", rows.len())),
-                Output::Work(id, Work::Spool(Spool::Read(page))) => Some((id, "read", page.at as usize)),
-                Output::Work(id, Work::Spool(Spool::Empty)) => Some((id, "empty", 0)),
-                Output::Notice(_) => continue,
+                Effect::Work(id, Work::Log(Log::Write(rows))) => Some((id, "write", rows.len())),
+                Effect::Work(id, Work::Spool(Spool::Append(rows))) => Some((id, "append", rows.len())),
+                Effect::Work(id, Work::Spool(Spool::Read(chunk))) => Some((id, "read", chunk.at as usize)),
+                Effect::Work(id, Work::Spool(Spool::Empty)) => Some((id, "empty", 0)),
+                Effect::Notice(_) => continue,
                 other => panic!("{other:?}"),
             };
         }
@@ -357,7 +357,7 @@ mod tests {
         let write = expect(&mut logbook, &mut fx, at(GATHER_MS), "write", 1);
         assert!(logbook.on_written(write, away(), &mut fx, at(GATHER_MS)).is_empty());
         let append = expect(&mut logbook, &mut fx, at(GATHER_MS), "append", 1);
-        logbook.on_spooled(append, Ok(Spooled::Page(page(7))), &mut fx, at(GATHER_MS));
+        logbook.on_spooled(append, Ok(Spooled::Chunk(chunk(7))), &mut fx, at(GATHER_MS));
         (logbook, fx)
     }
 
@@ -385,7 +385,7 @@ mod tests {
         // The first page is what the store is asked with; what comes meanwhile is spooled.
         let append = expect(&mut logbook, &mut fx, at(350), "append", 1);
         let write = expect(&mut logbook, &mut fx, at(350), "write", 1);
-        logbook.on_spooled(append, Ok(Spooled::Page(page(8))), &mut fx, at(350));
+        logbook.on_spooled(append, Ok(Spooled::Chunk(chunk(8))), &mut fx, at(350));
         assert!(logbook.on_written(write, away(), &mut fx, at(350)).is_empty());
         assert_eq!(asked(&mut logbook, &mut fx, at(350)), None, "not read a second time");
         let again = due(&logbook, at(350)).unwrap();
@@ -406,7 +406,7 @@ mod tests {
     fn rows_of_now_and_rows_of_the_spool_take_turns() {
         let mut fx = Effects::default();
         let mut logbook =
-            Logbook { is_open: true, ..Logbook::new(Kept { attempts: vec![attempt(1)], pages: vec![page(0)] }) };
+            Logbook { is_open: true, ..Logbook::new(SpoolLeft { attempts: vec![attempt(1)], chunks: vec![chunk(0)] }) };
         assert!(logbook.has(attempt(1)));
         let read = expect(&mut logbook, &mut fx, at(0), "read", 0);
         logbook.on_spooled(read, Ok(Spooled::Rows(vec![row(1, 0), row(2, 0)])), &mut fx, at(0));
@@ -427,7 +427,7 @@ mod tests {
             assert!(!logbook.is_store_away(at(GATHER_MS + SILENT_MS - 1)));
             assert_eq!(due(&logbook, at(GATHER_MS)), Some(silent.mono));
             let append = expect(&mut logbook, &mut fx, silent, "append", 1);
-            logbook.on_spooled(append, Ok(Spooled::Page(page(7))), &mut fx, silent);
+            logbook.on_spooled(append, Ok(Spooled::Chunk(chunk(7))), &mut fx, silent);
             assert_eq!(asked(&mut logbook, &mut fx, silent), None, "spooled once, and not read while it is asked");
             let result = if is_taken { Ok(()) } else { away() };
             assert_eq!(logbook.on_written(write, result, &mut fx, silent).len(), usize::from(is_taken));
@@ -451,7 +451,7 @@ mod tests {
             let append = expect(&mut logbook, &mut fx, silent, "append", 1);
             logbook.on_written(write, if is_taken { Ok(()) } else { away() }, &mut fx, silent);
             assert!(!logbook.is_empty());
-            let disk = if is_spooled { Ok(Spooled::Page(page(7))) } else { Err("full".into()) };
+            let disk = if is_spooled { Ok(Spooled::Chunk(chunk(7))) } else { Err("full".into()) };
             logbook.on_spooled(append, disk, &mut fx, silent);
             let later = at(60_000);
             let (_, asked, rows) = asked(&mut logbook, &mut fx, later).unwrap();
@@ -470,7 +470,7 @@ mod tests {
         logbook.push(row(1, 5), at(0));
         assert_eq!(asked(&mut logbook, &mut fx, at(GATHER_MS - 1)), None);
         let append = expect(&mut logbook, &mut fx, at(GATHER_MS), "append", 1);
-        logbook.on_spooled(append, Ok(Spooled::Page(page(0))), &mut fx, at(GATHER_MS));
+        logbook.on_spooled(append, Ok(Spooled::Chunk(chunk(0))), &mut fx, at(GATHER_MS));
         assert_eq!(asked(&mut logbook, &mut fx, at(GATHER_MS)), None);
         logbook.on_opened();
         expect(&mut logbook, &mut fx, at(GATHER_MS), "read", 0);
@@ -488,9 +488,9 @@ mod tests {
             logbook.poll(&mut fx, now);
             while let Some(output) = fx.take() {
                 match output {
-                    Output::Work(id, Work::Log(_)) => drop(logbook.on_written(id, away(), &mut fx, now)),
-                    Output::Work(id, _) => logbook.on_spooled(id, Err("no space left".into()), &mut fx, now),
-                    Output::Notice(notice) => said += usize::from(notice.text.contains("no space left")),
+                    Effect::Work(id, Work::Log(_)) => drop(logbook.on_written(id, away(), &mut fx, now)),
+                    Effect::Work(id, _) => logbook.on_spooled(id, Err("no space left".into()), &mut fx, now),
+                    Effect::Notice(notice) => said += usize::from(notice.text.contains("no space left")),
                     other => panic!("{other:?}"),
                 }
             }
@@ -498,7 +498,7 @@ mod tests {
         }
         assert_eq!(said, 1);
         let write = expect(&mut logbook, &mut fx, at(60_000), "append", 1);
-        logbook.on_spooled(write, Ok(Spooled::Page(page(0))), &mut fx, at(60_000));
+        logbook.on_spooled(write, Ok(Spooled::Chunk(chunk(0))), &mut fx, at(60_000));
         assert!(logbook.has(attempt(1)) && logbook.rows.is_empty() && logbook.bytes == 0);
     }
 

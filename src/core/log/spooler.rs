@@ -11,7 +11,7 @@
 //! A page that is written to the store twice does no harm there, so after a death between the two it simply comes again.
 
 use crate::core::io::Effects;
-use crate::core::ports::{Page, Spool, Spooled, Work, WorkId};
+use crate::core::ports::{Chunk, Spool, Spooled, Work, WorkId};
 use crate::core::time::{Backoff, Timer, Timers};
 use crate::model::{LogRow, Mono, Now};
 use std::collections::VecDeque;
@@ -20,7 +20,7 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub struct Spooler {
     /// On the disk and not committed, the oldest first.
-    pages: VecDeque<Page>,
+    chunks: VecDeque<Chunk>,
     /// The rows of the first page, read back.
     loaded: Option<Arc<[LogRow]>>,
     under_way: Option<(WorkId, UnderWay)>,
@@ -36,7 +36,7 @@ enum UnderWay {
         /// The store has the rows: what is on the disk of them counts for nothing.
         is_committed: bool,
     },
-    Read(Page),
+    Read(Chunk),
     Empty,
 }
 
@@ -44,17 +44,17 @@ enum UnderWay {
 #[derive(Debug)]
 pub enum Fate {
     Nothing,
-    OnDisk(Page, Arc<[LogRow]>),
+    OnDisk(Chunk, Arc<[LogRow]>),
     /// The disk does not take them.
-    Refused(Arc<[LogRow]>),
+    NotOnDisk(Arc<[LogRow]>),
     /// Nothing is in the file any more.
     Emptied,
 }
 
 impl Spooler {
     /// With what former lives left.
-    pub fn new(pages: Vec<Page>) -> Spooler {
-        Spooler { is_used: !pages.is_empty(), pages: pages.into(), ..Spooler::default() }
+    pub fn new(chunks: Vec<Chunk>) -> Spooler {
+        Spooler { is_used: !chunks.is_empty(), chunks: chunks.into(), ..Spooler::default() }
     }
 
     /// Whether rows may be appended now.
@@ -72,21 +72,21 @@ impl Spooler {
     }
 
     /// The store has taken these rows, which are being appended or are in this page.
-    pub fn on_committed(&mut self, rows: &Arc<[LogRow]>, page: Option<Page>) {
-        self.pages.retain(|kept| Some(*kept) != page);
+    pub fn on_committed(&mut self, rows: &Arc<[LogRow]>, chunk: Option<Chunk>) {
+        self.chunks.retain(|kept| Some(*kept) != chunk);
         if let Some((_, UnderWay::Append { group, is_committed })) = &mut self.under_way {
             *is_committed |= Arc::ptr_eq(group, rows);
         }
     }
 
     /// The first page, for the store; it stays until it is committed.
-    pub fn take_loaded(&mut self) -> Option<(Page, Arc<[LogRow]>)> {
-        Some((*self.pages.front()?, self.loaded.take()?))
+    pub fn take_loaded(&mut self) -> Option<(Chunk, Arc<[LogRow]>)> {
+        Some((*self.chunks.front()?, self.loaded.take()?))
     }
 
     /// The store has not taken the rows of this page.
-    pub fn put_back(&mut self, page: Page, rows: Arc<[LogRow]>) {
-        if self.pages.front() == Some(&page) {
+    pub fn put_back(&mut self, chunk: Chunk, rows: Arc<[LogRow]>) {
+        if self.chunks.front() == Some(&chunk) {
             self.loaded = Some(rows);
         }
     }
@@ -97,17 +97,17 @@ impl Spooler {
 
     /// Whether nothing waits on the disk, or on its way to it.
     pub fn is_empty(&self) -> bool {
-        self.pages.is_empty() && !self.is_used && !matches!(self.under_way, Some((_, UnderWay::Append { .. })))
+        self.chunks.is_empty() && !self.is_used && !matches!(self.under_way, Some((_, UnderWay::Append { .. })))
     }
 
     /// Reads the first page back, or empties a file that is done with. `writing`: a page that is with the store.
-    pub fn poll(&mut self, writing: Option<Page>, fx: &mut Effects, now: Now) {
+    pub fn poll(&mut self, writing: Option<Chunk>, fx: &mut Effects, now: Now) {
         if !self.is_free(now) || self.loaded.is_some() {
             return;
         }
-        let (spool, under_way) = match self.pages.front() {
-            Some(page) if Some(*page) == writing => return,
-            Some(page) => (Spool::Read(*page), UnderWay::Read(*page)),
+        let (spool, under_way) = match self.chunks.front() {
+            Some(chunk) if Some(*chunk) == writing => return,
+            Some(chunk) => (Spool::Read(*chunk), UnderWay::Read(*chunk)),
             None if self.is_used => (Spool::Empty, UnderWay::Empty),
             None => return,
         };
@@ -120,9 +120,9 @@ impl Spooler {
     }
 
     /// `writing`: as for `poll`.
-    pub fn timers(&self, writing: Option<Page>, timers: &mut Timers) {
-        let is_wanted = match self.pages.front() {
-            Some(page) => Some(*page) != writing && self.loaded.is_none(),
+    pub fn timers(&self, writing: Option<Chunk>, timers: &mut Timers) {
+        let is_wanted = match self.chunks.front() {
+            Some(chunk) => Some(*chunk) != writing && self.loaded.is_none(),
             None => self.is_used && self.loaded.is_none(),
         };
         timers.set(Timer::SpoolRead, self.free_at().filter(|_| is_wanted));
@@ -149,19 +149,19 @@ impl Spooler {
                 self.is_used = true;
                 match result {
                     _ if is_committed => return Fate::Nothing,
-                    Ok(Spooled::Page(page)) => {
-                        self.pages.push_back(page);
-                        return Fate::OnDisk(page, group);
+                    Ok(Spooled::Chunk(chunk)) => {
+                        self.chunks.push_back(chunk);
+                        return Fate::OnDisk(chunk, group);
                     }
-                    _ => return Fate::Refused(group),
+                    _ => return Fate::NotOnDisk(group),
                 }
             }
             (UnderWay::Read(_), Ok(Spooled::Rows(rows))) => self.loaded = Some(rows.into()),
             // The file is set aside instead of emptied, so what cannot be read is there for people to look at.
-            (UnderWay::Read(page), result) => {
+            (UnderWay::Read(chunk), result) => {
                 let error = result.err().unwrap_or_default();
                 fx.notice(log::Level::Error, format!("{error}: these log rows are passed over"));
-                self.pages.retain(|kept| *kept != page);
+                self.chunks.retain(|kept| *kept != chunk);
             }
             (UnderWay::Empty, Ok(_)) => {
                 self.is_used = false;

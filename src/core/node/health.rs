@@ -4,7 +4,7 @@
 //!
 //! Invariant: what is wrong is said for as long as it is so.
 
-use super::{LeadStage, Node};
+use super::{Leadership, Node};
 use crate::core::cluster::election::Election;
 use crate::model::Now;
 use crate::model::command::{HealthView, Progress, Role};
@@ -13,7 +13,7 @@ use crate::model::message::Heartbeat;
 impl Node {
     pub(super) fn health(&self, now: Now) -> HealthView {
         let (role, leader, paused) = match &self.lead {
-            LeadStage::Leading(leader) => (Role::Leader, Some(&self.setup.server), leader.is_paused()),
+            Leadership::Leading(leader) => (Role::Leader, Some(&self.setup.server), leader.is_paused()),
             _ => {
                 let leader = self.follower.joined().and(self.follower.leader());
                 (Role::Follower, leader, self.follower.is_paused())
@@ -21,7 +21,7 @@ impl Node {
         };
         let leader = leader.cloned().unwrap_or_default();
         let progress = match &self.lead {
-            LeadStage::Leading(leader) => Some(leader.progress(now)),
+            Leadership::Leading(leader) => Some(leader.progress(now)),
             _ => self.follower.progress(now),
         };
         let load = self.load(now);
@@ -47,12 +47,12 @@ impl Node {
         }
         if !self.is_store_ok(now) {
             let log = self.logbook.trouble().map(|reason| format!("log rows are not written: {reason}"));
-            let store = || self.pulse.failure().map(|reason| format!("the store does not answer: {reason}"));
+            let store = || self.health_check.failure().map(|reason| format!("the store does not answer: {reason}"));
             return log.or_else(store).or_else(|| Some("the store does not answer".into()));
         }
         match (progress, &self.lead) {
             (None, _) => Some("no leader is known".into()),
-            (Some(progress), LeadStage::Leading(_)) => progress.wrong,
+            (Some(progress), Leadership::Leading(_)) => progress.wrong,
             (Some(progress), _) => {
                 let leader = self.follower.leader().cloned().unwrap_or_default();
                 progress.wrong.map(|wrong| format!("at the leader, {leader}, {wrong}"))
@@ -62,7 +62,7 @@ impl Node {
 
     /// How much this node has to do and whether it has its store, for the leader.
     pub(super) fn load(&self, now: Now) -> Heartbeat {
-        let has_journal = !matches!(&self.lead, LeadStage::Leading(leader) if !leader.has_journal(now));
+        let has_journal = !matches!(&self.lead, Leadership::Leading(leader) if !leader.has_journal(now));
         let store_ok = has_journal && self.is_store_ok(now);
         Heartbeat { store_ok, refused: self.logbook.refused(), ..self.executor.load() }
     }

@@ -15,14 +15,14 @@ const ASK_EVERY_MS: u64 = 1_000;
 const SILENT_MS: u64 = 1_500;
 
 #[derive(Debug, Default)]
-pub struct Pulse {
+pub struct HealthCheck {
     asked: Option<(WorkId, Mono)>,
     ask_at: Mono,
     /// Why it did not answer the last time.
     failure: Option<String>,
 }
 
-impl Pulse {
+impl HealthCheck {
     /// Asks where it is time to. `is_busy`: the store is being asked for something else, which will tell.
     pub fn poll(&mut self, is_busy: bool, fx: &mut Effects, now: Now) {
         if self.asked.is_none() && !is_busy && self.ask_at <= now.mono {
@@ -65,54 +65,54 @@ impl Pulse {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::io::Output;
+    use crate::core::io::Effect;
 
     fn at(ms: u64) -> Now {
         Now { mono: Mono(0).plus_ms(ms), ..Now::default() }
     }
 
-    fn first(pulse: &Pulse, now: Now) -> Option<(Timer, Mono)> {
-        Timers::first(now, |timers| pulse.timers(false, timers))
+    fn first(health_check: &HealthCheck, now: Now) -> Option<(Timer, Mono)> {
+        Timers::first(now, |timers| health_check.timers(false, timers))
     }
 
-    fn asked(pulse: &mut Pulse, fx: &mut Effects, now: Now) -> Option<WorkId> {
-        pulse.poll(false, fx, now);
+    fn asked(health_check: &mut HealthCheck, fx: &mut Effects, now: Now) -> Option<WorkId> {
+        health_check.poll(false, fx, now);
         match fx.take()? {
-            Output::Work(id, Work::Log(Log::Ping)) => Some(id),
+            Effect::Work(id, Work::Log(Log::Ping)) => Some(id),
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
     fn the_store_is_asked_every_second_and_failing_until_it_answers() {
-        let (mut pulse, mut fx) = (Pulse::default(), Effects::default());
+        let (mut health_check, mut fx) = (HealthCheck::default(), Effects::default());
         let away = Err(StoreError::Away("away".into()));
-        let id = asked(&mut pulse, &mut fx, at(0)).unwrap();
-        assert_eq!(asked(&mut pulse, &mut fx, at(5_000)), None, "one question at a time");
-        pulse.on_pinged(id, &away, at(10));
-        assert!(!pulse.is_ok(at(10)));
-        assert_eq!(asked(&mut pulse, &mut fx, at(ASK_EVERY_MS + 9)), None);
-        assert_eq!(first(&pulse, at(10)), Some((Timer::StorePing, at(ASK_EVERY_MS + 10).mono)));
-        let id = asked(&mut pulse, &mut fx, at(ASK_EVERY_MS + 10)).unwrap();
-        assert!(!pulse.is_ok(at(ASK_EVERY_MS + 10)), "a question is no answer");
-        pulse.on_pinged(id, &Ok(()), at(1_100));
-        assert!(pulse.is_ok(at(1_100)));
+        let id = asked(&mut health_check, &mut fx, at(0)).unwrap();
+        assert_eq!(asked(&mut health_check, &mut fx, at(5_000)), None, "one question at a time");
+        health_check.on_pinged(id, &away, at(10));
+        assert!(!health_check.is_ok(at(10)));
+        assert_eq!(asked(&mut health_check, &mut fx, at(ASK_EVERY_MS + 9)), None);
+        assert_eq!(first(&health_check, at(10)), Some((Timer::StorePing, at(ASK_EVERY_MS + 10).mono)));
+        let id = asked(&mut health_check, &mut fx, at(ASK_EVERY_MS + 10)).unwrap();
+        assert!(!health_check.is_ok(at(ASK_EVERY_MS + 10)), "a question is no answer");
+        health_check.on_pinged(id, &Ok(()), at(1_100));
+        assert!(health_check.is_ok(at(1_100)));
     }
 
     #[test]
     fn a_store_that_says_nothing_does_not_answer_and_any_word_of_it_counts() {
-        let (mut pulse, mut fx) = (Pulse::default(), Effects::default());
-        let id = asked(&mut pulse, &mut fx, at(0)).unwrap();
-        assert!(pulse.is_ok(at(SILENT_MS - 1)));
-        assert_eq!(first(&pulse, at(0)), Some((Timer::StoreSilence, at(SILENT_MS).mono)));
-        assert_eq!(first(&pulse, at(SILENT_MS)), None, "only an answer helps now");
-        assert!(!pulse.is_ok(at(SILENT_MS)));
-        pulse.on_pinged(id, &Ok(()), at(9_000));
-        pulse.on_answer(at(9_500));
-        assert!(pulse.is_ok(at(9_500)));
-        pulse.poll(true, &mut fx, at(60_000));
+        let (mut health_check, mut fx) = (HealthCheck::default(), Effects::default());
+        let id = asked(&mut health_check, &mut fx, at(0)).unwrap();
+        assert!(health_check.is_ok(at(SILENT_MS - 1)));
+        assert_eq!(first(&health_check, at(0)), Some((Timer::StoreSilence, at(SILENT_MS).mono)));
+        assert_eq!(first(&health_check, at(SILENT_MS)), None, "only an answer helps now");
+        assert!(!health_check.is_ok(at(SILENT_MS)));
+        health_check.on_pinged(id, &Ok(()), at(9_000));
+        health_check.on_answer(at(9_500));
+        assert!(health_check.is_ok(at(9_500)));
+        health_check.poll(true, &mut fx, at(60_000));
         assert!(fx.take().is_none(), "what else is asked of it will tell");
-        assert_eq!(asked(&mut pulse, &mut fx, at(9_500 + ASK_EVERY_MS - 1)), None);
-        assert!(asked(&mut pulse, &mut fx, at(9_500 + ASK_EVERY_MS)).is_some());
+        assert_eq!(asked(&mut health_check, &mut fx, at(9_500 + ASK_EVERY_MS - 1)), None);
+        assert!(asked(&mut health_check, &mut fx, at(9_500 + ASK_EVERY_MS)).is_some());
     }
 }

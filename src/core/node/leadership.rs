@@ -2,26 +2,26 @@
 //!
 //! Invariant: a leader exists only under an epoch that its own bump has made.
 
-use super::{LEASE_MS, LeadStage, Node, StoreStage};
+use super::{LEASE_MS, Leadership, Node, StoreConnection};
 use crate::core::cluster::election::{Election, Outcome};
-use crate::core::io::{ExitReason, Output};
-use crate::core::leader::{Leader, LeaderSetup, Rooms, Verdict};
+use crate::core::io::{Effect, ExitReason};
+use crate::core::leader::{Context, Leader, LeaderSetup, Verdict};
 use crate::core::ports::{Bump, Bumped, Lead, Loaded, Opened, StoreError, Work, WorkId};
-use crate::core::runs::DispatchLimits;
+use crate::core::runs::RunLimits;
 use crate::model::{Epoch, Mono, Now};
 
 impl Node {
     pub(super) fn open_store(&mut self, now: Now) {
-        if let StoreStage::Closed { reason } = &mut self.store
+        if let StoreConnection::Closed { reason } = &mut self.store
             && self.store_backoff.is_over(now)
         {
             let reason = reason.take();
-            self.store = StoreStage::Opening { id: self.fx.work(Work::Lead(Lead::Open)), reason };
+            self.store = StoreConnection::Opening { id: self.fx.work(Work::Lead(Lead::Open)), reason };
         }
     }
 
     pub(super) fn on_opened(&mut self, id: WorkId, result: Result<Opened, StoreError>, now: Now) {
-        if !matches!(self.store, StoreStage::Opening { id: opening, .. } if opening == id) {
+        if !matches!(self.store, StoreConnection::Opening { id: opening, .. } if opening == id) {
             return;
         }
         let result = result.map_err(|error| error.to_string()).and_then(|opened| self.check_clock(opened, now));
@@ -30,16 +30,16 @@ impl Node {
                 opened.advice.into_iter().for_each(|advice| self.fx.notice(log::Level::Warn, advice));
                 self.fx.notice(log::Level::Info, "the store is open");
                 self.store_backoff.reset();
-                self.store = StoreStage::Open;
+                self.store = StoreConnection::Open;
                 self.logbook.on_opened();
-                self.pulse.on_answer(now);
+                self.health_check.on_answer(now);
             }
             Err(reason) => {
                 if !self.store_backoff.is_failing() {
                     self.fx.notice(log::Level::Error, format!("open the store: {reason}; trying again until it opens"));
                 }
                 self.store_backoff.fail(now);
-                self.store = StoreStage::Closed { reason: Some(reason) };
+                self.store = StoreConnection::Closed { reason: Some(reason) };
             }
         }
     }
@@ -63,29 +63,29 @@ impl Node {
                 alone: self.setup.is_alone,
                 lease_ms: LEASE_MS,
             })));
-            self.lead = LeadStage::Bumping { id, sent_at: now.mono };
+            self.lead = Leadership::Bumping { id, sent_at: now.mono };
         }
     }
 
     pub(super) fn may_take_lead(&self, now: Now) -> bool {
-        let may_stay = self.leaving.is_none() && self.refused.is_none();
+        let may_stay = self.shutdown.is_none() && self.fatal.is_none();
         let has_lock = |election: &Election| election.may_lead(now) && self.is_store_ok(now);
-        let may_lead = self.election.as_ref().is_none_or(has_lock) && self.is_open() && self.copy.is_ready();
-        matches!(self.lead, LeadStage::None) && may_stay && may_lead
+        let may_lead = self.election.as_ref().is_none_or(has_lock) && self.is_open() && self.replica.is_ready();
+        matches!(self.lead, Leadership::None) && may_stay && may_lead
     }
 
     pub(super) fn on_bumped(&mut self, id: WorkId, result: Result<Bumped, StoreError>, now: Now) {
-        let LeadStage::Bumping { id: bumping, sent_at } = self.lead else { return };
+        let Leadership::Bumping { id: bumping, sent_at } = self.lead else { return };
         if bumping != id {
             return;
         }
         self.lead = match result {
             Ok(Bumped { epoch }) => {
                 self.last_epoch = epoch;
-                let since = self.copy.since();
+                let since = self.replica.since();
                 let id = self.fx.work(Work::Lead(Lead::Load { epoch, since }));
                 // A former leader can have granted its last lease only before this answer was given.
-                LeadStage::Loading { id, epoch, sent_at, leases_end: now.mono.plus_ms(LEASE_MS) }
+                Leadership::Loading { id, epoch, sent_at, leases_end: now.mono.plus_ms(LEASE_MS) }
             }
             Err(error) => self.on_lead_failed(error, now),
         };
@@ -93,15 +93,15 @@ impl Node {
 
     pub(super) fn on_loaded(&mut self, id: WorkId, result: Result<Loaded, StoreError>, now: Now) {
         match (&self.lead, result) {
-            (LeadStage::Loading { id: loading, epoch, sent_at, leases_end }, Ok(mut loaded)) if *loading == id => {
+            (Leadership::Loading { id: loading, epoch, sent_at, leases_end }, Ok(mut loaded)) if *loading == id => {
                 let (epoch, sent_at, leases_end) = (*epoch, *sent_at, *leases_end);
                 // Where the copy is too old the lead is taken once more when it has been read anew.
-                self.lead = LeadStage::None;
-                if self.copy.bring_up(loaded.differences.take(), sent_at, &mut self.fx, now) {
+                self.lead = Leadership::None;
+                if self.replica.bring_up(loaded.differences.take(), sent_at, &mut self.fx, now) {
                     self.establish(epoch, sent_at, leases_end, loaded, now);
                 }
             }
-            (LeadStage::Loading { id: loading, .. }, Err(error)) if *loading == id => {
+            (Leadership::Loading { id: loading, .. }, Err(error)) if *loading == id => {
                 self.lead = self.on_lead_failed(error, now);
             }
             _ => {}
@@ -110,7 +110,7 @@ impl Node {
 
     fn establish(&mut self, epoch: Epoch, sent_at: Mono, leases_end: Mono, loaded: Loaded, now: Now) {
         self.lead_backoff.reset();
-        let lent = self.copy.lend(now);
+        let lent = self.replica.lend(now);
         let (jobs, open) = (lent.scheduler.job_count(), loaded.open.len());
         self.fx.notice(log::Level::Info, format!("leading: epoch={epoch} jobs={jobs} open_entries={open}"));
         self.confirm(sent_at, now);
@@ -118,7 +118,7 @@ impl Node {
         let setup = LeaderSetup {
             server: self.setup.server.clone(),
             node_id: self.setup.node_id.clone(),
-            limits: DispatchLimits {
+            limits: RunLimits {
                 max_pending_per_job: limits.max_pending_per_job,
                 unplaced_max: limits.max_pending,
                 grace_secs: limits.misfire_grace_secs.into(),
@@ -126,27 +126,27 @@ impl Node {
             },
             labels: self.setup.labels.clone(),
             kill_grace_ms: limits.kill_grace_ms,
-            room: limits.max_pending + limits.max_running,
+            capacity: limits.max_pending + limits.max_running,
             leases_end,
             lead_ms: if self.setup.is_alone { 100 } else { 500 },
         };
-        let mut rooms = Rooms { logbook: &mut self.logbook, fx: &mut self.fx, now };
-        let mut leader = Leader::establish(setup, epoch, loaded, lent, &mut rooms);
+        let mut cx = Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
+        let mut leader = Leader::establish(setup, epoch, loaded, lent, &mut cx);
         // Our own node is asked like any other.
-        leader.on_holdings(&self.setup.node_id, self.executor.holdings(), &mut rooms);
+        leader.on_holdings(&self.setup.node_id, self.executor.holdings(), &mut cx);
         if std::mem::take(&mut self.is_reload_wanted) {
-            leader.reload(rooms.fx);
+            leader.reload(cx.fx);
         }
-        self.lead = LeadStage::Leading(Box::new(leader));
+        self.lead = Leadership::Leading(Box::new(leader));
         self.election.iter_mut().for_each(|election| election.renew_value(now));
         for (_, client, command) in std::mem::take(&mut self.waiting) {
             self.on_command(client, command, now);
         }
     }
 
-    fn on_lead_failed(&mut self, error: StoreError, now: Now) -> LeadStage {
+    fn on_lead_failed(&mut self, error: StoreError, now: Now) -> Leadership {
         match error {
-            StoreError::Refused(reason) => self.refused = Some(reason),
+            StoreError::Permanent(reason) => self.fatal = Some(reason),
             error => {
                 if !self.lead_backoff.is_failing() {
                     self.fx.notice(log::Level::Error, format!("take the lead: {error}; trying again"));
@@ -154,14 +154,14 @@ impl Node {
                 self.lead_backoff.fail(now);
             }
         }
-        LeadStage::None
+        Leadership::None
     }
 
     pub(super) fn on_outcome(&mut self, outcome: Outcome, now: Now) {
         match outcome {
             Outcome::Nothing | Outcome::Elected => {}
-            Outcome::Kept(sent_at) => {
-                if matches!(self.lead, LeadStage::Leading(_)) {
+            Outcome::Renewed(sent_at) => {
+                if matches!(self.lead, Leadership::Leading(_)) {
                     self.confirm(sent_at, now);
                 }
             }
@@ -173,10 +173,10 @@ impl Node {
     }
 
     /// Lets the leader answer, where there is one, and draws the consequences.
-    pub(super) fn lead(&mut self, now: Now, answer: impl FnOnce(&mut Leader, &mut Rooms) -> Verdict) {
-        let LeadStage::Leading(leader) = &mut self.lead else { return };
-        let mut rooms = Rooms { logbook: &mut self.logbook, fx: &mut self.fx, now };
-        match answer(leader, &mut rooms) {
+    pub(super) fn lead(&mut self, now: Now, answer: impl FnOnce(&mut Leader, &mut Context) -> Verdict) {
+        let Leadership::Leading(leader) = &mut self.lead else { return };
+        let mut cx = Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
+        match answer(leader, &mut cx) {
             Verdict::Ok => {}
             Verdict::Confirmed(sent_at) => self.confirm(sent_at, now),
             Verdict::Deposed => {
@@ -184,7 +184,7 @@ impl Node {
                 self.step_down(now);
                 match &mut self.election {
                     Some(election) => election.resign(),
-                    None => self.fx.output(Output::Exit(ExitReason::Refused(
+                    None => self.fx.push(Effect::Exit(ExitReason::Fatal(
                         "another daemon has taken the lead on this database, and this one stands alone (no consul_address): \
                          give both the same consul_address and lock_key, or each a database of its own"
                             .into(),
@@ -203,9 +203,9 @@ impl Node {
     }
 
     pub(super) fn step_down(&mut self, now: Now) {
-        if let LeadStage::Leading(leader) = std::mem::replace(&mut self.lead, LeadStage::None) {
+        if let Leadership::Leading(leader) = std::mem::replace(&mut self.lead, Leadership::None) {
             let jobs = leader.step_down(&mut self.fx);
-            self.copy.take_back(jobs, now);
+            self.replica.take_back(jobs, now);
         }
         self.authority = Mono(0);
         self.lead_backoff.fail(now);

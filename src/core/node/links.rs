@@ -2,14 +2,14 @@
 //!
 //! Invariant: what comes over a link is heard only while that link is the leader's or its leader is we.
 
-use super::{LeadStage, Node, StoreStage};
+use super::{Leadership, Node, StoreConnection};
 use crate::core::cluster::election::{Election, Standing};
 use crate::core::cluster::follower::{Heard, Lease};
-use crate::core::io::{ExitReason, Gone, Mail, Output};
-use crate::core::leader::Rooms;
+use crate::core::io::{Effect, ExitReason, Gone, Mail};
+use crate::core::leader::Context;
 use crate::core::ports::{ConsulError, LockState, LockValue, WorkId};
 use crate::model::command::{Answer, Command, RequestId};
-use crate::model::message::{Held, Hello, LinkId, Message, RunStage, ToLeader, ToNode};
+use crate::model::message::{Held, Hello, LinkId, Message, RunStatus, ToLeader, ToNode};
 use crate::model::output::OutputPart;
 use crate::model::{NodeId, Now, Server};
 
@@ -32,7 +32,7 @@ impl Node {
                 node_id: self.setup.node_id.clone(),
                 server: self.setup.server.clone(),
                 incarnation: self.setup.incarnation,
-                room: limits.max_pending + limits.max_running,
+                capacity: limits.max_pending + limits.max_running,
                 labels: self.setup.labels.clone(),
             };
             self.follower.on_linked(hello, &mut self.fx, now);
@@ -44,18 +44,18 @@ impl Node {
             let heard = self.follower.on_message(message, self.last_epoch, &mut self.fx, now);
             return self.on_heard(heard, now);
         }
-        let LeadStage::Leading(leader) = &mut self.lead else {
-            self.fx.send(link, Message::Refused { reason: NOT_LEADING.into() });
+        let Leadership::Leading(leader) = &mut self.lead else {
+            self.fx.send(link, Message::Rejected { reason: NOT_LEADING.into() });
             return;
         };
-        let mut rooms = Rooms { logbook: &mut self.logbook, fx: &mut self.fx, now };
+        let mut cx = Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
         match (message, leader.node_of(link)) {
-            (Message::Hello(hello), _) => leader.on_hello(link, &hello, self.authority, &mut rooms),
+            (Message::Hello(hello), _) => leader.on_hello(link, &hello, self.authority, &mut cx),
             (Message::Heartbeat(heartbeat), Some(_)) => {
-                leader.on_heartbeat(link, heartbeat, self.authority, &mut rooms);
+                leader.on_heartbeat(link, heartbeat, self.authority, &mut cx);
             }
-            (Message::Holdings(held), Some(node)) => leader.on_holdings(&node, held, &mut rooms),
-            (Message::ToLeader(message), Some(node)) => leader.on_message(&node, message, &mut rooms),
+            (Message::Holdings(held), Some(node)) => leader.on_holdings(&node, held, &mut cx),
+            (Message::ToLeader(message), Some(node)) => leader.on_message(&node, message, &mut cx),
             (Message::Command { request, command }, Some(_)) => {
                 let client = RequestId(FORWARDED_FROM + self.forwarded.next);
                 self.forwarded.next += 1;
@@ -74,8 +74,8 @@ impl Node {
                 election.suspect_dead(&leader);
             }
             self.follower.on_unlinked(&mut self.fx, now);
-        } else if let LeadStage::Leading(leader) = &mut self.lead {
-            leader.on_unlinked(link, &mut Rooms { logbook: &mut self.logbook, fx: &mut self.fx, now });
+        } else if let Leadership::Leading(leader) = &mut self.lead {
+            leader.on_unlinked(link, &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
         }
     }
 
@@ -96,7 +96,7 @@ impl Node {
                 }
             }
             Heard::Lease(Lease(until)) => self.executor.extend_lease(until, &mut self.fx, now),
-            Heard::Refused(reason) => self.on_turned_away(reason),
+            Heard::Rejected(reason) => self.on_turned_away(reason),
             Heard::ToNode(message) => self.on_order(message, now),
         }
     }
@@ -116,7 +116,7 @@ impl Node {
         election.on_watched(id, result, now);
         if let Some(reason) = election.take_conflict() {
             self.step_down(now);
-            self.refused = Some(reason);
+            self.fatal = Some(reason);
         }
     }
 
@@ -141,15 +141,15 @@ impl Node {
             ToNode::ReadOutput { request, attempt, from } => match self.executor.held(attempt) {
                 Some(Held::Waiting | Held::Parked) => {
                     let is_due = attempt.run.scheduled_at <= leaders_now.wall.second();
-                    let stage = if is_due { RunStage::Queued } else { RunStage::Armed };
+                    let stage = if is_due { RunStatus::Queued } else { RunStatus::Armed };
                     let part = Some(OutputPart::empty(stage, from));
                     self.fx.tell_leader(ToLeader::OutputRead { request, part });
                 }
-                _ => self.fx.output(Output::ReadOutput { request, attempt, from }),
+                _ => self.fx.push(Effect::ReadOutput { request, attempt, from }),
             },
             ToNode::Drain => {
                 self.fx.notice(log::Level::Info, "draining: no new runs until the next start");
-                if let LeadStage::Leading(leader) = &mut self.lead {
+                if let Leadership::Leading(leader) = &mut self.lead {
                     leader.drain_own(now);
                 }
                 self.drain_executor(now);
@@ -161,7 +161,7 @@ impl Node {
     pub(super) fn drain_executor(&mut self, now: Now) {
         self.executor.drain();
         let heartbeat = self.load(now);
-        self.follower.beat_now(heartbeat, &mut self.fx, now);
+        self.follower.heartbeat_now(heartbeat, &mut self.fx, now);
         self.executor.hand_back(&mut self.fx);
     }
 
@@ -180,9 +180,9 @@ impl Node {
     }
 
     fn tell_leader(&mut self, message: ToLeader, now: Now) {
-        if let LeadStage::Leading(leader) = &mut self.lead {
-            let mut rooms = Rooms { logbook: &mut self.logbook, fx: &mut self.fx, now };
-            leader.on_message(&self.setup.node_id, message, &mut rooms);
+        if let Leadership::Leading(leader) = &mut self.lead {
+            let mut cx = Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
+            leader.on_message(&self.setup.node_id, message, &mut cx);
         } else if let Some(link) = self.follower.joined() {
             self.fx.send(link, Message::ToLeader(message));
         }
@@ -190,7 +190,7 @@ impl Node {
     }
 
     fn tell_node(&mut self, node: &NodeId, message: ToNode) {
-        let LeadStage::Leading(leader) = &self.lead else { return };
+        let Leadership::Leading(leader) = &self.lead else { return };
         // Where the link is gone the node's next Holdings will show that it never had this.
         if let Some(link) = leader.link_of(node) {
             self.fx.send(link, Message::ToNode(message));
@@ -200,7 +200,7 @@ impl Node {
     /// Calls about the cluster, which the leader answers at once.
     pub(super) fn on_cluster_command(&mut self, client: RequestId, command: Command, now: Now) {
         let own = self.load(now);
-        let LeadStage::Leading(leader) = &mut self.lead else { return };
+        let Leadership::Leading(leader) = &mut self.lead else { return };
         let reply = match &command {
             Command::DrainNode(server) => {
                 leader.drain_node(server, &mut self.fx).map(|()| Answer::Cluster(leader.view(own, now)))
@@ -211,11 +211,11 @@ impl Node {
     }
 
     /// Answers of ours that are for a client of another node.
-    pub(super) fn redirect(&mut self, output: Output) -> Output {
+    pub(super) fn redirect(&mut self, output: Effect) -> Effect {
         match output {
-            Output::Reply(client, reply) => match self.forwarded.calls.remove(&client) {
-                Some((link, request)) => Output::Send(link, Message::Reply { request, reply }),
-                None => Output::Reply(client, reply),
+            Effect::Reply(client, reply) => match self.forwarded.calls.remove(&client) {
+                Some((link, request)) => Effect::Send(link, Message::Reply { request, reply }),
+                None => Effect::Reply(client, reply),
             },
             output => output,
         }
@@ -230,14 +230,14 @@ impl Node {
     /// By the lock or by the store, whichever names the newer epoch: either may be out of date, and whom it names refuses us
     /// then, or is refused.
     pub(super) fn leader_to_follow(&self) -> Option<&Server> {
-        let election = self.election.as_ref().filter(|_| matches!(self.lead, LeadStage::None))?;
+        let election = self.election.as_ref().filter(|_| matches!(self.lead, Leadership::None))?;
         let named = self.lookup.leader().into_iter().chain(election.leader());
         named.max_by_key(|(epoch, _)| *epoch).map(|(_, server)| server)
     }
 
     /// Asks the store who leads where Consul does not tell, or names nobody that takes us in.
     pub(super) fn look_up(&mut self, now: Now) {
-        let may_follow = self.is_open() && matches!(self.lead, LeadStage::None);
+        let may_follow = self.is_open() && matches!(self.lead, Leadership::None);
         let is_lost = |election: &Election| !election.sees_lock() || self.follower.joined().is_none();
         let is_needed = may_follow && self.election.as_ref().is_some_and(is_lost);
         self.lookup.poll(is_needed, &mut self.fx, now);
@@ -245,7 +245,7 @@ impl Node {
 
     /// A node that has never reached its store must not keep others from leading.
     pub(super) fn takes_part(&self) -> bool {
-        self.is_open() || self.leaving.is_some()
+        self.is_open() || self.shutdown.is_some()
     }
 
     pub(super) fn elect(&mut self, now: Now) {
@@ -253,12 +253,12 @@ impl Node {
         let can_depose = self.store_since.is_some_and(|since| since.plus_ms(DEPOSE_MS) <= now.mono);
         let takes_part = self.takes_part();
         let Some(election) = &mut self.election else { return };
-        let is_taking = matches!(self.lead, LeadStage::Bumping { .. } | LeadStage::Loading { .. });
+        let is_taking = matches!(self.lead, Leadership::Bumping { .. } | Leadership::Loading { .. });
         if is_taking && !(can_lead && election.is_holder()) {
-            self.lead = LeadStage::None;
+            self.lead = Leadership::None;
         }
         let (is_leader, tick) = match &self.lead {
-            LeadStage::Leading(leader) => (true, leader.progress_tick(now)),
+            Leadership::Leading(leader) => (true, leader.progress_tick(now)),
             _ => (false, now.wall.second()),
         };
         let value = || LockValue {
@@ -277,17 +277,17 @@ impl Node {
     /// it from one that can.
     fn can_lead(&self, now: Now) -> bool {
         match &self.lead {
-            LeadStage::Leading(_) => true,
-            LeadStage::Bumping { sent_at, .. } | LeadStage::Loading { sent_at, .. } => {
+            Leadership::Leading(_) => true,
+            Leadership::Bumping { sent_at, .. } | Leadership::Loading { sent_at, .. } => {
                 now.mono < sent_at.plus_ms(TAKE_MS) || self.is_store_ok(now)
             }
-            LeadStage::None => self.is_store_ok(now) && self.copy.is_ready(),
+            Leadership::None => self.is_store_ok(now) && self.replica.is_ready(),
         }
     }
 
     /// A leader that alone has lost the store lets a node lead that has it.
     pub(super) fn give_way(&mut self, now: Now) {
-        let (LeadStage::Leading(leader), Some(election)) = (&self.lead, &mut self.election) else { return };
+        let (Leadership::Leading(leader), Some(election)) = (&self.lead, &mut self.election) else { return };
         let Some(server) = leader.better_placed(now) else { return };
         election.abstain_for(ABSTAIN_MS, now);
         let text = format!("this leader has lost the store, and {server} has it: the lead is handed over");
@@ -296,45 +296,45 @@ impl Node {
     }
 
     /// Goes as soon as Consul has forgotten us: to be there and unable to lead would keep others waiting.
-    fn leave_refused(&mut self) {
-        match (&mut self.election, &self.refused) {
+    fn exit_refused(&mut self) {
+        match (&mut self.election, &self.fatal) {
             (_, None) => {}
             (Some(election), Some(_)) if !election.has_left() => election.leave(),
             (_, Some(_)) => {
-                if let Some(reason) = self.refused.take() {
-                    self.fx.output(Output::Exit(ExitReason::Refused(reason)));
+                if let Some(reason) = self.fatal.take() {
+                    self.fx.push(Effect::Exit(ExitReason::Fatal(reason)));
                 }
             }
         }
     }
 
-    pub(super) fn leave(&mut self, now: Now) {
-        self.leave_refused();
+    pub(super) fn shut_down(&mut self, now: Now) {
+        self.exit_refused();
         self.hand_over(now);
-        let Some(leaving) = &mut self.leaving else { return };
-        if let Some(how) = leaving.kill_now(now) {
+        let Some(shutdown) = &mut self.shutdown else { return };
+        if let Some(how) = shutdown.kill_now(now) {
             self.executor.end_all(how, &mut self.fx, now);
         }
         if !self.executor.is_idle() {
             return;
         }
-        if let LeadStage::Leading(leader) = &mut self.lead {
-            leader.hurry(&mut Rooms { logbook: &mut self.logbook, fx: &mut self.fx, now });
+        if let Leadership::Leading(leader) = &mut self.lead {
+            leader.hurry(&mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
         }
         self.logbook.hurry(now);
-        let is_leader_idle = !matches!(&self.lead, LeadStage::Leading(leader) if !leader.is_idle());
+        let is_leader_idle = !matches!(&self.lead, Leadership::Leading(leader) if !leader.is_idle());
         let is_stored = self.logbook.is_empty() && is_leader_idle;
-        if !leaving.may_go(is_stored, now) {
+        if !shutdown.may_go(is_stored, now) {
             return;
         }
-        if !is_stored && leaving.say_unstored() {
+        if !is_stored && shutdown.say_unstored() {
             self.fx.notice(log::Level::Error, "leaving with log rows or decisions that could not be stored; rows in the spool go to the store at the next start");
         }
         match &mut self.election {
             Some(election) if !election.has_left() => election.leave(),
             _ => {
-                if let Some(reason) = leaving.go() {
-                    self.fx.output(Output::Exit(reason));
+                if let Some(reason) = shutdown.go() {
+                    self.fx.push(Effect::Exit(reason));
                 }
             }
         }
@@ -342,12 +342,12 @@ impl Node {
 
     /// A leader that is leaving gives the lead to another at once, and waits for its own runs as one that follows.
     fn hand_over(&mut self, now: Now) {
-        if self.leaving.is_none() {
+        if self.shutdown.is_none() {
             return;
         }
         let Some(election) = &mut self.election else { return };
         election.abstain();
-        if matches!(&self.lead, LeadStage::Leading(leader) if leader.can_hand_over()) {
+        if matches!(&self.lead, Leadership::Leading(leader) if leader.can_hand_over()) {
             self.fx.notice(log::Level::Info, "the lead is handed over");
             self.step_down(now);
         }
@@ -355,17 +355,21 @@ impl Node {
 
     pub(super) fn why_no_leader(&self) -> String {
         match (&self.store, &self.election) {
-            (StoreStage::Closed { reason: Some(reason) } | StoreStage::Opening { reason: Some(reason), .. }, _) => {
+            (
+                StoreConnection::Closed { reason: Some(reason) }
+                | StoreConnection::Opening { reason: Some(reason), .. },
+                _,
+            ) => {
                 format!("the store is not open: {reason}")
             }
-            (StoreStage::Closed { reason: None } | StoreStage::Opening { reason: None, .. }, _) => {
+            (StoreConnection::Closed { reason: None } | StoreConnection::Opening { reason: None, .. }, _) => {
                 "the store is not open yet; try again in a second".into()
             }
-            (StoreStage::Open, Some(election)) => election.why_not_leader(),
-            (StoreStage::Open, None) if !self.copy.is_ready() => {
+            (StoreConnection::Open, Some(election)) => election.why_not_leader(),
+            (StoreConnection::Open, None) if !self.replica.is_ready() => {
                 "this node is still reading the jobs; try again in some seconds".into()
             }
-            (StoreStage::Open, None) => "this node does not lead yet; try again in a second".into(),
+            (StoreConnection::Open, None) => "this node does not lead yet; try again in a second".into(),
         }
     }
 

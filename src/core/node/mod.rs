@@ -23,14 +23,14 @@ use crate::core::cluster::election::Election;
 use crate::core::cluster::follower::Follower;
 use crate::core::cluster::lookup::Lookup;
 use crate::core::executor::{Committed, Counters, Executor};
-use crate::core::io::{Effects, FoundMark, Input, Output, Signal};
+use crate::core::io::{Effect, Effects, FoundMark, Input, Signal};
 use crate::core::jobs::listing::Listing;
-use crate::core::jobs::replica::WarmCopy;
-use crate::core::leader::{Leader, Rooms, Verdict};
+use crate::core::jobs::replica::Replica;
+use crate::core::leader::{Context, Leader, Verdict};
 use crate::core::log::logbook::Logbook;
-use crate::core::node::health_check::Pulse;
-use crate::core::node::shutdown::Leaving;
-use crate::core::ports::{Done, Kept, Log, Read, StoreError, Work, WorkId};
+use crate::core::node::health_check::HealthCheck;
+use crate::core::node::shutdown::Shutdown;
+use crate::core::ports::{Done, Log, Read, SpoolLeft, StoreError, Work, WorkId};
 use crate::core::time::{Backoff, Stalled, Timer, Timers};
 use crate::model::command::{Answer, Command, RequestId};
 use crate::model::config::Limits;
@@ -63,20 +63,20 @@ pub struct Setup {
     pub drain_timeout_ms: u64,
     pub log_retention_days: u32,
     pub found: Vec<FoundMark>,
-    pub kept: Kept,
+    pub spool_left: SpoolLeft,
 }
 
 #[derive(Debug)]
 pub struct Node {
     setup: Setup,
     fx: Effects,
-    store: StoreStage,
+    store: StoreConnection,
     store_backoff: Backoff,
     /// None: standing alone.
     election: Option<Election>,
-    lead: LeadStage,
+    lead: Leadership,
     lead_backoff: Backoff,
-    copy: WarmCopy,
+    replica: Replica,
     /// The largest that was seen.
     last_epoch: Epoch,
     /// Until when our lead lets us grant leases.
@@ -86,7 +86,7 @@ pub struct Node {
     forwarded: Forwarded,
     executor: Executor,
     logbook: Logbook,
-    pulse: Pulse,
+    health_check: HealthCheck,
     /// Since when our own store answers.
     store_since: Option<Mono>,
     reads: BTreeMap<WorkId, RequestId>,
@@ -95,9 +95,9 @@ pub struct Node {
     retain_at: Mono,
     /// The jobs are to be read again once this node leads, which it is about to.
     is_reload_wanted: bool,
-    leaving: Option<Leaving>,
+    shutdown: Option<Shutdown>,
     /// Why this node may not take its place: it is about to go.
-    refused: Option<String>,
+    fatal: Option<String>,
     /// What the leader said the last time that it would not take us in.
     turned_away: Option<String>,
     /// The time of the last input.
@@ -113,7 +113,7 @@ struct Forwarded {
 }
 
 #[derive(Debug)]
-enum StoreStage {
+enum StoreConnection {
     Closed {
         reason: Option<String>,
     },
@@ -126,7 +126,7 @@ enum StoreStage {
 }
 
 #[derive(Debug)]
-enum LeadStage {
+enum Leadership {
     None,
     Bumping { id: WorkId, sent_at: Mono },
     Loading { id: WorkId, epoch: Epoch, sent_at: Mono, leases_end: Mono },
@@ -136,21 +136,21 @@ enum LeadStage {
 impl Node {
     pub fn new(mut setup: Setup) -> Node {
         let mut fx = Effects::default();
-        let logbook = Logbook::new(std::mem::take(&mut setup.kept));
+        let logbook = Logbook::new(std::mem::take(&mut setup.spool_left));
         let mut executor = Executor::new(setup.server.clone(), setup.limits, &setup.found);
-        executor.on_kept(&logbook);
+        executor.mark_logged(&logbook);
         if setup.is_alone {
             executor.extend_lease(Mono::NEVER, &mut fx, Now::default());
         }
         Node {
             fx,
-            store: StoreStage::Closed { reason: None },
+            store: StoreConnection::Closed { reason: None },
             store_backoff: Backoff::default(),
             election: (!setup.is_alone)
                 .then(|| Election::new(setup.server.clone(), setup.node_id.clone(), setup.incarnation)),
-            lead: LeadStage::None,
+            lead: Leadership::None,
             lead_backoff: Backoff::default(),
-            copy: WarmCopy::new(setup.zones.clone()),
+            replica: Replica::new(setup.zones.clone()),
             last_epoch: Epoch::default(),
             authority: Mono(0),
             follower: Follower::default(),
@@ -158,15 +158,15 @@ impl Node {
             forwarded: Forwarded::default(),
             executor,
             logbook,
-            pulse: Pulse::default(),
+            health_check: HealthCheck::default(),
             store_since: None,
             reads: BTreeMap::new(),
             listing: Listing::default(),
             waiting: VecDeque::new(),
             retain_at: Mono(0),
             is_reload_wanted: false,
-            leaving: None,
-            refused: None,
+            shutdown: None,
+            fatal: None,
             turned_away: None,
             handled: Now::default(),
             stalled: Stalled::default(),
@@ -193,7 +193,7 @@ impl Node {
     }
 
     /// The next thing to do; None when there is nothing more.
-    pub fn poll_output(&mut self) -> Option<Output> {
+    pub fn poll_effect(&mut self) -> Option<Effect> {
         let output = self.fx.take()?;
         Some(self.redirect(output))
     }
@@ -233,7 +233,7 @@ impl Node {
 
     fn timers(&self) -> Timers {
         let mut timers = Timers::new(self.handled);
-        let is_closed = matches!(self.store, StoreStage::Closed { .. });
+        let is_closed = matches!(self.store, StoreConnection::Closed { .. });
         timers.set(Timer::OpenStore, is_closed.then(|| self.store_backoff.ready_at()));
         timers.set(Timer::TakeLead, self.may_take_lead(self.handled).then(|| self.lead_backoff.ready_at()));
         timers.set(Timer::Retention, self.retains().then_some(self.retain_at));
@@ -244,18 +244,18 @@ impl Node {
         self.follower.timers(self.leader_to_follow().is_some(), &mut timers);
         self.lookup.timers(&mut timers);
         if self.may_read_jobs() {
-            self.copy.timers(&mut timers);
+            self.replica.timers(&mut timers);
         }
-        if self.asks_pulse() {
-            self.pulse.timers(self.is_store_busy(), &mut timers);
+        if self.checks_health() {
+            self.health_check.timers(self.is_store_busy(), &mut timers);
         }
         if let Some(election) = self.election.as_ref().filter(|_| self.takes_part()) {
             election.timers(&mut timers);
         }
-        if let Some(leaving) = &self.leaving {
-            leaving.timers(&mut timers);
+        if let Some(shutdown) = &self.shutdown {
+            shutdown.timers(&mut timers);
         }
-        if let LeadStage::Leading(leader) = &self.lead {
+        if let Leadership::Leading(leader) = &self.lead {
             leader.timers(&mut timers);
         }
         timers
@@ -266,30 +266,30 @@ impl Node {
         match (command, &mut self.lead) {
             (Command::ListJobs(filter), _) => self.list_jobs(client, filter, now),
             (Command::ListLogs(filter), _) => self.read(client, Read::Logs(filter)),
-            (command @ (Command::ShowCluster | Command::DrainNode(_)), LeadStage::Leading(_)) => {
+            (command @ (Command::ShowCluster | Command::DrainNode(_)), Leadership::Leading(_)) => {
                 self.on_cluster_command(client, command, now);
             }
-            (Command::ReadOutput(query), LeadStage::Leading(leader)) => {
-                leader.read_output(client, query, &mut Rooms { logbook: &mut self.logbook, fx: &mut self.fx, now });
+            (Command::ReadOutput(query), Leadership::Leading(leader)) => {
+                leader.read_output(client, query, &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
             }
             (Command::ShowHealth, _) => {
                 let health = self.health(now);
                 self.fx.reply(client, Ok(Answer::Health(health)));
             }
             // A node that leaves changes nothing any more; what still runs can be read to its end.
-            (command, _) if self.leaving.is_some() && !command.is_read() => {
+            (command, _) if self.shutdown.is_some() && !command.is_read() => {
                 self.refuse(client, &command, "this node is leaving");
             }
             (
                 command @ (Command::RunJob(..) | Command::KillRun(_) | Command::ListRuns { .. } | Command::Pause(_)),
-                LeadStage::Leading(leader),
+                Leadership::Leading(leader),
             ) => {
-                let mut rooms = Rooms { logbook: &mut self.logbook, fx: &mut self.fx, now };
-                leader.control(client, command, &mut rooms);
+                let mut cx = Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
+                leader.control(client, command, &mut cx);
             }
-            (command, LeadStage::Leading(leader)) => leader.change(client, command),
+            (command, Leadership::Leading(leader)) => leader.change(client, command),
             (command, _) if self.follower.forward(client, &command, may_take_ms, &mut self.fx, now) => {}
-            (command, _) if self.leaving.is_some() => self.refuse(client, &command, "this node is leaving"),
+            (command, _) if self.shutdown.is_some() => self.refuse(client, &command, "this node is leaving"),
             (command, _) if WAITING_MAX <= self.waiting.len() => {
                 self.refuse(client, &command, "too many calls wait for a leader");
             }
@@ -308,17 +308,17 @@ impl Node {
             Done::Opened(result) => self.on_opened(id, result, now),
             Done::Bumped(result) => self.on_bumped(id, result, now),
             Done::Loaded(result) => self.on_loaded(id, result, now),
-            Done::Journaled(result) => self.lead(now, |leader, rooms| leader.on_journaled(id, result, rooms)),
-            Done::Changed(result) => self.lead(now, |leader, rooms| leader.on_changed(id, result, rooms)),
-            Done::Found(result) => self.lead(now, |leader, rooms| leader.on_found(id, result, rooms)),
-            Done::Paused(result) => self.lead(now, |leader, rooms| leader.on_paused(id, result, rooms)),
-            Done::Closed(result) => self.lead(now, |leader, rooms| leader.on_closed(id, result, rooms.now)),
+            Done::Journaled(result) => self.lead(now, |leader, cx| leader.on_journaled(id, result, cx)),
+            Done::Changed(result) => self.lead(now, |leader, cx| leader.on_changed(id, result, cx)),
+            Done::Rows(result) => self.lead(now, |leader, cx| leader.on_rows(id, result, cx)),
+            Done::Paused(result) => self.lead(now, |leader, cx| leader.on_paused(id, result, cx)),
+            Done::Closed(result) => self.lead(now, |leader, cx| leader.on_closed(id, result, cx.now)),
             Done::LogsWritten(result) => {
                 if result.is_ok() {
-                    self.pulse.on_answer(now);
+                    self.health_check.on_answer(now);
                 }
                 // What a deposed leader wrote is no news of this node's: the next leader may have given the run to somebody.
-                let is_leader = matches!(self.lead, LeadStage::Leading(_));
+                let is_leader = matches!(self.lead, Leadership::Leading(_));
                 let mut attempts = logbook.on_written(id, result, fx, now);
                 attempts.retain(|attempt| match executor.on_committed(*attempt, fx) {
                     Committed::Over => true,
@@ -329,19 +329,19 @@ impl Node {
                     fx.tell_leader(ToLeader::Logged(attempts));
                 }
             }
-            Done::Pinged(result) => self.pulse.on_pinged(id, &result, now),
+            Done::Pinged(result) => self.health_check.on_pinged(id, &result, now),
             Done::Spooled(result) => logbook.on_spooled(id, result, fx, now),
             Done::LogsRetained(result) => self.on_retained(result, now),
             Done::Logs(result) => self.on_read(id, result.map(Answer::Logs)),
             Done::Jobs(result) => self.on_jobs(id, result, now),
-            Done::Page(result) if self.copy.has_asked(id) => self.copy.on_page(id, result, fx, now),
-            Done::Page(result) => self.lead(now, |leader, rooms| {
-                leader.on_page(id, result, rooms);
+            Done::Batch(result) if self.replica.has_asked(id) => self.replica.on_batch(id, result, fx, now),
+            Done::Batch(result) => self.lead(now, |leader, cx| {
+                leader.on_batch(id, result, cx);
                 Verdict::Ok
             }),
-            Done::Differences(result) => self.copy.on_differences(id, result, fx, now),
+            Done::Differences(result) => self.replica.on_differences(id, result, fx, now),
             Done::Leader(result) => self.lookup.on_answer(id, result, now),
-            Done::LogRow(result) => self.lead(now, |leader, rooms| leader.on_log_row(id, result, rooms)),
+            Done::LogRow(result) => self.lead(now, |leader, cx| leader.on_log_row(id, result, cx)),
             Done::LastRuns(result) => self.listing.on_last_runs(id, result, fx),
             Done::Consul(result) => {
                 let Some(election) = &mut self.election else { return };
@@ -364,26 +364,26 @@ impl Node {
     fn on_signal(&mut self, signal: Signal, now: Now) {
         match signal {
             Signal::Reload => match &mut self.lead {
-                LeadStage::Leading(leader) => leader.reload(&mut self.fx),
-                LeadStage::Bumping { .. } | LeadStage::Loading { .. } => self.is_reload_wanted = true,
-                LeadStage::None if self.election.is_none() => self.is_reload_wanted = true,
-                LeadStage::None => {
+                Leadership::Leading(leader) => leader.reload(&mut self.fx),
+                Leadership::Bumping { .. } | Leadership::Loading { .. } => self.is_reload_wanted = true,
+                Leadership::None if self.election.is_none() => self.is_reload_wanted = true,
+                Leadership::None => {
                     self.fx.notice(log::Level::Info, "reload: this node does not lead: send SIGHUP to the leader")
                 }
             },
             Signal::Drain | Signal::Orphaned => {
-                let is_first = self.leaving.is_none();
+                let is_first = self.shutdown.is_none();
                 let timeout_ms = self.setup.drain_timeout_ms;
-                let leaving = self.leaving.get_or_insert_with(|| Leaving::new(signal));
-                leaving.hurry(timeout_ms, now);
+                let shutdown = self.shutdown.get_or_insert_with(|| Shutdown::new(signal));
+                shutdown.hurry(timeout_ms, now);
                 if signal == Signal::Orphaned && is_first {
-                    leaving.hurry(0, now);
+                    shutdown.hurry(0, now);
                 }
-                if let LeadStage::Leading(leader) = &mut self.lead {
+                if let Leadership::Leading(leader) = &mut self.lead {
                     leader.drain(now);
                 }
                 self.drain_executor(now);
-                let message = if is_first { "leaving: nothing new is started" } else { "leaving at once" };
+                let message = if is_first { "shutdown: nothing new is started" } else { "leaving at once" };
                 self.fx.notice(log::Level::Info, message);
             }
         }
@@ -396,12 +396,12 @@ impl Node {
         self.open_store(now);
         self.advance_lead(now);
         self.deliver(now);
-        self.leave(now);
+        self.shut_down(now);
         self.give_way(now);
         loop {
-            if let LeadStage::Leading(leader) = &mut self.lead {
+            if let Leadership::Leading(leader) = &mut self.lead {
                 leader.set_own_full(self.executor.load().is_full, now);
-                leader.poll(&mut Rooms { logbook: &mut self.logbook, fx: &mut self.fx, now });
+                leader.poll(&mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
             }
             let leaders_wall = self.follower.leaders_now(now).wall;
             self.executor.poll(&mut self.logbook, &mut self.fx, now, leaders_wall);
@@ -411,8 +411,8 @@ impl Node {
         }
         self.logbook.poll(&mut self.fx, now);
         self.retain(now);
-        if self.asks_pulse() {
-            self.pulse.poll(self.is_store_busy(), &mut self.fx, now);
+        if self.checks_health() {
+            self.health_check.poll(self.is_store_busy(), &mut self.fx, now);
         }
         self.store_since = self.is_store_ok(now).then(|| self.store_since.unwrap_or(now.mono));
         self.refuse_waiting(now);
@@ -420,7 +420,7 @@ impl Node {
         self.follow(now);
         self.look_up(now);
         if self.may_read_jobs() {
-            self.copy.poll(self.listing.wanted_since(), &mut self.fx, now);
+            self.replica.poll(self.listing.wanted_since(), &mut self.fx, now);
         }
         self.tell_jobs(now);
         self.listing.poll(&mut self.fx, now);
@@ -439,7 +439,7 @@ impl Node {
     }
 
     fn refuse_waiting(&mut self, now: Now) {
-        let is_leaving = self.leaving.is_some();
+        let is_leaving = self.shutdown.is_some();
         while self.waiting.front().is_some_and(|(until, _, _)| is_leaving || *until <= now.mono) {
             let Some((_, client, command)) = self.waiting.pop_front() else { return };
             let why = self.why_no_leader();
@@ -451,11 +451,11 @@ impl Node {
     fn is_store_ok(&self, now: Now) -> bool {
         // While old rows are deleted, which may take long, nothing else on that connection can tell.
         let is_known = !self.is_retaining() || self.logbook.is_failing();
-        self.is_open() && (!is_known || !self.logbook.is_store_away(now) && self.pulse.is_ok(now))
+        self.is_open() && (!is_known || !self.logbook.is_store_away(now) && self.health_check.is_ok(now))
     }
 
     /// Standing alone nobody wants to know.
-    fn asks_pulse(&self) -> bool {
+    fn checks_health(&self) -> bool {
         self.is_open() && self.election.is_some()
     }
 
@@ -470,10 +470,10 @@ impl Node {
 
     /// On the way to the lead, and as the leader, it reads them otherwise.
     fn may_read_jobs(&self) -> bool {
-        self.is_open() && matches!(self.lead, LeadStage::None)
+        self.is_open() && matches!(self.lead, Leadership::None)
     }
 
     fn is_open(&self) -> bool {
-        matches!(self.store, StoreStage::Open)
+        matches!(self.store, StoreConnection::Open)
     }
 }

@@ -3,12 +3,12 @@
 //! Invariants: where the jobs are in memory they are listed, whatever the store does; a question is never refused in the words
 //! of a change.
 
-use super::{LeadStage, Node, StoreStage, WAITING_MAX};
+use super::{Leadership, Node, StoreConnection, WAITING_MAX};
 use crate::core::jobs::listing;
 use crate::core::jobs::scheduler::Scheduler;
 use crate::core::ports::{Read, StoreError, Work, WorkId};
 use crate::model::Now;
-use crate::model::command::{Answer, JobList, Refusal, RequestId};
+use crate::model::command::{Answer, CallError, JobList, RequestId};
 use crate::model::job::{JobFilter, JobPage};
 
 impl Node {
@@ -26,30 +26,32 @@ impl Node {
     /// The jobs in memory, once they are all there.
     fn jobs(&self) -> Option<&Scheduler> {
         match &self.lead {
-            LeadStage::Leading(leader) => Some(leader.jobs()),
-            _ => self.copy.jobs(),
+            Leadership::Leading(leader) => Some(leader.jobs()),
+            _ => self.replica.jobs(),
         }
     }
 
     /// Answers those who wait for the jobs as they are now; a leader's are always new.
     pub(super) fn tell_jobs(&mut self, now: Now) {
         match &self.lead {
-            LeadStage::Leading(leader) => self.listing.take(leader.jobs(), |_| true, &mut self.fx, now),
+            Leadership::Leading(leader) => self.listing.take(leader.jobs(), |_| true, &mut self.fx, now),
             _ => {
-                let Some(jobs) = self.copy.jobs() else { return };
-                self.listing.take(jobs, |then| self.copy.is_of(then), &mut self.fx, now);
+                let Some(jobs) = self.replica.jobs() else { return };
+                self.listing.take(jobs, |then| self.replica.is_of(then), &mut self.fx, now);
             }
         }
     }
 
     pub(super) fn read(&mut self, client: RequestId, read: Read) {
         match &self.store {
-            StoreStage::Open if self.reads.len() < WAITING_MAX => {
+            StoreConnection::Open if self.reads.len() < WAITING_MAX => {
                 let id = self.fx.work(Work::Read(read));
                 self.reads.insert(id, client);
             }
-            StoreStage::Open => self.fx.reply(client, Err(Refusal::unavailable("too many reads wait for the store"))),
-            _ => self.fx.reply(client, Err(Refusal::unavailable(self.why_no_leader()))),
+            StoreConnection::Open => {
+                self.fx.reply(client, Err(CallError::unavailable("too many reads wait for the store")))
+            }
+            _ => self.fx.reply(client, Err(CallError::unavailable(self.why_no_leader()))),
         }
     }
 
@@ -67,8 +69,8 @@ impl Node {
     pub(super) fn on_read(&mut self, id: WorkId, result: Result<Answer, StoreError>) {
         if let Some(client) = self.reads.remove(&id) {
             let reply = result.map_err(|error| match error {
-                StoreError::Refused(reason) => Refusal { status: 500, message: reason },
-                error => Refusal::unavailable(error.to_string()),
+                StoreError::Permanent(reason) => CallError { status: 500, message: reason },
+                error => CallError::unavailable(error.to_string()),
             });
             self.fx.reply(client, reply);
         }

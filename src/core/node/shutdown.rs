@@ -14,7 +14,7 @@ const KILL_GRACE_MS: u64 = 5_000;
 const STORE_MS: u64 = 10_000;
 
 #[derive(Debug)]
-pub struct Leaving {
+pub struct Shutdown {
     reason: Signal,
     /// The next step against what still runs, and when.
     next_kill: Option<(Mono, KillHow)>,
@@ -23,9 +23,9 @@ pub struct Leaving {
     is_gone: bool,
 }
 
-impl Leaving {
-    pub fn new(reason: Signal) -> Leaving {
-        Leaving { reason, next_kill: None, store_by: None, is_unstored_said: false, is_gone: false }
+impl Shutdown {
+    pub fn new(reason: Signal) -> Shutdown {
+        Shutdown { reason, next_kill: None, store_by: None, is_unstored_said: false, is_gone: false }
     }
 
     /// What runs is asked to end after so long; told a second time, it is made to at once.
@@ -65,7 +65,7 @@ impl Leaving {
     }
 
     pub fn timers(&self, timers: &mut Timers) {
-        timers.set(Timer::LeavingKill, self.next_kill.map(|(at, _)| at));
-        timers.set_ahead(Timer::LeavingStore, self.store_by);
+        timers.set(Timer::ShutdownKill, self.next_kill.map(|(at, _)| at));
+        timers.set_ahead(Timer::ShutdownStore, self.store_by);
     }
 }

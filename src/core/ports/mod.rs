@@ -16,7 +16,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// Refusals of one job and reason share a log row, so many seconds of them at most: the row has the key of the last.
-pub const FOLD_SECS: i64 = 10;
+pub const COALESCE_SECS: i64 = 10;
 
 /// Joins an answer to its question; never reused by one `Node`.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -45,7 +45,7 @@ pub enum Done {
     Loaded(Result<Loaded, StoreError>),
     Journaled(Result<Journaled, StoreError>),
     Changed(Result<JobId, StoreError>),
-    Found(Result<BTreeMap<Attempt, RunState>, StoreError>),
+    Rows(Result<BTreeMap<Attempt, RunState>, StoreError>),
     Closed(Result<(), StoreError>),
     Paused(Result<(), StoreError>),
     LogsWritten(Result<(), StoreError>),
@@ -56,7 +56,7 @@ pub enum Done {
     Logs(Result<LogPage, StoreError>),
     Jobs(Result<JobPage, StoreError>),
     LastRuns(Result<BTreeMap<JobId, LastRun>, StoreError>),
-    Page(Result<CopyPage, StoreError>),
+    Batch(Result<JobBatch, StoreError>),
     Differences(Result<Option<Differences>, StoreError>),
     Leader(Result<Option<StoredLeader>, StoreError>),
     LogRow(Result<Option<Box<StoredLog>>, StoreError>),
@@ -78,13 +78,13 @@ pub enum StoreError {
     /// The epoch in the store is not the one that the statement names: another node leads now.
     Deposed,
     /// It will not be done however often it is asked: the reason, for people.
-    Refused(String),
+    Permanent(String),
 }
 
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StoreError::Away(reason) | StoreError::Unavailable(reason) | StoreError::Refused(reason) => {
+            StoreError::Away(reason) | StoreError::Unavailable(reason) | StoreError::Permanent(reason) => {
                 f.write_str(reason)
             }
             StoreError::Deposed => f.write_str("another node has taken the lead"),
@@ -106,7 +106,7 @@ pub enum Lead {
     /// Journal a change's note, then write the row; `Done::Changed`. Asking again with the same request is harmless.
     Change { epoch: Epoch, request: u64, change: Box<Change> },
     /// The rows of the runs of these attempts, all attempts of each; `Done::Found`.
-    Find { epoch: Epoch, attempts: Vec<Attempt> },
+    ReadRows { epoch: Epoch, attempts: Vec<Attempt> },
     /// Set these entries `done`, and delete done ones older than `delete_before_ms` (wall), never the watermark's.
     Close { epoch: Epoch, entries: Vec<EntryId>, delete_before: Wall },
     /// Remember that no scheduled run is to be started, or that they are again; `Done::Paused`.
@@ -198,30 +198,30 @@ pub enum Spool {
     /// Put them behind what is there, and onto the disk.
     Append(Arc<[LogRow]>),
     /// Bring back what was appended together.
-    Read(Page),
+    Read(Chunk),
     /// Everything in it is committed.
     Empty,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Spooled {
-    Page(Page),
+    Chunk(Chunk),
     Rows(Vec<LogRow>),
     Emptied,
 }
 
 /// A part of the spool: whole rows, few enough for one group.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Page {
+pub struct Chunk {
     pub at: u64,
     pub bytes: u64,
 }
 
 /// What former lives left in the spool.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Kept {
+pub struct SpoolLeft {
     pub attempts: Vec<Attempt>,
-    pub pages: Vec<Page>,
+    pub chunks: Vec<Chunk>,
 }
 
 #[derive(Clone, Debug)]
@@ -233,7 +233,7 @@ pub enum Read {
     /// What the newest log rows of these jobs say; `Done::LastRuns`.
     LastRuns(Vec<JobId>),
     /// The first so many jobs with larger ids than this; `Done::Page`.
-    Page { after: JobId, limit: usize },
+    Batch { after: JobId, limit: usize },
     /// What a copy of the jobs lacks; `Done::Differences`.
     Differences(Since),
     /// Who leads, by the store; `Done::Leader`.
@@ -254,7 +254,7 @@ pub struct Since {
 }
 
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct CopyPage {
+pub struct JobBatch {
     /// The largest entry before the rows were read.
     pub as_of: EntryId,
     /// With the first page, as in `Differences`.
@@ -375,7 +375,7 @@ pub enum SpawnError {
     NoLease,
     /// The host has no room for another process just now (processes, memory, descriptors): nothing was started, and the
     /// mark says `held` again.
-    NoRoom(String),
+    Exhausted(String),
     /// It will not start however often it is tried, or was ended at once; the reason, for the run's output.
     Failed(String),
 }

@@ -3,77 +3,78 @@
 //!
 //! Invariant: every refusal is explained by exactly one row, and its entry stays open until that row is committed.
 
-use super::{Around, Dispatch, rows};
-use crate::core::ports::FOLD_SECS;
+use super::{Around, Runs, rows};
+use crate::core::ports::COALESCE_SECS;
 use crate::model::journal::{EntryId, RefusedRun};
 use crate::model::{Attempt, JobId, Mono, RunKey, Second};
 use std::collections::BTreeMap;
 
 #[derive(Debug, Default)]
-pub struct Folds {
-    all: BTreeMap<(JobId, &'static str), Fold>,
+pub struct Coalescer {
+    all: BTreeMap<(JobId, &'static str), Window>,
 }
 
 #[derive(Debug)]
-struct Fold {
+struct Window {
     until: Mono,
     gathered: Vec<(RefusedRun, EntryId)>,
 }
 
-impl Fold {
+impl Window {
     /// Whether one of this second still belongs to the same row. They may come in any order.
     fn takes(&self, at: Second) -> bool {
         let all = || self.gathered.iter().map(|(refused, _)| refused.run.scheduled_at).chain([at]);
-        all().max().zip(all().min()).is_none_or(|(last, first)| last.0 - first.0 < FOLD_SECS)
+        all().max().zip(all().min()).is_none_or(|(last, first)| last.0 - first.0 < COALESCE_SECS)
     }
 }
 
 /// Whether a row of this job and state, with the key of `later`, explains what was refused at `at`.
 pub fn explains(later: Second, at: Second) -> bool {
-    (0..FOLD_SECS).contains(&(later.0 - at.0))
+    (0..COALESCE_SECS).contains(&(later.0 - at.0))
 }
 
-impl Dispatch {
+impl Runs {
     /// The entry that names the refusal is in.
-    pub fn fold(&mut self, refused: RefusedRun, entry: EntryId, around: &mut Around) {
+    pub fn coalesce(&mut self, refused: RefusedRun, entry: EntryId, around: &mut Around) {
         let key = (refused.run.cron_id, refused.state.as_str());
         *self.open.entry(entry).or_default() += 1;
-        if self.folds.all.get(&key).is_some_and(|fold| !fold.takes(refused.run.scheduled_at)) {
+        if self.coalescer.all.get(&key).is_some_and(|window| !window.takes(refused.run.scheduled_at)) {
             self.flush(key, around);
         }
-        match self.folds.all.get_mut(&key) {
-            Some(fold) => fold.gathered.push((refused, entry)),
+        match self.coalescer.all.get_mut(&key) {
+            Some(window) => window.gathered.push((refused, entry)),
             None => {
                 self.explain(&[(refused, entry)], around);
-                let until = around.now.mono.plus_ms(FOLD_SECS as u64 * 1_000);
-                let fold = Fold { until, gathered: Vec::new() };
-                self.folds.all.insert(key, fold);
+                let until = around.now.mono.plus_ms(COALESCE_SECS as u64 * 1_000);
+                let window = Window { until, gathered: Vec::new() };
+                self.coalescer.all.insert(key, window);
             }
         }
     }
 
     /// Writes the rows whose time is over; or all of them, before the node leaves.
-    pub fn flush_folds(&mut self, is_leaving: bool, around: &mut Around) {
+    pub fn flush_refusals(&mut self, is_leaving: bool, around: &mut Around) {
         let now = around.now.mono;
-        let is_over = |fold: &Fold| is_leaving || fold.until <= now;
-        let over: Vec<_> = self.folds.all.iter().filter(|(_, fold)| is_over(fold)).map(|(key, _)| *key).collect();
+        let is_over = |window: &Window| is_leaving || window.until <= now;
+        let over: Vec<_> =
+            self.coalescer.all.iter().filter(|(_, window)| is_over(window)).map(|(key, _)| *key).collect();
         over.into_iter().for_each(|key| self.flush(key, around));
     }
 
     /// Whether every refusal has its row on the way.
-    pub fn has_folds(&self) -> bool {
-        self.folds.all.values().any(|fold| !fold.gathered.is_empty())
+    pub fn has_unwritten_refusals(&self) -> bool {
+        self.coalescer.all.values().any(|window| !window.gathered.is_empty())
     }
 
     /// A fold that gathered something is followed by another; one that did not is over.
     fn flush(&mut self, key: (JobId, &'static str), around: &mut Around) {
-        let Some(fold) = self.folds.all.get_mut(&key) else { return };
-        let gathered = std::mem::take(&mut fold.gathered);
+        let Some(window) = self.coalescer.all.get_mut(&key) else { return };
+        let gathered = std::mem::take(&mut window.gathered);
         if gathered.is_empty() {
-            self.folds.all.remove(&key);
+            self.coalescer.all.remove(&key);
             return;
         }
-        fold.until = around.now.mono.plus_ms(FOLD_SECS as u64 * 1_000);
+        window.until = around.now.mono.plus_ms(COALESCE_SECS as u64 * 1_000);
         self.explain(&gathered, around);
     }
 
@@ -85,6 +86,6 @@ impl Dispatch {
         let attempt = Attempt { run: RunKey::scheduled(last.run.cron_id, last.run.scheduled_at), number: 0 };
         self.outcomes.entry(attempt).or_default().extend(refused.iter().map(|(_, entry)| *entry));
         self.push_row(attempt, last.version, last.state, &text, around);
-        around.logbook.count_folded(last.state, refused.len() as u64 - 1);
+        around.logbook.count_coalesced(last.state, refused.len() as u64 - 1);
     }
 }

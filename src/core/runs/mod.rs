@@ -23,8 +23,8 @@ mod rows;
 mod table;
 mod undecided;
 
-pub use permits::Queue;
-pub use table::{Flight, Place, RESERVE_PART, Stage};
+pub use permits::PermitQueue;
+pub use table::{Candidate, InFlightRun, RESERVE_PART, Stage};
 
 use crate::core::io::Effects;
 use crate::core::jobs::scheduler::Scheduler;
@@ -34,24 +34,24 @@ use crate::model::journal::{Body, Entry, EntryId, MissedGap, PlannedRun, Refused
 use crate::model::message::{Order, ToNode};
 use crate::model::run::Manual;
 use crate::model::{Attempt, Job, JobId, Mono, NodeId, Now, RunKey, RunState, Second, Server, Version};
-use coalesce::Folds;
+use coalesce::Coalescer;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use table::Flights;
+use table::RunTable;
 
 /// Runs sent within one input.
 const RELEASE_MAX: usize = 1_000;
 
 #[derive(Debug)]
-pub struct Dispatch {
+pub struct Runs {
     server: Server,
-    limits: DispatchLimits,
-    flights: Flights,
+    limits: RunLimits,
+    table: RunTable,
     /// Outcomes of each entry that are not committed yet.
     open: BTreeMap<EntryId, usize>,
     /// Rows of refused and missed runs that are on their way, with the entries that they explain.
     outcomes: BTreeMap<Attempt, Vec<EntryId>>,
-    folds: Folds,
+    coalescer: Coalescer,
     to_close: Vec<EntryId>,
     /// Runs of the parts of a tick whose part 0 is not in yet.
     held_back: Vec<Attempt>,
@@ -82,7 +82,7 @@ pub struct Dispatch {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct DispatchLimits {
+pub struct RunLimits {
     pub max_pending_per_job: usize,
     /// Runs that wait for any node to be there.
     pub unplaced_max: usize,
@@ -99,12 +99,12 @@ pub struct Around<'a> {
     pub fx: &'a mut Effects,
     pub now: Now,
     /// The nodes that can be spoken to.
-    pub places: &'a [Place],
+    pub candidates: &'a [Candidate],
 }
 
 impl Around<'_> {
     fn is_linked(&self, node: &NodeId) -> bool {
-        self.places.iter().any(|place| place.node == *node)
+        self.candidates.iter().any(|candidate| candidate.node == *node)
     }
 
     fn job(&self, id: JobId) -> Option<&Arc<Job>> {
@@ -124,15 +124,15 @@ pub struct Cancelling {
 /// Orders on their way, by node.
 type Orders = BTreeMap<NodeId, Vec<Order>>;
 
-impl Dispatch {
-    pub fn new(server: Server, limits: DispatchLimits) -> Dispatch {
-        Dispatch {
+impl Runs {
+    pub fn new(server: Server, limits: RunLimits) -> Runs {
+        Runs {
             server,
             limits,
-            flights: Flights::default(),
+            table: RunTable::default(),
             open: BTreeMap::new(),
             outcomes: BTreeMap::new(),
-            folds: Folds::default(),
+            coalescer: Coalescer::default(),
             to_close: Vec::new(),
             held_back: Vec::new(),
             releasing: VecDeque::new(),
@@ -158,7 +158,7 @@ impl Dispatch {
         mut missed: Vec<MissedGap>,
         tick: Second,
         now: Now,
-        places: &[Place],
+        candidates: &[Candidate],
     ) -> Vec<(u32, Body)> {
         let late = tick < now.wall.second();
         let (mut runs, mut refused) = (Vec::new(), Vec::new());
@@ -166,17 +166,17 @@ impl Dispatch {
         for job in self.in_turn(due) {
             let run = RunKey::scheduled(job.id, tick);
             let attempt = Attempt { run, number: 1 };
-            if self.named.contains(&run) || self.flights.has(attempt) {
+            if self.named.contains(&run) || self.table.has(attempt) {
                 continue;
             }
-            match self.place(&job, places) {
+            match self.place(&job, candidates) {
                 Err(state) => {
                     refused_from.get_or_insert(job.id);
                     refused.push(RefusedRun { run, version: job.version, state });
                 }
                 Ok(node) => {
                     runs.push((attempt, job.version, node.clone()));
-                    self.flights.insert(attempt, Flight::planned(job, node, late, tick.wall()));
+                    self.table.insert(attempt, InFlightRun::planned(job, node, late, tick.wall()));
                 }
             }
         }
@@ -207,21 +207,21 @@ impl Dispatch {
         job: &Arc<Job>,
         manual: Manual,
         now: Now,
-        places: &[Place],
+        candidates: &[Candidate],
     ) -> Result<(RunKey, Body), RunState> {
         let second = now.wall.second();
         let run = RunKey { cron_id: job.id, scheduled_at: second, manual: Some(manual) };
         let attempt = Attempt { run, number: 1 };
-        let node = self.place(job, places)?;
-        self.flights.insert(attempt, Flight::planned(Arc::clone(job), node.clone(), false, second.wall()));
+        let node = self.place(job, candidates)?;
+        self.table.insert(attempt, InFlightRun::planned(Arc::clone(job), node.clone(), false, second.wall()));
         Ok((run, body(&[(attempt, job.version, node)])))
     }
 
     /// It was asked for before, under the same key: the first one counts.
     pub fn forget_planned(&mut self, entry: &Entry, around: &mut Around) {
         for run in &entry.body.runs {
-            self.flights.remove(run.attempt);
-            self.next_turn(run.attempt.run.cron_id, around);
+            self.table.remove(run.attempt);
+            self.grant_permits(run.attempt.run.cron_id, around);
         }
     }
 
@@ -241,13 +241,13 @@ impl Dispatch {
         }
         for delayed in &entry.body.delayed {
             self.take_over(delayed.attempt, id);
-            if let Some(flight) = self.flights.get(delayed.attempt) {
-                self.delayed.insert((flight.ready_at, delayed.attempt));
+            if let Some(in_flight) = self.table.get(delayed.attempt) {
+                self.delayed.insert((in_flight.ready_at, delayed.attempt));
             }
         }
         self.write_outcomes(id, &entry.body, &BTreeMap::new(), around);
         let freed = self.drop_refused(id, &entry.body);
-        freed.into_iter().for_each(|id| self.next_turn(id, around));
+        freed.into_iter().for_each(|id| self.grant_permits(id, around));
         // Parts are written from the highest number down: the first of the tick come last, and are sent first all the same.
         self.held_back.splice(0..0, entry.body.runs.iter().map(|run| run.attempt));
         if entry.part == 0 {
@@ -277,61 +277,61 @@ impl Dispatch {
     /// The attempt is an outcome of this entry from now on, and of no earlier one.
     fn take_over(&mut self, attempt: Attempt, entry: EntryId) {
         *self.open.entry(entry).or_default() += 1;
-        let earlier = self.flights.rename(attempt, entry);
+        let earlier = self.table.rename(attempt, entry);
         earlier.into_iter().chain(self.follows.remove(&attempt)).for_each(|earlier| self.settle(earlier));
     }
 
     /// A former leader had journaled this part of the tick: its runs are not ours to give.
     pub fn on_tick_taken(&mut self, entry: &Entry) {
         for run in &entry.body.runs {
-            self.flights.remove(run.attempt);
+            self.table.remove(run.attempt);
         }
     }
 
     /// The process is over: its place among its job's runs is free for the next, where no further attempt takes it.
     pub fn on_finished(&mut self, attempt: Attempt, state: RunState, around: &mut Around) {
-        if self.flights.is(attempt, Stage::Sent) {
-            self.flights.set_stage(attempt, Stage::Over);
+        if self.table.is(attempt, Stage::Sent) {
+            self.table.set_stage(attempt, Stage::Over);
             self.follow_up(attempt, state, around);
         }
-        self.next_turn(attempt.run.cron_id, around);
+        self.grant_permits(attempt.run.cron_id, around);
     }
 
     /// The node has a row of the attempt committed. The row of one that does not have the attempt is what it wrote when it led,
     /// and may be wrong: whoever has it will tell.
     pub fn on_told_logged(&mut self, node: &NodeId, attempt: Attempt, around: &mut Around) {
-        let is_elsewhere = |flight: &Flight| flight.stage != Stage::Over && flight.node != *node;
-        if !self.flights.get(attempt).is_some_and(is_elsewhere) {
+        let is_elsewhere = |in_flight: &InFlightRun| in_flight.stage != Stage::Over && in_flight.node != *node;
+        if !self.table.get(attempt).is_some_and(is_elsewhere) {
             self.on_logged(attempt, around);
         }
     }
 
     /// The row is committed: the entry that names it is one outcome nearer to its end.
     pub fn on_logged(&mut self, attempt: Attempt, around: &mut Around) {
-        match self.flights.remove(attempt).and_then(|flight| flight.entry) {
+        match self.table.remove(attempt).and_then(|in_flight| in_flight.entry) {
             Some(entry) => self.settle(entry),
             None => {
                 let entries = self.outcomes.remove(&attempt).unwrap_or_default();
                 entries.into_iter().for_each(|entry| self.settle(entry));
             }
         }
-        self.next_turn(attempt.run.cron_id, around);
+        self.grant_permits(attempt.run.cron_id, around);
     }
 
     /// Takes back the job's runs of older versions (with none: of all). Those that wait here are done anew; nodes that
     /// have some are told.
     pub fn cancel(&mut self, cron_id: JobId, below: Option<Version>, around: &mut Around) -> Cancelling {
-        let waiting = self.old_flights(cron_id, below, Stage::Waiting);
+        let waiting = self.of_older_versions(cron_id, below, Stage::Waiting);
         self.leave_queue(cron_id, &waiting);
         // One whose entry is still on its way is looked at when that is in.
-        let delayed = self.old_flights(cron_id, below, Stage::Delayed);
+        let delayed = self.of_older_versions(cron_id, below, Stage::Delayed);
         let delayed = delayed.into_iter().filter(|attempt| !self.follows.contains_key(attempt));
-        waiting.into_iter().chain(delayed.collect::<Vec<_>>()).for_each(|attempt| self.redo(attempt, around));
+        waiting.into_iter().chain(delayed.collect::<Vec<_>>()).for_each(|attempt| self.reassign(attempt, around));
         let mut cancelling = Cancelling::default();
-        for attempt in self.old_flights(cron_id, below, Stage::Sent) {
-            let Some(flight) = self.flights.get(attempt) else { continue };
-            let nodes = if around.is_linked(&flight.node) { &mut cancelling.told } else { &mut cancelling.silent };
-            nodes.insert(flight.node.clone());
+        for attempt in self.of_older_versions(cron_id, below, Stage::Sent) {
+            let Some(in_flight) = self.table.get(attempt) else { continue };
+            let nodes = if around.is_linked(&in_flight.node) { &mut cancelling.told } else { &mut cancelling.silent };
+            nodes.insert(in_flight.node.clone());
         }
         for node in &cancelling.told {
             around.fx.tell_node(node, ToNode::Cancel { cron_id, below });
@@ -342,23 +342,23 @@ impl Dispatch {
     /// The node has dropped these without starting them.
     pub fn on_dropped(&mut self, cron_id: JobId, dropped: Vec<Attempt>, around: &mut Around) {
         for attempt in dropped {
-            if self.flights.is(attempt, Stage::Sent) {
-                self.redo(attempt, around);
+            if self.table.is(attempt, Stage::Sent) {
+                self.reassign(attempt, around);
             }
         }
-        self.next_turn(cron_id, around);
+        self.grant_permits(cron_id, around);
     }
 
     /// Looks after what waits: for a node, for its fold.
     pub fn look_after(&mut self, around: &mut Around) {
-        self.flush_folds(false, around);
-        if self.unplaced.is_empty() || !around.places.iter().any(|place| place.takes_new) {
+        self.flush_refusals(false, around);
+        if self.unplaced.is_empty() || !around.candidates.iter().any(|candidate| candidate.takes_new) {
             return;
         }
         let mut orders = Orders::new();
         for attempt in std::mem::take(&mut self.unplaced) {
-            match self.flights.get(attempt).map(|flight| (flight.stage, flight.job.parallel_max())) {
-                Some((Stage::Waiting, Some(_))) => self.next_turn(attempt.run.cron_id, around),
+            match self.table.get(attempt).map(|in_flight| (in_flight.stage, in_flight.job.parallel_max())) {
+                Some((Stage::Waiting, Some(_))) => self.grant_permits(attempt.run.cron_id, around),
                 Some((Stage::Waiting, None)) => self.send_or_move(attempt, around, &mut orders),
                 _ => {}
             }
@@ -367,37 +367,37 @@ impl Dispatch {
     }
 
     /// Of a run that is in hand the attempt with this number, or without one the latest.
-    pub fn find(&self, run: RunKey, number: Option<u32>) -> Option<(Attempt, &Flight)> {
+    pub fn find(&self, run: RunKey, number: Option<u32>) -> Option<(Attempt, &InFlightRun)> {
         let is_meant = |attempt: &Attempt| number.is_none_or(|number| attempt.number == number);
-        let found = self.flights.of_run(run).filter(|(attempt, _)| is_meant(attempt)).last()?;
+        let found = self.table.of_run(run).filter(|(attempt, _)| is_meant(attempt)).last()?;
         Some((*found.0, found.1))
     }
 
-    pub fn flights(&self) -> impl Iterator<Item = (&Attempt, &Flight)> {
-        self.flights.all()
+    pub fn table(&self) -> impl Iterator<Item = (&Attempt, &InFlightRun)> {
+        self.table.all()
     }
 
     /// The attempts of a run that are not over.
-    pub fn of_run(&self, run: RunKey) -> Vec<(Attempt, Flight)> {
-        let open = self.flights.of_run(run).filter(|(_, flight)| flight.stage != Stage::Over);
-        open.map(|(attempt, flight)| (*attempt, flight.clone())).collect()
+    pub fn of_run(&self, run: RunKey) -> Vec<(Attempt, InFlightRun)> {
+        let open = self.table.of_run(run).filter(|(_, in_flight)| in_flight.stage != Stage::Over);
+        open.map(|(attempt, in_flight)| (*attempt, in_flight.clone())).collect()
     }
 
     /// Ends an attempt that no node has: it will not begin.
     pub fn kill_here(&mut self, attempt: Attempt, around: &mut Around) {
-        self.flights.set_killed(attempt);
+        self.table.set_killed(attempt);
         let is_journaled = !self.follows.contains_key(&attempt);
-        if is_journaled && (self.flights.is(attempt, Stage::Waiting) || self.flights.is(attempt, Stage::Delayed)) {
+        if is_journaled && (self.table.is(attempt, Stage::Waiting) || self.table.is(attempt, Stage::Delayed)) {
             self.leave_queue(attempt.run.cron_id, &[attempt]);
             self.drop_killed(attempt, around);
-            self.next_turn(attempt.run.cron_id, around);
+            self.grant_permits(attempt.run.cron_id, around);
         }
         // Else its entry is on its way: it is dropped when that is in.
     }
 
     /// The node that has it is told to end it.
     pub fn set_killed(&mut self, attempt: Attempt) {
-        self.flights.set_killed(attempt);
+        self.table.set_killed(attempt);
     }
 
     /// The entries that may be set done, each told once.
@@ -425,14 +425,14 @@ impl Dispatch {
     }
 
     /// The node for a run of the job that is due now (or nobody yet), or why there is none.
-    fn place(&mut self, job: &Job, places: &[Place]) -> Result<NodeId, RunState> {
-        if !self.has_turn(job) {
+    fn place(&mut self, job: &Job, candidates: &[Candidate]) -> Result<NodeId, RunState> {
+        if !self.has_permit(job) {
             return Err(RunState::Skipped);
         }
-        if let Some(node) = self.flights.choose(job, places) {
+        if let Some(node) = self.table.choose(job, candidates) {
             return Ok(node);
         }
-        let is_anyone_there = places.iter().any(|place| place.takes_new && place.suits(job));
+        let is_anyone_there = candidates.iter().any(|candidate| candidate.takes_new && candidate.suits(job));
         let may_wait = job.parallel_max().is_some() || !is_anyone_there;
         if may_wait && self.unplaced.len() < self.limits.unplaced_max {
             return Ok(NodeId::default());
@@ -444,20 +444,20 @@ impl Dispatch {
     fn release(&mut self, attempts: Vec<Attempt>, around: &mut Around) {
         let mut orders = Orders::new();
         for attempt in attempts {
-            let Some(flight) = self.flights.get(attempt).cloned() else { continue };
-            let job = flight.job;
-            if !matches!(flight.stage, Stage::Planned | Stage::Moving) {
+            let Some(in_flight) = self.table.get(attempt).cloned() else { continue };
+            let job = in_flight.job;
+            if !matches!(in_flight.stage, Stage::Planned | Stage::Moving) {
                 continue;
             }
-            if flight.is_killed {
+            if in_flight.is_killed {
                 self.drop_killed(attempt, around);
-                self.next_turn(job.id, around);
+                self.grant_permits(job.id, around);
             } else if around.job(job.id).is_none_or(|now| now.version != job.version) {
-                self.redo(attempt, around);
-                self.next_turn(job.id, around);
-            } else if flight.stage == Stage::Planned && !self.may_go_at_once(&job) {
-                self.wait_for_turn(attempt);
-                self.next_turn(job.id, around);
+                self.reassign(attempt, around);
+                self.grant_permits(job.id, around);
+            } else if in_flight.stage == Stage::Planned && !self.may_go_at_once(&job) {
+                self.wait_for_permit(attempt);
+                self.grant_permits(job.id, around);
             } else {
                 self.send_or_move(attempt, around, &mut orders);
             }
@@ -467,22 +467,22 @@ impl Dispatch {
 
     /// To the node that its entry names, where that is there; else another one is journaled first.
     fn send_or_move(&mut self, attempt: Attempt, around: &mut Around, orders: &mut Orders) {
-        let Some(flight) = self.flights.get(attempt).cloned() else { return };
-        if self.is_too_late(attempt, &flight, around.now) {
-            self.flights.set_stage(attempt, Stage::Over);
-            self.push_row(attempt, flight.job.version, RunState::Missed, rows::MISSED, around);
-            self.next_turn(attempt.run.cron_id, around);
-        } else if self.flights.may_send(&flight.job, &flight.node, around.places) {
-            self.flights.set_stage(attempt, Stage::Sent);
-            let order = self.order(attempt, &flight, around.now);
-            orders.entry(flight.node).or_default().push(order);
-        } else if let Some(node) = self.flights.choose(&flight.job, around.places) {
-            self.flights.move_to(attempt, node.clone());
-            around.journaler.push(None, 0, body(&[(attempt, flight.job.version, node)]));
+        let Some(in_flight) = self.table.get(attempt).cloned() else { return };
+        if self.is_too_late(attempt, &in_flight, around.now) {
+            self.table.set_stage(attempt, Stage::Over);
+            self.push_row(attempt, in_flight.job.version, RunState::Missed, rows::MISSED, around);
+            self.grant_permits(attempt.run.cron_id, around);
+        } else if self.table.may_send(&in_flight.job, &in_flight.node, around.candidates) {
+            self.table.set_stage(attempt, Stage::Sent);
+            let order = self.order(attempt, &in_flight, around.now);
+            orders.entry(in_flight.node).or_default().push(order);
+        } else if let Some(node) = self.table.choose(&in_flight.job, around.candidates) {
+            self.table.move_to(attempt, node.clone());
+            around.journaler.push(None, 0, body(&[(attempt, in_flight.job.version, node)]));
         } else {
-            match flight.job.parallel_max() {
-                Some(_) => self.wait_for_turn(attempt),
-                None => self.flights.set_stage(attempt, Stage::Waiting),
+            match in_flight.job.parallel_max() {
+                Some(_) => self.wait_for_permit(attempt),
+                None => self.table.set_stage(attempt, Stage::Waiting),
             }
             self.unplaced.insert(attempt);
         }
@@ -490,19 +490,19 @@ impl Dispatch {
 
     /// A run that waited for its turn is as late as that wait, which is no fault: of it only the time in which nobody
     /// led counts.
-    fn is_too_late(&self, attempt: Attempt, flight: &Flight, now: Now) -> bool {
-        let late_secs = now.wall.second().0 - flight.due.second().0;
-        let waits_its_turn = flight.job.parallel_max().is_some() && attempt.number == 1;
-        self.limits.grace_secs < if waits_its_turn { late_secs.min(self.away_secs) } else { late_secs }
+    fn is_too_late(&self, attempt: Attempt, in_flight: &InFlightRun, now: Now) -> bool {
+        let late_secs = now.wall.second().0 - in_flight.due.second().0;
+        let waits_for_permit = in_flight.job.parallel_max().is_some() && attempt.number == 1;
+        self.limits.grace_secs < if waits_for_permit { late_secs.min(self.away_secs) } else { late_secs }
     }
 
-    fn order(&self, attempt: Attempt, flight: &Flight, now: Now) -> Order {
-        let has_turns = flight.job.parallel_max().is_some();
+    fn order(&self, attempt: Attempt, in_flight: &InFlightRun, now: Now) -> Order {
+        let has_permits = in_flight.job.parallel_max().is_some();
         Order {
             attempt,
-            job: Arc::clone(&flight.job),
-            late: flight.late || flight.due.second() < now.wall.second() && attempt.run.manual.is_none(),
-            expires: (!has_turns).then(|| flight.due.second().plus(self.limits.grace_secs)),
+            job: Arc::clone(&in_flight.job),
+            late: in_flight.late || in_flight.due.second() < now.wall.second() && attempt.run.manual.is_none(),
+            expires: (!has_permits).then(|| in_flight.due.second().plus(self.limits.grace_secs)),
             dispatch_time: now.wall.second(),
             dispatch_server: self.server.clone(),
         }
@@ -510,33 +510,35 @@ impl Dispatch {
 
     /// A run that was not started under its old definition: given anew where the present one is due then too, else told
     /// as cancelled. Further attempts and manual runs were asked of the old definition only.
-    fn redo(&mut self, attempt: Attempt, around: &mut Around) {
-        let Some(flight) = self.flights.get(attempt).cloned() else { return };
-        self.flights.set_stage(attempt, Stage::Over);
+    fn reassign(&mut self, attempt: Attempt, around: &mut Around) {
+        let Some(in_flight) = self.table.get(attempt).cloned() else { return };
+        self.table.set_stage(attempt, Stage::Over);
         let id = attempt.run.cron_id;
         let is_first = attempt.run.manual.is_none() && attempt.number == 1;
-        let is_due = is_first && !flight.is_killed && around.scheduler.is_due(id, attempt.run.scheduled_at);
+        let is_due = is_first && !in_flight.is_killed && around.scheduler.is_due(id, attempt.run.scheduled_at);
         match around.job(id).filter(|_| is_due).cloned() {
             Some(job) => {
-                let node = self.flights.choose(&job, around.places).unwrap_or_default();
+                let node = self.table.choose(&job, around.candidates).unwrap_or_default();
                 around.journaler.push(None, 0, body(&[(attempt, job.version, node.clone())]));
-                self.flights.insert(attempt, Flight { job, node, stage: Stage::Planned, ..flight });
+                self.table.insert(attempt, InFlightRun { job, node, stage: Stage::Planned, ..in_flight });
             }
             None if self.is_undecided(attempt) => self.keep_undecided(attempt),
-            None => self.push_row(attempt, flight.job.version, RunState::Cancelled, rows::CANCELLED, around),
+            None => self.push_row(attempt, in_flight.job.version, RunState::Cancelled, rows::CANCELLED, around),
         }
     }
 
     fn drop_killed(&mut self, attempt: Attempt, around: &mut Around) {
-        let Some(version) = self.flights.get(attempt).map(|flight| flight.job.version) else { return };
-        self.flights.set_stage(attempt, Stage::Over);
+        let Some(version) = self.table.get(attempt).map(|in_flight| in_flight.job.version) else { return };
+        self.table.set_stage(attempt, Stage::Over);
         self.push_row(attempt, version, RunState::Cancelled, rows::KILLED_BEFORE, around);
     }
 
-    fn old_flights(&self, cron_id: JobId, below: Option<Version>, stage: Stage) -> Vec<Attempt> {
-        self.flights
+    fn of_older_versions(&self, cron_id: JobId, below: Option<Version>, stage: Stage) -> Vec<Attempt> {
+        self.table
             .of_job(cron_id)
-            .filter(|(_, flight)| flight.stage == stage && below.is_none_or(|below| flight.job.version < below))
+            .filter(|(_, in_flight)| {
+                in_flight.stage == stage && below.is_none_or(|below| in_flight.job.version < below)
+            })
             .map(|(attempt, _)| *attempt)
             .collect()
     }

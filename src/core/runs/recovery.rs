@@ -6,8 +6,8 @@
 //!
 //! Invariant: of a mutex job, what may run holds the mutex until it is known to be over.
 
-use super::table::{Flight, Stage};
-use super::{Around, Dispatch, Orders, rows, send, settled_to};
+use super::table::{InFlightRun, Stage};
+use super::{Around, Orders, Runs, rows, send, settled_to};
 use crate::model::journal::{EntryId, StoredEntry};
 use crate::model::message::Held;
 use crate::model::{Attempt, Job, JobId, NodeId, RunKey, RunState, Second, Version};
@@ -37,7 +37,7 @@ pub struct Settling {
     pub jobs: BTreeSet<JobId>,
 }
 
-impl Dispatch {
+impl Runs {
     /// Takes in the entries that a former leader left open: every run without a row may be on the node that the last
     /// entry names.
     pub fn recover(&mut self, left: &Left, around: &mut Around) {
@@ -61,8 +61,8 @@ impl Dispatch {
                 self.recover_run(*id, run.attempt, run.version, left, (node, stage, due), around);
             }
             for delayed in &entry.body.delayed {
-                let place = (NodeId::default(), Stage::Delayed, delayed.due);
-                self.recover_run(*id, delayed.attempt, delayed.version, left, place, around);
+                let candidate = (NodeId::default(), Stage::Delayed, delayed.due);
+                self.recover_run(*id, delayed.attempt, delayed.version, left, candidate, around);
                 // Of the end of its delay the entry says the whole second by which it is over.
                 let ready_at = around.now.mono_at(delayed.due.wall());
                 self.delayed.insert((ready_at, delayed.attempt));
@@ -71,7 +71,7 @@ impl Dispatch {
             self.drop_refused(*id, &entry.body);
         }
         let logged: BTreeSet<Attempt> = left.logged.keys().copied().collect();
-        self.flights.followed_by(&logged).into_iter().for_each(|attempt| self.flights.set_followed(attempt));
+        self.table.followed_by(&logged).into_iter().for_each(|attempt| self.table.set_followed(attempt));
         left.open.iter().for_each(|stored| self.recover_follower(stored, left, around));
         left.open.iter().for_each(|stored| self.close_if_empty(stored.id));
     }
@@ -98,14 +98,14 @@ impl Dispatch {
         let job = current.filter(|job| job.version == version).cloned().unwrap_or_else(|| Arc::new(gone()));
         let is_limited = job.parallel_max().is_some();
         *self.open.entry(id).or_default() += 1;
-        let earlier = self.flights.get(attempt).and_then(|flight| flight.entry);
+        let earlier = self.table.get(attempt).and_then(|in_flight| in_flight.entry);
         self.leave_queue(attempt.run.cron_id, &[attempt]);
-        let flight = Flight { entry: Some(id), stage, ..Flight::planned(job, node, true, due.wall()) };
-        self.flights.insert(attempt, flight);
+        let in_flight = InFlightRun { entry: Some(id), stage, ..InFlightRun::planned(job, node, true, due.wall()) };
+        self.table.insert(attempt, in_flight);
         earlier.into_iter().for_each(|earlier| self.settle(earlier));
         if stage == Stage::Waiting {
             if is_limited {
-                self.wait_for_turn(attempt);
+                self.wait_for_permit(attempt);
             }
             self.unplaced.insert(attempt);
         }
@@ -134,45 +134,45 @@ impl Dispatch {
 
     /// The nodes that may have something of us.
     pub fn nodes(&self) -> BTreeSet<NodeId> {
-        self.flights.nodes()
+        self.table.nodes()
     }
 
     /// The node has told all that it has.
     pub fn on_holdings(&mut self, node: &NodeId, held: &BTreeMap<Attempt, Held>, around: &mut Around) -> Settling {
-        self.flights.set_released(node, false);
+        self.table.set_released(node, false);
         let mut settling = Settling::default();
         let (mut orders, mut jobs) = (Orders::new(), BTreeSet::new());
-        let sent = self.flights.sent_to(node);
+        let sent = self.table.sent_to(node);
         for attempt in &sent {
-            self.flights.set_question(*attempt, 0);
-            let Some(flight) = self.flights.get(*attempt).cloned() else { continue };
+            self.table.set_question(*attempt, 0);
+            let Some(in_flight) = self.table.get(*attempt).cloned() else { continue };
             match held.get(attempt) {
                 Some(Held::Begun | Held::Unknown) => {}
                 Some(Held::Waiting) if !self.is_current(*attempt, around) => settling.back.push(*attempt),
                 Some(Held::Parked) if !self.is_current(*attempt, around) => {
                     settling.drop.push(*attempt);
-                    self.redo(*attempt, around);
+                    self.reassign(*attempt, around);
                 }
                 // Its mutex may be another's by now: it has to wait for it once more, in its turn.
-                Some(Held::Parked) if flight.job.is_mutex => {
+                Some(Held::Parked) if in_flight.job.is_mutex => {
                     settling.drop.push(*attempt);
-                    self.wait_for_turn(*attempt);
+                    self.wait_for_permit(*attempt);
                     jobs.insert(attempt.run.cron_id);
                 }
                 // It will start by itself; an order that came late, after its end, would start it a second time.
                 Some(Held::Waiting) => {}
                 Some(Held::Parked) => {
-                    orders.entry(node.clone()).or_default().push(self.order(*attempt, &flight, around.now));
+                    orders.entry(node.clone()).or_default().push(self.order(*attempt, &in_flight, around.now));
                 }
                 None => settling.unknown.push(*attempt),
             }
         }
         // It is over, and word of its row did not come through; rows of ours will tell themselves.
-        let over = self.flights.over_on(node).into_iter();
+        let over = self.table.over_on(node).into_iter();
         settling.unknown.extend(over.filter(|attempt| !held.contains_key(attempt) && !around.logbook.has(*attempt)));
         self.questions += 1;
         settling.question = self.questions;
-        settling.unknown.iter().for_each(|attempt| self.flights.set_question(*attempt, settling.question));
+        settling.unknown.iter().for_each(|attempt| self.table.set_question(*attempt, settling.question));
         // What waits there and is not ours to be there: of another node by now, or of an entry that is closed.
         let is_waiting = |held: &Held| matches!(held, Held::Waiting | Held::Parked);
         let strays = held.iter().filter(|(attempt, held)| is_waiting(held) && !sent.contains(attempt));
@@ -184,7 +184,7 @@ impl Dispatch {
 
     /// The node has been told what to drop: mutexes that waited for it may go on.
     pub fn on_settled(&mut self, jobs: BTreeSet<JobId>, around: &mut Around) {
-        jobs.into_iter().for_each(|id| self.next_turn(id, around));
+        jobs.into_iter().for_each(|id| self.grant_permits(id, around));
     }
 
     /// The log rows of what a node neither held nor had started were read: what has none is given again. What was given again
@@ -196,8 +196,8 @@ impl Dispatch {
         logged: &BTreeMap<Attempt, RunState>,
         around: &mut Around,
     ) {
-        let is_asked = |flight: &Flight| question != 0 && flight.question == question;
-        attempts.retain(|attempt| self.flights.get(*attempt).is_some_and(is_asked));
+        let is_asked = |in_flight: &InFlightRun| question != 0 && in_flight.question == question;
+        attempts.retain(|attempt| self.table.get(*attempt).is_some_and(is_asked));
         self.give_again(attempts, logged, around);
     }
 
@@ -205,8 +205,8 @@ impl Dispatch {
         let mut orders = Orders::new();
         let mut jobs = BTreeSet::new();
         for attempt in attempts {
-            let Some(flight) = self.flights.get(attempt).cloned() else { continue };
-            if !matches!(flight.stage, Stage::Sent | Stage::Over) {
+            let Some(in_flight) = self.table.get(attempt).cloned() else { continue };
+            if !matches!(in_flight.stage, Stage::Sent | Stage::Over) {
                 continue;
             }
             jobs.insert(attempt.run.cron_id);
@@ -214,54 +214,54 @@ impl Dispatch {
                 self.on_finished(attempt, *state, around);
                 self.on_logged(attempt, around);
             } else if around.logbook.has(attempt) {
-                self.flights.set_stage(attempt, Stage::Over);
-            } else if flight.stage == Stage::Over {
-                self.push_row(attempt, flight.job.version, RunState::Lost, rows::ROW_LOST, around);
+                self.table.set_stage(attempt, Stage::Over);
+            } else if in_flight.stage == Stage::Over {
+                self.push_row(attempt, in_flight.job.version, RunState::Lost, rows::ROW_LOST, around);
             } else if !self.is_current(attempt, around) {
-                self.redo(attempt, around);
-            } else if flight.is_killed {
+                self.reassign(attempt, around);
+            } else if in_flight.is_killed {
                 self.drop_killed(attempt, around);
-            } else if flight.job.parallel_max().is_some() {
-                self.wait_for_turn(attempt);
+            } else if in_flight.job.parallel_max().is_some() {
+                self.wait_for_permit(attempt);
             } else {
                 self.send_or_move(attempt, around, &mut orders);
             }
         }
         send(orders, around);
-        jobs.into_iter().for_each(|id| self.next_turn(id, around));
+        jobs.into_iter().for_each(|id| self.grant_permits(id, around));
     }
 
     /// A node that is leaving will not start these.
     pub fn on_returned(&mut self, node: &NodeId, mut attempts: Vec<Attempt>, around: &mut Around) {
-        attempts.retain(|attempt| self.flights.get(*attempt).is_some_and(|flight| flight.node == *node));
+        attempts.retain(|attempt| self.table.get(*attempt).is_some_and(|in_flight| in_flight.node == *node));
         self.give_again(attempts, &BTreeMap::new(), around);
     }
 
     /// The node's lease is surely over: what it had of mutex jobs has ended.
     pub fn on_released(&mut self, node: &NodeId, around: &mut Around) {
-        self.flights.set_released(node, true);
-        let jobs: BTreeSet<_> = self.flights.sent_to(node).iter().map(|attempt| attempt.run.cron_id).collect();
-        jobs.into_iter().for_each(|id| self.next_turn(id, around));
+        self.table.set_released(node, true);
+        let jobs: BTreeSet<_> = self.table.sent_to(node).iter().map(|attempt| attempt.run.cron_id).collect();
+        jobs.into_iter().for_each(|id| self.grant_permits(id, around));
     }
 
     /// The node has not been heard of since then: what it had is lost when the grace is over.
     pub fn give_up(&mut self, node: &NodeId, silent_since: Second, around: &mut Around) {
         let now = around.now.wall.second();
-        let over = self.flights.over_on(node).into_iter().filter(|attempt| !around.logbook.has(*attempt));
-        for attempt in self.flights.sent_to(node).into_iter().chain(over.collect::<Vec<_>>()) {
-            let Some(flight) = self.flights.get(attempt).cloned() else { continue };
-            let since = silent_since.max(flight.due.second());
+        let over = self.table.over_on(node).into_iter().filter(|attempt| !around.logbook.has(*attempt));
+        for attempt in self.table.sent_to(node).into_iter().chain(over.collect::<Vec<_>>()) {
+            let Some(in_flight) = self.table.get(attempt).cloned() else { continue };
+            let since = silent_since.max(in_flight.due.second());
             if since.plus(self.limits.grace_secs) < now {
-                self.flights.set_stage(attempt, Stage::Over);
-                self.push_row(attempt, flight.job.version, RunState::Lost, rows::LOST, around);
+                self.table.set_stage(attempt, Stage::Over);
+                self.push_row(attempt, in_flight.job.version, RunState::Lost, rows::LOST, around);
                 self.follow_up(attempt, RunState::Lost, around);
-                self.next_after(attempt.run.cron_id, true, around);
+                self.grant_permits_after(attempt.run.cron_id, true, around);
             }
         }
     }
 
     fn is_current(&self, attempt: Attempt, around: &Around) -> bool {
-        let version = self.flights.get(attempt).map(|flight| flight.job.version);
+        let version = self.table.get(attempt).map(|in_flight| in_flight.job.version);
         let may_run = |job: &&Arc<Job>| !job.stop || attempt.run.manual.is_some();
         around.job(attempt.run.cron_id).filter(may_run).is_some_and(|job| Some(job.version) == version)
     }

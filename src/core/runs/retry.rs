@@ -5,8 +5,8 @@
 //!
 //! Invariant: the entry of an attempt stays open until the attempt that follows it is in the journal.
 
-use super::table::{Flight, Stage};
-use super::{Around, Dispatch, Orders, rows, send};
+use super::table::{InFlightRun, Stage};
+use super::{Around, Orders, Runs, rows, send};
 use crate::model::journal::{Body, DelayedRun, EntryId};
 use crate::model::{Attempt, Job, Mono, NodeId, OnLost, RunState};
 use std::sync::Arc;
@@ -30,17 +30,19 @@ pub fn delay_secs(job: &Job, number: u32, state: RunState) -> Option<i64> {
     }
 }
 
-impl Dispatch {
+impl Runs {
     /// The attempt is over, with this state.
     pub fn follow_up(&mut self, attempt: Attempt, state: RunState, around: &mut Around) {
-        let Some(flight) = self.flights.get(attempt).filter(|flight| !flight.is_followed).cloned() else { return };
-        if !flight.is_killed {
-            self.follow(attempt, &flight.job, flight.entry, state, around);
-        } else if delay_secs(&flight.job, attempt.number, state).is_some() {
+        let Some(in_flight) = self.table.get(attempt).filter(|in_flight| !in_flight.is_followed).cloned() else {
+            return;
+        };
+        if !in_flight.is_killed {
+            self.follow(attempt, &in_flight.job, in_flight.entry, state, around);
+        } else if delay_secs(&in_flight.job, attempt.number, state).is_some() {
             // It ended by itself before it could be ended: a row tells later leaders that there is no further attempt.
-            self.flights.set_followed(attempt);
+            self.table.set_followed(attempt);
             let next = Attempt { number: attempt.number + 1, ..attempt };
-            self.push_row(next, flight.job.version, RunState::Cancelled, rows::KILLED_BEFORE, around);
+            self.push_row(next, in_flight.job.version, RunState::Cancelled, rows::KILLED_BEFORE, around);
         }
     }
 
@@ -57,16 +59,16 @@ impl Dispatch {
         let Some(job) = around.job(attempt.run.cron_id).filter(is_wanted).cloned() else { return };
         let Some(delay_secs) = delay_secs(&job, attempt.number, state) else { return };
         let next = Attempt { number: attempt.number + 1, ..attempt };
-        if self.flights.has(next) {
+        if self.table.has(next) {
             return;
         }
         // We hear of an end after it, so the delay is never shorter than it should be.
         let due = around.now.wall.plus_secs(delay_secs);
         let ready_at = around.now.mono.plus_ms(delay_secs as u64 * 1_000);
         let version = job.version;
-        self.flights.set_followed(attempt);
-        let planned = Flight::planned(job, NodeId::default(), false, due);
-        self.flights.insert(next, Flight { stage: Stage::Delayed, ready_at, ..planned });
+        self.table.set_followed(attempt);
+        let planned = InFlightRun::planned(job, NodeId::default(), false, due);
+        self.table.insert(next, InFlightRun { stage: Stage::Delayed, ready_at, ..planned });
         around.journaler.push(
             None,
             0,
@@ -96,22 +98,23 @@ impl Dispatch {
 
     /// A mutex is kept over a delay; but where a lease had ended meanwhile, another run may have it too.
     fn has_kept_mutex(&self, job: &Job) -> bool {
-        job.is_mutex && self.flights.held(job.id) == 1
+        job.is_mutex && self.table.held(job.id) == 1
     }
 
     fn start_attempt(&mut self, attempt: Attempt, around: &mut Around, orders: &mut Orders) {
-        let Some(flight) = self.flights.get(attempt).filter(|flight| flight.stage == Stage::Delayed).cloned() else {
+        let Some(in_flight) = self.table.get(attempt).filter(|in_flight| in_flight.stage == Stage::Delayed).cloned()
+        else {
             return;
         };
-        if flight.is_killed {
+        if in_flight.is_killed {
             self.drop_killed(attempt, around);
-            self.next_turn(attempt.run.cron_id, around);
-        } else if around.job(flight.job.id).is_none_or(|now| now.version != flight.job.version) {
-            self.redo(attempt, around);
-            self.next_turn(attempt.run.cron_id, around);
-        } else if flight.job.parallel_max().is_some() && !self.has_kept_mutex(&flight.job) {
-            self.wait_for_turn(attempt);
-            self.next_turn(attempt.run.cron_id, around);
+            self.grant_permits(attempt.run.cron_id, around);
+        } else if around.job(in_flight.job.id).is_none_or(|now| now.version != in_flight.job.version) {
+            self.reassign(attempt, around);
+            self.grant_permits(attempt.run.cron_id, around);
+        } else if in_flight.job.parallel_max().is_some() && !self.has_kept_mutex(&in_flight.job) {
+            self.wait_for_permit(attempt);
+            self.grant_permits(attempt.run.cron_id, around);
         } else {
             self.send_or_move(attempt, around, orders);
         }

@@ -1,7 +1,7 @@
 //! Log rows of runs that never came to a node: refused, missed, cancelled, lost.
 
 use super::table::Stage;
-use super::{Around, Dispatch, coalesce};
+use super::{Around, Runs, coalesce};
 use crate::core::log::ending;
 use crate::model::journal::{Body, EntryId, MissedGap, MissedWhy, RefusedRun};
 use crate::model::{Attempt, JobId, NodeId, RunKey, RunState, Second, Version};
@@ -13,7 +13,7 @@ pub const MISSED: &str = "missed: nobody was there to start it, and the grace (m
 pub const LOST: &str = "lost: the node that had it was not heard of until the grace (misfire_grace) was over";
 pub const ROW_LOST: &str = "lost: it ended, but its node lost the row that says how";
 
-impl Dispatch {
+impl Runs {
     /// Rows for what the entry itself decided: refusals and gaps. Those that `logged` explains are there already.
     pub fn write_outcomes(
         &mut self,
@@ -23,7 +23,7 @@ impl Dispatch {
         around: &mut Around,
     ) {
         let unexplained = body.refused.iter().filter(|refused| !is_explained(refused, logged));
-        unexplained.for_each(|refused| self.fold(*refused, id, around));
+        unexplained.for_each(|refused| self.coalesce(*refused, id, around));
         let missed = body.missed.iter().map(|gap| (gap, RunState::Missed, missed_text(gap)));
         let settled = body.settled.iter().map(|gap| (gap, RunState::Cancelled, settled_text(gap)));
         for (gap, state, text) in missed.chain(settled) {
@@ -32,20 +32,20 @@ impl Dispatch {
                 self.outcomes.entry(attempt).or_default().push(id);
                 *self.open.entry(id).or_default() += 1;
                 self.push_row(attempt, gap.version, state, &text, around);
-                around.logbook.count_folded(state, gap.count.saturating_sub(1));
+                around.logbook.count_coalesced(state, gap.count.saturating_sub(1));
             }
         }
     }
 
     /// A node has too many runs of these jobs already. Like any refusal it is journaled first.
     pub fn on_refused(&mut self, node: &NodeId, mut attempts: Vec<Attempt>, around: &mut Around) {
-        attempts.retain(|attempt| self.flights.is(*attempt, Stage::Sent));
+        attempts.retain(|attempt| self.table.is(*attempt, Stage::Sent));
         let mut refused = Vec::new();
         for attempt in attempts {
-            let Some(flight) = self.flights.get(attempt).filter(|flight| flight.node == *node) else { continue };
-            let (run, version, state) = (attempt.run, flight.job.version, RunState::Skipped);
+            let Some(in_flight) = self.table.get(attempt).filter(|in_flight| in_flight.node == *node) else { continue };
+            let (run, version, state) = (attempt.run, in_flight.job.version, RunState::Skipped);
             refused.push(RefusedRun { run, version, state });
-            self.flights.move_to(attempt, NodeId::default());
+            self.table.move_to(attempt, NodeId::default());
         }
         if !refused.is_empty() {
             around.journaler.push(None, 0, Body { refused, ..Body::default() });
@@ -59,11 +59,11 @@ impl Dispatch {
         let mut jobs = BTreeSet::new();
         for refused in &body.refused {
             let attempt = Attempt { run: refused.run, number: 1 };
-            let Some(flight) = self.flights.remove(attempt) else { continue };
+            let Some(in_flight) = self.table.remove(attempt) else { continue };
             self.leave_queue(refused.run.cron_id, &[attempt]);
             self.unplaced.remove(&attempt);
             jobs.insert(refused.run.cron_id);
-            if let Some(earlier) = flight.entry {
+            if let Some(earlier) = in_flight.entry {
                 *self.open.entry(id).or_default() += 1;
                 self.outlasting.entry(earlier).or_default().push(id);
                 self.settle(earlier);

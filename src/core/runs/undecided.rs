@@ -4,10 +4,10 @@
 //! that calls them cancelled would then be false. So they wait, in no queue, until the stop is stored.
 
 use super::table::Stage;
-use super::{Around, Dispatch};
+use super::{Around, Runs};
 use crate::model::{Attempt, JobId};
 
-impl Dispatch {
+impl Runs {
     /// What is taken back of this job from now on waits for `decide`.
     pub fn leave_undecided(&mut self, id: JobId) {
         self.undecided.insert(id);
@@ -19,7 +19,7 @@ impl Dispatch {
     }
 
     pub fn keep_undecided(&mut self, attempt: Attempt) {
-        self.flights.set_stage(attempt, Stage::Waiting);
+        self.table.set_stage(attempt, Stage::Waiting);
         self.unplaced.remove(&attempt);
     }
 
@@ -29,8 +29,8 @@ impl Dispatch {
             return;
         }
         let below = around.job(id).map(|job| job.version);
-        for attempt in self.old_flights(id, below, Stage::Waiting) {
-            self.redo(attempt, around);
+        for attempt in self.of_older_versions(id, below, Stage::Waiting) {
+            self.reassign(attempt, around);
         }
     }
 }

@@ -21,7 +21,7 @@ pub enum Timer {
     Retention,
     WaitingChange,
     /// Reads of the jobs and job lists.
-    JobCopy,
+    ReplicaRefresh,
     WantedJobList,
     JobList,
     /// The executor.
@@ -51,8 +51,8 @@ pub enum Timer {
     ForwardedCall,
     LeaderLookup,
     /// The way out.
-    LeavingKill,
-    LeavingStore,
+    ShutdownKill,
+    ShutdownStore,
     /// The leader: its next tick, the entry that shows that it is there, the end of a retry's delay, runs of a large tick that
     /// are yet to be sent.
     Tick,

@@ -48,7 +48,7 @@ const SET_BY_SHELL: [&str; 4] = ["OLDPWD", "PWD", "SHLVL", "_"];
 const TRIED: &str = "/bin/cat";
 
 #[derive(Debug)]
-pub struct Shortcut {
+pub struct DirectExec {
     /// As the shell hands it on, `_` aside.
     environment: Vec<(OsString, OsString)>,
     /// Whether the shell tells each program by `_` where it was found.
@@ -60,9 +60,9 @@ pub struct Shortcut {
     directory: (u64, u64),
 }
 
-impl Shortcut {
+impl DirectExec {
     /// Tries the shell with this environment, which must have all names that a command's has.
-    pub fn try_out(shell: &Path, environment: &[(OsString, OsString)]) -> Option<Shortcut> {
+    pub fn try_out(shell: &Path, environment: &[(OsString, OsString)]) -> Option<DirectExec> {
         let is_known = shell.canonicalize().is_ok_and(|program| SHELLS.iter().any(|name| program.ends_with(name)));
         let is_moving =
             |name: &OsString| MOVING.iter().any(|moving| name == moving) || name.as_bytes().starts_with(b"BASH_FUNC_");
@@ -82,14 +82,14 @@ impl Shortcut {
                 || environment.iter().any(|(had, value)| had == name && value == handed)
         };
         let is_understood = handed_on.iter().all(is_as_given) && path.as_ref().is_none_or(|path| path == TRIED);
-        let shortcut = Shortcut {
+        let direct = DirectExec {
             environment: handed_on,
             tells_path: path.is_some(),
             folders,
             pwd,
             directory: (here.dev(), here.ino()),
         };
-        (is_understood && shortcut.is_in_place()).then_some(shortcut)
+        (is_understood && direct.is_in_place()).then_some(direct)
     }
 
     /// The command as the shell would execute it; none where that is the shell's own affair.

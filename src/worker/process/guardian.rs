@@ -99,7 +99,7 @@ struct Expired {
 }
 
 /// What came of a look at the lease.
-enum Kept {
+enum LeaseWatch {
     /// So many milliseconds, then another look.
     For(u64),
     /// The daemon came to its end meanwhile.
@@ -190,8 +190,8 @@ impl Guardian {
                 return Ok(end);
             }
             let timeout_ms = match self.keep_lease(daemon) {
-                Kept::For(timeout_ms) => timeout_ms,
-                Kept::Ended(end) => return Ok(end),
+                LeaseWatch::For(timeout_ms) => timeout_ms,
+                LeaseWatch::Ended(end) => return Ok(end),
             };
             self.sleep(Duration::from_millis(timeout_ms))?;
             for signal in self.take_signals() {
@@ -202,18 +202,18 @@ impl Guardian {
     }
 
     /// Ends the mutex runs of a lease that is over.
-    fn keep_lease(&mut self, daemon: Pid) -> Kept {
+    fn keep_lease(&mut self, daemon: Pid) -> LeaseWatch {
         const IDLE_MS: u64 = 60_000;
-        let Ok(Some(snapshot)) = Snapshot::read(&self.marks_path) else { return Kept::For(LEASE_EVERY_MS * 10) };
+        let Ok(Some(snapshot)) = Snapshot::read(&self.marks_path) else { return LeaseWatch::For(LEASE_EVERY_MS * 10) };
         let now = clock::mono();
         if now < snapshot.lease {
             self.expired = None;
             let left_ms = snapshot.lease.since(now).as_millis() as u64 + 1;
-            return Kept::For(left_ms.min(IDLE_MS));
+            return LeaseWatch::For(left_ms.min(IDLE_MS));
         }
         let mutex: Vec<Mark> = snapshot.marks.into_iter().filter(|mark| mark.is_mutex && mark.may_run()).collect();
         if mutex.is_empty() {
-            return Kept::For(LEASE_EVERY_MS);
+            return LeaseWatch::For(LEASE_EVERY_MS);
         }
         let is_new = self.expired.is_none_or(|expired| expired.lease_ns != snapshot.lease.0);
         let expired = if is_new {
@@ -228,14 +228,14 @@ impl Guardian {
         let mut end = None;
         sweep(&mutex, own_family(), || end = end.take().or_else(|| reap(Some(daemon)).ok().flatten()));
         if let Some(end) = end {
-            return Kept::Ended(end);
+            return LeaseWatch::Ended(end);
         }
         let is_late = expired.at_ns + STARTING_GRACE_MS * 1_000_000 <= now.0;
         if is_late && mutex.iter().any(Mark::is_starting) {
             log::error!("the lease is over and the daemon may still be starting a mutex run: it is killed");
             let _ = kill_process(daemon, Signal::KILL);
         }
-        Kept::For(LEASE_EVERY_MS)
+        LeaseWatch::For(LEASE_EVERY_MS)
     }
 
     /// Kills what the marks say may still run, and waits until it is gone.

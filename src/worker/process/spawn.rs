@@ -10,7 +10,7 @@
 
 use super::account::{Account, look_up};
 use super::descriptors::Given;
-use super::direct_exec::Shortcut;
+use super::direct_exec::DirectExec;
 use super::launch::Launch;
 use super::marks::{Marks, Ticket};
 use crate::core::ports::{SpawnError, Started};
@@ -40,7 +40,7 @@ pub struct Spawner {
     marks: Arc<Marks>,
     /// The daemon's environment without its secrets, read once.
     environment: Vec<(OsString, OsString)>,
-    shortcut: Option<Shortcut>,
+    direct: Option<DirectExec>,
     descriptors: Given,
 }
 
@@ -68,9 +68,9 @@ impl Spawner {
         let environment: Vec<(OsString, OsString)> = std::env::vars_os().filter(|(name, _)| !is_secret(name)).collect();
         let run = RunKey::scheduled(JobId(0), Second(0));
         let tried = [&environment[..], &told(Attempt { run, number: 0 })].concat();
-        let shortcut = Shortcut::try_out(&shell, &tried);
-        log::debug!("commands without shell syntax need no shell: {}", shortcut.is_some());
-        Spawner { shell, marks, environment, shortcut, descriptors: Given::now() }
+        let direct = DirectExec::try_out(&shell, &tried);
+        log::debug!("commands without shell syntax need no shell: {}", direct.is_some());
+        Spawner { shell, marks, environment, direct, descriptors: Given::now() }
     }
 
     /// Starts the attempt's command, if the lease still holds. Blocks for about a millisecond.
@@ -86,13 +86,13 @@ impl Spawner {
 
     fn start(&self, attempt: Attempt, job: &Job, ticket: Ticket) -> Result<Begun, SpawnError> {
         let shell = if job.shell.is_empty() { &self.shell } else { Path::new(&job.shell) };
-        let refused = |error: io::Error| refusal(shell, &error);
+        let refused = |error: io::Error| spawn_error(shell, &error);
         let (output, write_end) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|error| refused(error.into()))?;
         rustix::fs::fcntl_setfl(&output, OFlags::NONBLOCK).map_err(|error| refused(error.into()))?;
         let (_starting, set_back) = self.descriptors.to_set_back(&output);
         let is_bare = [&job.run_as, &job.work_dir, &job.env, &job.shell].iter().all(|column| column.is_empty());
-        let direct = self.shortcut.as_ref().filter(|_| is_bare && set_back.is_none());
-        let direct = direct.and_then(|shortcut| shortcut.command(&job.command)).and_then(|mut command| {
+        let direct = self.direct.as_ref().filter(|_| is_bare && set_back.is_none());
+        let direct = direct.and_then(|direct| direct.command(&job.command)).and_then(|mut command| {
             command.envs(told(attempt));
             // What could not be executed was not started, and the shell has its own words for it.
             execute(command, &write_end, ticket).ok()
@@ -193,14 +193,14 @@ fn watch(mut child: Child, output: OwnedFd, at: Wall) -> Result<Running, SpawnEr
     }
 }
 
-fn refusal(shell: &Path, error: &io::Error) -> SpawnError {
+fn spawn_error(shell: &Path, error: &io::Error) -> SpawnError {
     let reason = |advice: &str| format!("not started: {} -c: {error}{advice}", shell.display());
     match Errno::from_io_error(error) {
-        Some(Errno::AGAIN | Errno::NOMEM) => SpawnError::NoRoom(reason(
+        Some(Errno::AGAIN | Errno::NOMEM) => SpawnError::Exhausted(reason(
             "; the host has no room for another process: see ulimit -u, pids.max and free memory",
         )),
         Some(Errno::MFILE | Errno::NFILE) => {
-            SpawnError::NoRoom(reason("; too many files are open: raise ulimit -n or lower max_running"))
+            SpawnError::Exhausted(reason("; too many files are open: raise ulimit -n or lower max_running"))
         }
         Some(Errno::NOENT | Errno::ACCESS) => SpawnError::Failed(reason("; is the config key shell right?")),
         Some(Errno::TOOBIG) => {
@@ -231,14 +231,14 @@ mod tests {
 
     #[test]
     fn want_of_room_is_told_from_what_will_never_start() {
-        let refused = |errno: Errno| refusal(Path::new("/bin/sh"), &errno.into());
+        let refused = |errno: Errno| spawn_error(Path::new("/bin/sh"), &errno.into());
         for (errno, words) in [
             (Errno::AGAIN, "ulimit -u"),
             (Errno::NOMEM, "free memory"),
             (Errno::MFILE, "ulimit -n"),
             (Errno::NFILE, "max_running"),
         ] {
-            let SpawnError::NoRoom(reason) = refused(errno) else { panic!("{errno:?} passes") };
+            let SpawnError::Exhausted(reason) = refused(errno) else { panic!("{errno:?} passes") };
             assert!(reason.starts_with("not started: /bin/sh -c: ") && reason.contains(words), "{reason}");
         }
         for (errno, words) in

@@ -10,7 +10,8 @@ pub mod mysql;
 pub mod sqlite;
 
 use crate::core::ports::{
-    Bump, Bumped, Change, CopyPage, Differences, FOLD_SECS, Journaled, Loaded, Opened, Since, StoreError, StoredLeader,
+    Bump, Bumped, COALESCE_SECS, Change, Differences, JobBatch, Journaled, Loaded, Opened, Since, StoreError,
+    StoredLeader,
 };
 use crate::model::job::{JobFilter, JobPage};
 use crate::model::journal::{Body, Entry, EntryId, StoredEntry};
@@ -64,7 +65,7 @@ pub trait Store: Send {
     fn list_logs(&mut self, filter: &LogFilter) -> Result<LogPage, StoreError>;
     fn list_jobs(&mut self) -> Result<Vec<Job>, StoreError>;
     /// The first so many jobs with larger ids than this, by id.
-    fn page_jobs(&mut self, after: JobId, limit: usize) -> Result<CopyPage, StoreError>;
+    fn read_batch(&mut self, after: JobId, limit: usize) -> Result<JobBatch, StoreError>;
     /// What a copy of the jobs lacks; none where that is too much, or the journal does not reach back so far.
     fn differences(&mut self, since: &Since) -> Result<Option<Differences>, StoreError>;
     /// Who was the last to take the lead; none: nobody yet.
@@ -101,7 +102,7 @@ fn noted(entries: &[(i64, String)], since: &Since) -> Result<Option<Noted>, Stor
     let mut noted = Noted { jobs: since.again.iter().copied().collect(), last: None };
     for (id, body) in entries {
         let body: Body = serde_json::from_str(body)
-            .map_err(|error| StoreError::Refused(format!("journal row {id}: its body cannot be read: {error}")))?;
+            .map_err(|error| StoreError::Permanent(format!("journal row {id}: its body cannot be read: {error}")))?;
         noted.jobs.extend(body.changes.iter().map(|note| note.cron_id));
         noted.last = body.changes.last().map(|note| note.cron_id).or(noted.last);
     }
@@ -117,11 +118,11 @@ fn differences(as_of: EntryId, noted: &Noted, rows: Vec<Job>, new: Vec<Job>) -> 
 }
 
 /// The runs of which a row may stand for a refusal that has none of its own: refusals are folded.
-fn folded(open: &[StoredEntry], logged: &BTreeMap<Attempt, RunState>) -> BTreeSet<RunKey> {
+fn coalesced(open: &[StoredEntry], logged: &BTreeMap<Attempt, RunState>) -> BTreeSet<RunKey> {
     let refused = open.iter().flat_map(|stored| &stored.entry.body.refused).map(|refused| refused.run);
     let unexplained = refused.filter(|run| !logged.contains_key(&Attempt { run: *run, number: 0 }));
     let later =
-        |run: RunKey| (1..FOLD_SECS).map(move |secs| RunKey::scheduled(run.cron_id, run.scheduled_at.plus(secs)));
+        |run: RunKey| (1..COALESCE_SECS).map(move |secs| RunKey::scheduled(run.cron_id, run.scheduled_at.plus(secs)));
     unexplained.flat_map(later).collect()
 }
 
@@ -143,14 +144,14 @@ fn note(change: &Change) -> Option<crate::model::journal::ChangeNote> {
 
 /// Someone else has written the row since we read it.
 fn edited_by_hand(id: JobId) -> StoreError {
-    StoreError::Refused(format!(
+    StoreError::Permanent(format!(
         "id {id}: its row in table cron was changed by hand; send SIGHUP to the leader to take that up, then try again"
     ))
 }
 
 /// Another lock_key on the same database would mean two leaders.
 fn foreign_lock_key(ours: &str, stored: &str) -> StoreError {
-    StoreError::Refused(format!(
+    StoreError::Permanent(format!(
         "this database belongs to the cluster with lock_key {stored:?}, this node has lock_key {ours:?}: use the same one, \
          or, if no node uses the old one any more, run UPDATE scheduler SET lock_key = '{ours}'"
     ))
@@ -158,7 +159,7 @@ fn foreign_lock_key(ours: &str, stored: &str) -> StoreError {
 
 /// A node that stands alone must be the only one.
 fn not_alone(leader: &Server, age_secs: i64) -> StoreError {
-    StoreError::Refused(format!(
+    StoreError::Permanent(format!(
         "this node stands alone (no consul_address), but {leader} led on the same database {age_secs} s ago: stop it and wait \
          10 s, or give both the same consul_address and lock_key"
     ))

@@ -1,7 +1,7 @@
 //! The election, asked and answered step by step as the node and Consul do.
 
 use super::*;
-use crate::core::io::Output;
+use crate::core::io::Effect;
 use crate::model::{Epoch, Second};
 
 const ALL: Standing = Standing { is_leader: false, can_lead: true, can_depose: true };
@@ -27,7 +27,7 @@ fn asked(election: &mut Election, standing: Standing, now: Now) -> Vec<String> {
     loop {
         election.poll(standing, || value("own"), &mut fx, now);
         let Some(output) = fx.take() else { return asked };
-        let Output::Work(id, Work::Consul(consul)) = output else { continue };
+        let Effect::Work(id, Work::Consul(consul)) = output else { continue };
         let answer = match &consul {
             Consul::CreateSession => ConsulAnswer::Session("ours".into()),
             Consul::Acquire { .. } => ConsulAnswer::Acquired(true),
@@ -118,10 +118,10 @@ fn watched(election: &mut Election, holder: (&str, &str, u64), values: i64) -> (
         election.poll(ALL, || unreachable!("it does not hold the lock"), &mut fx, now);
         while let Some(output) = fx.take() {
             match output {
-                Output::Work(id, Work::Watch { .. }) if tick < values => {
+                Effect::Work(id, Work::Watch { .. }) if tick < values => {
                     election.on_watched(id, Ok(lock(holder, tick)), now);
                 }
-                Output::Work(_, Work::Consul(statement)) => asked.push(format!("{statement:?}")),
+                Effect::Work(_, Work::Consul(statement)) => asked.push(format!("{statement:?}")),
                 _ => {}
             }
         }
@@ -163,8 +163,8 @@ fn a_leader_that_is_dead_keeps_nobody_away() {
     let watch = election.watch.unwrap();
     election.on_watched(watch, Ok(lock(dead, 1)), later);
     election.poll(ALL, || unreachable!("it does not hold the lock"), &mut fx, later);
-    let asked: Vec<Output> = std::iter::from_fn(|| fx.take()).collect();
-    let is_register = |output: &Output| matches!(output, Output::Work(_, Work::Consul(Consul::Register { .. })));
+    let asked: Vec<Effect> = std::iter::from_fn(|| fx.take()).collect();
+    let is_register = |output: &Effect| matches!(output, Effect::Work(_, Work::Consul(Consul::Register { .. })));
     assert!(asked.iter().any(is_register), "{asked:?}");
 }
 
@@ -184,7 +184,7 @@ fn a_watch_that_tells_of_the_free_lock_before_its_session_is_known_to_be_destroy
     election.on_watched(WorkId(1_000_000), Ok(of_before()), now);
     election.poll(ALL, || value("own"), &mut fx, now);
     let id = std::iter::from_fn(|| fx.take()).find_map(|output| match output {
-        Output::Work(id, Work::Consul(Consul::DestroySession { .. })) => Some(id),
+        Effect::Work(id, Work::Consul(Consul::DestroySession { .. })) => Some(id),
         _ => None,
     });
     seen(&mut election, None, "own", now);
@@ -214,15 +214,15 @@ fn an_agent_that_answers_and_makes_no_session_is_asked_less_and_less_often_and_t
         election.poll(ALL, || value("own"), &mut fx, now);
         while let Some(output) = fx.take() {
             match output {
-                Output::Work(id, Work::Consul(Consul::CreateSession)) => {
+                Effect::Work(id, Work::Consul(Consul::CreateSession)) => {
                     sessions += 1;
                     let unknown = ConsulError::Unknown("Check 'serfHealth' is in critical state".into());
                     election.on_consul(id, Err(unknown), &mut fx, now);
                 }
-                Output::Work(id, Work::Consul(_)) => {
+                Effect::Work(id, Work::Consul(_)) => {
                     election.on_consul(id, Ok(ConsulAnswer::Done), &mut fx, now);
                 }
-                Output::Notice(notice) => warnings += usize::from(notice.level == log::Level::Warn),
+                Effect::Notice(notice) => warnings += usize::from(notice.level == log::Level::Warn),
                 _ => {}
             }
             election.poll(ALL, || value("own"), &mut fx, now);

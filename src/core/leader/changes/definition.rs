@@ -4,7 +4,7 @@
 
 use crate::core::jobs::scheduler::Scheduler;
 use crate::core::ports::Change;
-use crate::model::command::{Command, JobDraft, Refusal, RequestKey};
+use crate::model::command::{CallError, Command, JobDraft, RequestKey};
 use crate::model::{Job, JobId, Second};
 use std::sync::Arc;
 
@@ -28,8 +28,8 @@ pub fn change(
     own_key: impl FnOnce() -> RequestKey,
     scheduler: &Scheduler,
     since: Second,
-) -> Result<Change, Refusal> {
-    let old = |id: JobId| scheduler.job(id).map(|job| Job::clone(job)).ok_or_else(|| Refusal::unknown_job(id));
+) -> Result<Change, CallError> {
+    let old = |id: JobId| scheduler.job(id).map(|job| Job::clone(job)).ok_or_else(|| CallError::unknown_job(id));
     let renewed = |job: Job| Change::Put(Job { version: job.version.next(), since, ..job });
     Ok(match command {
         Command::AddJob(draft, key) => {
@@ -43,13 +43,13 @@ pub fn change(
         Command::StartJob(id) => renewed(Job { stop: false, ..old(id)? }),
         Command::DeleteJob(id) => Change::Delete { id, version: old(id)?.version },
         _ => {
-            return Err(Refusal { status: 500, message: "this changes nothing".into() });
+            return Err(CallError { status: 500, message: "this changes nothing".into() });
         }
     })
 }
 
-fn defined(old: Job, draft: JobDraft, scheduler: &Scheduler) -> Result<Job, Refusal> {
-    scheduler.check(&draft.cron_set).map_err(|error| Refusal::bad(format!("cronSet: {error}")))?;
+fn defined(old: Job, draft: JobDraft, scheduler: &Scheduler) -> Result<Job, CallError> {
+    scheduler.check(&draft.cron_set).map_err(|error| CallError::bad(format!("cronSet: {error}")))?;
     Ok(Job {
         cron_set: draft.cron_set,
         command: draft.command,

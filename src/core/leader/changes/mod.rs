@@ -8,19 +8,19 @@
 //! start any more; every request is answered exactly once; what is in force and not stored is stored before anything else.
 
 mod definition;
+mod errors;
 mod ground;
-mod refusals;
 
+pub use errors::{cut_off, in_force, in_force_and_cut_off};
 pub use ground::Ground;
-pub use refusals::{cut_off, in_force, in_force_and_cut_off};
 
 use crate::core::io::Effects;
 use crate::core::ports::{Change, Lead, StoreError, Work, WorkId};
 use crate::core::time::{Backoff, Timer, Timers};
-use crate::model::command::{Answer, Command, Refusal, RequestId, RequestKey};
+use crate::model::command::{Answer, CallError, Command, RequestId, RequestKey};
 use crate::model::{Job, JobId, Mono, NodeId, Now, Second};
 use definition::{change, job_of, started_already};
-use refusals::{SILENT, undecided, untouched};
+use errors::{SILENT, undecided, untouched};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ pub struct Changes {
     in_force: VecDeque<Job>,
     /// Jobs whose stop is in force and will not be stored.
     unstorable: BTreeSet<JobId>,
-    asked: Option<Asked>,
+    asked: Option<PendingChange>,
     /// Changes that are in force here and wait for nodes to say so too.
     settling: Vec<Settling>,
     /// Jobs that are to be started and are not stopped.
@@ -61,7 +61,7 @@ struct Waiting {
 }
 
 #[derive(Debug)]
-struct Asked {
+struct PendingChange {
     /// None while the store, or what is due before, is being waited for.
     id: Option<WorkId>,
     /// Of the present asking; before the first, when its wait began.
@@ -138,7 +138,7 @@ impl Changes {
             }
         }
         self.answer_late(fx, now);
-        let is_due = |asked: &&mut Asked| asked.id.is_none() && asked.stand == Stand::Decided;
+        let is_due = |asked: &&mut PendingChange| asked.id.is_none() && asked.stand == Stand::Decided;
         if let Some(asked) = self.asked.as_mut().filter(is_due).filter(|_| self.backoff.is_over(now)) {
             let (request, change) = (asked.request, Box::new(asked.change.clone()));
             asked.id = Some(fx.work(Work::Lead(Lead::Change { epoch, request, change })));
@@ -169,7 +169,7 @@ impl Changes {
             self.refuse_earlier(id, at, fx);
             match self.stopped(id, ground) {
                 Some(job) => return Some(Urgent { client: Some(client), job }),
-                None => fx.reply(client, Err(Refusal::unknown_job(id))),
+                None => fx.reply(client, Err(CallError::unknown_job(id))),
             }
         }
     }
@@ -215,7 +215,7 @@ impl Changes {
         now: Now,
     ) -> Option<Made> {
         let asked = self.asked.as_mut().filter(|asked| asked.id == Some(id))?;
-        if matches!(result, Err(StoreError::Refused(_))) {
+        if matches!(result, Err(StoreError::Permanent(_))) {
             // It answers.
             self.backoff.reset();
         }
@@ -230,7 +230,7 @@ impl Changes {
                 self.set_stored(&asked.change);
                 return Some(Made { client: asked.client, change: asked.change, is_in_force: asked.is_in_force });
             }
-            Err(StoreError::Refused(reason)) if asked.is_in_force => {
+            Err(StoreError::Permanent(reason)) if asked.is_in_force => {
                 fx.notice(log::Level::Error, format!("a stop is in force and will not be stored: {reason}"));
                 let asked = self.asked.take()?;
                 self.unstorable.extend(job_of_change(&asked.change));
@@ -240,7 +240,7 @@ impl Changes {
             Err(StoreError::Away(reason)) if !self.backoff.is_failing() && !asked.is_stop => {
                 self.refuse(untouched(Some(&reason)), fx);
             }
-            Err(StoreError::Refused(reason)) => self.refuse(Refusal::bad(reason), fx),
+            Err(StoreError::Permanent(reason)) => self.refuse(CallError::bad(reason), fx),
             // The caller steps down on this and answers everybody.
             Err(StoreError::Deposed) => {}
             Err(StoreError::Away(reason) | StoreError::Unavailable(reason)) => {
@@ -288,8 +288,8 @@ impl Changes {
     /// The node will not answer: what it holds of old definitions may start until its lease is over.
     pub fn on_silent(&mut self, node: &NodeId, fx: &mut Effects) {
         for settling in self.settling.extract_if(.., |settling| settling.nodes.contains(node)) {
-            let refusal = if settling.is_stored { cut_off() } else { in_force_and_cut_off(settling.job.id) };
-            fx.reply(settling.client, Err(refusal));
+            let error = if settling.is_stored { cut_off() } else { in_force_and_cut_off(settling.job.id) };
+            fx.reply(settling.client, Err(error));
         }
     }
 
@@ -304,13 +304,13 @@ impl Changes {
         }
         let asked = self.asked.take().and_then(|asked| asked.client);
         let settling = self.settling.into_iter().map(|settling| settling.client);
-        asked.into_iter().chain(settling).for_each(|client| fx.reply(client, Err(Refusal::unavailable(unknown))));
+        asked.into_iter().chain(settling).for_each(|client| fx.reply(client, Err(CallError::unavailable(unknown))));
         let untouched = "nothing was changed: the lead was lost; try again";
         let waiting = self.queue.into_iter().map(|waiting| waiting.client);
-        waiting.for_each(|client| fx.reply(client, Err(Refusal::unavailable(untouched))));
+        waiting.for_each(|client| fx.reply(client, Err(CallError::unavailable(untouched))));
     }
 
-    fn next(&mut self, ground: &mut Ground, fx: &mut Effects) -> Option<Asked> {
+    fn next(&mut self, ground: &mut Ground, fx: &mut Effects) -> Option<PendingChange> {
         let now = ground.now;
         while let Some(job) = self.in_force.pop_front() {
             // One that was deleted meanwhile needs no stop.
@@ -319,7 +319,7 @@ impl Changes {
                 let (id, answer_by, request) = (None, Mono::NEVER, ground.journaler.next_request());
                 let sent_at = now.mono;
                 let (is_stop, is_in_force, client, stand) = (true, true, None, Stand::Settled);
-                return Some(Asked {
+                return Some(PendingChange {
                     id,
                     sent_at,
                     stand,
@@ -349,12 +349,12 @@ impl Changes {
                 self.is_journal_away = false;
             }
             match change(command, own_key, ground.scheduler, since) {
-                Err(refusal) => fx.reply(client, Err(refusal)),
+                Err(error) => fx.reply(client, Err(error)),
                 Ok(change) => {
                     let answer_by = now.mono.plus_ms(ANSWER_MS);
                     let (id, client, request) = (None, Some(client), number);
                     let (sent_at, is_in_force, stand) = (now.mono, false, Stand::Open);
-                    return Some(Asked {
+                    return Some(PendingChange {
                         id,
                         sent_at,
                         stand,
@@ -392,15 +392,15 @@ impl Changes {
             asked.stand = Stand::Decided;
         } else if asked.stand == Stand::Open && asked.answer_by <= now {
             let is_failing = ground.journaler.is_failing();
-            let refusal = if is_failing { untouched(self.trouble.as_deref()) } else { undecided() };
-            self.refuse(refusal, fx);
+            let error = if is_failing { untouched(self.trouble.as_deref()) } else { undecided() };
+            self.refuse(error, fx);
         }
     }
 
     /// Whether the store has failed, or says nothing.
     fn is_store_away(&self, now: Now) -> bool {
-        let is_waiting = |asked: &Asked| asked.id.is_some() || asked.stand != Stand::Decided;
-        let is_silent = |asked: &Asked| is_waiting(asked) && asked.sent_at.plus_ms(SILENT_MS) <= now.mono;
+        let is_waiting = |asked: &PendingChange| asked.id.is_some() || asked.stand != Stand::Decided;
+        let is_silent = |asked: &PendingChange| is_waiting(asked) && asked.sent_at.plus_ms(SILENT_MS) <= now.mono;
         self.is_journal_away || self.backoff.is_failing() || self.asked.as_ref().is_some_and(is_silent)
     }
 
@@ -459,9 +459,9 @@ impl Changes {
         }
     }
 
-    fn refuse(&mut self, refusal: Refusal, fx: &mut Effects) {
+    fn refuse(&mut self, error: CallError, fx: &mut Effects) {
         if let Some(client) = self.asked.take().and_then(|asked| asked.client) {
-            fx.reply(client, Err(refusal));
+            fx.reply(client, Err(error));
         }
     }
 
@@ -471,7 +471,7 @@ impl Changes {
         if let Some(client) = late.and_then(|asked| asked.client.take()) {
             let why = self.trouble.as_deref().unwrap_or(SILENT);
             let message = format!("whether the change is stored is not known yet; /cron/list will tell: {why}");
-            fx.reply(client, Err(Refusal::unavailable(message)));
+            fx.reply(client, Err(CallError::unavailable(message)));
         }
     }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::core::io::Output;
+use crate::core::io::Effect;
 use crate::core::jobs::scheduler::Scheduler;
 use crate::core::journaler::Journaler;
 use crate::model::command::JobDraft;
@@ -65,12 +65,12 @@ impl World {
     fn drain(&mut self) {
         while let Some(output) = self.fx.take() {
             match output {
-                Output::Work(id, Work::Lead(Lead::Change { change, .. })) => self.asked.push((id, *change)),
-                Output::Reply(client, reply) => {
-                    let text = reply.map_or_else(|refusal| refusal.message, |_| "ok".into());
+                Effect::Work(id, Work::Lead(Lead::Change { change, .. })) => self.asked.push((id, *change)),
+                Effect::Reply(client, reply) => {
+                    let text = reply.map_or_else(|error| error.message, |_| "ok".into());
                     self.replies.push((client.0, text));
                 }
-                Output::Notice(_) => {}
+                Effect::Notice(_) => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -212,7 +212,7 @@ fn a_stop_that_the_store_will_never_take_is_said_and_asked_no_more() {
     world.push(1, Command::StopJob(JobId(1)));
     world.answer(Err(away()));
     world.wait(2_000);
-    assert!(world.answer(Err(StoreError::Refused("edited by hand".into()))).unwrap().is_in_force);
+    assert!(world.answer(Err(StoreError::Permanent("edited by hand".into()))).unwrap().is_in_force);
     world.push(2, Command::StopJob(JobId(8)));
     world.expect_reply(2, "no such job");
     world.cancelled(1);

@@ -55,7 +55,7 @@ fn check_times(conn: &mut Conn, job: &Job) -> Outcome<()> {
     let Some((name, time)) = times.into_iter().find(|(_, time)| INT_MAX < *time) else { return Ok(()) };
     match schema::widening(conn, "cron")? {
         None => Ok(()),
-        Some(statement) => Err(StoreError::Refused(format!(
+        Some(statement) => Err(StoreError::Permanent(format!(
             "{name}: {time} is beyond {INT_MAX} (2038-01-19), where table cron's times end in this database; {statement} mends that"
         ))
         .into()),
@@ -82,7 +82,7 @@ fn check_texts(conn: &mut Conn, job: &Job) -> Outcome<()> {
     for (column, parameter, text) in texts {
         let charset = charsets.get(column).map(String::as_str).unwrap_or_default();
         if let Some(character) = text.chars().find(|character| !Charset::of(charset).holds(*character)) {
-            return Err(StoreError::Refused(format!(
+            return Err(StoreError::Permanent(format!(
                 "{parameter}: {character:?} has no place in the charset of column {column}, {charset}; \
                  ALTER TABLE cron CONVERT TO CHARACTER SET utf8mb4 mends that"
             ))

@@ -16,9 +16,9 @@ mod jobs;
 mod logs;
 mod schema;
 
-use super::{DELETE_ENTRIES_MAX, Hand, Store, folded, foreign_lock_key, not_alone, note, outcomes};
+use super::{DELETE_ENTRIES_MAX, Hand, Store, coalesced, foreign_lock_key, not_alone, note, outcomes};
 use crate::core::ports::{
-    Bump, Bumped, Change, CopyPage, Differences, Journaled, Loaded, Opened, Since, StoreError, StoredLeader,
+    Bump, Bumped, Change, Differences, JobBatch, Journaled, Loaded, Opened, Since, StoreError, StoredLeader,
 };
 use crate::model::config::MysqlConfig;
 use crate::model::job::{JobFilter, JobPage};
@@ -163,7 +163,11 @@ impl MysqlStore {
                 }
                 let message = format!("{what} in MySQL at {server}: {} ({})", error.message, error.code);
                 // What the server refuses it has not done.
-                if DATA_ERRORS.contains(&error.code) { StoreError::Refused(message) } else { StoreError::Away(message) }
+                if DATA_ERRORS.contains(&error.code) {
+                    StoreError::Permanent(message)
+                } else {
+                    StoreError::Away(message)
+                }
             }
             Failure::Mysql(error) if is_out_of_time(&error) => {
                 StoreError::Unavailable(format!("{what} in MySQL at {server}: no answer in time"))
@@ -275,7 +279,7 @@ impl Store for MysqlStore {
             let open = open_entries(conn)?;
             let differences = jobs::differences(conn, since)?;
             let mut logged = logs::logged(conn, &outcomes(&open))?;
-            logged.extend(logs::logged(conn, &folded(&open, &logged))?);
+            logged.extend(logs::logged(conn, &coalesced(&open, &logged))?);
             let is_paused = conn.query_first("SELECT paused <> 0 FROM scheduler WHERE id = 1")?.unwrap_or(false);
             Ok(Loaded { differences, watermark: watermark.flatten().map(Second), open, logged, is_paused })
         })
@@ -359,13 +363,13 @@ impl Store for MysqlStore {
         self.with("read the jobs", |connection| jobs::jobs(&mut connection.conn, "TRUE ORDER BY id"))
     }
 
-    fn page_jobs(&mut self, after: JobId, limit: usize) -> Result<CopyPage, StoreError> {
+    fn read_batch(&mut self, after: JobId, limit: usize) -> Result<JobBatch, StoreError> {
         self.with("read the jobs", |connection| {
             let conn = &mut connection.conn;
             let as_of = jobs::newest_entry(conn)?;
             let last = if after == JobId(0) { jobs::last_noted(conn)? } else { None };
             let jobs = jobs::jobs(conn, &format!("id > {after} ORDER BY id LIMIT {limit}"))?;
-            Ok(CopyPage { as_of, last, jobs })
+            Ok(JobBatch { as_of, last, jobs })
         })
     }
 
@@ -410,7 +414,7 @@ fn check_epoch(conn: &mut Conn, epoch: Epoch) -> Outcome<()> {
 
 fn insert_entry(conn: &mut Conn, entry: &Entry, is_done: bool) -> Outcome<Journaled> {
     let body = serde_json::to_string(&entry.body)
-        .map_err(|error| StoreError::Refused(format!("write a journal body: {error}")))?;
+        .map_err(|error| StoreError::Permanent(format!("write a journal body: {error}")))?;
     let key = entry.request_key.as_ref().map(|key| &key.0);
     let inserted = conn.exec_drop(
         "INSERT INTO journal (epoch, request, tick, part, node_id, body, done, created_at, request_key)
@@ -437,7 +441,7 @@ fn insert_entry(conn: &mut Conn, entry: &Entry, is_done: bool) -> Outcome<Journa
 
 fn parse_body(id: i64, text: &str) -> Outcome<Body> {
     serde_json::from_str(text)
-        .map_err(|error| StoreError::Refused(format!("journal row {id}: its body cannot be read: {error}")).into())
+        .map_err(|error| StoreError::Permanent(format!("journal row {id}: its body cannot be read: {error}")).into())
 }
 
 fn open_entries(conn: &mut Conn) -> Outcome<Vec<StoredEntry>> {

@@ -26,7 +26,7 @@ pub(super) fn last_leader(transaction: &Transaction) -> Result<Option<StoredLead
 
 pub(super) fn insert_entry(transaction: &Transaction, entry: &Entry, is_done: bool) -> Result<EntryId, Failure> {
     let body = serde_json::to_string(&entry.body)
-        .map_err(|error| StoreError::Refused(format!("write a journal body: {error}")))?;
+        .map_err(|error| StoreError::Permanent(format!("write a journal body: {error}")))?;
     let key = entry.request_key.as_ref().map(|key| &key.0);
     transaction.execute(
         "INSERT INTO journal (epoch, request, tick, part, node_id, body, done, created_at, request_key)
@@ -54,7 +54,7 @@ pub(super) fn open_entries(transaction: &Transaction) -> Result<Vec<StoredEntry>
 
 pub(super) fn parse_body(id: i64, text: &str) -> Result<Body, Failure> {
     serde_json::from_str(text)
-        .map_err(|error| StoreError::Refused(format!("journal row {id}: its body cannot be read: {error}")).into())
+        .map_err(|error| StoreError::Permanent(format!("journal row {id}: its body cannot be read: {error}")).into())
 }
 
 pub(super) fn newest_entry(transaction: &Transaction) -> Result<EntryId, Failure> {

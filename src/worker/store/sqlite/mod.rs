@@ -9,11 +9,11 @@ mod journal;
 use self::jobs::{JOB_COLUMNS, JOB_IDS, differences, job, job_params, jobs};
 use self::journal::{check_epoch, insert_entry, last_leader, newest_entry, open_entries, parse_body};
 use super::{
-    DELETE_ENTRIES_MAX, DELETE_ROWS_MAX, Hand, Store, edited_by_hand, folded, foreign_lock_key, not_alone, note,
+    DELETE_ENTRIES_MAX, DELETE_ROWS_MAX, Hand, Store, coalesced, edited_by_hand, foreign_lock_key, not_alone, note,
     outcomes, row_state,
 };
 use crate::core::ports::{
-    Bump, Bumped, Change, CopyPage, Differences, Journaled, Loaded, Opened, Since, StoreError, StoredLeader,
+    Bump, Bumped, Change, Differences, JobBatch, Journaled, Loaded, Opened, Since, StoreError, StoredLeader,
 };
 use crate::model::command::RequestKey;
 use crate::model::job::{JobFilter, JobPage};
@@ -138,7 +138,7 @@ impl SqliteStore {
         };
         let message = format!("{what} in {}: {error}", self.path.display());
         match error.sqlite_error_code() {
-            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => StoreError::Refused(format!(
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => StoreError::Permanent(format!(
                 "{message}; the file is damaged: move it away to begin with an empty one, or restore a copy"
             )),
             Some(
@@ -219,7 +219,7 @@ impl Store for SqliteStore {
             let open = open_entries(transaction)?;
             let differences = differences(transaction, since)?;
             let mut rows = logged(transaction, &outcomes(&open))?;
-            rows.extend(logged(transaction, &folded(&open, &rows))?);
+            rows.extend(logged(transaction, &coalesced(&open, &rows))?);
             let is_paused = transaction.query_row("SELECT paused <> 0 FROM scheduler", [], |row| row.get(0))?;
             Ok(Loaded { differences, watermark: watermark.map(Second), open, logged: rows, is_paused })
         })
@@ -399,12 +399,12 @@ impl Store for SqliteStore {
         self.read("read the jobs", |transaction| jobs(transaction, "1 ORDER BY id"))
     }
 
-    fn page_jobs(&mut self, after: JobId, limit: usize) -> Result<CopyPage, StoreError> {
+    fn read_batch(&mut self, after: JobId, limit: usize) -> Result<JobBatch, StoreError> {
         self.read("read the jobs", |transaction| {
             let as_of = newest_entry(transaction)?;
             let jobs = jobs(transaction, &format!("id > {after} ORDER BY id LIMIT {limit}"))?;
             // A note and its row are written together: no row is on its way.
-            Ok(CopyPage { as_of, last: None, jobs })
+            Ok(JobBatch { as_of, last: None, jobs })
         })
     }
 
