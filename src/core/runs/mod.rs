@@ -24,7 +24,7 @@ mod table;
 mod undecided;
 
 pub use permits::PermitQueue;
-pub use table::{Candidate, InFlightRun, RESERVE_PART, Stage};
+pub use table::{Candidate, InFlightRun, Stage};
 
 use crate::core::io::Effects;
 use crate::core::jobs::scheduler::Scheduler;

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Of a node's room, so much is kept beside it for runs that waited their turn: one part of so many.
-pub const RESERVE_PART: usize = 10;
+const RESERVE_PART: usize = 10;
 
 #[derive(Clone, Debug)]
 pub struct InFlightRun {

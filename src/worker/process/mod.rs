@@ -21,7 +21,7 @@ pub use descriptors::make_room;
 pub use guardian::{CANNOT_START, DaemonLink, REFUSED, UNDER_GUARDIAN, adopt, guard};
 pub use inheritance::end_inheritance;
 pub use launch::{LAUNCH, NOT_LAUNCHED, launch};
-pub use marks::{Mark, MarkBook, Marks, Ticket};
+pub use marks::{Mark, MarkBook, Ticket};
 pub use memory::FreeMemory;
 pub use spawn::{Running, Spawner};
 
