@@ -23,4 +23,7 @@ pub mod cluster;
 pub mod leader;
 pub mod node;
 
+mod context;
+
+pub use context::Context;
 pub use node::Node;

@@ -13,7 +13,7 @@ fn a_run_that_ends_in_time_is_waited_for_and_logged() {
         let id = node.api.add("* * * * * *", &witness.around("sleep 2"), "");
         wait_until("a run is under way", || witness.count("begin") > 0);
         node.signal(signal);
-        node.wait_said("leaving: nothing new is started");
+        node.wait_said("shutdown: nothing new is started");
         let begun = witness.count("begin");
         node.api.post("/cron/add", "cronSet=* * * * * *&command=true").refused(503, "leaving");
         assert_eq!(node.wait().code(), Some(0), "{}", node.said());
@@ -53,7 +53,7 @@ fn a_second_signal_leaves_no_time() {
     node.api.add("* * * * * *", &witness.around("sleep 3000"), "");
     wait_until("a run is under way", || witness.count("begin") > 0);
     node.signal(Signal::TERM);
-    node.wait_said("leaving: nothing new is started");
+    node.wait_said("shutdown: nothing new is started");
     node.signal(Signal::TERM);
     assert_eq!(node.wait().code(), Some(0), "{}", node.said());
 }

@@ -2,7 +2,8 @@
 //!
 //! Invariant: every request is answered exactly once: when what it asked for is so, or when its time is over.
 
-use super::{Context, Leader, QUIET_SECS, Verdict};
+use super::{Leader, QUIET_SECS, Verdict};
+use crate::core::Context;
 use crate::core::io::Effects;
 use crate::core::ports::{Lead, StoreError, Work, WorkId};
 use crate::core::runs::{InFlightRun, Stage};

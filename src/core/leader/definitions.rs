@@ -2,7 +2,8 @@
 //!
 //! Invariant: what is in force here is stored, save for stops that a store that is away has yet to take.
 
-use super::{Context, Leader, Verdict};
+use super::{Leader, Verdict};
+use crate::core::Context;
 use crate::core::io::Effects;
 use crate::core::jobs::replica::put;
 use crate::core::jobs::scheduler::Scheduler;

@@ -14,12 +14,12 @@ mod output_reads;
 mod progress;
 mod reload;
 
+use crate::core::Context;
 use crate::core::cluster::roster::{Own, Roster};
 use crate::core::io::{Effect, Effects};
 use crate::core::jobs::replica::{AsOf, Lent};
 use crate::core::jobs::scheduler::Scheduler;
 use crate::core::journaler::{Journaler, Written};
-use crate::core::log::logbook::Logbook;
 use crate::core::ports::{Journaled, Lead, Loaded, StoreError, Work, WorkId};
 use crate::core::runs::recovery::Left;
 use crate::core::runs::{Around, Candidate, RunLimits, Runs, Stage};
@@ -99,13 +99,6 @@ pub struct Leader {
     is_own_draining: bool,
     is_own_full: bool,
     is_ahead_said: bool,
-}
-
-/// What the leader needs of the node around it.
-pub struct Context<'a> {
-    pub logbook: &'a mut Logbook,
-    pub fx: &'a mut Effects,
-    pub now: Now,
 }
 
 /// What the node must know of an answer.

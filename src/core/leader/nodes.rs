@@ -2,7 +2,8 @@
 //!
 //! Invariant: a lease is never granted for longer than the leader's authority lasts.
 
-use super::{Context, Leader, Verdict};
+use super::{Leader, Verdict};
+use crate::core::Context;
 use crate::core::io::{Effect, Effects};
 use crate::core::node::LEASE_MS;
 use crate::core::ports::{Lead, StoreError, Work, WorkId};

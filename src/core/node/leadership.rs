@@ -3,9 +3,10 @@
 //! Invariant: a leader exists only under an epoch that its own bump has made.
 
 use super::{LEASE_MS, Leadership, Node, StoreConnection};
+use crate::core::Context;
 use crate::core::cluster::election::{Election, Outcome};
 use crate::core::io::{Effect, ExitReason};
-use crate::core::leader::{Context, Leader, LeaderSetup, Verdict};
+use crate::core::leader::{Leader, LeaderSetup, Verdict};
 use crate::core::ports::{Bump, Bumped, Lead, Loaded, Opened, StoreError, Work, WorkId};
 use crate::core::runs::RunLimits;
 use crate::model::{Epoch, Mono, Now};

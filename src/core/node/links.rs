@@ -3,10 +3,10 @@
 //! Invariant: what comes over a link is heard only while that link is the leader's or its leader is we.
 
 use super::{Leadership, Node, StoreConnection};
+use crate::core::Context;
 use crate::core::cluster::election::{Election, Standing};
 use crate::core::cluster::follower::{Heard, Lease};
 use crate::core::io::{Effect, ExitReason, Gone, Mail};
-use crate::core::leader::Context;
 use crate::core::ports::{ConsulError, LockState, LockValue, WorkId};
 use crate::model::command::{Answer, Command, RequestId};
 use crate::model::message::{Held, Hello, LinkId, Message, RunStatus, ToLeader, ToNode};

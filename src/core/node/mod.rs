@@ -19,6 +19,7 @@ mod links;
 mod reads;
 mod shutdown;
 
+use crate::core::Context;
 use crate::core::cluster::election::Election;
 use crate::core::cluster::follower::Follower;
 use crate::core::cluster::lookup::Lookup;
@@ -26,7 +27,7 @@ use crate::core::executor::{Committed, Counters, Executor};
 use crate::core::io::{Effect, Effects, FoundMark, Input, Signal};
 use crate::core::jobs::listing::Listing;
 use crate::core::jobs::replica::Replica;
-use crate::core::leader::{Context, Leader, Verdict};
+use crate::core::leader::{Leader, Verdict};
 use crate::core::log::logbook::Logbook;
 use crate::core::node::health_check::HealthCheck;
 use crate::core::node::shutdown::Shutdown;
