@@ -21,7 +21,7 @@ const CONNECTIONS_MAX: usize = 10_000;
 /// How often the connections' deadlines are looked at.
 const SWEEP_EVERY_MS: u64 = 250;
 /// Clients that follow a run, at one time.
-pub const STREAMS_MAX: usize = 256;
+const STREAMS_MAX: usize = 256;
 /// Outputs that are being read at one time. Each answer may be a part of full size, and a link has a limit.
 const READS_MAX: usize = 32;
 /// Of these the streams leave some to those that ask for one part.
