@@ -39,10 +39,13 @@
     )
 )]
 
+#[cfg_attr(not(test), warn(clippy::disallowed_types))]
 pub mod model;
 
+#[cfg_attr(not(test), warn(clippy::disallowed_types))]
 pub mod core;
 
+#[cfg_attr(not(test), warn(clippy::disallowed_types))]
 pub mod wire;
 
 pub mod api;

@@ -4,8 +4,6 @@
 //! `None`; then the driver sleeps until `Node::poll_timeout` or the next input. No thread, lock, socket, file, clock or
 //! hash-map order is used in here, and nothing that comes from outside makes it panic.
 
-#![cfg_attr(not(test), warn(clippy::disallowed_types))]
-
 pub mod io;
 pub mod ports;
 pub mod time;

@@ -2,8 +2,6 @@
 //!
 //! Invariant: a value that exists is valid on its own; what depends on the state of the world is checked in `core`.
 
-#![cfg_attr(not(test), warn(clippy::disallowed_types))]
-
 pub mod command;
 pub mod config;
 pub mod job;

@@ -1,7 +1,5 @@
 //! The languages: bytes to values and back. Nothing here reads a socket or a clock, and no input makes it panic.
 
-#![cfg_attr(not(test), warn(clippy::disallowed_types))]
-
 pub mod http;
 
 pub mod frame;
