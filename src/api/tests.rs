@@ -297,3 +297,17 @@ fn an_output_is_shown_in_whole_characters() {
     let expect = r#"{"code":200,"data":{"run_key":"7-100","attempt":1,"server":"a:1","state":"failed","from":3,"next":3,"output":"","is_over":false},"message":"ok"}"#;
     assert_eq!(String::from_utf8(response.body).unwrap(), expect);
 }
+
+#[test]
+fn every_call_and_every_field_of_a_job_is_in_the_manual() {
+    let manual = include_str!("../../docs/api.md");
+    for call in PATHS.split(", ") {
+        assert!(manual.contains(&format!("| `{call}` |")), "docs/api.md does not list {call}");
+        let mut headings = manual.lines().filter_map(|line| line.strip_prefix("## "));
+        assert!(headings.any(|heading| heading.split(", ").any(|named| named == call)), "{call} has no section");
+    }
+    let job: serde_json::Value = serde_json::from_str(&text(reply(&Ok(Answer::Job(Job::default().into()))))).unwrap();
+    for field in job["data"].as_object().unwrap().keys() {
+        assert!(manual.contains(&format!("`{field}`")), "docs/api.md does not explain {field}");
+    }
+}

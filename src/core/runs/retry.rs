@@ -17,10 +17,10 @@ use std::sync::Arc;
 /// No delay is longer, however often it was doubled.
 const DELAY_SECS_MAX: i64 = 3_600;
 /// A command that kills its node each time must end somewhere.
-pub const RERUNS_MAX: u32 = 10;
+const RERUNS_MAX: u32 = 10;
 
 /// How long after the attempt the next one is due; none where there is none.
-pub fn delay_secs(job: &Job, number: u32, state: RunState) -> Option<i64> {
+fn delay_secs(job: &Job, number: u32, state: RunState) -> Option<i64> {
     match state {
         RunState::Failed | RunState::Timeout if number <= job.retry_times => {
             let doubled = i64::from(job.retry_delay).saturating_mul(1 << (number - 1).min(32));

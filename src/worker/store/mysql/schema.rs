@@ -273,6 +273,7 @@ fn add_log_keys(conn: &mut Conn, own: OptsBuilder) -> mysql::Result<()> {
             }
         }
     };
+    #[expect(clippy::disallowed_methods, reason = "it takes hours, and nobody waits for it")]
     std::thread::Builder::new().name("log-keys".into()).spawn(build).map(drop).map_err(mysql::Error::IoError)
 }
 
