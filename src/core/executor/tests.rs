@@ -2,10 +2,10 @@
 
 use super::*;
 use crate::core::io::{Effect, Mail};
-use crate::core::ports::{Kill, KillHow, Log, Work};
-use crate::model::message::RunStatus;
+use crate::core::ports::{Kill, KillHow, Log, SpawnError, Started, Work, WorkId};
+use crate::model::message::{Order, RunStatus};
 use crate::model::run::Manual;
-use crate::model::{Exit, Job, LogRow, RunKey, Second};
+use crate::model::{Exit, Job, JobId, LogRow, RunKey, RunState, Second};
 use std::sync::Arc;
 
 const T: i64 = 1_000;
@@ -38,8 +38,18 @@ impl Bench {
             notices: Vec::new(),
         };
         bench.logbook.on_opened();
-        bench.executor.extend_lease(Mono::NEVER, &mut bench.fx, now);
+        bench.extend_lease();
         bench
+    }
+
+    /// What the executor is handed with an input.
+    fn parts(&mut self) -> (&mut Executor, Context<'_>) {
+        (&mut self.executor, Context { logbook: &mut self.logbook, fx: &mut self.fx, now: self.now })
+    }
+
+    fn extend_lease(&mut self) {
+        let (executor, mut cx) = self.parts();
+        executor.extend_lease(Mono::NEVER, &mut cx);
     }
 
     fn pass_ms(&mut self, ms: u64) {
@@ -49,7 +59,9 @@ impl Bench {
     }
 
     fn poll(&mut self) {
-        self.executor.poll(&mut self.logbook, &mut self.fx, self.now, self.now.wall);
+        let wall = self.now.wall;
+        let (executor, mut cx) = self.parts();
+        executor.poll(wall, &mut cx);
         // Rows are committed as soon as they are there.
         self.logbook.hurry(self.now);
         self.logbook.poll(&mut self.fx, self.now);
@@ -67,6 +79,7 @@ impl Bench {
                 _ => {}
             }
         }
+        self.executor.check_invariants();
         while let Some(mail) = self.fx.take_mail() {
             match mail {
                 Mail::ToLeader(message) => self.told.push(message),
@@ -81,13 +94,16 @@ impl Bench {
     }
 
     fn dispatch(&mut self, orders: Vec<Order>) {
-        self.executor.on_dispatch(orders, &mut self.logbook, &mut self.fx, self.now);
+        let wall = self.now.wall;
+        let (executor, mut cx) = self.parts();
+        executor.on_dispatch(orders, wall, &mut cx);
         self.poll();
     }
 
     fn spawned(&mut self, id: WorkId, result: Result<u32, SpawnError>) {
         let result = result.map(|pid| Started { pid, at: self.now.wall });
-        self.executor.on_spawned(id, result, &mut self.logbook, &mut self.fx, self.now);
+        let (executor, mut cx) = self.parts();
+        executor.on_spawned(id, result, &mut cx);
         self.poll();
     }
 
@@ -112,20 +128,23 @@ impl Bench {
     }
 
     fn exit(&mut self, attempt: Attempt) {
-        self.executor.on_exited(attempt, Exit::Code(0), "said".into(), &mut self.logbook, &mut self.fx, self.now);
+        let (executor, mut cx) = self.parts();
+        executor.on_exited(attempt, Exit::Code(0), "said".into(), &mut cx);
         self.poll();
     }
 
     /// What is left of the run that was ended is gone as well.
     fn killed(&mut self) {
         for (id, _) in std::mem::take(&mut self.kills) {
-            self.executor.on_killed(id, &mut self.logbook, &mut self.fx, self.now);
+            let (executor, mut cx) = self.parts();
+            executor.on_killed(id, &mut cx);
         }
         self.poll();
     }
 
     fn kill(&mut self, attempt: Attempt) {
-        self.executor.kill(attempt, &mut self.logbook, &mut self.fx, self.now);
+        let (executor, mut cx) = self.parts();
+        executor.kill(attempt, &mut cx);
         self.poll();
     }
 
@@ -454,7 +473,7 @@ fn what_had_no_lease_goes_on_with_one_save_mutex_runs() {
     assert!(bench.spawns.is_empty());
     let held = |bench: &Bench| bench.executor.holdings().into_iter().map(|(_, held)| held).collect::<Vec<_>>();
     assert_eq!(held(&bench), [Held::Waiting, Held::Parked, Held::Waiting]);
-    bench.executor.extend_lease(Mono::NEVER, &mut bench.fx, bench.now);
+    bench.extend_lease();
     bench.poll();
     assert_eq!(bench.start_all(), [attempt(1, T)]);
     assert_eq!(held(&bench), [Held::Begun, Held::Parked, Held::Parked]);
