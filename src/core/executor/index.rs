@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Index {
     /// Not started.
     pub waiting: usize,
-    /// By the moment at which their second begins.
-    pub armed: BTreeSet<(Mono, Attempt)>,
+    /// By the moment at which their second begins, and in the order in which they came.
+    pub armed: BTreeSet<((Mono, u64), Attempt)>,
     /// Of each job that is no mutex: its time has come, and it is in the ready queue.
     pub ready_of: BTreeMap<JobId, usize>,
     /// Those in the ready queue, by the last second in which they may still start.
@@ -51,7 +51,7 @@ impl Index {
             keep(&mut self.alarms, (alarm.at, attempt), is_in);
         }
         match run.phase {
-            Phase::Armed(at) => keep(&mut self.armed, (at, attempt), is_in),
+            Phase::Armed { at, arrival } => keep(&mut self.armed, ((at, arrival), attempt), is_in),
             Phase::Ready => self.note_ready(attempt, run, is_in),
             Phase::Parked if !run.is_mutex() => keep(&mut self.parked, attempt, is_in),
             Phase::Spawning { work, .. } => keep_work(&mut self.spawning, work, attempt, is_in),

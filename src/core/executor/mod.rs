@@ -51,6 +51,8 @@ pub struct Executor {
     server: Server,
     limits: Limits,
     held: HeldRuns,
+    /// How many orders it took.
+    arrivals: u64,
     throttle: Throttle,
     /// When the first of those that wait for their turn has waited for too long.
     expires_at: Option<Mono>,
@@ -87,6 +89,7 @@ impl Executor {
             server,
             limits,
             held,
+            arrivals: 0,
             throttle: Throttle::default(),
             expires_at: None,
             cancels: Vec::new(),
@@ -152,7 +155,7 @@ impl Executor {
             self.held.set_phase(attempt, Phase::Ready);
         }
         if was_over {
-            let waits = |run: &Run| matches!(run.phase, Phase::Armed(_) | Phase::Ready);
+            let waits = |run: &Run| matches!(run.phase, Phase::Armed { .. } | Phase::Ready);
             let doubtful = self.held.iter().filter(|(_, run)| run.is_mutex() && waits(run));
             let doubtful: Vec<Attempt> = doubtful.map(|(attempt, _)| attempt).collect();
             for attempt in doubtful {

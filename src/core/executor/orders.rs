@@ -4,6 +4,9 @@
 //!
 //! Invariant: a cancel is answered once, when none of the runs that it means is with the spawning threads.
 
+#[cfg(test)]
+mod tests;
+
 use super::Executor;
 use super::run::{Phase, Run};
 use crate::core::Context;
@@ -35,7 +38,7 @@ impl Executor {
             let at = leaders_now.mono_at(order.attempt.run.scheduled_at.wall());
             match self.held.get(order.attempt).map(Run::is_unstarted) {
                 Some(false) => {}
-                None if self.limits.held_max() <= self.held.count() => self.shed(order, at, cx),
+                None if self.limits.held_max() <= self.held.count() => self.shed(order, cx),
                 None | Some(true) => self.take(order, at, cx),
             }
         }
@@ -50,13 +53,14 @@ impl Executor {
         }
     }
 
-    fn shed(&mut self, order: Order, at: Mono, cx: &mut Context) {
+    /// It is held for no longer than it takes to tell.
+    fn shed(&mut self, order: Order, cx: &mut Context) {
         let attempt = order.attempt;
-        self.held.insert(attempt, Run::ordered(order, Phase::Armed(at)));
+        self.held.insert(attempt, Run::ordered(order, Phase::Parked));
         self.finish(attempt, Ending::NotStarted(RunState::Shed, NODE_FULL.into()), cx);
     }
 
-    /// Its second begins at `at`. A run that is ready already stays so.
+    /// Its second begins at `at`. A run that is held already keeps its place among the others.
     fn take(&mut self, order: Order, at: Mono, cx: &mut Context) {
         let attempt = order.attempt;
         cx.fx.mark(MarkOp::Hold { attempt, version: order.job.version, is_mutex: order.job.is_mutex });
@@ -64,7 +68,12 @@ impl Executor {
         if is_due && matches!(self.held.phase(attempt), Some(Phase::Ready)) {
             return self.held.insert(attempt, Run::ordered(order, Phase::Ready));
         }
-        self.held.insert(attempt, Run::ordered(order, Phase::Armed(at)));
+        let arrival = match self.held.phase(attempt) {
+            Some(Phase::Armed { arrival, .. }) => *arrival,
+            _ => self.arrivals,
+        };
+        self.arrivals += 1;
+        self.held.insert(attempt, Run::ordered(order, Phase::Armed { at, arrival }));
         if is_due {
             self.on_due(attempt, cx);
         }

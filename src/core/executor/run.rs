@@ -33,8 +33,13 @@ pub struct Alarm {
 #[derive(Debug)]
 pub enum Phase {
     Found(FoundState),
-    /// It waits for its second, which begins then.
-    Armed(Mono),
+    /// It waits for its second.
+    Armed {
+        /// When that begins.
+        at: Mono,
+        /// Of runs of one moment the one that came first is the first.
+        arrival: u64,
+    },
     Ready,
     Parked,
     Spawning {
@@ -58,10 +63,10 @@ impl Phase {
     pub fn may_follow(&self, former: &Phase) -> bool {
         match former {
             Phase::Found(_) => matches!(self, Phase::Over),
-            Phase::Armed(_) => matches!(self, Phase::Ready | Phase::Parked | Phase::Over),
+            Phase::Armed { .. } => matches!(self, Phase::Ready | Phase::Parked | Phase::Over),
             Phase::Ready => matches!(self, Phase::Spawning { .. } | Phase::Parked | Phase::Over),
             Phase::Parked => matches!(self, Phase::Ready | Phase::Over),
-            Phase::Spawning { .. } => !matches!(self, Phase::Found(_) | Phase::Armed(_) | Phase::Ending { .. }),
+            Phase::Spawning { .. } => !matches!(self, Phase::Found(_) | Phase::Armed { .. } | Phase::Ending { .. }),
             Phase::Running(_) => matches!(self, Phase::Ending { .. } | Phase::Over),
             Phase::Ending { .. } => matches!(self, Phase::Over),
             Phase::Over => false,
@@ -104,7 +109,7 @@ impl Run {
         match self.phase {
             Phase::Parked if self.is_mutex() => Held::Parked,
             Phase::Found(FoundState::Held) => Held::Parked,
-            Phase::Armed(_) | Phase::Ready | Phase::Parked => Held::Waiting,
+            Phase::Armed { .. } | Phase::Ready | Phase::Parked => Held::Waiting,
             Phase::Found(FoundState::Unknown) => Held::Unknown,
             _ => Held::Begun,
         }
@@ -117,7 +122,7 @@ impl Run {
     /// As people see it; nothing of what is over.
     pub fn view(&self, attempt: Attempt) -> Option<HeldRun> {
         let (status, started) = match self.phase {
-            Phase::Armed(_) => (RunStatus::Armed, None),
+            Phase::Armed { .. } => (RunStatus::Armed, None),
             Phase::Ready | Phase::Parked | Phase::Spawning { .. } => (RunStatus::Queued, None),
             Phase::Running(started) if self.ended_by.is_none() => (RunStatus::Running, Some(started)),
             Phase::Running(started) | Phase::Ending { started, .. } => (RunStatus::Ending, Some(started)),
@@ -158,7 +163,7 @@ mod tests {
         let started = Started { pid: 7, at: Wall(0) };
         [
             Phase::Found(FoundState::Held),
-            Phase::Armed(Mono(0)),
+            Phase::Armed { at: Mono(0), arrival: 0 },
             Phase::Ready,
             Phase::Parked,
             Phase::Spawning { work: WorkId(1), is_killed: false },

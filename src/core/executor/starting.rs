@@ -2,6 +2,9 @@
 //!
 //! Invariant: what comes back unstarted waits again, or is told to whoever no longer wants it.
 
+#[cfg(test)]
+mod tests;
+
 use super::run::Phase;
 use super::{Executor, SPAWNS_MAX};
 use crate::core::Context;

@@ -3,6 +3,9 @@
 //! Invariants: a gentle signal is followed by the one that cannot be refused; a run that somebody ended is over only when
 //! every process of it is.
 
+#[cfg(test)]
+mod tests;
+
 use super::Executor;
 use super::run::{Alarm, Phase};
 use crate::core::Context;
@@ -19,7 +22,7 @@ impl Executor {
     /// An operator wants it ended, however far it is. Asked again it changes nothing.
     pub fn kill(&mut self, attempt: Attempt, cx: &mut Context) {
         match self.held.phase(attempt) {
-            Some(Phase::Armed(_) | Phase::Ready | Phase::Parked) => self.finish_cancelled(attempt, cx),
+            Some(Phase::Armed { .. } | Phase::Ready | Phase::Parked) => self.finish_cancelled(attempt, cx),
             Some(Phase::Spawning { work, .. }) => {
                 let killed = Phase::Spawning { work: *work, is_killed: true };
                 self.held.set_phase(attempt, killed);

@@ -135,12 +135,12 @@ impl HeldRuns {
 
     /// When the first second of an armed run begins.
     pub fn first_armed(&self) -> Option<Mono> {
-        self.index.armed.first().map(|(at, _)| *at)
+        self.index.armed.first().map(|((at, _), _)| *at)
     }
 
     /// The armed runs whose second has begun, the earliest first.
     pub fn due(&self, now: Mono) -> Vec<Attempt> {
-        until(&self.index.armed, now).collect()
+        until(&self.index.armed, (now, u64::MAX)).collect()
     }
 
     /// How many are in the ready queue.
@@ -259,7 +259,7 @@ mod tests {
     fn phase(at: u64, work: u64) -> Phase {
         let (work, started) = (WorkId(work), Started { pid: 7, at: Wall(0) });
         match at % 7 {
-            0 => Phase::Armed(Mono(0).plus_ms(work.0 % 5)),
+            0 => Phase::Armed { at: Mono(0).plus_ms(work.0 % 5), arrival: work.0 },
             1 => Phase::Ready,
             2 => Phase::Parked,
             3 => Phase::Spawning { work, is_killed: false },
