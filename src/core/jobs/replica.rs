@@ -130,6 +130,7 @@ impl Replica {
             }
             State::Reading(scan) => scan.ask(fx),
         };
+        debug_assert!(self.question.is_none(), "the store is asked twice at one time");
         self.question = Some(Question { id, sent_at: now.mono });
     }
 
@@ -216,6 +217,8 @@ impl Replica {
 
     /// Gives the jobs to the leader of this node.
     pub fn lend(&mut self, now: Now) -> Lent {
+        debug_assert!(!matches!(self.state, State::Lent), "the jobs are lent twice");
+        debug_assert!(self.question.is_none(), "the jobs are lent while the store is asked for them");
         self.state = State::Lent;
         let scheduler = self.scheduler.take();
         let scheduler = scheduler.unwrap_or_else(|| Scheduler::new(self.zones.clone(), now.wall.second()));
@@ -224,10 +227,31 @@ impl Replica {
 
     /// The node does not lead any more.
     pub fn take_back(&mut self, lent: Lent, now: Now) {
+        debug_assert!(matches!(self.state, State::Lent), "jobs come back that were not lent: {:?}", self.state);
         self.scheduler = Some(lent.scheduler);
         self.as_of = lent.as_of;
         self.again = lent.again.into_iter().collect();
         self.state = State::Ready { refresh_at: now.mono };
+    }
+
+    /// Counts everything again. Costs a look at every job.
+    pub fn check_invariants(&self) {
+        match &self.state {
+            State::Lent => {
+                assert!(self.scheduler.is_none(), "the jobs are lent and are here as well");
+                assert!(self.question.is_none(), "the jobs are lent and the store is asked for them");
+            }
+            State::Ready { .. } => {
+                assert!(self.scheduler.is_some() && self.is_complete, "the replica is ready and lacks the jobs");
+            }
+            State::Reading(scan) => {
+                assert!(
+                    scan.is_new() || self.scheduler.is_some(),
+                    "a scan is under way and there is nothing to read into"
+                );
+            }
+        }
+        self.scheduler.iter().for_each(Scheduler::check_invariants);
     }
 
     fn take_asked(&mut self, id: WorkId) -> Option<Question> {

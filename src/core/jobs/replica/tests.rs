@@ -30,6 +30,7 @@ impl Bench {
 
     /// What it asks now.
     fn asked(&mut self) -> Option<(WorkId, Read)> {
+        self.replica.check_invariants();
         std::iter::from_fn(|| self.fx.take()).find_map(|output| match output {
             Effect::Work(id, Work::Read(read)) => Some((id, read)),
             _ => None,
