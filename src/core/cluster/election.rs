@@ -20,12 +20,12 @@ mod tests;
 use self::lock_watch::{Identity, LAST_LIFE, LockWatch, STANDS_STILL};
 use crate::core::io::Effects;
 use crate::core::ports::{Consul, ConsulAnswer, ConsulError, LockState, LockValue, Work, WorkId};
+use crate::core::time::bounds::LOCK_VALUE_MS;
 use crate::core::time::{Backoff, Timer, Timers};
 use crate::model::{Epoch, Incarnation, Mono, NodeId, Now, Server};
 
 /// The check's time to live is three of these.
 const PASS_EVERY_MS: u64 = 1_000;
-const VALUE_EVERY_MS: u64 = 1_000;
 #[derive(Debug, Default)]
 pub struct Election {
     registered: Option<Registered>,
@@ -335,7 +335,7 @@ impl Election {
     }
 
     fn on_acquired(&mut self, is_ours: bool, sent_at: Mono, now: Now) -> Outcome {
-        self.value_at = sent_at.plus_ms(VALUE_EVERY_MS);
+        self.value_at = sent_at.plus_ms(LOCK_VALUE_MS);
         match (std::mem::replace(&mut self.is_holder, is_ours), is_ours) {
             (false, true) => Outcome::Elected,
             (true, true) => Outcome::Renewed(sent_at),

@@ -249,6 +249,9 @@ impl Node {
         if let Leadership::Leading(leader) = &self.lead {
             leader.check_invariants();
         }
+        self.executor.check_invariants();
+        self.logbook.check_invariants();
+        self.replica.check_invariants();
     }
 
     fn timers(&self) -> Timers {

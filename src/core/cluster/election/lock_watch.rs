@@ -2,18 +2,15 @@
 //!
 //! Not the place that takes the lock or destroys a session: that is the election's, of which this is a part.
 //!
-//! Invariant: one watch is with Consul at a time; a lock that counts as stale was seen with one value for `STALE_MS`, and Consul
+//! Invariant: one watch is with Consul at a time; a lock that counts as stale was seen with one value for `LOCK_STALE_MS`, and Consul
 //! answered meanwhile.
 
 use crate::core::io::Effects;
 use crate::core::ports::{ConsulError, LockState, LockValue, Work, WorkId};
+use crate::core::time::bounds::{LOCK_STALE_MS, LOCK_WATCH_MS};
 use crate::core::time::{Backoff, Timer, Timers};
 use crate::model::{Incarnation, Mono, NodeId, Now, Server};
 
-/// A lock value that stands still for so long, while Consul answers, belongs to a leader that hangs.
-pub(super) const STALE_MS: u64 = 3_000;
-/// A watch that sees no change answers after this, so that a value standing still is noticed.
-const WATCH_MS: u64 = 1_000;
 /// A leader lives whose lock value was seen to change so often: once may be a late write of one that is dead.
 const MOVES_OF_LIVING: u32 = 2;
 
@@ -62,7 +59,7 @@ impl LockWatch {
     pub fn poll(&mut self, fx: &mut Effects, now: Now) {
         if self.watch.is_none() && self.backoff.is_over(now) {
             let index = self.seen.lock.as_ref().map_or(0, |lock| lock.index);
-            self.watch = Some(fx.work(Work::Watch { index, wait_ms: WATCH_MS }));
+            self.watch = Some(fx.work(Work::Watch { index, wait_ms: LOCK_WATCH_MS }));
         }
     }
 
@@ -89,7 +86,7 @@ impl LockWatch {
                 .is_some_and(|(session, value)| lock.session.is_some() && *session == lock.session && value.is_some());
             self.seen.moves = if is_move { self.seen.moves + 1 } else { 0 };
         }
-        self.seen.is_stale = self.seen.since.plus_ms(STALE_MS) <= now.mono;
+        self.seen.is_stale = self.seen.since.plus_ms(LOCK_STALE_MS) <= now.mono;
         self.conflict = self.conflict_with(&lock).filter(|_| MOVES_OF_LIVING <= self.seen.moves);
         self.seen.lock = Some(lock);
     }

@@ -1,8 +1,8 @@
 //! The election, step by step: the tests ask it as a node does, and answer it as Consul does.
 
-use super::lock_watch::STALE_MS;
 use super::*;
 use crate::core::io::Effect;
+use crate::core::time::bounds::LOCK_STALE_MS;
 use crate::model::{Epoch, Second};
 
 const ALL: Standing = Standing { is_leader: false, can_lead: true, can_depose: true };
@@ -86,13 +86,13 @@ fn a_leader_that_stands_still_is_deposed_only_by_a_node_that_has_had_the_store_f
     let mut election = election(OWN);
     asked(&mut election, ALL, at(0));
     seen(&mut election, Some("theirs"), "other", at(0));
-    seen(&mut election, Some("theirs"), "other", at(STALE_MS));
-    assert!(asked(&mut election, fresh, at(STALE_MS)).is_empty());
-    assert_eq!(asked(&mut election, ALL, at(STALE_MS)), ["DestroySession"]);
+    seen(&mut election, Some("theirs"), "other", at(LOCK_STALE_MS));
+    assert!(asked(&mut election, fresh, at(LOCK_STALE_MS)).is_empty());
+    assert_eq!(asked(&mut election, ALL, at(LOCK_STALE_MS)), ["DestroySession"]);
     // A leader that is known to be dead is deposed by any node.
-    seen(&mut election, Some("theirs"), "other", at(STALE_MS));
+    seen(&mut election, Some("theirs"), "other", at(LOCK_STALE_MS));
     election.suspect_dead(&Server("other".into()));
-    assert_eq!(asked(&mut election, fresh, at(STALE_MS)), ["DestroySession"]);
+    assert_eq!(asked(&mut election, fresh, at(LOCK_STALE_MS)), ["DestroySession"]);
 }
 
 const OWN: (&str, &str, u64) = ("127.0.0.1:1", "own", 5);
@@ -160,7 +160,7 @@ fn a_dead_leader_keeps_nobody_away() {
     let mut election = election(OWN);
     let dead = ("127.0.0.1:1", "b", 1);
     assert_eq!(watched(&mut election, dead, 2).1, None, "one late write does not mean that it lives");
-    let (mut fx, later) = (Effects::default(), Now { mono: Mono(0).plus_ms(STALE_MS), ..Now::default() });
+    let (mut fx, later) = (Effects::default(), Now { mono: Mono(0).plus_ms(LOCK_STALE_MS), ..Now::default() });
     let watch = election.lock.watch.unwrap();
     election.on_watched(watch, Ok(lock(dead, 1)), later);
     election.poll(ALL, || unreachable!("it does not hold the lock"), &mut fx, later);
