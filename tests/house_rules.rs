@@ -153,8 +153,9 @@ fn every_file_that_the_manual_names_is_there() {
     let rooms = ["src/", "tests/", "docs/", "config/", "sql/", "scripts/", "benches/"];
     for name in PAGES {
         let text = page(name);
-        for path in between(&text, "`", '`').into_iter().filter(|path| rooms.iter().any(|room| path.starts_with(room)))
-        {
+        // NNNN stands for a number that is yet to be given.
+        let is_file = |path: &&str| rooms.iter().any(|room| path.starts_with(room)) && !path.contains("NNNN");
+        for path in between(&text, "`", '`').into_iter().filter(is_file) {
             assert!(root.join(path).exists(), "{name}: there is no {path}");
         }
     }
