@@ -1,7 +1,10 @@
-//! Who may import whom, and what may be named where: the house's rules, read off the sources.
+//! The house rules, checked against the sources: which room may import which, where a name may stand, how long files may be.
+
+#[path = "house_rules/sizes.rs"]
+mod sizes;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// A room, and those that it may import (beside itself).
 const IMPORTS: [(&str, &[&str]); 6] = [
@@ -36,22 +39,11 @@ const IMPURE: [&str; 6] = ["std::thread", "std::net::Tcp", "std::fs", "std::io",
 
 /// Every source file, by its path under src/, without its tests and its comments.
 fn sources() -> Vec<(String, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut folders = vec![root.clone()];
-    let mut files: Vec<PathBuf> = Vec::new();
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
-            if entry.is_dir() { folders.push(entry) } else { files.push(entry) }
-        }
-    }
-    let source = |path: &PathBuf| {
-        let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_string();
-        let text = fs::read_to_string(path).unwrap();
-        let code = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default();
-        let code: Vec<&str> = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
-        (name, code.join("\n"))
+    let source = |(name, text): (String, String)| {
+        let code = sizes::parts(&text).0.lines().filter(|line| !line.trim_start().starts_with("//"));
+        (name.trim_start_matches("src/").to_string(), code.collect::<Vec<&str>>().join("\n"))
     };
-    files.iter().map(source).filter(|(name, _)| !name.ends_with("tests.rs")).collect()
+    sizes::files(&["src"]).into_iter().filter(|(name, _)| !name.ends_with("tests.rs")).map(source).collect()
 }
 
 #[test]
