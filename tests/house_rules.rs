@@ -172,6 +172,16 @@ fn the_manual_names_every_outcome_and_what_counts_it() {
 }
 
 #[test]
+fn every_guard_of_the_simulator_stands_beside_its_promise() {
+    let (map, guards) = (page("docs/architecture.md"), page("tests/sim/guard.rs"));
+    let names =
+        between(&guards, "        Guard::", ',').into_iter().filter(|name| name.chars().all(char::is_alphanumeric));
+    for name in names {
+        assert!(map.contains(&format!("`{name}`")), "docs/architecture.md does not name the guard {name}");
+    }
+}
+
+#[test]
 fn the_readme_can_be_read_in_one_go() {
     for name in ["README.md", "README.zh-CN.md"] {
         assert!(page(name).lines().count() <= 200, "{name} is longer than 200 lines");
