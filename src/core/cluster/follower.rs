@@ -11,17 +11,13 @@
 //! refused.
 
 use crate::core::io::{Effect, Effects};
+use crate::core::time::bounds::{HEARTBEAT_MS, LEADER_SILENT_MS};
 use crate::core::time::{Backoff, Timer, Timers};
 use crate::model::command::{CallError, Command, Progress, Reply, RequestId};
 use crate::model::message::{Heartbeat, Hello, LinkId, Message};
 use crate::model::{Epoch, Mono, Now, Server, Wall};
 use std::collections::BTreeMap;
 
-const HEARTBEAT_MS: u64 = 200;
-/// A leader that does not answer for so long is given up, and greeted anew over a new link.
-const SILENT_MS: u64 = 2_000;
-/// A forwarded call is answered by then, or its client is told that nobody knows.
-const FORWARD_MS: u64 = 10_000;
 const FORWARDED_MAX: usize = 1_000;
 /// How long a measure of the leader's clock counts against quicker ones: clocks drift.
 const CLOCK_KEEP_MS: u64 = 10_000;
@@ -107,7 +103,7 @@ impl Follower {
         self.refuse_late(fx, now);
         let heartbeat = self.stamped(heartbeat, now);
         let is_other = self.link.as_ref().is_some_and(|link| Some(&link.leader) != leader);
-        let is_silent = self.link.as_ref().is_some_and(|link| link.heard_at.plus_ms(SILENT_MS) <= now.mono);
+        let is_silent = self.link.as_ref().is_some_and(|link| link.heard_at.plus_ms(LEADER_SILENT_MS) <= now.mono);
         if is_other || is_silent {
             self.unlink(fx, now);
         }
@@ -143,7 +139,7 @@ impl Follower {
     pub fn timers(&self, has_leader: bool, timers: &mut Timers) {
         match &self.link {
             Some(link) => {
-                timers.set(Timer::LeaderSilence, link.heard_at.plus_ms(SILENT_MS));
+                timers.set(Timer::LeaderSilence, link.heard_at.plus_ms(LEADER_SILENT_MS));
                 timers.set(Timer::Heartbeat, (link.state == LinkState::Joined).then_some(link.heartbeat_at));
             }
             None => timers.set(Timer::LinkRetry, has_leader.then(|| self.backoff.ready_at())),
@@ -223,22 +219,14 @@ impl Follower {
         self.joined().map(|_| Progress { journal_age_ms: told.journal_age_ms.map(aged), ..told.clone() })
     }
 
-    /// Passes a call on, and waits `FORWARD_MS` beyond what it may take; false: there is no leader to pass it to.
-    pub fn forward(
-        &mut self,
-        client: RequestId,
-        command: &Command,
-        may_take_ms: u64,
-        fx: &mut Effects,
-        now: Now,
-    ) -> bool {
+    /// Passes a call on, whose client is answered by then; false: there is no leader to pass it to.
+    pub fn forward(&mut self, client: RequestId, command: &Command, answer_by: Mono, fx: &mut Effects) -> bool {
         let Some(link) = self.joined() else { return false };
         if FORWARDED_MAX <= self.forwarded.len() {
             fx.reply(client, Err(command.not_taken("too many calls wait for the leader")));
             return true;
         }
         self.requests += 1;
-        let answer_by = now.mono.plus_ms(may_take_ms + FORWARD_MS);
         self.forwarded.insert(self.requests, Forwarded { client, is_read: command.is_read(), answer_by });
         fx.send(link, Message::Command { request: self.requests, command: Box::new(command.clone()) });
         true

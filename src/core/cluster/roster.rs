@@ -8,21 +8,15 @@
 //!
 //! Invariant: a lease is counted from our own sending of the last answer, which lies after the node's counting of it.
 
-use crate::core::node::LEASE_MS;
 use crate::core::runs::Candidate;
+use crate::core::time::bounds::LEASE_MS;
+use crate::core::time::bounds::{LEASE_MARGIN_MS, STORE_FIRM_MS, SUSPECT_MS};
 use crate::core::time::{Timer, Timers};
 use crate::model::command::{NodeState, NodeView, Role};
 use crate::model::message::{Heartbeat, Hello, LinkId};
 use crate::model::{Incarnation, Mono, NodeId, Now, Second, Server};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A node that has said nothing for so long gets nothing new.
-const SUSPECT_MS: u64 = 1_000;
-/// A node's word that its store answers counts after so long: what has been away for all is there again for all by then,
-/// however long a leader that asks again and again may have to wait.
-const STORE_FIRM_MS: u64 = 2_500;
-/// Between the end of a lease and our reliance on it.
-const MARGIN_MS: u64 = 1_000;
 /// A clock that is off by more is warned of.
 const OFFSET_MS_MAX: i64 = 250;
 
@@ -168,7 +162,7 @@ impl Roster {
     pub fn take_released(&mut self, now: Now) -> Vec<NodeId> {
         let mut released = Vec::new();
         for (node, member) in &mut self.members {
-            let is_over = member.lease_end.plus_ms(MARGIN_MS) <= now.mono;
+            let is_over = member.lease_end.plus_ms(LEASE_MARGIN_MS) <= now.mono;
             if is_over && member.may_be_released() {
                 member.is_released = true;
                 released.push(node.clone());
@@ -207,7 +201,7 @@ impl Roster {
 
     pub fn timers(&self, timers: &mut Timers) {
         let ends = self.members.values().filter(|member| member.may_be_released());
-        timers.set(Timer::LeaseEnd, ends.map(|member| member.lease_end.plus_ms(MARGIN_MS)).min());
+        timers.set(Timer::LeaseEnd, ends.map(|member| member.lease_end.plus_ms(LEASE_MARGIN_MS)).min());
     }
 
     /// What is shown of each node.

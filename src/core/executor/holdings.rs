@@ -8,7 +8,8 @@
 use super::EndedBy;
 use crate::core::io::FoundState;
 use crate::core::ports::Started;
-use crate::model::message::{Held, HeldRun, Order, RunStatus};
+use crate::model::message::{Held, HeldRun, Order};
+use crate::model::status::RunStatus;
 use crate::model::{Attempt, Exit, JobId, RunKey, Second, Version};
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -3,8 +3,8 @@
 use super::*;
 use crate::core::io::{Effect, Mail};
 use crate::core::ports::{Kill, KillHow, Log, Work};
-use crate::model::message::RunStatus;
 use crate::model::run::Manual;
+use crate::model::status::RunStatus;
 use crate::model::{Exit, Job, LogRow, RunKey, Second};
 use std::sync::Arc;
 

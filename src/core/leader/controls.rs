@@ -3,12 +3,12 @@
 //! Invariant: every request is answered exactly once: when what it asked for is so, or when its time is over.
 
 use super::run_list::List;
-use super::ticks::QUIET_SECS;
 use super::{Leader, Verdict};
 use crate::core::Context;
 use crate::core::io::Effects;
 use crate::core::ports::{Lead, StoreError, Work, WorkId};
 use crate::core::runs::Stage;
+use crate::core::time::bounds::{ANSWER_MS, QUIET_SECS};
 use crate::core::time::{Timer, Timers};
 use crate::model::command::{Answer, CallError, Command, RequestId, RequestKey, RunAnswer};
 use crate::model::journal::{Body, Entry};
@@ -17,8 +17,6 @@ use crate::model::run::Manual;
 use crate::model::{Attempt, JobId, Mono, NodeId, Now, RunKey, RunState};
 use std::collections::BTreeMap;
 
-/// How long the store is waited for.
-const ANSWER_MS: u64 = 3_000;
 /// Beyond `kill_grace`, for a run to end.
 const KILL_MS: u64 = 10_000;
 /// Requests of each kind at one time.

@@ -24,11 +24,13 @@ use crate::core::ledger::Ledger;
 use crate::core::ledger::journaler::{Journaler, Written};
 use crate::core::ports::{Journaled, Lead, Loaded, StoreError, Work, WorkId};
 use crate::core::runs::{Left, RunLimits, Runs, Stage, Unknown};
+use crate::core::time::bounds::{HOUSEKEEPING_MS, KEEP_DONE_SECS};
 use crate::core::time::{Timer, Timers};
 use crate::model::command::{OutputQuery, RequestId};
 use crate::model::journal::EntryId;
 use crate::model::log_row::StoredLog;
-use crate::model::message::{Hello, RunStatus, ToLeader};
+use crate::model::message::{Hello, ToLeader};
+use crate::model::status::RunStatus;
 use crate::model::{Attempt, Epoch, Mono, NodeId, Now, Second, Server, Wall};
 use changes::Changes;
 use controls::Controls;
@@ -37,12 +39,8 @@ use reload::Reload;
 use std::collections::BTreeMap;
 use ticks::Ticks;
 
-/// Done entries are deleted after this long.
-const KEEP_DONE_SECS: i64 = 3_600;
 /// How often finished entries are closed, in one statement.
 const CLOSE_EVERY_MS: u64 = 1_000;
-/// How often the nodes are looked after.
-const HOUSEKEEPING_EVERY_MS: u64 = 250;
 /// A node that is gone for so long is shown no more.
 const FORGET_SECS: i64 = 3_600;
 
@@ -344,7 +342,7 @@ impl Leader {
         let now = cx.now;
         let is_due = self.housekeeping_at <= now.mono;
         if is_due {
-            self.housekeeping_at = now.mono.plus_ms(HOUSEKEEPING_EVERY_MS);
+            self.housekeeping_at = now.mono.plus_ms(HOUSEKEEPING_MS);
             for link in self.roster.dead_links(now) {
                 cx.fx.push(Effect::Unlink(link));
                 self.on_unlinked(link, cx);

@@ -5,9 +5,9 @@
 use super::{Leader, Verdict};
 use crate::core::Context;
 use crate::core::io::{Effect, Effects};
-use crate::core::node::LEASE_MS;
 use crate::core::ports::{Lead, StoreError, Work, WorkId};
 use crate::core::runs::Unknown;
+use crate::core::time::bounds::LEASE_MS;
 use crate::model::command::{CallError, ClusterView, Progress};
 use crate::model::message::{Heartbeat, Held, Hello, LinkId, Message, ToNode};
 use crate::model::{Attempt, Mono, NodeId, Now, RunState, Server};

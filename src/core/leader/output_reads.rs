@@ -13,17 +13,17 @@
 use crate::core::Context;
 use crate::core::io::Effects;
 use crate::core::ports::{Read, StoreError, Work, WorkId};
+use crate::core::time::bounds::ANSWER_MS;
 use crate::model::command::{Answer, CallError, OutputQuery, Reply, RequestId, RunOutput};
 use crate::model::log_row::StoredLog;
-use crate::model::message::{RunStatus, ToNode};
+use crate::model::message::ToNode;
 use crate::model::output::{OutputPart, OutputState};
+use crate::model::status::RunStatus;
 use crate::model::{Attempt, Epoch, Mono, NodeId, Now, RunState, Server};
 use std::collections::BTreeMap;
 
 /// Open at one time. Each answer may be a part of full size, and a link has a limit.
 const QUESTIONS_MAX: usize = 128;
-/// A node that has not answered by then does not.
-const ANSWER_MS: u64 = 3_000;
 
 /// Where the output that is asked for can be had.
 #[derive(Debug)]

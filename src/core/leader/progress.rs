@@ -5,12 +5,11 @@
 //! Invariant: a leader with nothing to do is well, and so is one that is paused or has only just begun.
 
 use super::Leader;
+use crate::core::time::bounds::OVERDUE_MS;
 use crate::model::command::Progress;
 use crate::model::{Now, Second};
 use std::time::Duration;
 
-/// An entry comes at least every `QUIET_SECS`; with none for so long something stands still.
-const OVERDUE_MS: u64 = 15_000;
 /// Seconds that are decided on so much later are told.
 const LATE_SECS: u64 = 10;
 

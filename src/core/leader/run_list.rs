@@ -8,7 +8,8 @@ use super::Leader;
 use crate::core::Context;
 use crate::core::runs::{InFlightRun, Stage};
 use crate::model::command::{RequestId, RunPage, RunView};
-use crate::model::message::{HeldRun, RunStatus, ToNode};
+use crate::model::message::{HeldRun, ToNode};
+use crate::model::status::RunStatus;
 use crate::model::{Attempt, Mono, NodeId, Now};
 use std::collections::{BTreeMap, BTreeSet};
 

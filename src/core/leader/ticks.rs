@@ -8,11 +8,9 @@ use super::Leader;
 use super::misfire::Gap;
 use crate::core::Context;
 use crate::core::io::Effects;
+use crate::core::time::bounds::QUIET_SECS;
 use crate::model::journal::Body;
 use crate::model::{Second, Wall};
-
-/// With nothing due, one entry in so many seconds keeps the watermark near.
-pub const QUIET_SECS: i64 = 5;
 
 #[derive(Debug)]
 pub struct Ticks {

@@ -6,19 +6,12 @@
 
 use crate::core::io::Effects;
 use crate::core::ports::{Journaled, Lead, StoreError, Work, WorkId};
+use crate::core::time::bounds::{JOURNAL_FAILING_MS, JOURNAL_SILENT_MS, JOURNAL_SLOW_MS};
 use crate::core::time::{Backoff, Timer, Timers};
 use crate::model::command::RequestKey;
 use crate::model::journal::{Body, Entry, EntryId};
 use crate::model::{Epoch, JobId, Mono, Now, Second};
 use std::collections::VecDeque;
-
-/// The journal has failed, and is failing for so long: it is away.
-const FAILING_MS: u64 = 2_000;
-/// It has said nothing for so long: it is away. Longer than it takes another node to notice the same of its own store
-/// (`pulse`), and no longer than others look on while the lock's value stands still.
-const SILENT_MS: u64 = 3_000;
-/// An answer that takes longer is told in `/health`.
-const QUIET_MS: u64 = 2_000;
 
 #[derive(Debug)]
 pub struct Journaler {
@@ -111,7 +104,7 @@ impl Journaler {
 
     /// Whether it has not answered for a while.
     pub fn is_silent(&self, now: Now) -> bool {
-        self.in_flight.as_ref().is_some_and(|in_flight| in_flight.sent_at.plus_ms(QUIET_MS) <= now.mono)
+        self.in_flight.as_ref().is_some_and(|in_flight| in_flight.sent_at.plus_ms(JOURNAL_SLOW_MS) <= now.mono)
     }
 
     /// Whether it failed, and is not being asked again just now.
@@ -136,7 +129,7 @@ impl Journaler {
 
     /// Whether the store has not taken an entry for so long that it must be away.
     pub fn is_stuck(&self, now: Now) -> bool {
-        let patience_ms = if self.backoff.is_failing() { FAILING_MS } else { SILENT_MS };
+        let patience_ms = if self.backoff.is_failing() { JOURNAL_FAILING_MS } else { JOURNAL_SILENT_MS };
         self.asked_at.is_some_and(|asked_at| asked_at.plus_ms(patience_ms) <= now.mono)
     }
 
@@ -243,14 +236,14 @@ mod tests {
         assert!(!journaler.is_stuck(at(100_000)), "nothing is asked");
         journaler.push(Some(Second(5)), 0, Body::default());
         let (id, _) = sent(&mut journaler, &mut fx, at(0)).unwrap();
-        assert!(!journaler.is_stuck(at(SILENT_MS - 1)));
-        assert!(journaler.is_stuck(at(SILENT_MS)));
+        assert!(!journaler.is_stuck(at(JOURNAL_SILENT_MS - 1)));
+        assert!(journaler.is_stuck(at(JOURNAL_SILENT_MS)));
         journaler.on_journaled(id, Err(StoreError::Away("away".into())), &mut fx, at(50));
-        assert!(!journaler.is_stuck(at(FAILING_MS - 1)));
-        assert!(journaler.is_stuck(at(FAILING_MS)), "counted from the first asking");
+        assert!(!journaler.is_stuck(at(JOURNAL_FAILING_MS - 1)));
+        assert!(journaler.is_stuck(at(JOURNAL_FAILING_MS)), "counted from the first asking");
         fx.take();
-        let (id, _) = sent(&mut journaler, &mut fx, at(FAILING_MS)).unwrap();
-        journaler.on_journaled(id, Ok(Journaled::Entry(EntryId(1))), &mut fx, at(FAILING_MS));
+        let (id, _) = sent(&mut journaler, &mut fx, at(JOURNAL_FAILING_MS)).unwrap();
+        journaler.on_journaled(id, Ok(Journaled::Entry(EntryId(1))), &mut fx, at(JOURNAL_FAILING_MS));
         assert!(!journaler.is_stuck(at(100_000)));
     }
 }

@@ -2,14 +2,15 @@
 //!
 //! Invariant: a leader exists only under an epoch that its own bump has made.
 
-use super::{LEASE_MS, Leadership, Node, StoreConnection};
+use super::{Leadership, Node, OwnEpoch, StoreConnection};
 use crate::core::Context;
 use crate::core::cluster::election::{Election, Outcome};
 use crate::core::io::{Effect, ExitReason};
 use crate::core::leader::{Leader, LeaderSetup, Verdict};
 use crate::core::ports::{Bump, Bumped, Lead, Loaded, Opened, StoreError, Work, WorkId};
 use crate::core::runs::RunLimits;
-use crate::model::{Epoch, Mono, Now};
+use crate::core::time::bounds::LEASE_MS;
+use crate::model::{Mono, Now};
 
 impl Node {
     pub(super) fn open_store(&mut self, now: Now) {
@@ -86,7 +87,8 @@ impl Node {
                 let since = self.replica.since();
                 let id = self.fx.work(Work::Lead(Lead::Load { epoch, since }));
                 // A former leader can have granted its last lease only before this answer was given.
-                Leadership::Loading { id, epoch, sent_at, leases_end: now.mono.plus_ms(LEASE_MS) }
+                let own = OwnEpoch { epoch, sent_at, leases_end: now.mono.plus_ms(LEASE_MS) };
+                Leadership::Loading { id, own }
             }
             Err(error) => self.on_lead_failed(error, now),
         };
@@ -94,12 +96,12 @@ impl Node {
 
     pub(super) fn on_loaded(&mut self, id: WorkId, result: Result<Loaded, StoreError>, now: Now) {
         match (&self.lead, result) {
-            (Leadership::Loading { id: loading, epoch, sent_at, leases_end }, Ok(mut loaded)) if *loading == id => {
-                let (epoch, sent_at, leases_end) = (*epoch, *sent_at, *leases_end);
+            (Leadership::Loading { id: loading, own }, Ok(mut loaded)) if *loading == id => {
+                let own = *own;
                 // Where the copy is too old the lead is taken once more when it has been read anew.
                 self.lead = Leadership::None;
-                if self.replica.bring_up(loaded.differences.take(), sent_at, &mut self.fx, now) {
-                    self.establish(epoch, sent_at, leases_end, loaded, now);
+                if self.replica.bring_up(loaded.differences.take(), own.sent_at, &mut self.fx, now) {
+                    self.establish(own, loaded, now);
                 }
             }
             (Leadership::Loading { id: loading, .. }, Err(error)) if *loading == id => {
@@ -109,7 +111,8 @@ impl Node {
         }
     }
 
-    fn establish(&mut self, epoch: Epoch, sent_at: Mono, leases_end: Mono, loaded: Loaded, now: Now) {
+    fn establish(&mut self, bumped: OwnEpoch, loaded: Loaded, now: Now) {
+        let OwnEpoch { epoch, sent_at, leases_end } = bumped;
         self.lead_backoff.reset();
         let lent = self.replica.lend(now);
         let (jobs, open) = (lent.scheduler.job_count(), loaded.open.len());

@@ -2,23 +2,19 @@
 //!
 //! Invariant: what comes over a link is heard only while that link is the leader's or its leader is we.
 
-use super::{Leadership, Node, StoreConnection};
+use super::{Leadership, Node, OwnEpoch, StoreConnection};
 use crate::core::Context;
 use crate::core::cluster::election::{Election, Standing};
 use crate::core::cluster::follower::{Heard, Lease};
 use crate::core::io::{Effect, ExitReason, Gone, Mail};
 use crate::core::ports::{ConsulError, LockState, LockValue, WorkId};
+use crate::core::time::bounds::{ABSTAIN_MS, DEPOSE_AFTER_MS, TAKE_LEAD_MS};
 use crate::model::command::{Answer, Command, RequestId};
-use crate::model::message::{Held, Hello, LinkId, Message, RunStatus, ToLeader, ToNode};
+use crate::model::message::{Held, Hello, LinkId, Message, ToLeader, ToNode};
 use crate::model::output::OutputPart;
+use crate::model::status::RunStatus;
 use crate::model::{NodeId, Now, Server};
 
-/// A leader that has lost the store leaves the lead to others for so long.
-const ABSTAIN_MS: u64 = 10_000;
-/// A node that has had its store for less long does not depose a leader that stands still: the leader may be about to go on.
-const DEPOSE_MS: u64 = 4_000;
-/// To take the lead may take so long with a store that answers nothing else meanwhile.
-const TAKE_MS: u64 = 4_000;
 /// Request ids of calls that came over a link, so that they are none of an HTTP client's.
 const FORWARDED_FROM: u64 = 1 << 62;
 /// What one that greets the wrong node is told; it will soon know better.
@@ -261,7 +257,7 @@ impl Node {
 
     pub(super) fn elect(&mut self, now: Now) {
         let can_lead = self.can_lead(now);
-        let can_depose = self.store_since.is_some_and(|since| since.plus_ms(DEPOSE_MS) <= now.mono);
+        let can_depose = self.store_since.is_some_and(|since| since.plus_ms(DEPOSE_AFTER_MS) <= now.mono);
         let takes_part = self.takes_part();
         let Some(election) = &mut self.election else { return };
         let is_taking = matches!(self.lead, Leadership::Bumping { .. } | Leadership::Loading { .. });
@@ -289,8 +285,8 @@ impl Node {
     fn can_lead(&self, now: Now) -> bool {
         match &self.lead {
             Leadership::Leading(_) => true,
-            Leadership::Bumping { sent_at, .. } | Leadership::Loading { sent_at, .. } => {
-                now.mono < sent_at.plus_ms(TAKE_MS) || self.is_store_ok(now)
+            Leadership::Bumping { sent_at, .. } | Leadership::Loading { own: OwnEpoch { sent_at, .. }, .. } => {
+                now.mono < sent_at.plus_ms(TAKE_LEAD_MS) || self.is_store_ok(now)
             }
             Leadership::None => self.is_store_ok(now) && self.replica.is_ready(),
         }

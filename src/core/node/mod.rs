@@ -32,6 +32,7 @@ use crate::core::log::logbook::Logbook;
 use crate::core::node::health_check::HealthCheck;
 use crate::core::node::shutdown::Shutdown;
 use crate::core::ports::{Done, Log, Read, SpoolLeft, StoreError, Work, WorkId};
+use crate::core::time::bounds::{FORWARD_MS, NO_LEADER_MS};
 use crate::core::time::{Backoff, Stalled, Timer, Timers};
 use crate::model::command::{Answer, Command, RequestId};
 use crate::model::config::Limits;
@@ -39,10 +40,6 @@ use crate::model::message::{LinkId, ToLeader};
 use crate::model::{Epoch, Incarnation, Mono, NodeId, Now, Server, Zones};
 use std::collections::{BTreeMap, VecDeque};
 
-/// The leader's authority, and with it the lease: from the sending of its last statement that succeeded.
-pub const LEASE_MS: u64 = 10_000;
-/// A change waits so long for a leader to be there.
-const NO_LEADER_MS: u64 = 3_000;
 /// Reads with the store at one time, and changes that wait for a leader.
 const WAITING_MAX: usize = 1_000;
 /// Leader and node of this process answer each other so often within one input, at most.
@@ -128,11 +125,21 @@ enum StoreConnection {
     Open,
 }
 
+/// An epoch that our own bump has made.
+#[derive(Clone, Copy, Debug)]
+struct OwnEpoch {
+    epoch: Epoch,
+    /// When the bump was sent: the authority counts from then.
+    sent_at: Mono,
+    /// By then every lease that a former leader granted is over.
+    leases_end: Mono,
+}
+
 #[derive(Debug)]
 enum Leadership {
     None,
     Bumping { id: WorkId, sent_at: Mono },
-    Loading { id: WorkId, epoch: Epoch, sent_at: Mono, leases_end: Mono },
+    Loading { id: WorkId, own: OwnEpoch },
     Leading(Box<Leader>),
 }
 
@@ -273,7 +280,7 @@ impl Node {
     }
 
     fn on_command(&mut self, client: RequestId, command: Command, now: Now) {
-        let may_take_ms = self.may_take_ms(&command);
+        let answer_by = now.mono.plus_ms(FORWARD_MS + self.may_take_ms(&command));
         match (command, &mut self.lead) {
             (Command::ListJobs(filter), _) => self.list_jobs(client, filter, now),
             (Command::ListLogs(filter), _) => self.read(client, Read::Logs(filter)),
@@ -299,7 +306,7 @@ impl Node {
                 leader.control(client, command, &mut cx);
             }
             (command, Leadership::Leading(leader)) => leader.change(client, command),
-            (command, _) if self.follower.forward(client, &command, may_take_ms, &mut self.fx, now) => {}
+            (command, _) if self.follower.forward(client, &command, answer_by, &mut self.fx) => {}
             (command, _) if self.shutdown.is_some() => self.refuse(client, &command, "this node is leaving"),
             (command, _) if WAITING_MAX <= self.waiting.len() => {
                 self.refuse(client, &command, "too many calls wait for a leader");

@@ -2,7 +2,7 @@
 //!
 //! Invariant: an index has nothing for what has no run, so two of the same runs are equal.
 
-use super::table::{InFlightRun, Stage, WaitsFor};
+use super::in_flight::{InFlightRun, Stage, WaitsFor};
 use crate::model::journal::EntryId;
 use crate::model::{Attempt, JobId, Mono, NodeId};
 use std::collections::{BTreeMap, BTreeSet};

@@ -21,6 +21,7 @@
 
 mod candidates;
 mod entries;
+mod in_flight;
 mod indexes;
 mod permits;
 mod planning;
@@ -33,9 +34,9 @@ mod sending;
 mod table;
 
 pub use candidates::{Candidate, RESERVE_PART};
+pub use in_flight::{InFlightRun, Stage};
 pub use reassign::Cancelling;
 pub use recovery::{Left, Unknown};
-pub use table::{InFlightRun, Stage};
 
 use crate::core::Context;
 use crate::core::ledger::Ledger;

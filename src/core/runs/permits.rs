@@ -6,8 +6,8 @@
 //! Invariant: a run of a limited job is sent only when it has a permit, and none of its job that came before it waits.
 
 use super::Runs;
+use super::in_flight::{InFlightRun, Stage, WaitsFor};
 use super::sending::Orders;
-use super::table::{InFlightRun, Stage, WaitsFor};
 use crate::core::Context;
 use crate::core::ledger::Ledger;
 use crate::model::{Attempt, Job, JobId, NodeId};

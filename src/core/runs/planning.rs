@@ -5,7 +5,7 @@
 //! Invariant: of a run that a former leader has named in a tick that it did not complete nothing is planned.
 
 use super::Runs;
-use super::table::InFlightRun;
+use super::in_flight::InFlightRun;
 use crate::model::journal::{Body, MissedGap, PlannedRun, RefusedRun};
 use crate::model::run::Manual;
 use crate::model::{Attempt, Job, JobId, NodeId, Now, RunKey, RunState, Second, Version};

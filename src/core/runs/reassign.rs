@@ -9,13 +9,13 @@
 //!
 //! Invariant: a run that a node may have is never reassigned without the node's word that it has not begun.
 
+use super::in_flight::{InFlightRun, Stage, WaitsFor};
 use super::planning::body;
-use super::table::{InFlightRun, Stage, WaitsFor};
 use super::{Runs, rows};
 use crate::core::Context;
 use crate::core::ledger::Ledger;
 use crate::model::message::ToNode;
-use crate::model::{Attempt, JobId, NodeId, RunState, Version};
+use crate::model::{Attempt, JobId, NodeId, Version};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -87,7 +87,7 @@ impl Runs {
             }
             None => {
                 self.table.set_stage(attempt, Stage::Over);
-                self.push_row(attempt, version, RunState::Cancelled, rows::CANCELLED, cx);
+                self.push_row(attempt, version, rows::CANCELLED, cx);
             }
         }
     }
@@ -127,7 +127,7 @@ impl Runs {
     pub fn drop_killed(&mut self, attempt: Attempt, cx: &mut Context) {
         let Some(version) = self.table.get(attempt).map(|run| run.job.version) else { return };
         self.table.set_stage(attempt, Stage::Over);
-        self.push_row(attempt, version, RunState::Cancelled, rows::KILLED_BEFORE, cx);
+        self.push_row(attempt, version, rows::KILLED_BEFORE, cx);
     }
 
     /// The job's runs of versions below this one (with none: of all) that are so.

@@ -6,9 +6,9 @@
 //!
 //! Invariant: of a mutex job, what may run holds the mutex until it is known to be over.
 
+use super::in_flight::{InFlightRun, Stage, WaitsFor};
 use super::retry::Ended;
 use super::sending::Orders;
-use super::table::{InFlightRun, Stage, WaitsFor};
 use super::{Runs, rows, settled_to};
 use crate::core::Context;
 use crate::core::ledger::Ledger;
@@ -233,7 +233,7 @@ impl Runs {
             } else if cx.logbook.has(attempt) {
                 self.table.set_stage(attempt, Stage::Over);
             } else if stage == Stage::Over {
-                self.push_row(attempt, version, RunState::Lost, rows::ROW_LOST, cx);
+                self.push_row(attempt, version, rows::ROW_LOST, cx);
             } else if !self.is_current(attempt, ledger) {
                 self.reassign(attempt, ledger, cx);
             } else if run.is_killed {
@@ -264,7 +264,7 @@ impl Runs {
             let (due, version) = (run.due.second(), run.job.version);
             if silent_since.max(due).plus(self.limits.grace_secs) < now {
                 self.table.set_stage(attempt, Stage::Over);
-                self.push_row(attempt, version, RunState::Lost, rows::LOST, cx);
+                self.push_row(attempt, version, rows::LOST, cx);
                 self.follow_up(attempt, RunState::Lost, ledger, cx);
                 self.grant_permits_after(attempt.run.cron_id, true, ledger, cx);
             }

@@ -5,12 +5,13 @@
 //!
 //! Invariant: every refusal is explained by exactly one row, and its entry stays open until that row is committed.
 
-use super::table::Stage;
+use super::in_flight::Stage;
+use super::rows::Why;
 use super::{Runs, rows};
 use crate::core::Context;
 use crate::core::ledger::Ledger;
 use crate::core::log::ending;
-use crate::core::ports::COALESCE_SECS;
+use crate::core::time::bounds::COALESCE_SECS;
 use crate::model::journal::{Body, EntryId, RefusedRun};
 use crate::model::{Attempt, JobId, Mono, NodeId, RunKey, RunState, Second, Version};
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,7 +61,7 @@ impl Runs {
             if !logged.contains_key(&attempt) {
                 self.entries.hold(id);
                 self.entries.explain(attempt, std::iter::once(id));
-                self.push_row(attempt, gap.version, state, &text, cx);
+                self.push_row(attempt, gap.version, Why { state, text: &text }, cx);
                 cx.logbook.count_coalesced(state, gap.count.saturating_sub(1));
             }
         }
@@ -97,8 +98,8 @@ impl Runs {
         jobs
     }
 
-    pub fn push_row(&self, attempt: Attempt, version: Version, state: RunState, reason: &str, cx: &mut Context) {
-        let row = ending::unstarted_row(attempt, version, state, reason, &self.server);
+    pub fn push_row(&self, attempt: Attempt, version: Version, why: Why, cx: &mut Context) {
+        let row = ending::unstarted_row(attempt, version, why.state, why.text, &self.server);
         cx.logbook.push(row, cx.now);
     }
 
@@ -150,7 +151,7 @@ impl Runs {
         let text = rows::refusal_text(last.state, first, last.run.scheduled_at, refused.len());
         let attempt = Attempt { run: RunKey::scheduled(last.run.cron_id, last.run.scheduled_at), number: 0 };
         self.entries.explain(attempt, refused.iter().map(|(_, entry)| *entry));
-        self.push_row(attempt, last.version, last.state, &text, cx);
+        self.push_row(attempt, last.version, Why { state: last.state, text: &text }, cx);
         cx.logbook.count_coalesced(last.state, refused.len() as u64 - 1);
     }
 }

@@ -5,8 +5,8 @@
 //!
 //! Invariant: the entry of an attempt stays open until the attempt that follows it is in the journal.
 
+use super::in_flight::{InFlightRun, Stage};
 use super::sending::Orders;
-use super::table::{InFlightRun, Stage};
 use super::{Runs, rows};
 use crate::core::Context;
 use crate::core::ledger::Ledger;
@@ -55,7 +55,7 @@ impl Runs {
             // It ended by itself before it could be ended: a row tells later leaders that there is no further attempt.
             self.table.set_followed(attempt);
             let next = Attempt { number: attempt.number + 1, ..attempt };
-            self.push_row(next, version, RunState::Cancelled, rows::KILLED_BEFORE, cx);
+            self.push_row(next, version, rows::KILLED_BEFORE, cx);
         }
     }
 

@@ -2,15 +2,30 @@
 //!
 //! Invariant: each text begins with its state and names what to look at.
 
-use crate::model::journal::MissedGap;
-use crate::model::journal::MissedWhy;
+use crate::model::journal::{MissedGap, MissedWhy};
 use crate::model::{RunState, Second};
 
-pub const CANCELLED: &str = "cancelled: the job was stopped, changed or deleted before the run began";
-pub const KILLED_BEFORE: &str = "cancelled: an operator ended it before it began";
-pub const MISSED: &str = "missed: nobody was there to start it, and the grace (misfire_grace) is over";
-pub const LOST: &str = "lost: the node that had it was not heard of until the grace (misfire_grace) was over";
-pub const ROW_LOST: &str = "lost: it ended, but its node lost the row that says how";
+/// What became of a run that never came to a node, and the text that says so.
+#[derive(Clone, Copy, Debug)]
+pub struct Why<'a> {
+    pub state: RunState,
+    pub text: &'a str,
+}
+
+pub const CANCELLED: Why =
+    Why { state: RunState::Cancelled, text: "cancelled: the job was stopped, changed or deleted before the run began" };
+pub const KILLED_BEFORE: Why =
+    Why { state: RunState::Cancelled, text: "cancelled: an operator ended it before it began" };
+pub const MISSED: Why = Why {
+    state: RunState::Missed,
+    text: "missed: nobody was there to start it, and the grace (misfire_grace) is over",
+};
+pub const LOST: Why = Why {
+    state: RunState::Lost,
+    text: "lost: the node that had it was not heard of until the grace (misfire_grace) was over",
+};
+pub const ROW_LOST: Why =
+    Why { state: RunState::Lost, text: "lost: it ended, but its node lost the row that says how" };
 
 /// Of `count` refusals from `first` to `last`, all for the same reason.
 pub fn refusal_text(state: RunState, first: Second, last: Second, count: usize) -> String {

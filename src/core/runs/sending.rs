@@ -3,13 +3,13 @@
 //! Invariants: no run is sent before its entry is in, and none of a tick before its part 0 is; of a mutex job at most one
 //! run is `Sent` to a node that may still run it.
 
+use super::in_flight::{InFlightRun, Stage, WaitsFor};
 use super::planning::body;
-use super::table::{InFlightRun, Stage, WaitsFor};
 use super::{Runs, rows};
 use crate::core::Context;
 use crate::core::ledger::Ledger;
 use crate::model::message::{Order, ToNode};
-use crate::model::{Attempt, Job, Mono, NodeId, Now, RunState};
+use crate::model::{Attempt, Job, Mono, NodeId, Now};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -104,7 +104,7 @@ impl Runs {
         let (job, had_permit) = (Arc::clone(&run.job), !run.stage.is_waiting());
         if self.is_too_late(attempt, run, cx.now) {
             self.table.set_stage(attempt, Stage::Over);
-            self.push_row(attempt, job.version, RunState::Missed, rows::MISSED, cx);
+            self.push_row(attempt, job.version, rows::MISSED, cx);
             if had_permit {
                 self.grant_permits(job.id, ledger, cx);
             }

@@ -19,6 +19,7 @@ use crate::core::Context;
 use crate::core::io::Effects;
 use crate::core::ledger::Ledger;
 use crate::core::ports::{Change, Lead, StoreError, Work, WorkId};
+use crate::core::time::bounds::{ANSWER_MS, CHANGE_PATIENCE_MS, CHANGE_SILENT_MS};
 use crate::core::time::{Backoff, Timer, Timers};
 use crate::model::command::{CallError, Command, RequestId, RequestKey};
 use crate::model::{Job, JobId, Mono, Now};
@@ -28,13 +29,6 @@ use pending::{PendingChange, Stand, Waiting};
 use settling::SettlingChanges;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-
-/// How long a client waits for a store that does not answer.
-const ANSWER_MS: u64 = 3_000;
-/// A store that has not answered for so long is taken to be away: stops do not wait for it.
-const SILENT_MS: u64 = 2_000;
-/// How long late ticks are waited for, once they can be journaled.
-const PATIENCE_MS: u64 = 1_000;
 
 #[derive(Debug, Default)]
 pub struct Changes {
@@ -127,8 +121,8 @@ impl Changes {
             let retries = is_decided && asked.id.is_none();
             timers.set(Timer::ChangeRetry, retries.then(|| self.backoff.ready_at()));
             timers.set(Timer::ChangeAnswer, asked.client.map(|_| asked.answer_by));
-            timers.set_ahead(Timer::ChangeSilence, (!retries).then(|| asked.sent_at.plus_ms(SILENT_MS)));
-            let patience = self.behind_since.filter(|_| !is_decided).map(|since| since.plus_ms(PATIENCE_MS));
+            timers.set_ahead(Timer::ChangeSilence, (!retries).then(|| asked.sent_at.plus_ms(CHANGE_SILENT_MS)));
+            let patience = self.behind_since.filter(|_| !is_decided).map(|since| since.plus_ms(CHANGE_PATIENCE_MS));
             timers.set_ahead(Timer::ChangePatience, patience);
         }
         if self.is_store_away(timers.now()) {
@@ -268,7 +262,7 @@ impl Changes {
     /// job's end: what would start until then is not wanted any more.
     fn decide(&mut self, ledger: &mut Ledger, cx: &mut Context) {
         let now = cx.now.mono;
-        let is_late = self.behind_since.is_some_and(|since| since.plus_ms(PATIENCE_MS) <= now);
+        let is_late = self.behind_since.is_some_and(|since| since.plus_ms(CHANGE_PATIENCE_MS) <= now);
         let Some(asked) = self.asked.as_mut().filter(|asked| asked.stand != Stand::Decided) else { return };
         let since = asked.since;
         let (id, ends) = match &asked.change {
@@ -292,7 +286,8 @@ impl Changes {
     /// Whether the store has failed, or says nothing.
     fn is_store_away(&self, now: Now) -> bool {
         let is_waiting = |asked: &PendingChange| asked.id.is_some() || asked.stand != Stand::Decided;
-        let is_silent = |asked: &PendingChange| is_waiting(asked) && asked.sent_at.plus_ms(SILENT_MS) <= now.mono;
+        let is_silent =
+            |asked: &PendingChange| is_waiting(asked) && asked.sent_at.plus_ms(CHANGE_SILENT_MS) <= now.mono;
         self.is_journal_away || self.backoff.is_failing() || self.asked.as_ref().is_some_and(is_silent)
     }
 

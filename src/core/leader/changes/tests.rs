@@ -149,7 +149,7 @@ fn stops_behind_a_change_without_an_answer_go_ahead_of_it_and_are_stored_after_i
     world.push(2, Command::StopJob(JobId(2)));
     world.push(3, Command::DeleteJob(JobId(1)));
     world.push(4, Command::StopJob(JobId(1)));
-    world.wait(SILENT_MS - 1);
+    world.wait(CHANGE_SILENT_MS - 1);
     assert!(world.put.is_empty() && world.replies.is_empty());
     let first = Timers::first(world.now, |timers| world.changes.timers(timers));
     assert_eq!(first, Some((Timer::ChangeSilence, world.now.mono.plus_ms(1))));
@@ -157,7 +157,7 @@ fn stops_behind_a_change_without_an_answer_go_ahead_of_it_and_are_stored_after_i
     assert_eq!(world.put, [(2, 6), (1, 6)]);
     world.expect_reply(3, "nothing was changed");
     world.push(5, Command::DeleteJob(JobId(3)));
-    world.wait(ANSWER_MS - SILENT_MS);
+    world.wait(ANSWER_MS - CHANGE_SILENT_MS);
     world.expect_reply(1, "whether the change is stored is not known yet");
     world.wait(ANSWER_MS);
     world.expect_reply(5, "nothing was changed");
@@ -180,7 +180,7 @@ fn a_stop_comes_on_top_of_a_change_of_its_job_that_may_be_stored() {
     let draft = JobDraft::default().with("cron_set", CRON_SET).with("command", "new");
     world.push(1, Command::UpdateJob(JobId(1), draft));
     world.push(2, Command::StopJob(JobId(1)));
-    world.wait(SILENT_MS);
+    world.wait(CHANGE_SILENT_MS);
     assert_eq!((world.asked(), &world.put[..]), (vec![(1, 6)], &[(1, 7)][..]));
     let job = world.ledger.jobs.job(JobId(1)).unwrap();
     assert!(job.stop && job.command == "new");
