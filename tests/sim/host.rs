@@ -190,6 +190,7 @@ impl World {
         }
         let Some(mut node) = self.hosts[host].node.take() else { return };
         node.handle(input, now);
+        node.check_invariants();
         let mut is_over = false;
         while let Some(effect) = node.poll_effect() {
             is_over |= self.carry_out_effect(host, life, effect);

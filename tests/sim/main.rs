@@ -31,14 +31,17 @@ const END: u64 = 195 * SECOND;
 const SHOWN: usize = 60;
 
 fn draft(cron_set: &str, command: &str, is_mutex: bool) -> JobDraft {
-    JobDraft { cron_set: cron_set.into(), command: command.into(), is_mutex, ..JobDraft::default() }
+    JobDraft::default()
+        .with("cron_set", cron_set.to_string())
+        .with("command", command.to_string())
+        .with("is_mutex", is_mutex)
 }
 
 /// The jobs: among them mutex runs that take longer than their period, runs that fail, that may run again, that may not all
 /// run at once, and a job that is changed all the time. A node that nobody speaks to has so few jobs that nothing else wakes
 /// it between two of its timers.
 fn drafts(weather: Weather) -> Vec<JobDraft> {
-    let failing = JobDraft { retry_times: Some(2), retry_delay: Some(1), ..draft("*/8 * * * * *", "failing", true) };
+    let failing = draft("*/8 * * * * *", "failing", true).with("retry_times", 2).with("retry_delay", 1);
     if weather == Weather::Alone {
         return vec![draft("* * * * * *", "plain", false), failing];
     }
@@ -49,8 +52,8 @@ fn drafts(weather: Weather) -> Vec<JobDraft> {
         draft("*/3 * * * * *", "long", true),
         draft("* * * * * *", "changed", false),
         failing,
-        JobDraft { on_lost: Some(OnLost::Rerun), ..draft("*/2 * * * * *", "again", false) },
-        JobDraft { max_parallel: Some(2), ..draft("* * * * * *", "few", false) },
+        draft("*/2 * * * * *", "again", false).with("on_lost", OnLost::Rerun.as_str()),
+        draft("* * * * * *", "few", false).with("max_parallel", 2),
     ]
 }
 
@@ -79,7 +82,7 @@ fn history(seed: u64, without: Option<Guard>) -> History {
         let is_steady = |command: &str| !["changed", "long"].contains(&command);
         let steady = world.store.jobs.values().filter(|job| is_steady(&job.command));
         let steady: Vec<Job> = steady.cloned().collect();
-        let expected = drafts(weather).iter().filter(|draft| is_steady(&draft.command)).count();
+        let expected = drafts(weather).iter().filter(|draft| is_steady(draft.text("command"))).count();
         // A job may be there twice, where the answer to its adding was lost.
         if steady.len() < expected {
             world.truth.broken(format!("{} of {expected} jobs are there", steady.len()));
@@ -127,7 +130,7 @@ fn add_jobs(world: &mut World, random: &mut Random, weather: Weather) {
         world.run(seconds * SECOND);
         for draft in drafts(weather) {
             let host = (random.next() % world.hosts.len() as u64) as usize;
-            if job(world, &draft.command).is_none() {
+            if job(world, draft.text("command")).is_none() {
                 world.command(host, Command::AddJob(draft, None));
             }
         }

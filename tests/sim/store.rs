@@ -106,7 +106,7 @@ impl Store {
         self.waiting.entry(attempt.run.cron_id).or_default().remove(&attempt);
     }
 
-    pub fn read(&mut self, read: &Read) -> Done {
+    pub fn read(&self, read: &Read) -> Done {
         match read {
             Read::Jobs(_) => Done::Jobs(Ok(JobPage { jobs: self.jobs.values().cloned().collect(), total: None })),
             Read::LastRuns(_) => Done::LastRuns(Ok(BTreeMap::new())),

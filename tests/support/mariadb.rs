@@ -193,7 +193,6 @@ impl Database {
             host: self.host.clone(),
             port: self.port,
             database: self.name.clone(),
-            charset: "utf8".into(),
         }
     }
 

@@ -19,7 +19,7 @@ const GATHER_MS: u64 = 150;
 /// A store that has not answered for so long is taken to be away: the rows that it was given go to the spool as well.
 const SILENT_MS: u64 = 2_000;
 /// Output kept in memory while neither the store nor the spool takes it. Beyond it rows are kept and their output is not.
-pub const BACKLOG_BYTES_MAX: usize = 256 << 20;
+const BACKLOG_BYTES_MAX: usize = 256 << 20;
 
 #[derive(Debug, Default)]
 pub struct Logbook {
