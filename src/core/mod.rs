@@ -1,6 +1,6 @@
 //! The brain: sans-IO state machines. They decide everything and touch nothing.
 //!
-//! The contract: `Node::handle(input, now)` takes one input and never fails; then `Node::poll_output` is drained to
+//! The contract: `Node::handle(input, now)` takes one input and never fails; then `Node::poll_effect` is drained to
 //! `None`; then the driver sleeps until `Node::poll_timeout` or the next input. No thread, lock, socket, file, clock or
 //! hash-map order is used in here, and nothing that comes from outside makes it panic.
 
@@ -12,6 +12,7 @@ pub mod schedule;
 
 pub mod jobs;
 pub mod log;
+pub mod output;
 
 pub mod executor;
 pub mod ledger;

@@ -4,6 +4,8 @@
 //! its own and carries out its work in order: the leader's statements, the log rows, the spool, the readers, Consul,
 //! the Consul watch, and the processes (where two threads share one queue).
 
+pub mod output_files;
+
 use crate::model::command::RequestKey;
 use crate::model::job::{JobFilter, JobPage};
 use crate::model::journal::{Body, Entry, EntryId, StoredEntry};
