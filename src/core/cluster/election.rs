@@ -11,35 +11,23 @@
 //! Before all that it looks at the lock: where a leader lives beside which this node must not be there (the same address,
 //! the same node id, or one that cannot reach it), it does not touch that one's registration, and says why.
 //!
-//! Invariant: one statement is with Consul at a time, and one watch.
+//! Invariant: one statement is with Consul at a time. What is known of the lock is `lock_watch`'s.
 
+mod lock_watch;
 #[cfg(test)]
 mod tests;
 
+use self::lock_watch::{Identity, LAST_LIFE, LockWatch, STANDS_STILL};
 use crate::core::io::Effects;
 use crate::core::ports::{Consul, ConsulAnswer, ConsulError, LockState, LockValue, Work, WorkId};
+use crate::core::time::bounds::LOCK_VALUE_MS;
 use crate::core::time::{Backoff, Timer, Timers};
 use crate::model::{Epoch, Incarnation, Mono, NodeId, Now, Server};
 
 /// The check's time to live is three of these.
 const PASS_EVERY_MS: u64 = 1_000;
-const VALUE_EVERY_MS: u64 = 1_000;
-/// A lock value that stands still for so long, while Consul answers, belongs to a leader that hangs.
-const STALE_MS: u64 = 3_000;
-/// A watch that sees no change answers after this, so that a value standing still is noticed.
-const WATCH_MS: u64 = 1_000;
-
-const LAST_LIFE: &str = "the lock was held by this node's last life";
-/// Why the lock is taken from a leader that hangs.
-const STANDS_STILL: &str = "the leader's lock value stands still";
-/// A leader lives whose lock value was seen to change so often: once may be a late write of one that is dead.
-const MOVES_OF_LIVING: u32 = 2;
-
 #[derive(Debug, Default)]
 pub struct Election {
-    server: Server,
-    node_id: NodeId,
-    incarnation: Incarnation,
     registered: Option<Registered>,
     session: Option<String>,
     is_holder: bool,
@@ -49,17 +37,11 @@ pub struct Election {
     backoff: Backoff,
     /// There is something to ask, and Consul has failed too lately.
     is_put_off: bool,
-    watch: Option<WorkId>,
-    watch_backoff: Backoff,
-    seen: Seen,
+    lock: LockWatch,
     leave: Option<Leave>,
     /// It does not want to lead any more, or not before then.
     abstains: bool,
     abstains_until: Mono,
-    /// The session of a leader whose daemon is known to be dead.
-    dead_session: Option<String>,
-    /// Why this node must not take part.
-    conflict: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -91,19 +73,6 @@ enum Leave {
     Over,
 }
 
-/// The lock as the watch last saw it.
-#[derive(Debug, Default)]
-struct Seen {
-    lock: Option<LockState>,
-    /// Since when its value is what it is.
-    since: Mono,
-    is_stale: bool,
-    /// The lock was asked for; what is known of it is known, or it cannot be read.
-    is_asked: bool,
-    /// How often its holder was seen to write it.
-    moves: u32,
-}
-
 /// How the node stands to the lead.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Standing {
@@ -130,14 +99,13 @@ pub enum Outcome {
 
 impl Election {
     pub fn new(server: Server, node_id: NodeId, incarnation: Incarnation) -> Election {
-        Election { server, node_id, incarnation, ..Election::default() }
+        Election { lock: LockWatch::new(Identity { server, node_id, incarnation }), ..Election::default() }
     }
 
     /// Asks the next thing of Consul. `value`: what the lock would say.
     pub fn poll(&mut self, standing: Standing, value: impl FnOnce() -> LockValue, fx: &mut Effects, now: Now) {
-        if self.watch.is_none() && self.watch_backoff.is_over(now) && self.leave.is_none() {
-            let index = self.seen.lock.as_ref().map_or(0, |lock| lock.index);
-            self.watch = Some(fx.work(Work::Watch { index, wait_ms: WATCH_MS }));
+        if self.leave.is_none() {
+            self.lock.poll(fx, now);
         }
         self.is_put_off = false;
         if self.asked.is_some() {
@@ -152,7 +120,7 @@ impl Election {
             (Step::Register(Registered { is_leader }), _) => Consul::Register { is_leader },
             (Step::Pass, _) => Consul::Pass,
             (Step::Leave, session) => Consul::Leave { session },
-            (Step::Destroy, _) => match self.seen.lock.as_ref().and_then(|lock| lock.session.clone()) {
+            (Step::Destroy, _) => match self.lock.session().cloned() {
                 Some(session) => Consul::DestroySession { session },
                 None => return,
             },
@@ -169,7 +137,7 @@ impl Election {
         if self.leave.is_some() {
             return;
         }
-        timers.set(Timer::ConsulWatch, self.watch.is_none().then(|| self.watch_backoff.ready_at()));
+        self.lock.timers(timers);
         if self.asked.is_some() {
             return;
         }
@@ -199,7 +167,7 @@ impl Election {
         if self.backoff.is_failing() {
             return "no leader is known: neither Consul nor the leader that the database names is to be reached".into();
         }
-        match self.seen.lock.as_ref().filter(|lock| lock.session.is_some()).and_then(|lock| lock.value.as_ref()) {
+        match self.lock.holders_value() {
             Some(value) => format!("this node does not lead; {} does: ask there", value.server),
             None => "no leader is elected yet; try again in a second".into(),
         }
@@ -227,20 +195,18 @@ impl Election {
 
     /// The server that leads, by the lock, and the newest epoch that it knew of when it wrote that.
     pub fn leader(&self) -> Option<(Epoch, &Server)> {
-        let lock = self.seen.lock.as_ref().filter(|lock| lock.session.is_some())?;
-        let value = lock.value.as_ref().filter(|value| value.node_id != self.node_id)?;
-        Some((value.epoch, &value.server))
+        self.lock.others_value().map(|value| (value.epoch, &value.server))
     }
 
     /// Whether the lock can be read: if not, who leads is to be learnt elsewhere.
     pub fn sees_lock(&self) -> bool {
-        !self.watch_backoff.is_failing()
+        self.lock.is_readable()
     }
 
     /// Our link to that leader closed, and nobody listens at its address.
     pub fn suspect_dead(&mut self, server: &Server) {
         if self.leader().is_some_and(|(_, leader)| leader == server) {
-            self.dead_session = self.seen.lock.as_ref().and_then(|lock| lock.session.clone());
+            self.lock.suspect_dead();
         }
     }
 
@@ -255,7 +221,7 @@ impl Election {
 
     /// Why this node must not take part, told once. It has nothing to take leave of: what is in Consul is the other's.
     pub fn take_conflict(&mut self) -> Option<String> {
-        let conflict = self.conflict.take()?;
+        let conflict = self.lock.take_conflict()?;
         self.leave = Some(Leave::Over);
         Some(conflict)
     }
@@ -295,51 +261,7 @@ impl Election {
     }
 
     pub fn on_watched(&mut self, id: WorkId, result: Result<LockState, ConsulError>, now: Now) {
-        if self.watch.take_if(|watch| *watch == id).is_none() {
-            return;
-        }
-        self.seen.is_asked = true;
-        let Ok(lock) = result else {
-            // Whether Consul answers is told by the other statements; a silent one says nothing about the leader.
-            self.watch_backoff.fail(now);
-            self.seen.since = now.mono;
-            return;
-        };
-        self.watch_backoff.reset();
-        let before = self.seen.lock.as_ref().map(|lock| (&lock.session, &lock.value));
-        if before != Some((&lock.session, &lock.value)) {
-            self.seen.since = now.mono;
-            let is_move = before
-                .is_some_and(|(session, value)| lock.session.is_some() && *session == lock.session && value.is_some());
-            self.seen.moves = if is_move { self.seen.moves + 1 } else { 0 };
-        }
-        self.seen.is_stale = self.seen.since.plus_ms(STALE_MS) <= now.mono;
-        self.conflict = self.conflict_with(&lock).filter(|_| MOVES_OF_LIVING <= self.seen.moves);
-        self.seen.lock = Some(lock);
-    }
-
-    /// Why the lock's holder and this node cannot both take part, if that one lives.
-    fn conflict_with(&self, lock: &LockState) -> Option<String> {
-        let other = lock.value.as_ref().filter(|_| lock.session.is_some())?;
-        let server = &other.server;
-        match (*server == self.server, other.node_id == self.node_id) {
-            (true, true) if other.incarnation <= self.incarnation => None,
-            (true, true) => Some(format!(
-                "another daemon leads as {server} and with this node's id: was data_dir copied? Give this node a bind_address \
-                 of its own, remove the file node_id from its data_dir, and start it again"
-            )),
-            (true, false) => Some(format!("another node leads as {server}: give each node a bind_address of its own")),
-            (false, true) => Some(format!(
-                "the node that leads, {server}, has this node's id: was data_dir copied? Remove the file node_id from the \
-                 data_dir of one of them, and start it again"
-            )),
-            (false, false) if self.server.is_loopback() && !server.is_loopback() => Some(format!(
-                "bind_address {} is reached from this host only, and {server} leads: give this node an address that the other \
-                 hosts reach",
-                self.server
-            )),
-            (false, false) => None,
-        }
+        self.lock.on_watched(id, result, now);
     }
 
     fn is_abstaining(&self, now: Now) -> bool {
@@ -351,9 +273,7 @@ impl Election {
             return (leave == Leave::Wanted).then_some(Step::Leave);
         }
         // A registration under its address would take the place of that one's.
-        let may_be_in_conflict =
-            !self.seen.is_stale && self.seen.lock.as_ref().is_some_and(|lock| self.conflict_with(lock).is_some());
-        if self.registered.is_none() && (!self.seen.is_asked || may_be_in_conflict) {
+        if self.registered.is_none() && (!self.lock.is_asked() || self.lock.may_be_in_conflict()) {
             return None;
         }
         let wanted = Registered { is_leader };
@@ -372,30 +292,15 @@ impl Election {
         if self.is_holder {
             return (self.value_at <= now.mono).then_some(Step::Acquire);
         }
-        let lock = self.seen.lock.as_ref()?;
+        let lock = self.lock.lock()?;
         match &lock.session {
             // What is free it leaves to others until it can lead itself; its last life must not keep them from it.
             None => can_lead.then_some(Step::Acquire),
             session if *session == self.session => can_lead.then_some(Step::Acquire),
             Some(_) => {
                 let may_end = |why: &&str| *why == LAST_LIFE || can_lead && (*why != STANDS_STILL || can_depose);
-                self.why_dead(lock).filter(may_end).map(|_| Step::Destroy)
+                self.lock.why_dead().filter(may_end).map(|_| Step::Destroy)
             }
-        }
-    }
-
-    /// Why the lock's holder does not lead any more, whatever Consul thinks.
-    fn why_dead(&self, lock: &LockState) -> Option<&'static str> {
-        // Our guardian saw our last life dead before it started this one.
-        let is_last_life = |value: &LockValue| {
-            value.node_id == self.node_id && value.server == self.server && value.incarnation < self.incarnation
-        };
-        if lock.value.as_ref().is_some_and(is_last_life) {
-            Some(LAST_LIFE)
-        } else if lock.session.is_some() && lock.session == self.dead_session {
-            Some("the leader's link closed and nobody listens there")
-        } else {
-            self.seen.is_stale.then_some(STANDS_STILL)
         }
     }
 
@@ -416,12 +321,12 @@ impl Election {
             (Step::Release, _) => self.is_holder = false,
             (Step::Acquire, ConsulAnswer::Acquired(is_ours)) => return self.on_acquired(is_ours, sent_at, now),
             (Step::Destroy, _) => {
-                let reason = self.seen.lock.as_ref().and_then(|lock| self.why_dead(lock));
+                let reason = self.lock.why_dead();
                 let shown = reason.unwrap_or("the leader is gone");
                 fx.notice(log::Level::Warn, format!("{shown}: its session is destroyed"));
                 // What is known of the lock is old now, and the watch will tell who has it; if it has not told already.
                 if reason.is_some() {
-                    self.seen = Seen { since: now.mono, is_asked: true, ..Seen::default() };
+                    self.lock.forget(now);
                 }
             }
             _ => {}
@@ -430,14 +335,14 @@ impl Election {
     }
 
     fn on_acquired(&mut self, is_ours: bool, sent_at: Mono, now: Now) -> Outcome {
-        self.value_at = sent_at.plus_ms(VALUE_EVERY_MS);
+        self.value_at = sent_at.plus_ms(LOCK_VALUE_MS);
         match (std::mem::replace(&mut self.is_holder, is_ours), is_ours) {
             (false, true) => Outcome::Elected,
             (true, true) => Outcome::Renewed(sent_at),
             (true, false) => Outcome::Lost,
             (false, false) => {
                 // Another was quicker, or what we know is old: wait for the watch.
-                self.seen = Seen { since: now.mono, is_asked: true, ..Seen::default() };
+                self.lock.forget(now);
                 Outcome::Nothing
             }
         }
@@ -450,7 +355,7 @@ impl Election {
         match step {
             Step::Pass | Step::Register(_) | Step::Session => self.registered = None,
             Step::Acquire | Step::Release => self.session = None,
-            Step::Destroy => self.seen = Seen { since: now.mono, is_asked: true, ..Seen::default() },
+            Step::Destroy => self.lock.forget(now),
             Step::Leave => {}
         }
         self.backoff.fail(now);

@@ -1,15 +1,14 @@
 //! Whose turn it is among the runs whose time has come: by turns those that somebody waits for and those that are on time,
 //! each in the order in which they came; then the backlog, job by job in turn, of each job the oldest first. So a flood
 //! delays neither a mutex nor what falls due after it, and one job's backlog does not starve another's. One turn in four
-//! is the backlog's, lest jobs that take all the places there are starve it.
+//! is the backlog's, lest jobs that take all the capacity starve it.
 //!
-//! Not exact about removal: an attempt that its owner no longer wants comes out all the same, and the owner passes over
-//! it. Not the place that counts or limits.
+//! Not the place that counts or limits, nor the owner of a run: `table` puts in and takes out.
 //!
-//! Invariant: what was put in comes out.
+//! Invariant: a run is in it once, in the line of its rank or, when its second is over, in the backlog.
 
 use crate::model::{Attempt, JobId, Second};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// While a backlog waits, it has one turn in so many.
 const BACKLOG_EVERY: u32 = 4;
@@ -27,10 +26,11 @@ pub enum Rank {
 
 #[derive(Debug, Default)]
 pub struct ReadyQueue {
-    urgent: VecDeque<Attempt>,
+    places: BTreeMap<Attempt, Place>,
+    urgent: Line,
     /// The last turn was one of these, and the next is another's.
     was_urgent: bool,
-    on_time: VecDeque<Attempt>,
+    on_time: Line,
     /// No job here is without a run.
     backlog: BTreeMap<JobId, BTreeSet<Attempt>>,
     /// Turns since the backlog had one.
@@ -39,72 +39,148 @@ pub struct ReadyQueue {
     next_job: JobId,
 }
 
+/// Where a run waits.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Place {
+    Urgent(i64),
+    OnTime(i64),
+    Backlog,
+}
+
+/// Runs in the order in which they came, by a number that tells no more than that.
+#[derive(Debug, Default)]
+struct Line(BTreeMap<i64, Attempt>);
+
 impl ReadyQueue {
     /// It waits behind those that came before it.
     pub fn push(&mut self, attempt: Attempt, rank: Rank) {
-        match rank {
-            Rank::Urgent => self.urgent.push_back(attempt),
-            Rank::Prompt => self.on_time.push_back(attempt),
+        let place = match rank {
+            Rank::Urgent => Place::Urgent(self.urgent.push_back(attempt)),
+            Rank::Prompt => Place::OnTime(self.on_time.push_back(attempt)),
             Rank::Late => self.fall_back(attempt),
-        }
+        };
+        let former = self.places.insert(attempt, place);
+        debug_assert_eq!(former, None, "{attempt} is in the ready queue twice");
     }
 
     /// It had its turn and could not use it: it is the next of its kind.
-    pub fn put_back(&mut self, attempt: Attempt, rank: Rank) {
-        match rank {
-            Rank::Urgent => self.urgent.push_front(attempt),
-            Rank::Prompt => self.on_time.push_front(attempt),
-            Rank::Late => self.fall_back(attempt),
+    pub fn move_to_front(&mut self, attempt: Attempt) {
+        let Some(place) = self.places.get_mut(&attempt) else { return };
+        match place {
+            Place::Urgent(number) => *number = self.urgent.move_to_front(*number, attempt),
+            Place::OnTime(number) => *number = self.on_time.move_to_front(*number, attempt),
+            Place::Backlog => {}
         }
         self.next_job = attempt.run.cron_id;
     }
 
-    /// The next one.
-    pub fn take(&mut self, now: Second) -> Option<Attempt> {
+    pub fn remove(&mut self, attempt: Attempt) {
+        let was_there = match self.places.remove(&attempt) {
+            Some(Place::Urgent(number)) => self.urgent.0.remove(&number).is_some(),
+            Some(Place::OnTime(number)) => self.on_time.0.remove(&number).is_some(),
+            Some(Place::Backlog) => self.leave_backlog(attempt),
+            None => false,
+        };
+        debug_assert!(was_there, "{attempt} leaves the ready queue and is not where it should be");
+    }
+
+    /// The one that has its turn now. It stays in the queue until it is removed.
+    pub fn next(&mut self, now: Second) -> Option<Attempt> {
         if BACKLOG_EVERY <= self.passed_over + 1
-            && let Some(attempt) = self.take_backlog()
+            && let Some(attempt) = self.next_of_backlog()
         {
             return Some(attempt);
         }
-        self.was_urgent = !self.was_urgent && !self.urgent.is_empty();
-        let next = if self.was_urgent { self.urgent.pop_front() } else { self.take_on_time(now) };
-        let next = next.or_else(|| self.urgent.pop_front());
+        self.was_urgent = !self.was_urgent && !self.urgent.0.is_empty();
+        let next = if self.was_urgent { self.urgent.first() } else { self.next_on_time(now) };
+        let next = next.or_else(|| self.urgent.first());
         if next.is_none() {
-            return self.take_backlog();
+            return self.next_of_backlog();
         }
         self.passed_over += u32::from(!self.backlog.is_empty());
         next
     }
 
-    fn take_on_time(&mut self, now: Second) -> Option<Attempt> {
-        while let Some(attempt) = self.on_time.pop_front() {
+    /// Passes over those whose second is over: they belong to the backlog by now.
+    fn next_on_time(&mut self, now: Second) -> Option<Attempt> {
+        while let Some((number, attempt)) = self.on_time.0.pop_first() {
             if now <= attempt.run.scheduled_at {
+                self.on_time.0.insert(number, attempt);
                 return Some(attempt);
             }
-            self.fall_back(attempt);
+            let place = self.fall_back(attempt);
+            self.places.insert(attempt, place);
         }
         None
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.urgent.is_empty() && self.on_time.is_empty() && self.backlog.is_empty()
+    pub fn len(&self) -> usize {
+        self.places.len()
     }
 
-    fn fall_back(&mut self, attempt: Attempt) {
+    fn fall_back(&mut self, attempt: Attempt) -> Place {
         self.backlog.entry(attempt.run.cron_id).or_default().insert(attempt);
+        Place::Backlog
     }
 
-    fn take_backlog(&mut self) -> Option<Attempt> {
+    fn leave_backlog(&mut self, attempt: Attempt) -> bool {
+        let Some(runs) = self.backlog.get_mut(&attempt.run.cron_id) else { return false };
+        let was_there = runs.remove(&attempt);
+        if runs.is_empty() {
+            self.backlog.remove(&attempt.run.cron_id);
+        }
+        was_there
+    }
+
+    fn next_of_backlog(&mut self) -> Option<Attempt> {
         self.passed_over = 0;
         let next = self.backlog.range(self.next_job..).next().or_else(|| self.backlog.first_key_value());
-        let job = *next?.0;
+        let (job, runs) = next?;
         self.next_job = JobId(job.0.wrapping_add(1));
-        let runs = self.backlog.get_mut(&job)?;
-        let oldest = runs.pop_first();
-        if runs.is_empty() {
-            self.backlog.remove(&job);
+        runs.first().copied()
+    }
+
+    /// Those that wait, in no order of theirs.
+    pub fn attempts(&self) -> impl Iterator<Item = Attempt> {
+        self.places.keys().copied()
+    }
+
+    /// Looks for every run in its place, and counts. Costs a look at every run.
+    pub fn check_invariants(&self) {
+        for (attempt, place) in &self.places {
+            let is_there = match place {
+                Place::Urgent(number) => self.urgent.0.get(number) == Some(attempt),
+                Place::OnTime(number) => self.on_time.0.get(number) == Some(attempt),
+                Place::Backlog => self.backlog.get(&attempt.run.cron_id).is_some_and(|runs| runs.contains(attempt)),
+            };
+            assert!(is_there, "{attempt} is not in its place, {place:?}");
         }
-        oldest
+        let backlog: usize = self.backlog.values().map(BTreeSet::len).sum();
+        let placed = self.urgent.0.len() + self.on_time.0.len() + backlog;
+        assert_eq!(placed, self.places.len(), "some run in the ready queue has two places, or none");
+        assert!(self.backlog.values().all(|runs| !runs.is_empty()), "a job of the backlog has no run");
+        assert!(self.passed_over < BACKLOG_EVERY, "the backlog is passed over: {} turns", self.passed_over);
+    }
+}
+
+impl Line {
+    /// Answers its number.
+    fn push_back(&mut self, attempt: Attempt) -> i64 {
+        let number = self.0.last_key_value().map_or(0, |(last, _)| last + 1);
+        self.0.insert(number, attempt);
+        number
+    }
+
+    /// Answers its new number.
+    fn move_to_front(&mut self, number: i64, attempt: Attempt) -> i64 {
+        self.0.remove(&number);
+        let number = self.0.first_key_value().map_or(0, |(first, _)| first - 1);
+        self.0.insert(number, attempt);
+        number
+    }
+
+    fn first(&self) -> Option<Attempt> {
+        self.0.first_key_value().map(|(_, attempt)| *attempt)
     }
 }
 
@@ -117,16 +193,25 @@ mod tests {
         Attempt { run: RunKey::scheduled(JobId(job), Second(second)), number: 1 }
     }
 
+    fn take(ready: &mut ReadyQueue, now: i64) -> Option<Attempt> {
+        let next = ready.next(Second(now))?;
+        ready.remove(next);
+        if ready.len() < 100 {
+            ready.check_invariants();
+        }
+        Some(next)
+    }
+
     /// Puts them in and takes all at `now`: (job, second) each.
     #[track_caller]
     fn check(put: &[(u32, i64, Rank)], now: i64, expect: &[(u32, i64)]) {
         let mut ready = ReadyQueue::default();
         put.iter().for_each(|(job, second, rank)| ready.push(attempt(*job, *second), *rank));
-        let taken: Vec<(u32, i64)> = std::iter::from_fn(|| ready.take(Second(now)))
+        let taken: Vec<(u32, i64)> = std::iter::from_fn(|| take(&mut ready, now))
             .map(|attempt| (attempt.run.cron_id.0, attempt.run.scheduled_at.0))
             .collect();
         assert_eq!(taken, expect);
-        assert!(ready.is_empty());
+        assert_eq!(ready.len(), 0);
     }
 
     #[test]
@@ -166,9 +251,9 @@ mod tests {
         let mut ready = ReadyQueue::default();
         (0..4).for_each(|job| ready.push(attempt(10 + job, 100), Rank::Prompt));
         (0..2).for_each(|job| ready.push(attempt(20 + job, 100), Rank::Urgent));
-        let jobs: Vec<u32> = (0..6).map(|_| ready.take(Second(100)).unwrap().run.cron_id.0).collect();
+        let jobs: Vec<u32> = (0..6).map(|_| take(&mut ready, 100).unwrap().run.cron_id.0).collect();
         assert_eq!(jobs, [20, 10, 21, 11, 12, 13]);
-        assert!(ready.is_empty());
+        assert_eq!(ready.len(), 0);
     }
 
     #[test]
@@ -176,11 +261,11 @@ mod tests {
         let mut ready = ReadyQueue::default();
         (1..=11_000).for_each(|job| ready.push(attempt(job, 100), Rank::Prompt));
         for _ in 0..500 {
-            ready.take(Second(100)).unwrap();
+            take(&mut ready, 100).unwrap();
         }
         ready.push(attempt(20_000, 110), Rank::Prompt);
-        assert_eq!(ready.take(Second(110)), Some(attempt(20_000, 110)));
-        assert_eq!(ready.take(Second(110)), Some(attempt(501, 100)));
+        assert_eq!(take(&mut ready, 110), Some(attempt(20_000, 110)));
+        assert_eq!(take(&mut ready, 110), Some(attempt(501, 100)));
     }
 
     #[test]
@@ -188,7 +273,7 @@ mod tests {
         let mut ready = ReadyQueue::default();
         (0..3).for_each(|second| ready.push(attempt(7, second), Rank::Late));
         (0..12).for_each(|job| ready.push(attempt(10 + job, 100), Rank::Prompt));
-        let jobs: Vec<u32> = (0..15).map(|_| ready.take(Second(100)).unwrap().run.cron_id.0).collect();
+        let jobs: Vec<u32> = (0..15).map(|_| take(&mut ready, 100).unwrap().run.cron_id.0).collect();
         assert_eq!(jobs, [10, 11, 12, 7, 13, 14, 15, 7, 16, 17, 18, 7, 19, 20, 21]);
     }
 
@@ -198,16 +283,18 @@ mod tests {
         for (job, second) in [(1, 1), (2, 1), (3, 1), (1, 2), (2, 2), (3, 2)] {
             ready.push(attempt(job, second), Rank::Late);
         }
-        assert_eq!(ready.take(Second(9)), Some(attempt(1, 1)));
-        assert_eq!(ready.take(Second(9)), Some(attempt(2, 1)));
-        ready.put_back(attempt(2, 1), Rank::Late);
-        assert_eq!(ready.take(Second(9)), Some(attempt(2, 1)));
-        assert_eq!(ready.take(Second(9)), Some(attempt(3, 1)));
+        assert_eq!(take(&mut ready, 9), Some(attempt(1, 1)));
+        assert_eq!(take(&mut ready, 9), Some(attempt(2, 1)));
+        ready.push(attempt(2, 1), Rank::Late);
+        ready.move_to_front(attempt(2, 1));
+        assert_eq!(take(&mut ready, 9), Some(attempt(2, 1)));
+        assert_eq!(take(&mut ready, 9), Some(attempt(3, 1)));
         // What was on time at its turn and no longer is has its job's next turn in the backlog.
         ready.push(attempt(7, 9), Rank::Prompt);
-        assert_eq!(ready.take(Second(9)), Some(attempt(7, 9)));
-        ready.put_back(attempt(7, 9), Rank::Prompt);
-        assert_eq!(ready.take(Second(20)), Some(attempt(7, 9)));
-        assert_eq!(ready.take(Second(20)), Some(attempt(1, 2)));
+        assert_eq!(take(&mut ready, 9), Some(attempt(7, 9)));
+        ready.push(attempt(7, 9), Rank::Prompt);
+        ready.move_to_front(attempt(7, 9));
+        assert_eq!(take(&mut ready, 20), Some(attempt(7, 9)));
+        assert_eq!(take(&mut ready, 20), Some(attempt(1, 2)));
     }
 }

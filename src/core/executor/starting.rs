@@ -2,103 +2,111 @@
 //!
 //! Invariant: what comes back unstarted waits again, or is told to whoever no longer wants it.
 
-use super::holdings::Phase;
-use super::{Executor, SPAWNS_MAX, SpawnError, Started};
+#[cfg(test)]
+mod tests;
+
+use super::run::Phase;
+use super::{Executor, SPAWNS_MAX};
+use crate::core::Context;
 use crate::core::io::Effects;
 use crate::core::log::ending::{EndedBy, Ending};
-use crate::core::log::logbook::Logbook;
-use crate::core::ports::{KillHow, Spawn, Work, WorkId};
+use crate::core::ports::{KillHow, Spawn, SpawnError, Started, Work, WorkId};
 use crate::model::message::ToLeader;
-use crate::model::{Attempt, Now, RunState, Second, Wall};
+use crate::model::{Attempt, Now, RunState, Wall};
 
 const TOO_LATE: &str = "not started: its turn had not come when the grace (misfire_grace) was over";
 
 impl Executor {
-    /// Tells what has waited for too long, whether or not there is a place: those who come after it need its own.
-    pub(super) fn miss_expired(&mut self, logbook: &mut Logbook, fx: &mut Effects, now: Now, leaders_wall: Wall) {
-        let is_over = |(expires, _): &(Second, Attempt)| *expires < leaders_wall.second();
-        while let Some((_, attempt)) = self.holdings.first_expiring().filter(is_over) {
-            self.finish(attempt, Ending::NotStarted(RunState::Missed, TOO_LATE.into()), logbook, fx, now);
+    /// Tells what has waited for too long, whether or not there is capacity: those who come after it need its own.
+    pub(super) fn miss_expired(&mut self, leaders_wall: Wall, cx: &mut Context) {
+        for attempt in self.held.expired(leaders_wall.second()) {
+            self.finish(attempt, Ending::NotStarted(RunState::Missed, TOO_LATE.into()), cx);
         }
-        let next = self.holdings.first_expiring();
-        let leaders_now = Now { wall: leaders_wall, ..now };
-        self.expires_at = next.map(|(expires, _)| leaders_now.mono_at(expires.plus(1).wall()));
+        let leaders_now = Now { wall: leaders_wall, ..cx.now };
+        let next = self.held.first_expiring();
+        self.expires_at = next.map(|expires| leaders_now.mono_at(expires.plus(1).wall()));
     }
 
-    pub(super) fn start_ready(&mut self, fx: &mut Effects, now: Now, leaders_wall: Wall) {
-        if self.throttle.take_over(now) {
-            fx.notice(log::Level::Info, "there is room for more processes again");
+    pub(super) fn start_ready(&mut self, leaders_wall: Wall, cx: &mut Context) {
+        if self.throttle.take_over(cx.now) {
+            cx.fx.notice(log::Level::Info, "there is room for more processes again");
         }
-        while self.may_start(now) {
-            let Some(attempt) = self.ready.take(leaders_wall.second()) else { return };
-            let ready = self.holdings.get(attempt).filter(|holding| matches!(holding.phase(), Phase::Ready));
-            let Some(order) = ready.and_then(|holding| holding.order.as_ref()) else { continue };
-            if self.lease <= now.mono {
-                self.holdings.set_phase(attempt, Phase::Parked);
-            } else {
-                let spawn = Spawn { attempt, job: order.job.clone() };
-                self.throttle.on_start(attempt, self.active(), now);
-                self.holdings.set_phase(attempt, Phase::Spawning { is_killed: false });
-                self.spawning.insert(fx.work(Work::Spawn(spawn)), attempt);
+        for _ in 0..self.held.ready() {
+            if !self.may_start(cx.now) {
+                return;
             }
+            let Some(attempt) = self.held.next_ready(leaders_wall.second()) else { return };
+            self.start(attempt, cx);
         }
+    }
+
+    /// It has its turn.
+    fn start(&mut self, attempt: Attempt, cx: &mut Context) {
+        if self.lease <= cx.now.mono {
+            self.held.set_phase(attempt, Phase::Parked);
+            return;
+        }
+        let Some(order) = self.held.get(attempt).and_then(|run| run.order.as_ref()) else { return };
+        let work = cx.fx.work(Work::Spawn(Spawn { attempt, job: order.job.clone() }));
+        self.throttle.on_start(attempt, self.active(), cx.now);
+        self.held.set_phase(attempt, Phase::Spawning { work, is_killed: false });
     }
 
     fn may_start(&self, now: Now) -> bool {
-        self.has_room() && self.throttle.may_start(self.active(), now)
+        self.has_capacity() && self.throttle.may_start(self.active(), now)
     }
 
     /// Whether the limits let one more be started.
-    pub(super) fn has_room(&self) -> bool {
-        !self.is_draining && self.spawning.len() < SPAWNS_MAX && self.active() < self.limits.max_running
+    pub(super) fn has_capacity(&self) -> bool {
+        !self.is_draining && self.held.spawning().len() < SPAWNS_MAX && self.active() < self.limits.max_running
     }
 
-    pub fn on_spawned(
-        &mut self,
-        id: WorkId,
-        result: Result<Started, SpawnError>,
-        logbook: &mut Logbook,
-        fx: &mut Effects,
-        now: Now,
-    ) {
-        let Some(attempt) = self.spawning.remove(&id) else { return };
-        let is_killed = matches!(self.holdings.phase(attempt), Some(Phase::Spawning { is_killed: true }));
+    pub fn on_spawned(&mut self, id: WorkId, result: Result<Started, SpawnError>, cx: &mut Context) {
+        let Some(attempt) = self.held.spawned_by(id) else { return };
+        let is_killed = matches!(self.held.phase(attempt), Some(Phase::Spawning { is_killed: true, .. }));
         match result {
-            Ok(started) => self.on_started(attempt, started, is_killed, fx, now),
-            Err(SpawnError::Failed(reason)) => self.fail(attempt, reason, logbook, fx, now),
-            Err(SpawnError::Exhausted(reason)) => match self.put_off(reason, fx, now) {
-                _ if is_killed => self.finish_cancelled(attempt, logbook, fx, now),
-                Some(reason) => self.fail(attempt, reason, logbook, fx, now),
-                None => self.come_back(attempt, Phase::Ready, fx),
+            Ok(started) => self.on_started(attempt, started, is_killed, cx),
+            Err(SpawnError::Failed(reason)) => self.fail(attempt, reason, cx),
+            Err(SpawnError::Exhausted(reason)) => match self.put_off(reason, cx) {
+                _ if is_killed => self.finish_cancelled(attempt, cx),
+                Some(reason) => self.fail(attempt, reason, cx),
+                None => self.come_back(attempt, Phase::Ready, cx.fx),
             },
-            Err(SpawnError::NoLease) if is_killed => self.finish_cancelled(attempt, logbook, fx, now),
-            Err(SpawnError::NoLease) => self.come_back(attempt, Phase::Parked, fx),
+            Err(SpawnError::NoLease) if is_killed => self.finish_cancelled(attempt, cx),
+            Err(SpawnError::NoLease) => self.come_back(attempt, Phase::Parked, cx.fx),
         }
-        self.answer_cancels(fx);
+        debug_assert_eq!(
+            self.held.spawned_by(id),
+            None,
+            "the threads have told of {attempt}, and it still is with them"
+        );
+        self.answer_cancels(cx.fx);
     }
 
-    fn fail(&mut self, attempt: Attempt, reason: String, logbook: &mut Logbook, fx: &mut Effects, now: Now) {
-        self.finish(attempt, Ending::NotStarted(RunState::Failed, reason), logbook, fx, now);
+    fn fail(&mut self, attempt: Attempt, reason: String, cx: &mut Context) {
+        self.finish(attempt, Ending::NotStarted(RunState::Failed, reason), cx);
     }
 
-    fn on_started(&mut self, attempt: Attempt, started: Started, is_killed: bool, fx: &mut Effects, now: Now) {
+    fn on_started(&mut self, attempt: Attempt, started: Started, is_killed: bool, cx: &mut Context) {
         self.counters.started += 1;
         self.throttle.on_started(attempt);
-        self.holdings.set_phase(attempt, Phase::Running(started));
-        self.limit_time(attempt, started, now);
+        self.held.set_phase(attempt, Phase::Running(started));
+        self.limit_time(attempt, started, cx.now);
         if is_killed {
-            self.end(attempt, KillHow::Ask, EndedBy::Operator, fx, now);
+            self.end(attempt, KillHow::Ask, EndedBy::Operator, cx);
         }
     }
 
     /// The system has no room for another process just now. Answers the reason where waiting is of no use: for longer
     /// than a run may be late not even a single one has had room.
-    fn put_off(&mut self, reason: String, fx: &mut Effects, now: Now) -> Option<String> {
+    fn put_off(&mut self, reason: String, cx: &mut Context) -> Option<String> {
         self.counters.put_off += 1;
-        let refused = self.throttle.on_no_resources(self.active(), now);
+        // The one that is put off is none of those that have room.
+        let others = self.active() - 1;
+        let refused = self.throttle.on_no_resources(others, cx.now);
         if refused.is_new {
             let text = format!("{reason}; it waits, and fewer runs are started until there is room again");
-            fx.notice(log::Level::Warn, text);
+            cx.fx.notice(log::Level::Warn, text);
         }
         let grace_ms = u64::from(self.limits.misfire_grace_secs) * 1_000;
         (grace_ms < refused.nothing_for_ms).then_some(reason)
@@ -112,11 +120,10 @@ impl Executor {
         } else if self.is_draining {
             self.forget(attempt, fx);
             fx.tell_leader(ToLeader::Returned(vec![attempt]));
+        } else if matches!(phase, Phase::Ready) {
+            self.held.put_back(attempt);
         } else {
-            if let (Phase::Ready, Some(rank)) = (&phase, self.rank(attempt)) {
-                self.ready.put_back(attempt, rank);
-            }
-            self.holdings.set_phase(attempt, phase);
+            self.held.set_phase(attempt, phase);
         }
     }
 }

@@ -3,12 +3,14 @@
 //! Invariants: a gentle signal is followed by the one that cannot be refused; a run that somebody ended is over only when
 //! every process of it is.
 
+#[cfg(test)]
+mod tests;
+
 use super::Executor;
-use super::alarms::Alarm;
-use super::holdings::{Holding, Phase};
-use crate::core::io::{Effects, MarkOp};
+use super::run::{Alarm, Phase};
+use crate::core::Context;
+use crate::core::io::MarkOp;
 use crate::core::log::ending::{EndedBy, Ending};
-use crate::core::log::logbook::Logbook;
 use crate::core::ports::{Kill, KillHow, Started, Work, WorkId};
 use crate::model::{Attempt, Exit, Job, Now, RunState};
 
@@ -18,91 +20,77 @@ const CANCELLED: &str = "cancelled: an operator ended it before it began";
 
 impl Executor {
     /// An operator wants it ended, however far it is. Asked again it changes nothing.
-    pub fn kill(&mut self, attempt: Attempt, logbook: &mut Logbook, fx: &mut Effects, now: Now) {
-        match self.holdings.phase(attempt) {
-            Some(Phase::Armed | Phase::Ready | Phase::Parked) => self.finish_cancelled(attempt, logbook, fx, now),
-            Some(Phase::Spawning { .. }) => {
-                self.holdings.set_phase(attempt, Phase::Spawning { is_killed: true });
+    pub fn kill(&mut self, attempt: Attempt, cx: &mut Context) {
+        match self.held.phase(attempt) {
+            Some(Phase::Armed { .. } | Phase::Ready | Phase::Parked) => self.finish_cancelled(attempt, cx),
+            Some(Phase::Spawning { work, .. }) => {
+                let killed = Phase::Spawning { work: *work, is_killed: true };
+                self.held.set_phase(attempt, killed);
             }
-            Some(Phase::Running(_)) => self.end(attempt, KillHow::Ask, EndedBy::Operator, fx, now),
+            Some(Phase::Running(_)) => self.end(attempt, KillHow::Ask, EndedBy::Operator, cx),
             // What is over or about to be tells so itself.
-            Some(Phase::Found(_) | Phase::Ending(..) | Phase::Over) | None => {}
+            Some(Phase::Found(_) | Phase::Ending { .. } | Phase::Over) | None => {}
         }
     }
 
     /// Ends everything that runs.
-    pub fn end_all(&mut self, how: KillHow, fx: &mut Effects, now: Now) {
-        let is_running = |holding: &Holding| matches!(holding.phase(), Phase::Running(_));
-        let running = self.holdings.iter().filter(|(_, holding)| is_running(holding));
-        let running: Vec<Attempt> = running.map(|(attempt, _)| attempt).collect();
-        running.into_iter().for_each(|attempt| self.end(attempt, how, EndedBy::Leaving, fx, now));
+    pub fn end_all(&mut self, how: KillHow, cx: &mut Context) {
+        let running: Vec<Attempt> = self.held.running().collect();
+        running.into_iter().for_each(|attempt| self.end(attempt, how, EndedBy::Leaving, cx));
     }
 
     /// The main process is over. Where somebody ended the run, what is left of it is killed before it counts as over.
-    pub fn on_exited(
-        &mut self,
-        attempt: Attempt,
-        exit: Exit,
-        output: String,
-        logbook: &mut Logbook,
-        fx: &mut Effects,
-        now: Now,
-    ) {
-        let Some(holding) = self.holdings.get(attempt) else { return };
-        let Phase::Running(started) = *holding.phase() else { return };
-        self.alarms.remove(attempt);
-        fx.mark(MarkOp::Ended { attempt, exit });
+    pub fn on_exited(&mut self, attempt: Attempt, exit: Exit, output: String, cx: &mut Context) {
+        let Some(run) = self.held.get(attempt) else { return };
+        let Phase::Running(started) = run.phase else { return };
+        cx.fx.mark(MarkOp::Ended { attempt, exit });
         // The guardian kills a mutex run whose lease is over, and can tell us only by that.
-        let is_by_guardian = holding.is_mutex() && self.lease <= now.mono && exit == Exit::Signal(KILLED);
-        if holding.ended_by.is_none() && !is_by_guardian {
-            return self.finish(attempt, Ending::Exited { started, exit, output, ended_by: None }, logbook, fx, now);
+        let is_by_guardian = run.is_mutex() && self.lease <= cx.now.mono && exit == Exit::Signal(KILLED);
+        if run.ended_by.is_none() && !is_by_guardian {
+            return self.finish(attempt, Ending::Exited { started, exit, output, ended_by: None }, cx);
         }
-        self.holdings.set_ended_by(attempt, EndedBy::LeaseEnd);
-        self.holdings.set_phase(attempt, Phase::Ending(started, exit, output));
-        let id = fx.work(Work::Kill(Kill { attempt, how: KillHow::Force }));
-        self.endings.insert(id, attempt);
+        self.held.set_ended_by(attempt, EndedBy::LeaseEnd);
+        let work = cx.fx.work(Work::Kill(Kill { attempt, how: KillHow::Force }));
+        self.held.set_phase(attempt, Phase::Ending { work, started, exit, output });
     }
 
     /// The processes of an attempt have been signalled.
-    pub fn on_killed(&mut self, id: WorkId, logbook: &mut Logbook, fx: &mut Effects, now: Now) {
-        let Some(attempt) = self.endings.remove(&id) else { return };
-        let ended_by = self.holdings.get(attempt).and_then(|holding| holding.ended_by);
-        if let Some(Phase::Ending(started, exit, output)) = self.holdings.set_phase(attempt, Phase::Over) {
-            self.finish(attempt, Ending::Exited { started, exit, output, ended_by }, logbook, fx, now);
+    pub fn on_killed(&mut self, id: WorkId, cx: &mut Context) {
+        let Some(attempt) = self.held.ended_by(id) else { return };
+        let ended_by = self.held.get(attempt).and_then(|run| run.ended_by);
+        if let Some(Phase::Ending { started, exit, output, .. }) = self.held.set_phase(attempt, Phase::Over) {
+            self.report(attempt, Ending::Exited { started, exit, output, ended_by }, cx);
         }
     }
 
     /// Sets the alarm of a run that may take only so long.
     pub(super) fn limit_time(&mut self, attempt: Attempt, started: Started, now: Now) {
-        let order = self.holdings.get(attempt).and_then(|holding| holding.order.as_ref());
+        let order = self.held.get(attempt).and_then(|run| run.order.as_ref());
         if let Some((secs, ended_by)) = order.and_then(|order| time_limit(&order.job)) {
             let at = now.mono_at(started.at).plus_ms(u64::from(secs) * 1_000);
-            self.alarms.set(attempt, Alarm { at, how: KillHow::Ask, ended_by });
+            self.held.set_alarm(attempt, Some(Alarm { at, how: KillHow::Ask, ended_by }));
         }
     }
 
     /// Signals a run, and sees to it that a gentle signal is followed by the one that cannot be refused.
-    pub(super) fn end(&mut self, attempt: Attempt, how: KillHow, ended_by: EndedBy, fx: &mut Effects, now: Now) {
-        let running = self.holdings.get(attempt).filter(|holding| matches!(holding.phase(), Phase::Running(_)));
-        let Some(is_ended) = running.map(|holding| holding.ended_by.is_some()) else { return };
-        if how == KillHow::Ask && is_ended && self.alarms.of(attempt) == Some(KillHow::Force) {
+    pub(super) fn end(&mut self, attempt: Attempt, how: KillHow, ended_by: EndedBy, cx: &mut Context) {
+        let Some(run) = self.held.get(attempt).filter(|run| matches!(run.phase, Phase::Running(_))) else { return };
+        let is_ended = run.ended_by.is_some();
+        let is_force_next = run.alarm.is_some_and(|alarm| alarm.how == KillHow::Force);
+        if how == KillHow::Ask && is_ended && is_force_next {
             return;
         }
         // One that has had its time and is still there is asked no more.
         let how = if is_ended || self.limits.kill_grace_ms == 0 { KillHow::Force } else { how };
-        self.holdings.set_ended_by(attempt, ended_by);
-        fx.work(Work::Kill(Kill { attempt, how }));
-        match how {
-            KillHow::Ask => {
-                let at = now.mono.plus_ms(self.limits.kill_grace_ms);
-                self.alarms.set(attempt, Alarm { at, how: KillHow::Force, ended_by });
-            }
-            KillHow::Force => self.alarms.remove(attempt),
-        }
+        self.held.set_ended_by(attempt, ended_by);
+        cx.fx.work(Work::Kill(Kill { attempt, how }));
+        let at = cx.now.mono.plus_ms(self.limits.kill_grace_ms);
+        let alarm = (how == KillHow::Ask).then_some(Alarm { at, how: KillHow::Force, ended_by });
+        self.held.set_alarm(attempt, alarm);
     }
 
-    pub(super) fn finish_cancelled(&mut self, attempt: Attempt, logbook: &mut Logbook, fx: &mut Effects, now: Now) {
-        self.finish(attempt, Ending::NotStarted(RunState::Cancelled, CANCELLED.into()), logbook, fx, now);
+    pub(super) fn finish_cancelled(&mut self, attempt: Attempt, cx: &mut Context) {
+        self.finish(attempt, Ending::NotStarted(RunState::Cancelled, CANCELLED.into()), cx);
     }
 }
 

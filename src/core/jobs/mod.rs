@@ -4,3 +4,6 @@ pub mod listing;
 pub mod replica;
 pub mod scan;
 pub mod scheduler;
+
+mod gaps;
+mod timetable;

@@ -12,10 +12,14 @@
 //!
 //! Invariant: with every change noted up to `as_of` it has been brought up to date, save for jobs in `again`.
 
+#[cfg(test)]
+mod tests;
+
 use crate::core::io::Effects;
 use crate::core::jobs::scan::Scan;
 use crate::core::jobs::scheduler::Scheduler;
 use crate::core::ports::{Differences, JobBatch, Read, Since, StoreError, Work, WorkId};
+use crate::core::time::bounds::REPLICA_STALE_MS;
 use crate::core::time::{Backoff, Timer, Timers};
 use crate::model::journal::EntryId;
 use crate::model::{Job, JobId, Mono, Now, Zones};
@@ -24,8 +28,6 @@ use std::sync::Arc;
 
 /// How often what has changed is read.
 const REFRESH_MS: u64 = 2_000;
-/// The journal keeps entries for an hour: a copy that is older than half of it is read anew.
-const STALE_MS: u64 = 1_800_000;
 /// The schedules are kept wound to so many seconds ago: a new leader begins after the last tick of the former one.
 const LAG_SECS: i64 = 30;
 
@@ -115,7 +117,7 @@ impl Replica {
         if self.question.is_some() || !is_wanted && !self.backoff.is_over(now) {
             return;
         }
-        if self.is_ready() && self.as_of.at.plus_ms(STALE_MS) <= now.mono {
+        if self.is_ready() && self.as_of.at.plus_ms(REPLICA_STALE_MS) <= now.mono {
             self.read_anew();
         }
         let id = match &self.state {
@@ -127,6 +129,7 @@ impl Replica {
             }
             State::Reading(scan) => scan.ask(fx),
         };
+        debug_assert!(self.question.is_none(), "the store is asked twice at one time");
         self.question = Some(Question { id, sent_at: now.mono });
     }
 
@@ -213,6 +216,8 @@ impl Replica {
 
     /// Gives the jobs to the leader of this node.
     pub fn lend(&mut self, now: Now) -> Lent {
+        debug_assert!(!matches!(self.state, State::Lent), "the jobs are lent twice");
+        debug_assert!(self.question.is_none(), "the jobs are lent while the store is asked for them");
         self.state = State::Lent;
         let scheduler = self.scheduler.take();
         let scheduler = scheduler.unwrap_or_else(|| Scheduler::new(self.zones.clone(), now.wall.second()));
@@ -221,10 +226,31 @@ impl Replica {
 
     /// The node does not lead any more.
     pub fn take_back(&mut self, lent: Lent, now: Now) {
+        debug_assert!(matches!(self.state, State::Lent), "jobs come back that were not lent: {:?}", self.state);
         self.scheduler = Some(lent.scheduler);
         self.as_of = lent.as_of;
         self.again = lent.again.into_iter().collect();
         self.state = State::Ready { refresh_at: now.mono };
+    }
+
+    /// Counts everything again. Costs a look at every job.
+    pub fn check_invariants(&self) {
+        match &self.state {
+            State::Lent => {
+                assert!(self.scheduler.is_none(), "the jobs are lent and are here as well");
+                assert!(self.question.is_none(), "the jobs are lent and the store is asked for them");
+            }
+            State::Ready { .. } => {
+                assert!(self.scheduler.is_some() && self.is_complete, "the replica is ready and lacks the jobs");
+            }
+            State::Reading(scan) => {
+                assert!(
+                    scan.is_new() || self.scheduler.is_some(),
+                    "a scan is under way and there is nothing to read into"
+                );
+            }
+        }
+        self.scheduler.iter().for_each(Scheduler::check_invariants);
     }
 
     fn take_asked(&mut self, id: WorkId) -> Option<Question> {
@@ -262,177 +288,4 @@ pub fn put(scheduler: &mut Scheduler, job: Job, fx: &mut Effects) -> Option<Arc<
         fx.notice(log::Level::Error, format!("job {id}: cron_set: {error}; it is never due until that is mended"));
     }
     scheduler.job(id).cloned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::core::io::Effect;
-    use crate::model::{Second, Version};
-
-    fn job(id: u32, version: u64) -> Job {
-        let cron_set = if version.is_multiple_of(2) { "*/2 * * * * *" } else { "* * * * * *" };
-        Job { id: JobId(id), version: Version(version), cron_set: cron_set.into(), ..Job::default() }
-    }
-
-    /// A copy with what it wants of the store, one question at a time.
-    struct Bench {
-        replica: Replica,
-        fx: Effects,
-        now: Now,
-    }
-
-    impl Bench {
-        fn new() -> Bench {
-            let mut bench =
-                Bench { replica: Replica::new(Zones::default()), fx: Effects::default(), now: Now::default() };
-            bench.replica.poll(None, &mut bench.fx, bench.now);
-            bench
-        }
-
-        fn pass_ms(&mut self, ms: u64) {
-            self.now.mono = self.now.mono.plus_ms(ms);
-            self.replica.poll(None, &mut self.fx, self.now);
-        }
-
-        /// What it asks now.
-        fn asked(&mut self) -> Option<(WorkId, Read)> {
-            std::iter::from_fn(|| self.fx.take()).find_map(|output| match output {
-                Effect::Work(id, Work::Read(read)) => Some((id, read)),
-                _ => None,
-            })
-        }
-
-        /// Answers the page that is asked for, from rows that are there now; where it begins.
-        fn page(&mut self, as_of: i64, rows: &[Job]) -> JobId {
-            let Some((id, Read::Batch { after, limit })) = self.asked() else { panic!("no page is asked for") };
-            let jobs = rows.iter().filter(|job| after < job.id).take(limit).cloned().collect();
-            let batch = JobBatch { as_of: EntryId(as_of), last: None, jobs };
-            self.replica.on_batch(id, Ok(batch), &mut self.fx, self.now);
-            after
-        }
-
-        /// Answers what is asked for with these differences; since when it was asked for.
-        fn differ(&mut self, differences: Option<Differences>) -> Since {
-            let Some((id, Read::Differences(since))) = self.asked() else { panic!("no differences are asked for") };
-            self.replica.on_differences(id, Ok(differences), &mut self.fx, self.now);
-            since
-        }
-
-        fn versions(&self) -> Vec<(u32, u64)> {
-            let scheduler = self.replica.scheduler.as_ref().unwrap();
-            scheduler.jobs().map(|job| (job.id.0, job.version.0)).collect()
-        }
-    }
-
-    #[test]
-    fn it_is_filled_page_by_page_and_then_brought_up_to_what_changed_meanwhile() {
-        let mut bench = Bench::new();
-        let mut rows: Vec<Job> = (1..=2_500).map(|id| job(id, 1)).collect();
-        assert_eq!(bench.page(7, &rows), JobId(0));
-        assert!(!bench.replica.is_ready());
-        // A job that was read is deleted and another changed; one that was not read yet is deleted; one is new.
-        rows.retain(|job| ![5, 1_500].contains(&job.id.0));
-        rows[9] = job(rows[9].id.0, 2);
-        let changed = rows[9].clone();
-        assert_eq!(bench.page(8, &rows), JobId(1_000));
-        assert_eq!(bench.page(9, &rows), JobId(2_001));
-        assert!(bench.replica.is_ready());
-        let gone = vec![JobId(5), JobId(1_500)];
-        let differences = Differences {
-            as_of: EntryId(10),
-            changed: vec![changed.clone(), job(2_501, 1)],
-            gone,
-            last: Some(JobId(1_500)),
-        };
-        let since = bench.differ(Some(differences));
-        assert_eq!((since.as_of, since.newest), (EntryId(7), JobId(2_500)), "before the first page was read");
-        rows.push(job(2_501, 1));
-        assert_eq!(bench.versions(), rows.iter().map(|job| (job.id.0, job.version.0)).collect::<Vec<_>>());
-        bench.pass_ms(REFRESH_MS);
-        let since = bench.differ(Some(Differences { as_of: EntryId(11), ..Differences::default() }));
-        assert_eq!(since, Since { as_of: EntryId(10), newest: JobId(2_501), again: vec![JobId(1_500)] });
-        bench.pass_ms(REFRESH_MS);
-        assert_eq!(bench.differ(None).again, [JobId(1_500)], "until there is another last one");
-    }
-
-    #[test]
-    fn a_copy_that_lacks_too_much_is_read_anew_in_place() {
-        let mut bench = Bench::new();
-        let mut rows: Vec<Job> = (1..=5_000).map(|id| job(id, 1)).collect();
-        while !bench.replica.is_ready() {
-            bench.page(1, &rows);
-        }
-        // All but a few are gone: more than one step takes up.
-        rows.retain(|job| job.id.0.is_multiple_of(1_000));
-        rows[1].version = Version(2);
-        bench.differ(None);
-        assert!(!bench.replica.is_ready());
-        let mut pages = 0;
-        while !bench.replica.is_ready() {
-            bench.page(2, &rows);
-            pages += 1;
-        }
-        assert_eq!(bench.versions(), [(1_000, 1), (2_000, 2), (3_000, 1), (4_000, 1), (5_000, 1)]);
-        assert_eq!(pages, 3);
-        bench.differ(Some(Differences { as_of: EntryId(3), ..Differences::default() }));
-        bench.pass_ms(STALE_MS);
-        assert!(matches!(bench.asked(), Some((_, Read::Batch { after: JobId(0), .. }))), "too old for differences");
-    }
-
-    #[test]
-    fn whoever_wants_it_new_has_the_store_asked_at_once_and_once() {
-        let mut bench = Bench::new();
-        assert!(bench.replica.jobs().is_none(), "not one page is there");
-        bench.page(1, &[job(1, 1)]);
-        bench.differ(Some(Differences { as_of: EntryId(1), ..Differences::default() }));
-        assert!(bench.replica.jobs().is_some());
-        for result in [Ok(Some(Differences::default())), Err(StoreError::Away("away".into()))] {
-            bench.now.mono = bench.now.mono.plus_ms(5);
-            let wanted = Some(bench.now.mono);
-            bench.replica.poll(wanted, &mut bench.fx, bench.now);
-            let (id, _) = bench.asked().expect("it is asked before its time");
-            bench.replica.poll(wanted, &mut bench.fx, bench.now);
-            assert!(bench.asked().is_none() && !bench.replica.is_of(bench.now.mono));
-            bench.replica.on_differences(id, result, &mut bench.fx, bench.now);
-            assert!(bench.replica.is_of(bench.now.mono), "a store that is away has nothing newer to tell");
-        }
-    }
-
-    #[test]
-    fn a_read_that_fails_is_asked_again_and_an_answer_from_before_the_lead_is_not_heard() {
-        let mut bench = Bench::new();
-        let (id, _) = bench.asked().unwrap();
-        bench.replica.on_batch(id, Err(StoreError::Away("away".into())), &mut bench.fx, bench.now);
-        assert!(bench.asked().is_none());
-        bench.now.mono = Timers::first(bench.now, |timers| bench.replica.timers(timers)).unwrap().1;
-        bench.pass_ms(0);
-        bench.page(1, &[job(1, 1)]);
-        let (id, read) = bench.asked().unwrap();
-        assert!(matches!(read, Read::Differences(_)));
-        let since = bench.replica.since();
-        let changed =
-            |version| Some(Differences { as_of: EntryId(5), changed: vec![job(1, version)], ..Differences::default() });
-        assert_eq!(since.as_of, EntryId(1));
-        assert!(bench.replica.bring_up(changed(3), bench.now.mono, &mut bench.fx, bench.now));
-        bench.replica.on_differences(id, Ok(changed(2)), &mut bench.fx, bench.now);
-        assert_eq!(bench.versions(), [(1, 3)]);
-        let mut lent = bench.replica.lend(bench.now);
-        assert!(!bench.replica.is_ready());
-        bench.pass_ms(10 * REFRESH_MS);
-        assert!(bench.asked().is_none(), "the leader has the jobs");
-        lent.scheduler.remove(JobId(1));
-        lent.again = vec![JobId(1)];
-        bench.replica.take_back(lent, bench.now);
-        assert_eq!(bench.replica.since(), Since { as_of: EntryId(5), newest: JobId(0), again: vec![JobId(1)] });
-    }
-
-    #[test]
-    fn its_schedules_are_kept_near_the_present() {
-        let mut bench = Bench::new();
-        bench.page(1, &[job(1, 1)]);
-        bench.now.wall = Second(1_000_000).wall();
-        bench.differ(Some(Differences::default()));
-        assert_eq!(bench.replica.lend(bench.now).scheduler.cursor(), Second(1_000_000 - LAG_SECS));
-    }
 }

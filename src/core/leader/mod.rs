@@ -381,6 +381,7 @@ impl Leader {
 
     /// Recounts everything that is kept in step.
     pub fn check_invariants(&self) {
+        self.ledger.jobs.check_invariants();
         self.runs.check_invariants();
         self.roster.check_invariants();
     }

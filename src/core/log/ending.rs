@@ -64,58 +64,63 @@ impl Ending {
     }
 }
 
-/// The row of an attempt that this node had.
-pub fn row(
-    attempt: Attempt,
-    version: Version,
-    order: Option<&Order>,
-    server: &Server,
-    ending: Ending,
-    now: Now,
-) -> LogRow {
-    let mut row = LogRow {
-        attempt,
-        version,
-        state: RunState::Lost,
-        exit_code: None,
-        output: String::new(),
-        start_time_ms: 0,
-        use_time_ms: 0,
-        dispatch_time: order.map(|order| order.dispatch_time).unwrap_or_default(),
-        dispatch_server: order.map_or(server, |order| &order.dispatch_server).clone(),
-        run_server: server.clone(),
-    };
-    match ending {
-        Ending::Exited { started, exit, output, ended_by } => {
-            row.state = ended_by.map_or_else(|| state_of(exit), EndedBy::state);
-            row.exit_code = code_of(exit);
-            row.start_time_ms = started.at.ms();
-            row.use_time_ms = now.mono.since(now.mono_at(started.at)).as_millis() as i64;
-            row.output = output;
-            match (ended_by, exit) {
-                (Some(ended_by), _) => add_line(&mut row.output, ended_by.line()),
-                (None, Exit::Code(0)) => {}
-                (None, Exit::Code(code)) => add_line(&mut row.output, &format!("[exit code {code}]")),
-                (None, Exit::Signal(signal)) => add_line(&mut row.output, &format!("[killed by signal {signal}]")),
+/// What the row of an attempt that this node had says, however that ended.
+#[derive(Clone, Copy, Debug)]
+pub struct RowHead<'a> {
+    pub attempt: Attempt,
+    pub version: Version,
+    /// None where no leader of this life ordered it.
+    pub order: Option<&'a Order>,
+    /// This node.
+    pub server: &'a Server,
+}
+
+impl RowHead<'_> {
+    pub fn row(self, ending: Ending, now: Now) -> LogRow {
+        let mut row = LogRow {
+            attempt: self.attempt,
+            version: self.version,
+            state: RunState::Lost,
+            exit_code: None,
+            output: String::new(),
+            start_time_ms: 0,
+            use_time_ms: 0,
+            dispatch_time: self.order.map(|order| order.dispatch_time).unwrap_or_default(),
+            dispatch_server: self.order.map_or(self.server, |order| &order.dispatch_server).clone(),
+            run_server: self.server.clone(),
+        };
+        match ending {
+            Ending::Exited { started, exit, output, ended_by } => {
+                row.state = ended_by.map_or_else(|| state_of(exit), EndedBy::state);
+                row.exit_code = code_of(exit);
+                row.start_time_ms = started.at.ms();
+                row.use_time_ms = now.mono.since(now.mono_at(started.at)).as_millis() as i64;
+                row.output = output;
+                match (ended_by, exit) {
+                    (Some(ended_by), _) => add_line(&mut row.output, ended_by.line()),
+                    (None, Exit::Code(0)) => {}
+                    (None, Exit::Code(code)) => add_line(&mut row.output, &format!("[exit code {code}]")),
+                    (None, Exit::Signal(signal)) => add_line(&mut row.output, &format!("[killed by signal {signal}]")),
+                }
+            }
+            Ending::NotStarted(state, reason) => {
+                row.state = state;
+                add_line(&mut row.output, &format!("[{reason}]"));
+            }
+            Ending::Found(FoundState::Ended(exit)) => {
+                row.state = state_of(exit);
+                row.exit_code = code_of(exit);
+                add_line(&mut row.output, "[its output is lost: the daemon died before it was written]");
+            }
+            Ending::Found(FoundState::Unknown) => {
+                add_line(&mut row.output, "[lost: the host was restarted; whether it had been started is not known]");
+            }
+            Ending::Found(FoundState::Held | FoundState::Started) => {
+                add_line(&mut row.output, "[lost: the daemon died while it ran; what was left of it was killed]");
             }
         }
-        Ending::NotStarted(state, reason) => {
-            row.state = state;
-            add_line(&mut row.output, &format!("[{reason}]"));
-        }
-        Ending::Found(FoundState::Ended(exit)) => {
-            row.state = state_of(exit);
-            row.exit_code = code_of(exit);
-            add_line(&mut row.output, "[its output is lost: the daemon died before it was written]");
-        }
-        Ending::Found(FoundState::Unknown) => {
-            add_line(&mut row.output, "[lost: the host was restarted; whether it had been started is not known]");
-        }
-        Ending::Found(FoundState::Held | FoundState::Started) => {
-            add_line(&mut row.output, "[lost: the daemon died while it ran; what was left of it was killed]");
-        }
+        row
     }
-    row
 }
 
 /// The row of a run that never came to a node.

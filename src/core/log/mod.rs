@@ -2,4 +2,6 @@
 
 pub mod ending;
 pub mod logbook;
-pub mod spooler;
+
+mod backlog;
+mod spooler;

@@ -63,8 +63,9 @@ impl Spooler {
     }
 
     pub fn append(&mut self, group: Arc<[LogRow]>, fx: &mut Effects) {
+        debug_assert!(!group.is_empty(), "a page without a row goes to the disk");
         let id = fx.work(Work::Spool(Spool::Append(Arc::clone(&group))));
-        self.under_way = Some((id, UnderWay::Append { group, is_committed: false }));
+        self.begin(id, UnderWay::Append { group, is_committed: false });
     }
 
     pub fn is_appending(&self, rows: &Arc<[LogRow]>) -> bool {
@@ -111,7 +112,17 @@ impl Spooler {
             None if self.is_used => (Spool::Empty, UnderWay::Empty),
             None => return,
         };
-        self.under_way = Some((fx.work(Work::Spool(spool)), under_way));
+        self.begin(fx.work(Work::Spool(spool)), under_way);
+    }
+
+    fn begin(&mut self, id: WorkId, under_way: UnderWay) {
+        debug_assert!(self.under_way.is_none(), "{under_way:?} begins beside {:?}", self.under_way);
+        self.under_way = Some((id, under_way));
+    }
+
+    /// Whether the page is on the disk and not committed.
+    pub fn has(&self, chunk: Chunk) -> bool {
+        self.chunks.contains(&chunk)
     }
 
     /// When rows may be appended again; none while a piece of work is with the file.
@@ -150,6 +161,11 @@ impl Spooler {
                 match result {
                     _ if is_committed => return Fate::Nothing,
                     Ok(Spooled::Chunk(chunk)) => {
+                        let last = self.chunks.back();
+                        debug_assert!(
+                            last.is_none_or(|last| is_behind(*last, chunk)),
+                            "{chunk:?} lies before {last:?}"
+                        );
                         self.chunks.push_back(chunk);
                         return Fate::OnDisk(chunk, group);
                     }
@@ -171,4 +187,28 @@ impl Spooler {
         }
         Fate::Nothing
     }
+    /// Costs a look at every page.
+    pub fn check_invariants(&self) {
+        let pages = self.chunks.iter().zip(self.chunks.iter().skip(1));
+        pages
+            .for_each(|(one, next)| assert!(is_behind(*one, *next), "{next:?} comes after {one:?} and lies before it"));
+        assert!(self.is_used || self.chunks.is_empty(), "there are pages in a file that counts as empty");
+        let first = self.chunks.front();
+        if let Some(rows) = &self.loaded {
+            assert!(first.is_some() && !rows.is_empty(), "{} rows of no page are read back", rows.len());
+        }
+        match &self.under_way {
+            Some((_, UnderWay::Read(chunk))) => {
+                assert_eq!(first, Some(chunk), "another page than the first is read back");
+                assert!(self.loaded.is_none(), "a page is read back while one is loaded");
+            }
+            Some((_, UnderWay::Empty)) => assert_eq!(first, None, "the file is emptied while a page is in it"),
+            Some((_, UnderWay::Append { .. })) | None => {}
+        }
+    }
+}
+
+/// Whether the page `next` lies behind the page `one` in the file.
+fn is_behind(one: Chunk, next: Chunk) -> bool {
+    one.at + one.bytes <= next.at
 }

@@ -199,7 +199,8 @@ impl Node {
     fn confirm(&mut self, sent_at: Mono, now: Now) {
         self.authority = self.authority.max(sent_at.plus_ms(LEASE_MS));
         if !self.setup.is_alone {
-            self.executor.extend_lease(self.authority, &mut self.fx, now);
+            let mut cx = Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
+            self.executor.extend_lease(self.authority, &mut cx);
         }
     }
 

@@ -86,7 +86,7 @@ impl Node {
             Heard::Welcomed(epoch, Lease(until)) => {
                 self.last_epoch = epoch;
                 self.turned_away = None;
-                self.executor.extend_lease(until, &mut self.fx, now);
+                self.executor.extend_lease(until, &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
                 let leader = self.follower.leader().cloned().unwrap_or_default();
                 self.fx.notice(log::Level::Info, format!("following {leader}: epoch={epoch}"));
                 if let Some(link) = self.follower.joined() {
@@ -96,7 +96,9 @@ impl Node {
                     self.on_command(client, command, now);
                 }
             }
-            Heard::Lease(Lease(until)) => self.executor.extend_lease(until, &mut self.fx, now),
+            Heard::Lease(Lease(until)) => {
+                self.executor.extend_lease(until, &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
+            }
             Heard::Rejected(reason) => self.on_turned_away(reason),
             Heard::ToNode(message) => self.on_order(message, now),
         }
@@ -123,25 +125,24 @@ impl Node {
 
     /// What the leader, this node or another, wants of our executor.
     fn on_order(&mut self, message: ToNode, now: Now) {
-        let leaders_now = self.follower.leaders_now(now);
+        let leaders_wall = self.follower.leaders_now(now).wall;
+        let cx = &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
         match message {
-            ToNode::Dispatch(orders) => {
-                self.executor.on_dispatch(orders, &mut self.logbook, &mut self.fx, leaders_now);
-            }
+            ToNode::Dispatch(orders) => self.executor.on_dispatch(orders, leaders_wall, cx),
             ToNode::Cancel { cron_id, below } => self.executor.on_cancel(cron_id, below, &mut self.fx),
             ToNode::Return(attempts) => self.executor.give_back(attempts, &mut self.fx),
             ToNode::Settled { drop } => {
-                self.executor.on_settled(drop, &mut self.fx);
+                self.executor.on_settled(drop, cx.fx);
                 // What the leader wants of former lives' marks it has just said; the rest can be explained now.
-                self.executor.explain_found(&mut self.logbook, &mut self.fx, now);
+                self.executor.explain_found(cx);
             }
-            ToNode::Kill { attempt } => self.executor.kill(attempt, &mut self.logbook, &mut self.fx, now),
+            ToNode::Kill { attempt } => self.executor.kill(attempt, cx),
             ToNode::ListRuns { request } => {
                 self.fx.tell_leader(ToLeader::Runs { request, runs: self.executor.runs() });
             }
             ToNode::ReadOutput { request, attempt, from } => match self.executor.held(attempt) {
                 Some(Held::Waiting | Held::Parked) => {
-                    let is_due = attempt.run.scheduled_at <= leaders_now.wall.second();
+                    let is_due = attempt.run.scheduled_at <= leaders_wall.second();
                     let stage = if is_due { RunStatus::Queued } else { RunStatus::Armed };
                     let part = Some(OutputPart::empty(stage, from));
                     self.fx.tell_leader(ToLeader::OutputRead { request, part });
@@ -320,7 +321,7 @@ impl Node {
         self.hand_over(now);
         let Some(shutdown) = &mut self.shutdown else { return };
         if let Some(how) = shutdown.kill_now(now) {
-            self.executor.end_all(how, &mut self.fx, now);
+            self.executor.end_all(how, &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
         }
         if !self.executor.is_idle() {
             return;

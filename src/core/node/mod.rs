@@ -146,11 +146,12 @@ enum Leadership {
 impl Node {
     pub fn new(mut setup: Setup) -> Node {
         let mut fx = Effects::default();
-        let logbook = Logbook::new(std::mem::take(&mut setup.spool_left));
+        let mut logbook = Logbook::new(std::mem::take(&mut setup.spool_left));
         let mut executor = Executor::new(setup.server.clone(), setup.limits, &setup.found);
         executor.mark_logged(&logbook);
         if setup.is_alone {
-            executor.extend_lease(Mono::NEVER, &mut fx, Now::default());
+            let mut cx = Context { logbook: &mut logbook, fx: &mut fx, now: Now::default() };
+            executor.extend_lease(Mono::NEVER, &mut cx);
         }
         Node {
             fx,
@@ -192,7 +193,8 @@ impl Node {
             Input::Command(client, command) => self.on_command(client, command, now),
             Input::Done(id, done) => self.on_done(id, done, now),
             Input::Exited { attempt, exit, output } => {
-                self.executor.on_exited(attempt, exit, output, &mut self.logbook, &mut self.fx, now);
+                let mut cx = Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
+                self.executor.on_exited(attempt, exit, output, &mut cx);
             }
             Input::OutputRead { request, part } => self.fx.tell_leader(ToLeader::OutputRead { request, part }),
             Input::Signal(signal) => self.on_signal(signal, now),
@@ -247,6 +249,9 @@ impl Node {
         if let Leadership::Leading(leader) = &self.lead {
             leader.check_invariants();
         }
+        self.executor.check_invariants();
+        self.logbook.check_invariants();
+        self.replica.check_invariants();
     }
 
     fn timers(&self) -> Timers {
@@ -367,8 +372,8 @@ impl Node {
                 self.on_outcome(outcome, now);
             }
             Done::Watched(result) => self.on_watched(id, result, now),
-            Done::Spawned(result) => executor.on_spawned(id, result, logbook, fx, now),
-            Done::Killed => executor.on_killed(id, logbook, fx, now),
+            Done::Spawned(result) => executor.on_spawned(id, result, &mut Context { logbook, fx, now }),
+            Done::Killed => executor.on_killed(id, &mut Context { logbook, fx, now }),
         }
     }
 
@@ -423,7 +428,8 @@ impl Node {
                 leader.poll(&mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
             }
             let leaders_wall = self.follower.leaders_now(now).wall;
-            self.executor.poll(&mut self.logbook, &mut self.fx, now, leaders_wall);
+            let mut cx = Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
+            self.executor.poll(leaders_wall, &mut cx);
             // What is left beyond the bound is delivered with the next input.
             if !self.deliver(now) || ROUNDS_MAX <= round {
                 break;

@@ -44,7 +44,7 @@ impl Wheel {
 
     /// `at` must lie after the cursor.
     pub fn insert(&mut self, item: Item, at: Second) {
-        debug_assert!(self.cursor < at, "{at:?} is not after {:?}", self.cursor);
+        debug_assert!(self.cursor < at, "item {item} is put in for {at:?}, which is not after {:?}", self.cursor);
         self.place(Timed { at, item });
     }
 
@@ -61,17 +61,45 @@ impl Wheel {
             }
         }
         let due = std::mem::take(&mut self.levels[0][digit(self.cursor, 0)]);
-        debug_assert!(due.iter().all(|timed| timed.at == self.cursor));
+        let is_due = due.iter().all(|timed| timed.at == self.cursor);
+        debug_assert!(is_due, "an item comes out at {:?}, not in its own second: {due:?}", self.cursor);
         due.into_iter().map(|timed| timed.item).collect()
     }
 
+    /// All that it carries, in no particular order.
+    pub fn items(&self) -> impl Iterator<Item = (Second, Item)> {
+        self.levels.iter().flatten().flatten().chain(&self.far).map(|timed| (timed.at, timed.item))
+    }
+
+    /// Looks for every item in its slot. Costs a look at every item.
+    pub fn check_invariants(&self) {
+        for (level, slots) in self.levels.iter().enumerate() {
+            for (slot, timed) in slots.iter().enumerate().flat_map(|(slot, all)| all.iter().map(move |one| (slot, one)))
+            {
+                self.check_item(timed, level);
+                assert_eq!(digit(timed.at, level), slot, "{timed:?} lies in another slot of level {level}");
+            }
+        }
+        self.far.iter().for_each(|timed| self.check_item(timed, LEVELS));
+    }
+
+    fn check_item(&self, timed: &Timed, level: usize) {
+        assert!(self.cursor < timed.at, "{timed:?} lies in the wheel and its second is over: {:?}", self.cursor);
+        assert_eq!(self.level_of(timed.at).min(LEVELS), level, "{timed:?} lies on another level");
+    }
+
     fn place(&mut self, timed: Timed) {
-        let differing = (timed.at.0 ^ self.cursor.0) as u64;
-        let level = (63 - (differing | 1).leading_zeros()) / DIGIT_BITS;
-        match self.levels.get_mut(level as usize) {
-            Some(slots) => slots[digit(timed.at, level as usize)].push(timed),
+        let level = self.level_of(timed.at);
+        match self.levels.get_mut(level) {
+            Some(slots) => slots[digit(timed.at, level)].push(timed),
             None => self.far.push(timed),
         }
+    }
+
+    /// That of the highest digit in which the second differs from the cursor.
+    fn level_of(&self, at: Second) -> usize {
+        let differing = (at.0 ^ self.cursor.0) as u64;
+        ((63 - (differing | 1).leading_zeros()) / DIGIT_BITS) as usize
     }
 }
 

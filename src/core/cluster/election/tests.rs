@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::core::io::Effect;
+use crate::core::time::bounds::LOCK_STALE_MS;
 use crate::model::{Epoch, Second};
 
 const ALL: Standing = Standing { is_leader: false, can_lead: true, can_depose: true };
@@ -44,7 +45,7 @@ fn asked(election: &mut Election, standing: Standing, now: Now) -> Vec<String> {
 
 /// The watch tells who has the lock.
 fn seen(election: &mut Election, session: Option<&str>, node: &str, now: Now) {
-    let id = *election.watch.insert(WorkId(1_000_000));
+    let id = *election.lock.watch.insert(WorkId(1_000_000));
     let lock = LockState { index: 1, session: session.map(String::from), value: Some(value(node)) };
     election.on_watched(id, Ok(lock), now);
 }
@@ -85,13 +86,13 @@ fn a_leader_that_stands_still_is_deposed_only_by_a_node_that_has_had_the_store_f
     let mut election = election(OWN);
     asked(&mut election, ALL, at(0));
     seen(&mut election, Some("theirs"), "other", at(0));
-    seen(&mut election, Some("theirs"), "other", at(STALE_MS));
-    assert!(asked(&mut election, fresh, at(STALE_MS)).is_empty());
-    assert_eq!(asked(&mut election, ALL, at(STALE_MS)), ["DestroySession"]);
+    seen(&mut election, Some("theirs"), "other", at(LOCK_STALE_MS));
+    assert!(asked(&mut election, fresh, at(LOCK_STALE_MS)).is_empty());
+    assert_eq!(asked(&mut election, ALL, at(LOCK_STALE_MS)), ["DestroySession"]);
     // A leader that is known to be dead is deposed by any node.
-    seen(&mut election, Some("theirs"), "other", at(STALE_MS));
+    seen(&mut election, Some("theirs"), "other", at(LOCK_STALE_MS));
     election.suspect_dead(&Server("other".into()));
-    assert_eq!(asked(&mut election, fresh, at(STALE_MS)), ["DestroySession"]);
+    assert_eq!(asked(&mut election, fresh, at(LOCK_STALE_MS)), ["DestroySession"]);
 }
 
 const OWN: (&str, &str, u64) = ("127.0.0.1:1", "own", 5);
@@ -159,8 +160,8 @@ fn a_dead_leader_keeps_nobody_away() {
     let mut election = election(OWN);
     let dead = ("127.0.0.1:1", "b", 1);
     assert_eq!(watched(&mut election, dead, 2).1, None, "one late write does not mean that it lives");
-    let (mut fx, later) = (Effects::default(), Now { mono: Mono(0).plus_ms(STALE_MS), ..Now::default() });
-    let watch = election.watch.unwrap();
+    let (mut fx, later) = (Effects::default(), Now { mono: Mono(0).plus_ms(LOCK_STALE_MS), ..Now::default() });
+    let watch = election.lock.watch.unwrap();
     election.on_watched(watch, Ok(lock(dead, 1)), later);
     election.poll(ALL, || unreachable!("it does not hold the lock"), &mut fx, later);
     let asked: Vec<Effect> = std::iter::from_fn(|| fx.take()).collect();
@@ -180,7 +181,7 @@ fn a_watch_that_tells_of_the_free_lock_before_the_answer_to_destroying_its_sessi
     // It is registered and has a session, and sees its own lock from before the restart.
     seen(&mut election, None, "other", now);
     assert!(asked(&mut election, Standing { can_lead: false, ..ALL }, now).is_empty());
-    election.watch = Some(WorkId(1_000_000));
+    election.lock.watch = Some(WorkId(1_000_000));
     election.on_watched(WorkId(1_000_000), Ok(before_restart()), now);
     election.poll(ALL, || value("own"), &mut fx, now);
     let id = std::iter::from_fn(|| fx.take()).find_map(|output| match output {
@@ -197,7 +198,7 @@ fn a_node_that_cannot_lead_yet_destroys_its_former_session_and_leaves_the_lock_t
     let unable = Standing { can_lead: false, can_depose: false, ..ALL };
     let mut election = election(OWN);
     asked(&mut election, unable, at(0));
-    election.watch = Some(WorkId(1_000_000));
+    election.lock.watch = Some(WorkId(1_000_000));
     election.on_watched(WorkId(1_000_000), Ok(before_restart()), at(0));
     assert_eq!(asked(&mut election, unable, at(0)), ["DestroySession"]);
     seen(&mut election, None, "own", at(1_000));

@@ -1,0 +1,128 @@
+//! How runs are ended: by their limits, by operators, while they are being started.
+
+use crate::core::executor::tests::{Bench, T, attempt, limits, order, order_of};
+use crate::core::ports::{KillHow, SpawnError, WorkId};
+use crate::model::config::Limits;
+use crate::model::{Job, JobId, RunState};
+
+#[test]
+fn a_run_that_takes_too_long_is_asked_then_made_to_end() {
+    let mut bench = Bench::new(limits(9));
+    bench.dispatch(vec![order_of(Job { id: JobId(1), timeout: 3, ..Job::default() }, T)]);
+    bench.start_all();
+    bench.pass_ms(2_999);
+    assert_eq!(bench.take_kills(), []);
+    assert_eq!(bench.due(), Some(bench.now.mono.plus_ms(1)));
+    bench.pass_ms(1);
+    assert_eq!(bench.take_kills(), [KillHow::Ask]);
+    bench.pass_ms(5_000);
+    assert_eq!(bench.take_kills(), [KillHow::Force]);
+    assert_eq!(bench.due(), None);
+    bench.exit(attempt(1, T));
+    assert_eq!(bench.rows, [], "what is left of it comes first");
+    bench.killed();
+    assert_eq!(bench.states(), [RunState::Timeout]);
+    assert_eq!(bench.rows[0].output, "said\n[ended: it ran longer than its job's timeout]\n");
+    assert_eq!(bench.rows[0].use_time_ms, 8_000);
+}
+
+#[track_caller]
+fn check_limit(job: Job, expect_ms: Option<u64>, expect_line: &str) {
+    let mut bench = Bench::new(limits(9));
+    bench.dispatch(vec![order_of(Job { id: JobId(1), ..job }, T)]);
+    bench.start_all();
+    let at = bench.due();
+    assert_eq!(at, expect_ms.map(|ms| bench.now.mono.plus_ms(ms)));
+    bench.pass_ms(expect_ms.unwrap_or(100_000));
+    bench.exit(attempt(1, T));
+    bench.killed();
+    assert!(bench.rows[0].output.contains(expect_line), "{:?}", bench.rows[0]);
+}
+
+#[test]
+fn of_two_limits_the_earlier_counts_and_lock_limit_is_for_mutexes() {
+    let job = |is_mutex, lock_limit, timeout| Job { is_mutex, lock_limit, timeout, ..Job::default() };
+    check_limit(job(true, 2, 5), Some(2_000), "longer than lock_limit");
+    check_limit(job(true, 5, 2), Some(2_000), "its job's timeout");
+    check_limit(job(true, 5, 0), Some(5_000), "longer than lock_limit");
+    check_limit(job(false, 2, 5), Some(5_000), "its job's timeout");
+    check_limit(job(false, 2, 0), None, "said");
+}
+
+#[test]
+fn alarms_of_runs_that_are_over_are_gone() {
+    let mut bench = Bench::new(limits(9));
+    for second in T..T + 100 {
+        bench.dispatch(vec![order_of(Job { id: JobId(1), timeout: 86_400, ..Job::default() }, second)]);
+        bench.start_all();
+        bench.exit(attempt(1, second));
+        assert_eq!(bench.due(), None);
+        bench.pass_ms(1_000);
+    }
+    assert_eq!(bench.states(), [RunState::Ok; 100]);
+}
+
+#[test]
+fn an_operator_ends_a_run_and_asking_again_changes_nothing() {
+    let mut bench = Bench::new(limits(9));
+    bench.dispatch(vec![order_of(Job { id: JobId(1), timeout: 6, ..Job::default() }, T)]);
+    bench.start_all();
+    bench.pass_ms(2_000);
+    bench.kill(attempt(1, T));
+    bench.kill(attempt(1, T));
+    assert_eq!(bench.take_kills(), [KillHow::Ask]);
+    bench.pass_ms(4_999);
+    bench.kill(attempt(1, T));
+    assert_eq!(bench.take_kills(), [], "its timeout is over meanwhile, and it is being ended already");
+    bench.pass_ms(1);
+    assert_eq!(bench.take_kills(), [KillHow::Force]);
+    bench.kill(attempt(1, T));
+    assert_eq!(bench.take_kills(), [KillHow::Force], "it is still there, and asking is of no use");
+    bench.exit(attempt(1, T));
+    bench.kill(attempt(1, T));
+    bench.killed();
+    bench.kill(attempt(1, T));
+    assert_eq!(bench.states(), [RunState::Killed]);
+    assert_eq!(bench.rows[0].output, "said\n[killed: by an operator]\n");
+}
+
+#[test]
+fn without_a_grace_a_run_is_made_to_end_at_once() {
+    let mut bench = Bench::new(Limits { kill_grace_ms: 0, ..Limits::default() });
+    bench.dispatch(vec![order(1, T)]);
+    bench.start_all();
+    bench.kill(attempt(1, T));
+    assert_eq!(bench.take_kills(), [KillHow::Force]);
+}
+
+#[test]
+fn what_has_not_begun_is_cancelled_by_a_kill() {
+    let mut bench = Bench::new(limits(1));
+    bench.dispatch(vec![order(1, T)]);
+    bench.start_all();
+    bench.dispatch(vec![order(2, T), order(3, T + 50)]);
+    bench.kill(attempt(2, T));
+    bench.kill(attempt(3, T + 50));
+    assert_eq!(bench.states(), [RunState::Cancelled; 2]);
+    assert!(bench.rows[0].output.contains("cancelled: an operator ended it before it began"));
+    assert_eq!(bench.finished(attempt(3, T + 50)), Some(RunState::Cancelled));
+    bench.kill(attempt(99, T));
+    assert_eq!(bench.told.len(), 2, "of what is not held nothing is said");
+    bench.exit(attempt(1, T));
+    bench.pass_ms(60_000);
+    assert!(bench.spawns.is_empty());
+}
+
+#[test]
+fn a_run_killed_while_it_is_being_started_is_ended_as_soon_as_it_runs() {
+    let mut bench = Bench::new(limits(9));
+    bench.dispatch(vec![order(1, T), order(2, T), order(3, T)]);
+    (1..=3).for_each(|job| bench.kill(attempt(job, T)));
+    assert_eq!((bench.take_kills(), bench.rows.len()), (vec![], 0));
+    let ids: Vec<WorkId> = std::mem::take(&mut bench.spawns).into_iter().map(|(id, _)| id).collect();
+    bench.spawned(ids[0], Ok(7));
+    assert_eq!(bench.take_kills(), [KillHow::Ask]);
+    bench.spawned(ids[1], Err(SpawnError::NoLease));
+    bench.spawned(ids[2], Err(SpawnError::Exhausted("no room".into())));
+    assert_eq!(bench.states(), [RunState::Cancelled; 2]);
+}

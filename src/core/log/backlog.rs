@@ -1,0 +1,136 @@
+//! Log rows that are in memory and nowhere else: collected for a moment, then taken in groups.
+//!
+//! Not bounded in rows: how many runs a node has is. Bounded in what they wrote.
+//!
+//! Invariants: rows leave in the order in which they came; while there is a row there is a moment at which it is to be sent.
+
+use crate::core::ports::{GROUP_BYTES_MAX, GROUP_ROWS_MAX};
+use crate::core::time::bounds::GATHER_MS;
+use crate::model::{LogRow, Mono, Now};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Output kept in memory while neither the store nor the spool takes it. Beyond it rows are kept and their output is not.
+const BACKLOG_BYTES_MAX: usize = 256 << 20;
+
+#[derive(Debug, Default)]
+pub struct Backlog {
+    rows: VecDeque<LogRow>,
+    /// What the runs of all these rows wrote.
+    bytes: usize,
+    flush_at: Option<Mono>,
+}
+
+impl Backlog {
+    pub fn push(&mut self, mut row: LogRow, now: Now) {
+        if self.bytes + row.output.len() > BACKLOG_BYTES_MAX {
+            row.output = format!(
+                "[output of {} bytes not kept: neither the store nor the spool has taken it for too long]",
+                row.output.len()
+            );
+        }
+        self.bytes += row.output.len();
+        self.rows.push_back(row);
+        self.flush_at.get_or_insert(now.mono.plus_ms(GATHER_MS));
+    }
+
+    /// Rows that neither the store nor the disk has taken: they are the next.
+    pub fn take_back(&mut self, rows: &[LogRow], now: Now) {
+        self.bytes += rows.iter().map(|row| row.output.len()).sum::<usize>();
+        rows.iter().rev().for_each(|row| self.rows.push_front(row.clone()));
+        self.flush(now);
+    }
+
+    /// Does not gather any longer.
+    pub fn flush(&mut self, now: Now) {
+        self.flush_at = (!self.rows.is_empty()).then_some(now.mono);
+    }
+
+    /// When rows are to be sent: once they are gathered, or fill a group.
+    pub fn due_at(&self) -> Option<Mono> {
+        if GROUP_ROWS_MAX <= self.rows.len() { Some(Mono(0)) } else { self.flush_at }
+    }
+
+    /// The first rows, as many as make a group. There must be one.
+    pub fn next_group(&mut self, now: Now) -> Arc<[LogRow]> {
+        debug_assert!(!self.rows.is_empty(), "a group is wanted and no row waits");
+        let mut bytes = 0;
+        let fits = |row: &&LogRow| {
+            bytes += row.output.len();
+            bytes <= GROUP_BYTES_MAX
+        };
+        let rows = self.rows.iter().take(GROUP_ROWS_MAX).take_while(fits).count().max(1);
+        let group: Arc<[LogRow]> = self.rows.drain(..rows).collect();
+        let bytes = bytes_of(group.iter());
+        debug_assert!(group.len() <= GROUP_ROWS_MAX, "a group has too many rows: {}", group.len());
+        debug_assert!(bytes <= GROUP_BYTES_MAX || group.len() == 1, "a group is too large: {bytes} bytes");
+        debug_assert!(bytes <= self.bytes, "more is taken out than was counted: {bytes} of {} bytes", self.bytes);
+        self.bytes -= bytes;
+        self.flush(now);
+        group
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    pub fn rows(&self) -> impl Iterator<Item = &LogRow> {
+        self.rows.iter()
+    }
+
+    /// Counts the bytes again. Costs a look at every row.
+    pub fn check_invariants(&self) {
+        assert_eq!(self.bytes, bytes_of(&self.rows), "the bytes that wait are counted wrongly");
+        assert_eq!(
+            self.flush_at.is_some(),
+            !self.rows.is_empty(),
+            "rows wait without a moment, or a moment without rows"
+        );
+    }
+}
+
+fn bytes_of<'a>(rows: impl IntoIterator<Item = &'a LogRow>) -> usize {
+    rows.into_iter().map(|row| row.output.len()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Attempt, JobId, RunKey, RunState, Second, Server, Version};
+
+    fn row(id: u32, bytes: usize) -> LogRow {
+        LogRow {
+            attempt: Attempt { run: RunKey::scheduled(JobId(id), Second(1)), number: 1 },
+            version: Version(1),
+            state: RunState::Ok,
+            exit_code: Some(0),
+            output: "x".repeat(bytes),
+            start_time_ms: 0,
+            use_time_ms: 0,
+            dispatch_time: Second(1),
+            dispatch_server: Server::default(),
+            run_server: Server::default(),
+        }
+    }
+
+    #[test]
+    fn beyond_the_backlog_a_row_is_kept_without_its_output() {
+        let mut backlog = Backlog { bytes: BACKLOG_BYTES_MAX - 5, ..Backlog::default() };
+        backlog.push(row(1, 5), Now::default());
+        assert_eq!(backlog.rows[0].output, "xxxxx");
+        backlog.push(row(2, 1), Now::default());
+        assert!(backlog.rows[1].output.contains("not kept"));
+    }
+
+    #[test]
+    fn rows_that_come_back_are_the_next_and_are_counted_once() {
+        let mut backlog = Backlog::default();
+        (1..=3).for_each(|id| backlog.push(row(id, id as usize), Now::default()));
+        let group = backlog.next_group(Now::default());
+        backlog.push(row(4, 4), Now::default());
+        backlog.take_back(&group, Now::default());
+        backlog.check_invariants();
+        let ids: Vec<u32> = backlog.rows().map(|row| row.attempt.run.cron_id.0).collect();
+        assert_eq!((ids, backlog.bytes), (vec![1, 2, 3, 4], 10));
+    }
+}
