@@ -254,7 +254,7 @@ impl Election {
                     }
                     self.backoff.reset();
                 }
-                self.on_answer(step, answer, asked.sent_at, fx, now)
+                self.on_answer(asked, answer, fx, now)
             }
             (step, Err(ConsulError::Unknown(reason))) => self.on_unknown(step, &reason, fx, now),
             (_, Err(ConsulError::Unavailable(reason))) => {
@@ -313,8 +313,9 @@ impl Election {
         }
     }
 
-    fn on_answer(&mut self, step: Step, answer: ConsulAnswer, sent_at: Mono, fx: &mut Effects, now: Now) -> Outcome {
-        match (step, answer) {
+    fn on_answer(&mut self, asked: Question, answer: ConsulAnswer, fx: &mut Effects, now: Now) -> Outcome {
+        let sent_at = asked.sent_at;
+        match (asked.step, answer) {
             (Step::Register(registered), _) => {
                 if self.registered.is_none() && !self.backoff.is_failing() {
                     fx.notice(log::Level::Info, "registered with Consul");
