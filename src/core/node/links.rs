@@ -4,14 +4,14 @@
 //!
 //! Invariant: a message is heard only over this node's link to its leader, or while this node leads.
 
-use super::{Leadership, Node, OwnEpoch, StoreConnection};
+use super::{Leadership, Node, OwnEpoch};
 use crate::core::Context;
 use crate::core::cluster::election::{Election, Standing};
 use crate::core::cluster::follower::{Heard, Lease};
 use crate::core::io::{Effect, ExitReason, Gone, Mail};
 use crate::core::ports::{ConsulError, LockState, LockValue, WorkId};
 use crate::core::time::bounds::{ABSTAIN_MS, DEPOSE_AFTER_MS, TAKE_LEAD_MS};
-use crate::model::command::{Answer, Command, RequestId};
+use crate::model::command::RequestId;
 use crate::model::message::{Held, Hello, LinkId, Message, ToLeader, ToNode};
 use crate::model::output::OutputPart;
 use crate::model::status::RunStatus;
@@ -209,18 +209,6 @@ impl Node {
         }
     }
 
-    /// Answers a call about the cluster, where this node leads.
-    pub(super) fn on_cluster_command(&mut self, client: RequestId, command: Command, now: Now) {
-        let Leadership::Leading(leader) = &mut self.lead else { return };
-        let reply = match &command {
-            Command::DrainNode(server) => {
-                leader.drain_node(server, &mut self.fx).map(|()| Answer::Cluster(leader.view(now)))
-            }
-            _ => Ok(Answer::Cluster(leader.view(now))),
-        };
-        self.fx.reply(client, reply);
-    }
-
     /// Sends the reply to another node's client over the link that its call came by.
     pub(super) fn redirect(&mut self, effect: Effect) -> Effect {
         match effect {
@@ -367,31 +355,5 @@ impl Node {
             self.fx.notice(log::Level::Info, "the lead is handed over");
             self.step_down(now);
         }
-    }
-
-    /// Why a call cannot be carried out here and cannot be forwarded, for people.
-    pub(super) fn why_no_leader(&self) -> String {
-        match (&self.store, &self.election) {
-            (
-                StoreConnection::Closed { reason: Some(reason) }
-                | StoreConnection::Opening { reason: Some(reason), .. },
-                _,
-            ) => {
-                format!("the store is not open: {reason}")
-            }
-            (StoreConnection::Closed { reason: None } | StoreConnection::Opening { reason: None, .. }, _) => {
-                "the store is not open yet; try again in a second".into()
-            }
-            (StoreConnection::Open, Some(election)) => election.why_not_leader(),
-            (StoreConnection::Open, None) if !self.replica.is_ready() => {
-                "this node is still reading the jobs; try again in some seconds".into()
-            }
-            (StoreConnection::Open, None) => "this node does not lead yet; try again in a second".into(),
-        }
-    }
-
-    /// Declines a call that nobody can carry out. `why`: for its client.
-    pub(super) fn decline(&mut self, client: RequestId, command: &Command, why: &str) {
-        self.fx.reply(client, Err(command.not_taken(why)));
     }
 }
