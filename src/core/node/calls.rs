@@ -1,5 +1,5 @@
-//! Clients' calls: each is answered here, handed to the leader in this node, forwarded to the leader elsewhere, or waits
-//! until there is a leader.
+//! Clients' calls: each is answered here, handed to the leader in this node, forwarded to the leader elsewhere, or
+//! waits until there is a leader.
 //!
 //! Not the carrying out: reads are in `reads`, all else is the leader's.
 //!

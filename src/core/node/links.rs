@@ -23,6 +23,7 @@ const FORWARDED_FROM: u64 = 1 << 62;
 const NOT_LEADING: &str = "this node does not lead";
 
 impl Node {
+    /// The link to the leader is up. Other nodes' links to this one are heard of by their first message.
     pub(super) fn on_linked(&mut self, link: LinkId, now: Now) {
         if self.follower.has(link) {
             let hello = self.hello();
@@ -42,6 +43,7 @@ impl Node {
         }
     }
 
+    /// A message of the leader, or of a node that takes this one for the leader.
     pub(super) fn on_received(&mut self, link: LinkId, message: Message, now: Now) {
         if self.follower.has(link) {
             let heard = self.follower.on_message(message, self.last_epoch, &mut self.fx, now);
@@ -70,6 +72,7 @@ impl Node {
         }
     }
 
+    /// A link is gone: the one to the leader, or one of the leader's nodes'.
     pub(super) fn on_unlinked(&mut self, link: LinkId, gone: Gone, now: Now) {
         if self.follower.has(link) {
             let leader = self.follower.leader().cloned();
@@ -116,6 +119,7 @@ impl Node {
         }
     }
 
+    /// The watch of the lock has an answer. It may show that this node must not be part of the cluster.
     pub(super) fn on_watched(&mut self, id: WorkId, result: Result<LockState, ConsulError>, now: Now) {
         let Some(election) = &mut self.election else { return };
         election.on_watched(id, result, now);

@@ -8,8 +8,8 @@
 //!
 //! Not a place for decisions about runs: those are `leader`'s and `executor`'s. The node routes inputs to them,
 //! delivers their messages to each other, and owns what outlives a lead. `leadership` goes from a closed store to the
-//! lead and back, `links` speaks with other nodes, `calls` and `reads` answer clients, `shutdown` knows the steps of the
-//! way out, `retention` deletes old log rows, `health` and `health_check` tell how this node and its store are.
+//! lead and back, `links` speaks with other nodes, `calls` and `reads` answer clients, `shutdown` knows the steps of
+//! the way out, `retention` deletes old log rows, `health` and `health_check` tell how this node and its store are.
 //!
 //! Invariants: every command is answered exactly once; after `handle` no mail is left undelivered.
 
