@@ -1,8 +1,12 @@
 //! The brain: sans-IO state machines. They decide everything and touch nothing.
 //!
-//! The contract: `Node::handle(input, now)` takes one input and never fails; then `Node::poll_output` is drained to
-//! `None`; then the driver sleeps until `Node::poll_timeout` or the next input. No thread, lock, socket, file, clock or
-//! hash-map order is used in here, and nothing that comes from outside makes it panic.
+//! Not the place of anything that blocks: that is `worker`, and `reactor` drives both.
+//!
+//! The contract: `Node::handle(input, now)` takes one input and never fails; then the driver takes every effect from
+//! `Node::poll_effect` until there is none; then it sleeps until `Node::poll_timeout` or the next input.
+//!
+//! Invariants: no thread, lock, socket, file, clock or hash-map order is used in here; nothing from outside makes it
+//! panic.
 
 pub mod io;
 pub mod ports;
