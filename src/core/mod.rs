@@ -1,12 +1,12 @@
-//! The brain: sans-IO state machines. They decide everything and touch nothing.
+//! The brain: state machines that decide everything and touch nothing.
 //!
-//! Not the place of anything that blocks: that is `worker`, and `reactor` drives both.
+//! The contract: `Node::handle(input, now)` takes one input and never fails. The driver then takes every effect from
+//! `Node::poll_effect`, and sleeps until `Node::poll_timeout` or the next input.
 //!
-//! The contract: `Node::handle(input, now)` takes one input and never fails; then the driver takes every effect from
-//! `Node::poll_effect` until there is none; then it sleeps until `Node::poll_timeout` or the next input.
+//! Not a place for IO: `reactor` and `worker` carry the effects out.
 //!
-//! Invariants: no thread, lock, socket, file, clock or hash-map order is used in here; nothing from outside makes it
-//! panic.
+//! Invariants: no thread, lock, socket, file, clock or hash-map order is used in here; nothing that comes from outside
+//! makes it panic.
 
 pub mod io;
 pub mod ports;

@@ -45,7 +45,7 @@ impl Executor {
     }
 
     /// Gives back runs whose order was on its way when this node began to drain.
-    fn refuse(&mut self, orders: Vec<Order>, fx: &mut Effects) {
+    fn refuse(&self, orders: Vec<Order>, fx: &mut Effects) {
         let attempts = orders.into_iter().map(|order| order.attempt);
         let refused: Vec<Attempt> = attempts.filter(|attempt| self.held.get(*attempt).is_none()).collect();
         if !refused.is_empty() {
