@@ -56,7 +56,7 @@ impl Leader {
         match result {
             Err(error) => {
                 let done = reload.summary();
-                let text = format!("reload the jobs: {error}; taken up so far: {done}; send SIGHUP again");
+                let text = format!("reload the jobs: {error}; so far: {done}; send SIGHUP again");
                 cx.fx.notice(log::Level::Error, text);
             }
             Ok(_) if self.changes.has_asked() => {
