@@ -162,7 +162,7 @@ impl Leader {
     }
 
     /// The last tick that was taken.
-    pub fn tick(&self) -> Second {
+    fn tick(&self) -> Second {
         self.ledger.jobs.cursor()
     }
 

@@ -149,6 +149,7 @@ impl Leader {
         Ok(())
     }
 
+    /// Whether the node has a link.
     pub(super) fn is_reachable(&self, node: &NodeId) -> bool {
         self.roster.link_of(node).is_some()
     }

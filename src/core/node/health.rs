@@ -3,6 +3,8 @@
 //! Health is judged by work done: whether this node's log rows and its leader's journal entries are written. The store
 //! is asked for its own sake only while there is nothing to write: see `health_check`.
 //!
+//! Not the check of the store itself: that is `health_check`.
+//!
 //! Invariant: a fault is reported for as long as it lasts.
 
 use super::{Leadership, Node};

@@ -172,8 +172,8 @@ impl Runs {
         }
     }
 
-    /// The row is committed: the entry that names it is one outcome nearer to its end.
-    pub fn on_logged(&mut self, attempt: Attempt, ledger: &mut Ledger, cx: &mut Context) {
+    /// The attempt's row is committed: the run is removed, and its entry closed where nothing else keeps it open.
+    fn on_logged(&mut self, attempt: Attempt, ledger: &mut Ledger, cx: &mut Context) {
         match self.table.remove(attempt).map(|run| run.entry) {
             Some(Some(entry)) => self.entries.close_if_settled(entry, &self.table),
             _ => self.entries.on_row(attempt, &self.table),

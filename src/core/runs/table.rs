@@ -22,22 +22,27 @@ pub struct RunTable {
 }
 
 impl RunTable {
+    /// The run of the attempt; none where it is not in flight.
     pub fn get(&self, attempt: Attempt) -> Option<&InFlightRun> {
         self.runs.get(&attempt)
     }
 
+    /// Whether the attempt is in flight.
     pub fn has(&self, attempt: Attempt) -> bool {
         self.runs.contains_key(&attempt)
     }
 
+    /// The attempt's stage; none where it is not in flight.
     pub fn stage(&self, attempt: Attempt) -> Option<Stage> {
         self.get(attempt).map(|run| run.stage)
     }
 
+    /// Whether the attempt is in this stage.
     pub fn is(&self, attempt: Attempt, stage: Stage) -> bool {
         self.stage(attempt) == Some(stage)
     }
 
+    /// Whether the attempt waits here, for whatever.
     pub fn is_waiting(&self, attempt: Attempt) -> bool {
         self.stage(attempt).is_some_and(Stage::is_waiting)
     }
@@ -49,6 +54,7 @@ impl RunTable {
         former
     }
 
+    /// Removes the attempt; answers its run.
     pub fn remove(&mut self, attempt: Attempt) -> Option<InFlightRun> {
         let run = self.runs.remove(&attempt)?;
         self.indexes.remove(attempt, &run);
@@ -90,14 +96,17 @@ impl RunTable {
         self.update(attempt, |run| run.question = question);
     }
 
+    /// Notes that the attempt's next one is decided on.
     pub fn set_followed(&mut self, attempt: Attempt) {
         self.update(attempt, |run| run.is_followed = true);
     }
 
+    /// Notes that an operator wants the attempt ended.
     pub fn set_killed(&mut self, attempt: Attempt) {
         self.update(attempt, |run| run.is_killed = true);
     }
 
+    /// All in-flight runs, by job, second and number.
     pub fn all(&self) -> impl Iterator<Item = (&Attempt, &InFlightRun)> {
         self.runs.iter()
     }
