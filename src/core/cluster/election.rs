@@ -331,7 +331,7 @@ impl Election {
             }
             (Step::Pass, _) => self.pass_at = sent_at.plus_ms(PASS_EVERY_MS),
             (Step::Session, ConsulAnswer::Session(session)) => {
-                fx.notice(log::Level::Info, format!("session {session} made"));
+                fx.notice(log::Level::Info, format!("made session {session} in Consul"));
                 self.session = Some(session);
             }
             (Step::Release, _) => self.is_holder = false,

@@ -119,7 +119,7 @@ impl Roster {
         let is_off = OFFSET_MS_MAX < member.clock_offset_ms.abs();
         let is_new = is_off && !member.is_offset_said;
         member.is_offset_said = is_off;
-        is_new.then(|| format!("the clock of {} is {} ms off from this one", member.server, member.clock_offset_ms))
+        is_new.then(|| format!("the clock of {} is {} ms off from this host's", member.server, member.clock_offset_ms))
     }
 
     /// The link is gone; answers the node at its other end.

@@ -291,12 +291,12 @@ impl Node {
         }
     }
 
-    /// A leader whose store does not answer hands the lead over where another node's does.
+    /// A leader that the store does not answer hands the lead over, where the store answers another node.
     pub(super) fn give_way(&mut self, now: Now) {
         let (Leadership::Leading(leader), Some(election)) = (&self.lead, &mut self.election) else { return };
         let Some(server) = leader.better_leader(now) else { return };
         election.abstain_for(ABSTAIN_MS, now);
-        let text = format!("this leader has lost the store, and {server} has it: the lead is handed over");
+        let text = format!("the store does not answer this leader, and answers {server}: the lead is handed over");
         self.fx.notice(log::Level::Warn, text);
         self.step_down(now);
     }

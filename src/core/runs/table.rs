@@ -10,6 +10,7 @@ use super::in_flight::{InFlightRun, Stage, WaitsFor};
 use super::indexes::Indexes;
 use crate::model::journal::EntryId;
 use crate::model::{Attempt, Job, JobId, Mono, NodeId, RunKey, Second};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -19,6 +20,8 @@ pub struct RunTable {
     /// Ordered by job, second and number.
     runs: BTreeMap<Attempt, InFlightRun>,
     indexes: Indexes,
+    /// A run has changed since the last recount. Every change goes through `put` and `remove`.
+    is_touched: Cell<bool>,
 }
 
 impl RunTable {
@@ -56,6 +59,7 @@ impl RunTable {
 
     /// Removes the attempt; answers its run.
     pub fn remove(&mut self, attempt: Attempt) -> Option<InFlightRun> {
+        self.is_touched.set(true);
         let run = self.runs.remove(&attempt)?;
         self.indexes.remove(attempt, &run);
         Some(run)
@@ -179,6 +183,11 @@ impl RunTable {
         over.map(|(_, attempt)| *attempt).collect()
     }
 
+    /// Whether a run has changed since this was asked last.
+    pub fn take_touched(&self) -> bool {
+        self.is_touched.take()
+    }
+
     /// Rebuilds the indexes, and compares; checks each run by itself.
     pub fn check_invariants(&self) {
         let mut recount = Indexes::default();
@@ -198,6 +207,7 @@ impl RunTable {
     }
 
     fn put(&mut self, attempt: Attempt, run: InFlightRun) {
+        self.is_touched.set(true);
         self.indexes.add(attempt, &run);
         self.runs.insert(attempt, run);
     }
