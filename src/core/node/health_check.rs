@@ -1,6 +1,9 @@
-//! Whether this node's own store answers: asked now and then, as long as nothing else is asked of it.
+//! The health check: asks this node's own store every second whether it answers, unless other statements show that.
 //!
-//! Who leads must reach the store, so nodes tell it to their leader, and one that cannot does not compete for the lead.
+//! A leader must reach the store. So each node tells its leader whether its own store answers, and a node whose store
+//! does not answer does not compete for the lead.
+//!
+//! Not the health that probes see: that is `health`.
 //!
 //! Invariant: one question is under way at a time.
 
@@ -10,23 +13,26 @@ use crate::core::time::bounds::{HEALTH_CHECK_MS, STORE_SILENT_MS};
 use crate::core::time::{Timer, Timers};
 use crate::model::{Mono, Now};
 
+/// The question to the store, and its last answer.
 #[derive(Debug, Default)]
 pub struct HealthCheck {
+    /// The question that is with the store, and when it was sent.
     asked: Option<(WorkId, Mono)>,
     ask_at: Mono,
-    /// Why it did not answer the last time.
+    /// The error of the last question; none where the store has answered since.
     failure: Option<String>,
 }
 
 impl HealthCheck {
-    /// Asks where it is time to. `is_busy`: the store is being asked for something else, which will tell.
+    /// Asks the store when it is time. `is_busy`: another statement is with the store, and will show whether it
+    /// answers.
     pub fn poll(&mut self, is_busy: bool, fx: &mut Effects, now: Now) {
         if self.asked.is_none() && !is_busy && self.ask_at <= now.mono {
             self.asked = Some((fx.work(Work::Log(Log::Ping)), now.mono));
         }
     }
 
-    /// `is_busy`: as for `poll`.
+    /// Says when to poll. `is_busy`: as for `poll`.
     pub fn timers(&self, is_busy: bool, timers: &mut Timers) {
         match self.asked {
             Some((_, sent_at)) => timers.set_ahead(Timer::StoreSilence, sent_at.plus_ms(STORE_SILENT_MS)),
@@ -35,6 +41,7 @@ impl HealthCheck {
         }
     }
 
+    /// The answer to a question of `poll`. An answer to any other question is passed over.
     pub fn on_pinged(&mut self, id: WorkId, result: &Result<(), StoreError>, now: Now) {
         if self.asked.take_if(|(asked, _)| *asked == id).is_some() {
             self.failure = result.as_ref().err().map(StoreError::to_string);
@@ -42,17 +49,18 @@ impl HealthCheck {
         }
     }
 
-    /// The store has answered something else.
+    /// The store has answered another statement.
     pub fn on_answer(&mut self, now: Now) {
         self.failure = None;
         self.ask_at = now.mono.plus_ms(HEALTH_CHECK_MS);
     }
 
-    /// Why it does not answer, where it has said so.
+    /// The error of the store that does not answer; none where it says nothing at all.
     pub fn failure(&self) -> Option<&str> {
         self.failure.as_deref()
     }
 
+    /// Whether the store answers, as far as is known: it may take `STORE_SILENT_MS` for an answer.
     pub fn is_ok(&self, now: Now) -> bool {
         self.failure.is_none() && self.asked.is_none_or(|(_, sent_at)| now.mono < sent_at.plus_ms(STORE_SILENT_MS))
     }
@@ -107,7 +115,7 @@ mod tests {
         health_check.on_answer(at(9_500));
         assert!(health_check.is_ok(at(9_500)));
         health_check.poll(true, &mut fx, at(60_000));
-        assert!(fx.take().is_none(), "what else is asked of it will tell");
+        assert!(fx.take().is_none(), "another statement is with the store");
         assert_eq!(asked(&mut health_check, &mut fx, at(9_500 + HEALTH_CHECK_MS - 1)), None);
         assert!(asked(&mut health_check, &mut fx, at(9_500 + HEALTH_CHECK_MS)).is_some());
     }

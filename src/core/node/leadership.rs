@@ -1,4 +1,6 @@
-//! From a closed store to the lead and back.
+//! The node's way from a closed store to the lead, and back.
+//!
+//! Not the election, which says whether this node holds the lock; not the leader's work.
 //!
 //! Invariant: a leader exists only under an epoch that its own bump has made.
 
@@ -13,6 +15,7 @@ use crate::core::time::bounds::LEASE_MS;
 use crate::model::{Mono, Now};
 
 impl Node {
+    /// Opens the store where it is closed and the back-off is over.
     pub(super) fn open_store(&mut self, now: Now) {
         if let StoreConnection::Closed { reason } = &mut self.store
             && self.store_backoff.is_over(now)
@@ -22,6 +25,7 @@ impl Node {
         }
     }
 
+    /// The store is open, or why it is not; it is opened again until it opens.
     pub(super) fn on_opened(&mut self, id: WorkId, result: Result<Opened, StoreError>, now: Now) {
         if !matches!(self.store, StoreConnection::Opening { id: opening, .. } if opening == id) {
             return;
@@ -46,6 +50,7 @@ impl Node {
         }
     }
 
+    /// Rejects a store whose clock and this host's lie further apart than the grace: every run would be late, or early.
     fn check_clock(&self, opened: Opened, now: Now) -> Result<Opened, String> {
         let off_secs = opened.clock.map_or(0, |clock| (clock.second().0 - now.wall.second().0).abs());
         if i64::from(self.setup.limits.misfire_grace_secs) < off_secs {
@@ -56,6 +61,7 @@ impl Node {
         Ok(opened)
     }
 
+    /// Bumps the epoch where this node may take the lead.
     pub(super) fn advance_lead(&mut self, now: Now) {
         if self.may_take_lead(now) && self.lead_backoff.is_over(now) {
             let id = self.fx.work(Work::Lead(Lead::Bump(Bump {
@@ -69,6 +75,7 @@ impl Node {
         }
     }
 
+    /// Whether this node may take the lead: it holds the lock or stands alone, and its store and its replica are ready.
     pub(super) fn may_take_lead(&self, now: Now) -> bool {
         let may_stay = self.shutdown.is_none() && self.fatal.is_none();
         let has_lock = |election: &Election| election.may_lead(now) && self.is_store_ok(now);
@@ -76,6 +83,7 @@ impl Node {
         matches!(self.lead, Leadership::None) && may_stay && may_lead
     }
 
+    /// The epoch is bumped: reads the journal's open entries under it.
     pub(super) fn on_bumped(&mut self, id: WorkId, result: Result<Bumped, StoreError>, now: Now) {
         let Leadership::Bumping { id: bumping, sent_at } = self.lead else { return };
         if bumping != id {
@@ -94,11 +102,12 @@ impl Node {
         };
     }
 
+    /// The open entries are read: brings the replica up to date, and leads.
     pub(super) fn on_loaded(&mut self, id: WorkId, result: Result<Loaded, StoreError>, now: Now) {
         match (&self.lead, result) {
             (Leadership::Loading { id: loading, own }, Ok(mut loaded)) if *loading == id => {
                 let own = *own;
-                // Where the copy is too old the lead is taken once more when it has been read anew.
+                // Where the replica is too old, this node takes the lead again once it has read the jobs anew.
                 self.lead = Leadership::None;
                 if self.replica.bring_up(loaded.differences.take(), own.sent_at, &mut self.fx, now) {
                     self.establish(own, loaded, now);
@@ -158,6 +167,7 @@ impl Node {
         Leadership::None
     }
 
+    /// A step of the election is done.
     pub(super) fn on_outcome(&mut self, outcome: Outcome, now: Now) {
         match outcome {
             Outcome::Nothing | Outcome::Elected => {}
@@ -173,7 +183,7 @@ impl Node {
         }
     }
 
-    /// Lets the leader answer, where there is one, and draws the consequences.
+    /// Hands an answer of the store to the leader, where there is one, and acts on the leader's verdict.
     pub(super) fn lead(&mut self, now: Now, answer: impl FnOnce(&mut Leader, &mut Context) -> Verdict) {
         let Leadership::Leading(leader) = &mut self.lead else { return };
         let mut cx = Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
@@ -195,7 +205,8 @@ impl Node {
         }
     }
 
-    /// Our lead held when what has just succeeded was sent: leases may be granted from then, our own first.
+    /// A statement that was sent at `sent_at` has shown that this node led then: leases may be granted for `LEASE_MS`
+    /// from then, this node's own first.
     fn confirm(&mut self, sent_at: Mono, now: Now) {
         self.authority = self.authority.max(sent_at.plus_ms(LEASE_MS));
         if !self.setup.is_alone {
@@ -204,6 +215,7 @@ impl Node {
         }
     }
 
+    /// Ends the lead. The jobs go back into the replica.
     pub(super) fn step_down(&mut self, now: Now) {
         if let Leadership::Leading(leader) = std::mem::replace(&mut self.lead, Leadership::None) {
             let jobs = leader.step_down(&mut self.fx);

@@ -38,7 +38,7 @@ impl Held {
     /// Whether so many more bytes have to go to the file.
     pub fn needs_file(&self, bytes: usize) -> bool {
         match self.whole {
-            Whole::InMemory => self.output.room() < bytes,
+            Whole::InMemory => self.output.bytes_free() < bytes,
             Whole::InFile => true,
             Whole::GivenUp(_) => false,
         }

@@ -2,7 +2,7 @@
 //! wanted.
 //!
 //! An output stays readable here until the run's log row can be read instead, and a moment longer for those who follow it.
-//! An output that needs a file goes there from its first byte, so an offset in the file is an offset in the output.
+//! An output that needs a file goes there from its first byte, so a position in the file is a position in the output.
 //!
 //! Not here: the files and the pipes. `take_order` says what to do with files, `must_wait` when to leave a pipe alone.
 //!
@@ -63,7 +63,7 @@ impl Outputs {
     /// The command has written these bytes.
     pub fn push(&mut self, attempt: Attempt, bytes: &[u8]) {
         let Some(held) = self.held.get_mut(&attempt) else { return };
-        if self.keeps_all && held.whole == Whole::InMemory && held.output.room() < bytes.len() {
+        if self.keeps_all && held.whole == Whole::InMemory && held.output.bytes_free() < bytes.len() {
             held.whole = Whole::InFile;
             let (all, _) = held.output.kept("").read(0, usize::MAX);
             self.write(attempt, 0, all);

@@ -1,6 +1,6 @@
 //! An in-flight run, and the stages that it goes through.
 //!
-//! Not the place that changes it: that is the table's alone.
+//! Not the place that changes it: only the table does.
 //!
 //! Invariant: a run goes from stage to stage only as `Stage::may_become` allows.
 
@@ -8,32 +8,34 @@ use crate::model::journal::EntryId;
 use crate::model::{Job, Mono, NodeId, Wall};
 use std::sync::Arc;
 
-/// An attempt that the leader has planned, until its log row is committed.
+/// An attempt that the leader has in hand, from its plan to its committed log row.
 #[derive(Clone, Debug)]
 pub struct InFlightRun {
     pub job: Arc<Job>,
-    /// The entry that names it last; none while its first one is on the way.
+    /// The last entry that names it; none while its first one is on the way.
     pub entry: Option<EntryId>,
-    /// The entry of the attempt before it, which stays open until its own is in.
+    /// The entry of the attempt before it, which stays open until this attempt's own is in.
     pub keeps_open: Option<EntryId>,
     /// The node that the last entry names.
     pub node: NodeId,
     pub stage: Stage,
+    /// It was planned after its second, or left by a former leader.
     pub late: bool,
     /// When it may begin: its second, or the end of a retry's delay.
     pub due: Wall,
-    /// The end of a retry's delay, which no step of the wall clock makes shorter.
+    /// The end of a retry's delay by the monotonic clock, so that no step of the wall clock makes the delay shorter.
     pub ready_at: Mono,
     /// An operator wants it ended: it is not given to a node any more, and has no further attempt.
     pub is_killed: bool,
-    /// Its further attempt was decided on, and may be over already: there is no second one.
+    /// Whether there is a further attempt is decided; that attempt may be over already, and there is no other.
     pub is_followed: bool,
-    /// Its log row is being looked for since the node said that it does not have the run; an answer counts only for the
-    /// question with this number. 0: nothing is asked.
+    /// The number of the question for its log row, which is asked because its node said that it does not have the run.
+    /// Only the answer to this question counts. 0: nothing is asked.
     pub question: u64,
 }
 
 impl InFlightRun {
+    /// A run whose entry is on the way. `node`: the node that the entry names, or nobody.
     pub fn planned(job: Arc<Job>, node: NodeId, late: bool, due: Wall) -> InFlightRun {
         InFlightRun {
             job,
@@ -50,7 +52,7 @@ impl InFlightRun {
         }
     }
 
-    /// Whether only so many runs of its job may go at one time.
+    /// Whether its job limits how many of its runs may go at one time.
     pub fn is_limited(&self) -> bool {
         self.job.parallel_max().is_some()
     }
@@ -61,35 +63,38 @@ impl InFlightRun {
 pub enum Stage {
     /// Its entry is on the way into the journal.
     Planned,
+    /// Its entry is in the journal, and the run waits here.
     Waiting(WaitsFor),
-    /// A further attempt whose delay is not over. It keeps its mutex.
+    /// A further attempt whose delay is not over. It keeps the mutex of the attempt before it.
     Delayed,
     /// It has its permit, and the entry that names another node for it is on the way.
     Moving,
-    /// The node may have it.
+    /// Its node may have it.
     Sent,
+    /// It has ended or will not begin; its log row is not known to be committed.
     Over,
 }
 
+/// The thing that a waiting run waits for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum WaitsFor {
-    /// As many of its job run as may.
+    /// A permit of its job.
     Permit,
-    /// No node is there to take it.
+    /// A node that takes it.
     Node,
-    /// It had a permit, and no node was there to take it.
+    /// It had a permit, and no node was there to take it: it needs both.
     PermitAndNode,
     /// Its job was stopped, and the store has yet to take the stop.
     Decision,
 }
 
 impl Stage {
-    /// Whether it waits here, for whatever.
+    /// Whether a run in this stage waits here, for whatever.
     pub fn is_waiting(self) -> bool {
         matches!(self, Stage::Waiting(_))
     }
 
-    /// Whether a run goes from this stage to that one. Only `RunTable::plan_again` leads back to `Planned`.
+    /// Whether a run may go from this stage to `next`. Only `RunTable::plan_again` leads back to `Planned`.
     pub fn may_become(self, next: Stage) -> bool {
         match next {
             Stage::Over => true,

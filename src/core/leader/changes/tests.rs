@@ -1,3 +1,5 @@
+//! Tests of changes, with a store that answers only when a test says so.
+
 use super::*;
 use crate::core::io::Effect;
 use crate::core::jobs::scheduler::Scheduler;
@@ -8,7 +10,7 @@ use crate::model::{Epoch, NodeId, Second, Version, Zones};
 
 const CRON_SET: &str = "* * * * * *";
 
-/// Changes with jobs 1 to 3 to change, a leader that puts in force what is urgent, and the store's questions.
+/// Changes of jobs 1 to 3, with a leader that puts urgent stops in force, and the statements that the store was sent.
 struct World {
     changes: Changes,
     ledger: Ledger,
@@ -63,8 +65,8 @@ impl World {
     }
 
     fn drain(&mut self) {
-        while let Some(output) = self.fx.take() {
-            match output {
+        while let Some(effect) = self.fx.take() {
+            match effect {
                 Effect::Work(id, Work::Lead(Lead::Change { change, .. })) => self.asked.push((id, *change)),
                 Effect::Reply(client, reply) => {
                     let text = reply.map_or_else(|error| error.message, |_| "ok".into());
@@ -76,13 +78,13 @@ impl World {
         }
     }
 
-    /// The node has dropped what it had of this job.
+    /// The node has dropped its old runs of this job.
     fn cancelled(&mut self, id: u32) {
         self.changes.settling.on_cancelled(&NodeId("node".into()), JobId(id), &mut self.fx);
         self.drain();
     }
 
-    /// The store answers what it was asked last.
+    /// The store answers its last statement.
     fn answer(&mut self, result: Result<(), StoreError>) -> Option<Made> {
         let (id, change) = self.asked.pop().unwrap();
         let given = match &change {
@@ -102,7 +104,7 @@ impl World {
         assert!(text.contains(words), "{text:?} does not say {words:?}");
     }
 
-    /// The id and the version of what the store is asked to put.
+    /// The ids and the versions of the jobs that the store is to put.
     fn asked(&self) -> Vec<(u32, u64)> {
         let put = |(_, change): &(WorkId, Change)| match change {
             Change::Put(job) => Some((job.id.0, job.version.0)),
