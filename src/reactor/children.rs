@@ -1,14 +1,16 @@
-//! The processes that run: their ends by pidfd, their output by pipe.
+//! The running processes: their ends come by pidfd, their output by pipe.
 //!
 //! A run is over when its main process is, not when its pipe is: a process left behind on purpose may hold the pipe open
-//! for ever. What is still in the pipe then is read for a moment more and belongs to the run; after that the pipe is
-//! drained, so that the process left behind may go on writing, and what it says is dropped.
+//! for ever. The pipe is then read for a moment longer, and these bytes belong to the run. After that the pipe is only
+//! drained, so that the process left behind can go on writing; those bytes are dropped.
 //!
-//! A run that was asked to end is over when its whole process group is, so that what a shell had started has its time as
-//! well; it is made to soon enough.
+//! A run that was asked to end is over when its whole process group is, so that the processes which a shell had started
+//! have time as well. The node kills them soon enough.
 //!
-//! Where what is read has to go to a file and the disk cannot follow, the pipe is left full for the moment: then the
-//! command waits, as it would for any slow reader.
+//! Where bytes have to go to a file and the disk cannot follow, the pipe is left full for the moment: the command waits,
+//! as it would for any slow reader.
+//!
+//! Not here: what becomes of the bytes; see `core::output`.
 //!
 //! Invariant: each process that was added comes out of `take_ended` once, reaped.
 
@@ -23,16 +25,16 @@ use mio::{Interest, Registry};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsRawFd, OwnedFd};
 
-/// How long the pipe of a process that is over is read on, where something holds it open; and how often a group that was
+/// How long a pipe that something holds open is read on after the process is over; and how often a process group that was
 /// asked to end is looked at.
 const AFTER_EXIT_MS: u64 = 50;
-/// Bytes read of one run in one turn, so that one that floods does not keep the others waiting.
+/// Bytes that are read from one run in one turn of the loop, so that a run that floods does not keep the others waiting.
 const TURN_BYTES_MAX: usize = 256 << 10;
 const READ_BYTES: usize = 64 << 10;
 /// How long the end of a run waits for a disk that does not answer.
 const FILE_WAIT_MS: u64 = 5_000;
 
-/// Pipes that are drained for processes left behind; beyond it the oldest is closed.
+/// How many pipes are drained for processes left behind; beyond it the oldest is closed.
 const LEFTOVERS_MAX: usize = 1_024;
 
 pub struct Children {
@@ -40,12 +42,12 @@ pub struct Children {
     next_serial: usize,
     children: BTreeMap<usize, Child>,
     unfinished: BTreeSet<usize>,
-    /// What they write, or have written, has to be in its file first.
+    /// Children whose next bytes, or whose end, must wait until their earlier bytes are in a file.
     waiting: BTreeSet<usize>,
-    /// Over, with the pipe still open until then.
+    /// Children whose process is over, and until when their open pipe is read.
     lingering: BTreeMap<usize, Mono>,
     ended: BTreeSet<usize>,
-    /// Pipes of runs that are over, held open by what they left behind.
+    /// The pipes of runs that are over, held open by processes left behind.
     leftovers: BTreeMap<usize, OwnedFd>,
     buffer: Vec<u8>,
 }
@@ -55,7 +57,7 @@ struct Child {
     running: Running,
     exit: Option<Exit>,
     is_eof: bool,
-    /// It got the signal that a process may take its time over.
+    /// It got a signal that asks it to end and leaves it time.
     is_asked: bool,
 }
 
@@ -90,7 +92,7 @@ impl Children {
         for (fd, source) in sources {
             // It fails only for want of kernel memory; then the safety net in `go_on` has to find the end.
             if let Err(error) = registry.register(&mut SourceFd(&fd), source.token(), Interest::READABLE) {
-                log::error!("watch attempt={attempt}: {error}; looking at it every turn instead");
+                log::error!("watch attempt={attempt}: {error}; it is looked at all the time instead");
                 self.unfinished.insert(serial);
             }
         }
@@ -98,7 +100,7 @@ impl Children {
         self.children.insert(serial, Child { attempt, running, exit: None, is_eof: false, is_asked: false });
     }
 
-    /// The attempt is being ended, like this.
+    /// The attempt is being ended in this way.
     pub fn on_kill(&mut self, kill: Kill) {
         if let Some(child) = self.children.values_mut().find(|child| child.attempt == kill.attempt) {
             child.is_asked = kill.how == KillHow::Ask;
@@ -145,7 +147,7 @@ impl Children {
         }
     }
 
-    /// Goes on with what was over its budget.
+    /// Goes on with the children that had used up their budget.
     pub fn go_on(&mut self, now: Mono) {
         let unfinished: Vec<usize> = self.unfinished.iter().copied().collect();
         unfinished.into_iter().for_each(|serial| self.on_output(serial, now));
@@ -162,12 +164,12 @@ impl Children {
         !self.unfinished.is_empty()
     }
 
-    /// When the first pipe that is held open is given up.
+    /// When the first open pipe of an ended process is given up.
     pub fn deadline(&self) -> Option<Mono> {
         self.lingering.values().fold(None, |least, at| earlier(least, Some(*at)))
     }
 
-    /// One run that is over.
+    /// One run that is over: how its process ended, and the text for its log row.
     pub fn take_ended(&mut self, registry: &Registry, now: Mono) -> Option<(Attempt, Exit, String)> {
         if self.ended.is_empty() {
             self.end_lingering(now);

@@ -1,7 +1,7 @@
-//! One HTTP connection: bytes in, a request at a time out, an answer back.
+//! One HTTP connection: its bytes come in, become one request at a time, and an answer goes back.
 //!
-//! While a request is with the node nothing more is read, so a client that sends faster than it is answered is held back
-//! by its own socket.
+//! Not here: what a request means, and whose answer this is; see `http`. While the node has a request nothing more is read,
+//! so a client that sends faster than it is answered is held back by its own socket.
 //!
 //! ```text
 //! Reading -> (request) Busy -> (answer) Reading ...
@@ -10,8 +10,8 @@
 //!    \--> (bad request, too slow) Closing
 //! ```
 //!
-//! Invariants: at most one request is with the node; the buffers hold one request and one answer at most, or one part of
-//! one.
+//! Invariants: the node has at most one request of a connection; the buffers hold at most one request and one answer, or
+//! one part of an answer.
 
 use crate::model::Mono;
 use crate::wire::http::{
@@ -22,16 +22,17 @@ use mio::net::TcpStream;
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 
-/// From the first byte of a request to its last.
+/// How long a request may take from its first byte to its last.
 const REQUEST_MS: u64 = 10_000;
+/// How long a connection stays open without a request.
 const IDLE_MS: u64 = 75_000;
-/// Without a byte of the answer taken.
+/// How long a client may take no byte of an answer.
 const WRITE_MS: u64 = 10_000;
-/// For the client to read the last answer and close.
+/// How long a client has to read the last answer and close.
 const DRAIN_MS: u64 = 2_000;
-/// Bytes that may still come after the last answer.
+/// How many bytes may still come after the last answer.
 const DRAIN_BYTES_MAX: usize = 4 << 20;
-/// Bytes read in one turn.
+/// Bytes that are read in one turn of the loop.
 const TURN_BYTES_MAX: usize = 256 << 10;
 const INPUT_BYTES_MAX: usize = HEAD_BYTES_MAX + BODY_BYTES_MAX + 1;
 
@@ -41,7 +42,7 @@ pub struct Connection {
     input: Vec<u8>,
     output: Vec<u8>,
     sent: usize,
-    stage: Phase,
+    state: State,
     keep_alive: bool,
     takes_chunks: bool,
     is_eof: bool,
@@ -50,16 +51,16 @@ pub struct Connection {
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Phase {
+enum State {
     Reading,
     Busy,
-    /// An answer that comes in parts, whose end is not known.
+    /// The answer comes in parts; nobody knows yet how many.
     Streaming,
     Closing,
     Draining,
 }
 
-/// What came of being ready.
+/// How far `advance` has come.
 pub enum Progress {
     Waiting,
     /// There may be more to read at once.
@@ -77,7 +78,7 @@ impl Connection {
             input: Vec::new(),
             output: Vec::new(),
             sent: 0,
-            stage: Phase::Reading,
+            state: State::Reading,
             keep_alive: true,
             takes_chunks: true,
             is_eof: false,
@@ -86,26 +87,26 @@ impl Connection {
         }
     }
 
-    /// Does all that can be done now. After `Request` nothing is read until `respond`.
+    /// Writes and reads as much as goes at once. After `Request` nothing is read until `respond`.
     pub fn advance(&mut self, now: Mono) -> Progress {
         let mut budget = TURN_BYTES_MAX;
         loop {
             if !self.write(now) {
                 return Progress::Closed;
             }
-            match self.stage {
-                Phase::Busy => return Progress::Waiting,
-                Phase::Streaming if self.is_client_gone() => return Progress::Closed,
-                Phase::Streaming => return Progress::Waiting,
-                Phase::Closing if self.output.is_empty() => {
+            match self.state {
+                State::Busy => return Progress::Waiting,
+                State::Streaming if self.is_client_gone() => return Progress::Closed,
+                State::Streaming => return Progress::Waiting,
+                State::Closing if self.output.is_empty() => {
                     let _ = self.stream.shutdown(Shutdown::Write);
-                    self.stage = Phase::Draining;
+                    self.state = State::Draining;
                     self.deadline = now.plus_ms(DRAIN_MS);
                 }
-                Phase::Closing => return Progress::Waiting,
-                Phase::Draining if self.is_eof || DRAIN_BYTES_MAX < self.drained => return Progress::Closed,
-                Phase::Draining => {}
-                Phase::Reading => {
+                State::Closing => return Progress::Waiting,
+                State::Draining if self.is_eof || DRAIN_BYTES_MAX < self.drained => return Progress::Closed,
+                State::Draining => {}
+                State::Reading => {
                     if let Some(progress) = self.parse(now) {
                         return progress;
                     }
@@ -130,11 +131,11 @@ impl Connection {
     pub fn respond(&mut self, response: Response, now: Mono) {
         let keep_alive = self.keep_alive && !self.is_eof;
         self.output.extend(response.into_bytes(keep_alive));
-        self.stage = if keep_alive { Phase::Reading } else { Phase::Closing };
+        self.state = if keep_alive { State::Reading } else { State::Closing };
         self.deadline = now.plus_ms(WRITE_MS);
     }
 
-    /// The last answer: after it the connection ends.
+    /// Gives the last answer: after it the connection ends.
     pub fn respond_last(&mut self, response: Response, now: Mono) {
         self.keep_alive = false;
         self.respond(response, now);
@@ -142,9 +143,9 @@ impl Connection {
 
     /// Begins an answer in parts to the request that `advance` gave.
     pub fn begin_stream(&mut self, headers: &[(&str, String)], now: Mono) {
-        // Without chunks only the end of the connection tells the end of the answer.
+        // To a client that knows no chunks, only the end of the connection tells the end of the answer.
         self.keep_alive &= self.takes_chunks;
-        self.stage = Phase::Streaming;
+        self.state = State::Streaming;
         self.send(&text_head(headers, self.takes_chunks, self.keep_alive), now);
     }
 
@@ -159,25 +160,25 @@ impl Connection {
         if self.takes_chunks {
             self.send(LAST_CHUNK, now);
         }
-        self.stage = if self.keep_alive { Phase::Reading } else { Phase::Closing };
+        self.state = if self.keep_alive { State::Reading } else { State::Closing };
         self.deadline = now.plus_ms(WRITE_MS);
     }
 
-    /// Whether the client has taken all of it.
+    /// Whether the client has taken every byte that was to be sent.
     pub fn has_sent_all(&self) -> bool {
         self.output.is_empty()
     }
 
-    /// Whether its time is over: some are told so, the others just end.
+    /// Whether its time is over. Only a client in the middle of a request is told so; see `is_midway`.
     pub fn is_overdue(&self, now: Mono) -> bool {
-        // While the run says nothing there is nothing to be taken.
-        let is_idle_stream = self.stage == Phase::Streaming && self.output.is_empty();
-        self.stage != Phase::Busy && !is_idle_stream && self.deadline <= now
+        // While the run writes nothing the client has nothing to take.
+        let is_idle_stream = self.state == State::Streaming && self.output.is_empty();
+        self.state != State::Busy && !is_idle_stream && self.deadline <= now
     }
 
     /// Whether the client has begun a request and may be told that it takes too long.
     pub fn is_midway(&self) -> bool {
-        self.stage == Phase::Reading && self.output.is_empty() && self.parser.is_midway(&self.input)
+        self.state == State::Reading && self.output.is_empty() && self.parser.is_midway(&self.input)
     }
 
     fn send(&mut self, bytes: &[u8], now: Mono) {
@@ -187,7 +188,7 @@ impl Connection {
         self.output.extend_from_slice(bytes);
     }
 
-    /// Looked at without reading: the next request may be there already, and it has to wait.
+    /// Looks without reading: the next request may be there already, and has to wait.
     fn is_client_gone(&self) -> bool {
         match self.stream.peek(&mut [0]) {
             Ok(count) => count == 0,
@@ -196,7 +197,7 @@ impl Connection {
     }
 
     fn close_after_answer(&mut self) {
-        self.stage = Phase::Closing;
+        self.state = State::Closing;
     }
 
     fn parse(&mut self, now: Mono) -> Option<Progress> {
@@ -213,20 +214,20 @@ impl Connection {
             Ok(Parsed::Request(request)) => {
                 self.keep_alive = request.keep_alive;
                 self.takes_chunks = request.takes_chunks;
-                self.stage = Phase::Busy;
+                self.state = State::Busy;
                 Some(Progress::Request(request))
             }
             Err(bad) => Some(Progress::BadRequest(bad)),
         }
     }
 
-    /// True: something came (or the end did). False: nothing for now.
+    /// True: bytes came, or the end did. False: there is nothing to read now.
     fn read(&mut self, budget: &mut usize, now: Mono) -> Result<bool, ()> {
         let mut buffer = [0; 16 << 10];
-        let room = INPUT_BYTES_MAX.saturating_sub(self.input.len()).min(buffer.len()).min(*budget).max(1);
-        match self.stream.read(&mut buffer[..room]) {
+        let bytes_max = INPUT_BYTES_MAX.saturating_sub(self.input.len()).min(buffer.len()).min(*budget).max(1);
+        match self.stream.read(&mut buffer[..bytes_max]) {
             Ok(0) => self.is_eof = true,
-            Ok(count) if self.stage == Phase::Draining => self.drained += count,
+            Ok(count) if self.state == State::Draining => self.drained += count,
             Ok(count) => {
                 if !self.parser.is_midway(&self.input) {
                     self.deadline = now.plus_ms(REQUEST_MS);
@@ -241,7 +242,7 @@ impl Connection {
         Ok(true)
     }
 
-    /// Writes what there is; false: the client is gone.
+    /// Writes as much of the answer as goes at once; false: the client is gone.
     fn write(&mut self, now: Mono) -> bool {
         while self.sent < self.output.len() {
             match self.stream.write(&self.output[self.sent..]) {

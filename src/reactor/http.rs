@@ -1,7 +1,9 @@
-//! The HTTP side: listeners, connections, and which request belongs to which.
+//! The HTTP side: listeners, connections, and which request came from which connection.
 //!
-//! Invariant: a request that was given to the node is answered on the connection that it came from, or not at all if
-//! that is gone.
+//! Not here: what a request means (`api`), and when a followed output is asked for again (`core::output::follow`).
+//!
+//! Invariant: a request that the node was given is answered on the connection that it came from, or not at all where that
+//! connection is gone.
 
 use super::connection::{Connection, Progress};
 use super::{Source, earlier};
@@ -16,15 +18,15 @@ use mio::{Interest, Registry};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 
-/// Connections at one time; one more is told so and closed.
+/// Connections that may be open at one time; a further client is told so, and its connection is closed.
 const CONNECTIONS_MAX: usize = 10_000;
-/// How often the connections' deadlines are looked at.
-const SWEEP_EVERY_MS: u64 = 250;
-/// Clients that follow a run, at one time.
+/// How often the deadlines of the connections are looked at.
+const HOUSEKEEPING_EVERY_MS: u64 = 250;
+/// Clients that may follow a run at one time.
 const STREAMS_MAX: usize = 256;
-/// Outputs that are being read at one time. Each answer may be a part of full size, and a link has a limit.
+/// Outputs that may be read at one time. Each answer may be a part of full size, and a link has a limit.
 const READS_MAX: usize = 32;
-/// Of these the streams leave some to those that ask for one part.
+/// How many of these reads the streams may take: the others are left to clients that ask for one part.
 const STREAM_READS_MAX: usize = 16;
 
 pub struct Http {
@@ -35,13 +37,13 @@ pub struct Http {
     /// Connections of the debug listener: they never reach the node.
     debug: HashSet<usize>,
     requests: HashMap<RequestId, usize>,
-    /// Those answers that come in parts.
+    /// The connections whose answer comes in parts.
     streams: BTreeMap<usize, Follow>,
-    /// Those requests that ask for output.
+    /// The requests that ask for output.
     reads: BTreeSet<RequestId>,
     next_request: u64,
     unfinished: Vec<usize>,
-    sweep_at: Mono,
+    housekeeping_at: Mono,
     counters: BTreeMap<&'static str, u64>,
 }
 
@@ -58,7 +60,7 @@ impl Http {
             reads: BTreeSet::new(),
             next_request: 0,
             unfinished: Vec::new(),
-            sweep_at: Mono(0),
+            housekeeping_at: Mono(0),
             counters: BTreeMap::new(),
         }
     }
@@ -104,7 +106,7 @@ impl Http {
         }
     }
 
-    /// Goes on with a connection; answers here what the node need not see.
+    /// Goes on with a connection, and answers requests that the node need not see. Returns one that it must see.
     pub fn on_ready(&mut self, serial: usize, node: &Node, now: Mono) -> Option<(RequestId, Command)> {
         loop {
             let connection = self.connections.get_mut(&serial)?;
@@ -160,9 +162,9 @@ impl Http {
         self.unfinished.push(serial);
     }
 
-    /// What the streams ask for next.
-    pub fn take_asks(&mut self, now: Mono) -> Vec<(RequestId, Command)> {
-        let mut asks = Vec::new();
+    /// The questions that the streams ask now.
+    pub fn take_questions(&mut self, now: Mono) -> Vec<(RequestId, Command)> {
+        let mut questions = Vec::new();
         for (serial, stream) in &mut self.streams {
             let is_ready = self.connections.get(serial).is_some_and(Connection::has_sent_all);
             if is_ready
@@ -173,22 +175,22 @@ impl Http {
                 let id = RequestId(self.next_request);
                 self.requests.insert(id, *serial);
                 self.reads.insert(id);
-                asks.push((id, command));
+                questions.push((id, command));
             }
         }
-        asks
+        questions
     }
 
-    /// When a stream has something to ask.
+    /// When the first stream has a question.
     pub fn deadline(&self) -> Option<Mono> {
-        // With too many asked, an answer will come first.
+        // Where too many questions are open, the answer to one of them comes first.
         let streams = self.streams.iter().filter(|_| self.reads.len() < STREAM_READS_MAX);
         let is_ready = |serial: &usize| self.connections.get(serial).is_some_and(Connection::has_sent_all);
         let ready = streams.filter(|(serial, _)| is_ready(serial));
         ready.fold(None, |least, (_, stream)| earlier(least, stream.deadline()))
     }
 
-    /// Connections to go on with at once.
+    /// The connections to go on with at once.
     pub fn take_unfinished(&mut self) -> Vec<usize> {
         std::mem::take(&mut self.unfinished)
     }
@@ -197,12 +199,12 @@ impl Http {
         !self.unfinished.is_empty()
     }
 
-    /// Ends connections whose time is over.
-    pub fn sweep(&mut self, now: Mono) {
-        if now < self.sweep_at {
+    /// Ends the connections whose time is over.
+    pub fn housekeeping(&mut self, now: Mono) {
+        if now < self.housekeeping_at {
             return;
         }
-        self.sweep_at = now.plus_ms(SWEEP_EVERY_MS);
+        self.housekeeping_at = now.plus_ms(HOUSEKEEPING_EVERY_MS);
         let overdue: Vec<usize> = self
             .connections
             .iter()
@@ -221,7 +223,7 @@ impl Http {
         }
     }
 
-    /// Sends what can be sent of the last answers.
+    /// Sends as much of the last answers as goes out at once.
     pub fn flush(&mut self, now: Mono) {
         for (serial, stream) in &mut self.streams {
             let last_line = stream.interrupt("the daemon that was asked is leaving");

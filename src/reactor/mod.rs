@@ -3,8 +3,8 @@
 //!
 //! Not a place for decisions, and never for waiting: what blocks goes to the pool. The only room that names mio.
 //!
-//! Invariants: the thread blocks in poll and nowhere else; events are hints, so everything is read and written until it
-//! would block, within a budget a turn.
+//! Invariants: the thread blocks in poll and nowhere else; an event is a hint, so each source is read and written until it
+//! would block, or until it has used up its budget for this turn of the loop.
 
 mod children;
 mod connection;
@@ -14,9 +14,8 @@ mod start;
 mod timer;
 
 use crate::core::io::{Effect, ExitReason, Input, MarkOp, Signal};
-
 use crate::core::node::Node;
-
+use crate::core::ports::{Done, Spawn, SpawnError, Work, WorkId};
 use crate::model::Mono;
 use crate::model::config::Config;
 use crate::worker::clock;
@@ -35,12 +34,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use timer::Timer;
 
-/// However far the next deadline lies: a safety net, not a clock.
+/// The longest wait in poll, however far the next deadline lies: a safety net, not a clock.
 const POLL_MAX: Duration = Duration::from_millis(500);
 const EVENTS_MAX: usize = 1_024;
 
-/// What an event belongs to, packed into mio's token. Serial numbers are never used twice, so an event of something that
-/// is gone finds nothing.
+/// What an event belongs to, packed into mio's token. Serial numbers are never used twice, so an event of a source that is
+/// gone finds nothing.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Source {
     Answers,
@@ -94,7 +93,7 @@ impl Source {
     }
 }
 
-/// Runs the daemon until it leaves.
+/// Runs the daemon to its end. The error says why the event loop could not start or go on.
 pub fn run(config: &Config, link: DaemonLink) -> Result<ExitReason, String> {
     start::reactor(config, link)?.run().map_err(|error| format!("the event loop: {error}"))
 }
@@ -127,7 +126,7 @@ impl Reactor {
         }
     }
 
-    /// One turn: wait, hear everything, let the node act.
+    /// One turn of the loop: wait, hear every event, let the node act.
     fn turn(&mut self, events: &mut Events) -> io::Result<()> {
         let now = clock::now();
         let others = [self.children.deadline(), self.http.deadline()];
@@ -139,7 +138,7 @@ impl Reactor {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => result?,
         }
-        // Seconds first: whatever else has come can wait for the spawns of this one.
+        // A due deadline goes before the events: they can wait until the runs of this second are started.
         if deadline <= clock::mono() {
             self.input(Input::Wake);
         }
@@ -147,7 +146,7 @@ impl Reactor {
             self.on_event(Source::of(event.token()))?;
         }
         self.go_on();
-        self.sweep();
+        self.housekeeping();
         Ok(())
     }
 
@@ -173,12 +172,12 @@ impl Reactor {
         Ok(())
     }
 
-    /// What could not be finished within its budget, and what has ended meanwhile.
+    /// Goes on with sources that had used up their budget, and gives the node what has come of them.
     fn go_on(&mut self) {
         for serial in self.http.take_unfinished() {
             self.on_connection(serial);
         }
-        for (client, command) in self.http.take_asks(clock::mono()) {
+        for (client, command) in self.http.take_questions(clock::mono()) {
             self.input(Input::Command(client, command));
         }
         for serial in self.peers.take_unfinished() {
@@ -224,7 +223,7 @@ impl Reactor {
 
     fn on_guardian(&mut self) {
         let mut byte = [0];
-        // Nobody writes there: the end of file is the message.
+        // Nobody writes to this pipe: its end of file is the message.
         if matches!(rustix::io::read(&self.link.death_pipe, &mut byte), Ok(0)) {
             let _ = self.poll.registry().deregister(&mut SourceFd(&self.link.death_pipe.as_raw_fd()));
             log::error!("the guardian is dead: ending the runs and leaving");
@@ -239,13 +238,13 @@ impl Reactor {
                 Answer::Spawned(id, attempt, Ok(running)) => {
                     let started = running.started;
                     self.children.add(attempt, *running, self.poll.registry());
-                    Input::Done(id, crate::core::ports::Done::Spawned(Ok(started)))
+                    Input::Done(id, Done::Spawned(Ok(started)))
                 }
                 Answer::File(answer) => {
                     self.children.on_file_answer(answer);
                     continue;
                 }
-                Answer::Spawned(id, _, Err(error)) => Input::Done(id, crate::core::ports::Done::Spawned(Err(error))),
+                Answer::Spawned(id, _, Err(error)) => Input::Done(id, Done::Spawned(Err(error))),
             };
             self.input(input);
         }
@@ -256,11 +255,12 @@ impl Reactor {
         self.drain();
     }
 
+    /// Carries out every effect that the node wants.
     fn drain(&mut self) {
-        while let Some(output) = self.node.poll_effect() {
-            match output {
-                Effect::Work(id, crate::core::ports::Work::Spawn(spawn)) => self.spawn(id, spawn),
-                Effect::Work(id, crate::core::ports::Work::Kill(kill)) => {
+        while let Some(effect) = self.node.poll_effect() {
+            match effect {
+                Effect::Work(id, Work::Spawn(spawn)) => self.spawn(id, spawn),
+                Effect::Work(id, Work::Kill(kill)) => {
                     self.children.on_kill(kill);
                     self.pool.kill(KillOrder { id, kill, mark: self.marks.read(kill.attempt) });
                 }
@@ -289,26 +289,26 @@ impl Reactor {
         }
     }
 
-    fn spawn(&mut self, id: crate::core::ports::WorkId, spawn: crate::core::ports::Spawn) {
+    fn spawn(&mut self, id: WorkId, spawn: Spawn) {
         log::debug!("start attempt={}", spawn.attempt);
         match self.marks.ticket(spawn.attempt) {
             Some(ticket) => self.pool.spawn(SpawnOrder { id, attempt: spawn.attempt, job: spawn.job, ticket }),
             None => {
-                let reason = "not started: the marks file has no place for it".to_string();
-                let failed = crate::core::ports::SpawnError::Failed(reason);
-                self.node.handle(Input::Done(id, crate::core::ports::Done::Spawned(Err(failed))), clock::now());
+                let reason = "not started: the marks file has no free slot for it".to_string();
+                let failed = SpawnError::Failed(reason);
+                self.node.handle(Input::Done(id, Done::Spawned(Err(failed))), clock::now());
             }
         }
     }
 
-    fn sweep(&mut self) {
-        self.http.sweep(clock::mono());
-        self.peers.sweep(clock::mono());
+    fn housekeeping(&mut self) {
+        self.http.housekeeping(clock::mono());
+        self.peers.housekeeping(clock::mono());
         self.children.outputs.housekeeping(clock::mono());
     }
 }
 
-/// Something on the way in that wakes the loop.
+/// Wakes the loop for the pool's answers.
 fn waker(poll: &Poll) -> io::Result<Arc<Waker>> {
     Ok(Arc::new(Waker::new(poll.registry(), Source::Answers.token())?))
 }
@@ -317,7 +317,7 @@ fn readable(poll: &Poll, fd: &impl AsRawFd, source: Source) -> io::Result<()> {
     poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), source.token(), Interest::READABLE)
 }
 
-/// The earlier of two moments that may not come.
+/// The earlier of two moments, each of which may be none.
 fn earlier(left: Option<Mono>, right: Option<Mono>) -> Option<Mono> {
     left.into_iter().chain(right).min()
 }

@@ -4,8 +4,10 @@
 //! Connecting -> Proving -> Open
 //! ```
 //!
-//! Invariants: nothing but a proof is read of a stranger, who has five seconds and a small buffer for it; a link's bytes
-//! on their way out have a limit, beyond which the link is cut: the node says everything anew over the next one.
+//! Not here: which links there are to be, and what is said over them; the node decides that.
+//!
+//! Invariants: nothing but a proof is read from a stranger, who has five seconds and a small buffer for it; the bytes that
+//! wait to be sent over a link have a limit, beyond which the link is cut: the node says everything anew over the next one.
 
 use super::Source;
 use crate::core::io::{Gone, Input};
@@ -19,11 +21,13 @@ use mio::{Interest, Registry};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
 
-/// Links that have not proved themselves, at one time.
+/// How many links may be without a proof at one time.
 const STRANGERS_MAX: usize = 256;
+/// How long a link may be without a proof.
 const PROVE_MS: u64 = 5_000;
+/// How many bytes may wait to be sent over one link.
 const OUTPUT_BYTES_MAX: usize = 64 << 20;
-/// Bytes read of one link in one turn.
+/// Bytes that are read from one link in one turn of the loop.
 const TURN_BYTES_MAX: usize = 1 << 20;
 
 pub struct Peers {
@@ -34,7 +38,7 @@ pub struct Peers {
     serials: BTreeMap<LinkId, usize>,
     unfinished: Vec<usize>,
     heard: VecDeque<Input>,
-    /// It was said that a node could not be spoken to for want of a secret.
+    /// A log line has said that without a secret other hosts are not spoken to.
     is_secret_missed: bool,
 }
 
@@ -46,11 +50,11 @@ struct Peer {
     input: Vec<u8>,
     output: Vec<u8>,
     sent: usize,
-    stage: LinkPhase,
+    state: LinkState,
     deadline: Mono,
 }
 
-enum LinkPhase {
+enum LinkState {
     Connecting,
     Proving(Handshake),
     Open,
@@ -97,7 +101,7 @@ impl Peers {
                 log::warn!("a node at {address} is refused: without cluster_secret only nodes of this host are taken");
                 continue;
             }
-            let strangers = self.peers.values().filter(|peer| !matches!(peer.stage, LinkPhase::Open)).count();
+            let strangers = self.peers.values().filter(|peer| !matches!(peer.state, LinkState::Open)).count();
             if STRANGERS_MAX <= strangers {
                 continue;
             }
@@ -105,7 +109,7 @@ impl Peers {
             let id = LinkId::In(self.next_serial as u64);
             let Some(handshake) = self.handshake(End::Listener) else { continue };
             let output = handshake.challenge();
-            self.add(id, address.to_string(), stream, LinkPhase::Proving(handshake), output, registry, now)?;
+            self.add(id, address.to_string(), stream, LinkState::Proving(handshake), output, registry, now)?;
         }
         Ok(())
     }
@@ -119,7 +123,7 @@ impl Peers {
         }
         match address.filter(|_| is_allowed).map(TcpStream::connect) {
             Some(Ok(stream)) => {
-                self.add(id, server.to_string(), stream, LinkPhase::Connecting, Vec::new(), registry, now)
+                self.add(id, server.to_string(), stream, LinkState::Connecting, Vec::new(), registry, now)
             }
             _ => {
                 self.heard.push_back(Input::Unlinked(id, Gone::Lost));
@@ -130,7 +134,7 @@ impl Peers {
 
     pub fn send(&mut self, id: LinkId, message: &Message) {
         let Some(serial) = self.serials.get(&id).copied() else { return };
-        let Some(peer) = self.peers.get_mut(&serial).filter(|peer| matches!(peer.stage, LinkPhase::Open)) else {
+        let Some(peer) = self.peers.get_mut(&serial).filter(|peer| matches!(peer.state, LinkState::Open)) else {
             return;
         };
         let frame = message_frame(message).filter(|frame| peer.output.len() + frame.len() <= OUTPUT_BYTES_MAX);
@@ -146,7 +150,7 @@ impl Peers {
         }
     }
 
-    /// Ends a link; nothing more is heard of it.
+    /// Ends a link. Messages of it that were not taken yet are dropped.
     pub fn unlink(&mut self, id: LinkId) {
         if let Some(serial) = self.serials.remove(&id)
             && let Some(mut peer) = self.peers.remove(&serial)
@@ -160,8 +164,8 @@ impl Peers {
     /// Goes on with a link.
     pub fn on_ready(&mut self, serial: usize, now: Mono) {
         let Some(peer) = self.peers.get_mut(&serial) else { return };
-        let result = match peer.stage {
-            LinkPhase::Connecting => {
+        let result = match peer.state {
+            LinkState::Connecting => {
                 peer.connected().map(|is_up| is_up.then(|| handshake_of(&self.config, End::Dialler)))
             }
             _ => Ok(None),
@@ -170,7 +174,7 @@ impl Peers {
             if let Some(handshake) = handshake {
                 let handshake = handshake.ok_or_else(|| Ending::Bad("no random numbers are to be had".into()))?;
                 peer.output.extend(handshake.challenge());
-                peer.stage = LinkPhase::Proving(handshake);
+                peer.state = LinkState::Proving(handshake);
                 peer.deadline = now.plus_ms(PROVE_MS);
             }
             peer.write()?;
@@ -180,7 +184,7 @@ impl Peers {
             Ok(true) => self.unfinished.push(serial),
             Ok(false) => {}
             Err(Ending::Gone(gone)) => {
-                if matches!(&peer.stage, LinkPhase::Proving(handshake) if handshake.has_proved()) {
+                if matches!(&peer.state, LinkState::Proving(handshake) if handshake.has_proved()) {
                     log::warn!("{} does not take this node's proof: has it the same cluster_secret?", peer.address);
                 }
                 self.end(serial, gone);
@@ -192,7 +196,7 @@ impl Peers {
         }
     }
 
-    /// What was heard, in order.
+    /// The next input that a link has given, in the order of their coming.
     pub fn take_heard(&mut self) -> Option<Input> {
         self.heard.pop_front()
     }
@@ -205,9 +209,9 @@ impl Peers {
         !self.unfinished.is_empty() || !self.heard.is_empty()
     }
 
-    /// Cuts strangers whose time is over.
-    pub fn sweep(&mut self, now: Mono) {
-        let is_late = |peer: &Peer| !matches!(peer.stage, LinkPhase::Open) && peer.deadline <= now;
+    /// Cuts the links whose time for a proof is over.
+    pub fn housekeeping(&mut self, now: Mono) {
+        let is_late = |peer: &Peer| !matches!(peer.state, LinkState::Open) && peer.deadline <= now;
         let late: Vec<usize> = self.peers.iter().filter(|(_, peer)| is_late(peer)).map(|(serial, _)| *serial).collect();
         late.into_iter().for_each(|serial| self.end(serial, Gone::Lost));
     }
@@ -226,7 +230,7 @@ impl Peers {
         id: LinkId,
         address: String,
         mut stream: TcpStream,
-        stage: LinkPhase,
+        state: LinkState,
         output: Vec<u8>,
         registry: &Registry,
         now: Mono,
@@ -239,7 +243,7 @@ impl Peers {
         let _ = stream.set_nodelay(true);
         let deadline = now.plus_ms(PROVE_MS);
         self.serials.insert(id, serial);
-        self.peers.insert(serial, Peer { id, address, stream, input: Vec::new(), output, sent: 0, stage, deadline });
+        self.peers.insert(serial, Peer { id, address, stream, input: Vec::new(), output, sent: 0, state, deadline });
         self.unfinished.push(serial);
         Ok(())
     }
@@ -247,7 +251,7 @@ impl Peers {
     fn end(&mut self, serial: usize, gone: Gone) {
         let Some(peer) = self.peers.remove(&serial) else { return };
         self.serials.remove(&peer.id);
-        let was_known = matches!(peer.stage, LinkPhase::Open) || matches!(peer.id, LinkId::Out(_));
+        let was_known = matches!(peer.state, LinkState::Open) || matches!(peer.id, LinkId::Out(_));
         if was_known {
             self.heard.push_back(Input::Unlinked(peer.id, gone));
         }
@@ -262,7 +266,7 @@ fn handshake_of(config: &ClusterConfig, end: End) -> Option<Handshake> {
 }
 
 impl Peer {
-    /// Whether the connection that was asked for is there.
+    /// Whether the connection is made.
     fn connected(&self) -> Result<bool, Ending> {
         if let Some(error) = self.stream.take_error()? {
             return Err(error.into());
@@ -275,7 +279,7 @@ impl Peer {
     }
 
     fn write(&mut self) -> Result<(), Ending> {
-        if matches!(self.stage, LinkPhase::Connecting) {
+        if matches!(self.state, LinkState::Connecting) {
             return Ok(());
         }
         while self.sent < self.output.len() {
@@ -292,9 +296,9 @@ impl Peer {
         Ok(())
     }
 
-    /// True: there may be more.
+    /// True: there may be more to read.
     fn read(&mut self, heard: &mut VecDeque<Input>) -> Result<bool, Ending> {
-        if matches!(self.stage, LinkPhase::Connecting) {
+        if matches!(self.state, LinkState::Connecting) {
             return Ok(false);
         }
         let mut buffer = [0; 16 << 10];
@@ -317,28 +321,28 @@ impl Peer {
 
     fn take_frames(&mut self, heard: &mut VecDeque<Input>) -> Result<(), Ending> {
         loop {
-            let is_open = matches!(self.stage, LinkPhase::Open);
+            let is_open = matches!(self.state, LinkState::Open);
             let bytes_max = if is_open { FRAME_BYTES_MAX } else { handshake::FRAME_BYTES_MAX };
             let frame = frame::take(&mut self.input, bytes_max).map_err(|bad| Ending::Bad(bad.0))?;
             let Some(frame) = frame else { return Ok(()) };
-            match &mut self.stage {
-                LinkPhase::Connecting => return Ok(()),
-                LinkPhase::Proving(handshake) => {
+            match &mut self.state {
+                LinkState::Connecting => return Ok(()),
+                LinkState::Proving(handshake) => {
                     match handshake.on_frame(&frame).map_err(|why| Ending::Bad(why.into()))? {
                         Step::Wait => {}
                         Step::Send(bytes) => self.output.extend(bytes),
                         Step::Done(bytes) => {
                             self.output.extend(bytes.unwrap_or_default());
-                            self.stage = LinkPhase::Open;
+                            self.state = LinkState::Open;
                             heard.push_back(Input::Linked(self.id));
                         }
                     }
                 }
-                LinkPhase::Open if frame.kind == Kind::Message => {
+                LinkState::Open if frame.kind == Kind::Message => {
                     let message = frame::message(&frame.body).map_err(|bad| Ending::Bad(bad.0))?;
                     heard.push_back(Input::Received(self.id, message));
                 }
-                LinkPhase::Open => return Err(Ending::Bad("a proof after the proof".into())),
+                LinkState::Open => return Err(Ending::Bad("a proof after the proof".into())),
             }
             self.write()?;
         }

@@ -1,6 +1,8 @@
 //! Puts the daemon together: identity, marks, sockets, threads, node.
 //!
-//! Invariant: either everything is there, or the error says what could not be had and nothing was started.
+//! Not here: what any of these parts does.
+//!
+//! Invariant: either every part is there, or the error says which part could not be had.
 
 use super::children::Children;
 use super::http::Http;
@@ -18,7 +20,7 @@ use crate::worker::output_files::OutputFiles;
 use crate::worker::pool::{Answers, Pool, Tools};
 use crate::worker::process::{DaemonLink, FreeMemory, MarkBook, Spawner};
 use crate::worker::spool::SpoolFile;
-use crate::worker::store::sqlite::WriteTurns;
+use crate::worker::store::sqlite::WriteOrder;
 use crate::worker::store::{self, Hand, Store};
 use mio::net::{TcpListener, UnixStream};
 use mio::{Interest, Poll};
@@ -41,7 +43,7 @@ pub fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
     let listener = listen(&poll, "http_bind_address", config.http_bind_address, Source::HttpListener)?;
     let debug_listener =
         config.pprof_listen.map(|address| listen(&poll, "pprof_listen", address, Source::DebugListener)).transpose()?;
-    // Standing alone there is nobody to listen to.
+    // A node without Consul has no other nodes to listen to.
     let bind_address = config.consul.as_ref().and_then(|_| config.bind_address.0.parse().ok());
     let peer_listener =
         bind_address.map(|address| listen(&poll, "bind_address", address, Source::PeerListener)).transpose()?;
@@ -94,9 +96,9 @@ fn tools<'a>(config: &'a Config, marks: &MarkBook, spool: SpoolFile, guardian: u
     let consul = config.consul.as_ref();
     let consul =
         consul.map(|consul| ConsulClient::new(consul, &config.service_name, &config.lock_key, &config.bind_address));
-    let turns = Arc::new(WriteTurns::default());
+    let write_order = Arc::new(WriteOrder::default());
     Tools {
-        new_store: Box::new(move |hand| new_store(config, hand, &turns)),
+        new_store: Box::new(move |hand| new_store(config, hand, &write_order)),
         consul: consul.map(Arc::new),
         spawner: Arc::new(Spawner::new(config.shell.clone(), marks.marks())),
         spool,
@@ -106,12 +108,14 @@ fn tools<'a>(config: &'a Config, marks: &MarkBook, spool: SpoolFile, guardian: u
     }
 }
 
-fn new_store(config: &Config, hand: Hand, turns: &Arc<WriteTurns>) -> Box<dyn Store> {
+fn new_store(config: &Config, hand: Hand, write_order: &Arc<WriteOrder>) -> Box<dyn Store> {
     match &config.mysql {
         Some(mysql) => Box::new(store::mysql::MysqlStore::new(mysql, hand)),
-        None => {
-            Box::new(store::sqlite::SqliteStore::new(&config.data_dir.join("wing-crontab.db"), hand, Arc::clone(turns)))
-        }
+        None => Box::new(store::sqlite::SqliteStore::new(
+            &config.data_dir.join("wing-crontab.db"),
+            hand,
+            Arc::clone(write_order),
+        )),
     }
 }
 
@@ -134,7 +138,7 @@ fn hear(poll: &Poll, signal: i32, at: usize) -> std::io::Result<UnixStream> {
     Ok(stream)
 }
 
-/// The node's own name, made at its first start.
+/// The node's id, made at its first start.
 fn node_id(data_dir: &Path) -> Result<NodeId, String> {
     let path = data_dir.join("node_id");
     let fail = |error: std::io::Error| format!("read or make {}: {error}", path.display());
@@ -150,7 +154,7 @@ fn node_id(data_dir: &Path) -> Result<NodeId, String> {
             rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
                 .map_err(|error| fail(error.into()))?;
             let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-            // Whole or not at all: a half-written id would stop the next start.
+            // The file is whole or not there: a half-written id would stop the next start.
             let temporary = path.with_extension("new");
             std::fs::write(&temporary, &text).and_then(|()| std::fs::rename(&temporary, &path)).map_err(fail)?;
             Ok(NodeId(text.into()))

@@ -1,5 +1,7 @@
-//! The one timer: a timerfd on the wall clock, absolute, cancelled when somebody sets that clock. poll's own timeout is
-//! rounded to milliseconds and late by up to a tenth of a percent; this is not.
+//! The one timer: a timerfd on the wall clock, absolute, cancelled when somebody sets that clock. The timeout of poll is
+//! rounded to milliseconds and up to a tenth of a percent late; this timer is not.
+//!
+//! Not the core's table of timers: this one knows only the first deadline.
 //!
 //! Invariant: it is armed for the deadline that was named last.
 
@@ -21,7 +23,7 @@ impl Timer {
         Ok(Timer { fd, armed: None })
     }
 
-    /// Fires at `deadline`.
+    /// Makes the timer fire at `deadline`.
     pub fn arm(&mut self, deadline: Mono, now: Now) -> io::Result<()> {
         if self.armed == Some(deadline) {
             return Ok(());
@@ -35,7 +37,7 @@ impl Timer {
         Ok(())
     }
 
-    /// Call it on an event: takes it, and says whether the clock was set.
+    /// Takes an event of the timer, and says whether the clock was set.
     pub fn was_clock_set(&mut self) -> bool {
         let mut count = [0; 8];
         let mut was_set = false;
@@ -46,7 +48,7 @@ impl Timer {
                 Err(_) => break,
             }
         }
-        // It has fired, perhaps a little early by the other clock; or the time that it is armed for belongs to the old clock.
+        // Either it has fired, perhaps a little early by the other clock, or it was armed for a time of the old clock.
         self.armed = None;
         was_set
     }

@@ -32,35 +32,35 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Whose turn it is to write. SQLite would let one writer wait for another by sleeping, and a busy one go on for ever:
 /// the journal would wait behind ten thousand log rows.
 #[derive(Debug, Default)]
-pub struct WriteTurns {
-    state: Mutex<Turns>,
+pub struct WriteOrder {
+    state: Mutex<Writers>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Turns {
+struct Writers {
     is_taken: bool,
     /// Writers that go before the others.
     urgent: usize,
 }
 
 /// A turn, until it is dropped.
-struct Turn<'a>(&'a WriteTurns);
+struct Write<'a>(&'a WriteOrder);
 
-impl WriteTurns {
-    fn take(&self, is_urgent: bool) -> Turn<'_> {
-        let mut turns = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        turns.urgent += usize::from(is_urgent);
-        while turns.is_taken || !is_urgent && turns.urgent != 0 {
-            turns = self.changed.wait(turns).unwrap_or_else(PoisonError::into_inner);
+impl WriteOrder {
+    fn take(&self, is_urgent: bool) -> Write<'_> {
+        let mut writers = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        writers.urgent += usize::from(is_urgent);
+        while writers.is_taken || !is_urgent && writers.urgent != 0 {
+            writers = self.changed.wait(writers).unwrap_or_else(PoisonError::into_inner);
         }
-        turns.urgent -= usize::from(is_urgent);
-        turns.is_taken = true;
-        Turn(self)
+        writers.urgent -= usize::from(is_urgent);
+        writers.is_taken = true;
+        Write(self)
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Write<'_> {
     fn drop(&mut self) {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner).is_taken = false;
         self.0.changed.notify_all();
@@ -69,21 +69,21 @@ impl Drop for Turn<'_> {
 
 pub struct SqliteStore {
     hand: Hand,
-    turns: Arc<WriteTurns>,
+    write_order: Arc<WriteOrder>,
     path: PathBuf,
     connection: Option<Connection>,
 }
 
 impl SqliteStore {
-    /// `turns` is shared by all that write to the file.
-    pub fn new(path: &Path, hand: Hand, turns: Arc<WriteTurns>) -> SqliteStore {
-        SqliteStore { hand, turns, path: path.to_path_buf(), connection: None }
+    /// `write_order` is shared by all that write to the file.
+    pub fn new(path: &Path, hand: Hand, write_order: Arc<WriteOrder>) -> SqliteStore {
+        SqliteStore { hand, write_order, path: path.to_path_buf(), connection: None }
     }
 
     /// Runs `action` in one transaction; `what` names it in errors. After an error the file is opened anew.
     fn transact<T>(&mut self, what: &str, action: impl FnOnce(&Transaction) -> Outcome<T>) -> Result<T, StoreError> {
-        let turns = Arc::clone(&self.turns);
-        let _turn = turns.take(self.hand == Hand::Lead);
+        let write_order = Arc::clone(&self.write_order);
+        let _write = write_order.take(self.hand == Hand::Lead);
         let result = self.connection().and_then(|connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let value = action(&transaction)?;
