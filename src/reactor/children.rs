@@ -1,14 +1,14 @@
 //! The running processes: their ends come by pidfd, their output by pipe.
 //!
-//! A run is over when its main process is, not when its pipe is: a process left behind on purpose may hold the pipe open
-//! for ever. The pipe is then read for a moment longer, and these bytes belong to the run. After that the pipe is only
-//! drained, so that the process left behind can go on writing; those bytes are dropped.
+//! A run is over when its main process is, not when its pipe is: a process left behind on purpose may hold the pipe
+//! open for ever. The pipe is then read for a moment longer, and these bytes belong to the run. After that the pipe is
+//! only drained, so that the process left behind can go on writing; those bytes are dropped.
 //!
 //! A run that was asked to end is over when its whole process group is, so that the processes which a shell had started
 //! have time as well. The node kills them soon enough.
 //!
-//! Where bytes have to go to a file and the disk cannot follow, the pipe is left full for the moment: the command waits,
-//! as it would for any slow reader.
+//! Where bytes have to go to a file and the disk cannot follow, the pipe is left full for the moment: the command
+//! waits, as it would for any slow reader.
 //!
 //! Not here: what becomes of the bytes; see `core::output`.
 //!
@@ -25,10 +25,11 @@ use mio::{Interest, Registry};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsRawFd, OwnedFd};
 
-/// How long a pipe that something holds open is read on after the process is over; and how often a process group that was
-/// asked to end is looked at.
+/// How long a pipe that something holds open is read on after the process is over; and how often a process group that
+/// was asked to end is looked at.
 const AFTER_EXIT_MS: u64 = 50;
-/// Bytes that are read from one run in one turn of the loop, so that a run that floods does not keep the others waiting.
+/// Bytes that are read from one run in one turn of the loop, so that a run that floods does not keep the others
+/// waiting.
 const TURN_BYTES_MAX: usize = 256 << 10;
 const READ_BYTES: usize = 64 << 10;
 /// How long the end of a run waits for a disk that does not answer.
@@ -208,7 +209,8 @@ impl Children {
 
     fn keep_leftover(&mut self, serial: usize, output: OwnedFd) {
         self.leftovers.insert(serial, output);
-        // Closing a pipe takes it out of the poll as well; its writer gets SIGPIPE, as it would of any reader that ends.
+        // Closing a pipe takes it out of the poll as well; its writer gets SIGPIPE, as it would of any reader that
+        // ends.
         if LEFTOVERS_MAX < self.leftovers.len() {
             self.leftovers.pop_first();
         }

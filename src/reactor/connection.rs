@@ -1,7 +1,7 @@
 //! One HTTP connection: its bytes come in, become one request at a time, and an answer goes back.
 //!
-//! Not here: what a request means, and whose answer this is; see `http`. While the node has a request nothing more is read,
-//! so a client that sends faster than it is answered is held back by its own socket.
+//! Not here: what a request means, and whose answer this is; see `http`. While the node has a request nothing more is
+//! read, so a client that sends faster than it is answered is held back by its own socket.
 //!
 //! ```text
 //! Reading -> (request) Busy -> (answer) Reading ...
@@ -10,8 +10,8 @@
 //!    \--> (bad request, too slow) Closing
 //! ```
 //!
-//! Invariants: the node has at most one request of a connection; the buffers hold at most one request and one answer, or
-//! one part of an answer.
+//! Invariants: the node has at most one request of a connection; the buffers hold at most one request and one answer,
+//! or one part of an answer.
 
 use crate::model::Mono;
 use crate::wire::http::{

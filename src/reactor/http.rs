@@ -2,8 +2,8 @@
 //!
 //! Not here: what a request means (`api`), and when a followed output is asked for again (`core::output::follow`).
 //!
-//! Invariant: a request that the node was given is answered on the connection that it came from, or not at all where that
-//! connection is gone.
+//! Invariant: a request that the node was given is answered on the connection that it came from, or not at all where
+//! that connection is gone.
 
 use super::connection::{Connection, Progress};
 use super::{Source, earlier};

@@ -3,8 +3,8 @@
 //!
 //! Not a place for decisions, and never for waiting: what blocks goes to the pool. The only room that names mio.
 //!
-//! Invariants: the thread blocks in poll and nowhere else; an event is a hint, so each source is read and written until it
-//! would block, or until it has used up its budget for this turn of the loop.
+//! Invariants: the thread blocks in poll and nowhere else; an event is a hint, so each source is read and written until
+//! it would block, or until it has used up its budget for this turn of the loop.
 
 mod children;
 mod connection;
@@ -38,8 +38,8 @@ use timer::Timer;
 const POLL_MAX: Duration = Duration::from_millis(500);
 const EVENTS_MAX: usize = 1_024;
 
-/// What an event belongs to, packed into mio's token. Serial numbers are never used twice, so an event of a source that is
-/// gone finds nothing.
+/// What an event belongs to, packed into mio's token. Serial numbers are never used twice, so an event of a source that
+/// is gone finds nothing.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Source {
     Answers,

@@ -6,8 +6,9 @@
 //!
 //! Not here: which links there are to be, and what is said over them; the node decides that.
 //!
-//! Invariants: nothing but a proof is read from a stranger, who has five seconds and a small buffer for it; the bytes that
-//! wait to be sent over a link have a limit, beyond which the link is cut: the node says everything anew over the next one.
+//! Invariants: nothing but a proof is read from a stranger, who has five seconds and a small buffer for it; the bytes
+//! that wait to be sent over a link have a limit, beyond which the link is cut: the node says everything anew over the
+//! next one.
 
 use super::Source;
 use crate::core::io::{Gone, Input};

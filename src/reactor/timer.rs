@@ -1,5 +1,5 @@
-//! The one timer: a timerfd on the wall clock, absolute, cancelled when somebody sets that clock. The timeout of poll is
-//! rounded to milliseconds and up to a tenth of a percent late; this timer is not.
+//! The one timer: a timerfd on the wall clock, absolute, cancelled when somebody sets that clock. The timeout of poll
+//! is rounded to milliseconds and up to a tenth of a percent late; this timer is not.
 //!
 //! Not the core's table of timers: this one knows only the first deadline.
 //!

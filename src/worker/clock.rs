@@ -1,5 +1,6 @@
-//! The one place that reads clocks. The reactor hands their time to the brain; the spawning threads and the guardian
-//! check the lease by it.
+//! The clocks. The reactor gives their time to the core; the spawning threads and the guardian check the lease by it.
+//!
+//! Invariant: no other file reads a clock.
 
 use crate::model::{Mono, Now, Wall};
 use rustix::time::{ClockId, Timespec, clock_gettime};

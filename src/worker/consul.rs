@@ -1,7 +1,9 @@
 //! Consul over its HTTP API: the service with its check, the session, the lock.
 //!
-//! Every call is one request with a time limit, repeated once where its token was refused and has been replaced. Nothing
-//! else is remembered between two: what to do next is the election's to say.
+//! Every call is one request with a time limit, repeated once where its token was refused and has been replaced.
+//! Nothing else is remembered between two calls.
+//!
+//! Not here: what to do next; the election decides that.
 //!
 //! Invariant: the token appears in a header and nowhere else.
 
@@ -34,7 +36,7 @@ pub struct ConsulClient {
     server: Server,
 }
 
-/// What Consul said, whatever it was.
+/// An answer of Consul, good or bad.
 struct Said {
     status: u16,
     index: u64,
@@ -92,7 +94,7 @@ impl ConsulClient {
         let key = &keys[0];
         let value =
             key["Value"].as_str().and_then(base64_decoded).and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        // An index that went backwards means that Consul began anew: so do we.
+        // An index that went backwards means that Consul has begun anew, and so the watch does.
         let index = if said.index < index { 0 } else { said.index };
         Ok(LockState { index, session: key["Session"].as_str().map(String::from), value })
     }
@@ -165,7 +167,7 @@ impl ConsulClient {
         self.expect_ok("release the lock", said).map(|_| ConsulAnswer::Done)
     }
 
-    /// Each step is tried whatever became of the one before: what fails here ends by itself a little later.
+    /// Tries each step even where the one before has failed: Consul ends by itself what fails here, a little later.
     fn leave(&self, session: Option<&str>) -> Result<ConsulAnswer, ConsulError> {
         let released = session.map(|session| self.put(&format!("{}?release={session}", self.lock_path), String::new()));
         let destroyed = session.map(|session| self.destroy_session(session));
@@ -204,7 +206,7 @@ impl ConsulClient {
         self.ask(path, request, |request| request.send(&body))
     }
 
-    /// Asks once more where the token was refused and there is another one by now.
+    /// Asks once more where the token was refused and the file has another one now.
     fn ask<B>(
         &self,
         path: &str,

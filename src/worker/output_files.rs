@@ -1,9 +1,11 @@
 //! The whole output of runs that write more than their log rows keep: one file each, under data_dir.
 //!
-//! A file holds what its run has written from the first byte, and at the end the lines that its row ends with; so a place
-//! in the file is a place in the output. Who writes and who reads have one thread, and it does all in order.
+//! A file holds all that its run has written from the first byte, and behind that the last lines of the log row; so a
+//! position in the file is a position in the output. One thread carries out all orders, one after the other.
 //!
-//! Invariant: a file has no holes and no end that is not the output's own: one that cannot be written on is removed.
+//! Not here: which outputs need a file; see `core::output`.
+//!
+//! Invariant: a file has no holes, and ends where the output does: a file that cannot be appended to is removed.
 
 use crate::core::ports::output_files::{FileAnswer, FileOrder, FilePart};
 use crate::model::output::PART_BYTES_MAX;
@@ -26,7 +28,7 @@ impl OutputFiles {
                 Some(FileAnswer::Written { attempt, bytes: bytes.len(), result })
             }
             FileOrder::Read { request, attempt, from } => {
-                // One that cannot be read is as good as none.
+                // A file that cannot be read is as good as none.
                 let found = self.read(attempt, from).ok();
                 Some(FileAnswer::Read { request, attempt, from, found })
             }
@@ -45,7 +47,7 @@ impl OutputFiles {
 
     fn write(&self, attempt: Attempt, at: u64, bytes: &[u8]) -> io::Result<()> {
         let mut options = OpenOptions::new();
-        // What commands write may be nobody else's business.
+        // For this user's eyes only: an output may hold secrets.
         options.append(true).create(at == 0).mode(0o600);
         if at == 0 {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
@@ -57,7 +59,8 @@ impl OutputFiles {
         file.write_all(bytes)
     }
 
-    /// The reason, for the row. Half an output looks like a whole one, and on a full disk its place is needed.
+    /// Removes the file, and returns the reason for the log row. Half an output would look like a whole one, and a full
+    /// disk needs the space.
     fn give_up(&self, attempt: Attempt, error: &io::Error) -> String {
         let path = self.path(attempt);
         let _ = fs::remove_file(&path);

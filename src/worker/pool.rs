@@ -1,6 +1,8 @@
-//! The threads that block, each kind behind a queue of its own, so that a slow one holds up nobody else: the leader's
-//! statements, the log rows, the spool, the reads, the searches, Consul, the Consul watch, two that start processes, one
-//! that ends them and one for the files of what they write.
+//! The threads that block. Each kind of work has a queue of its own, so that a slow kind holds up no other: the
+//! leader's statements, the log rows, the spool, the reads, the searches, Consul, the Consul watch, the starts of
+//! processes (two threads), their ends, and the files of whole outputs.
+//!
+//! Not a place for decisions: the core says what is to be done, and what to make of the answer.
 //!
 //! Invariants: every piece of work gets exactly one answer; a thread that panics takes the daemon with it (the guardian
 //! starts it again), so none is ever missing in silence.
@@ -12,7 +14,7 @@ use super::process::{self, FreeMemory, Mark, Running, Spawner, Ticket, kill};
 use super::spool::SpoolFile;
 use super::store::{Hand, Store};
 use crate::core::ports::output_files::{FileAnswer, FileOrder};
-use crate::core::ports::{Done, Kill, KillHow, Lead, Log, Read, SpawnError, Spool, Work, WorkId};
+use crate::core::ports::{Consul, ConsulError, Done, Kill, KillHow, Lead, Log, Read, SpawnError, Spool, Work, WorkId};
 use crate::model::job::JobPage;
 use crate::model::{Attempt, Job};
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -30,7 +32,7 @@ pub enum Answer {
     File(FileAnswer),
 }
 
-/// A process to start, with its place in the marks.
+/// A process to start, with its slot in the marks.
 #[derive(Debug)]
 pub struct SpawnOrder {
     pub id: WorkId,
@@ -67,7 +69,7 @@ pub struct Pool {
     spool: Sender<(WorkId, Spool)>,
     read: Sender<(WorkId, Read)>,
     search: Sender<(WorkId, Read)>,
-    consul: Sender<(WorkId, crate::core::ports::Consul)>,
+    consul: Sender<(WorkId, Consul)>,
     watch: Sender<(WorkId, u64, u64)>,
     consul_client: Option<Arc<ConsulClient>>,
     spawn: Sender<SpawnOrder>,
@@ -128,7 +130,7 @@ impl Pool {
         })
     }
 
-    /// Hands work to its thread. Processes have their own ways: `spawn` and `kill`.
+    /// Gives work to its thread. Not for processes: they have `spawn` and `kill`.
     pub fn work(&self, id: WorkId, work: Work) {
         // A queue without a reader would mean a thread that has died, and with it the daemon.
         if let Work::Log(Log::Retain { before }) = work {
@@ -175,11 +177,12 @@ fn thread<T: Send + 'static>(
     Ok(sender)
 }
 
-/// The thread that ends runs: all that wait for it together, for each look at the host's processes costs the same.
+/// The thread that ends runs. It takes all orders that wait together: a look at the host's processes costs the same for
+/// many runs as for one.
 fn killer(answers: &Answers, guardian: u32) -> std::io::Result<Sender<KillOrder>> {
     let (sender, orders) = unbounded::<KillOrder>();
     let answers = answers.clone();
-    // Without our guardian its orphans go to somebody else, and are found as such.
+    // Once our guardian is dead another process adopts its orphans, and the runs' processes are found among those.
     let family = move || match process::parent() {
         parent if parent == guardian => Family::Below(guardian),
         _ => Family::Orphans,
@@ -192,7 +195,7 @@ fn killer(answers: &Answers, guardian: u32) -> std::io::Result<Sender<KillOrder>
                 wanted.filter_map(|order| order.mark).collect::<Vec<Mark>>()
             };
             marks(KillHow::Ask).iter().for_each(kill::ask);
-            kill::sweep(&marks(KillHow::Force), family(), || ());
+            kill::end_runs(&marks(KillHow::Force), family(), || ());
             batch.iter().for_each(|order| answers.give(Answer::Done(order.id, Done::Killed)));
         }
     };
@@ -246,7 +249,7 @@ fn do_log(store: &mut dyn Store, log: Log) -> Done {
     }
 }
 
-/// What may have to go through a whole table.
+/// Whether a read may have to go through a whole table.
 fn is_search(read: &Read) -> bool {
     match read {
         Read::Logs(filter) => filter.search.is_some(),
@@ -268,7 +271,7 @@ fn do_read(store: &mut dyn Store, read: Read) -> Done {
     }
 }
 
-fn ask(consul: Option<&Arc<ConsulClient>>) -> Result<&ConsulClient, crate::core::ports::ConsulError> {
-    let standing_alone = || crate::core::ports::ConsulError::Unavailable("this node stands alone".into());
+fn ask(consul: Option<&Arc<ConsulClient>>) -> Result<&ConsulClient, ConsulError> {
+    let standing_alone = || ConsulError::Unavailable("this node stands alone".into());
     consul.map(Arc::as_ref).ok_or_else(standing_alone)
 }

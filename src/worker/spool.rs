@@ -1,10 +1,12 @@
 //! The spool file under data_dir: log rows that the store has not taken yet, one JSON line each behind a checksum.
 //!
-//! The next life finds them. A line that was cut off at the end of the file, by a death or a full disk in the middle of
-//! its writing, is dropped: its run's mark tells of it. Anything else that cannot be read means that the file was damaged:
-//! it is set aside, with what can be read of it kept.
+//! The next incarnation finds them. A line that was cut off at the end of the file, by a death or a full disk in the
+//! middle of a write, is dropped: the mark of its run is still there. Any other line that cannot be read means that the
+//! file was damaged: it is set aside, and its readable rows are kept.
 //!
-//! Invariants: a page that was answered is on the disk; nothing stands behind a line that is not whole; at most
+//! Not here: which rows are spooled, and when they are read back; see `core::log`.
+//!
+//! Invariants: a chunk that was answered is on the disk; nothing stands behind a line that is not whole; at most
 //! `BYTES_MAX` bytes.
 
 use crate::core::ports::{Chunk, GROUP_BYTES_MAX, GROUP_ROWS_MAX, Spool, SpoolLeft, Spooled};
@@ -17,7 +19,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What a long outage may take of the disk. Beyond it rows wait in memory.
+/// How much of the disk a long outage may take. Beyond it rows wait in memory.
 const BYTES_MAX: u64 = 1 << 30;
 /// The checksum's hex digits, and a blank behind them.
 const SUM_BYTES: usize = 17;
@@ -28,30 +30,31 @@ pub struct SpoolFile {
     file: File,
     bytes: u64,
     bytes_max: u64,
-    /// Something in it could not be read back: it is worth a look.
+    /// A chunk could not be read back, so the file is set aside when it is emptied.
     is_damaged: bool,
 }
 
-/// All that finding one's way needs of a row.
+/// The part of a row by which the survey knows it.
 #[derive(Deserialize)]
 struct RowKey {
     attempt: Attempt,
 }
 
-/// What the file holds, line by line.
+/// The result of reading the file line by line.
 #[derive(Default)]
 struct Survey {
     kept: SpoolLeft,
     /// Up to the last whole line.
     good_bytes: u64,
     has_bad: bool,
-    /// Bytes and rows of the page that is being counted.
+    /// The chunk that is being counted, and its rows.
     chunk: Chunk,
-    page_rows: usize,
+    chunk_rows: usize,
 }
 
 impl SpoolFile {
-    /// Opens the file in `data_dir` and tells what former lives left in it. The last result says what is wrong with it.
+    /// Opens the file in `data_dir` and tells what former incarnations left in it. The last result tells the operator
+    /// of damage.
     pub fn open(data_dir: &Path) -> io::Result<(SpoolFile, SpoolLeft, Option<String>)> {
         let path = data_dir.join("spool");
         let mut file = open(&path)?;
@@ -134,7 +137,7 @@ impl Survey {
     fn of(file: &File) -> io::Result<Survey> {
         let mut survey = Survey::default();
         each_line(file, |line| survey.take(line))?;
-        survey.end_page();
+        survey.end_chunk();
         Ok(survey)
     }
 
@@ -146,24 +149,24 @@ impl Survey {
         };
         self.kept.attempts.push(key.attempt);
         self.chunk.bytes += line.len() as u64;
-        self.page_rows += 1;
+        self.chunk_rows += 1;
         self.good_bytes += line.len() as u64;
-        if GROUP_ROWS_MAX <= self.page_rows || GROUP_BYTES_MAX as u64 <= self.chunk.bytes {
-            self.end_page();
+        if GROUP_ROWS_MAX <= self.chunk_rows || GROUP_BYTES_MAX as u64 <= self.chunk.bytes {
+            self.end_chunk();
         }
         Ok(())
     }
 
-    fn end_page(&mut self) {
-        if self.page_rows != 0 {
+    fn end_chunk(&mut self) {
+        if self.chunk_rows != 0 {
             self.kept.chunks.push(self.chunk);
         }
         self.chunk = Chunk { at: self.good_bytes, bytes: 0 };
-        self.page_rows = 0;
+        self.chunk_rows = 0;
     }
 }
 
-/// For this user's eyes only: what commands have written may be secret.
+/// For this user's eyes only: an output may hold secrets.
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
@@ -338,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_spool_is_found_in_pages_of_a_groups_size() {
+    fn a_long_spool_is_found_in_chunks_of_a_groups_size() {
         let dir = tempfile::tempdir().unwrap();
         let (mut spool, _, _) = SpoolFile::open(dir.path()).unwrap();
         let many: Vec<LogRow> = (0..GROUP_ROWS_MAX as u32 + 1).map(|id| row(id, "x")).collect();

@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 
 #[derive(Debug)]
 pub struct Token {
-    /// None: it comes from elsewhere and cannot change.
+    /// None: the token stands in the configuration and cannot change.
     file: Option<PathBuf>,
     in_force: Mutex<Option<Secret>>,
     is_to_be_read: AtomicBool,
@@ -23,7 +23,7 @@ impl Token {
         Token { file: config.token_file.clone(), in_force, is_to_be_read: AtomicBool::new(false) }
     }
 
-    /// The file is read before the next use. This itself does not block.
+    /// Has the file read before the next use. This call itself does not block.
     pub fn read_again(&self) {
         self.is_to_be_read.store(true, Ordering::Relaxed);
     }
@@ -37,7 +37,8 @@ impl Token {
         self.in_force.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Another one than this, which was refused; none where there is none. The refusal itself is told by others.
+    /// Another token than this one, which Consul refused; none where the file has no other. The caller tells of the
+    /// refusal.
     pub fn instead_of(&self, refused: Option<&Secret>) -> Option<Secret> {
         let _ = self.read();
         self.in_force().filter(|token| Some(token) != refused)

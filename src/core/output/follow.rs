@@ -37,8 +37,8 @@ pub enum Step<'a> {
     Wait,
     /// Answer the client with this very reply: the first question has failed, so nothing was sent yet.
     Refuse,
-    /// Send the bytes of this part; with `is_first` the head of the answer before them; with `part.is_over` the end behind
-    /// them.
+    /// Send the bytes of this part; with `is_first` the head of the answer before them; with `part.is_over` the end
+    /// behind them.
     Pass { output: &'a RunOutput, is_first: bool },
     /// Send this line, then the end.
     End(String),

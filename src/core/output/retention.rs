@@ -1,13 +1,14 @@
 //! Which outputs this node holds and for how long: in memory up to a cap, and beyond the cap in a file, where that is
 //! wanted.
 //!
-//! An output stays readable here until the run's log row can be read instead, and a moment longer for those who follow it.
-//! An output that needs a file goes there from its first byte, so a position in the file is a position in the output.
+//! An output stays readable here until the run's log row can be read instead, and a moment longer for those who follow
+//! it. An output that needs a file goes there from its first byte, so a position in the file is a position in the
+//! output.
 //!
 //! Not here: the files and the pipes. `take_order` says what to do with files, `must_wait` when to leave a pipe alone.
 //!
-//! Invariants: a question is answered once; a part begins exactly where the last one ended, whether memory or file gave it;
-//! bytes on their way into files have a limit, beyond which no more are taken from runs that need files.
+//! Invariants: a question is answered once; a part begins exactly where the last one ended, whether memory or file gave
+//! it; bytes on their way into files have a limit, beyond which no more are taken from runs that need files.
 
 use super::held::{Held, Whole};
 use crate::core::ports::output_files::{FileAnswer, FileOrder, FilePart};

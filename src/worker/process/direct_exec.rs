@@ -1,14 +1,14 @@
-//! The way around the shell: a command without shell syntax is executed as the shell would have executed it, and the
-//! start of the shell is saved.
+//! Direct exec, the way around the shell: a command without shell syntax is executed as the shell would have executed
+//! it, and the start of the shell is saved.
 //!
 //! It is open only where nobody can see the difference. A shell that starts a child for its last command (as Debian's
 //! dash does) can be told from none: its command is no group leader, and one that a signal kills is an exit code and a
 //! word. So the shell is tried once, at the start of the daemon: what it makes of a plain command, whether it becomes
 //! that command itself, and what it does to the environment.
 //!
-//! Whatever is in doubt goes to the shell: a program that is not found or not to be executed, a script, a builtin, a path
-//! that leaves the root file system (its other end may hang, and must not hang us), and so does whatever could not be
-//! executed after all; the exit codes 126 and 127 and their words are always the shell's own.
+//! Whatever is in doubt goes to the shell: a program that is not found or not to be executed, a script, a builtin, a
+//! path that leaves the root file system (its other end may hang, and must not hang us), and so does whatever could not
+//! be executed after all; the exit codes 126 and 127 and their words are always the shell's own.
 
 use super::words::words;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstat, openat2};
@@ -123,7 +123,7 @@ impl DirectExec {
     }
 }
 
-/// What there is: surely a program, or something that the shell may make something of; none: nothing at all.
+/// What a name leads to: surely a program, or a file that only the shell may know how to run; none: nothing at all.
 fn look(path: &Path) -> Option<bool> {
     match open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY) {
         Err(Errno::NOENT | Errno::NOTDIR) => None,

@@ -1,13 +1,13 @@
-//! The guardian: the daemon's parent. It restarts a daemon that dies, ends what must not outlive it, and ends mutex runs
-//! whose lease is over whether or not the daemon is able to.
+//! The guardian: the daemon's parent. It restarts a daemon that dies, ends what must not outlive it, and ends mutex
+//! runs whose lease is over whether or not the daemon is able to.
 //!
 //! It locks data_dir (the daemon inherits the lock, so it holds until both are gone), and it is the subreaper of all
-//! that the runs leave behind. The daemon holds the read end of a pipe whose write end only the guardian has: its end of
-//! file is the guardian's death.
+//! that the runs leave behind. The daemon holds the read end of a pipe whose write end only the guardian has: its end
+//! of file is the guardian's death.
 //!
 //! Invariant: no daemon is started while a process of an earlier one's unfinished runs is alive.
 
-use super::kill::{Family, GUARDIAN_NAME, start_time, sweep};
+use super::kill::{Family, GUARDIAN_NAME, end_runs, start_time};
 use super::marks::{self, Mark, Snapshot};
 use crate::core::time::bounds::{GUARDIAN_GRACE_MS, GUARDIAN_LOOK_MS};
 use crate::worker::clock;
@@ -35,7 +35,7 @@ const BACKOFF_LAST: Duration = Duration::from_secs(1);
 /// How long a daemon whose guardian is dead may need to end its runs and go.
 const LOCK_PATIENCE: Duration = Duration::from_secs(20);
 const LOCK_EVERY: Duration = Duration::from_millis(20);
-/// Exit codes of a daemon that could not be started, and of one that was refused its place for good.
+/// Exit codes of a daemon that could not be started, and of one that its cluster or store refused for good.
 pub const CANNOT_START: i32 = 2;
 pub const REFUSED: i32 = 3;
 /// A panic's exit code.
@@ -58,8 +58,8 @@ pub fn adopt(text: &str) -> Result<DaemonLink, String> {
     let Some([lock, pipe]) = numbers.as_deref().and_then(|numbers| <[RawFd; 2]>::try_from(numbers).ok()) else {
         return Err(format!("{UNDER_GUARDIAN} {text}: only the guardian passes this"));
     };
-    // SAFETY: the guardian opened these two for us and nobody else in this process knows their numbers. This is the first
-    // thing that the daemon does, so nothing else can have been opened under them.
+    // SAFETY: the guardian opened these two for us and nobody else in this process knows their numbers. This is the
+    // first thing that the daemon does, so nothing else can have been opened under them.
     let [lock, death_pipe] = [lock, pipe].map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
     for fd in [&lock, &death_pipe] {
         fcntl_setfd(fd, FdFlags::CLOEXEC).map_err(|error| format!("{UNDER_GUARDIAN} {text}: {error}"))?;
@@ -192,7 +192,7 @@ impl Guardian {
             };
             self.sleep(Duration::from_millis(timeout_ms))?;
             for signal in self.take_signals() {
-                // It may be dead already: then the next turn finds out.
+                // It may be dead already: then the next look finds that out.
                 let _ = kill_process(daemon, signal);
             }
         }
@@ -225,7 +225,7 @@ impl Guardian {
             log::warn!("the lease is over: {} mutex runs are ended", mutex.len());
         }
         let mut end = None;
-        sweep(&mutex, own_family(), || end = end.take().or_else(|| reap(Some(daemon)).ok().flatten()));
+        end_runs(&mutex, own_family(), || end = end.take().or_else(|| reap(Some(daemon)).ok().flatten()));
         if let Some(end) = end {
             return LeaseWatch::Ended(end);
         }
@@ -237,11 +237,11 @@ impl Guardian {
         LeaseWatch::For(GUARDIAN_LOOK_MS)
     }
 
-    /// Kills what the marks say may still run, and waits until it is gone.
+    /// Kills the runs that may still have processes by the marks, and waits until these are gone.
     fn end_runs(&self, whose: &str, family: Family) {
         let marks = match Snapshot::read(&self.marks_path) {
             Ok(Some(snapshot)) => snapshot.marks,
-            // No marks, or none that can be read: the daemon will say so.
+            // There are no marks, or none that can be read: the daemon will say so.
             _ => return,
         };
         let running: Vec<Mark> = marks.into_iter().filter(Mark::may_run).collect();
@@ -249,7 +249,7 @@ impl Guardian {
             return;
         }
         log::info!("ending {} runs {whose}", running.len());
-        let left = sweep(&running, family, || drop(reap(None)));
+        let left = end_runs(&running, family, || drop(reap(None)));
         if left != 0 {
             log::error!("{left} processes of runs {whose} cannot be killed (uninterruptible sleep?)");
         }
@@ -300,7 +300,7 @@ fn own_family() -> Family {
     Family::Below(std::process::id())
 }
 
-/// Reaps whatever has ended; tells how `daemon` did.
+/// Reaps every child that has ended; tells how `daemon` ended, if it has.
 fn reap(daemon: Option<Pid>) -> io::Result<Option<End>> {
     let mut end = None;
     loop {
@@ -318,7 +318,7 @@ fn how_ended(status: WaitStatus) -> End {
     match (status.exit_status(), status.terminating_signal()) {
         (Some(PANICKED), _) => End::Died("it panicked".into()),
         (Some(code), _) => End::Exited(code),
-        // It listens to these: it was told to end when it was only just starting.
+        // The daemon handles these signals, so this one came before it was ready to.
         (None, Some(SIGTERM | SIGINT)) => End::Exited(0),
         (None, signal) => End::Died(format!("signal {}", signal.unwrap_or(0))),
     }
@@ -345,7 +345,7 @@ fn lock(data_dir: &Path) -> Result<File, String> {
         let mut holder = String::new();
         let _ = file.rewind().and_then(|()| file.read_to_string(&mut holder));
         let holder = holder.trim();
-        // A dead guardian's daemon is on its way out; whoever is alive stays.
+        // The daemon of a dead guardian will soon be gone; a living guardian stays.
         let is_alive = holder.parse().ok().and_then(start_time).is_some();
         if is_alive || LOCK_PATIENCE <= clock::mono().since(started_at) {
             return Err(format!(

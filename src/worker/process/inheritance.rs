@@ -9,8 +9,8 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, RawFd};
 
-/// Signals that come again at once when a handler returns: the instruction or the write that they are about is repeated.
-/// Those go back to their default.
+/// Signals that come again at once when a handler returns: the instruction or the write that they are about is
+/// repeated. Those go back to their default.
 const REPEATED: [i32; 8] = [
     libc::SIGBUS,
     libc::SIGFPE,
@@ -52,8 +52,9 @@ fn stop_ignoring(signal: i32) {
     extern "C" fn do_nothing(_: libc::c_int) {}
     let handler = do_nothing as *const () as libc::sighandler_t;
     let action = if REPEATED.contains(&signal) { libc::SIG_DFL } else { handler };
-    // SAFETY: the handler does nothing, so there is nothing in it that a handler may not do. The C library refuses those
-    // that it keeps for itself; posix_spawn leaves these ignored in every child, and the child's library sets them anew.
+    // SAFETY: the handler does nothing, so there is nothing in it that a handler may not do. The C library refuses
+    // those that it keeps for itself; posix_spawn leaves these ignored in every child, and the child's library sets
+    // them anew.
     unsafe { libc::signal(signal, action) };
 }
 
@@ -61,8 +62,8 @@ fn close_on_exec() -> io::Result<()> {
     let names: Vec<_> = std::fs::read_dir("/proc/self/fd")?.flatten().map(|entry| entry.file_name()).collect();
     let numbers = names.iter().filter_map(|name| name.to_str()?.parse::<RawFd>().ok());
     for number in numbers.filter(|number| 2 < *number) {
-        // SAFETY: only a flag of the number is set; nothing is read, written or closed by it. The folder's own, closed by
-        // now, is refused with an error.
+        // SAFETY: only a flag of the number is set; nothing is read, written or closed by it. The folder's own, closed
+        // by now, is refused with an error.
         let _ = fcntl_setfd(unsafe { BorrowedFd::borrow_raw(number) }, FdFlags::CLOEXEC);
     }
     Ok(())

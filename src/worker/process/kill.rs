@@ -1,14 +1,14 @@
 //! Ending runs whole: the process group, and whatever else was born from the run.
 //!
-//! A process belongs to a run when its timer slack is the run's tag (the slack survives fork, exec, setsid and `env -i`)
-//! and it was not there before the run. Where slacks may not be read (without CAP_SYS_NICE), the environment and the
-//! process group must do. Whatever is below such a process belongs to the run as well. What is not found: a process that
-//! has left its group, cleared its environment and lost its parents, where we are not root.
+//! A process belongs to a run when its timer slack is the run's tag (the slack survives fork, exec, setsid and `env
+//! -i`) and it was not there before the run. Where slacks may not be read (without CAP_SYS_NICE), the environment and
+//! the process group must do. Whatever is below such a process belongs to the run as well. What is not found: a process
+//! that has left its group, cleared its environment and lost its parents, where we are not root.
 //!
-//! Another daemon on the same host uses the same tags. But a guardian is the subreaper of all that its runs leave behind,
-//! so what is not below ours is not ours. Only after a guardian and its daemon were killed together are orphans looked
-//! for; those of two such daemons could be mistaken for each other where their tags are equal, and each begins at a
-//! random one.
+//! Another daemon on the same host uses the same tags. But a guardian is the subreaper of all that its runs leave
+//! behind, so what is not below ours is not ours. Only after a guardian and its daemon were killed together are orphans
+//! looked for; those of two such daemons could be mistaken for each other where their tags are equal, and each begins
+//! at a random one.
 //!
 //! Invariant: no process is signalled that was not born from the run: a pid that was given to somebody else meanwhile
 //! has another start time.
@@ -52,7 +52,7 @@ pub enum Family {
 /// Kills every process of these runs, until none is left, or for two seconds. `between` is called after each round.
 /// Answers how many processes would not go.
 #[expect(clippy::disallowed_methods, reason = "no event tells when processes that are not our children have ended")]
-pub fn sweep(marks: &[Mark], family: Family, mut between: impl FnMut()) -> usize {
+pub fn end_runs(marks: &[Mark], family: Family, mut between: impl FnMut()) -> usize {
     let wanted = Wanted::new(marks, family);
     let mut left = 0;
     for _ in 0..ROUNDS_MAX {

@@ -1,12 +1,13 @@
-//! Starting a command by way of this very program: it is executed once more, becomes the user, goes to the directory, and
-//! executes the shell in its own place, so the pid, the group and the tag are those of the run.
+//! Starting a command by way of this very program: it is executed once more, becomes the user, goes to the directory,
+//! and executes the shell in its own place, so the pid, the group and the tag are those of the run.
 //!
-//! For what posix_spawn cannot set for a child (user, groups, limits), without a fork of the daemon; and for what may hang
-//! or fail by a job's own doing (its directory, its shell), so that it hangs or fails there and holds up nobody else.
-//! Its failures are the output of the run, which ends with `NOT_LAUNCHED`; it never goes on with less than it was told.
+//! For what posix_spawn cannot set for a child (user, groups, limits), without a fork of the daemon; and for what may
+//! hang or fail by a job's own doing (its directory, its shell), so that it hangs or fails there and holds up nobody
+//! else. Its failures are the output of the run, which ends with `NOT_LAUNCHED`; it never goes on with less than it was
+//! told.
 //!
-//! Invariant: no part of the run's environment has a meaning to this program or to what loads it: while it is still root,
-//! each name has a dot before it.
+//! Invariant: no part of the run's environment has a meaning to this program or to what loads it: while it is still
+//! root, each name has a dot before it.
 
 use super::account::Account;
 use rustix::fs::{Gid, Uid};
@@ -93,7 +94,8 @@ fn become_user(user: &OsStr) -> Result<(), String> {
     }
     let fail = |what: &dyn Display| format!("not started: become the user {}: {what}", user.display());
     let (uid, gid, groups) = user.to_str().and_then(numbers).ok_or_else(|| fail(&"it is not a user"))?;
-    // This process has one thread, so what is the thread's is the process's. The user goes last: only root may do the rest.
+    // This process has one thread, so what is the thread's is the process's. The user goes last: only root may do the
+    // rest.
     set_thread_groups(&groups).map_err(|error| fail(&error))?;
     set_thread_res_gid(gid, gid, gid).map_err(|error| fail(&error))?;
     set_thread_res_uid(uid, uid, uid).map_err(|error| fail(&error))?;

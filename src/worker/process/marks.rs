@@ -2,13 +2,12 @@
 //! one is a store to memory, so a daemon that is killed at any instruction leaves them true.
 //!
 //! Read by the next daemon, which reports what it finds, and by the guardian, which ends what must not outlive a daemon
-//! or a lease. Not a log: a mark is gone when the run's log row is committed. Under another boot id the lease is void, no
-//! pid means anything, and every mark reads `unknown`, for power loss may have lost the latest stores.
+//! or a lease. Not a log: a mark is gone when the run's log row is committed. Under another boot id the lease is void,
+//! no pid means anything, and every mark reads `unknown`, for power loss may have lost the latest stores.
 //!
 //! Invariant: a slot's state is stored last, so a slot whose state is not `FREE` is whole.
 
 use crate::core::io::{FoundMark, FoundState, MarkOp};
-
 use crate::model::run::{Manual, RunKey};
 use crate::model::{Attempt, Exit, JobId, Mono, Second, Version};
 use rustix::fs::FallocateFlags;
@@ -26,8 +25,8 @@ const LAYOUT: u64 = 1;
 const HEADER_WORDS: usize = 16;
 const SLOT_WORDS: usize = 16;
 const WORD_BYTES: usize = 8;
-/// Tags are timer slacks in nanoseconds: from just above the usual 50,000, so that at most an eighth of a millisecond is
-/// added to what a command's sleeps may be late.
+/// Tags are timer slacks in nanoseconds: from just above the usual 50,000, so that at most an eighth of a millisecond
+/// is added to what a command's sleeps may be late.
 const TAG_FIRST: u64 = 50_001;
 const TAG_COUNT: u64 = 131_072;
 
@@ -67,7 +66,7 @@ const UNKNOWN: u64 = 5;
 /// In `slot::EXIT`: the process died of the signal in the lower half.
 const BY_SIGNAL: u64 = 1 << 32;
 
-/// A run's place in the marks, with the tag of its processes.
+/// A run's slot in the marks, with the tag of its processes.
 #[derive(Clone, Copy, Debug)]
 pub struct Ticket {
     pub slot: u32,
@@ -95,7 +94,7 @@ pub struct Mark {
 }
 
 impl Mark {
-    /// Processes of it may be alive.
+    /// Whether processes of the run may be alive.
     pub fn may_run(&self) -> bool {
         matches!(self.state, STARTING | STARTED)
     }
@@ -116,7 +115,7 @@ impl Mark {
     }
 }
 
-/// The file as another process (or another life of this one) left it.
+/// The file as another process, or an earlier incarnation, left it.
 #[derive(Debug)]
 pub struct Snapshot {
     /// Void (zero) under another boot.
@@ -271,9 +270,10 @@ impl Marks {
 /// Maps the whole file, shared and for ever: the marks live as long as the daemon does.
 fn map(file: &File, words: usize) -> io::Result<&'static [AtomicU64]> {
     let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
-    // SAFETY: a fresh mapping, placed by the kernel, of `words * 8` bytes that `fallocate` has just given the file. It is
-    // never unmapped and the file is never shortened (a new layout goes into a new file), so it is valid for 'static. It is
-    // page-aligned, and only ever reached through atomics, which allow other processes to read it at any time.
+    // SAFETY: a fresh mapping, placed by the kernel, of `words * 8` bytes that `fallocate` has just given the file. It
+    // is never unmapped and the file is never shortened (a new layout goes into a new file), so it is valid for
+    // 'static. It is page-aligned, and only ever reached through atomics, which allow other processes to read it at any
+    // time.
     unsafe {
         let start = rustix::mm::mmap(std::ptr::null_mut(), words * WORD_BYTES, protection, flags, file, 0)?;
         Ok(std::slice::from_raw_parts(start.cast::<AtomicU64>(), words))
@@ -445,7 +445,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (mut book, _, _) = MarkBook::open(dir.path(), 2).unwrap();
         assert!(hold(&mut book, 1) && hold(&mut book, 2));
-        assert!(hold(&mut book, 2), "told again, it keeps its place");
+        assert!(hold(&mut book, 2), "told again, it keeps its slot");
         assert!(!hold(&mut book, 3));
         book.apply(MarkOp::Clear { attempt: attempt(1) });
         assert!(hold(&mut book, 3));

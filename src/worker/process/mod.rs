@@ -1,7 +1,7 @@
 //! Processes: starting them, ending them whole, and the two things that outlive the daemon: the marks and the guardian.
 //!
-//! Invariant: a process of a run is found again whatever it did to itself (setsid, a cleared environment, a new parent),
-//! by the tag that it was born with.
+//! Invariant: a process of a run is found again whatever it did to itself (setsid, a cleared environment, a new
+//! parent), by the tag that it was born with.
 
 #![expect(unsafe_code, reason = "signals, descriptors and mapped memory have no safe form everywhere")]
 

@@ -1,10 +1,10 @@
-//! Starting a command: `SHELL -c COMMAND`, in a process group of its own, with both its outputs in one pipe so that they
-//! are read in the order in which they were written.
+//! Starting a command: `SHELL -c COMMAND`, in a process group of its own, with both its outputs in one pipe so that
+//! they are read in the order in which they were written.
 //!
-//! Three ways lead there. Most commands are children of this process straight away; nothing about them needs code between
-//! fork and exec, so std takes its posix_spawn path: as quick for a large daemon as for a small one. Those that need no
-//! shell go by `shortcut` where it is open. Those with a user, a directory or a shell of their own go by `launch`. The tag
-//! is put on the spawning thread and inherited.
+//! Three ways lead there. Most commands are children of this process straight away; nothing about them needs code
+//! between fork and exec, so std takes its posix_spawn path: as quick for a large daemon as for a small one. Commands
+//! that need no shell go by `direct_exec` where it is open. Jobs with a user, a directory or a shell of their own go by
+//! `launch`. The tag is put on the spawning thread and inherited.
 //!
 //! Invariant: the mark says `starting` before anything is started, and `started` before anybody hears of it.
 
@@ -175,7 +175,7 @@ fn execute(mut command: Command, output: &OwnedFd, ticket: Ticket) -> io::Result
     rustix::thread::set_current_timer_slack(NonZeroU64::new(ticket.tag))?;
     let at = clock::now().wall;
     let child = command.spawn();
-    // Zero is back to this thread's own default; there is nothing in it that could fail.
+    // Zero sets this thread back to its own default; that cannot fail.
     let _ = rustix::thread::set_current_timer_slack(None);
     Ok((at, child?))
 }

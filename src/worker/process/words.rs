@@ -1,7 +1,7 @@
 //! Commands without shell syntax: those that a shell would only take apart at their blanks.
 //!
-//! Not a shell's parser. It knows what is surely plain, and leaves the rest, all that is quoted or special or only might
-//! be, to the shell.
+//! Not a shell's parser. It knows what is surely plain, and leaves the rest, all that is quoted or special or only
+//! might be, to the shell.
 
 /// What dash or bash carries out itself or reads as part of its language, and two programs by which the order of the
 /// environment can be seen, which is the shell's own.

@@ -1,8 +1,9 @@
 //! The store: jobs, log, and the journal, in MySQL (or MariaDB) or in an embedded SQLite file.
 //!
-//! Two stores, one contract: `tests/store_contract` holds both to it. Both have the same organs: `schema` makes the tables,
-//! `journal`, `jobs` and `logs` write and read them. What these have in common is here and in `rows`. Each hand (leader's
-//! statements, log rows, reads) has a connection of its own.
+//! Two stores, one contract: `tests/store_contract` holds both to it. Both have the same parts: `schema` makes the
+//! tables, `journal`, `jobs` and `logs` write and read one table each, and `lead` has the leader's calls that concern
+//! several. What both stores have in common is here and in `rows`. Each hand (leader's statements, log rows, reads) has
+//! a connection of its own.
 //!
 //! Invariants: no lock of ours outlives a round trip; every statement of a leader names its epoch, and changes nothing
 //! when the epoch in the store is another one.
@@ -16,7 +17,7 @@ use crate::core::ports::{
 };
 use crate::core::time::bounds::COALESCE_SECS;
 use crate::model::job::{JobFilter, JobPage};
-use crate::model::journal::{Entry, EntryId, StoredEntry};
+use crate::model::journal::{ChangeNote, Entry, EntryId, StoredEntry};
 use crate::model::log_row::{LastRun, LogFilter, LogPage, StoredLog};
 use crate::model::{Attempt, Epoch, Job, JobId, LogRow, RunKey, RunState, Second, Server, Wall};
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,9 +26,9 @@ use std::collections::{BTreeMap, BTreeSet};
 const DELETE_ENTRIES_MAX: u32 = 10_000;
 /// Log rows deleted in one statement at most.
 const DELETE_ROWS_MAX: u32 = 5_000;
-/// Where a copy lacks more jobs than this it is read anew, page by page.
+/// A replica that lacks more jobs than this is read anew, batch by batch.
 pub const DIFFERENCES_MAX: usize = 5_000;
-/// Which entries have notes of changes: they have no tick, and this in their bodies.
+/// The condition of entries that have notes of changes: no tick, and this in their bodies.
 const NOTED: &str = "tick IS NULL AND body LIKE '%\"changes\":[%'";
 
 /// What a connection is for.
@@ -37,22 +38,22 @@ pub enum Hand {
     Lead,
     /// The log rows.
     Log,
-    /// What the API asks for: it may have to go through a large log.
+    /// Reads for the API, which may have to go through a large log.
     Reader,
 }
 
 pub trait Store: Send {
     /// Connects and applies the migrations.
     fn open(&mut self) -> Result<Opened, StoreError>;
-    /// Whether it answers.
+    /// Returns once the store has answered.
     fn ping(&mut self) -> Result<(), StoreError>;
-    /// Who was the last to take the lead; none: nobody yet.
+    /// The last node that took the lead; none where no node has.
     fn leader(&mut self) -> Result<Option<StoredLeader>, StoreError>;
     /// Takes the lead: the epoch grows by one.
     fn bump(&mut self, bump: &Bump) -> Result<Bumped, StoreError>;
-    /// What a new leader must know, read after its bump.
+    /// Reads all that a new leader must know. To be called after its bump.
     fn load(&mut self, epoch: Epoch, since: &Since) -> Result<Loaded, StoreError>;
-    /// Asking again with the same epoch and request is harmless.
+    /// Writes an entry. Asking again with the same epoch and request is harmless.
     fn journal(&mut self, entry: &Entry) -> Result<Journaled, StoreError>;
     /// Sets entries done and deletes old done ones, never those of the largest tick.
     fn close(&mut self, epoch: Epoch, entries: &[EntryId], delete_before: Wall) -> Result<(), StoreError>;
@@ -61,21 +62,21 @@ pub trait Store: Send {
     /// Journals the note, then writes the row; answers the job's id. Asking again with the same request is harmless.
     fn change(&mut self, epoch: Epoch, request: u64, change: &Change) -> Result<JobId, StoreError>;
     fn list_jobs(&mut self) -> Result<Vec<Job>, StoreError>;
-    /// The first so many jobs with larger ids than this, by id.
+    /// The first `limit` jobs with larger ids than `after`, by id.
     fn read_batch(&mut self, after: JobId, limit: usize) -> Result<JobBatch, StoreError>;
-    /// What a copy of the jobs lacks; none where that is too much, or the journal does not reach back so far.
+    /// The jobs that a replica lacks; none where they are too many, or the journal does not reach back so far.
     fn differences(&mut self, since: &Since) -> Result<Option<Differences>, StoreError>;
     fn find_jobs(&mut self, filter: &JobFilter) -> Result<JobPage, StoreError>;
-    /// All or nothing. A definite state replaces `lost`, nothing replaces a definite state.
+    /// Writes all of these rows or none. A definite state replaces `lost`, nothing replaces a definite state.
     fn write_logs(&mut self, rows: &[LogRow]) -> Result<(), StoreError>;
-    /// Deletes log rows of before this second.
+    /// Deletes the log rows of runs before this second.
     fn retain_logs(&mut self, before: Second) -> Result<(), StoreError>;
     fn list_logs(&mut self, filter: &LogFilter) -> Result<LogPage, StoreError>;
     /// The row of this attempt, or of the run's latest one.
     fn find_log(&mut self, run: RunKey, attempt: Option<u32>) -> Result<Option<StoredLog>, StoreError>;
-    /// The rows of the runs of these attempts, all attempts of each, read now.
+    /// The states of all attempts of the runs that these attempts belong to.
     fn find_logs(&mut self, epoch: Epoch, attempts: &[Attempt]) -> Result<BTreeMap<Attempt, RunState>, StoreError>;
-    /// What the newest log row of each of these jobs says, where there is one.
+    /// The newest log row of each of these jobs, where there is one.
     fn last_runs(&mut self, ids: &[JobId]) -> Result<BTreeMap<JobId, LastRun>, StoreError>;
 }
 
@@ -93,13 +94,13 @@ fn outcomes(open: &[StoredEntry]) -> BTreeSet<RunKey> {
     open.iter().flat_map(of_entry).collect()
 }
 
-/// What a copy of the jobs must read again, and the job that was noted last.
+/// The jobs that a replica must read again, and the job that was noted last.
 struct Noted {
     jobs: BTreeSet<JobId>,
     last: Option<JobId>,
 }
 
-/// What entries that were read (id and body, in order) and the copy itself ask for; none where that is too much.
+/// The jobs that these entries (id and body, in order) and the replica itself ask for; none where they are too many.
 fn noted(entries: &[(i64, String)], since: &Since) -> Result<Option<Noted>, StoreError> {
     let mut noted = Noted { jobs: since.again.iter().copied().collect(), last: None };
     for (id, body) in entries {
@@ -110,7 +111,7 @@ fn noted(entries: &[(i64, String)], since: &Since) -> Result<Option<Noted>, Stor
     Ok((entries.len().max(noted.jobs.len()) <= DIFFERENCES_MAX).then_some(noted))
 }
 
-/// Puts together what was read: the rows of the jobs that were noted, and those of new ones.
+/// The differences, from the rows of the jobs that were noted and the rows of new jobs.
 fn differences(as_of: EntryId, noted: &Noted, rows: Vec<Job>, new: Vec<Job>) -> Option<Differences> {
     let found: BTreeSet<JobId> = rows.iter().map(|job| job.id).collect();
     let gone = noted.jobs.difference(&found).copied().collect();
@@ -118,7 +119,7 @@ fn differences(as_of: EntryId, noted: &Noted, rows: Vec<Job>, new: Vec<Job>) -> 
     (changed.len() <= DIFFERENCES_MAX).then_some(Differences { as_of, changed, gone, last: noted.last })
 }
 
-/// The runs of which a row may stand for a refusal that has none of its own: refusals are coalesced.
+/// The runs whose log row may stand for a refusal that has no row of its own, because refusals are coalesced.
 fn coalesced(open: &[StoredEntry], logged: &BTreeMap<Attempt, RunState>) -> BTreeSet<RunKey> {
     let refused = open.iter().flat_map(|stored| &stored.entry.body.refused).map(|refused| refused.run);
     let unexplained = refused.filter(|run| !logged.contains_key(&Attempt { run: *run, number: 0 }));
@@ -127,15 +128,14 @@ fn coalesced(open: &[StoredEntry], logged: &BTreeMap<Attempt, RunState>) -> BTre
     unexplained.flat_map(later).collect()
 }
 
-/// A row's attempt and state, as they were stored; none where the text is not ours.
+/// A row's attempt and state; none where their texts are not ones that we write.
 fn row_state(run_key: &str, number: u32, state: &str) -> Option<(Attempt, RunState)> {
     let run = run_key.parse().ok()?;
     Some((Attempt { run, number }, RunState::parse(state)?))
 }
 
-/// The journal's note of a change: none for a new job, whose id the store has yet to give.
-fn note(change: &Change) -> Option<crate::model::journal::ChangeNote> {
-    use crate::model::journal::ChangeNote;
+/// The journal's note of a change; none for a new job, which has no id before the store gives it.
+fn note(change: &Change) -> Option<ChangeNote> {
     match change {
         Change::Add(..) => None,
         Change::Put(job) => Some(ChangeNote { cron_id: job.id, version: Some(job.version) }),
@@ -143,14 +143,14 @@ fn note(change: &Change) -> Option<crate::model::journal::ChangeNote> {
     }
 }
 
-/// Someone else has written the row since we read it.
+/// Somebody else has written the row since this leader read it.
 fn edited_by_hand(id: JobId) -> StoreError {
     StoreError::Permanent(format!(
         "id {id}: its row in table cron was changed by hand; send SIGHUP to the leader to take that up, then try again"
     ))
 }
 
-/// Another lock_key on the same database would mean two leaders.
+/// With another lock_key on the same database there would be two leaders.
 fn foreign_lock_key(ours: &str, stored: &str) -> StoreError {
     StoreError::Permanent(format!(
         "this database belongs to the cluster with lock_key {stored:?}, this node has lock_key {ours:?}: use the same one, \

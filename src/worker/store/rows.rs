@@ -1,7 +1,7 @@
-//! How jobs, log rows and entries lie in a database, the same in both stores: the lists of columns that statements are made
-//! of, and the reading of rows by these lists.
+//! How jobs, log rows and entries lie in a database, the same in both stores: the lists of columns that statements are
+//! made of, and the reading of rows by these lists.
 //!
-//! It knows no database: each store says by `Cells` how a cell of its rows is read.
+//! Not here: any database; each store says by `Cells` how a cell of its rows is read.
 //!
 //! Invariant: a row is read with the list that its SELECT was made of.
 
@@ -16,13 +16,13 @@ use crate::model::{Job, LogRow};
 pub const ENTRY_COLUMNS: &str = "id, epoch, request, tick, part, body";
 /// The columns of a job in which a text is searched.
 pub const SEARCHED: [&str; 3] = ["cron_set", "command", "remark"];
-/// What names a row of `log`: an upsert changes the other columns only.
+/// The columns that identify a row of `log`: an upsert changes only the others.
 const LOG_NAMES: [&str; 4] = ["cron_id", "time", "run_key", "attempt"];
 
 /// A row that a database has answered.
 pub trait Cells {
     type Error;
-    /// The cell at this place of the SELECT's list.
+    /// The cell at this position of the SELECT's list.
     fn cell(&self, at: usize, kind: CellKind) -> Result<Value<'_>, Self::Error>;
 }
 
@@ -44,7 +44,7 @@ pub fn written_job_columns() -> impl Iterator<Item = &'static Column> {
     COLUMNS.iter().filter(|column| column.is_written())
 }
 
-/// Those of the written columns, in their order.
+/// The values of the written columns, in their order.
 pub fn job_values(job: &Job) -> impl Iterator<Item = Value<'_>> {
     written_job_columns().map(|column| column.value(job))
 }
@@ -69,7 +69,8 @@ macro_rules! log_column {
     };
 }
 
-/// `state` and `start_time` are last: where an upsert assigns one column after the other, its conditions see the old ones.
+/// `state` and `start_time` are last: where an upsert assigns one column after the other, its conditions see the old
+/// ones.
 pub static LOG_COLUMNS: &[LogColumn] = &[
     LogColumn { name: "id", kind: CellKind::Number, get: None, set: |log, value| log.id.set_value(value) },
     log_column!("cron_id", Number, row -> row.attempt.run.cron_id.value(), cron_id),
@@ -105,17 +106,17 @@ pub fn written_log_columns() -> impl Iterator<Item = &'static str> {
     LOG_COLUMNS.iter().filter(|column| column.get.is_some()).map(|column| column.name)
 }
 
-/// Those that an upsert of a row that is there changes.
+/// The columns that an upsert changes in an existing row.
 pub fn changed_log_columns() -> impl Iterator<Item = &'static str> {
     written_log_columns().filter(|name| !LOG_NAMES.contains(name))
 }
 
-/// Those of the written columns, in their order.
+/// The values of the written columns, in their order.
 pub fn log_values(row: &LogRow) -> impl Iterator<Item = Value<'_>> {
     LOG_COLUMNS.iter().filter_map(|column| column.get).map(|get| get(row))
 }
 
-/// As SQL lists them.
+/// The names as SQL lists them, with commas between.
 pub fn list(names: impl Iterator<Item = impl AsRef<str>>) -> String {
     let mut list = String::new();
     for name in names {

@@ -20,8 +20,8 @@ use std::collections::BTreeMap;
 
 /// Rows written by hand may have any id.
 const JOB_IDS: &str = "id > 0";
-/// An entry gets its id before it is committed, so it may appear after one with a larger id. Therefore so many of the ids
-/// that were read before are read once more.
+/// An entry gets its id before it is committed, so it may appear after one with a larger id. Therefore so many of the
+/// ids that were read before are read once more.
 const OVERLAP: i64 = 100;
 
 /// All jobs, by id.
@@ -46,7 +46,8 @@ pub fn differences(conn: &mut Conn, since: &Since) -> Outcome<Option<Differences
     let limit = DIFFERENCES_MAX + 1;
     let sql = format!("SELECT id, body FROM journal WHERE id > ? AND {NOTED} ORDER BY id LIMIT {limit}");
     let entries: Vec<(i64, String)> = conn.exec(sql, (since.as_of.0.saturating_sub(OVERLAP),))?;
-    // The rows are read after the notes: a row whose note was read is there, or its note was the last and is read again.
+    // The rows are read after the notes: a row whose note was read is there, or its note was the last and is read
+    // again.
     let Some(noted) = noted(&entries, since)? else { return Ok(None) };
     let ids = list(noted.jobs.iter().map(JobId::to_string));
     let rows = if ids.is_empty() { Vec::new() } else { jobs(conn, &format!("id IN ({ids})"), Params::Empty)? };
@@ -74,9 +75,9 @@ pub fn find(conn: &mut Conn, filter: &JobFilter) -> Outcome<JobPage> {
 /// Inserts the job, or finds the one that an earlier call with this key inserted.
 pub fn add(conn: &mut Conn, epoch: Epoch, job: &Job, RequestKey(key): &RequestKey) -> Outcome<JobId> {
     let columns = list(written_job_columns().map(|column| column.name()).chain(["request_key"]));
-    let places = list(written_job_columns().map(|_| "?").chain(["?"]));
+    let placeholders = list(written_job_columns().map(|_| "?").chain(["?"]));
     let values = job_values(job).chain([key.as_str().into(), epoch.0.value()]).map(sql_value).collect();
-    let sql = format!("INSERT INTO cron ({columns}) SELECT {places} FROM scheduler WHERE id = 1 AND epoch = ?");
+    let sql = format!("INSERT INTO cron ({columns}) SELECT {placeholders} FROM scheduler WHERE id = 1 AND epoch = ?");
     match conn.exec_drop(sql, Params::Positional(values)) {
         Ok(()) if conn.affected_rows() == 0 => Err(StoreError::Deposed.into()),
         Ok(()) => Ok(JobId(conn.last_insert_id() as u32)),

@@ -11,7 +11,7 @@ use crate::worker::store::{DELETE_ENTRIES_MAX, NOTED, foreign_lock_key, not_alon
 use mysql::prelude::Queryable;
 use mysql::{Conn, Row};
 
-/// Who was the last to take the lead; in a new database nobody, under epoch 0.
+/// The last node that took the lead; in a new database nobody, under epoch 0.
 pub fn last_leader(conn: &mut Conn) -> Outcome<StoredLeader> {
     let row: Option<Row> = conn.query_first("SELECT lock_key, epoch, leader, node_id FROM scheduler WHERE id = 1")?;
     let Some(row) = row else { return Ok(StoredLeader::default()) };
@@ -46,7 +46,7 @@ pub fn bump(conn: &mut Conn, bump: &Bump) -> Outcome<Bumped> {
     }
 }
 
-/// A note of a change is done as soon as it is there.
+/// With `is_done` the entry is done at once, as the note of a change is.
 pub fn write(conn: &mut Conn, entry: &Entry, is_done: bool) -> Outcome<Journaled> {
     let body = body_text(&entry.body)?;
     let key = entry.request_key.as_ref().map(|key| &key.0);
@@ -73,7 +73,7 @@ pub fn write(conn: &mut Conn, entry: &Entry, is_done: bool) -> Outcome<Journaled
     }
 }
 
-/// Deletes old done entries too, where it is told from when on they are old.
+/// Sets these entries done. With `delete_before` it deletes older done entries, too.
 pub fn close(conn: &mut Conn, epoch: Epoch, entries: &[EntryId], delete_before: Option<Wall>) -> Outcome<()> {
     let ids = list(entries.iter().map(|entry| entry.0.to_string()));
     if !ids.is_empty() {
@@ -93,7 +93,7 @@ pub fn close(conn: &mut Conn, epoch: Epoch, entries: &[EntryId], delete_before: 
 
 pub fn pause(conn: &mut Conn, epoch: Epoch, paused: bool) -> Outcome<()> {
     conn.exec_drop("UPDATE scheduler SET paused = ? WHERE id = 1 AND epoch = ?", (paused, epoch.0))?;
-    // No row is changed where it was so before.
+    // The server counts no row whose value stays the same.
     if conn.affected_rows() == 0 { check_epoch(conn, epoch) } else { Ok(()) }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Not here: what one table alone is asked; see `jobs`, `journal` and `logs`, which know nothing of this file.
 //!
-//! Invariants: nothing is written for a leader whose epoch is not the stored one; the note of a change is in the journal
-//! before its row is written.
+//! Invariants: nothing is written for a leader whose epoch is not the stored one; the note of a change is in the
+//! journal before its row is written.
 
 use super::{Outcome, jobs, journal, logs};
 use crate::core::ports::{Change, Loaded, Since};

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Rows in one INSERT at most, and their bytes as a part of what the server takes in one packet.
 const INSERT_ROWS_MAX: usize = 500;
 const PACKET_SHARE: usize = 4;
-/// What of a packet is not a row's output.
+/// The bytes of a packet that are left for all but a row's output.
 const ROW_BYTES: usize = 32 << 10;
 /// Keys looked up by one statement.
 const LOOKUP_MAX: usize = 500;
@@ -25,7 +25,7 @@ const NO_SUCH_KEY: u16 = 1176;
 
 pub fn write(connection: &mut Connection, rows: &[LogRow]) -> Outcome<()> {
     if connection.log.is_none() {
-        // Whatever else happens, a row is written: what a column cannot hold is cut or replaced, not refused.
+        // A row is always written: a value that its column cannot hold is cut or replaced, not refused.
         connection.conn.query_drop("SET SESSION sql_mode = ''")?;
         tell_cut_times(&mut connection.conn, rows)?;
     }
@@ -104,8 +104,8 @@ pub fn find(conn: &mut Conn, run: RunKey, attempt: Option<u32>) -> Outcome<Optio
     Ok(row.as_ref().map(read))
 }
 
-/// By the key (cron_id, id) or not at all: while that key of a large log is still being built, to look would take a walk
-/// through the whole of it.
+/// Looks by the key (cron_id, id), and answers nothing while that key of a large log is still being built: without it
+/// the server would have to read the whole log.
 pub fn last_runs(conn: &mut Conn, ids: &[JobId]) -> Outcome<BTreeMap<JobId, LastRun>> {
     let mut last_runs = BTreeMap::new();
     for chunk in ids.chunks(LOOKUP_MAX) {
@@ -124,7 +124,7 @@ pub fn last_runs(conn: &mut Conn, ids: &[JobId]) -> Outcome<BTreeMap<JobId, Last
     Ok(last_runs)
 }
 
-/// What the rows of these runs say.
+/// The states of all attempts of these runs that have a row.
 pub fn logged(conn: &mut Conn, runs: &BTreeSet<RunKey>) -> Outcome<BTreeMap<Attempt, RunState>> {
     let mut logged = BTreeMap::new();
     // Run keys are digits, dashes, dots and an m.
@@ -137,7 +137,7 @@ pub fn logged(conn: &mut Conn, runs: &BTreeSet<RunKey>) -> Outcome<BTreeMap<Atte
     Ok(logged)
 }
 
-/// Says it once a connection where the rows' times are beyond what their column holds.
+/// Tells, once for each connection, that the rows' times are beyond the end of their column.
 fn tell_cut_times(conn: &mut Conn, rows: &[LogRow]) -> Outcome<()> {
     let is_late = rows.iter().any(|row| INT_MAX < row.dispatch_time.0);
     if let Some(statement) = if is_late { schema::widening(conn, "log")? } else { None } {
@@ -148,8 +148,8 @@ fn tell_cut_times(conn: &mut Conn, rows: &[LogRow]) -> Outcome<()> {
     Ok(())
 }
 
-/// Before the unique key of a large log is built: whether the row is there and not to be replaced. One that knows less is
-/// deleted to make place. Rows that may be written again are recent, so the newest ids are enough.
+/// Before the unique key of a large log is built: whether the row is there and must stay. A row that knows less is
+/// deleted first. Rows that may be written again are recent, so the newest ids are enough.
 fn must_not_replace(conn: &mut Conn, row: &LogRow) -> Outcome<bool> {
     let sql = "SELECT id, state = 'lost', start_time = 0 FROM log WHERE id > (SELECT MAX(id) FROM log) - 100000 AND run_key = ? AND attempt = ? LIMIT 1";
     let found: Option<(i64, Option<bool>, Option<bool>)> =

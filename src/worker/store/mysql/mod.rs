@@ -6,11 +6,10 @@
 //! * a journal entry has a unique key of epoch and request number;
 //! * a change notes an entry, and then writes the row at the version before only, adds one under a new key only, or deletes;
 //! * `bump` makes the epoch larger once more, and answers with the larger one;
-//! * `close`, `pause` and `retain_logs` say how it is to be, and add nothing;
+//! * `close`, `pause` and `retain_logs` name the state to reach, and add nothing;
 //! * a log row has a unique key of run and attempt; while that is still being built for a large log, it is looked up first.
 //!
-//! Invariant: that the server has closed an idle connection, or somebody has ended it, is no error: the work is done on a new
-//! one.
+//! Invariant: a connection that the server, or somebody, has closed is no error: the work is done on a new one.
 
 mod jobs;
 mod journal;
@@ -39,15 +38,15 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// A server whose host has not even taken our bytes for so long is cut off: a new connection will be there soon after the
-/// heal, when this one would wait for as long as the cut has lasted before it sends them once more.
+/// A server whose host has not acknowledged our bytes for so long is cut off. After the cut a new connection is made at
+/// once, while this one would wait for as long again before it repeated the bytes.
 const UNHEARD_MS: u32 = 3_000;
-/// A server that says nothing for so long is away. Migrations of large tables have connections of their own.
+/// A server that answers nothing for so long is away. Migrations of large tables have connections of their own.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Reads of a large log may take so long; then the server ends them, and soon after we would.
+/// A read of a large log may take so long; then the server ends it. Should it fail to, we give up a little later.
 const READ_SECS_MAX: u64 = 30;
 const READ_TIMEOUT: Duration = Duration::from_secs(READ_SECS_MAX + 5);
-/// Done entries are deleted with every so many closings.
+/// Done entries are deleted with one of so many closings.
 const CLOSINGS_A_DELETION: u32 = 60;
 /// Errors of the server that no repetition will mend: a character or a length that a column does not take.
 const DATA_ERRORS: [u16; 4] = [1264, 1366, 1406, 3988];
@@ -57,8 +56,8 @@ const DUPLICATE_KEY: u16 = 1062;
 const UNKNOWN_DATABASE: u16 = 1049;
 /// MariaDB's and MySQL's own ends of a statement that took too long.
 const STATEMENT_TIMEOUTS: [u16; 2] = [1969, 3024];
-/// What a server says before it closes a connection: it shuts down, it ends the thread, somebody killed the connection
-/// (MariaDB), it was idle for too long (MySQL).
+/// The errors that a server gives before it closes a connection: it shuts down, it ends the thread, somebody killed the
+/// connection (MariaDB), it was idle for too long (MySQL).
 const CLOSINGS: [u16; 4] = [1053, 1080, 1927, 4031];
 
 pub struct MysqlStore {
@@ -75,7 +74,7 @@ struct Connection {
     log: Option<LogTable>,
 }
 
-/// What ends a piece of work early.
+/// Why a piece of work ended early.
 enum Failure {
     Store(StoreError),
     Connect(mysql::Error),
@@ -95,7 +94,8 @@ impl From<StoreError> for Failure {
 }
 
 impl Failure {
-    /// The server has closed the connection. One that says nothing in time has not, and is not to be waited for twice.
+    /// The server has closed the connection. A server that does not answer in time has not, and is not waited for
+    /// twice.
     fn is_closed(&self) -> bool {
         match self {
             Failure::Mysql(mysql::Error::MySqlError(error)) => CLOSINGS.contains(&error.code),
@@ -105,7 +105,7 @@ impl Failure {
     }
 }
 
-/// What the system calls a resource that is temporarily unavailable is our own time limit.
+/// Whether our own time limit ended the wait. The system calls that a resource that is temporarily unavailable.
 fn is_out_of_time(error: &mysql::Error) -> bool {
     let is_limit = |error: &std::io::Error| [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind());
     system_error(error).is_some_and(is_limit)
@@ -126,14 +126,14 @@ impl MysqlStore {
         MysqlStore { config: config.clone(), hand, connection: None, closings: 0 }
     }
 
-    /// Runs `action` on the connection; `what` names it in errors. After an error the next one connects anew, and where the
-    /// server had only closed the connection that is done at once.
+    /// Runs `action` on the connection; `what` names it in errors. After an error the next one connects anew, and where
+    /// the server had only closed the connection that is done at once.
     fn with<T>(&mut self, what: &str, action: impl Fn(&mut Connection) -> Outcome<T>) -> Result<T, StoreError> {
         let had_connection = self.connection.is_some();
         match self.once(&action) {
             Err(failure) if had_connection && failure.is_closed() => {
                 self.once(&action).map_err(|failure| match self.error(what, failure) {
-                    // The first asking may have been carried out.
+                    // The first try may have been carried out.
                     StoreError::Away(reason) => StoreError::Unavailable(reason),
                     error => error,
                 })
@@ -167,7 +167,7 @@ impl MysqlStore {
                     ));
                 }
                 let message = format!("{what} in MySQL at {server}: {} ({})", error.message, error.code);
-                // What the server refuses it has not done.
+                // The server has not done what it refuses.
                 if DATA_ERRORS.contains(&error.code) {
                     StoreError::Permanent(message)
                 } else {
@@ -199,7 +199,7 @@ fn options(config: &MysqlConfig, hand: Hand) -> OptsBuilder {
         .write_timeout(Some(ANSWER_TIMEOUT))
         .tcp_nodelay(true)
         .init(vec![
-            // A superset of utf8: what a table cannot hold is its own matter, not the connection's.
+            // A superset of utf8: the limits of a table are not to be those of the connection.
             "SET NAMES utf8mb4",
             "SET SESSION innodb_lock_wait_timeout = 2, SESSION sql_mode = 'STRICT_TRANS_TABLES'",
         ])
@@ -210,7 +210,7 @@ fn connect(config: &MysqlConfig, hand: Hand) -> Outcome<Connection> {
     let mut conn = Conn::new(options).map_err(Failure::Connect)?;
     let packet_bytes = conn.query_first("SELECT @@max_allowed_packet")?.unwrap_or(1 << 20);
     if hand == Hand::Reader {
-        // MariaDB's name for it, or MySQL's. A server that is too old for either goes on until its client is gone.
+        // MariaDB's name of the limit, or MySQL's. A server that is too old for both goes on until its client is gone.
         let _ = conn
             .query_drop(format!("SET SESSION max_statement_time = {READ_SECS_MAX}"))
             .or_else(|_| conn.query_drop(format!("SET SESSION max_execution_time = {}", READ_SECS_MAX * 1_000)));
@@ -218,7 +218,7 @@ fn connect(config: &MysqlConfig, hand: Hand) -> Outcome<Connection> {
     Ok(Connection { conn, packet_bytes, log: None })
 }
 
-/// A database that is not there is made, where the user may.
+/// Makes the database where it is missing and the user may make one.
 fn create_database(config: &MysqlConfig) -> Outcome<()> {
     let mut conn = Conn::new(options(config, Hand::Lead)).map_err(Failure::Connect)?;
     let name = config.database.replace('`', "``");
@@ -231,7 +231,7 @@ fn cell<T: FromValue>(row: &Row, name: &str) -> Outcome<T> {
     found.ok_or_else(|| StoreError::Permanent(format!("column {name} has a value that cannot be read")).into())
 }
 
-/// As the database takes it.
+/// A value as the database takes it.
 fn sql_value(value: Value) -> mysql::Value {
     match value {
         Value::Null => mysql::Value::NULL,

@@ -9,7 +9,7 @@ use mysql::prelude::Queryable;
 use mysql::{Conn, OptsBuilder};
 use std::borrow::Cow;
 
-/// In order; the number of a file is its place here, from 1.
+/// In order; the number of a file is its position here, from 1.
 const MIGRATIONS: &[&str] = &[
     include_str!("../../../../sql/mysql/0001_seed_tables.sql"),
     include_str!("../../../../sql/mysql/0002_columns.sql"),
@@ -277,8 +277,8 @@ fn add_log_keys(conn: &mut Conn, own: OptsBuilder) -> mysql::Result<()> {
     std::thread::Builder::new().name("log-keys".into()).spawn(build).map(drop).map_err(mysql::Error::IoError)
 }
 
-/// Columns that cannot hold every character, and what mends that. The whole table is not converted: its keys are to stay
-/// as they are, case and all.
+/// Columns that cannot hold every character, and what mends that. The whole table is not converted: its keys are to
+/// stay as they are, case and all.
 fn narrow_columns(conn: &mut Conn) -> mysql::Result<Option<String>> {
     let mut narrow: Vec<(String, &str)> = Vec::new();
     for (table, column, widen) in WIDEN_TEXTS {

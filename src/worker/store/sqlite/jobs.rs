@@ -71,9 +71,9 @@ pub fn add(transaction: &Transaction, job: &Job, RequestKey(key): &RequestKey) -
         return Ok(JobId(id));
     }
     let columns = list(written_job_columns().map(|column| column.name()).chain(["request_key"]));
-    let places = list(written_job_columns().map(|_| "?").chain(["?"]));
+    let placeholders = list(written_job_columns().map(|_| "?").chain(["?"]));
     let values = job_values(job).chain([key.as_str().into()]).map(Sql);
-    let insert = format!("INSERT INTO cron ({columns}) VALUES ({places})");
+    let insert = format!("INSERT INTO cron ({columns}) VALUES ({placeholders})");
     transaction.execute(&insert, params_from_iter(values))?;
     Ok(JobId(transaction.last_insert_rowid() as u32))
 }

@@ -11,7 +11,7 @@ use crate::worker::store::rows::{ENTRY_COLUMNS, body_text, parse_body};
 use crate::worker::store::{DELETE_ENTRIES_MAX, foreign_lock_key, not_alone};
 use rusqlite::{OptionalExtension, Row, params};
 
-/// Who was the last to take the lead; none in a new file.
+/// The last node that took the lead; none in a new file.
 pub fn last_leader(transaction: &Transaction) -> Outcome<Option<StoredLeader>> {
     let leader = |row: &Row| {
         let [lock_key, server, node_id]: [String; 3] = [row.get("lock_key")?, row.get("leader")?, row.get("node_id")?];

@@ -1,6 +1,6 @@
 //! Table `log` in SQLite.
 //!
-//! Invariant: a definite state replaces `lost`, nothing replaces a definite state.
+//! Invariant: a definite state replaceholders `lost`, nothing replaceholders a definite state.
 
 use super::{Outcome, Sql, Transaction, only};
 use crate::model::log_row::{LastRun, LogFilter, LogPage, StoredLog};
@@ -18,7 +18,7 @@ pub fn write(transaction: &Transaction, rows: &[LogRow]) -> Outcome<()> {
     Ok(())
 }
 
-/// Deletes a portion of the rows of before this second, and tells how many.
+/// Deletes some of the rows of runs before this second. Returns how many; 0 means that none is left.
 pub fn retain(transaction: &Transaction, before: Second) -> Outcome<usize> {
     let sql = "DELETE FROM log WHERE id IN (SELECT id FROM log WHERE time < ? LIMIT ?)";
     Ok(transaction.execute(sql, params![before.0, DELETE_ROWS_MAX])?)
@@ -68,7 +68,7 @@ pub fn last_runs(transaction: &Transaction, ids: &[JobId]) -> Outcome<BTreeMap<J
     Ok(last_runs)
 }
 
-/// What the rows of these runs say.
+/// The states of all attempts of these runs that have a row.
 pub fn logged(transaction: &Transaction, runs: &BTreeSet<RunKey>) -> Outcome<BTreeMap<Attempt, RunState>> {
     let mut find = transaction.prepare_cached("SELECT attempt, state FROM log WHERE run_key = ?")?;
     let mut logged = BTreeMap::new();
@@ -83,10 +83,10 @@ pub fn logged(transaction: &Transaction, runs: &BTreeSet<RunKey>) -> Outcome<BTr
 }
 
 fn upsert() -> String {
-    let (columns, places) = (list(written_log_columns()), list(written_log_columns().map(|_| "?")));
+    let (columns, placeholders) = (list(written_log_columns()), list(written_log_columns().map(|_| "?")));
     let sets = list(changed_log_columns().map(|column| format!("{column} = excluded.{column}")));
     format!(
-        "INSERT INTO log ({columns}) VALUES ({places}) ON CONFLICT (run_key, attempt) DO UPDATE SET {sets}
+        "INSERT INTO log ({columns}) VALUES ({placeholders}) ON CONFLICT (run_key, attempt) DO UPDATE SET {sets}
          WHERE excluded.state <> 'lost' AND (log.state = 'lost' OR log.start_time = 0 AND excluded.start_time <> 0)"
     )
 }

@@ -1,7 +1,9 @@
 //! The embedded store: one SQLite file in data_dir, for a node that stands alone with nothing beside it.
 //!
-//! WAL, and `synchronous=FULL` on every connection: what is answered is on the disk, the journal's entries and the log
-//! rows alike. Each call is one transaction.
+//! The file has a write-ahead log (WAL). Each call is one transaction.
+//!
+//! Invariant: a call that was answered is on the disk (`synchronous=FULL`), for entries of the journal and log rows
+//! alike.
 
 mod jobs;
 mod journal;
@@ -26,11 +28,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-/// How long a statement waits for another connection's.
+/// How long a statement waits for another connection's statement.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Whose turn it is to write. SQLite would let one writer wait for another by sleeping, and a busy one go on for ever:
-/// the journal would wait behind ten thousand log rows.
+/// In which order the connections write. SQLite itself would let a waiting writer sleep while a busy one goes on for
+/// ever: the journal would wait behind ten thousand log rows.
 #[derive(Debug, Default)]
 pub struct WriteOrder {
     state: Mutex<Writers>,
@@ -40,21 +42,21 @@ pub struct WriteOrder {
 #[derive(Debug, Default)]
 struct Writers {
     is_taken: bool,
-    /// Writers that go before the others.
-    urgent: usize,
+    /// How many writers wait that go before the others.
+    leaders_waiting: usize,
 }
 
-/// A turn, until it is dropped.
+/// The right to write, until it is dropped.
 struct Write<'a>(&'a WriteOrder);
 
 impl WriteOrder {
-    fn take(&self, is_urgent: bool) -> Write<'_> {
+    fn take(&self, is_leader: bool) -> Write<'_> {
         let mut writers = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        writers.urgent += usize::from(is_urgent);
-        while writers.is_taken || !is_urgent && writers.urgent != 0 {
+        writers.leaders_waiting += usize::from(is_leader);
+        while writers.is_taken || !is_leader && writers.leaders_waiting != 0 {
             writers = self.changed.wait(writers).unwrap_or_else(PoisonError::into_inner);
         }
-        writers.urgent -= usize::from(is_urgent);
+        writers.leaders_waiting -= usize::from(is_leader);
         writers.is_taken = true;
         Write(self)
     }
@@ -75,7 +77,7 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// `write_order` is shared by all that write to the file.
+    /// Every store of this file must get the same `write_order`.
     pub fn new(path: &Path, hand: Hand, write_order: Arc<WriteOrder>) -> SqliteStore {
         SqliteStore { hand, write_order, path: path.to_path_buf(), connection: None }
     }
@@ -140,7 +142,7 @@ impl SqliteStore {
     }
 }
 
-/// What ends a transaction early.
+/// Why a transaction ended early.
 enum Failure {
     Store(StoreError),
     Sqlite(rusqlite::Error),

@@ -4,7 +4,7 @@
 
 use super::{Outcome, Transaction};
 
-/// In order; the number of a file is its place here, from 1.
+/// In order; the number of a file is its position here, from 1.
 const MIGRATIONS: &[&str] =
     &[include_str!("../../../../sql/sqlite/0001_tables.sql"), include_str!("../../../../sql/sqlite/0002_control.sql")];
 
