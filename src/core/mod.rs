@@ -16,6 +16,7 @@ pub mod schedule;
 
 pub mod jobs;
 pub mod log;
+pub mod output;
 
 pub mod executor;
 pub mod ledger;

@@ -12,11 +12,11 @@
 //!
 //! Invariant: each process that was added comes out of `take_ended` once, reaped.
 
-use super::outputs::Outputs;
 use super::{Source, earlier};
+use crate::core::output::retention::Outputs;
+use crate::core::ports::output_files::FileAnswer;
 use crate::core::ports::{Kill, KillHow};
 use crate::model::{Attempt, Exit, Mono};
-use crate::worker::output_files::FileAnswer;
 use crate::worker::process::{Running, kill};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
@@ -152,7 +152,9 @@ impl Children {
     }
 
     pub fn on_file_answer(&mut self, answer: FileAnswer) {
-        self.outputs.on_file_answer(answer);
+        if let Some(notice) = self.outputs.on_file_answer(answer) {
+            log::warn!("{notice}");
+        }
         self.unfinished.append(&mut self.waiting);
     }
 

@@ -4,12 +4,12 @@
 //! that is gone.
 
 use super::connection::{Connection, Progress};
-use super::stream::Stream;
 use super::{Source, earlier};
 use crate::api;
 use crate::core::node::Node;
+use crate::core::output::follow::{Follow, Step};
 use crate::model::Mono;
-use crate::model::command::{CallError, Command, Reply, RequestId};
+use crate::model::command::{CallError, Command, Reply, RequestId, RunOutput};
 use crate::wire::http::{Request, Response};
 use mio::net::TcpListener;
 use mio::{Interest, Registry};
@@ -36,7 +36,7 @@ pub struct Http {
     debug: HashSet<usize>,
     requests: HashMap<RequestId, usize>,
     /// Those answers that come in parts.
-    streams: BTreeMap<usize, Stream>,
+    streams: BTreeMap<usize, Follow>,
     /// Those requests that ask for output.
     reads: BTreeSet<RequestId>,
     next_request: u64,
@@ -129,7 +129,7 @@ impl Http {
                     } else {
                         match api::command(&request) {
                             Ok(Command::ReadOutput(query)) if query.follow && self.streams.len() < STREAMS_MAX => {
-                                self.streams.insert(serial, Stream::new(query, now));
+                                self.streams.insert(serial, Follow::new(query, now));
                                 return None;
                             }
                             Ok(Command::ReadOutput(query)) if query.follow || READS_MAX <= self.reads.len() => {
@@ -151,7 +151,7 @@ impl Http {
         let Some(connection) = self.connections.get_mut(&serial) else { return };
         match self.streams.get_mut(&serial) {
             Some(stream) => {
-                if stream.on_reply(reply, connection, now) {
+                if pass_on(stream, reply, connection, now) {
                     self.streams.remove(&serial);
                 }
             }
@@ -224,8 +224,9 @@ impl Http {
     /// Sends what can be sent of the last answers.
     pub fn flush(&mut self, now: Mono) {
         for (serial, stream) in &mut self.streams {
-            if let Some(connection) = self.connections.get_mut(serial) {
-                stream.end("the daemon that was asked is leaving", connection, now);
+            let last_line = stream.interrupt("the daemon that was asked is leaving");
+            if let (Some(line), Some(connection)) = (last_line, self.connections.get_mut(serial)) {
+                end_stream(&line, connection, now);
             }
         }
         #[expect(clippy::iter_over_hash_type, reason = "they have nothing to do with each other")]
@@ -272,6 +273,32 @@ impl Http {
             }
         }
     }
+}
+
+/// Sends what an answer brings to a client that follows a run. True: that was the last of it.
+fn pass_on(stream: &mut Follow, reply: &Reply, connection: &mut Connection, now: Mono) -> bool {
+    match stream.on_reply(reply, now) {
+        Step::Wait => return false,
+        Step::Refuse => connection.respond(api::reply(reply), now),
+        Step::End(line) => end_stream(&line, connection, now),
+        Step::Pass { output: RunOutput { attempt, server, part }, is_first } => {
+            if is_first {
+                let headers = [("X-Run-Attempt", attempt.number.to_string()), ("X-Run-Server", server.to_string())];
+                connection.begin_stream(&headers, now);
+            }
+            connection.stream(&part.bytes, now);
+            if part.is_over {
+                connection.end_stream(now);
+            }
+            return part.is_over;
+        }
+    }
+    true
+}
+
+fn end_stream(last_line: &str, connection: &mut Connection, now: Mono) {
+    connection.stream(last_line.as_bytes(), now);
+    connection.end_stream(now);
 }
 
 fn too_many_reads() -> CallError {

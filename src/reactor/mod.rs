@@ -9,10 +9,8 @@
 mod children;
 mod connection;
 mod http;
-mod outputs;
 mod peers;
 mod start;
-mod stream;
 mod timer;
 
 use crate::core::io::{Effect, ExitReason, Input, MarkOp, Signal};
@@ -306,7 +304,7 @@ impl Reactor {
     fn sweep(&mut self) {
         self.http.sweep(clock::mono());
         self.peers.sweep(clock::mono());
-        self.children.outputs.sweep(clock::mono());
+        self.children.outputs.housekeeping(clock::mono());
     }
 }
 

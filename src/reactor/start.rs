@@ -4,12 +4,12 @@
 
 use super::children::Children;
 use super::http::Http;
-use super::outputs::Outputs;
 use super::peers::Peers;
 use super::timer::Timer;
 use super::{Reactor, Source, readable, waker};
 use crate::core::io::Signal;
 use crate::core::node::{Node, Setup};
+use crate::core::output::retention::Outputs;
 use crate::model::config::Config;
 use crate::model::{Incarnation, NodeId};
 use crate::worker::clock;

@@ -5,6 +5,7 @@
 //!
 //! Invariant: a file has no holes and no end that is not the output's own: one that cannot be written on is removed.
 
+use crate::core::ports::output_files::{FileAnswer, FileOrder, FilePart};
 use crate::model::output::PART_BYTES_MAX;
 use crate::model::{Attempt, Second};
 use std::fs::{self, File, OpenOptions};
@@ -12,39 +13,6 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
-
-#[derive(Debug)]
-pub enum FileOrder {
-    /// These bytes stand at this place. The file is made with the first.
-    Write {
-        attempt: Attempt,
-        at: u64,
-        bytes: Vec<u8>,
-    },
-    Read {
-        request: u64,
-        attempt: Attempt,
-        from: u64,
-    },
-    /// Remove the files that were last written before this second.
-    Retain {
-        before: Second,
-    },
-}
-
-#[derive(Debug)]
-pub enum FileAnswer {
-    Written { attempt: Attempt, bytes: usize, result: Result<(), String> },
-    Read { request: u64, attempt: Attempt, from: u64, found: Option<FilePart> },
-}
-
-/// What a file has.
-#[derive(Debug, Eq, PartialEq)]
-pub struct FilePart {
-    pub bytes: Vec<u8>,
-    /// Nothing comes after these (yet).
-    pub is_end: bool,
-}
 
 /// The folder of the files.
 #[derive(Clone, Debug)]

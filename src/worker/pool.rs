@@ -6,11 +6,12 @@
 //! starts it again), so none is ever missing in silence.
 
 use super::consul::ConsulClient;
-use super::output_files::{FileAnswer, FileOrder, OutputFiles};
+use super::output_files::OutputFiles;
 use super::process::kill::Family;
 use super::process::{self, FreeMemory, Mark, Running, Spawner, Ticket, kill};
 use super::spool::SpoolFile;
 use super::store::{Hand, Store};
+use crate::core::ports::output_files::{FileAnswer, FileOrder};
 use crate::core::ports::{Done, Kill, KillHow, Lead, Log, Read, SpawnError, Spool, Work, WorkId};
 use crate::model::job::JobPage;
 use crate::model::{Attempt, Job};

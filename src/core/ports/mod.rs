@@ -6,6 +6,8 @@
 //!
 //! Invariant: every `Work` goes out with a `WorkId` and comes back as exactly one `Done` with the same id.
 
+pub mod output_files;
+
 use crate::model::command::RequestKey;
 use crate::model::job::{JobFilter, JobPage};
 use crate::model::journal::{Body, Entry, EntryId, StoredEntry};

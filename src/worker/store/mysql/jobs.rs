@@ -1,47 +1,30 @@
 //! Table `cron` in MySQL.
 //!
-//! Invariant: whatever changes a row names the epoch, and the version that the row has.
+//! Invariant: a statement that changes a row names the epoch, and the version that the row has.
 
-use super::journal::{check_epoch, is_epoch, last_noted, newest_entry, write};
+use super::journal::{check_epoch, is_epoch, last_noted, newest_entry};
 use super::schema::{self, Charset};
 use super::{DUPLICATE_KEY, INT_MAX, Outcome, sql_value};
-use crate::core::ports::{Change, Differences, JobBatch, Since, StoreError};
+use crate::core::ports::{Differences, JobBatch, Since, StoreError};
 use crate::model::columns::{COLUMNS, Column};
 use crate::model::command::RequestKey;
 use crate::model::job::{JobFilter, JobPage};
-use crate::model::journal::{Body, Entry, EntryId};
+use crate::model::journal::EntryId;
 use crate::model::value::{Cell, Value};
 use crate::model::{Epoch, Job, JobId, Version};
 use crate::worker::store::rows::{self, SEARCHED, job_columns, job_values, list, written_job_columns};
-use crate::worker::store::{self, DIFFERENCES_MAX, NOTED, edited_by_hand, note, noted};
+use crate::worker::store::{self, DIFFERENCES_MAX, NOTED, edited_by_hand, noted};
 use mysql::prelude::Queryable;
 use mysql::{Conn, Params};
 use std::collections::BTreeMap;
 
 /// Rows written by hand may have any id.
 const JOB_IDS: &str = "id > 0";
-/// The ids of entries are given before they are committed: one that took its time may come in behind a later one, so
-/// so many are looked through once more.
+/// An entry gets its id before it is committed, so it may appear after one with a larger id. Therefore so many of the ids
+/// that were read before are read once more.
 const OVERLAP: i64 = 100;
 
-pub fn change(conn: &mut Conn, epoch: Epoch, request: u64, change: &Change) -> Outcome<JobId> {
-    if let Change::Add(job, _) | Change::Put(job) = change {
-        check_storable(conn, job)?;
-    }
-    if let Some(note) = note(change) {
-        let body = Body { changes: vec![note], ..Body::default() };
-        let entry = Entry { epoch, request, tick: None, part: 0, body, request_key: None };
-        // It is needed as a record only, so nothing is open about it.
-        write(conn, &entry, true)?;
-    }
-    match change {
-        Change::Add(job, key) => add(conn, epoch, job, key),
-        Change::Put(job) => put(conn, epoch, job),
-        Change::Delete { id, version } => delete(conn, epoch, *id, *version),
-    }
-}
-
-/// All of them, by id.
+/// All jobs, by id.
 pub fn all(conn: &mut Conn) -> Outcome<Vec<Job>> {
     jobs(conn, "TRUE ORDER BY id", Params::Empty)
 }
@@ -55,7 +38,7 @@ pub fn batch(conn: &mut Conn, after: JobId, limit: usize) -> Outcome<JobBatch> {
 
 pub fn differences(conn: &mut Conn, since: &Since) -> Outcome<Option<Differences>> {
     let as_of = newest_entry(conn)?;
-    // Without the entry that the copy is as new as, later ones may be missing too.
+    // Without the entry that the replica is as new as, later ones may be missing too.
     let is_there: Option<u8> = conn.exec_first("SELECT 1 FROM journal WHERE id = ?", (since.as_of.0,))?;
     if since.as_of != EntryId(0) && is_there.is_none() {
         return Ok(None);
@@ -63,7 +46,7 @@ pub fn differences(conn: &mut Conn, since: &Since) -> Outcome<Option<Differences
     let limit = DIFFERENCES_MAX + 1;
     let sql = format!("SELECT id, body FROM journal WHERE id > ? AND {NOTED} ORDER BY id LIMIT {limit}");
     let entries: Vec<(i64, String)> = conn.exec(sql, (since.as_of.0.saturating_sub(OVERLAP),))?;
-    // The rows after the notes: what is noted is there, or was the last and is read again the next time.
+    // The rows are read after the notes: a row whose note was read is there, or its note was the last and is read again.
     let Some(noted) = noted(&entries, since)? else { return Ok(None) };
     let ids = list(noted.jobs.iter().map(JobId::to_string));
     let rows = if ids.is_empty() { Vec::new() } else { jobs(conn, &format!("id IN ({ids})"), Params::Empty)? };
@@ -88,7 +71,8 @@ pub fn find(conn: &mut Conn, filter: &JobFilter) -> Outcome<JobPage> {
     Ok(JobPage { jobs, total: Some(total.unwrap_or(0)) })
 }
 
-fn add(conn: &mut Conn, epoch: Epoch, job: &Job, RequestKey(key): &RequestKey) -> Outcome<JobId> {
+/// Inserts the job, or finds the one that an earlier call with this key inserted.
+pub fn add(conn: &mut Conn, epoch: Epoch, job: &Job, RequestKey(key): &RequestKey) -> Outcome<JobId> {
     let columns = list(written_job_columns().map(|column| column.name()).chain(["request_key"]));
     let places = list(written_job_columns().map(|_| "?").chain(["?"]));
     let values = job_values(job).chain([key.as_str().into(), epoch.0.value()]).map(sql_value).collect();
@@ -96,7 +80,7 @@ fn add(conn: &mut Conn, epoch: Epoch, job: &Job, RequestKey(key): &RequestKey) -
     match conn.exec_drop(sql, Params::Positional(values)) {
         Ok(()) if conn.affected_rows() == 0 => Err(StoreError::Deposed.into()),
         Ok(()) => Ok(JobId(conn.last_insert_id() as u32)),
-        // Asked again by the client, or by us after an answer that was lost: the first one counts.
+        // The client asked again, or we did after an answer was lost: the first call counts.
         Err(mysql::Error::MySqlError(error)) if error.code == DUPLICATE_KEY => {
             let id: Option<u32> = conn.exec_first("SELECT id FROM cron WHERE request_key = ?", (key,))?;
             id.map(JobId).ok_or_else(|| mysql::Error::MySqlError(error).into())
@@ -105,7 +89,8 @@ fn add(conn: &mut Conn, epoch: Epoch, job: &Job, RequestKey(key): &RequestKey) -
     }
 }
 
-fn put(conn: &mut Conn, epoch: Epoch, job: &Job) -> Outcome<JobId> {
+/// Writes the job over its version before. Again, after an answer that was lost, it does no harm.
+pub fn put(conn: &mut Conn, epoch: Epoch, job: &Job) -> Outcome<JobId> {
     let sets = list(written_job_columns().map(|column| format!("{} = ?", column.name())));
     let values = job_values(job).chain([job.id.value(), Value::Number(job.version.0 as i64 - 1)]);
     let sql = format!("UPDATE cron SET {sets} WHERE id = ? AND version = ? AND {}", is_epoch(epoch));
@@ -115,11 +100,12 @@ fn put(conn: &mut Conn, epoch: Epoch, job: &Job) -> Outcome<JobId> {
     }
     check_epoch(conn, epoch)?;
     let version: Option<u64> = conn.exec_first("SELECT version FROM cron WHERE id = ?", (job.id.0,))?;
-    // At the new version already: an earlier asking did it, and its answer was lost.
+    // The row has the new version already: an earlier call wrote it, and its answer was lost.
     if version == Some(job.version.0) { Ok(job.id) } else { Err(edited_by_hand(job.id).into()) }
 }
 
-fn delete(conn: &mut Conn, epoch: Epoch, id: JobId, version: Version) -> Outcome<JobId> {
+/// Deletes this version of the job. A job that is gone already is no error.
+pub fn delete(conn: &mut Conn, epoch: Epoch, id: JobId, version: Version) -> Outcome<JobId> {
     let sql = format!("DELETE FROM cron WHERE id = ? AND version = ? AND {}", is_epoch(epoch));
     conn.exec_drop(sql, (id.0, version.0))?;
     if conn.affected_rows() == 1 {
@@ -130,8 +116,8 @@ fn delete(conn: &mut Conn, epoch: Epoch, id: JobId, version: Version) -> Outcome
     if is_there.is_none() { Ok(id) } else { Err(edited_by_hand(id).into()) }
 }
 
-/// Before anything is written: whether the columns have a place for every time and every character.
-fn check_storable(conn: &mut Conn, job: &Job) -> Outcome<()> {
+/// Whether the columns can hold every time and every character of the job. To be asked before anything is written.
+pub fn check_storable(conn: &mut Conn, job: &Job) -> Outcome<()> {
     check_times(conn, job)?;
     check_texts(conn, job)
 }
@@ -178,7 +164,7 @@ fn check_texts(conn: &mut Conn, job: &Job) -> Outcome<()> {
     Ok(())
 }
 
-/// Those that fulfil the condition.
+/// The jobs that fulfil this condition.
 fn jobs(conn: &mut Conn, which: &str, values: Params) -> Outcome<Vec<Job>> {
     let sql = format!("SELECT {} FROM cron WHERE {JOB_IDS} AND {which}", job_columns());
     let job = |row: mysql::Row| {

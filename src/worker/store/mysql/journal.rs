@@ -2,12 +2,12 @@
 //!
 //! Invariant: no entry is written under an epoch that is not the stored one.
 
-use super::{DUPLICATE_KEY, Outcome, cell, jobs, logs};
-use crate::core::ports::{Bump, Bumped, Journaled, Loaded, Since, StoreError, StoredLeader};
+use super::{DUPLICATE_KEY, Outcome, cell};
+use crate::core::ports::{Bump, Bumped, Journaled, Since, StoreError, StoredLeader};
 use crate::model::journal::{Entry, EntryId, StoredEntry};
 use crate::model::{Epoch, JobId, NodeId, Second, Server, Wall};
 use crate::worker::store::rows::{ENTRY_COLUMNS, body_text, list, parse_body};
-use crate::worker::store::{DELETE_ENTRIES_MAX, NOTED, coalesced, foreign_lock_key, not_alone, noted, outcomes};
+use crate::worker::store::{DELETE_ENTRIES_MAX, NOTED, foreign_lock_key, not_alone, noted};
 use mysql::prelude::Queryable;
 use mysql::{Conn, Row};
 
@@ -44,17 +44,6 @@ pub fn bump(conn: &mut Conn, bump: &Bump) -> Outcome<Bumped> {
         1 => Ok(Bumped { epoch: Epoch(former.epoch.0 + 1) }),
         _ => Err(StoreError::Unavailable("take the lead: another node was quicker".into()).into()),
     }
-}
-
-pub fn load(conn: &mut Conn, epoch: Epoch, since: &Since) -> Outcome<Loaded> {
-    check_epoch(conn, epoch)?;
-    let watermark: Option<Option<i64>> = conn.query_first("SELECT MAX(tick) FROM journal WHERE part = 0")?;
-    let open = open_entries(conn)?;
-    let differences = jobs::differences(conn, since)?;
-    let mut logged = logs::logged(conn, &outcomes(&open))?;
-    logged.extend(logs::logged(conn, &coalesced(&open, &logged))?);
-    let is_paused = conn.query_first("SELECT paused <> 0 FROM scheduler WHERE id = 1")?.unwrap_or(false);
-    Ok(Loaded { differences, watermark: watermark.flatten().map(Second), open, logged, is_paused })
 }
 
 /// A note of a change is done as soon as it is there.
@@ -130,7 +119,18 @@ pub fn last_noted(conn: &mut Conn) -> Outcome<Option<JobId>> {
     Ok(noted(&entries, &Since::default())?.and_then(|noted| noted.last))
 }
 
-fn open_entries(conn: &mut Conn) -> Outcome<Vec<StoredEntry>> {
+/// The last tick whose entry is whole.
+pub fn watermark(conn: &mut Conn) -> Outcome<Option<Second>> {
+    let watermark: Option<Option<i64>> = conn.query_first("SELECT MAX(tick) FROM journal WHERE part = 0")?;
+    Ok(watermark.flatten().map(Second))
+}
+
+pub fn is_paused(conn: &mut Conn) -> Outcome<bool> {
+    Ok(conn.query_first("SELECT paused <> 0 FROM scheduler WHERE id = 1")?.unwrap_or(false))
+}
+
+/// The entries that are not done, in their order.
+pub fn open_entries(conn: &mut Conn) -> Outcome<Vec<StoredEntry>> {
     let rows: Vec<Row> = conn.query(format!("SELECT {ENTRY_COLUMNS} FROM journal WHERE done = 0 ORDER BY id"))?;
     rows.iter().map(stored_entry).collect()
 }

@@ -14,6 +14,7 @@
 
 mod jobs;
 mod journal;
+mod lead;
 mod logs;
 mod schema;
 
@@ -287,7 +288,7 @@ impl Store for MysqlStore {
     }
 
     fn load(&mut self, epoch: Epoch, since: &Since) -> Result<Loaded, StoreError> {
-        self.with("read the journal", |connection| journal::load(&mut connection.conn, epoch, since))
+        self.with("read the journal", |connection| lead::load(&mut connection.conn, epoch, since))
     }
 
     fn journal(&mut self, entry: &Entry) -> Result<Journaled, StoreError> {
@@ -308,7 +309,7 @@ impl Store for MysqlStore {
     }
 
     fn change(&mut self, epoch: Epoch, request: u64, change: &Change) -> Result<JobId, StoreError> {
-        self.with("write the job", |connection| jobs::change(&mut connection.conn, epoch, request, change))
+        self.with("write the job", |connection| lead::change(&mut connection.conn, epoch, request, change))
     }
 
     fn list_jobs(&mut self) -> Result<Vec<Job>, StoreError> {

@@ -1,38 +1,24 @@
 //! Table `cron` in SQLite.
 //!
-//! Invariant: whatever changes a row names the epoch, and the version that the row has.
+//! Invariant: a statement that changes a row names the version that the row has. The epoch was checked in the same
+//! transaction; see `lead`.
 
-use super::journal::{check_epoch, insert, newest_entry};
+use super::journal::newest_entry;
 use super::{Outcome, Sql, Transaction, only};
-use crate::core::ports::{Change, Differences, JobBatch, Since};
+use crate::core::ports::{Differences, JobBatch, Since};
 use crate::model::command::RequestKey;
 use crate::model::job::{JobFilter, JobPage};
-use crate::model::journal::{Body, Entry, EntryId};
+use crate::model::journal::EntryId;
 use crate::model::value::{Cell, Value};
-use crate::model::{Epoch, Job, JobId, Version};
+use crate::model::{Job, JobId, Version};
 use crate::worker::store::rows::{self, SEARCHED, job_columns, job_values, list, written_job_columns};
-use crate::worker::store::{self, DIFFERENCES_MAX, NOTED, edited_by_hand, note, noted};
+use crate::worker::store::{self, DIFFERENCES_MAX, NOTED, edited_by_hand, noted};
 use rusqlite::{OptionalExtension, Params, Row, params, params_from_iter};
 
 /// Rows written by hand may have any id.
 const JOB_IDS: &str = "id BETWEEN 1 AND 2147483647";
 
-pub fn change(transaction: &Transaction, epoch: Epoch, request: u64, change: &Change) -> Outcome<JobId> {
-    check_epoch(transaction, epoch)?;
-    if let Some(note) = note(change) {
-        let body = Body { changes: vec![note], ..Body::default() };
-        // In one transaction with the row, so it is done as soon as it is there.
-        let entry = Entry { epoch, request, tick: None, part: 0, body, request_key: None };
-        insert(transaction, &entry, true)?;
-    }
-    match change {
-        Change::Add(job, key) => add(transaction, job, key),
-        Change::Put(job) => put(transaction, job),
-        Change::Delete { id, version } => delete(transaction, *id, *version),
-    }
-}
-
-/// All of them, by id.
+/// All jobs, by id.
 pub fn all(transaction: &Transaction) -> Outcome<Vec<Job>> {
     jobs(transaction, "1 ORDER BY id", [])
 }
@@ -46,7 +32,7 @@ pub fn batch(transaction: &Transaction, after: JobId, limit: usize) -> Outcome<J
 
 pub fn differences(transaction: &Transaction, since: &Since) -> Outcome<Option<Differences>> {
     let as_of = newest_entry(transaction)?;
-    // Without the entry that the copy is as new as, later ones may be missing too.
+    // Without the entry that the replica is as new as, later ones may be missing too.
     let is_there = "SELECT 1 FROM journal WHERE id = ?";
     if since.as_of != EntryId(0) && !transaction.prepare_cached(is_there)?.exists([since.as_of.0])? {
         return Ok(None);
@@ -78,7 +64,8 @@ pub fn find(transaction: &Transaction, filter: &JobFilter) -> Outcome<JobPage> {
     Ok(JobPage { jobs: jobs(transaction, &which, params_from_iter(&values))?, total: Some(total) })
 }
 
-fn add(transaction: &Transaction, job: &Job, RequestKey(key): &RequestKey) -> Outcome<JobId> {
+/// Inserts the job, or finds the one that an earlier call with this key inserted.
+pub fn add(transaction: &Transaction, job: &Job, RequestKey(key): &RequestKey) -> Outcome<JobId> {
     let known = "SELECT id FROM cron WHERE request_key = ?";
     if let Some(id) = transaction.query_row(known, [key], only).optional()? {
         return Ok(JobId(id));
@@ -91,7 +78,8 @@ fn add(transaction: &Transaction, job: &Job, RequestKey(key): &RequestKey) -> Ou
     Ok(JobId(transaction.last_insert_rowid() as u32))
 }
 
-fn put(transaction: &Transaction, job: &Job) -> Outcome<JobId> {
+/// Writes the job over its version before.
+pub fn put(transaction: &Transaction, job: &Job) -> Outcome<JobId> {
     let sets = list(written_job_columns().map(|column| format!("{} = ?", column.name())));
     let values = job_values(job).chain([job.id.value(), Value::Number(job.version.0 as i64 - 1)]).map(Sql);
     let update = format!("UPDATE cron SET {sets} WHERE id = ? AND version = ?");
@@ -101,14 +89,15 @@ fn put(transaction: &Transaction, job: &Job) -> Outcome<JobId> {
     }
 }
 
-fn delete(transaction: &Transaction, id: JobId, version: Version) -> Outcome<JobId> {
+/// Deletes this version of the job.
+pub fn delete(transaction: &Transaction, id: JobId, version: Version) -> Outcome<JobId> {
     match transaction.execute("DELETE FROM cron WHERE id = ? AND version = ?", params![id.0, version.0])? {
         1 => Ok(id),
         _ => Err(edited_by_hand(id).into()),
     }
 }
 
-/// Those that fulfil the condition.
+/// The jobs that fulfil this condition.
 fn jobs(transaction: &Transaction, which: &str, values: impl Params) -> Outcome<Vec<Job>> {
     let sql = format!("SELECT {} FROM cron WHERE {JOB_IDS} AND {which}", job_columns());
     let mut statement = transaction.prepare(&sql)?;

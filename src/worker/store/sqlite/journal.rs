@@ -2,13 +2,13 @@
 //!
 //! Invariant: no entry is written under an epoch that is not the stored one.
 
-use super::{Outcome, Transaction, jobs, logs, only};
-use crate::core::ports::{Bump, Bumped, Journaled, Loaded, Since, StoreError, StoredLeader};
+use super::{Outcome, Transaction, only};
+use crate::core::ports::{Bump, Bumped, Journaled, StoreError, StoredLeader};
 use crate::model::command::RequestKey;
 use crate::model::journal::{Entry, EntryId, StoredEntry};
 use crate::model::{Epoch, NodeId, Second, Server, Wall};
 use crate::worker::store::rows::{ENTRY_COLUMNS, body_text, parse_body};
-use crate::worker::store::{DELETE_ENTRIES_MAX, coalesced, foreign_lock_key, not_alone, outcomes};
+use crate::worker::store::{DELETE_ENTRIES_MAX, foreign_lock_key, not_alone};
 use rusqlite::{OptionalExtension, Row, params};
 
 /// Who was the last to take the lead; none in a new file.
@@ -41,18 +41,6 @@ pub fn bump(transaction: &Transaction, bump: &Bump) -> Outcome<Bumped> {
         params![bump.lock_key, epoch + 1, &*bump.server.0, &*bump.node_id.0],
     )?;
     Ok(Bumped { epoch: Epoch(epoch + 1) })
-}
-
-pub fn load(transaction: &Transaction, epoch: Epoch, since: &Since) -> Outcome<Loaded> {
-    check_epoch(transaction, epoch)?;
-    let watermark = "SELECT max(tick) FROM journal WHERE part = 0";
-    let watermark: Option<i64> = transaction.query_row(watermark, [], only)?;
-    let open = open_entries(transaction)?;
-    let differences = jobs::differences(transaction, since)?;
-    let mut logged = logs::logged(transaction, &outcomes(&open))?;
-    logged.extend(logs::logged(transaction, &coalesced(&open, &logged))?);
-    let is_paused = transaction.query_row("SELECT paused <> 0 FROM scheduler", [], only)?;
-    Ok(Loaded { differences, watermark: watermark.map(Second), open, logged, is_paused })
 }
 
 pub fn write(transaction: &Transaction, entry: &Entry) -> Outcome<Journaled> {
@@ -119,7 +107,19 @@ pub fn newest_entry(transaction: &Transaction) -> Outcome<EntryId> {
     Ok(EntryId(newest.unwrap_or(0)))
 }
 
-fn open_entries(transaction: &Transaction) -> Outcome<Vec<StoredEntry>> {
+/// The last tick whose entry is whole.
+pub fn watermark(transaction: &Transaction) -> Outcome<Option<Second>> {
+    let watermark = "SELECT max(tick) FROM journal WHERE part = 0";
+    let watermark: Option<i64> = transaction.query_row(watermark, [], only)?;
+    Ok(watermark.map(Second))
+}
+
+pub fn is_paused(transaction: &Transaction) -> Outcome<bool> {
+    Ok(transaction.query_row("SELECT paused <> 0 FROM scheduler", [], only)?)
+}
+
+/// The entries that are not done, in their order.
+pub fn open_entries(transaction: &Transaction) -> Outcome<Vec<StoredEntry>> {
     let sql = format!("SELECT {ENTRY_COLUMNS} FROM journal WHERE done = 0 ORDER BY id");
     let mut statement = transaction.prepare(&sql)?;
     let mut rows = statement.query([])?;

@@ -5,6 +5,7 @@
 
 mod jobs;
 mod journal;
+mod lead;
 mod logs;
 mod schema;
 
@@ -213,7 +214,7 @@ impl Store for SqliteStore {
     }
 
     fn load(&mut self, epoch: Epoch, since: &Since) -> Result<Loaded, StoreError> {
-        self.read("read the journal", |transaction| journal::load(transaction, epoch, since))
+        self.read("read the journal", |transaction| lead::load(transaction, epoch, since))
     }
 
     fn journal(&mut self, entry: &Entry) -> Result<Journaled, StoreError> {
@@ -229,7 +230,7 @@ impl Store for SqliteStore {
     }
 
     fn change(&mut self, epoch: Epoch, request: u64, change: &Change) -> Result<JobId, StoreError> {
-        self.transact("write the job", |transaction| jobs::change(transaction, epoch, request, change))
+        self.transact("write the job", |transaction| lead::change(transaction, epoch, request, change))
     }
 
     fn list_jobs(&mut self) -> Result<Vec<Job>, StoreError> {
