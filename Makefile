@@ -4,7 +4,7 @@ TARGET ?= x86_64-unknown-linux-musl
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run build static test sim test-faults check bench-quick bench-flood bench-takeover clean
+.PHONY: help run build static test sim test-faults check deny advisories bench-quick bench-flood bench-takeover clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,10 +34,19 @@ test-faults: ## three hosts, fault after fault, and a table of what each did (as
 	scripts/install-test-services
 	cargo test --test cluster disasters -- --nocapture
 
-check: ## what must be clean before a commit: format, clippy, every test
+check: ## what must be clean before a commit: format, clippy, dependencies, every test
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+	$(MAKE) deny
 	$(MAKE) test
+
+deny: ## licences, duplicates and sources of the dependencies; builds cargo-deny once, where it can be had
+	scripts/install-check-tools
+	if [ -x target/tools/bin/cargo-deny ]; then target/tools/bin/cargo-deny check licenses bans sources; fi
+
+advisories: ## known holes in the dependencies; fetches the database of them
+	scripts/install-check-tools
+	target/tools/bin/cargo-deny check advisories
 
 bench-quick: ## how late jobs start, against a bare loop that starts as many of the same command
 	cargo build --release --bin wing-crontab

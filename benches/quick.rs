@@ -8,14 +8,15 @@
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use rustix::time::{ClockId, clock_gettime};
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use support::daemon::Node;
-use support::wait_until;
+use support::process::{cpu_ticks, resident_kb};
+use support::time::now_ns;
+use support::wait_to_see;
 
 const SECONDS: usize = 10;
 const ROUNDS: usize = 2;
@@ -48,11 +49,6 @@ fn main() {
         is_good &= ratios.iter().all(|ratio| *ratio <= RATIO_MAX);
     }
     println!("\nwithin {RATIO_MAX} times the bare loop: {}", if is_good { "yes" } else { "NO" });
-}
-
-fn now_ns() -> i128 {
-    let now = clock_gettime(ClockId::Realtime);
-    i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec)
 }
 
 /// The job.
@@ -110,30 +106,19 @@ struct Cost {
 fn daemon(jobs: usize) -> (Vec<f64>, Cost) {
     let node = Node::started("");
     let file = node.path("stamps");
-    let form = format!("cronSet=* * * * * *&command={}", command(&file));
-    (0..jobs).for_each(|_| drop(node.api.post("/cron/add", &form).ok()));
+    let command = command(&file);
+    for _ in 0..jobs {
+        node.api.add_every_second(&command, "");
+    }
     let starts = || lateness_ms(&file).len();
-    // The first seconds see the jobs being added.
-    wait_until("all jobs run", || jobs * 2 <= starts());
+    // In the first seconds the jobs are still being added.
+    wait_to_see("two runs of every job", starts, |starts| jobs * 2 <= *starts);
     let pid = node.daemon_pid();
     let (first, cpu, at) = (starts(), cpu_ticks(pid), now_ns());
-    wait_until("the seconds pass", || first + jobs * SECONDS <= starts());
+    wait_to_see("the runs of some seconds", starts, |starts| first + jobs * SECONDS <= *starts);
     let cores = (cpu_ticks(pid) - cpu) as f64 / 100.0 / ((now_ns() - at) as f64 / 1e9);
     let late = lateness_ms(&file).split_off(first);
-    (late, Cost { cores, rss_kb: rss_kb(pid) })
-}
-
-/// The processor time of a process itself, without its children's.
-fn cpu_ticks(pid: u32) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let fields: Vec<&str> = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').collect();
-    [11, 12].iter().filter_map(|at| fields.get(*at)?.parse::<u64>().ok()).sum()
-}
-
-fn rss_kb(pid: u32) -> u64 {
-    let status = fs::read_to_string(PathBuf::from(format!("/proc/{pid}/status"))).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
-    line.split_whitespace().next().and_then(|kb| kb.parse().ok()).unwrap_or(0)
+    (late, Cost { cores, rss_kb: resident_kb(pid) })
 }
 
 struct Late {

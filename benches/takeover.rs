@@ -9,53 +9,70 @@ mod support;
 
 use rustix::process::Signal;
 use std::time::Instant;
-use support::daemon::{Node, send_signal};
-use support::{consul, mariadb, wait_until};
+use support::cluster::{self, Cluster};
+use support::consul::{self, Agent, Names};
+use support::daemon::Node;
+use support::mariadb::{self, Database};
+use support::process::{children, resident_kb, send_signal};
+use support::wait_until;
 
 /// What is done to the leader, and how often.
 type Fault = (&'static str, usize, fn(&mut Node));
 
-struct Cluster<'a> {
-    nodes: Vec<Node>,
-    agent: &'a consul::Agent,
+/// Three nodes, and what is known of their lead.
+struct Bench<'a> {
+    cluster: Cluster,
+    agent: &'a Agent,
     lock: String,
 }
 
 fn main() {
     let (Some(database), Some(agent)) = (mariadb::database(), consul::agent()) else { return };
-    let (service, lock) = (consul::name(), consul::name());
-    let toml = format!(
-        "consul_address = \"{}\"\nservice_name = \"{service}\"\nlock_key = \"{lock}\"\n{}",
-        agent.address(),
-        database.toml()
-    );
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let (jobs, rounds) = (number("JOBS").unwrap_or(0), number("ROUNDS").unwrap_or(10));
-    let (schedules, pauses) = (number("SCHEDULES").unwrap_or(1_000), rounds.min(3));
+    let names = Names::new();
+    let toml = cluster::toml(agent, &names, &database);
     let mut nodes: Vec<Node> = (0..3).map(|_| Node::new(&toml)).collect();
     if jobs != 0 {
-        // The first start makes the tables.
-        nodes[0].start();
-        nodes[0].stop();
-        let fill = format!(
-            "INSERT INTO cron (cron_set, command, remark) SELECT CONCAT(nth MOD 60, ' ', nth DIV 60 MOD 60, ' ',
-             nth DIV 3600 MOD 24, ' ', nth DIV 86400 MOD 28 + 1, ' 1 *'), CONCAT('/usr/bin/true ', seq), 'of the bench'
-             FROM (SELECT seq, seq MOD {schedules} AS nth FROM seq_1_to_{jobs}) AS numbers"
-        );
-        database.run(&[&fill]);
+        fill(&database, &mut nodes[0], jobs, number("SCHEDULES").unwrap_or(1_000));
     }
-    for node in &mut nodes {
-        let start = Instant::now();
-        node.start();
-        wait_until("it has the jobs", || is_ready(node));
-        let (ready_ms, memory_kb) = (start.elapsed().as_millis(), resident_kb(node.daemon_pid()));
-        println!("{}: ready to lead after {ready_ms} ms, {} MB resident", node.server, memory_kb / 1_024);
-    }
-    let mut cluster = Cluster { nodes, agent, lock };
+    nodes.iter_mut().for_each(start);
+    let cluster = Cluster { nodes, folder: tempfile::tempdir().expect("a folder can be made") };
+    let mut bench = Bench { cluster, agent, lock: names.lock };
     println!("\n{jobs} jobs\n\n| fault | next leader after: median / max of {rounds}, ms |\n|---|---|");
-    let faults: [Fault; 5] = [
+    for (name, rounds, fault) in faults(rounds) {
+        let mut took_ms: Vec<u128> = (0..rounds).map(|_| bench.measure(fault)).collect();
+        took_ms.sort();
+        println!("| {name} | {} / {} |", took_ms[took_ms.len() / 2], took_ms[took_ms.len() - 1]);
+    }
+    bench.reload();
+}
+
+/// Writes so many jobs into the database. The node's first start makes the tables.
+fn fill(database: &Database, node: &mut Node, jobs: usize, schedules: usize) {
+    node.start();
+    node.stop();
+    let sql = format!(
+        "INSERT INTO cron (cron_set, command, remark) SELECT CONCAT(nth MOD 60, ' ', nth DIV 60 MOD 60, ' ',
+         nth DIV 3600 MOD 24, ' ', nth DIV 86400 MOD 28 + 1, ' 1 *'), CONCAT('/usr/bin/true ', seq), 'of the bench'
+         FROM (SELECT seq, seq MOD {schedules} AS nth FROM seq_1_to_{jobs}) AS numbers"
+    );
+    database.run(&[&sql]);
+}
+
+/// Starts the node and prints how long it takes until it could lead.
+fn start(node: &mut Node) {
+    let start = Instant::now();
+    node.start();
+    wait_until("the node has all jobs", || is_ready(node));
+    let (ready_ms, memory_kb) = (start.elapsed().as_millis(), resident_kb(node.daemon_pid()));
+    println!("{}: ready to lead after {ready_ms} ms, {} MB resident", node.server, memory_kb / 1_024);
+}
+
+fn faults(rounds: usize) -> [Fault; 5] {
+    [
         ("clean stop", rounds, |node| node.signal(Signal::TERM)),
-        ("kill -9 of the daemon", rounds, |node| send_signal(Signal::KILL, node.daemon_pid())),
+        ("kill -9 of the daemon", rounds, |node| node.kill_daemon()),
         ("kill -9 of the guardian", rounds, |node| node.signal(Signal::KILL)),
         ("kill -9 of both", rounds, |node| {
             let daemon = node.daemon_pid();
@@ -63,51 +80,34 @@ fn main() {
             send_signal(Signal::KILL, daemon);
             node.signal(Signal::KILL);
         }),
-        ("SIGSTOP of both", pauses, |node| {
+        ("SIGSTOP of both", rounds.min(3), |node| {
             let daemon = node.daemon_pid();
             node.signal(Signal::STOP);
             send_signal(Signal::STOP, daemon);
         }),
-    ];
-    for (name, rounds, fault) in faults {
-        let mut took_ms: Vec<u128> = (0..rounds).map(|_| cluster.measure(fault)).collect();
-        took_ms.sort();
-        println!("| {name} | {} / {} |", took_ms[took_ms.len() / 2], took_ms[took_ms.len() - 1]);
-    }
-    cluster.reload();
+    ]
 }
 
-/// Whether this life of the daemon has all jobs in memory.
+/// Whether the daemon has all jobs in memory since it was last started.
 fn is_ready(node: &Node) -> bool {
     let said = node.said();
     said.rfind(" wing-crontab ") < said.rfind("the copy of the jobs is complete")
 }
 
-fn resident_kb(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
-}
-
-impl Cluster<'_> {
-    /// Hits the leader, and answers how long it took until there was another (or it again).
+impl Bench<'_> {
+    /// Does that to the leader, and gives how many milliseconds it took until a node led under a new epoch.
     fn measure(&mut self, fault: fn(&mut Node)) -> u128 {
-        wait_until("all are alive", || {
-            let view =
-                self.nodes.iter().find_map(|node| node.api.try_get("/cluster")).filter(|reply| reply.status == 200);
-            let nodes = view.and_then(|reply| reply.body["data"]["nodes"].as_array().cloned()).unwrap_or_default();
-            nodes.iter().filter(|node| node["state"] == "alive").count() == 3
-        });
-        wait_until("all could lead", || self.nodes.iter().all(is_ready));
+        self.cluster.wait_alive(3);
+        wait_until("all could lead", || self.cluster.nodes.iter().all(is_ready));
         let (epoch, leader) = self.lead();
-        let at = self.nodes.iter().position(|node| node.server == leader).expect("the leader is one of ours");
+        let at = self.cluster.index_of(&leader).expect("the leader is one of the nodes");
         let start = Instant::now();
-        fault(&mut self.nodes[at]);
+        fault(&mut self.cluster.nodes[at]);
         wait_until("there is a new epoch", || epoch < self.lead().0);
         let took_ms = start.elapsed().as_millis();
-        let node = &mut self.nodes[at];
+        let node = &mut self.cluster.nodes[at];
         send_signal(Signal::CONT, node.guardian_pid());
-        support::daemon::children(node.guardian_pid()).into_iter().for_each(|pid| send_signal(Signal::CONT, pid));
+        children(node.guardian_pid()).into_iter().for_each(|pid| send_signal(Signal::CONT, pid));
         if node.is_over() {
             node.wait();
             node.start();
@@ -115,10 +115,10 @@ impl Cluster<'_> {
         took_ms
     }
 
-    /// Tells the leader to read all jobs again, and asks it other things all the time.
+    /// Has the leader read all jobs again, and asks it for the cluster all the time.
     fn reload(&self) {
         let leader = self.lead().1;
-        let node = self.nodes.iter().find(|node| node.server == leader).expect("the leader is one of ours");
+        let node = &self.cluster.nodes[self.cluster.index_of(&leader).expect("the leader is one of the nodes")];
         let (start, mut slowest_ms) = (Instant::now(), 0);
         node.signal(Signal::HUP);
         wait_until("it has reloaded", || {
@@ -131,7 +131,7 @@ impl Cluster<'_> {
         println!("\nSIGHUP: reloaded after {took_ms} ms; meanwhile an answer took {slowest_ms} ms at most");
     }
 
-    /// The epoch and the leader, by the lock.
+    /// The epoch and the leader, by the lock's value.
     fn lead(&self) -> (u64, String) {
         let lock = self.agent.lock(&self.lock).filter(|(session, _)| session.is_some());
         let value = lock.map(|(_, value)| value).unwrap_or_default();

@@ -24,10 +24,28 @@
 //!    missed, lost.
 //! 4. The reactor's thread blocks in poll and nowhere else; clocks are read in `worker::clock` and nowhere else.
 
+#![deny(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::disallowed_methods,
+        clippy::exit,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::print_stderr,
+        clippy::print_stdout,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
+
+#[cfg_attr(not(test), warn(clippy::disallowed_types))]
 pub mod model;
 
+#[cfg_attr(not(test), warn(clippy::disallowed_types))]
 pub mod core;
 
+#[cfg_attr(not(test), warn(clippy::disallowed_types))]
 pub mod wire;
 
 pub mod api;

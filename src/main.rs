@@ -3,6 +3,17 @@
 //! Started by a person this is the guardian, which starts the same program again as the daemon; and the daemon starts it
 //! once more for some commands, to become them.
 
+#![deny(unsafe_code)]
+#![warn(
+    clippy::disallowed_methods,
+    clippy::exit,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unreachable,
+    clippy::unwrap_used
+)]
+
 use lexopt::{Arg, ValueExt};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -101,6 +112,7 @@ fn load(arguments: &Arguments) -> Result<(Config, Vec<String>), String> {
     Ok((config, warnings))
 }
 
+#[expect(clippy::disallowed_methods, reason = "the one place where the environment is read")]
 fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }

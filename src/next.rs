@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 use lexopt::{Arg, ValueExt};
 use std::fmt::Write;
 
-pub const USAGE: &str = "wing-crontab next 'CRONSET' [-n COUNT] [--from TIME] [--tz ZONE]";
+const USAGE: &str = "wing-crontab next 'CRONSET' [-n COUNT] [--from TIME] [--tz ZONE]";
 const COUNT_DEFAULT: usize = 5;
 const COUNT_MAX: usize = 100_000;
 

@@ -1,11 +1,12 @@
-//! The Consul client against a real Consul.
+//! The Consul client, held against a real Consul.
 
 mod support;
 
+use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use support::{consul, wait_for, wait_until};
-use wing_crontab::core::ports::{Consul, ConsulAnswer, ConsulError, LockValue};
+use support::{consul, wait_for, wait_to_see};
+use wing_crontab::core::ports::{Consul, ConsulAnswer, ConsulError, LockState, LockValue};
 use wing_crontab::model::config::{ConsulConfig, Secret};
 use wing_crontab::model::{Epoch, Incarnation, NodeId, Second, Server};
 use wing_crontab::worker::consul::ConsulClient;
@@ -61,7 +62,7 @@ fn a_service_is_registered_with_its_tag_and_keeps_its_session_when_the_tag_chang
 }
 
 #[test]
-fn one_holds_the_lock_and_the_other_watches_it_go() {
+fn the_second_client_sees_the_lock_of_the_first_and_gets_it_when_the_first_leaves() {
     let Some(agent) = consul::agent() else { return };
     let name = consul::name();
     let (first, second) = (client(agent, &name, "127.0.0.1:9991"), client(agent, &name, "127.0.0.1:9992"));
@@ -74,20 +75,20 @@ fn one_holds_the_lock_and_the_other_watches_it_go() {
     assert_eq!((seen.session.as_ref(), seen.value), (Some(&mine), Some(value(5))));
     assert_eq!(acquire(&first, &mine, 6), Ok(ConsulAnswer::Acquired(true)));
     let seen = second.watch(seen.index, 10_000).unwrap();
-    assert_eq!(seen.value, Some(value(6)), "a fresh value wakes the watch");
+    assert_eq!(seen.value, Some(value(6)), "a new value wakes the watch");
     let watching = std::thread::scope(|scope| {
         let watching = scope.spawn(|| second.watch(seen.index, 20_000));
         assert_eq!(first.carry_out(&Consul::Leave { session: Some(mine.clone()) }), Ok(ConsulAnswer::Done));
         watching.join().unwrap()
     });
-    assert_eq!(watching.unwrap().session, None, "leaving wakes the watch");
-    assert_eq!(acquire(&second, &theirs, 7), Ok(ConsulAnswer::Acquired(true)), "without a lock-delay");
-    assert_eq!(agent.service(&name).len(), 1, "the one that left is deregistered");
-    assert!(matches!(acquire(&first, &mine, 8), Err(ConsulError::Unknown(_))), "its session is gone");
+    assert_eq!(watching.unwrap().session, None, "the end of the session wakes the watch");
+    assert_eq!(acquire(&second, &theirs, 7), Ok(ConsulAnswer::Acquired(true)), "there is no lock-delay");
+    assert_eq!(agent.service(&name).len(), 1, "the first is deregistered");
+    assert!(matches!(acquire(&first, &mine, 8), Err(ConsulError::Unknown(_))), "the session of the first is gone");
 }
 
 #[test]
-fn a_session_ends_with_a_check_that_is_not_passed_and_can_be_ended_by_others() {
+fn a_session_ends_when_its_check_is_not_passed_or_when_another_destroys_it() {
     let Some(agent) = consul::agent() else { return };
     let name = consul::name();
     let client = client(agent, &name, "127.0.0.1:9991");
@@ -95,7 +96,8 @@ fn a_session_ends_with_a_check_that_is_not_passed_and_can_be_ended_by_others() {
     assert_eq!(acquire(&client, &first, 1), Ok(ConsulAnswer::Acquired(true)));
     let key = format!("{name}/lock");
     // Nobody passes the check: after its time to live the lock is free.
-    wait_until("the lock is free", || agent.lock(&key).is_some_and(|(session, _)| session.is_none()));
+    let is_free = |lock: &Option<(Option<String>, Value)>| lock.as_ref().is_some_and(|(session, _)| session.is_none());
+    wait_to_see("a free lock", || agent.lock(&key), is_free);
     assert!(matches!(acquire(&client, &first, 2), Err(ConsulError::Unknown(_))));
     assert!(matches!(client.carry_out(&Consul::CreateSession), Err(ConsulError::Unknown(_))), "the check is critical");
     let second = session(&client);
@@ -106,7 +108,7 @@ fn a_session_ends_with_a_check_that_is_not_passed_and_can_be_ended_by_others() {
 }
 
 #[test]
-fn an_agent_that_was_restarted_knows_nothing_and_is_told_anew() {
+fn a_client_registers_again_with_an_agent_that_was_restarted() {
     let Some(mut agent) = consul::own_agent() else { return };
     let name = consul::name();
     let client = client(&agent, &name, "127.0.0.1:9991");
@@ -119,7 +121,7 @@ fn an_agent_that_was_restarted_knows_nothing_and_is_told_anew() {
     agent.start();
     assert!(matches!(client.carry_out(&Consul::Pass), Err(ConsulError::Unknown(_))));
     assert!(matches!(acquire(&client, &old, 2), Err(ConsulError::Unknown(_))));
-    // A server that has just begun makes no session yet where its own check is not known to it.
+    // A server that has just started makes no session before it knows its own health check.
     let new = wait_for("a session", || {
         client.carry_out(&Consul::Register { is_leader: true }).ok()?;
         match client.carry_out(&Consul::CreateSession) {
@@ -128,9 +130,9 @@ fn an_agent_that_was_restarted_knows_nothing_and_is_told_anew() {
         }
     });
     assert_eq!(acquire(&client, &new, 3), Ok(ConsulAnswer::Acquired(true)));
-    wait_until("the watch sees the new lock", || {
-        client.watch(index, 100).is_ok_and(|lock| lock.session.as_ref() == Some(&new))
-    });
+    let sees_it =
+        |lock: &Result<LockState, ConsulError>| lock.as_ref().is_ok_and(|lock| lock.session.as_ref() == Some(&new));
+    wait_to_see("the watch sees the new lock", || client.watch(index, 100), sees_it).expect("it was seen");
 }
 
 /// A server that takes one request, remembers it, and answers `answer`.
@@ -161,7 +163,7 @@ fn the_token_goes_into_a_header_and_into_no_error() {
 }
 
 #[test]
-fn an_agent_that_is_not_there_or_talks_rubbish_is_an_error_and_no_more() {
+fn an_agent_that_is_away_or_answers_rubbish_is_an_error_and_nothing_worse() {
     let address = format!("127.0.0.1:{}", support::free_port());
     let client = |address: &str| ConsulClient::new(&config(address), "service", "lock", &Server("127.0.0.1:1".into()));
     for work in

@@ -1,6 +1,6 @@
-//! Schedules held against another implementation of crontab: Python's croniter, over thousands of random expressions.
+//! Schedules compared with another implementation of crontab, Python's croniter, over thousands of random expressions.
 //!
-//! Random, but the same at every run: the seed is here. `WING_SEED` tries another.
+//! The seed below makes them the same at every run; `WING_SEED` tries another seed.
 
 mod support;
 
@@ -19,7 +19,7 @@ struct Case {
     fires: Vec<i64>,
 }
 
-/// What croniter says, or why it cannot be asked.
+/// The cases with croniter's answers, or why croniter cannot be asked.
 fn cases() -> Result<Vec<Case>, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let python = root.join("target/venv/bin/python");

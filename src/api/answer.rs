@@ -2,13 +2,15 @@
 //! behind them.
 
 use crate::model::Job;
+use crate::model::columns::{COLUMNS, Kind};
 use crate::model::command::{Answer, CallError, HealthView, JobList, ListedJob, Reply, RunOutput};
 use crate::model::log_row::{LogPage, StoredLog};
 use crate::model::output::OutputState;
+use crate::model::value::Value as Cell;
 use crate::wire::http::Response;
-use serde::Serialize;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
-use std::sync::Arc;
 
 #[derive(Serialize)]
 struct Envelope<'a, T: Serialize> {
@@ -17,29 +19,20 @@ struct Envelope<'a, T: Serialize> {
     message: &'a str,
 }
 
-#[derive(Serialize)]
-struct JobView<'a> {
-    id: u32,
-    cron_set: &'a str,
-    command: &'a str,
-    remark: &'a str,
-    stop: bool,
-    start_time: i64,
-    end_time: i64,
-    is_mutex: bool,
-    lock_limit: u32,
-    misfire: &'static str,
-    on_lost: &'static str,
-    max_parallel: u32,
-    timeout: u32,
-    retry_times: u32,
-    retry_delay: u32,
-    run_as: &'a str,
-    work_dir: &'a str,
-    env: Value,
-    shell: &'a str,
-    node: &'a str,
-    jitter: u32,
+/// A job's columns as the table has them.
+struct JobView<'a>(&'a Job);
+
+impl Serialize for JobView<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for column in COLUMNS.iter().filter(|column| column.is_shown()) {
+            match (column.kind, column.value(self.0)) {
+                (Kind::Env { .. }, Cell::Text(env)) => map.serialize_entry(column.name(), &env_view(&env))?,
+                (_, value) => map.serialize_entry(column.name(), &value)?,
+            }
+        }
+        map.end()
+    }
 }
 
 /// A job of a list: what it is, when it is due next, and what became of its last run.
@@ -100,7 +93,7 @@ struct OutputView<'a> {
 /// The answer to a command.
 pub fn reply(reply: &Reply) -> Response {
     match reply {
-        Ok(Answer::Job(job)) => ok(view(job)),
+        Ok(Answer::Job(job)) => ok(JobView(job)),
         Ok(Answer::Jobs(JobList { jobs, total: None })) => ok(jobs.iter().map(listed_view).collect::<Vec<_>>()),
         Ok(Answer::Jobs(JobList { jobs, total: Some(total) })) => {
             ok(JobPageView { list: jobs.iter().map(listed_view).collect(), total: *total })
@@ -139,36 +132,10 @@ fn json(status: u16, data: impl Serialize, message: &str) -> Response {
     Response::json(status, body)
 }
 
-fn view(job: &Arc<Job>) -> JobView<'_> {
-    JobView {
-        id: job.id.0,
-        cron_set: &job.cron_set,
-        command: &job.command,
-        remark: &job.remark,
-        stop: job.stop,
-        start_time: job.start_time,
-        end_time: job.end_time,
-        is_mutex: job.is_mutex,
-        lock_limit: job.lock_limit,
-        misfire: job.misfire.as_str(),
-        on_lost: job.on_lost.as_str(),
-        max_parallel: job.max_parallel,
-        timeout: job.timeout,
-        retry_times: job.retry_times,
-        retry_delay: job.retry_delay,
-        run_as: &job.run_as,
-        work_dir: &job.work_dir,
-        env: env_view(&job.env),
-        shell: &job.shell,
-        node: &job.node,
-        jitter: job.jitter,
-    }
-}
-
 fn listed_view(listed: &ListedJob) -> ListedJobView<'_> {
     let last = listed.last.as_ref();
     ListedJobView {
-        job: view(&listed.job),
+        job: JobView(&listed.job),
         next_time: listed.next_time.map(|next| next.0),
         last_state: last.and_then(|last| last.state.as_deref()),
         last_time: last.map(|last| last.time),

@@ -7,15 +7,13 @@
 
 mod answer;
 mod body;
+mod draft;
 mod params;
 
-use crate::model::command::{CallError, Command, JobDraft, OutputQuery, REQUEST_KEY_CHARS_MAX, RequestKey};
-use crate::model::job::{
-    COMMAND_CHARS_MAX, CRON_SET_CHARS_MAX, ENV_CHARS_MAX, JobFilter, NODE_CHARS_MAX, REMARK_CHARS_MAX, SHELL_CHARS_MAX,
-    USER_CHARS_MAX, WORK_DIR_CHARS_MAX,
-};
+use crate::model::command::{CallError, Command, OutputQuery, REQUEST_KEY_CHARS_MAX, RequestKey};
+use crate::model::job::JobFilter;
 use crate::model::log_row::LogFilter;
-use crate::model::{JobId, Misfire, OnLost, RunKey, Server};
+use crate::model::{JobId, RunKey, Server};
 use crate::wire::http::{BadRequest, Request, Response};
 use params::Params;
 
@@ -23,39 +21,12 @@ pub use answer::{failure, reply};
 
 /// The columns are signed 32-bit integers.
 const INT_MAX: i64 = i32::MAX as i64;
-/// The last second of the year 9999; what is beyond was meant otherwise, such as in milliseconds.
-const TIME_MAX: i64 = 253_402_300_799;
+/// No column that is searched holds more.
+const SEARCH_CHARS_MAX: usize = 2048;
+const SERVER_CHARS_MAX: usize = 1024;
 const LIMIT_DEFAULT: i64 = 50;
 const LIMIT_MAX: i64 = 10_000;
 const RUNS_DEFAULT: i64 = 1_000;
-/// Command parameters of `/cron/add`; `/cron/update` has `id` as well.
-const JOB_PARAMS: [&str; 21] = [
-    "cronSet",
-    "cron_set",
-    "command",
-    "remark",
-    "stop",
-    "start_time",
-    "end_time",
-    "is_mutex",
-    "lock_limit",
-    "misfire",
-    "on_lost",
-    "max_parallel",
-    "timeout",
-    "retry_times",
-    "retry_delay",
-    "run_as",
-    "work_dir",
-    "env",
-    "shell",
-    "node",
-    "jitter",
-];
-/// A job may be spread over so many seconds.
-const JITTER_MAX: i64 = 86_400;
-const RETRY_TIMES_MAX: i64 = 1_000;
-
 /// What a request asks for, or the answer to one that asks for nothing that there is.
 pub fn command(request: &Request) -> Result<Command, Response> {
     let path = request.path.trim_end_matches('/');
@@ -169,8 +140,8 @@ fn without_params(request: &Request, command: Command) -> Result<Command, CallEr
 fn add(request: &Request) -> Result<Command, CallError> {
     wants_body(request)?;
     let mut params = Params::of(request)?;
-    params.allow(&JOB_PARAMS);
-    let draft = draft(&mut params);
+    params.allow(&draft::names());
+    let draft = draft::read(&mut params);
     params.finish()?;
     Ok(Command::AddJob(draft, request_key(request)?))
 }
@@ -203,12 +174,12 @@ fn request_key(request: &Request) -> Result<Option<RequestKey>, CallError> {
 fn update(request: &Request) -> Result<Command, CallError> {
     wants_body(request)?;
     let mut params = Params::of(request)?;
-    params.allow(&[&["id"], &JOB_PARAMS[..]].concat());
+    params.allow(&[&["id"], &draft::names()[..]].concat());
     let id = params.integer("id", 1, INT_MAX);
     if id.is_none() {
         params.wrong("id", "it is required: the id of the job to update, see /cron/list");
     }
-    let draft = draft(&mut params);
+    let draft = draft::read(&mut params);
     params.finish()?;
     Ok(Command::UpdateJob(JobId(id.unwrap_or_default() as u32), draft))
 }
@@ -220,7 +191,7 @@ fn read_output(request: &Request, key: &str) -> Result<Command, CallError> {
         run: run_key(key)?,
         attempt: params.integer("attempt", 0, INT_MAX).map(|number| number as u32),
         from: params.integer("from", 0, i64::MAX).unwrap_or(0) as u64,
-        follow: params.flag("follow"),
+        follow: params.flag("follow").unwrap_or(false),
     };
     params.finish()?;
     Ok(Command::ReadOutput(query))
@@ -229,71 +200,16 @@ fn read_output(request: &Request, key: &str) -> Result<Command, CallError> {
 fn drain(request: &Request) -> Result<Command, CallError> {
     let mut params = Params::of(request)?;
     params.allow(&["server"]);
-    let server = params.required_text("server", REMARK_CHARS_MAX, "a node's bind_address, see /cluster");
+    let server = params.required_text("server", SERVER_CHARS_MAX, "a node's bind_address, see /cluster");
     params.finish()?;
     Ok(Command::DrainNode(Server(server.trim().into())))
-}
-
-fn draft(params: &mut Params) -> JobDraft {
-    params.rename("cron_set", "cronSet");
-    params.end_lines_with_lf("command");
-    let cron_set = params.required_text("cronSet", CRON_SET_CHARS_MAX, "a schedule such as */5 * * * * *");
-    let draft = JobDraft {
-        cron_set: cron_set.trim().into(),
-        command: params.required_text("command", COMMAND_CHARS_MAX, "the command to run"),
-        remark: params.text("remark", REMARK_CHARS_MAX).unwrap_or_default(),
-        stop: params.flag("stop"),
-        start_time: params.integer("start_time", 0, TIME_MAX).unwrap_or(0),
-        end_time: params.integer("end_time", 0, TIME_MAX).unwrap_or(0),
-        is_mutex: params.flag("is_mutex"),
-        lock_limit: params.integer("lock_limit", 0, INT_MAX).map(|secs| secs as u32),
-        misfire: params.word("misfire", Misfire::ALL.map(|misfire| (misfire.as_str(), misfire))),
-        on_lost: params.word("on_lost", OnLost::ALL.map(|on_lost| (on_lost.as_str(), on_lost))),
-        max_parallel: params.integer("max_parallel", 0, INT_MAX).map(|count| count as u32),
-        timeout: params.integer("timeout", 0, INT_MAX).map(|secs| secs as u32),
-        retry_times: params.integer("retry_times", 0, RETRY_TIMES_MAX).map(|count| count as u32),
-        retry_delay: params.integer("retry_delay", 0, INT_MAX).map(|secs| secs as u32),
-        run_as: params.clearable_text("run_as", USER_CHARS_MAX),
-        work_dir: absolute(params, "work_dir", WORK_DIR_CHARS_MAX),
-        env: env(params),
-        shell: absolute(params, "shell", SHELL_CHARS_MAX),
-        node: params.clearable_text("node", NODE_CHARS_MAX),
-        jitter: params.integer("jitter", 0, JITTER_MAX).map(|secs| secs as u32),
-    };
-    if draft.start_time != 0 && draft.end_time != 0 && draft.end_time <= draft.start_time {
-        params.wrong("end_time", "it must be after start_time (or 0 for no end)");
-    }
-    draft
-}
-
-fn absolute(params: &mut Params, name: &str, chars_max: usize) -> Option<String> {
-    let path = params.clearable_text(name, chars_max)?;
-    if !path.is_empty() && !path.starts_with('/') {
-        params.wrong(name, "it is not an absolute path");
-    }
-    Some(path)
-}
-
-/// Environment variables as a JSON object of texts, written anew so that it is known to be one.
-fn env(params: &mut Params) -> Option<String> {
-    let text = params.clearable_text("env", ENV_CHARS_MAX)?;
-    if text.trim().is_empty() {
-        return Some(String::new());
-    }
-    match crate::model::job::parse_env(&text) {
-        Ok(variables) => Some(serde_json::to_string(&variables).unwrap_or_default()),
-        Err(reason) => {
-            params.wrong("env", &reason);
-            None
-        }
-    }
 }
 
 /// Without a page, a limit or a search it is the whole list, as the older system answers.
 fn list_jobs(request: &Request) -> Result<Command, CallError> {
     let mut params = Params::of(request)?;
     params.allow(&["search", "page", "limit", "_"]);
-    let search = params.text("search", COMMAND_CHARS_MAX);
+    let search = params.text("search", SEARCH_CHARS_MAX);
     let (page, limit) = (params.integer("page", 1, i64::MAX), params.integer("limit", 1, LIMIT_MAX));
     params.finish()?;
     let is_whole = search.is_none() && page.is_none() && limit.is_none();
@@ -307,9 +223,9 @@ fn list_logs(request: &Request) -> Result<Command, CallError> {
     params.allow(&["cron_id", "search", "dispatch_server", "run_server", "page", "limit", "_"]);
     let filter = LogFilter {
         cron_id: params.integer("cron_id", 1, INT_MAX).map(|id| JobId(id as u32)),
-        search: params.text("search", COMMAND_CHARS_MAX),
-        dispatch_server: params.text("dispatch_server", REMARK_CHARS_MAX),
-        run_server: params.text("run_server", REMARK_CHARS_MAX),
+        search: params.text("search", SEARCH_CHARS_MAX),
+        dispatch_server: params.text("dispatch_server", SERVER_CHARS_MAX),
+        run_server: params.text("run_server", SERVER_CHARS_MAX),
         page: params.integer("page", 1, i64::MAX).unwrap_or(1) as u64,
         limit: params.integer("limit", 1, LIMIT_MAX).unwrap_or(LIMIT_DEFAULT) as u64,
     };

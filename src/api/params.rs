@@ -5,6 +5,7 @@
 //! Invariant: an empty value counts as absent; a name that is given twice has the same value both times.
 
 use super::body::{self, Body};
+use crate::model::columns::{self, Kind};
 use crate::model::command::CallError;
 use crate::model::job::with_lf;
 use crate::wire::http::Request;
@@ -80,13 +81,11 @@ impl Params {
         self.text(name, chars_max).or(is_given.then(String::new))
     }
 
-    /// One of these words, for what it means.
-    pub fn word<T: Copy, const N: usize>(&mut self, name: &str, words: [(&str, T); N]) -> Option<T> {
+    pub fn word(&mut self, name: &str, words: &[&'static str]) -> Option<&'static str> {
         let text = self.values.remove(name).filter(|text| !text.is_empty())?;
-        let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+        let found = words.iter().find(|word| **word == text).copied();
         if found.is_none() {
-            let words = words.map(|(word, _)| word).join(", ");
-            self.wrong(name, &format!("{} is none of {words}", shown(&text)));
+            self.wrong(name, &format!("{} is none of {}", shown(&text), words.join(", ")));
         }
         found
     }
@@ -110,14 +109,14 @@ impl Params {
         number
     }
 
-    pub fn flag(&mut self, name: &str) -> bool {
-        let text = self.values.remove(name).unwrap_or_default();
+    pub fn flag(&mut self, name: &str) -> Option<bool> {
+        let text = self.values.remove(name).filter(|text| !text.is_empty())?;
         match whole(&text) {
-            "" | "0" | "false" => false,
-            "1" | "true" => true,
+            "" | "0" | "false" => Some(false),
+            "1" | "true" => Some(true),
             _ => {
                 self.wrong(name, &format!("{} is neither 0 nor 1", shown(&text)));
-                false
+                None
             }
         }
     }
@@ -139,8 +138,7 @@ impl Params {
                 Value::Null => {}
                 Value::String(text) => self.add(name, text),
                 Value::Bool(_) | Value::Number(_) => self.add(name, value.to_string()),
-                // Of all parameters only `env` is an object; for any other its text is wrong.
-                Value::Object(_) if name == "env" => self.add(name, value.to_string()),
+                Value::Object(_) if is_env(&name) => self.add(name, value.to_string()),
                 Value::Array(_) | Value::Object(_) => {
                     self.wrong(&name, "a text, a number, or true or false is expected")
                 }
@@ -160,6 +158,11 @@ impl Params {
             }
         }
     }
+}
+
+/// Of all parameters only environment variables may be an object.
+fn is_env(name: &str) -> bool {
+    columns::find(name).is_some_and(|column| matches!(column.kind, Kind::Env { .. }))
 }
 
 fn has_replacement_character(bytes: &[u8]) -> bool {

@@ -1,7 +1,7 @@
 //! The API's form, a line a case.
 
 use super::*;
-use crate::model::command::{Answer, JobList, ListedJob, RunOutput};
+use crate::model::command::{Answer, JobDraft, JobList, ListedJob, RunOutput};
 use crate::model::log_row::{LastRun, LogPage};
 use crate::model::message::RunStatus;
 use crate::model::output::{OutputPart, OutputState};
@@ -28,7 +28,7 @@ fn text(response: Response) -> String {
 }
 
 fn draft() -> JobDraft {
-    JobDraft { cron_set: "*/1 * * * * *".into(), command: "php -v".into(), ..JobDraft::default() }
+    JobDraft::default().with("cron_set", "*/1 * * * * *").with("command", "php -v")
 }
 
 #[track_caller]
@@ -54,14 +54,14 @@ fn the_older_systems_calls_are_understood() {
     check("GET", "/cron/delete/1633", "", Command::DeleteJob(JobId(1633)));
     check("POST", "/cron/delete/1633", "", Command::DeleteJob(JobId(1633)));
     let body = "cronSet=*/1 * * * * *&command=php -v&remark=&stop=0&start_time=0&end_time=0&is_mutex=1";
-    check("POST", "/cron/add", body, Command::AddJob(JobDraft { is_mutex: true, ..draft() }, None));
+    check("POST", "/cron/add", body, Command::AddJob(draft().with("is_mutex", true), None));
     let body = format!("id=1307&{body}");
-    check("POST", "/cron/update", &body, Command::UpdateJob(JobId(1307), JobDraft { is_mutex: true, ..draft() }));
+    check("POST", "/cron/update", &body, Command::UpdateJob(JobId(1307), draft().with("is_mutex", true)));
 }
 
 #[test]
 fn parameters_come_as_form_json_or_query() {
-    let expect = Command::AddJob(JobDraft { is_mutex: true, end_time: 9, ..draft() }, None);
+    let expect = Command::AddJob(draft().with("is_mutex", true).with("end_time", 9), None);
     check("POST", "/cron/add", "cron_set=*/1+*+*+*+*+*&command=php%20-v&is_mutex=true&end_time=9", expect.clone());
     check(
         "POST",
@@ -76,7 +76,7 @@ fn parameters_come_as_form_json_or_query() {
         expect.clone(),
     );
     check("POST", "/cron/add?cronSet=*/1%20*%20*%20*%20*%20*&is_mutex=1&end_time=9", "command=php -v", expect);
-    let utf_8 = Command::AddJob(JobDraft { command: "echo 你好 😀".into(), ..draft() }, None);
+    let utf_8 = Command::AddJob(draft().with("command", "echo 你好 😀"), None);
     check("POST", "/cron/add", "cronSet=*/1 * * * * *&command=echo 你好 😀", utf_8.clone());
     check("POST", "/cron/add", "cronSet=*/1 * * * * *&command=echo%20%E4%BD%A0%E5%A5%BD%20%F0%9F%98%80", utf_8);
 }
@@ -219,28 +219,26 @@ fn an_empty_log_is_an_empty_list() {
 fn what_keeps_a_job_under_control_is_taken_and_checked() {
     let body = "cronSet=* * * * * *&command=x&misfire=once&on_lost=rerun&max_parallel=2&timeout=3&retry_times=4&retry_delay=5\
                 &run_as=nobody&work_dir=/tmp&env={\"A\":\"b\"}&shell=/bin/bash&node=gpu&jitter=6";
-    let expect = JobDraft {
-        cron_set: "* * * * * *".into(),
-        command: "x".into(),
-        misfire: Some(Misfire::Once),
-        on_lost: Some(OnLost::Rerun),
-        max_parallel: Some(2),
-        timeout: Some(3),
-        retry_times: Some(4),
-        retry_delay: Some(5),
-        run_as: Some("nobody".into()),
-        work_dir: Some("/tmp".into()),
-        env: Some("{\"A\":\"b\"}".into()),
-        shell: Some("/bin/bash".into()),
-        node: Some("gpu".into()),
-        jitter: Some(6),
-        ..JobDraft::default()
-    };
+    let expect = JobDraft::default()
+        .with("cron_set", "* * * * * *")
+        .with("command", "x")
+        .with("misfire", "once")
+        .with("on_lost", "rerun")
+        .with("max_parallel", 2)
+        .with("timeout", 3)
+        .with("retry_times", 4)
+        .with("retry_delay", 5)
+        .with("run_as", "nobody")
+        .with("work_dir", "/tmp")
+        .with("env", "{\"A\":\"b\"}")
+        .with("shell", "/bin/bash")
+        .with("node", "gpu")
+        .with("jitter", 6);
     check("POST", "/cron/add", body, Command::AddJob(expect, None));
     // As a JSON object its variables may be one too; what is given empty is taken away.
     let json = r#"{"cronSet":"*/1 * * * * *","command":"php -v","env":{"A":"b"},"run_as":""}"#;
-    let env = Some("{\"A\":\"b\"}".into());
-    check("POST", "/cron/add", json, Command::AddJob(JobDraft { env, run_as: Some(String::new()), ..draft() }, None));
+    let expect = draft().with("env", "{\"A\":\"b\"}").with("run_as", "");
+    check("POST", "/cron/add", json, Command::AddJob(expect, None));
     let wrong = |rest: &str, words: &str| {
         refuse("POST", "/cron/add", &format!("cronSet=* * * * * *&command=x&{rest}"), 400, words);
     };
@@ -298,4 +296,18 @@ fn an_output_is_shown_in_whole_characters() {
     let response = reply(&Ok(Answer::Output(RunOutput { attempt, server: Server("a:1".into()), part })));
     let expect = r#"{"code":200,"data":{"run_key":"7-100","attempt":1,"server":"a:1","state":"failed","from":3,"next":3,"output":"","is_over":false},"message":"ok"}"#;
     assert_eq!(String::from_utf8(response.body).unwrap(), expect);
+}
+
+#[test]
+fn every_call_and_every_field_of_a_job_is_in_the_manual() {
+    let manual = include_str!("../../docs/api.md");
+    for call in PATHS.split(", ") {
+        assert!(manual.contains(&format!("| `{call}` |")), "docs/api.md does not list {call}");
+        let mut headings = manual.lines().filter_map(|line| line.strip_prefix("## "));
+        assert!(headings.any(|heading| heading.split(", ").any(|named| named == call)), "{call} has no section");
+    }
+    let job: serde_json::Value = serde_json::from_str(&text(reply(&Ok(Answer::Job(Job::default().into()))))).unwrap();
+    for field in job["data"].as_object().unwrap().keys() {
+        assert!(manual.contains(&format!("`{field}`")), "docs/api.md does not explain {field}");
+    }
 }

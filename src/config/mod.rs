@@ -263,7 +263,7 @@ fn mysql(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> O
             reader.mistake(key, "it is required where mysql_host is set");
         }
     }
-    Some(MysqlConfig { user: user?, password: password.unwrap_or_default(), host, port, database: database?, charset })
+    Some(MysqlConfig { user: user?, password: password.unwrap_or_default(), host, port, database: database? })
 }
 
 /// A secret by value, by file, or by environment: by at most one of them.

@@ -126,3 +126,25 @@ fn secrets_come_by_file_and_by_environment_and_are_never_shown() {
         assert!(!error.contains("s3cret"), "{error}");
     }
 }
+
+/// What `config/app.toml` shows as the key's default.
+fn shown_default<'a>(file: &'a str, key: &str) -> &'a str {
+    let line = |line: &'a str| line.trim_start_matches("# ").strip_prefix(key)?.strip_prefix(" = ");
+    file.lines().find_map(line).unwrap_or_else(|| panic!("config/app.toml does not show {key}"))
+}
+
+#[test]
+fn every_key_and_its_default_is_in_the_file_and_in_the_manual() {
+    let file = include_str!("../../config/app.toml");
+    let manual = include_str!("../../docs/operations.md");
+    for key in KEYS {
+        let row = manual.lines().find_map(|line| line.strip_prefix(&format!("| `{key}` | ")));
+        let row = row.unwrap_or_else(|| panic!("docs/operations.md has no row for {key}"));
+        let told = row.split(" | ").nth(1).unwrap().replace([',', '`'], "");
+        let told = told.split(' ').next().unwrap();
+        match shown_default(file, key).trim_matches('"') {
+            "" => assert!(["empty", "required"].contains(&told), "{key}: docs/operations.md says {told}"),
+            shown => assert_eq!(told, shown, "{key}: config/app.toml and docs/operations.md"),
+        }
+    }
+}

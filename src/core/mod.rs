@@ -14,7 +14,7 @@ pub mod jobs;
 pub mod log;
 
 pub mod executor;
-pub mod journaler;
+pub mod ledger;
 pub mod runs;
 
 pub mod cluster;

@@ -3,12 +3,16 @@
 //! Invariant: a `Command` is well-formed (types, lengths, ranges are checked in `api`); whether it makes sense (a known
 //! id, a schedule that can match) is the node's to say.
 
+use super::columns::{self, Column, LeftOut, SetBy};
 use super::job::JobFilter;
 use super::log_row::{LastRun, LogFilter, LogPage};
 use super::message::RunStatus;
 use super::output::OutputPart;
-use super::{Attempt, Epoch, Job, JobId, Misfire, OnLost, RunKey, RunState, Second, Server};
+use super::value::Value;
+use super::{Attempt, Epoch, Job, JobId, RunKey, RunState, Second, Server};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Names the HTTP request that an answer belongs to; the reactor gives it and never reuses it.
@@ -89,30 +93,49 @@ pub struct OutputQuery {
     pub follow: bool,
 }
 
-/// The fields of a job that its user writes. A field that the seed's API documents has the documented default when it
-/// is left out; a later one is `None` and keeps its value on update.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-pub struct JobDraft {
-    pub cron_set: String,
-    pub command: String,
-    pub remark: String,
-    pub stop: bool,
-    pub start_time: i64,
-    pub end_time: i64,
-    pub is_mutex: bool,
-    pub lock_limit: Option<u32>,
-    pub misfire: Option<Misfire>,
-    pub on_lost: Option<OnLost>,
-    pub max_parallel: Option<u32>,
-    pub timeout: Option<u32>,
-    pub retry_times: Option<u32>,
-    pub retry_delay: Option<u32>,
-    pub run_as: Option<String>,
-    pub work_dir: Option<String>,
-    pub env: Option<String>,
-    pub shell: Option<String>,
-    pub node: Option<String>,
-    pub jitter: Option<u32>,
+/// The columns of a job that a request gives, by their names. A column that the older system's API documents has the
+/// documented default where the request leaves it out; a later one is not there then, and keeps its value on update.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct JobDraft(BTreeMap<Cow<'static, str>, Value<'static>>);
+
+impl Default for JobDraft {
+    fn default() -> JobDraft {
+        let is_set = |column: &&Column| column.set_by != SetBy::Request(LeftOut::Kept);
+        JobDraft(columns::given().filter(is_set).map(|column| (column.name().into(), column.default.clone())).collect())
+    }
+}
+
+impl JobDraft {
+    /// `column` is the name of one that a request may give.
+    pub fn with(mut self, column: &'static str, value: impl Into<Value<'static>>) -> JobDraft {
+        debug_assert!(columns::given().any(|given| given.name() == column), "{column} is no column that is given");
+        self.0.insert(column.into(), value.into());
+        self
+    }
+
+    pub fn text(&self, column: &str) -> &str {
+        match self.0.get(column) {
+            Some(Value::Text(text)) => text,
+            _ => "",
+        }
+    }
+
+    pub fn number(&self, column: &str) -> i64 {
+        match self.0.get(column) {
+            Some(Value::Number(number)) => *number,
+            _ => 0,
+        }
+    }
+
+    /// What the draft says nothing of stays as it is.
+    pub fn apply(mut self, job: &mut Job) {
+        for column in columns::given() {
+            if let Some(value) = self.0.remove(column.name()) {
+                column.set(job, value);
+            }
+        }
+    }
 }
 
 pub type Reply = Result<Answer, CallError>;
@@ -318,5 +341,27 @@ impl CallError {
 
     pub fn unavailable(message: impl Into<String>) -> CallError {
         CallError { status: 503, message: message.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Misfire;
+
+    #[test]
+    fn a_draft_of_a_node_of_an_earlier_version_is_understood_and_understands_ours() {
+        let earlier = r#"{"cron_set":"@daily","command":"x","remark":"","stop":false,"start_time":0,"end_time":9,"is_mutex":true,
+                          "lock_limit":null,"misfire":"once","timeout":7,"run_as":null}"#;
+        let draft: JobDraft = serde_json::from_str(earlier).unwrap();
+        let mut job = Job { lock_limit: 3, run_as: "nobody".into(), ..Job::default() };
+        draft.apply(&mut job);
+        let kept = Job { lock_limit: 3, run_as: "nobody".into(), ..Job::default() };
+        let [cron_set, command] = ["@daily", "x"].map(String::from);
+        let expect = Job { cron_set, command, end_time: 9, is_mutex: true, misfire: Misfire::Once, timeout: 7, ..kept };
+        assert_eq!(job, expect);
+        let ours = JobDraft::default().with("cron_set", "@daily").with("timeout", 7).with("misfire", "once");
+        let expect = r#"{"command":"","cron_set":"@daily","end_time":0,"is_mutex":false,"misfire":"once","remark":"","start_time":0,"stop":false,"timeout":7}"#;
+        assert_eq!(serde_json::to_string(&ours).unwrap(), expect);
     }
 }

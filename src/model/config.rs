@@ -70,8 +70,6 @@ pub struct MysqlConfig {
     pub host: String,
     pub port: u16,
     pub database: String,
-    /// `utf8` or `utf8mb4`.
-    pub charset: String,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -1,18 +1,10 @@
-//! A job: a row of table `cron`. Whether its schedule can be understood is for `core::schedule` to say.
+//! A job: a row of table `cron`. What each column takes stands in `columns`; whether the schedule can be understood is for
+//! `core::schedule` to say.
 
 use super::Second;
+use super::columns::new_job;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-
-/// The limits of the table's columns, in characters.
-pub const CRON_SET_CHARS_MAX: usize = 128;
-pub const COMMAND_CHARS_MAX: usize = 2048;
-pub const REMARK_CHARS_MAX: usize = 1024;
-pub const USER_CHARS_MAX: usize = 64;
-pub const WORK_DIR_CHARS_MAX: usize = 1024;
-pub const ENV_CHARS_MAX: usize = 2048;
-pub const SHELL_CHARS_MAX: usize = 255;
-pub const NODE_CHARS_MAX: usize = 255;
 
 /// `cron.id`; the column is a signed 32-bit integer, so a valid id is 1 to 2,147,483,647.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
@@ -52,8 +44,9 @@ pub enum Misfire {
 
 impl Misfire {
     pub const ALL: [Misfire; 3] = [Misfire::All, Misfire::Once, Misfire::Skip];
+    pub const WORDS: [&'static str; 3] = [Misfire::All.as_str(), Misfire::Once.as_str(), Misfire::Skip.as_str()];
 
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Misfire::All => "all",
             Misfire::Once => "once",
@@ -79,8 +72,9 @@ pub enum OnLost {
 
 impl OnLost {
     pub const ALL: [OnLost; 2] = [OnLost::Skip, OnLost::Rerun];
+    pub const WORDS: [&'static str; 2] = [OnLost::Skip.as_str(), OnLost::Rerun.as_str()];
 
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             OnLost::Skip => "skip",
             OnLost::Rerun => "rerun",
@@ -92,7 +86,9 @@ impl OnLost {
     }
 }
 
+/// What a message of a node of an earlier version does not tell is as in a new job.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default = "new_job")]
 pub struct Job {
     pub id: JobId,
     pub cron_set: String,

@@ -49,14 +49,6 @@ pub struct Body {
     pub decided_to: Option<Second>,
 }
 
-impl Body {
-    /// Whether the entry needs log rows before it may be closed.
-    pub fn has_outcomes(&self) -> bool {
-        let gaps = self.missed.len() + self.settled.len();
-        self.decided_to.is_some() || 0 < self.runs.len() + self.delayed.len() + self.refused.len() + gaps
-    }
-}
-
 /// A run given to a node, as the array `[run_key, attempt, version, node index]`.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(from = "(super::RunKey, u32, Version, u16)", into = "(super::RunKey, u32, Version, u16)")]

@@ -25,7 +25,7 @@ pub struct LogRow {
 }
 
 /// A log row as it is read back. The columns that an older system's rows do not have are optional.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct StoredLog {
     pub id: i64,
     pub cron_id: JobId,

@@ -21,6 +21,8 @@ pub enum LinkId {
     Out(u64),
     /// Made by another, numbered by the reactor.
     In(u64),
+    /// The leader's to its own node: it has no socket, and lasts as long as the lead.
+    Loopback,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]

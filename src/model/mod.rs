@@ -2,6 +2,7 @@
 //!
 //! Invariant: a value that exists is valid on its own; what depends on the state of the world is checked in `core`.
 
+pub mod columns;
 pub mod command;
 pub mod config;
 pub mod job;
@@ -12,6 +13,7 @@ pub mod node;
 pub mod output;
 pub mod run;
 pub mod time;
+pub mod value;
 pub mod zones;
 
 pub use job::{Job, JobId, Misfire, OnLost, Version};

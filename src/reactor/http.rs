@@ -13,7 +13,7 @@ use crate::model::command::{CallError, Command, Reply, RequestId};
 use crate::wire::http::{Request, Response};
 use mio::net::TcpListener;
 use mio::{Interest, Registry};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 
 /// Connections at one time; one more is told so and closed.
@@ -21,7 +21,7 @@ const CONNECTIONS_MAX: usize = 10_000;
 /// How often the connections' deadlines are looked at.
 const SWEEP_EVERY_MS: u64 = 250;
 /// Clients that follow a run, at one time.
-pub const STREAMS_MAX: usize = 256;
+const STREAMS_MAX: usize = 256;
 /// Outputs that are being read at one time. Each answer may be a part of full size, and a link has a limit.
 const READS_MAX: usize = 32;
 /// Of these the streams leave some to those that ask for one part.
@@ -33,7 +33,7 @@ pub struct Http {
     next_serial: usize,
     connections: HashMap<usize, Connection>,
     /// Connections of the debug listener: they never reach the node.
-    debug: HashMap<usize, ()>,
+    debug: HashSet<usize>,
     requests: HashMap<RequestId, usize>,
     /// Those answers that come in parts.
     streams: BTreeMap<usize, Stream>,
@@ -52,7 +52,7 @@ impl Http {
             debug_listener,
             next_serial: 0,
             connections: HashMap::new(),
-            debug: HashMap::new(),
+            debug: HashSet::new(),
             requests: HashMap::new(),
             streams: BTreeMap::new(),
             reads: BTreeSet::new(),
@@ -97,7 +97,7 @@ impl Http {
                 connection.respond_last(api::failure(&full), now);
             }
             if is_debug {
-                self.debug.insert(serial, ());
+                self.debug.insert(serial);
             }
             self.connections.insert(serial, connection);
             self.unfinished.push(serial);
@@ -124,7 +124,7 @@ impl Http {
                 }
                 Progress::Request(request) => {
                     *self.counters.entry("http_requests").or_default() += 1;
-                    if self.debug.contains_key(&serial) {
+                    if self.debug.contains(&serial) {
                         self.debug_answer(&request, node)
                     } else {
                         match api::command(&request) {
@@ -228,6 +228,7 @@ impl Http {
                 stream.end("the daemon that was asked is leaving", connection, now);
             }
         }
+        #[expect(clippy::iter_over_hash_type, reason = "they have nothing to do with each other")]
         for connection in self.connections.values_mut() {
             let _ = connection.advance(now);
         }

@@ -263,7 +263,7 @@ fn handshake_of(config: &ClusterConfig, end: End) -> Option<Handshake> {
 
 impl Peer {
     /// Whether the connection that was asked for is there.
-    fn connected(&mut self) -> Result<bool, Ending> {
+    fn connected(&self) -> Result<bool, Ending> {
         if let Some(error) = self.stream.take_error()? {
             return Err(error.into());
         }

@@ -72,7 +72,7 @@ impl Stream {
     }
 
     /// The last line says why it ends before the run does.
-    pub fn end(&mut self, why: &str, connection: &mut Connection, now: Mono) {
+    pub fn end(&self, why: &str, connection: &mut Connection, now: Mono) {
         if self.has_begun {
             let line_end = if self.is_at_line_start { "" } else { "\n" };
             connection.stream(format!("{line_end}[{why}]\n").as_bytes(), now);

@@ -8,9 +8,9 @@
 /// The request line and headers together.
 pub const HEAD_BYTES_MAX: usize = 8 << 10;
 /// The request line's target.
-pub const TARGET_BYTES_MAX: usize = 4 << 10;
+const TARGET_BYTES_MAX: usize = 4 << 10;
 pub const BODY_BYTES_MAX: usize = 1 << 20;
-pub const HEADERS_MAX: usize = 64;
+const HEADERS_MAX: usize = 64;
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Request {

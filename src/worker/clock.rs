@@ -4,11 +4,13 @@
 use crate::model::{Mono, Now, Wall};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
+#[expect(clippy::disallowed_methods, reason = "the one place that reads clocks")]
 pub fn now() -> Now {
     Now { mono: mono(), wall: Wall(nanos(clock_gettime(ClockId::Realtime))) }
 }
 
 /// Since boot, the time that the host slept included.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads clocks")]
 pub fn mono() -> Mono {
     Mono(nanos(clock_gettime(ClockId::Boottime)).max(0) as u64)
 }

@@ -221,7 +221,7 @@ impl ConsulClient {
         };
         let token = self.token.in_force();
         let said = ask(&token)?;
-        match (said.status == 403).then(|| self.token.instead_of(&token)).flatten() {
+        match (said.status == 403).then(|| self.token.instead_of(token.as_ref())).flatten() {
             Some(other) => ask(&Some(other)),
             None => Ok(said),
         }

@@ -115,10 +115,10 @@ impl Pool {
                 Answer::Done(id, do_read(&mut *search_store, read))
             })?,
             consul: thread("consul", &answers, move |(id, work)| {
-                Answer::Done(id, Done::Consul(ask(&consul).and_then(|consul| consul.carry_out(&work))))
+                Answer::Done(id, Done::Consul(ask(consul.as_ref()).and_then(|consul| consul.carry_out(&work))))
             })?,
             watch: thread("consul-watch", &answers, move |(id, index, wait_ms)| {
-                Answer::Done(id, Done::Watched(ask(&watcher).and_then(|consul| consul.watch(index, wait_ms))))
+                Answer::Done(id, Done::Watched(ask(watcher.as_ref()).and_then(|consul| consul.watch(index, wait_ms))))
             })?,
             consul_client: tools.consul,
             spawn,
@@ -195,7 +195,7 @@ fn killer(answers: &Answers, guardian: u32) -> std::io::Result<Sender<KillOrder>
             batch.iter().for_each(|order| answers.give(Answer::Done(order.id, Done::Killed)));
         }
     };
-    std::thread::Builder::new().name("kill".into()).spawn(body).map(|_| sender)
+    start_thread("kill", body).map(|()| sender)
 }
 
 fn file_keeper(answers: &Answers, files: OutputFiles) -> std::io::Result<Sender<FileOrder>> {
@@ -205,7 +205,7 @@ fn file_keeper(answers: &Answers, files: OutputFiles) -> std::io::Result<Sender<
         let done = orders.iter().filter_map(|order| files.carry_out(order));
         done.for_each(|answer| answers.give(Answer::File(answer)));
     };
-    std::thread::Builder::new().name("output-files".into()).spawn(body).map(|_| sender)
+    start_thread("output-files", body).map(|()| sender)
 }
 
 fn worker<T: Send + 'static>(
@@ -216,6 +216,11 @@ fn worker<T: Send + 'static>(
 ) -> std::io::Result<()> {
     let (answers, orders) = (answers.clone(), orders.clone());
     let body = move || orders.iter().for_each(|order| answers.give(work(order)));
+    start_thread(name, body)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that starts the threads that block")]
+fn start_thread(name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
     std::thread::Builder::new().name(name.into()).spawn(body).map(drop)
 }
 
@@ -262,7 +267,7 @@ fn do_read(store: &mut dyn Store, read: Read) -> Done {
     }
 }
 
-fn ask(consul: &Option<Arc<ConsulClient>>) -> Result<&ConsulClient, crate::core::ports::ConsulError> {
+fn ask(consul: Option<&Arc<ConsulClient>>) -> Result<&ConsulClient, crate::core::ports::ConsulError> {
     let standing_alone = || crate::core::ports::ConsulError::Unavailable("this node stands alone".into());
-    consul.as_deref().ok_or_else(standing_alone)
+    consul.map(Arc::as_ref).ok_or_else(standing_alone)
 }

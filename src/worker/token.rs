@@ -38,9 +38,9 @@ impl Token {
     }
 
     /// Another one than this, which was refused; none where there is none. The refusal itself is told by others.
-    pub fn instead_of(&self, refused: &Option<Secret>) -> Option<Secret> {
+    pub fn instead_of(&self, refused: Option<&Secret>) -> Option<Secret> {
         let _ = self.read();
-        self.in_force().filter(|token| Some(token) != refused.as_ref())
+        self.in_force().filter(|token| Some(token) != refused)
     }
 
     fn read(&self) -> Result<(), String> {

@@ -1,10 +1,10 @@
-//! A change while the cluster is behind: after an outage of the database, within it, within a pause. Each second before the
-//! change is decided by the definition of that time, and told.
+//! A change while the cluster lags: after an outage of the database, within it, within a pause. The definition of that time
+//! decides each second before the change, and each of them has an outcome.
 
-use crate::Cluster;
-use crate::hosts::pass;
-use crate::support::changes::{Change, Job, Made, pass_until, second};
+use crate::support::changes::{Change, Job, Made};
+use crate::support::cluster::Cluster;
 use crate::support::mariadb;
+use crate::support::time::{pass, pass_until, second};
 
 const AWAY_SECS: u64 = 6;
 
@@ -28,7 +28,7 @@ impl Changing {
         Some(changing)
     }
 
-    /// By the leader, which hears first of what is back.
+    /// Changes the job through the leader, which is the first to notice that the database is back.
     fn make(&self, change: Change, leader: usize, job: usize) -> Made {
         change.make(&self.cluster.nodes[leader].api, &self.jobs[job])
     }
@@ -38,7 +38,7 @@ impl Changing {
         let rows = |id: u64| move || self.cluster.rows(id);
         let of_job = |(made, job): (&Made, &Job)| made.faults(job, rows(job.id));
         let mut faults: Vec<String> = made.iter().zip(&self.jobs).flat_map(of_job).collect();
-        // Its last seconds are still on their way.
+        // The rows of the last seconds are still on their way.
         faults.extend(self.untouched.faults_of_untouched(second() - 3, rows(self.untouched.id)));
         assert!(faults.is_empty(), "{}", faults.join("\n"));
     }
@@ -56,22 +56,22 @@ fn check_after_an_outage(change: Change) {
 }
 
 #[test]
-fn a_stop_right_after_an_outage_leaves_no_second_before_it_untold() {
+fn a_stop_right_after_an_outage_leaves_no_second_before_it_without_outcome() {
     check_after_an_outage(Change::Stop);
 }
 
 #[test]
-fn an_update_right_after_an_outage_leaves_no_second_before_it_untold() {
+fn an_update_right_after_an_outage_leaves_no_second_before_it_without_outcome() {
     check_after_an_outage(Change::Update);
 }
 
 #[test]
-fn a_delete_right_after_an_outage_leaves_no_second_before_it_untold() {
+fn a_delete_right_after_an_outage_leaves_no_second_before_it_without_outcome() {
     check_after_an_outage(Change::Delete);
 }
 
 #[test]
-fn a_stop_within_an_outage_leaves_no_second_before_it_untold() {
+fn a_stop_within_an_outage_leaves_no_second_before_it_without_outcome() {
     let Some(mut server) = mariadb::server() else { return };
     let Some(changing) = Changing::started(&server.database("utf8mb4"), 1) else { return };
     let leader = changing.cluster.leader();
@@ -84,7 +84,7 @@ fn a_stop_within_an_outage_leaves_no_second_before_it_untold() {
 }
 
 #[test]
-fn a_change_within_a_pause_leaves_no_second_of_the_pause_untold() {
+fn a_change_within_a_pause_leaves_no_second_of_the_pause_without_outcome() {
     let Some(database) = mariadb::database() else { return };
     let Some(changing) = Changing::started(&database, 3) else { return };
     let leader = changing.cluster.leader();

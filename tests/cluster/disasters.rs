@@ -1,23 +1,24 @@
-//! Fault after fault under load, and a table of what each did, by what the jobs themselves wrote down.
+//! One fault after the other under load, and a table of the effects, by what the jobs themselves wrote down.
 //!
-//! `WING_FAULTS=long` lets each last up to a minute (`make test-faults WING_FAULTS=long`); else some seconds.
+//! Each fault lasts some seconds; with `make test-faults WING_FAULTS=long` up to a minute.
 
-use crate::hosts::{Hosts, PLAIN_JOBS, pass, second};
+use crate::hosts::{Hosts, PLAIN_JOBS};
+use crate::support::row::Row;
+use crate::support::time::{pass, second};
 use crate::support::wait_for;
 use crate::support::witness::Seen;
-use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A fault that was, and what may come of it.
+/// A fault that is over, and how many runs it may have cost.
 struct Fault {
     name: String,
     from: i64,
-    /// The last second that is counted.
+    /// The last second that counts.
     to: i64,
     lost_max: usize,
 }
 
-/// What came of it.
+/// What the fault did to the runs that were due meanwhile.
 #[derive(Debug, Default)]
 struct Outcome {
     due: usize,
@@ -35,18 +36,18 @@ struct Table {
     is_long: bool,
 }
 
-/// What a host may have had of every job when it was lost: what was sent to it within a second, for this one and the next.
+/// How many runs a host can have when it is lost: of every job those of this second and of the next.
 const HELD_BY_ONE: usize = 2 * (PLAIN_JOBS + 1);
 
 impl Table {
     fn started() -> Option<Table> {
         let is_long = std::env::var("WING_FAULTS").as_deref() == Ok("long");
-        // In the short form what is lost is to be known soon.
+        // In the short form the rows of lost runs are to come soon.
         let extra = if is_long { "" } else { "misfire_grace = 25\n" };
         Some(Table { hosts: Hosts::started(extra)?, faults: Vec::new(), is_long })
     }
 
-    /// Does something, waits until all is well again, and takes down when that was.
+    /// Causes the fault, waits until all is well again, and notes from when to when it lasted.
     fn fault(&mut self, name: &str, lost_max: usize, act: impl FnOnce(&mut Hosts)) {
         let from = second();
         act(&mut self.hosts);
@@ -54,7 +55,7 @@ impl Table {
         self.faults.push(Fault { name: name.into(), from, to: second() - 2, lost_max });
     }
 
-    /// The same for each time that it is to last.
+    /// The same for a fault that lasts so long: once, or in the long form once for each of these times.
     fn lasting(&mut self, name: &str, secs: &[u64], lost_max: usize, mut act: impl FnMut(&mut Hosts, u64)) {
         let secs = if self.is_long { secs } else { &secs[..1] };
         for secs in secs {
@@ -81,8 +82,7 @@ impl Table {
         });
         self.fault("each node restarted in turn", 0, |hosts| {
             for host in 0..3 {
-                assert!(hosts.cluster.nodes[host].stop().success(), "{}", hosts.cluster.nodes[host].said());
-                hosts.cluster.nodes[host].start();
+                hosts.cluster.restart(host);
                 hosts.cluster.wait_alive(3);
             }
         });
@@ -144,13 +144,13 @@ impl Table {
         });
     }
 
-    /// Stops the jobs, waits for the last outcome, and holds each fault against what the jobs wrote.
+    /// Stops the jobs, waits for the last outcome, and checks each fault against what the jobs wrote.
     fn finish(self) {
         let Table { hosts, faults, .. } = self;
         let ids: Vec<u64> = hosts.ids.iter().chain([&hosts.mutex_id]).copied().collect();
         let last = faults.last().map_or(0, |fault| fault.to);
-        ids.iter().for_each(|id| hosts.cluster.stop_job(*id));
-        let rows: BTreeMap<u64, Vec<Value>> = ids.iter().map(|id| (*id, all_rows(&hosts, *id, last))).collect();
+        hosts.cluster.stop_jobs(&ids);
+        let rows: BTreeMap<u64, Vec<Row>> = ids.iter().map(|id| (*id, all_rows(&hosts, *id, last))).collect();
         let (plain, mutex) = (hosts.plain.read(), hosts.mutex.read());
         let outcomes: Vec<Outcome> = faults.iter().map(|fault| outcome(fault, &hosts, &rows, &plain, &mutex)).collect();
         print(&faults, &outcomes);
@@ -162,9 +162,9 @@ impl Table {
     }
 }
 
-/// The job's rows, once each second has one; rows of what is lost come at the end of the grace.
-fn all_rows(hosts: &Hosts, id: u64, last: i64) -> Vec<Value> {
-    let first = |rows: &[Value]| rows.iter().filter_map(|row| row["time"].as_i64()).min();
+/// The job's rows, once each second has one. The rows of lost runs come at the end of the grace.
+fn all_rows(hosts: &Hosts, id: u64, last: i64) -> Vec<Row> {
+    let first = |rows: &[Row]| rows.iter().filter_map(|row| row["time"].as_i64()).min();
     let mut rows = Vec::new();
     // A minute for `wait_until`, and one more for the grace itself.
     for _ in 0..2 {
@@ -180,7 +180,7 @@ fn all_rows(hosts: &Hosts, id: u64, last: i64) -> Vec<Value> {
     rows
 }
 
-fn outcome(fault: &Fault, hosts: &Hosts, rows: &BTreeMap<u64, Vec<Value>>, plain: &[Seen], mutex: &[Seen]) -> Outcome {
+fn outcome(fault: &Fault, hosts: &Hosts, rows: &BTreeMap<u64, Vec<Row>>, plain: &[Seen], mutex: &[Seen]) -> Outcome {
     let is_in = |second: i64| (fault.from..=fault.to).contains(&second);
     let seen: Vec<&Seen> = plain.iter().filter(|seen| is_in(seen.scheduled_at)).collect();
     let begins: Vec<&Seen> = mutex.iter().filter(|seen| seen.word == "begin" && is_in(seen.scheduled_at)).collect();
@@ -212,7 +212,7 @@ fn outcome(fault: &Fault, hosts: &Hosts, rows: &BTreeMap<u64, Vec<Value>>, plain
     outcome
 }
 
-/// Runs that began between the beginning and the end of another. One that wrote no end was killed, at an unknown moment.
+/// How many runs began between the beginning and the end of another. A run that wrote no end was killed, nobody knows when.
 fn overlaps(begins: &[&Seen], mutex: &[Seen]) -> usize {
     let ends: BTreeMap<&str, i128> =
         mutex.iter().filter(|seen| seen.word == "end").map(|seen| (seen.attempt.as_str(), seen.at_ns)).collect();

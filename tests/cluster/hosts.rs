@@ -1,20 +1,20 @@
-//! Nodes on hosts of their own, in network namespaces, with a database and a Consul of their own: everything that can be
-//! taken away from a cluster can be taken away from this one.
+//! Nodes on hosts of their own, in network namespaces, with a database and a Consul of their own: a test can cut each host
+//! off from each other one and from each service.
 
-use crate::Cluster;
-use crate::support::daemon::{Node, send_signal};
+use crate::support::cluster::Cluster;
+use crate::support::daemon::Node;
 use crate::support::network::{Network, network};
+use crate::support::time::{pass, second};
 use crate::support::witness::Witness;
-use crate::support::{consul, mariadb, wait_until};
-use rustix::process::Signal;
+use crate::support::{cluster, consul, mariadb, wait_until};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Jobs that run every second, beside one mutex job.
 pub const PLAIN_JOBS: usize = 3;
-/// A run that starts later is not on time.
+/// A run that starts so long after its second or later is not on time.
 const ON_TIME_NS: i128 = 1_000_000_000;
-/// So many seconds in a row on time, and all is well.
+/// All is well when the runs of so many seconds in a row were on time.
 const WELL_SECS: i64 = 4;
 
 pub struct Hosts {
@@ -23,8 +23,8 @@ pub struct Hosts {
     pub mutex: Witness,
     pub ids: Vec<u64>,
     pub mutex_id: u64,
-    // Behind the nodes, so that they end first.
-    /// Consul's agents on the hosts, where they have agents of their own.
+    // The services stand behind the nodes, so that the nodes end first.
+    /// Consul's agents on the hosts, where each host has its own.
     _agents: Vec<consul::Agent>,
     pub network: Network,
     pub server: mariadb::Server,
@@ -53,26 +53,18 @@ impl Hosts {
         let with_agents = if has_agents { 0..3 } else { 0..0 };
         let agents: Vec<consul::Agent> =
             with_agents.map(|host| agent.client_on(&network, host)).collect::<Option<_>>()?;
-        server.allow("node");
-        let toml = format!(
-            "service_name = \"{}\"\nlock_key = \"{}\"\ncluster_secret = \"of this test\"\n{extra}{}",
-            consul::name(),
-            consul::name(),
-            server.database("utf8mb4").toml().replace("\"root\"", "\"node\"")
-        );
+        let (names, database) = (consul::Names::new(), server.database_for_hosts());
         let node = |host: usize| {
-            let toml = format!("consul_address = \"{}\"\n{toml}", agents.get(host).unwrap_or(&agent).address());
+            let toml = cluster::toml(agents.get(host).unwrap_or(&agent), &names, &database);
+            let toml = format!("{toml}{extra}");
             let node = Node::in_namespace(&network.namespace(host), &network.address(host), &toml);
             // Jobs can write down where they ran.
             node.env("PLACE", &place(host))
         };
-        let mut nodes: Vec<Node> = (0..3).map(node).collect();
-        nodes.iter_mut().for_each(Node::start);
-        let cluster = Cluster { nodes, folder: tempfile::tempdir().unwrap() };
-        cluster.wait_alive(3);
+        let cluster = Cluster::of((0..3).map(node).collect());
         let (plain, mutex) = (cluster.witness("plain"), cluster.witness("mutex"));
-        let ids: Vec<u64> = (0..PLAIN_JOBS).map(|_| cluster.add("* * * * * *", &plain.write("x"), "")).collect();
-        let mutex_id = cluster.add("* * * * * *", &mutex.around("sleep 0.5"), "is_mutex=1");
+        let ids = cluster.add_several(PLAIN_JOBS, &plain.write("x"));
+        let mutex_id = cluster.add_every_second(&mutex.around("sleep 0.5"), "is_mutex=1");
         let hosts = Hosts { cluster, plain, mutex, ids, mutex_id, _agents: agents, network, server, agent };
         hosts.wait_well();
         Some(hosts)
@@ -82,21 +74,21 @@ impl Hosts {
         self.cluster.leader()
     }
 
-    /// One that does not lead.
+    /// A host that does not lead.
     pub fn worker(&self) -> usize {
-        (self.leader() + 1) % 3
+        self.cluster.follower()
     }
 
-    /// Waits until all nodes are there, and some seconds in a row that begin after this are on time.
+    /// Waits until all nodes are there, and the runs of some seconds in a row from now on were on time.
     pub fn wait_well(&self) {
         self.cluster.wait_alive(3);
         self.wait_served();
     }
 
-    /// Waits for some seconds in a row on time, whoever is there.
+    /// Waits until the runs of some seconds in a row from now on were on time, however many nodes are there.
     pub fn wait_served(&self) {
         let from = second();
-        wait_until("the seconds are on time again", || {
+        wait_until("some seconds in a row on time", || {
             std::thread::sleep(Duration::from_millis(100));
             let served = self.served();
             let Some(last) = served.last_key_value().map(|(second, _)| *second) else { return false };
@@ -118,43 +110,36 @@ impl Hosts {
         served.into_iter().map(|(second, runs)| (second, runs.len())).collect()
     }
 
-    // What is done to them.
+    // The faults.
 
     pub fn kill_daemon(&self, host: usize) {
-        send_signal(Signal::KILL, self.cluster.nodes[host].daemon_pid());
+        self.cluster.nodes[host].kill_daemon();
     }
 
-    /// Daemon and guardian at once: what runs there goes on until the next start.
+    /// Kills daemon and guardian at once: the runs there go on until the next start.
     pub fn kill_whole(&mut self, host: usize) {
         self.cluster.nodes[host].kill_whole();
     }
 
     pub fn stop_for(&self, host: usize, secs: u64) {
-        let pids = self.pids(host);
-        pids.iter().for_each(|pid| send_signal(Signal::STOP, *pid));
-        pass(secs);
-        pids.iter().rev().for_each(|pid| send_signal(Signal::CONT, *pid));
+        self.cluster.nodes[host].standing_still(|| pass(secs));
     }
 
-    fn pids(&self, host: usize) -> [u32; 2] {
-        [self.cluster.nodes[host].daemon_pid(), self.cluster.nodes[host].guardian_pid()]
-    }
-
-    /// Nothing that the host sends arrives, and nothing is sent to it.
+    /// Cuts the host's link: nothing that it sends arrives, and nothing arrives at it.
     pub fn cut_for(&self, host: usize, secs: u64) {
         self.network.set_link(host, false);
         pass(secs);
         self.network.set_link(host, true);
     }
 
-    /// The same, and the host's own link stays up: it is not told that nothing comes through.
+    /// The same beyond the host's own link, which stays up: the host does not learn that nothing comes through.
     pub fn cut_far_for(&self, host: usize, secs: u64) {
         self.network.set_far_link(host, false);
         pass(secs);
         self.network.set_far_link(host, true);
     }
 
-    /// What each host of `from` sends to these addresses is dropped (`blackhole`) or refused (`unreachable`).
+    /// Drops (`blackhole`) or refuses (`unreachable`) what each of these hosts sends to its address.
     pub fn block_for(&self, blocks: &[(usize, String)], how: &str, secs: u64) {
         blocks.iter().for_each(|(host, address)| self.network.block(*host, address, how));
         pass(secs);
@@ -162,27 +147,7 @@ impl Hosts {
     }
 }
 
-/// What jobs find in `$PLACE` on that host.
+/// The value of `$PLACE` for jobs on that host.
 pub fn place(host: usize) -> String {
     format!("at{host}")
-}
-
-/// Lets so much time pass: that of a fault.
-pub fn pass(secs: u64) {
-    let start = Instant::now();
-    wait_long(secs, || Duration::from_secs(secs) <= start.elapsed());
-}
-
-fn wait_long(secs: u64, mut is_so: impl FnMut() -> bool) {
-    // `wait_until` gives up after a minute, which a fault may last.
-    for _ in 0..secs / 30 {
-        let start = Instant::now();
-        wait_until("half a minute is over", || is_so() || Duration::from_secs(30) <= start.elapsed());
-    }
-    wait_until("the time is over", is_so);
-}
-
-/// The second that it is.
-pub fn second() -> i64 {
-    wing_crontab::worker::clock::now().wall.second().0
 }

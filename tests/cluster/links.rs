@@ -1,18 +1,20 @@
-//! Strangers at the door of the cluster: rubbish, silence, another secret; and nodes that must not be there.
+//! Strangers that connect to the cluster with rubbish, silence or another secret, and nodes that may not join.
 
-use crate::Cluster;
-use crate::support::daemon::{Node, send_signal};
+use crate::support::api::Reply;
+use crate::support::cluster::Cluster;
+use crate::support::daemon::Node;
 use crate::support::network::network;
-use crate::support::{consul, mariadb, wait_until, witness::Witness};
-use rustix::process::Signal;
+use crate::support::{cluster, consul, mariadb, wait_to_see, wait_until};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 use wing_crontab::wire::frame::VERSION;
 use wing_crontab::worker::process::CANNOT_START;
 
-fn closes(stream: &mut TcpStream) -> Duration {
+/// How long the other end takes to close the connection.
+fn closes_after(stream: &mut TcpStream) -> Duration {
     let start = Instant::now();
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let mut bytes = [0; 4_096];
@@ -23,49 +25,40 @@ fn closes(stream: &mut TcpStream) -> Duration {
 #[test]
 fn strangers_are_cut_and_cost_the_cluster_nothing() {
     let Some(cluster) = Cluster::started(2) else { return };
-    let witness: Witness = cluster.witness("seen");
-    cluster.add("* * * * * *", &witness.write("x"), "");
-    let server = &cluster.nodes[cluster.leader()].server;
+    let witness = cluster.witness("seen");
+    cluster.add_every_second(&witness.write("x"), "");
+    let server = cluster.leader_server();
     for rubbish in
         [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0; 64], &[255; 64], &[0, 0, 0, 2, 1, 2], b"\0\0\0\x22\x01\x01aaaa"]
     {
         let mut stream = TcpStream::connect(server).unwrap();
         stream.write_all(rubbish).unwrap();
-        assert!(closes(&mut stream) < Duration::from_secs(50), "{rubbish:?}");
+        assert!(closes_after(&mut stream) < Duration::from_secs(50), "{rubbish:?}");
     }
-    // Many that say nothing at all, and one that sends for ever.
+    // Many strangers that say nothing at all.
     let mut silent: Vec<TcpStream> = (0..300).map(|_| TcpStream::connect(server).unwrap()).collect();
-    let seen = witness.count("x");
-    wait_until("it goes on", || seen + 3 <= witness.count("x"));
-    silent.iter_mut().for_each(|stream| assert!(closes(stream) < Duration::from_secs(50)));
-    assert_eq!(cluster.states("alive").map(|alive| alive.len()), Some(2));
+    witness.wait_more("x", 3);
+    silent.iter_mut().for_each(|stream| assert!(closes_after(stream) < Duration::from_secs(50)));
+    assert_eq!(cluster.states("alive").len(), 2);
 }
 
 #[test]
-fn a_node_with_another_secret_is_no_part_of_it() {
+fn a_node_with_another_secret_does_not_join() {
     let Some(mut cluster) = Cluster::started(2) else { return };
     let follower = 1 - cluster.leader();
     assert!(cluster.nodes[follower].stop().success());
     cluster.nodes[follower].edit(|text| text.replace("of this test", "of another"));
     cluster.nodes[follower].start();
-    wait_until("the leader says why", || cluster.nodes[1 - follower].said().contains("it has not our cluster_secret"));
+    cluster.nodes[1 - follower].wait_said("it has not our cluster_secret");
     cluster.nodes[follower].wait_said("has it the same cluster_secret?");
-    assert_eq!(
-        cluster.nodes[1 - follower].api.get("/cluster").ok()["nodes"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .filter(|node| node["state"] == "alive")
-            .count(),
-        1
-    );
-    cluster.nodes[follower]
-        .api
-        .post("/cron/add", "cronSet=* * * * * *&command=true")
-        .refused(503, "nothing was changed");
+    let view = cluster.nodes[1 - follower].api.get("/cluster").ok();
+    let alive = view["nodes"].as_array().unwrap().iter().filter(|node| node["state"] == "alive");
+    assert_eq!(alive.count(), 1);
+    let reply = cluster.nodes[follower].api.post("/cron/add", "cronSet=* * * * * *&command=true");
+    reply.refused(503, "nothing was changed");
 }
 
-/// Somebody who holds the lock of a cluster and writes its value, as a leader on another host does.
+/// A test that holds the lock of a cluster and writes its value, as a leader on another host does.
 struct OtherLeader {
     agent: &'static consul::Agent,
     key: String,
@@ -94,7 +87,7 @@ impl OtherLeader {
         assert_eq!(self.agent.put(&path, &self.value.to_string()).trim(), "true");
     }
 
-    /// Leads until it is so.
+    /// Goes on leading until it is so.
     fn until(&mut self, what: &str, mut is_so: impl FnMut() -> bool) {
         wait_until(what, || {
             if self.written_at.elapsed() > Duration::from_millis(500) {
@@ -105,19 +98,13 @@ impl OtherLeader {
     }
 }
 
-/// A node of a cluster of its own, not started yet, with the agent and the name of the lock.
+/// A node with a cluster of its own, which is not started yet; with the agent and the name of the lock.
 fn lone_node() -> Option<(Node, &'static consul::Agent, String)> {
-    let (database, agent, lock) = (mariadb::database()?, consul::agent()?, consul::name());
-    let toml = format!(
-        "consul_address = \"{}\"\nservice_name = \"{}\"\nlock_key = \"{lock}\"\ncluster_secret = \"of this test\"\n{}",
-        agent.address(),
-        consul::name(),
-        database.toml()
-    );
-    Some((Node::new(&toml), agent, lock))
+    let (database, agent, names) = (mariadb::database()?, consul::agent()?, consul::Names::new());
+    Some((Node::new(&cluster::toml(agent, &names, &database)), agent, names.lock))
 }
 
-/// Gives a node that was not started yet this id, as a copied data_dir would.
+/// Gives this id to a node that was not started yet, as a copied data_dir would.
 fn set_node_id(node: &Node, id: &str) {
     std::fs::create_dir_all(node.path("data")).unwrap();
     std::fs::write(node.path("data/node_id"), id).unwrap();
@@ -131,14 +118,14 @@ fn is_refused(server: Option<&str>, node_id: &str, reason: &str) {
     let server = server.map_or(node.server.clone(), String::from);
     let mut other = OtherLeader::new(agent, &lock, &server, node_id);
     node.launch();
-    other.until("the node goes", || node.said().contains(reason));
+    other.until("the node says why it ends", || node.said().contains(reason));
     assert_eq!(node.wait().code(), Some(CANNOT_START), "{}", node.said());
-    assert_eq!(agent.lock(&lock).unwrap().0, Some(other.session), "the leader's lock is left alone");
+    assert_eq!(agent.lock(&lock).unwrap().0, Some(other.session), "the node has touched the leader's lock");
     assert!(!node.said().contains("registered with Consul"), "{}", node.said());
 }
 
 #[test]
-fn a_node_goes_beside_a_leader_with_its_address_its_id_or_on_a_host_that_cannot_reach_it() {
+fn a_node_ends_when_the_leader_has_its_address_or_its_id_or_is_out_of_its_reach() {
     is_refused(None, "an id of another", "another node leads as");
     is_refused(Some("127.0.0.1:1"), "0123456789abcdef0123456789abcdef", "was data_dir copied");
     is_refused(Some("10.255.255.1:1"), "an id of another", "is reached from this host only");
@@ -165,25 +152,24 @@ fn a_node_with_a_copied_data_dir_is_refused_and_the_first_goes_on() {
             assert_eq!(said, 1, "once: {}", copy.said());
             assert!(copy.stop().success());
         }
-        let both = [0, 1].map(|at| cluster.nodes[at].server.clone()).into();
-        assert_eq!(cluster.states("alive"), Some(both));
+        let both: BTreeSet<String> = cluster.nodes.iter().map(|node| node.server.clone()).collect();
+        assert_eq!(cluster.states("alive"), both);
         assert_eq!(cluster.leader(), leader);
     }
-    // One that was restarted is no copy, however quickly it is back.
-    let killed = cluster.nodes[1 - leader].daemon_pid();
-    send_signal(Signal::KILL, killed);
-    wait_until("it is back", || cluster.nodes[1 - leader].said().matches("following").count() == 2);
+    // A node that is restarted is not taken for a copy, however quickly it is back.
+    cluster.nodes[1 - leader].kill_daemon();
+    cluster.nodes[1 - leader].wait_said_times("following", 2);
     assert!(!cluster.nodes[1 - leader].said().contains("the leader refuses this node"));
     assert!(cluster.nodes[1 - leader].stop().success());
 }
 
 #[test]
-fn one_that_sends_slowly_is_cut_however_long_it_goes_on() {
+fn a_stranger_that_sends_slowly_is_cut_in_time() {
     let Some(cluster) = Cluster::started(1) else { return };
     let mut stream = TcpStream::connect(&cluster.nodes[0].server).unwrap();
     stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     let (start, mut sent, mut heard) = (Instant::now(), 0, 0);
-    // A challenge of 38 bytes, and a proof that never ends: at this pace 80 s.
+    // A challenge of 38 bytes, and a proof of 80 s at this pace.
     let bytes = [&[0, 0, 0, 34, VERSION, 0][..], &[7; 32], &[0, 0, 0, 255, VERSION, 1], &[7; 253]].concat();
     loop {
         match stream.read(&mut [0; 256]) {
@@ -198,35 +184,41 @@ fn one_that_sends_slowly_is_cut_however_long_it_goes_on() {
         sent += 1;
     }
     assert!(start.elapsed() < Duration::from_secs(50), "{sent} bytes");
-    assert_eq!(heard, 38, "nothing is said to a stranger but the challenge");
-    assert_eq!(cluster.states("alive").map(|alive| alive.len()), Some(1));
+    assert_eq!(heard, 38, "a stranger hears the challenge and nothing else");
+    assert_eq!(cluster.states("alive").len(), 1);
+}
+
+#[track_caller]
+fn wait_knows_a_leader(node: &Node) {
+    let knows_one = |reply: &Option<Reply>| reply.as_ref().is_some_and(|reply| reply.status == 200);
+    wait_to_see(&format!("{} knows a leader", node.server), || node.api.try_get("/cluster"), knows_one);
 }
 
 #[test]
-fn another_version_of_the_protocol_is_named_by_either_end() {
+fn either_end_names_another_version_of_the_protocol() {
     let former = VERSION - 1;
     let challenge = [&[0, 0, 0, 34, former, 0][..], &[7; 32]].concat();
     let clear = &format!("it speaks version {former} of the protocol (or something else), this node {VERSION}");
     let Some((mut node, agent, lock)) = lone_node() else { return };
-    // Where the node is dialled.
+    // The other end connects to the node.
     node.start();
-    wait_until("it leads", || node.api.try_get("/cluster").is_some_and(|reply| reply.status == 200));
+    wait_knows_a_leader(&node);
     let mut stream = TcpStream::connect(&node.server).unwrap();
     stream.write_all(&challenge).unwrap();
     node.wait_said(clear);
     let mut heard = [0; 6];
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     stream.read_exact(&mut heard).unwrap();
-    assert_eq!(heard, [0, 0, 0, 34, VERSION, 0], "the other end learns this node's version");
+    assert_eq!(heard, [0, 0, 0, 34, VERSION, 0], "the other end does not learn this node's version");
     assert!(node.stop().success());
-    // Where it dials.
+    // The node connects to the other end.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let mut leader = OtherLeader::new(agent, &lock, &listener.local_addr().unwrap().to_string(), "another");
     std::fs::remove_file(node.path("stderr")).unwrap();
     node.start();
     let mut links = Vec::new();
-    leader.until("it says so", || {
+    leader.until("the node names the version", || {
         if let Ok((mut stream, _)) = listener.accept() {
             let _ = stream.write_all(&challenge);
             links.push(stream);
@@ -236,28 +228,23 @@ fn another_version_of_the_protocol_is_named_by_either_end() {
 }
 
 #[test]
-fn the_older_systems_file_starts_on_a_host_of_its_own_and_says_that_a_cluster_needs_a_secret() {
+fn with_the_older_systems_app_toml_one_host_works_and_says_that_more_need_a_secret() {
     let Some(network) = network(2) else { return };
     let (server, agent) = (mariadb::server_at(&network.gateway()), consul::agent_at(&network.gateway()));
     let (Some(server), Some(agent)) = (server, agent) else { return };
-    server.allow("node");
-    let toml = format!(
-        "consul_address = \"{}\"\n{}",
-        agent.address(),
-        server.database("utf8mb4").toml().replace("\"root\"", "\"node\"")
-    );
+    let toml = format!("consul_address = \"{}\"\n{}", agent.address(), server.database_for_hosts().toml());
     let [mut first, mut second] =
         [0, 1].map(|host| Node::in_namespace(&network.namespace(host), &network.address(host), &toml));
     first.start();
-    wait_until("it leads", || first.api.try_get("/cluster").is_some_and(|reply| reply.status == 200));
-    let witness = Witness::new(first.folder.path(), "seen");
-    first.api.add("* * * * * *", &witness.write("x"), "");
-    wait_until("it runs", || witness.count("x") >= 2);
+    wait_knows_a_leader(&first);
+    let witness = first.witness("seen");
+    first.api.add_every_second(&witness.write("x"), "");
+    witness.wait_count("x", 2);
     second.start();
     for node in [&first, &second] {
         node.wait_said("cluster_secret: there is none, so no node of another host");
         let said = node.said().matches("cluster_secret: there is none").count();
-        assert_eq!(said, 1, "by the daemon, not by its guardian as well: {}", node.said());
+        assert_eq!(said, 1, "the daemon says it, and its guardian does not: {}", node.said());
     }
     second.wait_said(&format!("no link to {}", first.server));
     second.api.get("/health").refused(503, "no leader is known");

@@ -1,15 +1,16 @@
 //! nginx before a cluster, with the file that comes with the program: a read is answered while any node can answer it,
 //! and a change is never made twice.
 
-use crate::Cluster;
 use crate::support::api::{Api, Reply};
-use crate::support::daemon::{Node, send_signal};
-use crate::support::{mariadb, proxy, wait_until};
+use crate::support::cluster::Cluster;
+use crate::support::daemon::Node;
+use crate::support::process::send_signal;
+use crate::support::{mariadb, proxy, wait_to_see, wait_until};
 use rustix::process::Signal;
 use std::io::{BufRead, BufReader, Write};
 use std::time::{Duration, Instant};
 
-/// Some changes through the proxy; gives the statuses that were answered.
+/// Adds some jobs through the proxy; gives the statuses of the answers.
 fn add_some(api: &Api, word: &str) -> Vec<u16> {
     let add = |at| {
         let request =
@@ -21,7 +22,7 @@ fn add_some(api: &Api, word: &str) -> Vec<u16> {
     (0..6).map(add).collect()
 }
 
-/// How many jobs there are of each change.
+/// How many jobs each of these requests has added.
 fn added(api: &Api, word: &str) -> Vec<u64> {
     let count = |at| api.get(&format!("/cron/list?search={word}-{at}.&limit=10")).ok()["total"].as_u64().unwrap();
     (0..6).map(count).collect()
@@ -48,7 +49,7 @@ fn a_node_that_hangs_delays_reads_and_doubles_no_change() {
     let Some(proxy) = proxy::proxy(&apis, quick) else { return };
     let follower = 1 - cluster.leader();
     send_signal(Signal::STOP, cluster.nodes[follower].daemon_pid());
-    // While it hangs it is tried at most once a second.
+    // nginx tries the hanging node at most once a second.
     let mut statuses: Vec<u16> = Vec::new();
     wait_until("a change has gone to the node that hangs", || {
         proxy.api.get("/cron/list").ok();
@@ -57,23 +58,24 @@ fn a_node_that_hangs_delays_reads_and_doubles_no_change() {
     });
     send_signal(Signal::CONT, cluster.nodes[follower].daemon_pid());
     proxy.api.get("/cron/list").ok();
-    wait_until("both are there again", || cluster.states("alive").is_some_and(|alive| alive.len() == 2));
-    let all = cluster.nodes[1 - follower].api.get("/cron/list").ok();
-    let mut remarks: Vec<&str> = all.as_array().unwrap().iter().filter_map(|job| job["remark"].as_str()).collect();
+    cluster.wait_alive(2);
+    let all = cluster.nodes[1 - follower].api.jobs();
+    let mut remarks: Vec<&str> = all.iter().filter_map(|job| job["remark"].as_str()).collect();
     let count = remarks.len();
     remarks.sort();
     remarks.dedup();
-    assert_eq!(remarks.len(), count, "each change was made once at most: {all}");
+    assert_eq!(remarks.len(), count, "a change was made twice: {all:?}");
 }
 
 #[test]
 fn a_node_that_answers_503_is_passed_over_by_reads_alone() {
     let Some(database) = mariadb::database() else { return };
     let well = Node::started(&database.toml());
-    // It stands alone and never reaches its database.
+    // A node without Consul that never reaches its database.
     let mut sick = Node::new(&database.toml().replace(&database.port.to_string(), "1"));
     sick.launch();
-    wait_until("it answers", || sick.api.try_get("/health").is_some_and(|reply| reply.status == 503));
+    let is_sick = |reply: &Option<Reply>| reply.as_ref().is_some_and(|reply| reply.status == 503);
+    wait_to_see("the sick node answers", || sick.api.try_get("/health"), is_sick);
     let Some(proxy) = proxy::proxy(&[&sick.api, &well.api], |file| file.replace("fail_timeout=1s", "max_fails=0"))
     else {
         return;
@@ -83,27 +85,31 @@ fn a_node_that_answers_503_is_passed_over_by_reads_alone() {
         proxy.api.get("/health").ok();
     }
     let statuses = add_some(&proxy.api, "sick");
-    assert_eq!(statuses.iter().filter(|status| **status == 503).count(), 3, "by turns: {statuses:?}");
+    assert_eq!(
+        statuses.iter().filter(|status| **status == 503).count(),
+        3,
+        "the nodes are not asked by turns: {statuses:?}"
+    );
     let made: Vec<u64> = statuses.iter().map(|status| u64::from(*status == 200)).collect();
     assert_eq!(added(&well.api, "sick"), made);
-    let id = well.api.add("0 0 0 1 1 *", "true", "");
+    let id = well.api.add_idle("true", "");
     let replies: Vec<Reply> = (0..2).map(|_| proxy.api.get(&format!("/cron/stop/{id}"))).collect();
     let mut statuses: Vec<u16> = replies.iter().map(|reply| reply.status).collect();
     statuses.sort();
-    assert_eq!(statuses, [200, 503], "a change that is asked for with GET is not passed on either");
+    assert_eq!(statuses, [200, 503], "a change by GET was passed on to the other node");
 }
 
 #[test]
 fn output_that_is_followed_comes_through_as_it_is_written() {
     let node = Node::started("");
     let Some(proxy) = proxy::proxy(&[&node.api], |file| file) else { return };
-    let id = node.api.add("0 0 0 1 1 *", "echo first; sleep 5; echo last", "");
-    let run = node.api.post(&format!("/cron/run/{id}"), "").ok()["run_key"].as_str().unwrap().to_string();
+    let id = node.api.add_idle("echo first; sleep 5; echo last", "");
+    let run = node.api.run_job(id);
     let start = Instant::now();
     let mut stream = std::net::TcpStream::connect(&proxy.api.address).unwrap();
     write!(stream, "GET /run/output/{run}?follow=1 HTTP/1.0\r\n\r\n").unwrap();
     let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
     assert!(lines.any(|line| line == "first"));
-    assert!(start.elapsed() < Duration::from_secs(4), "before the end of the run");
+    assert!(start.elapsed() < Duration::from_secs(4), "the first line came with the end of the run");
     assert!(lines.any(|line| line == "last"));
 }

@@ -1,25 +1,25 @@
-//! What is only read: answered from memory wherever it can be, and never in the words of a change.
+//! Reads are answered from memory wherever that is possible, and refused in words that do not speak of a change.
 
-use crate::Cluster;
-use crate::hosts::pass;
 use crate::support::api::{Api, Reply};
-use crate::support::daemon::send_signal;
-use crate::support::{mariadb, wait_until};
+use crate::support::cluster::Cluster;
+use crate::support::jobs::IDLE;
+use crate::support::process::send_signal;
+use crate::support::time::pass;
+use crate::support::{mariadb, wait_to_see};
 use rustix::process::Signal;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-const NEVER: &str = "0 0 0 1 1 *";
-/// Answered by every node, whatever is away.
+/// Every node answers these, whichever service is away.
 const LISTS: [&str; 2] = ["/cron/list", "/cron/list?page=1&limit=2"];
-/// Refused by a node that does not know, or cannot.
+/// A node that does not know the answer, or cannot find it out, refuses these.
 const OTHERS: [&str; 6] =
     ["/cron/list?search=true", "/log/list?limit=1", "/run/list", "/run/output/1-1", "/cluster", "/health"];
-/// What is said of changes.
+/// Words of answers to changes.
 const OF_CHANGES: [&str; 5] = ["changed", "change ", "carried out", "is stored", "is started"];
 
-/// What each of these was answered to each question while something was done; a node that is gone answers nothing.
+/// All answers of these nodes while something is done. A node that is gone gives none.
 fn answers_during(apis: &[Api], act: impl FnOnce()) -> Vec<(&'static str, Reply)> {
     let (is_over, answers) = (AtomicBool::new(false), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
@@ -39,7 +39,7 @@ fn answers_during(apis: &[Api], act: impl FnOnce()) -> Vec<(&'static str, Reply)
     answers.into_inner().unwrap()
 }
 
-/// Lists are all answered with the jobs `ids`, and what is refused is refused in the words of a read.
+/// Checks that the lists have the jobs `ids`, and that refusals do not speak of changes.
 fn check(answers: &[(&'static str, Reply)], ids: &[u64]) {
     for (path, Reply { status, body }) in answers {
         if LISTS.contains(path) {
@@ -59,10 +59,10 @@ fn apis(cluster: &Cluster) -> Vec<Api> {
     cluster.nodes.iter().map(|node| node.api.clone()).collect()
 }
 
-/// Jobs that every node has listed once, and so knows.
+/// Adds three jobs, and checks that every node knows them.
 fn jobs(cluster: &Cluster) -> Vec<u64> {
-    let ids: Vec<u64> = (0..3).map(|_| cluster.add(NEVER, "true", "")).collect();
-    cluster.nodes.iter().for_each(|node| assert_eq!(node.api.get("/cron/list").ok().as_array().unwrap().len(), 3));
+    let ids: Vec<u64> = (0..3).map(|_| cluster.add_idle("true", "")).collect();
+    cluster.nodes.iter().for_each(|node| assert_eq!(node.api.jobs().len(), 3));
     ids
 }
 
@@ -87,14 +87,13 @@ fn every_node_lists_the_jobs_while_the_database_is_away() {
     check(&answers, &ids);
     let of_searches = || answers.iter().filter(|(path, _)| path.contains("search"));
     let refused = of_searches().filter(|(_, reply)| reply.status == 503);
-    let says_what_works = |reply: &Reply| reply.body["message"].as_str().unwrap().contains("/cron/list without search");
+    let says_what_works = |reply: &Reply| reply.message().contains("/cron/list without search");
     assert!(refused.clone().count() != 0 && refused.clone().all(|(_, reply)| says_what_works(reply)));
-    // What was changed through one node is listed by the others at once, after an outage too.
-    wait_until("changes are taken again", || {
-        cluster.nodes[0].api.post("/cron/update", &format!("id={}&cronSet={NEVER}&command=new", ids[0])).status == 200
-    });
+    // After an outage, too, a change through one node is in the others' lists at once.
+    let update = || cluster.nodes[0].api.update(ids[0], IDLE, "new");
+    wait_to_see("an update is taken again", update, |reply| reply.status == 200);
     for node in &cluster.nodes {
-        assert_eq!(node.api.get("/cron/list").ok()[0]["command"], "new");
+        assert_eq!(node.api.jobs()[0]["command"], "new");
     }
 }
 
@@ -102,18 +101,13 @@ fn every_node_lists_the_jobs_while_the_database_is_away() {
 fn every_node_lists_the_jobs_while_the_lead_changes_hands() {
     let Some(mut cluster) = Cluster::started(3) else { return };
     let ids = jobs(&cluster);
-    let by_hand = cluster.nodes[0]
-        .api
-        .post(&format!("/cron/update?id={}&cronSet=0%200%200%201%201%20*&command=sleep%202", ids[0]), "");
-    by_hand.ok();
-    // The leader that leaves stays as long as its run does.
+    let api = &cluster.nodes[0].api;
+    api.update(ids[0], IDLE, "sleep 2").ok();
+    // Each node gets a run, and the leader that is told to end stays as long as its run.
     for _ in 0..3 {
-        cluster.nodes[0].api.post(&format!("/cron/run/{}", ids[0]), "").ok();
+        api.run_job(ids[0]);
     }
-    wait_until("each node has a run", || {
-        let runs = cluster.nodes[0].api.get("/run/list").ok();
-        runs["list"].as_array().unwrap().iter().filter(|run| run["state"] == "running").count() == 3
-    });
+    api.wait_for_runs("running", 3);
     let leader = cluster.leader();
     let answers = answers_during(&apis(&cluster), || {
         cluster.nodes[leader].signal(Signal::TERM);

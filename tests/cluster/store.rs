@@ -1,21 +1,20 @@
-//! Hosts that lose the database and nothing else: who has it leads.
+//! Hosts that lose the database and nothing else: a node that has it leads.
 
-use crate::hosts::{Hosts, pass};
+use crate::hosts::Hosts;
+use crate::support::cluster::overlap_max_of_ended;
 use crate::support::daemon::Node;
 use crate::support::network::Network;
-use crate::support::wait_until;
-use wing_crontab::worker::clock;
+use crate::support::time::pass;
+use serde_json::Value;
+use std::time::Instant;
 
-/// The jobs are stopped, and everything that was due has run.
+/// Stops the jobs and checks that every due run was made.
 fn finish(hosts: &Hosts) {
-    hosts.ids.iter().chain([&hosts.mutex_id]).for_each(|id| hosts.cluster.stop_job(*id));
-    let ended = hosts.mutex.attempts("end").into_iter().collect();
-    assert_eq!(crate::overlap_max(&hosts.mutex, &ended), 1);
-    let plain = hosts.ids.iter().flat_map(|id| hosts.cluster.check(*id, &hosts.plain, "x"));
-    let rows: Vec<serde_json::Value> =
-        plain.chain(hosts.cluster.check(hosts.mutex_id, &hosts.mutex, "begin")).collect();
-    let not_run = rows.iter().filter(|row| row["state"] != "ok" && row["state"] != "cancelled");
-    assert_eq!(not_run.collect::<Vec<_>>(), Vec::<&serde_json::Value>::new());
+    hosts.cluster.stop_jobs(&hosts.ids);
+    hosts.cluster.stop_job(hosts.mutex_id);
+    assert_eq!(overlap_max_of_ended(&hosts.mutex), 1);
+    hosts.ids.iter().for_each(|id| hosts.cluster.check_all_ran(*id, &hosts.plain, "x"));
+    hosts.cluster.check_all_ran(hosts.mutex_id, &hosts.mutex, "begin");
 }
 
 #[test]
@@ -25,25 +24,23 @@ fn a_leader_that_alone_has_lost_the_store_lets_another_lead_and_stays_away_from_
     for how in ["blackhole", "unreachable"] {
         let leader = hosts.leader();
         let node = &hosts.cluster.nodes[leader];
-        let start = clock::mono();
+        let start = Instant::now();
         hosts.network.block(leader, &database, how);
-        wait_until("another leads", || hosts.leader() != leader);
-        eprintln!("{how}: another leads after {} ms", clock::mono().since(start).as_millis());
+        hosts.cluster.wait_for_other_leader(leader);
+        eprintln!("{how}: another leads after {} ms", start.elapsed().as_millis());
         let seen = hosts.plain.count("x");
-        // Longer than it abstains.
+        // By then the node may stand for election again.
         pass(14);
-        assert_ne!(hosts.leader(), leader, "without the store it does not come back");
-        assert!(seen + 9 <= hosts.plain.count("x"), "runs go on");
-        wait_until("it is seen to be without the store", || {
-            let nodes = hosts.cluster.view().unwrap_or_default();
-            nodes["nodes"].as_array().is_some_and(|nodes| {
-                nodes.iter().all(|shown| shown["store_ok"] == (shown["server"] != node.server.as_str()))
-            })
+        assert_ne!(hosts.leader(), leader, "a node without the store leads again");
+        assert!(seen + 9 <= hosts.plain.count("x"), "the runs do not go on");
+        hosts.cluster.wait_shown("this node alone is without the store", |nodes| {
+            let is_right = |shown: &Value| shown["store_ok"] == (shown["server"] != node.server.as_str());
+            !nodes.is_empty() && nodes.iter().all(is_right)
         });
         hosts.network.unblock(leader, &database);
         hosts.wait_well();
     }
-    // Where it is slow to say so the others see its lock value stand still.
+    // A leader that is slow to hand over is found out by its lock value, which stands still.
     assert!(hosts.cluster.nodes.iter().any(|node| node.said().contains("the lead is handed over")));
     finish(&hosts);
 }

@@ -1,24 +1,26 @@
-//! A healthy cluster: work is shared, any node will do, a node may be drained.
+//! A healthy cluster: the nodes share the work, any of them takes changes, and any of them may be drained.
 
-use crate::Cluster;
-use crate::support::{wait_for, wait_until};
-use serde_json::json;
-use std::collections::BTreeMap;
+use crate::support::cluster::{Cluster, overlap_max_of_ended};
+use crate::support::row::Row;
+use crate::support::time::{check_gapless, now_ns, second};
+use crate::support::{wait_to_see, wait_until};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 
 #[test]
-fn runs_are_shared_evenly_and_the_log_tells_who_ran_what() {
+fn runs_are_shared_evenly_and_the_log_tells_where_each_was() {
     let Some(cluster) = Cluster::started(3) else { return };
     let witness = cluster.witness("seen");
-    let ids: Vec<u64> = (0..9).map(|_| cluster.add("* * * * * *", &witness.write("x"), "")).collect();
-    wait_until("a hundred runs", || witness.count("x") >= 100);
-    ids.iter().for_each(|id| cluster.stop_job(*id));
-    let leader = &cluster.nodes[cluster.leader()].server;
+    let ids = cluster.add_several(9, &witness.write("x"));
+    witness.wait_count("x", 100);
+    cluster.stop_jobs(&ids);
+    let leader = cluster.leader_server();
     let mut by_server: BTreeMap<String, usize> = BTreeMap::new();
     for id in &ids {
         for row in cluster.check(*id, &witness, "x") {
             assert_eq!(row["dispatch_server"], *leader);
             if row["state"] == "ok" {
-                *by_server.entry(row["run_server"].as_str().unwrap().into()).or_default() += 1;
+                *by_server.entry(row.run_server().into()).or_default() += 1;
             }
         }
     }
@@ -34,12 +36,12 @@ fn runs_are_shared_evenly_and_the_log_tells_who_ran_what() {
 fn a_single_job_takes_turns_among_the_nodes() {
     let Some(cluster) = Cluster::started(3) else { return };
     let witness = cluster.witness("seen");
-    let id = cluster.add("* * * * * *", &witness.write("x"), "");
-    wait_until("nine runs", || witness.count("x") >= 9);
+    let id = cluster.add_every_second(&witness.write("x"), "");
+    witness.wait_count("x", 9);
     cluster.stop_job(id);
     let mut by_server: BTreeMap<String, usize> = BTreeMap::new();
     for row in cluster.check(id, &witness, "x") {
-        *by_server.entry(row["run_server"].as_str().unwrap().into()).or_default() += 1;
+        *by_server.entry(row.run_server().into()).or_default() += 1;
     }
     assert!(by_server.len() == 3 && by_server.values().all(|count| *count >= 2), "{by_server:?}");
 }
@@ -50,19 +52,17 @@ fn a_change_through_any_node_holds_in_the_whole_cluster() {
     let witness = cluster.witness("seen");
     for (at, node) in cluster.nodes.iter().enumerate() {
         let other = &cluster.nodes[(at + 1) % 3];
-        let id = node.api.add("* * * * * *", &witness.write("x"), "");
-        let has = |id: u64| other.api.get("/cron/list").ok().as_array().unwrap().iter().any(|job| job["id"] == id);
-        assert!(has(id), "the next node knows it at once");
-        let before = witness.count("x");
-        wait_until("it runs", || before + 3 <= witness.count("x"));
-        other.api.get(&format!("/cron/stop/{id}")).ok();
+        let id = node.api.add_every_second(&witness.write("x"), "");
+        let has = |id: u64| other.api.jobs().iter().any(|job| job["id"] == id);
+        assert!(has(id), "the next node does not know the job at once");
+        witness.wait_more("x", 3);
+        other.api.stop_job(id);
         let stopped = witness.count("x");
-        let clock = node.api.add("* * * * * *", &cluster.witness("clock").write("x"), "");
-        let ticks = cluster.witness("clock").count("x");
-        wait_until("some seconds pass", || ticks + 2 <= cluster.witness("clock").count("x"));
-        node.api.get(&format!("/cron/delete/{clock}")).ok();
+        let clock = node.api.add_every_second(&cluster.witness("clock").write("x"), "");
+        cluster.witness("clock").wait_more("x", 2);
+        node.api.delete_job(clock);
         assert_eq!(witness.count("x"), stopped, "no run starts after stop was answered");
-        node.api.get(&format!("/cron/delete/{id}")).ok();
+        node.api.delete_job(id);
         other.api.get(&format!("/cron/delete/{id}")).refused(404, "no such job");
     }
     cluster.nodes[1].api.post("/cron/add", "cronSet=99 * * * * *&command=x").refused(400, "second: 99");
@@ -72,27 +72,26 @@ fn a_change_through_any_node_holds_in_the_whole_cluster() {
 #[test]
 fn every_node_lists_the_jobs_alike() {
     let Some(cluster) = Cluster::started(3) else { return };
-    let ran = cluster.add("* * * * * *", "true", "remark=one");
-    wait_until("it ran", || !cluster.rows(ran).is_empty());
+    let ran = cluster.add_every_second("true", "remark=one");
+    wait_to_see("a row of the job", || cluster.rows(ran), |rows| !rows.is_empty());
     cluster.stop_job(ran);
     for at in 1..6 {
-        cluster.add("0 0 0 1 1 *", &format!("echo {at}"), "jitter=3600&remark=many");
+        cluster.add_idle(&format!("echo {at}"), "jitter=3600&remark=many");
     }
     for query in ["", "?limit=3&page=2", "?search=many&limit=2", "?search=nobody"] {
-        wait_until("all say the same", || {
-            let lists = cluster.nodes.iter().map(|node| node.api.get(&format!("/cron/list{query}")).ok());
-            let lists: Vec<serde_json::Value> = lists.collect();
-            lists.iter().all(|list| *list == lists[0])
-        });
+        let lists = || -> Vec<Value> {
+            cluster.nodes.iter().map(|node| node.api.get(&format!("/cron/list{query}")).ok()).collect()
+        };
+        wait_to_see("the same list from all nodes", lists, |lists| lists.iter().all(|list| *list == lists[0]));
     }
     let list = cluster.nodes[0].api.get("/cron/list").ok();
     assert!(list[0]["last_state"] == "ok" && list[0]["next_time"].is_null() && list[1]["next_time"].is_i64(), "{list}");
 }
 
 #[test]
-fn the_view_is_the_same_from_everywhere() {
+fn every_node_shows_the_same_cluster() {
     let Some(cluster) = Cluster::started(3) else { return };
-    let leader = &cluster.nodes[cluster.leader()].server;
+    let leader = cluster.leader_server();
     for node in &cluster.nodes {
         let view = node.api.get("/cluster").ok();
         assert_eq!(view["leader"], *leader);
@@ -112,54 +111,50 @@ fn the_view_is_the_same_from_everywhere() {
 }
 
 #[test]
-fn a_drained_node_gets_nothing_new_and_finishes_what_runs() {
+fn a_drained_node_gets_no_run_any_more_and_finishes_its_own() {
     let Some(cluster) = Cluster::started(3) else { return };
     let leader = cluster.leader();
     let drained = cluster.nodes[(leader + 1) % 3].server.clone();
     let witness = cluster.witness("seen");
-    let id = cluster.add("* * * * * *", &witness.around("sleep 3"), "");
-    wait_until("they run", || witness.count("begin") >= 6);
+    let id = cluster.add_every_second(&witness.around("sleep 3"), "");
+    witness.wait_count("begin", 6);
     cluster.nodes[0].api.post("/cluster/drain", "server=127.0.0.1:1").refused(404, "no such node");
     cluster.nodes[0].api.post("/cluster/drain", &format!("server={drained}")).ok();
-    wait_until("it drains", || cluster.states("draining").is_some_and(|states| states.contains(&drained)));
-    let now = witness.read().iter().map(|seen| seen.scheduled_at).max().unwrap();
-    wait_until("more runs", || witness.read().iter().any(|seen| seen.scheduled_at >= now + 6));
+    cluster.wait_state(&drained, "draining");
+    let now = witness.last_second().unwrap();
+    witness.wait_for_second(now + 6);
     cluster.stop_job(id);
-    wait_until("all are over", || witness.count("begin") == witness.count("end"));
+    witness.wait_all_ended();
     let rows = cluster.check(id, &witness, "begin");
-    let late = rows.iter().filter(|row| row["time"].as_i64().unwrap() > now + 1 && row["run_server"] == *drained);
+    let late = rows.iter().filter(|row| row.time() > now + 1 && row["run_server"] == *drained);
     assert_eq!(late.count(), 0);
     assert!(rows.iter().all(|row| row["state"] != "lost"), "{rows:?}");
 }
 
 #[test]
-fn what_a_node_that_is_drained_was_about_to_start_is_started_by_another() {
+fn a_run_that_a_drained_node_was_about_to_start_is_started_by_another() {
     let Some(mut cluster) = Cluster::started(3) else { return };
     let witness = cluster.witness("seen");
     let word = |at: usize| format!("job{at}");
-    let ids: Vec<u64> = (0..12).map(|at| cluster.add("* * * * * *", &witness.write(&word(at)), "is_mutex=1")).collect();
+    let ids: Vec<u64> = (0..12).map(|at| cluster.add_every_second(&witness.write(&word(at)), "is_mutex=1")).collect();
     let go_on = |what: &str| {
         let before: Vec<usize> = (0..12).map(|at| witness.count(&word(at))).collect();
         wait_until(what, || (0..12).all(|at| before[at] + 4 <= witness.count(&word(at))));
     };
     go_on("they run");
-    // Runs are given out in the second half of the second before theirs.
+    // A leader gives runs to nodes in the second half of the second before.
     let leader = cluster.leader();
     for (at, phase_ms) in [((leader + 1) % 3, 700), ((leader + 2) % 3, 900)] {
-        wait_until("its moment", || {
-            let ms = wing_crontab::worker::clock::now().wall.ms() % 1_000;
-            (phase_ms..phase_ms + 50).contains(&ms)
-        });
+        wait_until("that moment of a second", || (phase_ms..phase_ms + 50).contains(&(now_ns() / 1_000_000 % 1_000)));
         let server = cluster.nodes[at].server.clone();
         cluster.nodes[leader].api.post("/cluster/drain", &format!("server={server}")).ok();
         go_on("they run without it");
     }
     cluster.nodes[leader].api.post("/cluster/drain", &format!("server={}", cluster.nodes[leader].server)).ok();
     let draining = cluster.states("draining");
-    assert_eq!(draining.map(|states| states.len()), Some(3), "a leader is drained like any other");
+    assert_eq!(draining.len(), 3, "a leader is drained as any other node: {draining:?}");
     for at in [(leader + 1) % 3, (leader + 2) % 3] {
-        assert!(cluster.nodes[at].stop().success());
-        cluster.nodes[at].start();
+        cluster.restart(at);
     }
     cluster.wait_alive(2);
     go_on("they run on those that are back");
@@ -174,25 +169,22 @@ fn what_a_node_that_is_drained_was_about_to_start_is_started_by_another() {
 fn a_mutex_job_never_overlaps_itself_wherever_it_runs() {
     let Some(cluster) = Cluster::started(3) else { return };
     let witness = cluster.witness("seen");
-    let id = cluster.add("* * * * * *", &witness.around("sleep 1.3"), "is_mutex=1");
-    wait_until("eight runs are over", || witness.count("end") >= 8);
+    let id = cluster.add_every_second(&witness.around("sleep 1.3"), "is_mutex=1");
+    witness.wait_count("end", 8);
     cluster.stop_job(id);
-    wait_until("all are over", || witness.count("begin") == witness.count("end"));
-    let ended = witness.attempts("end").into_iter().collect();
-    assert_eq!(crate::overlap_max(&witness, &ended), 1);
-    let servers: std::collections::BTreeSet<String> = wait_for("the rows", || {
+    witness.wait_all_ended();
+    assert_eq!(overlap_max_of_ended(&witness), 1);
+    let ok = || -> Vec<String> {
         let rows = cluster.rows(id);
-        let ok = rows.iter().filter(|row| row["state"] == "ok");
-        let servers: Vec<String> = ok.map(|row| row["run_server"].as_str().unwrap().into()).collect();
-        (servers.len() >= 8).then_some(servers)
-    })
-    .into_iter()
-    .collect();
+        rows.iter().filter(|row| row["state"] == "ok").map(|row| row.run_server().to_string()).collect()
+    };
+    let servers = wait_to_see("the rows of eight runs", ok, |servers| servers.len() >= 8);
+    let servers: BTreeSet<String> = servers.into_iter().collect();
     assert!(servers.len() >= 2, "{servers:?}");
 }
 
 #[test]
-fn a_node_without_room_for_processes_is_spared_while_another_has_some() {
+fn a_node_without_free_memory_gets_no_run_while_another_has_some() {
     let Some(mut cluster) = Cluster::started(2) else { return };
     let full = 1 - cluster.leader();
     cluster.nodes[full].stop();
@@ -201,20 +193,16 @@ fn a_node_without_room_for_processes_is_spared_while_another_has_some() {
     cluster.wait_alive(2);
     let (server, other) = (cluster.nodes[full].server.clone(), cluster.nodes[1 - full].server.clone());
     let witness = cluster.witness("seen");
-    let id = cluster.add("* * * * * *", &witness.write("x"), "");
-    wait_until("it is shown as throttled", || {
-        let view = cluster.view().unwrap_or_default();
-        let mut nodes = view["nodes"].as_array().cloned().unwrap_or_default().into_iter();
-        nodes.any(|node| node["server"] == server && node["throttled"] == true)
+    let id = cluster.add_every_second(&witness.write("x"), "");
+    cluster.wait_shown("the node without memory is throttled", |nodes| {
+        nodes.iter().any(|node| node["server"] == server && node["throttled"] == true)
     });
-    // The next tick may have been given away already.
-    let from = wing_crontab::worker::clock::now().wall.second().0 + 2;
-    let rows = wait_for("five seconds, each run by the other node", || {
-        let rows: Vec<_> = cluster.rows(id).into_iter().filter(|row| row["time"].as_i64() >= Some(from)).collect();
-        (rows.len() >= 5).then_some(rows)
-    });
+    // The runs of the next tick may have been given to it already.
+    let from = second() + 2;
+    let later = || -> Vec<Row> { cluster.rows(id).into_iter().filter(|row| from <= row.time()).collect() };
+    let rows = wait_to_see("the rows of five seconds", later, |rows| rows.len() >= 5);
     assert!(rows.iter().all(|row| row["state"] == "ok" && row["run_server"] == other), "{rows:?}");
-    let mut seconds: Vec<i64> = rows.iter().map(|row| row["time"].as_i64().unwrap()).collect();
+    let mut seconds: Vec<i64> = rows.iter().map(|row| row.time()).collect();
     seconds.sort();
-    assert!(seconds.windows(2).all(|pair| pair[1] == pair[0] + 1), "{seconds:?}");
+    check_gapless(&seconds);
 }

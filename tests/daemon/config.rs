@@ -1,4 +1,4 @@
-//! app.toml: every mistake is said before anything is started.
+//! app.toml: all of its mistakes are said before anything is started.
 
 use crate::support::daemon::{BINARY, Node, run};
 use std::path::Path;
@@ -152,8 +152,8 @@ fn log_lines_go_to_the_file_as_well_and_runs_are_told_at_debug_only() {
         let mut node = Node::new("log_file = \"lines\"\n");
         node.edit(|text| format!("{text}log_level = {level}\n"));
         node.start();
-        let id = node.api.add("* * * * * *", "echo its-output", "");
-        crate::support::wait_until("it has run", || !node.api.logs_with(id, "ok").is_empty());
+        let id = node.api.add_every_second("echo its-output", "");
+        node.api.wait_for_rows(id, "ok", 1);
         assert!(node.stop().success());
         let lines = std::fs::read_to_string(node.path("lines")).unwrap();
         assert!(lines.contains("leading: epoch=1"), "{lines}");
@@ -161,11 +161,11 @@ fn log_lines_go_to_the_file_as_well_and_runs_are_told_at_debug_only() {
         assert_eq!(lines, node.said(), "the same lines");
         lines.lines().for_each(is_stamped);
         assert!(lines.contains(&format!("job {id} added")), "{lines}");
-        assert!(!lines.contains("its-output"), "no line shows what a command said");
+        assert!(!lines.contains("its-output"), "no line shows what a command wrote");
     }
 }
 
-/// Each line opens with its moment, to the millisecond, in UTC and always as long.
+/// Each line opens with the time in UTC, to the millisecond and always in the same width.
 #[track_caller]
 fn is_stamped(line: &str) {
     let digits = |character: char| if character.is_ascii_digit() { '0' } else { character };

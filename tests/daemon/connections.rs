@@ -1,12 +1,10 @@
-//! The database closes connections, because they were idle or because somebody ends them: no call is refused for that.
+//! The database closes connections that were idle, or somebody ends them: no call is refused because of that.
 
 use crate::support::daemon::Node;
-use crate::support::mariadb;
-use crate::support::wait_until;
+use crate::support::jobs::IDLE;
+use crate::support::{mariadb, wait_to_see};
 
-const NEVER: &str = "0 0 0 1 1 *";
-
-/// Calls that read and calls that change something, each with what it posts.
+/// Calls that read and calls that change something. The ones that post come with their form.
 fn calls(id: u64) -> Vec<(String, Option<String>)> {
     let get = |path: &str| (path.to_string(), None);
     let post = |path: &str, form: String| (path.to_string(), Some(form));
@@ -15,8 +13,8 @@ fn calls(id: u64) -> Vec<(String, Option<String>)> {
         get("/log/list?search=x"),
         get("/cron/list?search=x"),
         get("/cron/list"),
-        post("/cron/update", format!("id={id}&cronSet={NEVER}&command=true")),
-        post("/cron/add", format!("cronSet={NEVER}&command=true")),
+        post("/cron/update", format!("id={id}&cronSet={IDLE}&command=true")),
+        post("/cron/add", format!("cronSet={IDLE}&command=true")),
         get(&format!("/cron/stop/{id}")),
         get(&format!("/cron/start/{id}")),
         post(&format!("/cron/run/{id}"), String::new()),
@@ -27,19 +25,18 @@ fn calls(id: u64) -> Vec<(String, Option<String>)> {
     ]
 }
 
-/// Makes each call once the connections are as `close` leaves them. None is refused, none done twice, and nothing is said of
-/// any trouble.
+/// Closes the connections before each call. No call is refused or carried out twice, and stderr tells of no trouble.
 fn check(node: &Node, close: impl Fn()) {
-    let id = node.api.add(NEVER, "true", "");
+    let id = node.api.add_idle("true", "");
     for (path, form) in calls(id) {
         close();
         let reply = form.map_or_else(|| node.api.get(&path), |form| node.api.post(&path, &form));
         assert_eq!(reply.status, 200, "{path}: {}", reply.body);
         assert_eq!(node.api.get("/health").status, 200);
     }
-    wait_until("the run has its row", || !node.api.logs(&format!("cron_id={id}")).is_empty());
-    assert_eq!(node.api.logs(&format!("cron_id={id}")).len(), 1);
-    assert_eq!(node.api.get("/cron/list").ok().as_array().unwrap().len(), 1);
+    node.api.wait_for_first_row(id);
+    assert_eq!(node.api.rows(id).len(), 1);
+    assert_eq!(node.api.jobs().len(), 1);
     let trouble = ["WARN", "ERROR", "wait"].map(|word| (word, node.said().contains(word)));
     assert!(trouble.iter().all(|(_, is_said)| !is_said), "{trouble:?}");
 }
@@ -50,7 +47,7 @@ fn the_first_call_after_idling_is_answered() {
     let database = server.database("utf8mb4");
     database.run(&["SET GLOBAL wait_timeout = 1, GLOBAL interactive_timeout = 1"]);
     let node = Node::started(&database.toml());
-    check(&node, || wait_until("every connection is closed", || database.connections().is_empty()));
+    check(&node, || drop(wait_to_see("no connections", || database.connections(), Vec::is_empty)));
 }
 
 #[test]

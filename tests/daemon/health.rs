@@ -1,45 +1,55 @@
-//! What probes go by: `/health` tells the truth about the work itself.
+//! Probes rely on `/health`: it tells whether the work is done, not only whether the process is up.
 
 use crate::support::api::Reply;
-use crate::support::daemon::{Node, send_signal};
-use crate::support::{mariadb, wait_until};
+use crate::support::daemon::Node;
+use crate::support::mariadb;
+use crate::support::mariadb::Database;
+use crate::support::process::send_signal;
 use rustix::process::Signal;
 use serde_json::Value;
-use wing_crontab::worker::clock;
+use std::time::{Duration, Instant};
 
-/// What `/health` says for so long, many times a second.
+/// All answers of `/health` for so long, many a second.
 fn health_for(secs: u64, node: &Node) -> Vec<Reply> {
-    let start = clock::mono();
-    let mut replies = Vec::new();
-    wait_until("the time is over", || {
+    let (start, mut replies) = (Instant::now(), Vec::new());
+    while start.elapsed() < Duration::from_secs(secs) {
         replies.push(node.api.get("/health"));
-        clock::mono().since(start).as_secs() >= secs
-    });
+        std::thread::sleep(Duration::from_millis(5));
+    }
     replies
-}
-
-fn message(reply: &Reply) -> &str {
-    reply.body["message"].as_str().unwrap()
 }
 
 fn data<'a>(reply: &'a Reply, field: &str) -> &'a Value {
     &reply.body["data"][field]
 }
 
+/// Every answer is a 503 for the store, and says each of these words.
 #[track_caller]
-fn wait_status(node: &Node, status: u16) {
-    wait_until(&format!("/health answers {status}"), || node.api.get("/health").status == status);
+fn check_store_is_ill(replies: &[Reply], words: &[&str]) {
+    for reply in replies {
+        assert_eq!((reply.status, data(reply, "store_ok")), (503, &false.into()), "{}", reply.body);
+        assert!(words.iter().all(|words| reply.message().contains(words)), "{words:?}: {}", reply.message());
+    }
 }
 
-/// Whether the node that leads has its store, as it tells the cluster.
+/// A daemon on this database with its tables made, and the same database for a user who may be forbidden to write.
+fn node_with_limited_user(database: &Database) -> (Node, Database) {
+    assert!(Node::started(&database.toml()).stop().success(), "the tables are made");
+    let database = database.limited();
+    let node = Node::started(&database.toml());
+    node.wait_health(200);
+    (node, database)
+}
+
+/// Whether the leader has its store, as `/cluster` shows it.
 fn store_ok(node: &Node) -> Value {
     node.api.get("/cluster").ok()["nodes"][0]["store_ok"].clone()
 }
 
 #[test]
-fn a_healthy_daemon_with_nothing_to_do_is_never_called_ill_not_in_a_pause_either() {
+fn a_healthy_daemon_with_nothing_to_do_is_never_called_ill_even_in_a_pause() {
     let (idle, paused) = (Node::started(""), Node::started(""));
-    [&idle, &paused].iter().for_each(|node| wait_status(node, 200));
+    [&idle, &paused].iter().for_each(|node| node.wait_health(200));
     paused.api.post("/cluster/pause", "").ok();
     let (of_idle, of_paused) = std::thread::scope(|scope| {
         let of_paused = scope.spawn(|| health_for(20, &paused));
@@ -48,31 +58,24 @@ fn a_healthy_daemon_with_nothing_to_do_is_never_called_ill_not_in_a_pause_either
     for reply in of_idle.iter().chain(&of_paused) {
         assert_eq!(reply.status, 200, "{}", reply.body);
         assert_eq!(data(reply, "store_ok"), true);
-        // An entry comes at least every five seconds.
+        // An entry is written at least every five seconds.
         assert!(data(reply, "journal_age_ms").as_u64().unwrap() < 10_000, "{}", reply.body);
     }
     assert!(of_idle.iter().all(|reply| data(reply, "watermark_lag_secs").as_u64().unwrap() < 5));
 }
 
 #[test]
-fn a_journal_that_may_not_be_written_is_told_for_as_long_as_it_is_so() {
+fn a_journal_that_may_not_be_written_is_told_until_it_may() {
     let Some(database) = mariadb::database() else { return };
-    assert!(Node::started(&database.toml()).stop().success(), "the tables are there");
-    let database = database.limited();
-    let node = Node::started(&database.toml());
-    wait_status(&node, 200);
+    let (node, database) = node_with_limited_user(&database);
     database.forbid("INSERT", "journal");
-    wait_status(&node, 503);
+    node.wait_health(503);
     let replies = health_for(12, &node);
-    for reply in &replies {
-        assert_eq!((reply.status, data(reply, "store_ok")), (503, &false.into()), "{}", reply.body);
-        assert!(message(reply).contains("the journal has not been written for "), "{}", message(reply));
-        assert!(message(reply).contains("INSERT command denied"), "{}", message(reply));
-    }
+    check_store_is_ill(&replies, &["the journal has not been written for ", "INSERT command denied"]);
     let ages: Vec<u64> = replies.iter().map(|reply| data(reply, "journal_age_ms").as_u64().unwrap()).collect();
     assert!(ages.is_sorted() && 12_000 <= ages[ages.len() - 1], "{ages:?}");
     let last = replies.last().unwrap();
-    assert!(message(last).contains(&format!("for {} s", ages[ages.len() - 1] / 1_000)), "{}", message(last));
+    assert!(last.message().contains(&format!("for {} s", ages[ages.len() - 1] / 1_000)), "{}", last.message());
     assert!(data(last, "watermark_lag_secs").as_i64().unwrap() >= 5, "{}", last.body);
     assert_eq!(store_ok(&node), false);
     let cluster = node.api.get("/cluster").ok();
@@ -80,46 +83,36 @@ fn a_journal_that_may_not_be_written_is_told_for_as_long_as_it_is_so() {
         cluster["journal_age_ms"].as_u64().unwrap() >= 12_000 && cluster["watermark_lag_secs"].as_i64().unwrap() >= 5
     );
     database.allow("INSERT", "journal");
-    wait_status(&node, 200);
+    node.wait_health(200);
     assert_eq!(store_ok(&node), true);
 }
 
 #[test]
-fn a_log_that_may_not_be_written_is_told_too() {
+fn a_log_that_may_not_be_written_is_told_until_it_may() {
     let Some(database) = mariadb::database() else { return };
-    assert!(Node::started(&database.toml()).stop().success(), "the tables are there");
-    let database = database.limited();
-    let node = Node::started(&database.toml());
-    let id = node.api.add("* * * * * *", "true", "");
-    wait_status(&node, 200);
+    let (node, database) = node_with_limited_user(&database);
+    let id = node.api.add_every_second("true", "");
     database.forbid("INSERT", "log");
-    wait_status(&node, 503);
-    node.api.get(&format!("/cron/stop/{id}")).ok();
-    for reply in health_for(4, &node) {
-        assert_eq!((reply.status, data(&reply, "store_ok")), (503, &false.into()), "{}", reply.body);
-        assert!(
-            message(&reply).contains("log rows") && message(&reply).contains("INSERT command denied"),
-            "{}",
-            reply.body
-        );
-    }
+    node.wait_health(503);
+    node.api.stop_job(id);
+    check_store_is_ill(&health_for(4, &node), &["log rows", "INSERT command denied"]);
     assert_eq!(store_ok(&node), false);
     database.allow("INSERT", "log");
-    wait_status(&node, 200);
+    node.wait_health(200);
 }
 
 #[test]
 fn a_database_that_hangs_is_told_by_a_daemon_that_stands_alone() {
     let Some(server) = mariadb::server() else { return };
     let node = Node::started(&server.database("utf8mb4").toml());
-    wait_status(&node, 200);
+    node.wait_health(200);
     send_signal(Signal::STOP, server.pid());
-    wait_status(&node, 503);
+    node.wait_health(503);
     let replies = health_for(3, &node);
     assert!(
-        replies.iter().all(|reply| message(reply).contains("the journal has not been written for ")),
+        replies.iter().all(|reply| reply.message().contains("the journal has not been written for ")),
         "{replies:?}"
     );
     send_signal(Signal::CONT, server.pid());
-    wait_status(&node, 200);
+    node.wait_health(200);
 }

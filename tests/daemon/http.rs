@@ -1,7 +1,7 @@
-//! Bytes that are no request, clients that are slow, clients that are many.
+//! Bytes that are no request, slow clients, many clients.
 
 use crate::support::daemon::Node;
-use crate::support::wait_until;
+use crate::support::process::resident_kb;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
@@ -12,7 +12,7 @@ fn connect(node: &Node) -> TcpStream {
     stream
 }
 
-/// All that comes until the server closes.
+/// Reads until the server closes the connection.
 fn read_all(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     match stream.read_to_end(&mut bytes) {
@@ -52,7 +52,11 @@ fn bytes_that_are_no_request_are_answered_and_the_daemon_lives_on() {
     let long_header = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "a".repeat(9_000));
     check(&node, long_header.as_bytes(), 431);
     assert_eq!(ask(&node, b""), "");
-    assert_eq!(ask(&node, b"GET /cron/list HTTP/1.1\r\nHost:"), "", "half a request, and gone");
+    assert_eq!(
+        ask(&node, b"GET /cron/list HTTP/1.1\r\nHost:"),
+        "",
+        "a client that goes away after half a request gets no answer"
+    );
     assert!(node.api.is_up());
 }
 
@@ -76,7 +80,7 @@ fn requests_may_come_in_pieces_several_at_once_and_over_one_connection() {
 }
 
 #[test]
-fn a_client_that_sends_slowly_is_told_and_cut_and_holds_nobody_up() {
+fn a_client_that_sends_slowly_is_told_so_and_cut_and_delays_no_other() {
     let node = Node::started("");
     let mut slow = connect(&node);
     slow.write_all(b"POST /cron/add HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc").unwrap();
@@ -89,27 +93,19 @@ fn a_client_that_sends_slowly_is_told_and_cut_and_holds_nobody_up() {
 fn a_client_that_does_not_read_its_answer_costs_a_bounded_buffer() {
     let node = Node::started("");
     for _ in 0..50 {
-        node.api.add("0 0 0 1 1 *", &"x".repeat(2_000), "");
+        node.api.add_idle(&"x".repeat(2_000), "");
     }
     let mut deaf = connect(&node);
     let list = b"GET /cron/list HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1_000);
     deaf.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
-    // It stops being read long before all of it has been taken.
+    // The server stops reading long before it has all of the requests.
     let mut sent = 0;
     while let Ok(count) = deaf.write(&list) {
         sent += count;
-        assert!(sent < 100 << 20, "the server takes whatever comes");
+        assert!(sent < 100 << 20, "the server reads without a limit");
     }
     assert!(node.api.is_up());
-    let status = std::fs::read_to_string(format!("/proc/{}/status", node.daemon_pid())).unwrap();
-    let rss_kb: u64 = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .unwrap()
-        .trim()
-        .trim_end_matches(" kB")
-        .parse()
-        .unwrap();
+    let rss_kb = resident_kb(node.daemon_pid());
     assert!(rss_kb < 200_000, "{rss_kb} kB");
 }
 
@@ -119,5 +115,5 @@ fn many_idle_connections_leave_room_for_others() {
     let idle: Vec<TcpStream> = (0..500).map(|_| connect(&node)).collect();
     assert!(node.api.is_up());
     drop(idle);
-    wait_until("it goes on", || node.api.is_up());
+    node.wait_up_again();
 }

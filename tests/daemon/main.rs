@@ -1,5 +1,4 @@
-//! The daemon as its users meet it: a process with a configuration, an HTTP API, signals, and jobs that write down what
-//! they saw.
+//! The daemon as users know it: a process with a configuration, an HTTP API and signals. The jobs write down what happened.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -13,7 +12,6 @@ mod crash;
 mod flood;
 mod health;
 mod http;
-mod leaving;
 mod limits;
 mod misfire;
 mod mutex;
@@ -22,6 +20,8 @@ mod outage;
 mod output;
 mod runs;
 mod services;
+mod shells;
+mod shutdown;
 mod spawning;
 mod unasked;
 mod zones;

@@ -1,48 +1,45 @@
-//! Output as it comes: read while the run runs and after, from any place, part by part or as one stream.
+//! The output of a run: it is read while the run goes on and afterwards, from any offset, part by part or as one stream.
 
 use crate::http::ask;
 use crate::support::daemon::{Node, counters};
-use crate::support::{wait_for, wait_until};
+use crate::support::process::peak_kb;
+use crate::support::time::second;
+use crate::support::{free_port, wait_for, wait_to_see, wait_until};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Starts the command once, as a mutex job that is stopped when it has begun, and gives the run's key.
+/// Starts one run of the command and gives its key: a mutex job is added, and stopped when its first run has begun.
 fn start_once(node: &Node, command: &str) -> String {
-    let seen = node.path(&format!("seen-{}", node.api.get("/cron/list").ok().as_array().unwrap().len()));
+    let seen = node.path(&format!("seen-{}", node.api.jobs().len()));
     let command = format!("echo $WING_RUN_KEY >> {}; {command}", seen.display());
-    let id = node.api.add("* * * * * *", &command, "is_mutex=1");
-    let key = wait_for("it begins", || {
+    let id = node.api.add_every_second(&command, "is_mutex=1");
+    let key = wait_for("the key of a run that has begun", || {
         let text = std::fs::read_to_string(&seen).ok()?;
         Some(text.split_once('\n')?.0.to_string())
     });
-    node.api.get(&format!("/cron/stop/{id}")).ok();
+    node.api.stop_job(id);
     key
 }
 
-/// A command's wait for this file.
-fn wait_at(gate: &Path) -> String {
-    format!("while [ ! -e {} ]; do sleep 0.05; done", gate.display())
-}
-
-fn open(gate: &Path) {
-    std::fs::write(gate, "").unwrap();
+/// The text of an answer.
+fn output(part: &Value) -> &str {
+    part["output"].as_str().unwrap()
 }
 
 fn part(node: &Node, key: &str, query: &str) -> Value {
     node.api.get(&format!("/run/output/{key}?{query}")).ok()
 }
 
-/// Asks on and on, as a client without `follow` does; gives the text and the last answer.
+/// Asks again and again, as a client without `follow` does; gives the text and the last answer.
 fn poll(node: &Node, key: &str, from: u64) -> (String, Value) {
     let (mut text, mut from) = (String::new(), from);
-    let last = wait_for("the output ends", || {
+    let last = wait_for("the end of the output", || {
         let part = part(node, key, &format!("from={from}"));
         assert_eq!(part["from"], from);
-        text.push_str(part["output"].as_str().unwrap());
+        text.push_str(output(&part));
         from = part["next"].as_u64().unwrap();
         part["is_over"].as_bool().unwrap().then_some(part)
     });
@@ -50,10 +47,10 @@ fn poll(node: &Node, key: &str, from: u64) -> (String, Value) {
 }
 
 fn follow(address: &str, path: &str) -> Vec<u8> {
-    let mut answer = ureq::get(format!("http://{address}{path}")).call().expect("it is answered");
+    let mut answer = ureq::get(format!("http://{address}{path}")).call().expect("the stream begins");
     assert_eq!(answer.headers()["Content-Type"], "text/plain; charset=utf-8");
     assert_eq!(answer.headers()["X-Run-Attempt"], "1");
-    answer.body_mut().with_config().limit(1 << 30).read_to_vec().expect("it ends as it should")
+    answer.body_mut().with_config().limit(1 << 30).read_to_vec().expect("the stream ends well")
 }
 
 fn following(node: &Node, key: &str, query: &str) -> JoinHandle<Vec<u8>> {
@@ -61,7 +58,7 @@ fn following(node: &Node, key: &str, query: &str) -> JoinHandle<Vec<u8>> {
     std::thread::spawn(move || follow(&address, &path))
 }
 
-/// A request for a stream whose answer nobody has read yet.
+/// Asks for a stream, and leaves the answer to be read by the caller.
 fn request(node: &Node, key: &str) -> TcpStream {
     let mut stream = TcpStream::connect(&node.api.address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
@@ -83,102 +80,100 @@ fn check_same(seen: &[u8], expect: &str) {
 #[test]
 fn output_is_read_while_it_comes_and_after_from_any_place() {
     let mut node = Node::started("");
-    let gate = node.path("gate");
-    let key = start_once(&node, &format!("echo first; {}; printf 'half\\344'; exit 3", wait_at(&gate)));
-    let first = wait_for("its first line", || Some(part(&node, &key, "")).filter(|part| part["next"] == 6));
+    let gate = node.gate();
+    let key = start_once(&node, &format!("echo first; {}; printf 'half\\344'; exit 3", gate.wait()));
+    let first = wait_to_see("the first line", || part(&node, &key, ""), |part| part["next"] == 6);
     let expect = json!({"run_key": key, "attempt": 1, "server": node.server, "state": "running", "from": 0, "next": 6, "output": "first\n", "is_over": false});
     assert_eq!(first, expect);
     assert_eq!(part(&node, &key, "from=2&attempt=1")["output"], "rst\n");
     let nothing = part(&node, &key, "from=6");
     assert_eq!((&nothing["output"], &nothing["next"], &nothing["is_over"]), (&json!(""), &json!(6), &json!(false)));
     let follower = following(&node, &key, "&from=2");
-    open(&gate);
+    gate.open();
     let (rest, last) = poll(&node, &key, 6);
     assert_eq!(rest, "half\u{fffd}\n[exit code 3]\n");
     assert_eq!(last["state"], "failed");
     assert_eq!(follower.join().unwrap(), b"rst\nhalf\xe4\n[exit code 3]\n");
-
-    let row = wait_for("its row", || node.api.logs("").into_iter().find(|row| row["run_key"] == key));
+    let row = node.api.wait_for_row_of(&key);
     assert_eq!(row["output"], "first\nhalf\u{fffd}\n[exit code 3]\n");
     assert_eq!(poll(&node, &key, 0).0, row["output"]);
     node.stop();
     node.start();
-    assert_eq!(poll(&node, &key, 0).0, row["output"], "after a restart only the row has it");
-    assert_eq!(poll(&node, &key, 2).0, row["output"].as_str().unwrap()[2..]);
-    assert_eq!(
-        follow(&node.api.address, &format!("/run/output/{key}?follow=1")),
-        row["output"].as_str().unwrap().as_bytes()
-    );
+    assert_eq!(poll(&node, &key, 0).0, row["output"], "after a restart the output is read from the row");
+    assert_eq!(poll(&node, &key, 2).0, row.output()[2..]);
+    assert_eq!(follow(&node.api.address, &format!("/run/output/{key}?follow=1")), row.output().as_bytes());
 }
 
 #[test]
-fn what_is_not_there_or_not_yet_is_said() {
+fn an_output_that_is_unknown_or_not_begun_is_said_to_be_so() {
     let node = Node::started("");
     node.api.get("/run/output/7").refused(400, "a run key looks like");
     node.api.get("/run/output/7-1700000000?form=1").refused(400, "form");
     node.api.get("/run/output/7-1700000000").refused(404, "run_key 7-1700000000");
     node.api.get("/run/output/7-1700000000?follow=1").refused(404, "run_key 7-1700000000");
-    let gate = node.path("gate");
-    let id = node.api.add("* * * * * *", &format!("echo $WING_RUN_KEY; {}", wait_at(&gate)), "is_mutex=1");
+    let gate = node.gate();
+    let id = node.api.add_every_second(&format!("echo $WING_RUN_KEY; {}", gate.wait()), "is_mutex=1");
     let waiting = |at: i64| {
         let reply = node.api.get(&format!("/run/output/{id}-{at}"));
         (reply.status == 200 && reply.body["data"]["state"] == "waiting").then(|| reply.body["data"].clone())
     };
-    let start = wing_crontab::worker::clock::now().wall.second().0;
-    let (at, answer) = wait_for("a run waits", || (start..start + 60).find_map(|at| Some((at, waiting(at)?))));
+    let start = second();
+    let (at, answer) = wait_for("a run that waits", || (start..start + 60).find_map(|at| Some((at, waiting(at)?))));
     assert_eq!((&answer["output"], &answer["next"], &answer["is_over"]), (&json!(""), &json!(0), &json!(false)));
     let key = format!("{id}-{at}");
     let follower = following(&node, &key, "");
-    open(&gate);
-    assert_eq!(follower.join().unwrap(), format!("{key}\n").as_bytes(), "who follows it waits with it");
+    gate.open();
+    assert_eq!(follower.join().unwrap(), format!("{key}\n").as_bytes(), "a follower waits with the run");
     node.api.get(&format!("/run/output/{key}?attempt=2")).refused(404, &key);
 }
 
 #[test]
 fn each_attempt_has_an_output_of_its_own() {
     let node = Node::started("");
-    let id = node.api.add("0 0 0 1 1 *", "echo try $WING_ATTEMPT; exit 3", "retry_times=1&retry_delay=1");
-    let key = node.api.post(&format!("/cron/run/{id}"), "").ok()["run_key"].as_str().unwrap().to_string();
+    let id = node.api.add_idle("echo try $WING_ATTEMPT; exit 3", "retry_times=1&retry_delay=1");
+    let key = node.api.run_job(id);
     assert_eq!(following(&node, &key, "&attempt=1").join().unwrap(), b"try 1\n[exit code 3]\n");
-    wait_until("the retry is the latest", || part(&node, &key, "")["attempt"] == 2);
+    wait_to_see("the output of the second attempt", || part(&node, &key, ""), |part| part["attempt"] == 2);
     let (text, last) = poll(&node, &key, 0);
     assert_eq!((text.as_str(), &last["attempt"]), ("try 2\n[exit code 3]\n", &json!(2)));
     assert_eq!(part(&node, &key, "attempt=1")["output"], "try 1\n[exit code 3]\n");
 }
 
 #[test]
-fn beyond_the_cap_a_stream_leaves_out_what_the_row_does() {
+fn beyond_the_cap_a_stream_leaves_out_the_same_bytes_as_the_row() {
     let node = Node::started("max_output_bytes = 1000\n");
-    let gate = node.path("gate");
-    let key = start_once(&node, &format!("seq 1 10000; {}; echo end", wait_at(&gate)));
+    let gate = node.gate();
+    let key = start_once(&node, &format!("seq 1 10000; {}; echo end", gate.wait()));
     let length = seq(1, 10_000).len() as u64;
-    wait_until("it has written", || part(&node, &key, "from=48000")["next"] == length);
+    wait_to_see("the first part of the output", || part(&node, &key, "from=48000"), |part| part["next"] == length);
     let follower = following(&node, &key, "");
     let end = following(&node, &key, &format!("&from={length}"));
-    wait_until("they have begun", || part(&node, &key, "")["next"] == length);
-    open(&gate);
+    wait_to_see("no more output yet", || part(&node, &key, ""), |part| part["next"] == length);
+    gate.open();
     assert_eq!(end.join().unwrap(), b"end\n");
     let seen = String::from_utf8(follower.join().unwrap()).unwrap();
     let all = seq(1, 10_000) + "end\n";
-    let (head, tail) =
-        seen.split_once(&format!("\n[... {} bytes left out ...]\n", length - 1_000)).expect("it is said");
+    let (head, tail) = seen
+        .split_once(&format!("\n[... {} bytes left out ...]\n", length - 1_000))
+        .expect("the row says what it leaves out");
     assert!(all.starts_with(head) && all.ends_with(tail) && head.len() == 500, "{seen}");
 }
 
 #[test]
 fn with_spool_output_all_is_there_beyond_the_cap_for_many_at_once_and_later() {
     let mut node = Node::started("max_output_bytes = 1000\nspool_output = true\n");
-    let gate = node.path("gate");
-    let key = start_once(&node, &format!("seq 1 200000; {}; seq 200001 400000; exit 3", wait_at(&gate)));
+    let gate = node.gate();
+    let key = start_once(&node, &format!("seq 1 200000; {}; seq 200001 400000; exit 3", gate.wait()));
     let half = seq(1, 200_000);
     let all = seq(1, 400_000) + "[exit code 3]\n";
     let followers: Vec<_> = (0..40).map(|_| following(&node, &key, "")).collect();
-    wait_until("half of it is written", || part(&node, &key, &format!("from={}", half.len() - 2))["output"] == "0\n");
-    assert_eq!(part(&node, &key, "from=600000")["output"].as_str().unwrap(), &half[600_000..][..256 << 10]);
-    open(&gate);
+    let end_of_half = || part(&node, &key, &format!("from={}", half.len() - 2));
+    wait_to_see("half of the output is written", end_of_half, |part| part["output"] == "0\n");
+    assert_eq!(output(&part(&node, &key, "from=600000")), &half[600_000..][..256 << 10]);
+    gate.open();
     followers.into_iter().for_each(|follower| check_same(&follower.join().unwrap(), &all));
-    let row = wait_for("its row", || node.api.logs("").into_iter().find(|row| row["run_key"] == key));
-    assert!(row["output"].as_str().unwrap().contains("bytes left out ...]"), "{row}");
+    let row = node.api.wait_for_row_of(&key);
+    assert!(row.output().contains("bytes left out ...]"), "{row}");
     check_same(poll(&node, &key, 0).0.as_bytes(), &all);
     assert_eq!(std::fs::read_to_string(node.path(&format!("data/output/{key}.1"))).unwrap().len(), all.len());
     node.stop();
@@ -200,22 +195,22 @@ fn a_small_output_makes_no_file_and_a_disk_that_takes_none_costs_no_run() {
     let (text, last) = poll(&node, &key, 0);
     assert_eq!(last["state"], "ok");
     assert!(text.contains("99999\n100000\n[its whole output is not kept: write "), "{text}");
-    let row = wait_for("its row", || node.api.logs("").into_iter().find(|row| row["run_key"] == key));
-    // Who read while it ran may have seen parts that are left out now.
+    let row = node.api.wait_for_row_of(&key);
+    // A client that read while the run went on may have seen parts that are left out now.
     assert_eq!(row["output"], poll(&node, &key, 0).0);
 }
 
 #[test]
-fn a_flood_that_the_disk_cannot_follow_waits_and_is_whole() {
+fn a_flood_of_output_waits_for_the_disk_and_is_kept_whole() {
     let node = Node::started("max_output_bytes = 100000\nspool_output = true\n");
     let key = start_once(&node, "head -c 100000000 /dev/zero | tr '\\0' x; echo end");
-    let row = wait_for("its row", || node.api.logs("").into_iter().find(|row| row["run_key"] == key));
+    let row = node.api.wait_for_row_of(&key);
     assert_eq!(row["state"], "ok");
-    let status = std::fs::read_to_string(format!("/proc/{}/status", node.daemon_pid())).unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim().trim_end_matches(" kB");
-    assert!(peak.parse::<u64>().unwrap() < 150_000, "{peak} kB");
+    let peak = peak_kb(node.daemon_pid());
+    assert!(peak < 150_000, "{peak} kB");
     let path = node.path(&format!("data/output/{key}.1"));
-    wait_until("all of it is in the file", || std::fs::metadata(&path).is_ok_and(|file| file.len() == 100_000_004));
+    let length = || std::fs::metadata(&path).map_or(0, |file| file.len());
+    wait_to_see("the whole output in its file", length, |length| *length == 100_000_004);
     assert_eq!(part(&node, &key, "from=99999998")["output"], "xxend\n");
 }
 
@@ -223,10 +218,9 @@ fn a_flood_that_the_disk_cannot_follow_waits_and_is_whole() {
 fn an_old_client_gets_the_stream_without_chunks() {
     let node = Node::started("");
     let key = start_once(&node, "echo out; echo more");
-    let answer = wait_for("the row", || {
-        let answer = ask(&node, format!("GET /run/output/{key}?follow=1&attempt=1 HTTP/1.0\r\n\r\n").as_bytes());
-        Some(answer).filter(|answer| answer.ends_with("out\nmore\n"))
-    });
+    let request = format!("GET /run/output/{key}?follow=1&attempt=1 HTTP/1.0\r\n\r\n");
+    let follow = || ask(&node, request.as_bytes());
+    let answer = wait_to_see("the whole output", follow, |answer| answer.ends_with("out\nmore\n"));
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     assert_eq!(body, "out\nmore\n");
     assert!(head.contains("Connection: close") && !head.contains("chunked"), "{head}");
@@ -244,28 +238,28 @@ fn a_connection_goes_on_after_a_stream() {
 }
 
 #[test]
-fn clients_that_go_away_or_take_nothing_hold_nothing_up() {
-    let debug = format!("127.0.0.1:{}", crate::support::free_port());
+fn clients_that_go_away_or_do_not_read_delay_nothing() {
+    let debug = format!("127.0.0.1:{}", free_port());
+    let streams = || counters(&debug)["http_streams_open"];
     let node = Node::started(&format!("pprof_listen = \"{debug}\"\nmax_output_bytes = 4000000\n"));
-    let gate = node.path("gate");
-    let quiet = start_once(&node, &format!("echo out; {}", wait_at(&gate)));
+    let gate = node.gate();
+    let quiet = start_once(&node, &format!("echo out; {}", gate.wait()));
     let mut gone: Vec<TcpStream> = (0..256).map(|_| request(&node, &quiet)).collect();
     gone.iter_mut().for_each(|stream| assert_ne!(stream.read(&mut [0; 100]).unwrap(), 0));
-    assert_eq!(counters(&debug)["http_streams_open"], 256);
+    assert_eq!(streams(), 256);
     node.api.get(&format!("/run/output/{quiet}?follow=1")).refused(503, "256 followed");
     assert!(node.api.is_up());
     drop(gone);
-    wait_until("those that are gone are missed", || counters(&debug)["http_streams_open"] == 0);
-
-    let loud = start_once(&node, &format!("while [ ! -e {} ]; do head -c 100000 /dev/zero; done", gate.display()));
+    wait_to_see("no stream is left to clients that went away", streams, |open| *open == 0);
+    let loud = start_once(&node, &gate.meanwhile("head -c 100000 /dev/zero"));
     let mut deaf = request(&node, &loud);
-    wait_until("it follows", || counters(&debug)["http_streams_open"] == 1);
-    wait_until("who takes nothing is cut", || counters(&debug)["http_streams_open"] == 0);
+    wait_to_see("a stream to the client that does not read", streams, |open| *open == 1);
+    wait_to_see("the client that does not read is cut", streams, |open| *open == 0);
     assert!(node.api.is_up());
-    open(&gate);
+    gate.open();
     let mut taken = Vec::new();
     let _ = deaf.read_to_end(&mut taken);
-    assert!(!taken.ends_with(b"0\r\n\r\n"), "the end of what it got does not look like the output's");
+    assert!(!taken.ends_with(b"0\r\n\r\n"), "a client that was cut must not take what it got for the whole output");
 }
 
 #[test]
@@ -278,21 +272,26 @@ fn a_client_that_begins_to_read_late_gets_all_of_it() {
     while !bytes.ends_with(b"\r\n0\r\n\r\n") {
         let mut buffer = [0; 4_096];
         let count = late.read(&mut buffer).unwrap();
-        assert_ne!(count, 0, "it is not cut");
+        assert_ne!(count, 0, "the late client was cut");
         bytes.extend_from_slice(&buffer[..count]);
     }
-    let body = bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
-    let (mut rest, mut text) = (&bytes[body..], Vec::new());
+    check_same(&body_of_chunks(&bytes), &seq(1, 1_000_000));
+}
+
+/// The body of an HTTP answer that came in chunks.
+fn body_of_chunks(answer: &[u8]) -> Vec<u8> {
+    let body = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+    let (mut rest, mut text) = (&answer[body..], Vec::new());
     while let Some(line_end) = rest.windows(2).position(|window| window == b"\r\n") {
         let length = usize::from_str_radix(std::str::from_utf8(&rest[..line_end]).unwrap(), 16).unwrap();
         text.extend_from_slice(&rest[line_end + 2..][..length]);
         rest = &rest[line_end + 2 + length + 2..];
     }
-    check_same(&text, &seq(1, 1_000_000));
+    text
 }
 
 #[test]
-fn old_files_go_with_old_rows() {
+fn files_of_old_output_are_removed_with_old_rows() {
     let mut node = Node::new("log_retention_days = 1\n");
     let path = node.path("data/output");
     std::fs::create_dir_all(&path).unwrap();
@@ -302,6 +301,6 @@ fn old_files_go_with_old_rows() {
     let old = std::time::SystemTime::now() - Duration::from_secs(2 * 86_400);
     std::fs::File::options().write(true).open(path.join("7-1.1")).unwrap().set_modified(old).unwrap();
     node.start();
-    wait_until("the old one is gone", || !path.join("7-1.1").exists());
+    wait_until("the old file is gone", || !path.join("7-1.1").exists());
     assert!(path.join("7-2.1").exists());
 }

@@ -1,32 +1,33 @@
-//! A daemon that nobody speaks to: no call, no probe, no signal. Whatever waits in it comes in its time, and holds nothing
-//! else up.
+//! A daemon that nobody speaks to: no call, no probe, no signal. Everything that waits in it comes in its time, and delays
+//! nothing else.
 //!
-//! Each kind of what can wait has a daemon of its own beside a job of every second, and all of them go at once. Nothing is
-//! read meanwhile but what the jobs write.
+//! Each kind of waiting is checked with a daemon of its own that also has a job of every second, and all of them at once.
+//! The checks only read what the jobs write.
 
 use crate::misfire::stop_for;
 use crate::support::daemon::Node;
 use crate::support::outcomes::Outcomes;
+use crate::support::time::{now_ns, second};
 use crate::support::witness::{Seen, Witness};
-use crate::support::{mariadb, wait_for, wait_until};
+use crate::support::{mariadb, wait_until};
 use rustix::process::Signal;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::Builder;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
-/// So long nobody asks.
+/// For how long nobody speaks to a daemon.
 const QUIET_SECS: i64 = 20;
-/// When the job that is to wait is due, from when it is added.
+/// How long after it is added the job is due that is to wait.
 const DUE_SECS: i64 = 3;
-/// What is started in time may write so much later: the host's few cores are shared by all that goes on at once.
+/// How late a run may write that was started in time: all daemons share the host's few cores.
 const SLACK_NS: i128 = 1_500_000_000;
-/// A further attempt, the next holder of a mutex: they come with the second after their time.
+/// A retry, and the next run of a mutex job, start with the second after their time.
 const NEXT_SECOND_NS: i128 = SECOND_NS;
-/// Until a daemon has its database again, from when that answers.
+/// How long after its database answers again a daemon may need to use it.
 const BACK_SECS: i64 = 5;
 const SECOND_NS: i128 = 1_000_000_000;
 
-/// How long the host let this process itself stand still at most. The daemons stood still as long.
+/// The longest time for which the host let this process stand still. The daemons stood still as long.
 static STOOD_STILL_MS: AtomicU64 = AtomicU64::new(0);
 
 /// A daemon, and its job of every second.
@@ -35,14 +36,6 @@ struct Quiet {
     beat: Witness,
     special: Witness,
     from: i64,
-}
-
-fn now_ns() -> i128 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("it is after 1970").as_nanos() as i128
-}
-
-fn second() -> i64 {
-    (now_ns() / SECOND_NS) as i64
 }
 
 fn ns(second: i64) -> i128 {
@@ -66,16 +59,16 @@ fn pass_until(at: i64) {
 impl Quiet {
     fn started(extra: &str) -> Quiet {
         let node = Node::started(extra);
-        let [beat, special] = ["beat", "special"].map(|name| Witness::new(node.folder.path(), name));
-        node.api.add("* * * * * *", &beat.write("beat"), "");
+        let [beat, special] = ["beat", "special"].map(|name| node.witness(name));
+        node.api.add_every_second(&beat.write("beat"), "");
         Quiet { node, beat, special, from: second() }
     }
 
-    /// A job that is due in so many seconds from `DUE_SECS` on, and not again.
+    /// A job that is due in `DUE_SECS`, for so many seconds; gives its id and the first of them.
     fn add(&self, command: &str, seconds: i64, rest: &str) -> (u64, i64) {
         let at = second() + DUE_SECS;
         let window = format!("start_time={at}&end_time={}", at + seconds);
-        (self.node.api.add("* * * * * *", command, &format!("{window}&{rest}")), at)
+        (self.node.api.add_every_second(command, &format!("{window}&{rest}")), at)
     }
 
     /// A job whose every attempt fails.
@@ -83,7 +76,7 @@ impl Quiet {
         self.add(&format!("{}; exit 1", self.special.around("true")), 1, rest);
     }
 
-    /// The last second that is counted, once even a late run of it has written.
+    /// Lets the quiet time pass; gives the last second that is checked, once even a late run of it has written.
     fn quiet(&self) -> i64 {
         let last = self.from + QUIET_SECS;
         pass_until(last);
@@ -95,7 +88,7 @@ impl Quiet {
         last
     }
 
-    /// Every second until the last has one beat, and none was early or later than it may be.
+    /// Checks that every second until the last has one beat, which came neither early nor too late.
     #[track_caller]
     fn check_beats(&self, last: i64, latest_ns: impl Fn(i64) -> i128) {
         let seen = self.beat.read();
@@ -110,7 +103,7 @@ impl Quiet {
         }
     }
 
-    /// The attempts came, each so many seconds after the end of the one before.
+    /// Checks that each further attempt came so many seconds after the end of the one before.
     #[track_caller]
     fn check_delays(&self, delays: &[i64]) {
         let seen = self.special.read();
@@ -130,7 +123,7 @@ impl Quiet {
     }
 }
 
-/// On time.
+/// For a beat that has to be on time.
 fn in_time(second: i64) -> i128 {
     ns(second)
 }
@@ -156,7 +149,7 @@ fn retention() {
     quiet.check_delays(&[1]);
 }
 
-/// A command that goes on until it is told to end, and says when that was.
+/// A command that goes on until it is told to end, and writes down when that was.
 fn until_told(witness: &Witness) -> String {
     format!("trap '{}; exit 0' TERM; {}; while :; do sleep 0.05; done", witness.write("told"), witness.write("begin"))
 }
@@ -181,11 +174,14 @@ fn lock_limit() {
     let seen = quiet.special.read();
     let words: Vec<(&str, i64)> = seen.iter().map(|seen| (seen.word.as_str(), seen.scheduled_at)).collect();
     let expect: Vec<(&str, i64)> = (at..at + 3).flat_map(|at| [("begin", at), ("told", at)]).collect();
-    assert_eq!(words, expect, "one after the other: {seen:?}");
+    assert_eq!(words, expect, "they did not run one after the other: {seen:?}");
     let mut free_ns = ns(at);
     for pair in seen.chunks(2) {
         let (begin_ns, told_ns) = (pair[0].at_ns, pair[1].at_ns);
-        assert!(begin_ns <= free_ns + NEXT_SECOND_NS + slack_ns(), "the mutex was free: {seen:?}");
+        assert!(
+            begin_ns <= free_ns + NEXT_SECOND_NS + slack_ns(),
+            "it began late, though the mutex was free: {seen:?}"
+        );
         assert!(free_ns + ns(LIMIT) <= told_ns, "ended before its time: {seen:?}");
         assert!(told_ns <= begin_ns + ns(LIMIT) + slack_ns(), "ended after its time: {seen:?}");
         free_ns = told_ns;
@@ -219,17 +215,21 @@ fn jitter() {
 fn misfire() {
     let quiet = Quiet::started("");
     let once = &quiet.special;
-    quiet.node.api.add("* * * * * *", &once.write("once"), "misfire=once");
+    quiet.node.api.add_every_second(&once.write("once"), "misfire=once");
     pass_until(quiet.from + 5);
     let away = stop_for(&quiet.node, 5, || ());
     let back = away.last + 1;
     let last = quiet.quiet();
-    // Those behind the stop, and the one in which it went on, may have been stopped over.
+    // A run of a second around the stop may be late: it may have been stopped on its way.
     let late = |at: i64| if (away.first - 2..=back).contains(&at) { ns(back + 1) } else { ns(at) };
     quiet.check_beats(last, late);
     let gap = away.first..=away.last;
     let is_late = |seen: &Seen| !gap.contains(&seen.scheduled_at) || ns(back) <= seen.at_ns;
-    assert!(quiet.beat.read().iter().all(is_late), "nobody was there to start it: {:?}", quiet.beat.read());
+    assert!(
+        quiet.beat.read().iter().all(is_late),
+        "a run was started while the daemon stood still: {:?}",
+        quiet.beat.read()
+    );
     let mut ran: Vec<i64> = once.read().iter().map(|seen| seen.scheduled_at).filter(|at| *at <= last).collect();
     ran.sort();
     let of_gap: Vec<i64> = ran.iter().copied().filter(|at| gap.contains(at)).collect();
@@ -240,7 +240,7 @@ fn misfire() {
 }
 
 fn drain() {
-    /// TERM after `drain_timeout`, KILL so much later.
+    /// TERM comes after `drain_timeout` of 2 s, KILL 5 s later.
     const TIME: i64 = 2 + 5;
     let mut quiet = Quiet::started("drain_timeout = 2\n");
     let command = format!("trap '' TERM; while :; do {}; sleep 0.2; done", quiet.special.write("on"));
@@ -256,18 +256,18 @@ fn drain() {
     assert!(over_ns <= asked_ns + ns(TIME + 3) + slack_ns(), "{took}");
     let written = quiet.special.read();
     let last = written.last().expect("it ran");
-    assert!(asked_ns + ns(TIME) <= last.at_ns + slack_ns(), "it had its time: {took}, {last:?}");
+    assert!(asked_ns + ns(TIME) <= last.at_ns + slack_ns(), "the run was ended early: {took}, {last:?}");
     pass_until(second() + 3);
-    assert_eq!(quiet.special.read().last(), Some(last), "it was ended");
+    assert_eq!(quiet.special.read().last(), Some(last), "the run goes on");
     quiet.check_beats(asked - 1, in_time);
-    // The one of the second in which the signal came may have been on its way.
+    // The run of the second in which the signal came may have been on its way.
     assert!(quiet.beat.read().iter().all(|seen| seen.scheduled_at <= asked), "{:?}", quiet.beat.read());
 }
 
 fn pause() {
     let quiet = Quiet::started("");
     quiet.add_failing("retry_times=1&retry_delay=3");
-    wait_until("the first attempt has failed", || quiet.special.count("end") == 1);
+    quiet.special.wait_count("end", 1);
     quiet.node.api.post("/cluster/pause", "").ok();
     let paused = second();
     pass_until(paused + 9);
@@ -278,35 +278,34 @@ fn pause() {
     quiet.node.api.post("/cluster/resume", "").ok();
     pass_until(resumed + 10);
     let last = quiet.settled(resumed + 10);
-    // The second of each call may lie on either side of it.
+    // The seconds of the two calls may count as paused or not.
     quiet.check_beats(last, |at| if (paused..=resumed).contains(&at) { ns(resumed + 1) } else { ns(at) });
 }
 
-fn fold() {
+fn coalesced_refusals() {
     let quiet = Quiet::started("max_pending_per_job = 1\n");
     let api = &quiet.node.api;
     let command = format!("{}; sleep 60", quiet.special.write("begin"));
-    let id = api.add("* * * * * *", &command, "is_mutex=1");
+    let id = api.add_every_second(&command, "is_mutex=1");
     let last = quiet.quiet();
     quiet.check_beats(last, in_time);
     let seen = quiet.special.read();
-    assert_eq!(seen.len(), 1, "one holds the mutex: {seen:?}");
-    // The one that waits is told when it has an outcome.
-    api.get(&format!("/cron/stop/{id}")).ok();
+    assert_eq!(seen.len(), 1, "one run holds the mutex: {seen:?}");
+    // The run that waits gets its row only when it is cancelled.
+    api.stop_job(id);
     let key = seen[0].attempt.trim_end_matches("#1");
-    api.post(&format!("/run/kill/{key}"), "").ok();
+    api.kill_run(key);
     let first = seen[0].scheduled_at;
     let mut outcomes = Outcomes::default();
-    wait_for("every second is explained", || {
-        let rows = api.logs(&format!("cron_id={id}"));
-        outcomes = Outcomes::of(id, &rows, &seen, "begin", first..=last);
-        (outcomes.without.is_empty() || second() > last + 40).then_some(())
+    wait_until("every second has an outcome, or has had its time", || {
+        outcomes = Outcomes::of(id, &api.rows(id), &seen, "begin", first..=last);
+        outcomes.without.is_empty() || second() > last + 40
     });
     assert!(outcomes.without.is_empty() && outcomes.doubled.is_empty(), "{outcomes:#?}");
     assert_eq!(outcomes.at(first), ["ran"]);
     assert!(outcomes.at(first + 1)[0].starts_with("cancelled"), "{outcomes:#?}");
     assert!((first + 2..=last).all(|at| outcomes.at(at)[0].starts_with("skipped")), "{outcomes:#?}");
-    assert!(api.logs_with(id, "skipped").len() as i64 <= QUIET_SECS / 4, "refusals of one job share a row");
+    assert!(api.rows_with(id, "skipped").len() as i64 <= QUIET_SECS / 4, "refusals of one job share a row");
 }
 
 fn spool() {
@@ -314,8 +313,8 @@ fn spool() {
     let Some(mut server) = mariadb::server() else { return };
     let quiet = Quiet::started(&server.database("utf8mb4").toml());
     quiet.add_failing("retry_times=1&retry_delay=3");
-    wait_until("the first attempt has failed", || quiet.special.count("end") == 1);
-    // Its end is in the store, and nothing of it waits for what is to go away.
+    quiet.special.wait_count("end", 1);
+    // By then the end of the attempt is in the store.
     pass_until(second() + 2);
     let gone = second();
     server.stop(false);
@@ -338,7 +337,7 @@ fn spool() {
     );
 }
 
-/// Lets all of them go at once, and names those that failed.
+/// Makes all of these checks at once, and names the ones that failed.
 fn all_at_once(kinds: &[(&str, fn())]) {
     let failed: Vec<&str> = std::thread::scope(|scope| {
         let begin = |check: fn(), name: &str| Builder::new().name(name.into()).spawn_scoped(scope, check);
@@ -346,11 +345,11 @@ fn all_at_once(kinds: &[(&str, fn())]) {
         let ended = begun.into_iter().map(|thread| thread.join());
         kinds.iter().zip(ended).filter(|(_, end)| end.is_err()).map(|((name, _), _)| *name).collect()
     });
-    assert!(failed.is_empty(), "not as promised: {failed:?}");
+    assert!(failed.is_empty(), "these checks failed: {failed:?}");
 }
 
 #[test]
-fn what_waits_in_a_daemon_that_nobody_speaks_to_comes_in_its_time() {
+fn retries_limits_and_jitter_come_in_their_time_though_nobody_speaks_to_the_daemon() {
     all_at_once(&[
         ("retry", retry),
         ("retries_that_double", retries_that_double),
@@ -362,6 +361,12 @@ fn what_waits_in_a_daemon_that_nobody_speaks_to_comes_in_its_time() {
 }
 
 #[test]
-fn what_comes_over_a_daemon_that_nobody_speaks_to_is_dealt_with() {
-    all_at_once(&[("misfire", misfire), ("drain", drain), ("pause", pause), ("fold", fold), ("spool", spool)]);
+fn a_daemon_that_nobody_speaks_to_gets_over_stops_pauses_and_outages() {
+    all_at_once(&[
+        ("misfire", misfire),
+        ("drain", drain),
+        ("pause", pause),
+        ("coalesced_refusals", coalesced_refusals),
+        ("spool", spool),
+    ]);
 }

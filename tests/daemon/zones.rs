@@ -1,10 +1,11 @@
-//! Time zones: the host's data first, ours where it has none, and one answer by `next`, `/cron/list` and the runs.
+//! Time zones: the host's data count first, and the compiled-in data where the host has none. `next`, `/cron/list` and the
+//! runs agree.
 
 use crate::support::daemon::{BINARY, Node, finish};
-use crate::support::{required, wait_until};
+use crate::support::required;
+use crate::support::time::second;
 use std::path::Path;
 use std::process::Command;
-use wing_crontab::worker::clock;
 
 /// East of UTC: no zone has it.
 const ODD_SECS: i64 = (5 * 60 + 17) * 60;
@@ -19,7 +20,7 @@ fn zone_file(offset_secs: i64, rule: &str) -> Vec<u8> {
     [&block, &block, format!("\n{rule}\n").as_bytes()].concat()
 }
 
-/// Zone data of the test's own: Berlin with an odd rule, and a zone that nobody else knows.
+/// Zone data that only this test has: Berlin with an odd rule, and a zone of an invented name.
 fn odd_data(folder: &Path) -> String {
     let data = folder.join("zoneinfo");
     for name in ["Europe/Berlin", "Mars/Base"] {
@@ -29,11 +30,7 @@ fn odd_data(folder: &Path) -> String {
     data.to_str().unwrap().into()
 }
 
-fn now() -> i64 {
-    clock::now().wall.second().0
-}
-
-/// The second after `after` at which a clock that is so far east shows half past two.
+/// The next second after `after` at which a clock so far east of UTC shows half past two.
 fn next_half_past_two(offset_secs: i64, after: i64) -> i64 {
     let until = (9_000 - offset_secs - after).rem_euclid(86_400);
     after + if until == 0 { 86_400 } else { until }
@@ -52,28 +49,26 @@ fn next(environment: &[(&str, &str)], arguments: &[&str]) -> (String, String) {
 }
 
 fn next_time(node: &Node, id: u64) -> i64 {
-    let jobs = node.api.get("/cron/list").ok();
-    let job = jobs.as_array().unwrap().iter().find(|job| job["id"] == id).unwrap().clone();
-    job["next_time"].as_i64().unwrap()
+    node.api.job(id)["next_time"].as_i64().unwrap()
 }
 
-/// Holds a job at half past two to its time, by what the list shows before and after.
+/// Checks that the list shows the next half past two as the job's next run. The time may pass it meanwhile.
 #[track_caller]
 fn is_due_at_half_past_two(node: &Node, id: u64, offset_secs: i64) {
-    let before = now();
+    let before = second();
     let shown = next_time(node, id);
-    let expect = [before, now()].map(|now| next_half_past_two(offset_secs, now));
+    let expect = [before, second()].map(|now| next_half_past_two(offset_secs, now));
     assert!(expect.contains(&shown), "{shown} is not one of {expect:?}");
 }
 
-/// Every second of this hour and of the next, on a clock that is so far east.
+/// Every second of this hour and of the next, on a clock so far east of UTC.
 fn this_hour(offset_secs: i64) -> String {
-    let hour = (now() + offset_secs).rem_euclid(86_400) / 3_600;
+    let hour = (second() + offset_secs).rem_euclid(86_400) / 3_600;
     format!("* * {hour},{} * * *", (hour + 1) % 24)
 }
 
 #[test]
-fn the_hosts_rules_count_before_ours_in_next_in_the_list_and_for_runs() {
+fn the_hosts_rules_count_before_the_compiled_in_ones_in_next_in_the_list_and_for_runs() {
     let mut node = Node::new("time_zone = \"Mars/Base\"\n");
     let data = odd_data(node.folder.path());
     let odd = ("2026-01-02T02:30:00+05:17\n".to_string(), String::new());
@@ -85,7 +80,10 @@ fn the_hosts_rules_count_before_ours_in_next_in_the_list_and_for_runs() {
         assert_eq!(next(&[("TZDIR", &data)], arguments), odd, "{arguments:?}");
     }
     let (others, _) = next(&[("TZDIR", &data)], &["TZ=Asia/Tokyo 0 30 2 * * *"]);
-    assert_eq!(others, "2026-01-02T02:30:00+09:00\n", "ours, where the host's data has no such zone");
+    assert_eq!(
+        others, "2026-01-02T02:30:00+09:00\n",
+        "the compiled-in data serve where the host's data have no such zone"
+    );
     node = node.env("TZDIR", &data);
     node.start();
     let named = node.api.add("TZ=Europe/Berlin 0 30 2 * * *", "true", "");
@@ -94,7 +92,7 @@ fn the_hosts_rules_count_before_ours_in_next_in_the_list_and_for_runs() {
     is_due_at_half_past_two(&node, unnamed, ODD_SECS);
     for zone in ["TZ=Europe/Berlin ", ""] {
         let id = node.api.add(&format!("{zone}{}", this_hour(ODD_SECS)), "true", "");
-        wait_until("it runs by the host's rules", || !node.api.logs_with(id, "ok").is_empty());
+        node.api.wait_for_rows(id, "ok", 1);
     }
 }
 
@@ -118,7 +116,7 @@ fn an_update_of_the_hosts_data_counts_from_the_next_start_on() {
     is_due_at_half_past_two(&node, unnamed, other_secs);
 }
 
-/// A shell line before the program: no zone data in sight, in a mount namespace of its own.
+/// A shell line to run before the program, in a mount namespace of its own: it hides the host's zone data.
 const HIDDEN: &str = "for folder in /usr/share/zoneinfo /usr/share/lib/zoneinfo /etc/zoneinfo; do \
                       [ ! -d $folder ] || mount -t tmpfs none $folder || exit 9; done";
 
@@ -128,7 +126,7 @@ fn can_hide() -> bool {
 }
 
 #[test]
-fn where_the_host_has_no_zone_data_ours_serve() {
+fn the_compiled_in_data_serve_where_the_host_has_none() {
     if !can_hide() {
         return;
     }
@@ -144,9 +142,7 @@ fn where_the_host_has_no_zone_data_ours_serve() {
     };
     let (code, stdout, stderr) = hidden(&["next", berlin, "-n", "1", "--from", "2026-07-01T00:00:00Z"]);
     assert_eq!((code, stdout.as_str(), stderr.as_str()), (Some(0), "2026-07-01T02:30:00+02:00\n", ""));
-    let mut node = Node::new("").env("TZ", "Asia/Tokyo").after(&format!(
-        "[ -n \"$INSIDE\" ] || INSIDE=1 exec unshare -m /bin/sh -c '{HIDDEN}\nexec \"$0\" \"$@\"' \"$0\" \"$@\""
-    ));
+    let mut node = Node::new("").env("TZ", "Asia/Tokyo").with_own_mounts(HIDDEN);
     let (code, stdout, stderr) = hidden(&["--check-config", "--config", node.config().to_str().unwrap()]);
     assert_eq!(code, Some(0), "{stderr}");
     assert!(stdout.contains("Asia/Tokyo") && stdout.contains("compiled in"), "{stdout}");
@@ -154,11 +150,11 @@ fn where_the_host_has_no_zone_data_ours_serve() {
     let unnamed = node.api.add("0 30 2 * * *", "true", "");
     is_due_at_half_past_two(&node, unnamed, 9 * 3_600);
     let id = node.api.add(&format!("TZ=Asia/Kathmandu {}", this_hour((5 * 60 + 45) * 60)), "true", "");
-    wait_until("it runs by our rules", || !node.api.logs_with(id, "ok").is_empty());
+    node.api.wait_for_rows(id, "ok", 1);
 }
 
 #[test]
-fn a_zone_of_the_environment_is_taken_in_every_form_that_the_host_knows() {
+fn a_zone_in_the_environment_may_have_every_form_that_the_host_knows() {
     let folder = tempfile::tempdir().unwrap();
     let data = odd_data(folder.path());
     let file = format!("{data}/Europe/Berlin");
@@ -178,7 +174,7 @@ fn a_zone_of_the_environment_is_taken_in_every_form_that_the_host_knows() {
 }
 
 #[test]
-fn a_zone_of_the_environment_that_is_none_is_warned_of_and_utc_serves() {
+fn an_unknown_zone_in_the_environment_is_warned_of_and_utc_serves() {
     let environment = [("TZ", "Europe/Berlinn")];
     let (stdout, stderr) = next(&environment, &["0 30 2 * * *"]);
     assert_eq!(stdout, "2026-01-01T02:30:00+00:00\n");
@@ -225,7 +221,7 @@ fn check_config_shows_the_zone_in_force_and_where_its_data_come_from() {
 }
 
 #[test]
-fn zone_data_that_cannot_be_used_are_warned_of_and_ours_serve() {
+fn unusable_zone_data_are_warned_of_and_the_compiled_in_data_serve() {
     let folder = tempfile::tempdir().unwrap();
     let data = odd_data(folder.path());
     std::fs::write(format!("{data}/Europe/Berlin"), "TZif2 and nothing of it").unwrap();

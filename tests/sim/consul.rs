@@ -1,7 +1,7 @@
-//! Consul in memory: sessions that depend on checks, one lock, watches.
+//! Consul in memory: sessions that depend on checks, one lock, and its history for readers of old news.
 
 use std::collections::BTreeMap;
-use wing_crontab::core::ports::{Consul as Ask, ConsulAnswer, ConsulError, LockState};
+use wing_crontab::core::ports::{Consul as Ask, ConsulAnswer, ConsulError, LockState, LockValue};
 
 const CHECK_TTL_NS: u64 = 3_000_000_000;
 
@@ -23,7 +23,7 @@ impl Consul {
         Consul { past: vec![(0, lock.clone())], lock, ..Consul::default() }
     }
 
-    /// The lock as it was then.
+    /// The lock as it was at that moment.
     pub fn lock_at(&self, moment: u64) -> &LockState {
         let after = self.past.partition_point(|(since, _)| *since <= moment);
         &self.past[after.max(1) - 1].1
@@ -53,6 +53,7 @@ impl Consul {
         dead.iter().filter(|session| self.destroy(session)).count() != 0
     }
 
+    /// The answer, and whether the lock changed.
     pub fn ask(&mut self, host: usize, ask: &Ask, now: u64) -> (Result<ConsulAnswer, ConsulError>, bool) {
         let unknown = |what: &str| Err(ConsulError::Unknown(what.into()));
         let mut changed = self.expire(now);
@@ -61,31 +62,19 @@ impl Consul {
                 self.checks.insert(host, now);
                 Ok(ConsulAnswer::Done)
             }
-            Ask::Pass => match self.checks.get_mut(&host) {
-                Some(passed) => {
-                    *passed = now;
-                    Ok(ConsulAnswer::Done)
-                }
-                None => unknown("check"),
-            },
+            Ask::Pass if !self.checks.contains_key(&host) => unknown("check"),
+            Ask::Pass => {
+                self.checks.insert(host, now);
+                Ok(ConsulAnswer::Done)
+            }
             Ask::CreateSession => match self.checks.get(&host) {
-                Some(passed) if now <= passed + CHECK_TTL_NS => {
-                    self.count += 1;
-                    let session = format!("session-{}", self.count);
-                    self.sessions.insert(session.clone(), host);
-                    Ok(ConsulAnswer::Session(session))
-                }
+                Some(passed) if now <= passed + CHECK_TTL_NS => Ok(ConsulAnswer::Session(self.create_session(host))),
                 _ => unknown("check"),
             },
             Ask::Acquire { session, .. } if !self.sessions.contains_key(session) => unknown("session"),
             Ask::Acquire { session, value } => {
-                let is_ours = self.lock.session.as_ref().is_none_or(|holder| holder == session);
-                if is_ours {
-                    self.lock.session = Some(session.clone());
-                    self.lock.value = Some(value.clone());
-                    self.lock.index += 1;
-                    changed = true;
-                }
+                let is_ours = self.acquire(session, value);
+                changed |= is_ours;
                 Ok(ConsulAnswer::Acquired(is_ours))
             }
             Ask::Release { session } => {
@@ -103,6 +92,24 @@ impl Consul {
             }
         };
         (answer, changed)
+    }
+
+    fn create_session(&mut self, host: usize) -> String {
+        self.count += 1;
+        let session = format!("session-{}", self.count);
+        self.sessions.insert(session.clone(), host);
+        session
+    }
+
+    /// Whether the session has the lock now.
+    fn acquire(&mut self, session: &str, value: &LockValue) -> bool {
+        let is_ours = self.lock.session.as_ref().is_none_or(|holder| holder == session);
+        if is_ours {
+            self.lock.session = Some(session.into());
+            self.lock.value = Some(value.clone());
+            self.lock.index += 1;
+        }
+        is_ours
     }
 
     fn destroy(&mut self, session: &str) -> bool {

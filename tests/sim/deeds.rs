@@ -1,4 +1,4 @@
-//! What is done to the world: calls of users, and faults, each with the time that it lasts.
+//! What the tests do to the world: calls of users, and faults, each for some time.
 
 use crate::guard::Guard;
 use crate::world::{Event, MS, SECOND, World};
@@ -41,7 +41,7 @@ impl World {
         }
     }
 
-    /// The whole host is gone, and comes back; with another boot the marks are void.
+    /// The whole host is gone for a while; after a reboot its marks are void.
     pub fn kill_host(&mut self, host: usize, down: u64, is_reboot: bool) {
         if self.hosts[host].node.is_some() {
             self.say(format!("host {host}: gone for {} ms, reboot {is_reboot}", down / MS));
@@ -57,10 +57,10 @@ impl World {
         }
     }
 
-    /// SIGTERM, and a start after it has ended.
+    /// SIGTERM; when the daemon has ended it is started again.
     pub fn stop_cleanly(&mut self, host: usize) {
         if self.hosts[host].node.is_some() {
-            self.say(format!("host {host}: told to leave"));
+            self.say(format!("host {host}: told to end"));
             self.input(host, self.hosts[host].life, Input::Signal(Signal::Drain));
         }
     }
@@ -108,14 +108,14 @@ impl World {
         self.hosts[host].stepped_at = self.now;
     }
 
-    /// What the host reads in Consul is for a while as it was at `as_of`: it asks a server that lags.
+    /// For a while the host asks a Consul server that lags, and reads everything as it was at `as_of`.
     pub fn read_old_news(&mut self, host: usize, as_of: u64, time: u64) {
         self.say(format!("host {host}: reads Consul as of {:.3} for {} ms", as_of as f64 / SECOND as f64, time / MS));
         self.hosts[host].old_news = Some((as_of, self.now + time));
         self.tell_watches(|watching| watching.host == host);
     }
 
-    /// Every fault is over; those with a time of their own have chosen it so.
+    /// Ends every fault. A fault that lasts for some time was drawn so that it is over by now.
     pub fn heal(&mut self) {
         self.say("nothing goes wrong any more".into());
         self.store_slow = (0, 0);

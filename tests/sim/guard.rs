@@ -1,7 +1,7 @@
-//! The guards that keep the promises. With any one of them taken out some history must break a promise: otherwise the
-//! simulator could not tell.
+//! The guards that keep the promises. Without any one of them some history must break a promise; else the simulator could
+//! not tell what the guard is good for.
 //!
-//! They are taken out by this world, which lies to the nodes or forgets for them; the nodes are the real ones.
+//! The world takes a guard out by lying to the nodes or forgetting something for them. The nodes stay the real ones.
 
 use crate::weather::Weather;
 
@@ -11,33 +11,33 @@ pub enum Guard {
     EpochInTheStore,
     /// A node refuses a leader of an older epoch than one that it has seen.
     EpochAtTheNode,
-    /// The lease is looked at right before a process is started.
+    /// A node checks its lease right before it starts a process.
     LeaseAtTheStart,
-    /// A lease is never longer than what is left of its leader's authority.
+    /// A lease never lasts longer than the authority of its leader.
     LeaseWithinAuthority,
-    /// What a node holds is told after the Welcome of the present epoch, and not before.
+    /// A node tells its holdings only after the Welcome of the present epoch.
     WelcomeBeforeHoldings,
-    /// Before a run is given again its log row is looked for.
+    /// Before a leader reassigns a run it looks for the run's log row.
     LogRowReadAgain,
-    /// Before a run is given to another node the journal says so.
+    /// Before a leader gives a run to another node the journal says so.
     JournalBeforeRegiving,
     /// The seconds in which nobody led are journaled under their own ticks.
     GapUnderItsOwnTicks,
     /// The parts of a tick are written from the last to the first.
     PartZeroLast,
-    /// A run of an older version is taken back from its node before a change is answered.
+    /// Before a change is answered, runs of an older version are taken back from their nodes.
     VersionAtTheStart,
-    /// What a daemon had begun is known to the next one.
+    /// A daemon knows which runs the former daemon had begun.
     Marks,
-    /// And to all that come after it.
+    /// So do all daemons after it.
     MarksOfAllIncarnations,
-    /// After a reboot nobody can say what had begun.
+    /// After a reboot a daemon does not rely on its marks.
     BootId,
     /// At the lease's end the guardian ends mutex runs.
     GuardiansDeadline,
     /// A change is stored after every tick before it.
     TicksBeforeChanges,
-    /// Whatever a node waits for wakes it, though nobody speaks to it.
+    /// A node wakes for everything that it waits for, though nobody speaks to it.
     EveryTimerWakes,
     /// A node without Consul learns from the store who leads.
     LeaderByTheStore,
@@ -64,7 +64,7 @@ impl Guard {
         Guard::LeaderByTheStore,
     ];
 
-    /// The weather in which it is needed soonest.
+    /// The weather that needs the guard soonest.
     pub fn weather(self) -> Weather {
         match self {
             Guard::EpochAtTheNode => Weather::OldNews,

@@ -1,9 +1,10 @@
-//! What the work of the nodes comes to: store and Consul, that answer, are away, are slow, or do it when nobody waits any
-//! more; processes, and the guardians that end them.
+//! How the work of the nodes ends. Store and Consul answer, are away, are slow, or carry it out when nobody waits any more;
+//! processes run until they end or a guardian ends them.
 
 use crate::guard::Guard;
+use crate::host::Process;
 use crate::store::Store;
-use crate::world::{Event, GUARD_EVERY, MS, Process, Watching, World};
+use crate::world::{Event, GUARD_EVERY, MS, Watching, World};
 use std::collections::BTreeMap;
 use wing_crontab::core::io::{FoundState, Input};
 use wing_crontab::core::ports::{
@@ -21,11 +22,11 @@ const STATEMENTS_A_LATE_ONE: u64 = 300;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Fate {
     Done,
-    /// It did not get there.
+    /// It did not reach the service.
     Away,
-    /// Carried out, and the caller does not hear of it.
+    /// It is carried out, and the caller does not hear of it.
     Unheard,
-    /// Carried out when the caller has been told that nobody knows.
+    /// It is carried out after the caller was told that nobody knows.
     Late,
 }
 
@@ -109,12 +110,12 @@ impl World {
     pub fn do_late_lead(&mut self, lead: &Lead, epoch: u64) {
         let is_bump_in_vain = matches!(lead, Lead::Bump(_)) && self.store.epoch != epoch;
         if self.store_back_at <= self.now && !is_bump_in_vain {
-            self.say(format!("the store carries out what nobody waits for: {}", name(lead)));
+            self.say(format!("the store carries out a statement that nobody waits for: {}", name(lead)));
             self.store.lead(lead);
         }
     }
 
-    /// A disk that never fails.
+    /// The disk never fails.
     fn spool(&mut self, host: usize, work: Spool) -> Spooled {
         let spool = &mut self.hosts[host].spool;
         match work {
@@ -138,44 +139,26 @@ impl World {
                 Fate::Done => Done::Pinged(Ok(())),
                 _ => Done::Pinged(Err(StoreError::Away("the store is away".into()))),
             },
-            // Its thread has died with its daemon.
+            // The thread that would do it has died with its daemon.
             Work::Spool(_) if self.hosts[host].life != life => return,
             Work::Spool(work) => Done::Spooled(Ok(self.spool(host, work))),
-            Work::Log(log) => match self.log_fate(host, &log) {
-                Fate::Away => Done::LogsWritten(Err(StoreError::Away("the store is away".into()))),
-                Fate::Done => self.store.log(&log),
-                Fate::Unheard => {
-                    self.store.log(&log);
-                    Done::LogsWritten(Err(StoreError::Unavailable("no answer".into())))
-                }
-                Fate::Late => {
-                    let at = self.now + self.random.within(1, 6_000) * MS;
-                    self.at(at, Event::LateLog(Box::new(log)));
-                    Done::LogsWritten(Err(StoreError::Unavailable("no answer in time".into())))
-                }
-            },
+            Work::Log(log) => self.write_log(host, log),
             Work::Read(read) => match self.store_fate(host) {
                 Fate::Done => self.store.read(&read),
                 _ => Store::unread(&read),
             },
             Work::Consul(ask) => self.ask_consul(host, &ask),
-            Work::Watch { index, wait_ms } => {
-                if self.now < self.consul_back_at || self.consul_fate(host) == Fate::Away {
-                    Done::Watched(Err(ConsulError::Unavailable("away".into())))
-                } else {
-                    self.expire_sessions();
-                    let lock = self.lock_seen_by(host);
-                    if index == lock.index {
-                        self.watches.push(Watching { host, life, id });
-                        return self.at(self.now + wait_ms * MS, Event::WatchOver(host, life, id));
-                    }
-                    Done::Watched(Ok(lock))
+            Work::Watch { index, wait_ms } => match self.watch(host, index) {
+                Some(done) => done,
+                None => {
+                    self.watches.push(Watching { host, life, id });
+                    return self.at(self.now + wait_ms * MS, Event::WatchOver(host, life, id));
                 }
-            }
+            },
             Work::Spawn(spawn) => return self.spawn(host, life, id, spawn.attempt, &spawn.job),
             Work::Kill(kill) => {
                 let is_it = |process: &Process| process.attempt == kill.attempt;
-                // In this world a process that is asked to end does so at once.
+                // In this world a process ends at once when it is asked to.
                 if kill.how == KillHow::Ask || kill.how == KillHow::Force {
                     self.kill_processes(host, is_it);
                 }
@@ -183,6 +166,32 @@ impl World {
             }
         };
         self.input_later(host, life, Input::Done(id, done));
+    }
+
+    fn write_log(&mut self, host: usize, log: Log) -> Done {
+        match self.log_fate(host, &log) {
+            Fate::Away => Done::LogsWritten(Err(StoreError::Away("the store is away".into()))),
+            Fate::Done => self.store.log(&log),
+            Fate::Unheard => {
+                self.store.log(&log);
+                Done::LogsWritten(Err(StoreError::Unavailable("no answer".into())))
+            }
+            Fate::Late => {
+                let at = self.now + self.random.within(1, 6_000) * MS;
+                self.at(at, Event::LateLog(Box::new(log)));
+                Done::LogsWritten(Err(StoreError::Unavailable("no answer in time".into())))
+            }
+        }
+    }
+
+    /// The answer to a watch; none as long as the lock is as the host knows it.
+    fn watch(&mut self, host: usize, index: u64) -> Option<Done> {
+        if self.now < self.consul_back_at || self.consul_fate(host) == Fate::Away {
+            return Some(Done::Watched(Err(ConsulError::Unavailable("away".into()))));
+        }
+        self.expire_sessions();
+        let lock = self.lock_seen_by(host);
+        (index != lock.index).then_some(Done::Watched(Ok(lock)))
     }
 
     fn ask_consul(&mut self, host: usize, ask: &Consul) -> Done {
@@ -194,7 +203,7 @@ impl World {
         if changed {
             self.tell_watches(|_| true);
         }
-        // What is carried out late by Consul is as if it were carried out now, and its answer lost.
+        // For Consul, late is the same as done now with its answer lost.
         Done::Consul(if fate == Fate::Done { answer } else { Err(ConsulError::Unavailable("no answer".into())) })
     }
 
@@ -212,7 +221,7 @@ impl World {
         }
     }
 
-    /// The lock has changed for these hosts.
+    /// Tells these watches that the lock has changed.
     pub fn tell_watches(&mut self, is_wanted: impl Fn(&Watching) -> bool) {
         self.consul.note(self.now);
         let (told, left): (Vec<Watching>, Vec<Watching>) =
@@ -239,7 +248,7 @@ impl World {
     fn spawn(&mut self, host: usize, life: u64, id: WorkId, attempt: Attempt, job: &Job) {
         let (mono, wall) = (self.clock(host).mono, self.clock(host).wall);
         let duration = self.truth.duration(job);
-        let max_running = self.max_running();
+        let max_running = self.limits.max_running;
         let it = &mut self.hosts[host];
         if it.life != life || it.node.is_none() {
             return;

@@ -1,4 +1,4 @@
-//! What the nodes say to each other, and what this world makes of it where a guard is taken out.
+//! The links between the nodes and the messages on them, and how the world changes a message where a guard is taken out.
 
 use crate::guard::Guard;
 use crate::world::{Event, MS, World};
@@ -7,20 +7,20 @@ use wing_crontab::core::io::{Gone, Input};
 use wing_crontab::model::message::{LinkId, Message, ToLeader, ToNode};
 use wing_crontab::model::{Epoch, Server};
 
-/// Of a leader that is accepted whatever its epoch.
+/// An epoch that every node accepts.
 const ANY_EPOCH: Epoch = Epoch(1 << 40);
 /// The longest lease.
 const LEASE_MS: u64 = 10_000;
 
-/// Two ends, each a host, its life, and its name for the link.
+/// A link. Each end has a host, the host's life, and the host's id of the link.
 pub struct Link {
     pub ends: [(usize, u64, LinkId); 2],
     pub is_up: bool,
     /// The time of the last delivery to each end.
     last: [u64; 2],
-    /// What is on its way to each end, in order.
+    /// The messages on their way to each end, in order.
     under_way: [VecDeque<Message>; 2],
-    /// That of its Welcome.
+    /// The epoch of the Welcome on it.
     epoch: Epoch,
 }
 
@@ -71,7 +71,7 @@ impl World {
         self.at(at, Event::Deliver(link, end));
     }
 
-    /// The message as it goes out to that end; none where the world answers in its place.
+    /// The message as it goes out to that end; none where the world answers it itself.
     fn told(&mut self, host: usize, life: u64, link: usize, end: usize, mut message: Message) -> Option<Message> {
         let to = self.links[link].ends[end].0;
         if let Message::Welcome { valid_for_ms, .. } | Message::HeartbeatAck { valid_for_ms, .. } = &mut message
@@ -81,7 +81,7 @@ impl World {
         }
         match &mut message {
             Message::Welcome { epoch, .. } => {
-                // Its leader has it from now on, and has yet to measure its clock.
+                // The leader has yet to measure the clock of its new node.
                 self.hosts[to].followed_at = self.now;
                 self.links[link].epoch = *epoch;
                 if self.without == Some(Guard::EpochAtTheNode) {
@@ -121,7 +121,7 @@ impl World {
         }
     }
 
-    /// To the end of the link with this number. While the way is cut the bytes wait, as TCP has it.
+    /// Delivers the next message to this end of the link. While the way is cut the bytes wait, as with TCP.
     pub fn deliver(&mut self, link: usize, end: usize) {
         let (to, life, id) = self.links[link].ends[end];
         let (from, _, _) = self.links[link].ends[1 - end];
@@ -141,7 +141,7 @@ impl World {
         let has = |link: &Link| link.is_up && link.ends.contains(&(host, life, id));
         let Some(link) = self.links.iter().rposition(has) else { return };
         let end = usize::from(self.links[link].ends[0] == (host, life, id));
-        // What was sent before arrives before.
+        // Messages that were sent before the close arrive before it.
         let at = self.now.max(self.links[link].last[end]) + MS;
         self.links[link].ends[1 - end].2 = LinkId::In(u64::MAX);
         self.at(at, Event::Close(link, end));

@@ -1,4 +1,4 @@
-//! What the log and the journal say of one job, second by second.
+//! The outcome of each second of one job, by the log and the journal.
 
 use crate::store::Store;
 use std::collections::BTreeSet;
@@ -29,13 +29,13 @@ impl<'a> Outcomes<'a> {
 
     pub fn is_told(&self, second: i64) -> bool {
         let is_refused = self.refused.contains(&RunKey::scheduled(self.id, Second(second)));
-        // A later row may stand for a refusal too.
-        let is_folded = is_refused && (0..COALESCE_SECS).any(|later| self.has_row(second + later, 0));
+        // The row of a later second may stand for a refusal, too.
+        let is_coalesced = is_refused && (0..COALESCE_SECS).any(|later| self.has_row(second + later, 0));
         let is_in_gap = covers(&self.missed, second) || self.is_settled(second);
-        self.has_row(second, 1) || self.has_row(second, 0) || is_folded || is_in_gap
+        self.has_row(second, 1) || self.has_row(second, 0) || is_coalesced || is_in_gap
     }
 
-    /// Cancelled before a change, without a tick.
+    /// Whether the second was cancelled before a change, without a tick.
     pub fn is_settled(&self, second: i64) -> bool {
         covers(&self.settled, second)
     }
@@ -49,7 +49,7 @@ fn covers(gaps: &[&MissedGap], second: i64) -> bool {
     gaps.iter().any(|gap| gap.first.0 <= second && second <= gap.last.0)
 }
 
-/// When a job with this definition is due.
+/// Tells whether a job with this definition is due in a second.
 pub fn due_of(job: &Job) -> impl Fn(i64) -> bool {
     let schedule = Schedule::parse(&job.cron_set, &Zones::default()).expect("it was added");
     let is_stopped = job.stop;

@@ -1,4 +1,5 @@
-//! A store in memory that keeps the contract of the real ones: fenced by the epoch, each statement whole, askable again.
+//! A store in memory that keeps the contract of the real ones: each statement is fenced by the epoch, carried out whole or
+//! not at all, and may be repeated.
 
 use crate::guard::Guard;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +16,7 @@ use wing_crontab::model::{Attempt, Epoch, Job, JobId, LogRow, NodeId, RunKey, Ru
 /// `misfire_grace`, and how far the clocks of two hosts may be apart.
 const GRACE_SECS: i64 = 60;
 const CLOCKS_SECS: i64 = 7;
-/// How long the rows of runs may take that wait no more because their grace is over.
+/// How long the rows may take of runs that wait no more, because their grace is over.
 const ROWS_SECS: i64 = 2;
 
 #[derive(Debug, Default)]
@@ -24,7 +25,7 @@ pub struct Store {
     /// The second that it is.
     pub second: i64,
     pub epoch: u64,
-    /// Who made it.
+    /// The leader that has this epoch.
     leader: Option<StoredLeader>,
     pub is_paused: bool,
     pub jobs: BTreeMap<JobId, Job>,
@@ -34,17 +35,17 @@ pub struct Store {
     /// In which second each entry was written.
     pub written_at: BTreeMap<i64, i64>,
     pub logs: BTreeMap<Attempt, LogRow>,
-    /// What was noticed here that must not be.
+    /// Violations that the store has noticed.
     pub wrong: Vec<String>,
     pub max_pending_per_job: usize,
-    /// Which nodes the journal names for which attempts, of which version.
+    /// The nodes that the journal names for each attempt, with the version of the job.
     named: BTreeSet<(Attempt, Version, NodeId)>,
-    /// Attempts of mutex jobs that were decided on and not started, and have no row.
+    /// Attempts of mutex jobs that are journaled, not started, and without a row.
     waiting: BTreeMap<JobId, BTreeSet<Attempt>>,
     /// Since which second too many wait.
     crowded: BTreeMap<JobId, i64>,
     watermark: Option<Second>,
-    /// Entries by what must be unique: the epoch's request, and the tick's part.
+    /// The keys that must be unique: an epoch's request, and a tick's part.
     requests: BTreeMap<(Epoch, u64), EntryId>,
     ticks: BTreeSet<(Second, u32)>,
     /// The first part of a tick that an epoch wrote.
@@ -100,12 +101,12 @@ impl Store {
         Done::LogsWritten(Ok(()))
     }
 
-    /// It does not wait any more: it was started, or has a row.
+    /// The attempt does not wait any more: it was started, or has a row.
     pub fn started(&mut self, attempt: Attempt) {
         self.waiting.entry(attempt.run.cron_id).or_default().remove(&attempt);
     }
 
-    pub fn read(&mut self, read: &Read) -> Done {
+    pub fn read(&self, read: &Read) -> Done {
         match read {
             Read::Jobs(_) => Done::Jobs(Ok(JobPage { jobs: self.jobs.values().cloned().collect(), total: None })),
             Read::LastRuns(_) => Done::LastRuns(Ok(BTreeMap::new())),
@@ -182,7 +183,7 @@ impl Store {
             runs.extend(body.delayed.iter().map(|delayed| delayed.attempt.run));
             let gaps = body.missed.iter().chain(&body.settled);
             runs.extend(gaps.map(|gap| RunKey::scheduled(gap.cron_id, gap.last)));
-            // A later row may stand for a refusal too.
+            // The row of a later second may stand for a refusal, too.
             let rows_of = |refused: RunKey| {
                 (0..COALESCE_SECS).map(move |secs| RunKey::scheduled(refused.cron_id, refused.scheduled_at.plus(secs)))
             };
@@ -291,10 +292,7 @@ impl Store {
             Change::Delete { id, .. } => Some(ChangeNote { cron_id: *id, version: None }),
         };
         if let Some(note) = note.filter(|_| !self.requests.contains_key(&(epoch, request))) {
-            let body = Body { changes: vec![note], ..Body::default() };
-            let EntryId(id) = self.insert(Entry { epoch, request, tick: None, part: 0, body, request_key: None });
-            // Nothing waits for a note.
-            self.journal.entry(id).and_modify(|(_, is_done)| *is_done = true);
+            self.insert_note(epoch, request, note);
         }
         match change {
             Change::Add(job, key) => {
@@ -325,7 +323,14 @@ impl Store {
         }
     }
 
-    /// A stop or a start that does not wait for the ticks before it.
+    /// Writes an entry that only notes a change; nothing waits for it.
+    fn insert_note(&mut self, epoch: Epoch, request: u64, note: ChangeNote) {
+        let body = Body { changes: vec![note], ..Body::default() };
+        let EntryId(id) = self.insert(Entry { epoch, request, tick: None, part: 0, body, request_key: None });
+        self.journal.entry(id).and_modify(|(_, is_done)| *is_done = true);
+    }
+
+    /// Stores a stop or a start that does not wait for the ticks before it.
     pub fn change_early(&mut self, command: &Command) {
         let (id, stop) = match command {
             Command::StopJob(id) => (id, true),
@@ -334,11 +339,8 @@ impl Store {
         };
         let Some(job) = self.jobs.get(id).cloned() else { return };
         let (version, since) = (job.version.next(), Second(self.second + 1));
-        let changes = vec![ChangeNote { cron_id: *id, version: Some(version) }];
-        let body = Body { changes, ..Body::default() };
-        let (epoch, request) = (Epoch(self.epoch), u64::MAX - self.entries as u64);
-        let EntryId(id) = self.insert(Entry { epoch, request, tick: None, part: 0, body, request_key: None });
-        self.journal.entry(id).and_modify(|(_, is_done)| *is_done = true);
+        let note = ChangeNote { cron_id: *id, version: Some(version) };
+        self.insert_note(Epoch(self.epoch), u64::MAX - self.entries as u64, note);
         self.put(Job { stop, version, since, ..job });
     }
 

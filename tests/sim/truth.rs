@@ -1,4 +1,4 @@
-//! What really happened, kept apart from the nodes, and the promises that it is held against.
+//! What really happened, kept apart from the nodes, and the promises that are checked against it.
 
 use crate::outcomes::{Outcomes, due_of};
 use crate::store::Store;
@@ -10,15 +10,15 @@ use wing_crontab::model::config::Limits;
 use wing_crontab::model::journal::Entry;
 use wing_crontab::model::{Attempt, Exit, Job, JobId, RunKey, RunState, Second, Zones};
 
-/// Once all is well a run starts so soon after its second.
+/// How late a run may start when all is well.
 const ON_TIME: u64 = 1_500 * MS;
-/// The seconds at the end in which all must be well, and those before the very end in which a mutex must have moved.
+/// For how many seconds at the end all must be well, and how many runs of a mutex job must start meanwhile.
 const WELL_SECS: i64 = 25;
 const STARTS_OF_MUTEX_MIN: usize = 4;
-/// How long an entry may be open, in seconds, when all is well: of a tick, and of a further attempt.
+/// How many seconds an entry may stay open when all is well: that of a tick, and that of a retry.
 const TICK_OPEN_SECS: i64 = 5;
 const RETRY_OPEN_SECS: i64 = 10;
-/// How long a leader may go on without knowing that a change is stored, and how long a stop takes to be in force.
+/// For how long a leader may not know that a change is stored, and how long a stop takes to be in force.
 const UNKNOWN_SECS: i64 = 75;
 const UNSTORED_SECS: i64 = 5;
 
@@ -29,20 +29,20 @@ pub struct Truth {
     /// Mutex jobs whose processes run now.
     running: BTreeMap<JobId, BTreeMap<Attempt, usize>>,
     ok: BTreeSet<Attempt>,
-    /// Changes that were answered with 200, and when.
+    /// Changes that were answered with 200, and the time of the answer.
     answers: Vec<(Job, u64)>,
-    /// Stops that were put in force before they were stored, and in which second.
+    /// Stops that were put in force before they were stored, and the second of that.
     unstored: Vec<(JobId, i64)>,
-    /// Runs that users were promised, and runs that they were told are over.
+    /// Runs that users were promised, and runs of which they were told that they are over.
     wanted: BTreeSet<RunKey>,
     ended: BTreeSet<RunKey>,
-    /// When each host was the last to start a run.
+    /// When each host last started a run.
     started_at: BTreeMap<usize, u64>,
-    /// Calls that must be answered well, and by whom.
+    /// Calls that must be answered with success, and the hosts that were asked.
     calls: BTreeMap<RequestId, usize>,
-    /// Step and time of what happens now.
+    /// The step and the time of the present event.
     pub moment: (u64, u64),
-    /// Whether what only the inside knows is held against the nodes too.
+    /// Whether the nodes must keep the inner rules, too.
     knows_rules: bool,
     pub violations: Vec<String>,
 }
@@ -62,31 +62,31 @@ impl Truth {
         }
     }
 
-    /// How an attempt ends that is left alone.
+    /// How an attempt ends when nobody ends it.
     pub fn exit(&self, attempt: Attempt, job: &Job) -> Exit {
         Exit::Code(i32::from(job.command == "failing" && attempt.number <= job.retry_times))
     }
 
-    /// A promise that a user is given is broken.
+    /// A promise to users is broken.
     pub fn broken(&mut self, what: String) {
         let (step, now) = self.moment;
         self.violations.push(format!("step {step}, {:.3} s: {what}", now as f64 / SECOND as f64));
     }
 
-    /// A rule of the inside is broken, on which the promises rest.
+    /// An inner rule is broken, on which the promises rest.
     pub fn rule(&mut self, what: String) {
         if self.knows_rules {
             self.broken(what);
         }
     }
 
-    /// What the store has noticed.
+    /// Takes up the violations that the store has noticed.
     pub fn hear(&mut self, store: &mut Store) {
         std::mem::take(&mut store.wrong).into_iter().for_each(|wrong| self.rule(wrong));
     }
 
-    /// `is_excused`: whether a host's guardian stands still, or has only just woken: then a mutex may overlap what runs there,
-    /// which is a stated limit.
+    /// `is_excused` tells whether a host's guardian stands still, or has just woken: then a mutex run may overlap the one on
+    /// that host, which is a stated limit.
     pub fn started(&mut self, attempt: Attempt, job: &Job, host: usize, at: u64, is_excused: impl Fn(usize) -> bool) {
         self.started_at.insert(host, at);
         if self.starts.insert(attempt, at).is_some() {
@@ -117,7 +117,7 @@ impl Truth {
         }
     }
 
-    /// A call to a host, when all is well.
+    /// A call to a host that must succeed, because all is well.
     pub fn called(&mut self, client: RequestId, host: usize) {
         self.calls.insert(client, host);
     }
@@ -132,7 +132,7 @@ impl Truth {
         self.answers.push((job, at));
     }
 
-    /// A run was asked for, or (with a state) ended: it will be, or is over.
+    /// A user was told that a run will be made or, with a state, that it is over.
     pub fn controlled(&mut self, run: RunKey, state: Option<RunState>, is_running: bool) {
         if state.is_none() {
             self.wanted.insert(run);
@@ -144,7 +144,7 @@ impl Truth {
         self.ended.insert(run);
     }
 
-    /// What a leader shows of its nodes.
+    /// Checks what a leader shows of its nodes.
     pub fn shown(&mut self, view: &ClusterView, limits: &Limits) {
         for node in &view.nodes {
             if limits.max_running < node.running || limits.max_pending + limits.max_running < node.queued {
@@ -153,7 +153,7 @@ impl Truth {
         }
     }
 
-    /// After everything has healed: what the log must say of the seconds from `first` to `last`.
+    /// Checks, after everything has healed, the log and the journal for the seconds from `first` to `last`.
     pub fn check(&mut self, store: &Store, steady: &[Job], first: i64, last: i64) {
         self.check_log(store, last);
         steady.iter().for_each(|job| self.check_seconds(store, job, first, last));
@@ -161,7 +161,7 @@ impl Truth {
         self.check_journal(store, last);
     }
 
-    /// Once all is well every node gets runs and passes calls on, whether or not it reaches Consul.
+    /// Checks that every node gets runs and passes calls on when all is well, whether or not it reaches Consul.
     pub fn check_hosts(&mut self, hosts: usize, last: i64) {
         let well_at = ((last - WELL_SECS) * SECOND as i64 - WALL) as u64;
         for host in 0..hosts {
@@ -174,7 +174,7 @@ impl Truth {
         }
     }
 
-    /// The log and what happened agree.
+    /// Checks that the log agrees with what happened.
     fn check_log(&mut self, store: &Store, last: i64) {
         let told_by = ((last - 10) * SECOND as i64 - WALL) as u64;
         let rowless = self.starts.iter().filter(|(attempt, at)| **at <= told_by && !store.logs.contains_key(attempt));
@@ -196,7 +196,7 @@ impl Truth {
         }
     }
 
-    /// Every second in which the job is due has an outcome that can be seen.
+    /// Checks that every second in which the job is due has a visible outcome.
     fn check_seconds(&mut self, store: &Store, job: &Job, first: i64, last: i64) {
         let is_due = due_of(job);
         let outcomes = Outcomes::of(store, job.id);
@@ -207,8 +207,7 @@ impl Truth {
         }
     }
 
-    /// Every second in which a job that is changed all the time was due, by the definition that was in force in it, has one
-    /// outcome that can be seen.
+    /// Checks the same for a job that is changed all the time: the definition in force decides whether a second is due.
     pub fn check_changed(&mut self, store: &Store, id: JobId, first: i64, last: i64) {
         let definitions: Vec<&Job> = store.definitions.iter().filter(|job| job.id == id).collect();
         let outcomes = Outcomes::of(store, id);
@@ -224,15 +223,15 @@ impl Truth {
         }
     }
 
-    /// A leader goes on with a definition until it knows that the next one is stored; and a stop that is in force without being
-    /// stored is known to its leader only.
+    /// Whether the second is due by every definition that a leader may go by. A leader goes by a definition until it knows
+    /// that the next one is stored, and only it knows of a stop that is in force and not stored.
     fn is_surely_due(&self, definitions: &[&Job], second: i64) -> bool {
         let Some(at) = definitions.iter().rposition(|job| job.since.0 <= second) else { return false };
         let current = definitions[at];
         let answer = self.answers.iter().find(|(job, _)| (job.id, job.version) == (current.id, current.version));
         let known_at = answer.map_or(current.since.0 + UNKNOWN_SECS, |(_, at)| (WALL + *at as i64) / SECOND as i64 + 1);
         let is_known = known_at < second;
-        // It may be in force for ever, where the store will not have it; until a later definition is stored.
+        // A stop that the store refuses may be in force until a later definition is stored.
         let is_replaced = |at: i64| definitions.iter().any(|job| at < job.since.0 && job.since.0 <= second);
         let is_unstored = self.unstored.iter().any(|(id, at)| {
             let is_over = *at + UNKNOWN_SECS <= second && is_replaced(*at);
@@ -247,7 +246,7 @@ impl Truth {
         self.unstored.push((id, second));
     }
 
-    /// Once all is well runs start on time, and a mutex is not stuck.
+    /// Checks that runs start on time when all is well, and that no mutex is stuck.
     fn check_health(&mut self, job: &Job, last: i64) {
         let runs = self.starts.iter().filter(|(attempt, _)| attempt.run.cron_id == job.id);
         let recent = runs.filter(|(attempt, _)| last - WELL_SECS <= attempt.run.scheduled_at.0);
@@ -281,7 +280,7 @@ impl Truth {
         ok.filter(|attempt| attempt.run.cron_id == job.id).any(|attempt| attempt.number == 1 + job.retry_times)
     }
 
-    /// Every entry is closed in time: it closes soon after the last of what it names, and a retry takes its time.
+    /// Checks that every entry is closed in time: soon after the last of its runs has ended, and a retry takes longer.
     fn check_journal(&mut self, store: &Store, last: i64) {
         let open = store.journal.iter().filter(|(_, (_, is_done))| !is_done);
         let is_old = |id: &i64, entry: &Entry| match entry.tick {

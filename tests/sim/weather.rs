@@ -1,4 +1,4 @@
-//! What goes wrong: faults drawn from the seed, in the mixture of one kind of weather.
+//! Faults, drawn from the seed; the weather decides which of them come often.
 
 use crate::random::Random;
 use crate::world::{MS, SECOND, World};
@@ -14,7 +14,7 @@ pub enum Weather {
     Groups,
     /// The store takes its time, and leaders go one after the other.
     SlowStore,
-    /// A leader is cut off from the services, and others read in Consul that it leads still.
+    /// A leader is cut off from the services, and others read in Consul that it still leads.
     OldNews,
     /// Daemons die again and again within a second.
     Crashes,
@@ -22,7 +22,7 @@ pub enum Weather {
     Changes,
     /// Hosts lose Consul and nothing else, some of them for good.
     Agents,
-    /// One node without Consul, that nobody speaks to: only its own timers wake it.
+    /// There is one node, without Consul, and nobody speaks to it: only its own timers wake it.
     Alone,
 }
 
@@ -73,7 +73,7 @@ impl Weather {
 }
 
 impl Weather {
-    /// What stays when everything else is well again. Without Consul nobody could be elected: one host keeps it.
+    /// Faults that stay when everything else is well again. One host keeps Consul: without it no node could be elected.
     pub fn stay(self, world: &mut World, random: &mut Random) {
         if self != Weather::Agents {
             return;
@@ -86,7 +86,7 @@ impl Weather {
     }
 }
 
-/// How long a fault lasts: mostly some seconds, now and then a minute; all is over when the world is to heal.
+/// How long a fault lasts: mostly some seconds, now and then a minute, and never longer than until the world heals.
 fn time(world: &World, random: &mut Random) -> u64 {
     let ms = if random.chance(10) { random.within(15_000, 60_000) } else { random.within(200, 15_000) };
     (ms * MS).min(HEALED.saturating_sub(world.now))
@@ -110,8 +110,7 @@ fn group(world: &mut World, random: &mut Random) {
             continue;
         }
         for other in (0..nodes + 2).filter(|other| !group.contains(other)) {
-            world.cut(*host, other, time);
-            world.cut(other, *host, time);
+            cut_both_ways(world, *host, other, time);
         }
     }
     if random.chance(50) {
@@ -143,8 +142,8 @@ fn slow_store(world: &mut World, random: &mut Random) {
     }
 }
 
-/// A leader that hears nothing of the services, and of no node that does, goes on; when another has taken over, some read old news in Consul and come
-/// back to the first.
+/// A leader hears nothing of the services, nor of a node that does, and goes on leading. When another has taken over, some
+/// nodes read old news in Consul and come back to the first one.
 fn old_news(world: &mut World, random: &mut Random) {
     let nodes = world.hosts.len();
     let Some(leader) = world.leader else { return };
@@ -152,11 +151,10 @@ fn old_news(world: &mut World, random: &mut Random) {
     let left = HEALED.saturating_sub(world.now);
     let time = (random.within(15_000, 40_000) * MS).min(left);
     for service in [nodes, nodes + 1] {
-        world.cut(leader, service, time);
-        world.cut(service, leader, time);
+        cut_both_ways(world, leader, service, time);
     }
     let until = (world.now + random.within(4_500, 11_000) * MS).min(HEALED);
-    // As long as it hears of nobody who has the store it does not give way.
+    // It does not give way as long as it hears of no node that has the store.
     for other in (0..nodes).filter(|other| *other != leader) {
         world.cut(other, leader, until - world.now);
     }
@@ -174,7 +172,7 @@ fn old_news(world: &mut World, random: &mut Random) {
 fn crashes(world: &mut World, random: &mut Random) {
     let host = world.leader.filter(|_| random.chance(30)).unwrap_or_else(|| host(world, random));
     if random.chance(60) {
-        // Its rows cannot be written meanwhile.
+        // Meanwhile its rows cannot be written.
         let time = (random.within(1_000, 8_000) * MS).min(HEALED.saturating_sub(world.now));
         let store = world.hosts.len();
         world.cut(host, store, time);
@@ -198,10 +196,14 @@ fn agents(world: &mut World, random: &mut Random) {
     }
 }
 
+fn cut_both_ways(world: &mut World, one: usize, other: usize, time: u64) {
+    world.cut(one, other, time);
+    world.cut(other, one, time);
+}
+
 fn cut_from_consul(world: &mut World, host: usize, time: u64) {
     let consul = world.hosts.len() + 1;
-    world.cut(host, consul, time);
-    world.cut(consul, host, time);
+    cut_both_ways(world, host, consul, time);
 }
 
 fn change(world: &mut World, random: &mut Random) {
@@ -221,7 +223,7 @@ fn change(world: &mut World, random: &mut Random) {
     }
 }
 
-/// A run that somebody wants now, or wants ended.
+/// A user pauses the cluster or ends a pause, asks for a run, or ends one.
 fn control(world: &mut World, random: &mut Random, host: usize) {
     let jobs: Vec<JobId> = world.store.jobs.keys().copied().collect();
     let id = jobs[random.within(0, jobs.len() as u64) as usize];
@@ -235,7 +237,7 @@ fn control(world: &mut World, random: &mut Random, host: usize) {
     }
 }
 
-/// What can happen to a node that has no other beside it.
+/// One of the faults that can befall a node without others.
 fn alone(world: &mut World, random: &mut Random) {
     let time = time(world, random);
     match random.within(0, 7) {
@@ -266,21 +268,12 @@ fn any(world: &mut World, random: &mut Random) {
                 world.cut(other, host, time);
             }
         }
-        9 => {
-            for other in (0..nodes + 2).filter(|other| *other != host) {
-                world.cut(host, other, time);
-                world.cut(other, host, time);
-            }
-        }
+        9 => (0..nodes + 2).filter(|other| *other != host).for_each(|other| cut_both_ways(world, host, other, time)),
         10 => world.store_away(time),
         11 => world.consul_away(time),
         12 => {
-            let step_ms = if random.chance(80) {
-                random.within(0, 400) as i64 - 200
-            } else {
-                random.within(0, 6_000) as i64 - 3_000
-            };
-            world.step_clock(host, step_ms);
+            let most_ms = if random.chance(80) { 200 } else { 3_000 };
+            world.step_clock(host, random.within(0, 2 * most_ms) as i64 - most_ms as i64);
         }
         13 => group(world, random),
         14 => slow_store(world, random),
@@ -290,13 +283,8 @@ fn any(world: &mut World, random: &mut Random) {
             world.read_old_news(host, since, time.min(10 * SECOND));
         }
         17 => stop_at_start(world, random),
-        18 => {
-            // Without any service, and still heard by the others.
-            for service in [store, consul] {
-                world.cut(host, service, time);
-                world.cut(service, host, time);
-            }
-        }
+        // Without any service, while the others still hear it.
+        18 => [store, consul].into_iter().for_each(|service| cut_both_ways(world, host, service, time)),
         _ => change(world, random),
     }
 }

@@ -2,11 +2,19 @@
 
 use serde_json::Value;
 
+const FORM: &str = "application/x-www-form-urlencoded";
+
 /// An answer: the HTTP status and the JSON body.
 #[derive(Clone, Debug)]
 pub struct Reply {
     pub status: u16,
     pub body: Value,
+}
+
+/// None where the answer breaks off or is no JSON.
+fn read(mut answer: ureq::http::Response<ureq::Body>) -> Option<Reply> {
+    let text = answer.body_mut().with_config().limit(1 << 30).read_to_string().ok()?;
+    Some(Reply { status: answer.status().as_u16(), body: serde_json::from_str(&text).ok()? })
 }
 
 impl Reply {
@@ -18,7 +26,12 @@ impl Reply {
         self.body["data"].clone()
     }
 
-    /// A refusal with this status, whose message has these words.
+    #[track_caller]
+    pub fn message(&self) -> &str {
+        self.body["message"].as_str().unwrap_or_else(|| panic!("no message: {}", self.body))
+    }
+
+    /// Checks that it is a refusal with this status, and that its message has these words.
     #[track_caller]
     pub fn refused(self, status: u16, words: &str) {
         assert_eq!(self.status, status, "{}", self.body);
@@ -41,24 +54,32 @@ impl Api {
         )
     }
 
-    /// None where nobody answers.
+    /// The answer; none where nobody answers.
     pub fn try_get(&self, path: &str) -> Option<Reply> {
         let request = ureq::get(format!("http://{}{path}", self.address)).config().http_status_as_error(false).build();
-        let mut answer = request.call().ok()?;
-        let body = serde_json::from_str(&answer.body_mut().read_to_string().ok()?).ok()?;
-        Some(Reply { status: answer.status().as_u16(), body })
+        read(request.call().ok()?)
     }
 
-    /// Exactly what `curl -d` sends.
+    /// The same as `post`; none where nobody answers.
+    pub fn try_post(&self, path: &str, body: &str) -> Option<Reply> {
+        let request = ureq::post(format!("http://{}{path}", self.address))
+            .header("Content-Type", FORM)
+            .config()
+            .http_status_as_error(false)
+            .build();
+        read(request.send(body).ok()?)
+    }
+
+    /// Posts exactly what `curl -d` sends.
     pub fn post(&self, path: &str, body: &str) -> Reply {
-        self.post_of("application/x-www-form-urlencoded", path, body.as_bytes())
+        self.post_of(FORM, path, body.as_bytes())
     }
 
     pub fn post_json(&self, path: &str, body: &Value) -> Reply {
         self.post_of("application/json", path, body.to_string().as_bytes())
     }
 
-    /// A body of this type, to the letter.
+    /// Posts a body of this type.
     pub fn post_of(&self, content_type: &str, path: &str, body: &[u8]) -> Reply {
         let request = ureq::post(format!("http://{}{path}", self.address)).header("Content-Type", content_type);
         self.ask(request.config().http_status_as_error(false).build().send(body))
@@ -67,35 +88,12 @@ impl Api {
     /// As `post`, with a header Idempotency-Key.
     pub fn post_as(&self, key: &str, path: &str, body: &str) -> Reply {
         let request = ureq::post(format!("http://{}{path}", self.address))
-            .header("Content-Type", "application/x-www-form-urlencoded")
+            .header("Content-Type", FORM)
             .header("Idempotency-Key", key)
             .config()
             .http_status_as_error(false)
             .build();
         self.ask(request.send(body))
-    }
-
-    /// Adds a job and gives its id. `rest` is more of the form, such as `is_mutex=1`.
-    #[track_caller]
-    pub fn add(&self, cron_set: &str, command: &str, rest: &str) -> u64 {
-        let form: String = form_urlencoded::Serializer::new(String::new())
-            .append_pair("cronSet", cron_set)
-            .append_pair("command", command)
-            .finish();
-        self.post("/cron/add", &format!("{form}&{rest}")).ok()["id"].as_u64().expect("a job has an id")
-    }
-
-    /// Log rows, newest first; `query` is such as `cron_id=1`.
-    #[track_caller]
-    pub fn logs(&self, query: &str) -> Vec<Value> {
-        let page = self.get(&format!("/log/list?limit=10000&{query}")).ok();
-        page["list"].as_array().expect("list is an array").clone()
-    }
-
-    /// Log rows of a job with a state.
-    #[track_caller]
-    pub fn logs_with(&self, id: u64, state: &str) -> Vec<Value> {
-        self.logs(&format!("cron_id={id}")).into_iter().filter(|row| row["state"] == state).collect()
     }
 
     fn ask(&self, answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Reply {
@@ -105,7 +103,7 @@ impl Api {
         Reply { status: answer.status().as_u16(), body }
     }
 
-    /// Whether it answers at all.
+    /// Whether it answers a read well.
     pub fn is_up(&self) -> bool {
         ureq::get(format!("http://{}/log/list?limit=1", self.address)).call().is_ok()
     }

@@ -1,18 +1,20 @@
-//! A change to a job of every second: what is owed for the seconds before it, and what may not begin after it.
+//! A change to a job of every second: which outcomes the seconds before it must have, and which runs may not begin after it.
 //!
-//! Not about when a change is answered. Each second until it takes force is decided by the definition of that time, whatever
-//! delayed it: it runs, or a row says why not. Once it is answered, nothing of the old definition begins.
+//! The old definition decides each second until the change takes force, whatever delays the change: the second has a run, or
+//! a row says why not. Once the change is answered, no run of the old definition begins. How soon the answer comes is not
+//! checked here.
 
 use super::api::{Api, Reply};
+use super::jobs::EVERY_SECOND;
 use super::outcomes::Outcomes;
+use super::row::Row;
+use super::time::{pass_until, second};
 use super::witness::{Seen, Witness};
-use super::{wait_for, wait_until};
-use serde_json::Value;
-use std::time::SystemTime;
+use super::{wait_for, wait_to_see};
 
-/// What falls due behind a change is looked at for so long.
+/// For so long after a change its job's runs are checked.
 const BEHIND_SECS: i64 = 6;
-/// Refusals of one job share a row every ten seconds; a machine that is slow has three times as long.
+/// A row for refusals of one job comes every ten seconds; a slow machine gets three times as long.
 const TOLD_WITHIN_SECS: i64 = 30;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -29,23 +31,14 @@ pub struct Job {
     pub witness: Witness,
 }
 
-/// A change that took force after the second `asked` had begun, and before `answered` was over.
+/// A change that took force between the seconds `asked` and `answered`, or within one of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Made {
     pub change: Change,
     pub asked: i64,
     pub answered: i64,
-    /// By the clock that tells when a process was born, whenever it comes to write something down.
+    /// The time of the answer by the clock that also tells when a process was born.
     answered_ticks: u64,
-}
-
-pub fn second() -> i64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("it is after 1970").as_secs() as i64
-}
-
-/// Lets the time go by until this second has begun.
-pub fn pass_until(at: i64) {
-    wait_until("the time goes by", || at <= second());
 }
 
 /// Hundredths of a second since the host's start, as in proc(5)'s starttime.
@@ -55,22 +48,22 @@ fn ticks() -> u64 {
     number.parse().expect("seconds with two decimals")
 }
 
-/// A command that writes down of which definition it is, and when its process was born.
+/// A command that writes down its definition, and when its process was born.
 fn command(witness: &Witness, definition: &str) -> String {
     witness.write(&format!("{definition}@$(cut -d' ' -f22 /proc/$$/stat)"))
 }
 
 impl Job {
     pub fn added(api: &Api, witness: Witness) -> Job {
-        let id = api.add("* * * * * *", &command(&witness, "old"), "");
+        let id = api.add_every_second(&command(&witness, "old"), "");
         Job { id, witness }
     }
 
     pub fn wait_runs(&self) {
-        wait_until("it runs", || self.witness.read().len() >= 3);
+        wait_to_see("three runs", || self.witness.read(), |seen| seen.len() >= 3);
     }
 
-    /// What the runs of either definition wrote, with when their processes were born.
+    /// What the runs wrote, each with the time at which its process was born. The word is the definition.
     fn seen(&self) -> Vec<(Seen, u64)> {
         let born = |seen: Seen| {
             let (definition, ticks) = seen.word.split_once('@').expect("the command writes both");
@@ -82,7 +75,7 @@ impl Job {
 }
 
 impl Change {
-    /// Asks until it holds: by a 200, or by a 503 that says that it is in force.
+    /// Asks for the change until it is in force, by a 200 or by a 503 that says so.
     pub fn make(self, api: &Api, job: &Job) -> Made {
         let mut asked = second();
         wait_for("the change holds", || {
@@ -93,7 +86,7 @@ impl Change {
             if reply.status == 200 || says("in force") {
                 return Some(Made { change: self, asked, answered, answered_ticks });
             }
-            // Else it may be in force already.
+            // After any other answer the change may be in force already.
             if says("nothing was changed") {
                 asked = second();
             }
@@ -105,21 +98,14 @@ impl Change {
         match self {
             Change::Stop => api.get(&format!("/cron/stop/{}", job.id)),
             Change::Delete => api.get(&format!("/cron/delete/{}", job.id)),
-            Change::Update => {
-                let form = form_urlencoded::Serializer::new(String::new())
-                    .append_pair("id", &job.id.to_string())
-                    .append_pair("cronSet", "* * * * * *")
-                    .append_pair("command", &command(&job.witness, "new"))
-                    .finish();
-                api.post("/cron/update", &form)
-            }
+            Change::Update => api.update(job.id, EVERY_SECOND, &command(&job.witness, "new")),
         }
     }
 }
 
 impl Made {
-    /// What is wrong with the job's seconds, once what is owed has had its time; best nothing. `rows` reads its log.
-    pub fn faults(&self, job: &Job, rows: impl Fn() -> Vec<Value>) -> Vec<String> {
+    /// Waits until every second must have its outcome, and gives what is wrong with the job's seconds. `rows` reads its log.
+    pub fn faults(&self, job: &Job, rows: impl Fn() -> Vec<Row>) -> Vec<String> {
         pass_until(self.answered + BEHIND_SECS);
         let owed_until = match self.change {
             Change::Update => self.answered + BEHIND_SECS - 2,
@@ -142,7 +128,7 @@ impl Made {
 
     fn faults_of_runs(&self, seen: &[(Seen, u64)]) -> Vec<String> {
         let fault = |(seen, born): &(Seen, u64)| {
-            // The two ways to read that clock may round differently.
+            // /proc/uptime and /proc/PID/stat may round that clock differently.
             let is_behind = self.answered_ticks + 1 < *born || self.answered < seen.scheduled_at;
             match seen.word.as_str() {
                 "old" if is_behind => {
@@ -158,8 +144,9 @@ impl Made {
 }
 
 impl Job {
-    /// From its first run to `last`, as soon as each second until `owed_until` has an outcome, or has had its time.
-    pub fn outcomes(&self, last: i64, owed_until: i64, rows: impl Fn() -> Vec<Value>) -> Outcomes {
+    /// The outcomes of the seconds from the job's first run to `last`, as soon as each second until `owed_until` has one, or
+    /// has had enough time for it.
+    pub fn outcomes(&self, last: i64, owed_until: i64, rows: impl Fn() -> Vec<Row>) -> Outcomes {
         let late = second() + TOLD_WITHIN_SECS;
         wait_for("every second is explained", || {
             let seen: Vec<Seen> = self.seen().into_iter().map(|(seen, _)| Seen { word: "x".into(), ..seen }).collect();
@@ -170,8 +157,8 @@ impl Job {
         })
     }
 
-    /// What is wrong with a job that nobody changed: whatever befell it, each second has run, once.
-    pub fn faults_of_untouched(&self, last: i64, rows: impl Fn() -> Vec<Value>) -> Vec<String> {
+    /// What is wrong with a job that nobody changed: each of its seconds must have run, and only once.
+    pub fn faults_of_untouched(&self, last: i64, rows: impl Fn() -> Vec<Row>) -> Vec<String> {
         let outcomes = self.outcomes(last, last, rows);
         let wrong = outcomes.by_second.iter().filter(|(_, told)| told.as_slice() != ["ran"]);
         wrong.map(|(second, told)| format!("untouched job {}: {second} {told:?}", self.id)).collect()

@@ -1,7 +1,7 @@
-//! A real Consul: one server in memory (`-dev`), and agents of hosts that join it, on ports of their own.
+//! A real Consul: a server in memory (`-dev`), and agents that join it, each on ports of its own.
 
-use super::daemon::send_signal;
 use super::network::Network;
+use super::process::send_signal;
 use super::{Service, free_port, program, required, wait_for};
 use rustix::process::Signal;
 use std::path::PathBuf;
@@ -21,30 +21,30 @@ pub struct Agent {
 struct Place {
     host: String,
     namespace: Option<String>,
-    /// Where ACLs are on: the token that may do everything.
+    /// The token that may do everything, where ACLs are on.
     token: Option<&'static str>,
-    /// Where it is no server: the one that it joins.
+    /// The server that it joins, where it is an agent.
     joins: Option<String>,
 }
 
-/// The agent that the tests of this process share; each takes names of its own from `name`.
+/// The server that the tests of this process share; each test takes names of its own.
 pub fn agent() -> Option<&'static Agent> {
     static SHARED: OnceLock<Result<Agent, String>> = OnceLock::new();
     let shared = SHARED.get_or_init(|| Agent::new(Place::at("127.0.0.1")));
     required("Consul", shared.as_ref().map_err(String::clone))
 }
 
-/// An agent that the test may stop.
+/// A server that the test may stop.
 pub fn own_agent() -> Option<Agent> {
     agent_at("127.0.0.1")
 }
 
-/// An agent that asks for this token.
+/// A server that asks for this token.
 pub fn own_agent_with_acls(token: &'static str) -> Option<Agent> {
     required("Consul", Agent::new(Place { token: Some(token), ..Place::at("127.0.0.1") }))
 }
 
-/// An agent at this address of the host, for nodes in namespaces of their own.
+/// A server at this address of the host, for nodes in namespaces of their own.
 pub fn agent_at(host: &str) -> Option<Agent> {
     required("Consul", Agent::new(Place::at(host)))
 }
@@ -52,6 +52,19 @@ pub fn agent_at(host: &str) -> Option<Agent> {
 impl Place {
     fn at(host: &str) -> Place {
         Place { host: host.into(), namespace: None, token: None, joins: None }
+    }
+}
+
+/// The names of a cluster in Consul, which no other test uses.
+#[derive(Clone, Debug)]
+pub struct Names {
+    pub service: String,
+    pub lock: String,
+}
+
+impl Names {
+    pub fn new() -> Names {
+        Names { service: name(), lock: name() }
     }
 }
 
@@ -82,12 +95,12 @@ impl Agent {
         Ok(agent)
     }
 
-    /// The agent of a host beside this server, as each node of a cluster has one.
+    /// An agent on this host that joins the server, as each node of a cluster has one.
     pub fn client(&self) -> Option<Agent> {
         self.join(self.place.clone())
     }
 
-    /// The same on a host of the network.
+    /// An agent on a host of the network that joins the server.
     pub fn client_on(&self, network: &Network, host: usize) -> Option<Agent> {
         self.join(Place { namespace: Some(network.namespace(host)), ..Place::at(&network.address(host)) })
     }
@@ -98,35 +111,10 @@ impl Agent {
         required("a Consul agent", Agent::new(Place { joins, ..place }))
     }
 
-    /// Starts it, or starts it again; a server with an empty memory.
+    /// Starts it, or starts it again; a server begins with an empty memory.
     pub fn start(&mut self) {
-        let [http, lan, wan, server, dns] = self.ports;
-        let kind = match &self.place.joins {
-            None => vec!["-dev".into(), format!("-serf-wan-port={wan}")],
-            Some(server) => vec![
-                format!("-node={}", self.node()),
-                format!("-data-dir={}", self.folder.join("data").display()),
-                format!("-retry-join={server}"),
-                "-retry-interval=1s".into(),
-            ],
-        };
-        let acl = self.place.token.map(|token| {
-            format!("-hcl=acl {{ enabled = true default_policy = \"deny\" tokens {{ master = \"{token}\" agent = \"{token}\" }} }}")
-        });
-        let namespace = self.place.namespace.iter();
-        let prefix: Vec<String> = namespace.flat_map(|name| ["ip", "netns", "exec", name].map(String::from)).collect();
-        let options = [
-            self.binary.display().to_string(),
-            "agent".into(),
-            format!("-bind={}", self.place.host),
-            format!("-client={}", self.place.host),
-            "-grpc-port=-1".into(),
-            format!("-http-port={http}"),
-            format!("-serf-lan-port={lan}"),
-            format!("-server-port={server}"),
-            format!("-dns-port={dns}"),
-        ];
-        let options: Vec<&str> = prefix.iter().chain(&options).chain(&kind).chain(&acl).map(String::as_str).collect();
+        let options = self.command();
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
         self.service = Some(Service::start(&self.folder, &options).expect("a shell starts"));
         // It can hold sessions only once its own health check is there.
         wait_for("Consul has a leader and passes its own check", || {
@@ -137,7 +125,38 @@ impl Agent {
         });
     }
 
-    /// Whoever asks it gets a connection and no answer, or its answers again.
+    fn command(&self) -> Vec<String> {
+        let [http, lan, wan, server, dns] = self.ports;
+        let namespace = self.place.namespace.iter();
+        let mut command: Vec<String> =
+            namespace.flat_map(|name| ["ip", "netns", "exec", name].map(String::from)).collect();
+        command.extend([
+            self.binary.display().to_string(),
+            "agent".into(),
+            format!("-bind={}", self.place.host),
+            format!("-client={}", self.place.host),
+            "-grpc-port=-1".into(),
+            format!("-http-port={http}"),
+            format!("-serf-lan-port={lan}"),
+            format!("-server-port={server}"),
+            format!("-dns-port={dns}"),
+        ]);
+        match &self.place.joins {
+            None => command.extend(["-dev".into(), format!("-serf-wan-port={wan}")]),
+            Some(server) => command.extend([
+                format!("-node={}", self.node()),
+                format!("-data-dir={}", self.folder.join("data").display()),
+                format!("-retry-join={server}"),
+                "-retry-interval=1s".into(),
+            ]),
+        }
+        command.extend(self.place.token.map(|token| {
+            format!("-hcl=acl {{ enabled = true default_policy = \"deny\" tokens {{ master = \"{token}\" agent = \"{token}\" }} }}")
+        }));
+        command
+    }
+
+    /// While it hangs, it takes connections and answers nothing.
     pub fn set_hanging(&self, is_hanging: bool) {
         let signal = if is_hanging { Signal::STOP } else { Signal::CONT };
         send_signal(signal, self.service.as_ref().expect("it runs").pid());
@@ -156,6 +175,12 @@ impl Agent {
 
     pub fn address(&self) -> String {
         format!("{}:{}", self.place.host, self.ports[0])
+    }
+
+    /// The keys of app.toml for a cluster with these names.
+    pub fn toml(&self, Names { service, lock }: &Names) -> String {
+        let address = self.address();
+        format!("consul_address = \"{address}\"\nservice_name = \"{service}\"\nlock_key = \"{lock}\"\n")
     }
 
     /// The body of an answer with status 200.
@@ -177,7 +202,7 @@ impl Agent {
         request.header("X-Consul-Token", self.place.token.unwrap_or_default()).call().expect("Consul takes it");
     }
 
-    /// The key of a lock: its session, and its value.
+    /// The session that holds a lock, and the lock's value.
     pub fn lock(&self, key: &str) -> Option<(Option<String>, serde_json::Value)> {
         use base64::Engine;
         let keys: serde_json::Value = serde_json::from_str(&self.get(&format!("/v1/kv/{key}"))?).ok()?;

@@ -1,10 +1,14 @@
-//! A real daemon under its guardian, from a configuration of its own in a folder of its own.
+//! A real daemon under its guardian, with a folder and an app.toml of its own.
 
-use super::api::Api;
+use super::api::{Api, Reply};
+use super::gate::Gate;
+use super::process::{children, is_alive, is_stopped, send_signal};
+use super::witness::Witness;
 use super::{free_port, wait_for, wait_until};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -13,7 +17,7 @@ use wing_crontab::core::time::STALLED;
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_wing-crontab");
 
-/// A node's folder and configuration; the daemon in it may be started, ended and started again.
+/// A node: its folder stays while its daemon is started, ended and started again.
 pub struct Node {
     pub folder: TempDir,
     pub server: String,
@@ -31,7 +35,7 @@ impl Node {
         Node::at("127.0.0.1", extra)
     }
 
-    /// In a network namespace that has this address.
+    /// The same in a network namespace that has this address.
     pub fn in_namespace(namespace: &str, host: &str, extra: &str) -> Node {
         let mut node = Node::at(host, extra);
         node.namespace = Some(namespace.into());
@@ -59,7 +63,7 @@ impl Node {
         }
     }
 
-    /// A node that answers.
+    /// A node whose API answers.
     pub fn started(extra: &str) -> Node {
         let mut node = Node::new(extra);
         node.start();
@@ -71,21 +75,52 @@ impl Node {
         self
     }
 
-    /// Runs as another user; only root may do that.
+    /// Has the daemon run as this user; only root may do that.
     pub fn by_user(mut self, uid: u32) -> Node {
         std::os::unix::fs::chown(self.folder.path(), Some(uid), Some(uid)).expect("root may give a folder away");
         self.uid = Some(uid);
         self
     }
 
-    /// Starts by way of a shell that runs these lines before it becomes the daemon.
+    /// Has a shell run these lines before it becomes the daemon.
     pub fn after(mut self, script: &str) -> Node {
         self.through = ["/bin/sh", "-c", &format!("{script}\nexec \"$0\" \"$@\"")].map(String::from).into();
         self
     }
 
+    /// Starts in a mount namespace of its own, in which this shell line has been run.
+    pub fn with_own_mounts(self, script: &str) -> Node {
+        let inside = format!("{script}\nexec \"$0\" \"$@\"");
+        self.after(&format!("[ -n \"$INSIDE\" ] || INSIDE=1 exec unshare -m /bin/sh -c '{inside}' \"$0\" \"$@\""))
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// A file in the node's folder that jobs write to.
+    pub fn witness(&self, name: &str) -> Witness {
+        Witness::new(self.folder.path(), name)
+    }
+
+    /// A gate in the node's folder that jobs wait at.
+    pub fn gate(&self) -> Gate {
+        Gate::new(self.path("gate"))
+    }
+
+    /// Writes a file that may be executed into the node's folder; gives its path.
+    pub fn script(&self, name: &str, text: &str) -> String {
+        let path = self.path(name);
+        fs::write(&path, text).expect("the folder takes a file");
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("the file is ours");
+        path.display().to_string()
+    }
+
+    /// The embedded store, for what is written by hand; others may have it open.
+    pub fn database(&self) -> rusqlite::Connection {
+        let database = rusqlite::Connection::open(self.path("data/wing-crontab.db")).expect("the store is a file");
+        database.busy_timeout(std::time::Duration::from_secs(10)).expect("SQLite waits for others");
+        database
     }
 
     pub fn config(&self) -> PathBuf {
@@ -104,17 +139,17 @@ impl Node {
         self.wait_up();
     }
 
-    /// Starts it and does not wait.
+    /// Starts it without waiting for its API.
     pub fn launch(&mut self) {
         let stderr = fs::OpenOptions::new().append(true).create(true).open(self.path("stderr")).expect("a log file");
         let mut command = Command::new(BINARY);
         if let Some(namespace) = &self.namespace {
             command = Command::new(super::program("ip").expect("it has made the namespace"));
-            // It becomes what it is told to run, so its pid is the guardian's.
+            // `ip` replaces itself by the daemon, so that its pid is the guardian's.
             command.args(["netns", "exec", namespace, BINARY]);
         }
         if let Some(uid) = self.uid {
-            // Where the sources lie not every user may look.
+            // Not every user may read the folder of the sources.
             let copy = self.path("wing-crontab");
             fs::copy(BINARY, &copy).expect("the folder takes a file");
             command = Command::new(copy);
@@ -151,7 +186,20 @@ impl Node {
         });
     }
 
-    /// What it said on stderr so far.
+    /// Waits until the API answers reads, as it does again when another daemon has been started.
+    #[track_caller]
+    pub fn wait_up_again(&self) {
+        wait_until("the API answers", || self.api.is_up());
+    }
+
+    /// Waits until `/health` answers with this status.
+    #[track_caller]
+    pub fn wait_health(&self, status: u16) {
+        let is_so = |reply: &Reply| reply.status == status;
+        super::wait_to_see(&format!("/health answers {status}"), || self.api.get("/health"), is_so);
+    }
+
+    /// What the daemon has printed to stderr so far.
     pub fn said(&self) -> String {
         fs::read_to_string(self.path("stderr")).unwrap_or_default()
     }
@@ -159,6 +207,13 @@ impl Node {
     #[track_caller]
     pub fn wait_said(&self, words: &str) {
         wait_until(&format!("stderr says {words:?}"), || self.said().contains(words));
+    }
+
+    /// Waits until stderr has these words so many times.
+    #[track_caller]
+    pub fn wait_said_times(&self, words: &str, times: usize) {
+        let count = || self.said().matches(words).count();
+        super::wait_to_see(&format!("stderr says {words:?} {times} times"), count, |count| times <= *count);
     }
 
     pub fn guardian_pid(&self) -> u32 {
@@ -176,26 +231,47 @@ impl Node {
         })
     }
 
-    /// Signals the guardian, as an operator does.
+    /// Sends the guardian a signal, as an operator does.
     pub fn signal(&self, signal: Signal) {
         send_signal(signal, self.guardian_pid());
     }
 
-    /// kill -9 of the daemon and of its guardian, with neither noticing the other's death: what ran goes on.
+    /// kill -9 of the daemon alone; its guardian starts another.
+    pub fn kill_daemon(&self) {
+        send_signal(Signal::KILL, self.daemon_pid());
+    }
+
+    /// Waits until another daemon than this one is there.
+    #[track_caller]
+    pub fn wait_for_other_daemon(&self, former: u32) -> u32 {
+        super::wait_to_see("another daemon", || self.daemon_pid(), |pid| *pid != former)
+    }
+
+    /// Lets guardian and daemon stand still, as a host does that hangs, while `act` is done; they go on when it is over.
+    pub fn standing_still<T>(&self, act: impl FnOnce() -> T) -> T {
+        let pids = [self.guardian_pid(), self.daemon_pid()];
+        pids.into_iter().for_each(|pid| send_signal(Signal::STOP, pid));
+        wait_until("guardian and daemon stand still", || pids.iter().all(|pid| is_stopped(*pid)));
+        let done = act();
+        pids.into_iter().rev().for_each(|pid| send_signal(Signal::CONT, pid));
+        done
+    }
+
+    /// kill -9 of the daemon and its guardian so that neither notices the other's death: the runs go on.
     ///
-    /// The guardian is stopped and dies last. A stopped daemon would be woken by the guardian's death, because the kernel
-    /// lets no orphaned process group stay stopped (setpgid(2)), and would end its runs in the moment that it has left.
+    /// It is the guardian that is stopped, and it dies last. If the daemon were stopped instead, the guardian's death would
+    /// wake it, because the kernel lets no orphaned process group stay stopped (setpgid(2)), and it would end its runs.
     pub fn kill_whole(&mut self) {
         let (guardian, daemon) = (self.guardian_pid(), self.daemon_pid());
         send_signal(Signal::STOP, guardian);
-        wait_until("the guardian stands still", || state(guardian) == Some('T'));
+        wait_until("the guardian stands still", || is_stopped(guardian));
         send_signal(Signal::KILL, daemon);
         send_signal(Signal::KILL, guardian);
         self.wait();
         wait_until("the daemon is gone", || !is_alive(daemon));
     }
 
-    /// Whether it has ended, or is about to without our doing.
+    /// Whether the guardian ends within two seconds, without being told to now.
     pub fn is_over(&mut self) -> bool {
         let guardian = self.guardian.as_mut().expect("it was launched");
         (0..200).any(|_| {
@@ -204,13 +280,13 @@ impl Node {
         })
     }
 
-    /// Waits for the end.
+    /// Waits until the guardian has ended.
     pub fn wait(&mut self) -> ExitStatus {
         let mut guardian = self.guardian.take().expect("it runs");
         wait_for("the daemon ends", || guardian.try_wait().expect("it is our child"))
     }
 
-    /// SIGTERM, and waits for the end.
+    /// Sends SIGTERM and waits until the guardian has ended.
     pub fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);
         self.wait()
@@ -223,7 +299,7 @@ impl Drop for Node {
         if std::thread::panicking() {
             eprintln!("stderr of {}:\n{}", self.server, fs::read_to_string(self.path("stderr")).unwrap_or_default());
         }
-        // Two signals: the second leaves no time to what still runs.
+        // The second signal ends at once the runs that are left.
         for pid in children(guardian.id()).into_iter().chain([guardian.id()]) {
             send_signal(Signal::CONT, pid);
         }
@@ -238,53 +314,25 @@ impl Drop for Node {
             let _ = guardian.kill();
             let _ = guardian.wait();
         }
-        // Whatever the test was about: no part of the daemon may have slept over its own time.
+        // In every test: no part of the daemon may have missed a timer of its own.
         assert!(std::thread::panicking() || !self.said().contains(STALLED), "{}", self.said());
     }
 }
 
-/// Runs the binary to its end with these arguments.
+/// Runs the program to its end with these arguments, in this folder.
 pub fn run(folder: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
     finish(Command::new(BINARY).args(arguments).current_dir(folder))
 }
 
-/// Runs a command to its end: its code, what it said on stdout and on stderr.
+/// Runs a command to its end; gives its exit code, its stdout and its stderr.
 pub fn finish(command: &mut Command) -> (Option<i32>, String, String) {
     let output = command.stdin(Stdio::null()).output().expect("the program is there");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
-/// A process that is gone already takes no signal, and that is no mistake.
-pub fn send_signal(signal: Signal, pid: u32) {
-    let _ = kill_process(Pid::from_raw(pid as i32).expect("a pid is not 0"), signal);
-}
-
-/// The live children of a process, whichever of its threads started them.
-pub fn children(pid: u32) -> Vec<u32> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let texts = tasks.map(|task| fs::read_to_string(task.path().join("children")).unwrap_or_default());
-    texts.flat_map(|text| text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()).collect()
-}
-
-/// What `/debug/vars` on this address (`pprof_listen`) counts.
+/// The counters that `/debug/vars` on this address (`pprof_listen`) shows.
 pub fn counters(address: &str) -> BTreeMap<String, u64> {
     let mut answer = ureq::get(format!("http://{address}/debug/vars")).call().expect("it answers");
     serde_json::from_str(&answer.body_mut().read_to_string().expect("a text")).expect("names and numbers")
-}
-
-/// Whether the process is there and not a zombie.
-pub fn is_alive(pid: u32) -> bool {
-    state(pid).is_some_and(|state| !['Z', 'X'].contains(&state))
-}
-
-/// The letter that proc(5) gives a process's state.
-fn state(pid: u32) -> Option<char> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.trim_start().chars().next()
-}
-
-/// The threads of a process.
-pub fn threads(pid: u32) -> usize {
-    fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
 }

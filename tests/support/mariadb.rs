@@ -16,7 +16,7 @@ pub struct Server {
     service: Option<Service>,
 }
 
-/// A database of its own.
+/// A database on a server.
 #[derive(Clone, Debug)]
 pub struct Database {
     pub host: String,
@@ -49,7 +49,7 @@ impl Server {
         let folder = tempfile::Builder::new().prefix("wing-mariadb-").tempdir().map_err(|error| error.to_string())?;
         // The service removes it.
         let folder = folder.keep();
-        // Its bootstrap now and then dies of a fault of its own when several run at once: one at a time, and once more.
+        // When several run at once, its bootstrap may die of a fault of its own: one at a time, and a second attempt.
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         let one = ONE_AT_A_TIME.lock();
         install_into(&install, &folder).or_else(|_| install_into(&install, &folder))?;
@@ -79,7 +79,7 @@ impl Server {
         wait_for("MariaDB answers", || self.connect(None).ok());
     }
 
-    /// Ends the server; `start` brings it back with what it had.
+    /// Ends the server; `start` brings it back with its data.
     pub fn stop(&mut self, is_gentle: bool) {
         if let Some(service) = self.service.take() {
             service.stop(is_gentle);
@@ -98,11 +98,12 @@ impl Server {
         Database { host: self.host.clone(), port: self.port, name, user: "root".into() }
     }
 
-    /// A user who may come from anywhere; root may not.
-    pub fn allow(&self, user: &str) {
+    /// A database for nodes on other hosts: of a user who may come from anywhere, which root may not.
+    pub fn database_for_hosts(&self) -> Database {
         let mut conn = self.connect(None).expect("the server has just answered");
-        conn.query_drop(format!("CREATE USER '{user}'@'%'")).expect("root may make a user");
-        conn.query_drop(format!("GRANT ALL ON *.* TO '{user}'@'%'")).expect("root may grant");
+        conn.query_drop("CREATE USER 'node'@'%'").expect("root may make a user");
+        conn.query_drop("GRANT ALL ON *.* TO 'node'@'%'").expect("root may grant");
+        Database { user: "node".into(), ..self.database("utf8mb4") }
     }
 
     fn connect(&self, database: Option<&str>) -> mysql::Result<Conn> {
@@ -148,7 +149,7 @@ impl Database {
         }
     }
 
-    /// The same one as it is for a user who may read and write rows of the tables that are there, and nothing else.
+    /// The same database for a user who may read and write rows of the present tables, and nothing else.
     pub fn limited(&self) -> Database {
         let user = format!("user_{}", self.name);
         let mut conn = self.connect();
@@ -162,7 +163,7 @@ impl Database {
         self.connect().query("SHOW TABLES").expect("root may look")
     }
 
-    /// Gives the user rights on a table; they hold at once.
+    /// Gives the user rights on a table, from now on.
     pub fn allow(&self, rights: &str, table: &str) {
         self.run(&[&format!("GRANT {rights} ON `{table}` TO '{}'@'%'", self.user)]);
     }
@@ -192,7 +193,6 @@ impl Database {
             host: self.host.clone(),
             port: self.port,
             database: self.name.clone(),
-            charset: "utf8".into(),
         }
     }
 

@@ -1,30 +1,38 @@
-//! What the black-box tests share: real daemons, a real MariaDB, a real Consul, each on ports of its own, and none of
-//! them left behind.
+//! What the black-box tests share: real daemons, a real MariaDB, a real Consul, each on ports of its own, and what tests do
+//! with them over and over.
 //!
-//! Not a place for checks. Nothing here waits for a fixed time: `wait_for` asks again until it is so.
+//! Each wait asks again until it is answered, and fails after `PATIENCE` with what it waited for. No process outlives its
+//! test.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub mod api;
 pub mod changes;
+pub mod cluster;
 pub mod consul;
 pub mod daemon;
 pub mod flood;
+pub mod gate;
+pub mod jobs;
 pub mod mariadb;
 pub mod network;
 pub mod outcomes;
+pub mod process;
 pub mod proxy;
+pub mod row;
+pub mod time;
 pub mod witness;
 
+use std::fmt::Debug;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-/// Far beyond what anything takes on a slow machine: only a broken build waits so long.
+/// How long a test waits. Nothing takes so long, even on a slow machine, unless the program is broken.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Asks until there is an answer; panics with `what` when there is none within `PATIENCE`.
+/// Asks until there is an answer and gives it; panics with `what` when there is none within `PATIENCE`.
 #[track_caller]
 pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
@@ -37,13 +45,29 @@ pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Looks until what is seen is as it should be, and gives it; panics with what was seen last when it is not so within
+/// `PATIENCE`.
+#[track_caller]
+pub fn wait_to_see<T: Debug>(what: &str, mut look: impl FnMut() -> T, is_as_it_should: impl Fn(&T) -> bool) -> T {
+    let start = Instant::now();
+    loop {
+        let seen = look();
+        if is_as_it_should(&seen) {
+            return seen;
+        }
+        assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain for: {what}. This was there: {seen:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Asks until it is so; panics with `what` when it is not so within `PATIENCE`.
 #[track_caller]
 pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     wait_for(what, || is_so().then_some(()));
 }
 
-/// A port that nobody listens on. Below the range from which the system takes ports for outgoing connections, so that
-/// none of those can take it before it is used.
+/// A port that nobody listens on. It lies below the range of outgoing connections, so that none of them takes it before the
+/// test does.
 pub fn free_port() -> u16 {
     const FIRST: u16 = 20_000;
     const COUNT: u16 = 12_000;
@@ -58,7 +82,7 @@ pub fn free_port() -> u16 {
     panic!("no port is free");
 }
 
-/// A service that could not be had: the test is skipped aloud, and under CI it fails.
+/// Gives the service, or skips the test with the reason; under CI the test fails instead.
 pub fn required<T>(service: &str, got: Result<T, String>) -> Option<T> {
     match got {
         Ok(service) => Some(service),
@@ -77,14 +101,14 @@ pub fn program(name: &str) -> Option<std::path::PathBuf> {
     folders.map(|folder| folder.join(name)).find(|program| program.is_file())
 }
 
-/// A service that ends with this process, however that ends: a shell beside it waits for the end of a pipe that only we
-/// hold, and then kills it.
+/// A service that ends with this process, however this process ends: a shell beside the service reads a pipe that only we
+/// hold, and kills the service when the pipe is closed.
 pub struct Service {
     shell: Child,
 }
 
 impl Service {
-    /// `command` is run in `folder`, which is removed at the end; its words go to `log` there.
+    /// Starts `command` in `folder`, which is removed at the end. What it prints goes to the file `log` there.
     pub fn start(folder: &std::path::Path, command: &[&str]) -> Result<Service, String> {
         const SCRIPT: &str = r#"folder=$1; shift
 "$@" >>"$folder/log" 2>&1 </dev/null &
@@ -108,10 +132,10 @@ case $end in stop|kill) ;; *) rm -rf "$folder";; esac"#;
 
     /// The service's own process.
     pub fn pid(&self) -> u32 {
-        wait_for("the shell has started it", || daemon::children(self.shell.id()).first().copied())
+        wait_for("the shell has started it", || process::children(self.shell.id()).first().copied())
     }
 
-    /// Ends it and leaves its folder, so that it can be started again: as an operator would, or by kill -9.
+    /// Ends it as an operator would, or by kill -9. Its folder stays, so that it can be started again.
     pub fn stop(mut self, is_gentle: bool) {
         use std::io::Write;
         if let Some(mut pipe) = self.shell.stdin.take() {

@@ -1,6 +1,6 @@
 //! Hosts on one machine: network namespaces joined by a bridge, whose links can be cut.
 //!
-//! They need root and iproute2. Names and addresses are this process's own, and go with it.
+//! They need root and iproute2. Names and addresses belong to this process, and go with the network.
 
 use super::{program, required};
 use std::process::Command;
@@ -77,21 +77,21 @@ impl Network {
         format!("{}h{host}", self.name)
     }
 
-    /// Cuts a host off from everything, dropping what it sends and what is sent to it, or heals that.
+    /// Cuts a host off from everything by its own link, or heals that.
     pub fn set_link(&self, host: usize, is_up: bool) {
         let state = if is_up { "up" } else { "down" };
         ip(&format!("link set {} {state}", self.link(host))).expect("the link is ours");
     }
 
-    /// Cuts a host off as a router far away would, or heals that: its own link stays up, and nothing comes through, of
-    /// which nobody is told.
+    /// Cuts a host off as a router far away would, or heals that: its own link stays up, and nobody is told that nothing
+    /// comes through.
     pub fn set_far_link(&self, host: usize, is_up: bool) {
         self.set_neighbours();
         let place = if is_up { format!("master {}", self.bridge()) } else { "nomaster".into() };
         ip(&format!("link set {} {place}", self.link(host))).expect("the link is ours");
     }
 
-    /// What the host sends to this address is dropped in silence (`blackhole`) or refused (`unreachable`).
+    /// Drops in silence (`blackhole`) or refuses (`unreachable`) what the host sends to this address.
     pub fn block(&self, host: usize, address: &str, how: &str) {
         ip(&format!("-n {} route add {how} {address}/32", self.namespace(host))).expect("the namespace is ours");
     }
@@ -100,7 +100,7 @@ impl Network {
         ip(&format!("-n {} route del {address}/32", self.namespace(host))).expect("it was blocked");
     }
 
-    /// Nobody asks any more who has which address, so nobody notices that there is no answer.
+    /// Writes down which address each host has. Otherwise a host would ask for it, get no answer, and notice the cut.
     fn set_neighbours(&self) {
         let set = |at: &str, address: String, mac: &str| {
             ip(&format!("{at} {address} lladdr {mac} nud permanent")).expect("the namespaces are ours");

@@ -1,10 +1,10 @@
-//! What became of each second of a job of every second: it ran, by the job's own witness, or a log row says why it did not.
+//! The outcome of each second of a job of every second: it ran, as the job itself wrote down, or a log row says why not.
 //!
-//! Not a check by itself: it reports the seconds that nothing explains and those that two things do. A row may stand for
-//! several seconds; it then says from when to when, and of how many.
+//! This is no check. It reports the seconds without an outcome and the seconds with two. A row may stand for several seconds;
+//! it then says from when to when, and how many they are.
 
+use super::row::Row;
 use super::witness::Seen;
-use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
@@ -19,7 +19,7 @@ pub struct Outcomes {
 
 /// A row for runs that were not made.
 #[derive(Clone, Debug)]
-struct CallError {
+struct Refusal {
     from: i64,
     to: i64,
     count: usize,
@@ -27,10 +27,10 @@ struct CallError {
 }
 
 impl Outcomes {
-    /// Of the job's due seconds in `span`. `word` is what each of its runs writes once, when it begins.
-    pub fn of(id: u64, rows: &[Value], seen: &[Seen], word: &str, span: RangeInclusive<i64>) -> Outcomes {
+    /// The outcomes of the job's seconds in `span`. Each of its runs writes `word` once, when it begins.
+    pub fn of(id: u64, rows: &[Row], seen: &[Seen], word: &str, span: RangeInclusive<i64>) -> Outcomes {
         let mut outcomes = Outcomes::default();
-        let is_first = |row: &&Value| row["attempt"].as_u64().unwrap_or(1) <= 1;
+        let is_first = |row: &&Row| row["attempt"].as_u64().unwrap_or(1) <= 1;
         let scheduled = format!("{id}-");
         for second in span.clone() {
             let key = format!("{scheduled}{second}");
@@ -39,10 +39,10 @@ impl Outcomes {
             outcomes.by_second.insert(second, vec!["ran".to_string(); began.max(told)]);
         }
         // A row that gives no reason explains nothing.
-        let says_why = |row: &&Value| row["output"].as_str().is_some_and(|output| !output.trim().is_empty());
+        let says_why = |row: &&Row| row["output"].as_str().is_some_and(|output| !output.trim().is_empty());
         let refused = rows.iter().filter(is_first).filter(|row| !is_of_run(row)).filter(says_why);
-        let mut refusals: Vec<CallError> = refused.map(refusal).collect();
-        // Those of one second first: what is left of a span is what its row stands for.
+        let mut refusals: Vec<Refusal> = refused.map(refusal).collect();
+        // Rows of a single second come first. A row of a span stands for the seconds that are left then.
         refusals.sort_by_key(|refusal| refusal.to - refusal.from);
         for refusal in refusals {
             outcomes.take(&refusal, &span);
@@ -52,14 +52,14 @@ impl Outcomes {
         outcomes
     }
 
-    /// What a second has, in words.
+    /// The outcomes of this second, in words.
     pub fn at(&self, second: i64) -> &[String] {
         self.by_second.get(&second).map_or(&[], Vec::as_slice)
     }
 
-    fn take(&mut self, refusal: &CallError, span: &RangeInclusive<i64>) {
+    fn take(&mut self, refusal: &Refusal, span: &RangeInclusive<i64>) {
         let within = |second: &i64| span.contains(second);
-        // Of a row that reaches beyond the span nobody can say how many lie within it.
+        // When a row reaches beyond the span, nobody can say how many of its seconds lie within.
         let is_whole = within(&refusal.from) && within(&refusal.to);
         let seconds: Vec<i64> = (refusal.from..=refusal.to).filter(within).collect();
         let free: Vec<i64> = seconds.iter().copied().filter(|second| self.by_second[second].is_empty()).collect();
@@ -75,23 +75,22 @@ impl Outcomes {
     }
 }
 
-/// Whether the row is one of a run that was made (or may have been).
-fn is_of_run(row: &Value) -> bool {
-    let state = row["state"].as_str().expect("a row has a state");
-    !["cancelled", "missed", "skipped", "shed"].contains(&state)
+/// Whether the row is that of a run that was started, or may have been.
+fn is_of_run(row: &Row) -> bool {
+    !["cancelled", "missed", "skipped", "shed"].contains(&row.state())
 }
 
 /// `... 3 runs ... from 1795460307 to 1795460309 ...`, or the row's own second alone.
-fn refusal(row: &Value) -> CallError {
+fn refusal(row: &Row) -> Refusal {
     let (time, output) = (row["time"].as_i64().expect("a row has a time"), row["output"].as_str().unwrap_or_default());
     let words: Vec<&str> = output.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
     let second = |at: usize| -> Option<i64> { words.get(at)?.parse().ok().filter(|second| *second > 1_000_000_000) };
     let is_from_to = |at: &usize| words[*at] == "from" && words.get(at + 2) == Some(&"to");
     let place = (0..words.len()).filter(is_from_to).find(|at| second(at + 1).is_some() && second(at + 3).is_some());
     let text = format!("{}: {}", row["state"].as_str().unwrap_or_default(), output.trim());
-    let Some(place) = place else { return CallError { from: time, to: time, count: 1, text } };
+    let Some(place) = place else { return Refusal { from: time, to: time, count: 1, text } };
     let (from, to) = (second(place + 1).unwrap_or(time), second(place + 3).unwrap_or(time));
     let counts = |at: &usize| ["run", "runs"].contains(&words[*at]) && *at > 0;
     let count = (0..place).rev().filter(counts).find_map(|at| words[at - 1].parse().ok());
-    CallError { from, to, count: count.unwrap_or((to - from + 1) as usize), text }
+    Refusal { from, to, count: count.unwrap_or((to - from + 1) as usize), text }
 }

@@ -1,15 +1,15 @@
-//! A real nginx with the file that comes with the program, before nodes of the test's own.
+//! A real nginx with the configuration that comes with the program, before nodes of the test.
 
 use super::api::Api;
 use super::{Service, free_port, program, required, wait_until};
 
 pub struct Proxy {
     pub api: Api,
-    // Its folder goes with it.
+    // nginx ends with it, and its folder is removed.
     _service: Service,
 }
 
-/// nginx before these APIs; `edit` changes the file. `None` where there is no nginx.
+/// Starts nginx before these APIs; `edit` changes its configuration. `None` where there is no nginx.
 pub fn proxy(apis: &[&Api], edit: impl FnOnce(String) -> String) -> Option<Proxy> {
     let nginx = program("nginx").ok_or("it is not installed (scripts/install-test-services installs it)".to_string());
     let nginx = required("nginx", nginx)?.display().to_string();

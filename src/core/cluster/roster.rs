@@ -4,7 +4,7 @@
 //! (expected) -> Hello -> Greeted -> Holdings -> Settled <-> Suspect -> (lease over) Lost
 //! ```
 //!
-//! Not the place that knows what a node has: that is `dispatch`'s.
+//! Not the place that knows what a node has: that is the table's in `runs`.
 //!
 //! Invariant: a lease is counted from our own sending of the last answer, which lies after the node's counting of it.
 
@@ -14,7 +14,7 @@ use crate::core::time::{Timer, Timers};
 use crate::model::command::{NodeState, NodeView, Role};
 use crate::model::message::{Heartbeat, Hello, LinkId};
 use crate::model::{Incarnation, Mono, NodeId, Now, Second, Server};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A node that has said nothing for so long gets nothing new.
 const SUSPECT_MS: u64 = 1_000;
@@ -26,17 +26,8 @@ const MARGIN_MS: u64 = 1_000;
 /// A clock that is off by more is warned of.
 const OFFSET_MS_MAX: i64 = 250;
 
-/// The leader's own node.
-#[derive(Clone, Debug)]
-pub struct Own {
-    pub node: NodeId,
-    pub server: Server,
-    pub labels: Vec<String>,
-}
-
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Roster {
-    own: NodeId,
     members: BTreeMap<NodeId, Member>,
 }
 
@@ -63,12 +54,6 @@ struct Member {
 }
 
 impl Roster {
-    pub fn new(own: Own, capacity: usize, now: Now) -> Roster {
-        let Own { node: own, server, labels } = own;
-        let member = Member { server, capacity, labels, is_settled: true, ..Member::expected(now, Mono::NEVER) };
-        Roster { members: BTreeMap::from([(own.clone(), Member { silent_since: None, ..member })]), own }
-    }
-
     /// A node that may have something from a former leader's days, and a lease until then.
     pub fn expect(&mut self, node: NodeId, lease_end: Mono, now: Now) {
         self.members.entry(node).or_insert_with(|| Member::expected(now, lease_end));
@@ -77,12 +62,12 @@ impl Roster {
     /// Takes a node in; the error is for it to read.
     pub fn on_hello(&mut self, link: LinkId, hello: &Hello, now: Now) -> Result<Option<LinkId>, String> {
         let is_namesake = |(id, member): (&NodeId, &Member)| {
-            *id != hello.node_id && member.server == hello.server && (*id == self.own || member.link.is_some())
+            *id != hello.node_id && member.server == hello.server && member.link.is_some()
         };
         if self.members.iter().any(is_namesake) {
             return Err(format!("another node is here as {}: give each a bind_address of its own", hello.server));
         }
-        if let Some(double) = self.members.get(&hello.node_id).filter(|member| self.is_double(member, hello, now)) {
+        if let Some(double) = self.members.get(&hello.node_id).filter(|member| member.is_double(hello, now)) {
             return Err(format!(
                 "a node with this node's id is here as {}: was data_dir copied? Remove the file node_id from the copy and start \
                  it again",
@@ -102,14 +87,6 @@ impl Roster {
         Ok(former)
     }
 
-    /// Whether the node id is somebody else's, who lives. A node that was restarted is not: its new life has the same
-    /// address, and comes after the old one.
-    fn is_double(&self, member: &Member, hello: &Hello, now: Now) -> bool {
-        let is_heard = member.link.is_some() && now.mono < member.heard_at.plus_ms(SUSPECT_MS);
-        let is_other = member.server != hello.server || hello.incarnation < member.incarnation;
-        hello.node_id == self.own || is_heard && is_other
-    }
-
     pub fn on_settled(&mut self, node: &NodeId) {
         if let Some(member) = self.members.get_mut(node) {
             member.is_settled = true;
@@ -124,18 +101,15 @@ impl Roster {
         }
     }
 
-    /// Whether our own node's system has no room for another process.
-    pub fn set_own_full(&mut self, is_full: bool) {
-        if let Some(member) = self.members.get_mut(&self.own) {
-            member.last.is_full = is_full;
-        }
+    pub fn last_heartbeat(&self, node: &NodeId) -> Option<&Heartbeat> {
+        self.members.get(node).map(|member| &member.last)
     }
 
     /// Answers a warning, where there is one.
     pub fn on_heartbeat(&mut self, node: &NodeId, heartbeat: Heartbeat, now: Now) -> Option<String> {
         let member = self.members.get_mut(node)?;
         // What it may have said in between is not known.
-        let store_since = member.store_since.filter(|_| now.mono < member.heard_at.plus_ms(SUSPECT_MS));
+        let store_since = member.store_since.filter(|_| member.is_fresh(now));
         member.store_since = heartbeat.store_ok.then(|| store_since.unwrap_or(now.mono));
         member.heard_at = now.mono;
         member.last = heartbeat;
@@ -167,40 +141,34 @@ impl Roster {
         self.members.iter().find(|(_, member)| member.server == *server).map(|(node, _)| node.clone())
     }
 
+    /// The links to other nodes.
     pub fn links(&self) -> Vec<LinkId> {
-        self.members.values().filter_map(|member| member.link).collect()
+        let links = self.members.values().filter_map(|member| member.link);
+        links.filter(|link| *link != LinkId::Loopback).collect()
     }
 
     pub fn server_of(&self, node: &NodeId) -> Server {
         self.members.get(node).map(|member| member.server.clone()).unwrap_or_default()
     }
 
-    /// The nodes that can be spoken to. `is_draining`: whether our own takes no new runs.
-    pub fn candidates(&self, is_draining: bool, now: Now) -> Vec<Candidate> {
-        let candidate = |(node, member): (&NodeId, &Member)| {
-            let is_own = *node == self.own;
-            let is_fresh = now.mono < member.heard_at.plus_ms(SUSPECT_MS);
-            let takes_new =
-                if is_own { !is_draining } else { member.is_settled && is_fresh && !member.last.is_draining };
-            let (server, labels, capacity) = (member.server.clone(), member.labels.clone(), member.capacity);
-            let (node, is_full) = (node.clone(), member.last.is_full);
-            (is_own || member.link.is_some()).then_some(Candidate {
-                node,
-                server,
-                labels,
-                capacity,
-                takes_new,
-                is_full,
-            })
+    /// The nodes that can be spoken to.
+    pub fn candidates(&self, now: Now) -> Vec<Candidate> {
+        let candidate = |(node, member): (&NodeId, &Member)| Candidate {
+            node: node.clone(),
+            server: member.server.clone(),
+            labels: member.labels.clone(),
+            capacity: member.capacity,
+            takes_new: member.is_settled && member.is_fresh(now) && !member.last.is_draining,
+            is_full: member.last.is_full,
         };
-        self.members.iter().filter_map(candidate).collect()
+        self.members.iter().filter(|(_, member)| member.link.is_some()).map(candidate).collect()
     }
 
     /// Nodes whose leases have ended since the last time.
     pub fn take_released(&mut self, now: Now) -> Vec<NodeId> {
         let mut released = Vec::new();
         for (node, member) in &mut self.members {
-            let is_over = *node != self.own && member.lease_end.plus_ms(MARGIN_MS) <= now.mono;
+            let is_over = member.lease_end.plus_ms(MARGIN_MS) <= now.mono;
             if is_over && member.may_be_released() {
                 member.is_released = true;
                 released.push(node.clone());
@@ -221,15 +189,15 @@ impl Roster {
         lost.filter_map(|(node, member)| Some((node.clone(), member.silent_since?))).collect()
     }
 
-    /// A node that is well and whose store answers, beside our own.
+    /// Another node that is well and whose store answers.
     pub fn with_store(&self, now: Now) -> Option<Server> {
-        let is_well = |(node, member): &(&NodeId, &Member)| {
-            let is_fresh = now.mono < member.heard_at.plus_ms(SUSPECT_MS);
-            **node != self.own && member.link.is_some() && member.is_settled && is_fresh && !member.last.is_draining
-        };
-        let mut well = self.members.iter().filter(is_well);
         let is_firm = |since: Mono| since.plus_ms(STORE_FIRM_MS) <= now.mono;
-        well.find(|(_, member)| member.store_since.is_some_and(is_firm)).map(|(_, member)| member.server.clone())
+        let is_well = |member: &&Member| {
+            let is_other = member.link.is_some() && !member.is_own();
+            is_other && member.is_settled && member.is_fresh(now) && !member.last.is_draining
+        };
+        let mut well = self.members.values().filter(is_well);
+        well.find(|member| member.store_since.is_some_and(is_firm)).map(|member| member.server.clone())
     }
 
     /// A lost node of which nothing is left to know.
@@ -238,31 +206,38 @@ impl Roster {
     }
 
     pub fn timers(&self, timers: &mut Timers) {
-        let ends = self.members.iter().filter(|(node, member)| **node != self.own && member.may_be_released());
-        timers.set(Timer::LeaseEnd, ends.map(|(_, member)| member.lease_end.plus_ms(MARGIN_MS)).min());
+        let ends = self.members.values().filter(|member| member.may_be_released());
+        timers.set(Timer::LeaseEnd, ends.map(|member| member.lease_end.plus_ms(MARGIN_MS)).min());
     }
 
-    /// `own` is what our own node would say of itself.
-    pub fn view(&self, own: Heartbeat, now: Now) -> Vec<NodeView> {
-        let view = |(node, member): (&NodeId, &Member)| {
-            let is_own = *node == self.own;
-            let last = if is_own { own } else { member.last };
-            NodeView {
-                server: member.server.clone(),
-                role: if is_own { Role::Leader } else { Role::Follower },
-                state: member.state(is_own, last.is_draining, now),
-                running: last.running,
-                queued: last.waiting,
-                throttled: last.is_full,
-                refused: last.refused,
-                capacity: member.capacity,
-                clock_offset_ms: if is_own { 0 } else { member.clock_offset_ms },
-                last_contact_ms: if is_own { 0 } else { now.mono.since(member.heard_at).as_millis() as u64 },
-                store_ok: last.store_ok,
-            }
+    /// What is shown of each node.
+    pub fn view(&self, now: Now) -> Vec<NodeView> {
+        let view = |member: &Member| NodeView {
+            server: member.server.clone(),
+            role: if member.is_own() { Role::Leader } else { Role::Follower },
+            state: member.state(now),
+            running: member.last.running,
+            queued: member.last.waiting,
+            throttled: member.last.is_full,
+            refused: member.last.refused,
+            capacity: member.capacity,
+            clock_offset_ms: member.clock_offset_ms,
+            last_contact_ms: now.mono.since(member.heard_at).as_millis() as u64,
+            store_ok: member.last.store_ok,
         };
         // A node that has not said its name has nothing to show.
-        self.members.iter().filter(|(_, member)| !member.server.0.is_empty()).map(view).collect()
+        self.members.values().filter(|member| !member.server.0.is_empty()).map(view).collect()
+    }
+
+    /// No link belongs to two nodes, and no address to two that are here.
+    pub fn check_invariants(&self) {
+        let here = || self.members.values().filter(|member| member.link.is_some());
+        let links: BTreeSet<LinkId> = here().filter_map(|member| member.link).collect();
+        let servers: BTreeSet<&Server> = here().map(|member| &member.server).collect();
+        assert_eq!(links.len(), here().count(), "a link belongs to two nodes");
+        assert_eq!(servers.len(), here().count(), "two nodes are here with one address");
+        assert!(here().all(|member| member.silent_since.is_none()), "a node is linked and silent");
+        assert!(here().filter(|member| member.is_own()).count() <= 1, "two nodes are the leader's own");
     }
 }
 
@@ -291,13 +266,29 @@ impl Member {
         !self.is_released && (self.link.is_none() || !self.is_settled)
     }
 
-    fn state(&self, is_own: bool, is_draining: bool, now: Now) -> NodeState {
-        let is_silent = self.link.is_none() || self.heard_at.plus_ms(SUSPECT_MS) <= now.mono;
+    /// The leader's own node.
+    fn is_own(&self) -> bool {
+        self.link == Some(LinkId::Loopback)
+    }
+
+    fn is_fresh(&self, now: Now) -> bool {
+        now.mono < self.heard_at.plus_ms(SUSPECT_MS)
+    }
+
+    /// Whether the greeting node has the id of this one, which lives. A node that was restarted is no double: its new life has
+    /// the same address, and comes after the old one.
+    fn is_double(&self, hello: &Hello, now: Now) -> bool {
+        let is_heard = self.link.is_some() && self.is_fresh(now);
+        let is_other = self.server != hello.server || hello.incarnation < self.incarnation;
+        self.is_own() || is_heard && is_other
+    }
+
+    fn state(&self, now: Now) -> NodeState {
         if self.is_released {
             NodeState::Lost
-        } else if is_silent && !is_own {
+        } else if self.link.is_none() || !self.is_fresh(now) {
             NodeState::Suspect
-        } else if is_draining {
+        } else if self.last.is_draining {
             NodeState::Draining
         } else {
             NodeState::Alive
@@ -312,9 +303,21 @@ mod tests {
 
     const OWN: &str = "10.0.0.1:9991";
 
+    fn hello_of(node_id: &str, server: &str, life: u64) -> Hello {
+        Hello {
+            node_id: NodeId(node_id.into()),
+            server: Server(server.into()),
+            incarnation: Incarnation(life),
+            capacity: 5,
+            labels: Vec::new(),
+        }
+    }
+
     fn roster() -> Roster {
-        let own = Own { node: NodeId("own".into()), server: Server(OWN.into()), labels: Vec::new() };
-        Roster::new(own, 5, at(0))
+        let mut roster = Roster::default();
+        roster.on_hello(LinkId::Loopback, &hello_of("own", OWN, 1), at(0)).unwrap();
+        roster.on_settled(&NodeId("own".into()));
+        roster
     }
 
     fn at(ms: u64) -> Now {
@@ -324,36 +327,28 @@ mod tests {
     #[test]
     fn a_node_has_the_store_when_it_has_said_so_for_a_while_and_is_well() {
         let other = NodeId("other".into());
-        let own = Own { node: NodeId("own".into()), server: Server("10.0.0.1:9991".into()), labels: Vec::new() };
         let server = Server("10.0.0.2:9991".into());
-        let mut roster = Roster::new(own, 10, at(0));
-        let hello = Hello {
-            node_id: other.clone(),
-            server: server.clone(),
-            incarnation: Incarnation(1),
-            capacity: 10,
-            labels: Vec::new(),
-        };
+        let mut roster = roster();
         let link = LinkId::In(1);
-        roster.on_hello(link, &hello, at(0)).unwrap();
+        roster.on_hello(link, &hello_of("other", &server.0, 1), at(0)).unwrap();
         roster.on_settled(&other);
-        // Its beats from then until then, all alike; who has the store after the last.
-        let mut beats = |from, to, store_ok| {
+        // Its heartbeats from then until then, all alike; who has the store after the last.
+        let mut heartbeats = |from, to, store_ok| {
             for ms in (from..=to).step_by(100) {
                 roster.on_heartbeat(&other, Heartbeat { store_ok, ..Heartbeat::default() }, at(ms));
             }
             roster.with_store(at(to))
         };
         let firm = STORE_FIRM_MS;
-        assert_eq!(beats(0, firm - 100, true), None);
-        assert_eq!(beats(firm, firm, true), Some(server.clone()));
-        assert_eq!(beats(firm + 100, firm + 100, false), None);
-        assert_eq!(beats(firm + 200, 2 * firm + 100, true), None, "counted anew");
-        assert_eq!(beats(2 * firm + 200, 2 * firm + 200, true), Some(server.clone()));
+        assert_eq!(heartbeats(0, firm - 100, true), None);
+        assert_eq!(heartbeats(firm, firm, true), Some(server.clone()));
+        assert_eq!(heartbeats(firm + 100, firm + 100, false), None);
+        assert_eq!(heartbeats(firm + 200, 2 * firm + 100, true), None, "counted anew");
+        assert_eq!(heartbeats(2 * firm + 200, 2 * firm + 200, true), Some(server.clone()));
         let silent = 2 * firm + 200 + SUSPECT_MS;
-        assert_eq!(beats(silent, silent + firm - 100, true), None, "anew after a silence too");
+        assert_eq!(heartbeats(silent, silent + firm - 100, true), None, "anew after a silence too");
         let last = silent + firm;
-        assert_eq!(beats(last, last, true), Some(server));
+        assert_eq!(heartbeats(last, last, true), Some(server));
         assert_eq!(roster.with_store(at(last + SUSPECT_MS)), None, "it says nothing any more");
         roster.on_unlinked(link, at(last));
         assert_eq!(roster.with_store(at(last)), None);
@@ -381,13 +376,7 @@ mod tests {
 
     /// What becomes of the Hello of a node's life, over a link with that number.
     fn hello(roster: &mut Roster, link: u64, (node_id, host, life): (&str, u8, u64), ms: u64) -> Result<(), String> {
-        let hello = Hello {
-            node_id: NodeId(node_id.into()),
-            server: Server(format!("10.0.0.{host}:9991").into()),
-            incarnation: Incarnation(life),
-            capacity: 5,
-            labels: Vec::new(),
-        };
+        let hello = hello_of(node_id, &format!("10.0.0.{host}:9991"), life);
         roster.on_hello(LinkId::In(link), &hello, at(ms)).map(|_| ())
     }
 

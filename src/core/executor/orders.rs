@@ -45,7 +45,7 @@ impl Executor {
     }
 
     /// What was on its way while this node began to leave.
-    fn refuse(&mut self, orders: Vec<Order>, fx: &mut Effects) {
+    fn refuse(&self, orders: Vec<Order>, fx: &mut Effects) {
         let attempts = orders.into_iter().map(|order| order.attempt);
         let refused: Vec<Attempt> = attempts.filter(|attempt| self.held.get(*attempt).is_none()).collect();
         if !refused.is_empty() {

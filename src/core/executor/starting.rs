@@ -31,12 +31,12 @@ impl Executor {
         if self.throttle.take_over(cx.now) {
             cx.fx.notice(log::Level::Info, "there is room for more processes again");
         }
-        for _ in 0..self.held.ready() {
-            if !self.may_start(cx.now) {
-                return;
-            }
+        let mut left = self.held.ready();
+        while self.may_start(cx.now) {
             let Some(attempt) = self.held.next_ready(leaders_wall.second()) else { return };
             self.start(attempt, cx);
+            debug_assert_eq!(self.held.ready() + 1, left, "{attempt} had its turn and is still in the ready queue");
+            left = self.held.ready();
         }
     }
 

@@ -2,23 +2,23 @@
 //!
 //! Invariant: every request is answered exactly once: when what it asked for is so, or when its time is over.
 
-use super::{Leader, QUIET_SECS, Verdict};
+use super::run_list::List;
+use super::ticks::QUIET_SECS;
+use super::{Leader, Verdict};
 use crate::core::Context;
 use crate::core::io::Effects;
 use crate::core::ports::{Lead, StoreError, Work, WorkId};
-use crate::core::runs::{InFlightRun, Stage};
+use crate::core::runs::Stage;
 use crate::core::time::{Timer, Timers};
-use crate::model::command::{Answer, CallError, Command, RequestId, RequestKey, RunAnswer, RunPage, RunView};
+use crate::model::command::{Answer, CallError, Command, RequestId, RequestKey, RunAnswer};
 use crate::model::journal::{Body, Entry};
-use crate::model::message::{HeldRun, RunStatus, ToNode};
+use crate::model::message::ToNode;
 use crate::model::run::Manual;
 use crate::model::{Attempt, JobId, Mono, NodeId, Now, RunKey, RunState};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// How long the store is waited for.
 const ANSWER_MS: u64 = 3_000;
-/// How long the nodes are waited for to tell what they have.
-const LIST_MS: u64 = 1_000;
 /// Beyond `kill_grace`, for a run to end.
 const KILL_MS: u64 = 10_000;
 /// Requests of each kind at one time.
@@ -29,10 +29,10 @@ pub struct Controls {
     /// Runs that were asked for, by the number of their entry.
     runs: BTreeMap<u64, PendingRun>,
     kills: Vec<Kill>,
-    lists: BTreeMap<u64, List>,
+    pub lists: BTreeMap<u64, List>,
     pause: Option<Pausing>,
     /// Numbers manual runs and lists.
-    count: u64,
+    pub count: u64,
     quiet_at: Mono,
 }
 
@@ -49,16 +49,6 @@ struct Kill {
     /// Which was told; none where no node had begun the attempt: then it is over once its row is committed and this leader was
     /// still the leader after that, so that no other one can give it out.
     node: Option<NodeId>,
-    answer_by: Mono,
-}
-
-#[derive(Debug)]
-struct List {
-    client: RequestId,
-    limit: usize,
-    /// Nodes that have yet to answer.
-    waiting: BTreeSet<NodeId>,
-    held: BTreeMap<Attempt, HeldRun>,
     answer_by: Mono,
 }
 
@@ -181,7 +171,7 @@ impl Leader {
         self.settle_pause(cx);
         let (now, fx) = (cx.now.mono, &mut *cx.fx);
         for (_, asked) in self.controls.runs.extract_if(.., |_, asked| asked.answer_by <= now) {
-            let why = self.journaler.trouble().unwrap_or("the store does not answer");
+            let why = self.ledger.journal.trouble().unwrap_or("the store does not answer");
             let message = format!("whether the run is started is not known yet; /run/list will tell: {why}");
             fx.reply(asked.client, Err(CallError::unavailable(message)));
         }
@@ -203,15 +193,7 @@ impl Leader {
     pub(super) fn keep_pause(&mut self, now: Now) {
         if self.controls.quiet_at <= now.mono {
             self.controls.quiet_at = now.mono.plus_ms(QUIET_SECS as u64 * 1_000);
-            self.journaler.push(None, 0, Body::default());
-        }
-    }
-
-    pub(super) fn on_runs(&mut self, node: &NodeId, request: u64, runs: Vec<HeldRun>, cx: &mut Context) {
-        if let Some(list) = self.controls.lists.get_mut(&request) {
-            list.waiting.remove(node);
-            list.held.extend(runs.into_iter().map(|run| (run.attempt, run)));
-            self.poll_controls(cx);
+            self.ledger.journal.push(None, 0, Body::default());
         }
     }
 
@@ -241,12 +223,12 @@ impl Leader {
     }
 
     fn run_now(&mut self, client: RequestId, id: JobId, key: Option<RequestKey>, cx: &mut Context) {
-        let Some(job) = self.scheduler.job(id).cloned() else {
+        let Some(job) = self.ledger.jobs.job(id).cloned() else {
             return cx.fx.reply(client, Err(CallError::unknown_job(id)));
         };
         self.controls.count += 1;
         let manual = Manual { epoch: self.epoch.0, count: self.controls.count };
-        match self.runs.plan_manual(&job, manual, cx.now, &self.candidates) {
+        match self.runs.plan_manual(&job, manual, cx.now) {
             Err(state) => {
                 let reason = match state {
                     RunState::Skipped => {
@@ -262,7 +244,7 @@ impl Leader {
             Ok((_, body)) => {
                 // A client's key is none of ours, whatever it looks like.
                 let key = key.map(|key| RequestKey(format!("client:{}", key.0)));
-                let request = self.journaler.push_asked(body, key);
+                let request = self.ledger.journal.push_asked(body, key);
                 let answer_by = cx.now.mono.plus_ms(ANSWER_MS);
                 self.controls.runs.insert(request, PendingRun { client, answer_by });
             }
@@ -270,74 +252,25 @@ impl Leader {
     }
 
     fn kill(&mut self, client: RequestId, run: RunKey, cx: &mut Context) {
-        let Some((attempt, in_flight)) = self.runs.of_run(run).pop() else {
+        let Some((attempt, in_flight)) = self.runs.latest_open(run) else {
             let message =
                 format!("run {run} neither runs nor waits; /run/list shows what does, /log/list what is over");
             return cx.fx.reply(client, Err(CallError { status: 404, message }));
         };
+        let (stage, node) = (in_flight.stage, in_flight.node.clone());
         cx.fx.notice(log::Level::Info, format!("attempt={attempt} is to be ended, by an operator"));
-        if in_flight.stage != Stage::Sent {
+        if stage != Stage::Sent {
             let answer_by = cx.now.mono.plus_ms(ANSWER_MS);
             self.controls.kills.push(Kill { client, attempt, node: None, answer_by });
-            let (runs, mut around) = self.around(cx);
-            return runs.kill_here(attempt, &mut around);
+            return self.runs.kill_here(attempt, &mut self.ledger, cx);
         }
-        if !self.candidates.iter().any(|candidate| candidate.node == in_flight.node) {
+        if !self.runs.can_speak_to(&node) {
             return cx.fx.reply(client, Err(silent(attempt)));
         }
         self.runs.set_killed(attempt);
-        cx.fx.tell_node(&in_flight.node, ToNode::Kill { attempt });
+        cx.fx.tell_node(&node, ToNode::Kill { attempt });
         let answer_by = cx.now.mono.plus_ms(self.setup.kill_grace_ms + KILL_MS);
-        self.controls.kills.push(Kill { client, attempt, node: Some(in_flight.node), answer_by });
-    }
-
-    fn list_runs(&mut self, client: RequestId, limit: usize, cx: &mut Context) {
-        self.controls.count += 1;
-        let request = self.controls.count;
-        let waiting: BTreeSet<NodeId> = self.candidates.iter().map(|candidate| candidate.node.clone()).collect();
-        waiting.iter().for_each(|node| cx.fx.tell_node(node, ToNode::ListRuns { request }));
-        let answer_by = cx.now.mono.plus_ms(LIST_MS);
-        self.controls.lists.insert(request, List { client, limit, waiting, held: BTreeMap::new(), answer_by });
-    }
-
-    /// What the leader knows, with what the nodes have told of it.
-    fn page(&self, list: &List, now: Now) -> RunPage {
-        let mut views: Vec<RunView> = self
-            .runs
-            .table()
-            .filter(|(_, in_flight)| in_flight.stage != Stage::Over)
-            .filter_map(|(attempt, in_flight)| self.run_view(*attempt, in_flight, list, now))
-            .collect();
-        views.sort_by_key(|view| (rank(view.state), view.run_key, view.attempt));
-        let total = views.len();
-        views.truncate(list.limit);
-        RunPage { list: views, total }
-    }
-
-    /// None: the node that had it has it no more.
-    fn run_view(&self, attempt: Attempt, in_flight: &InFlightRun, list: &List, now: Now) -> Option<RunView> {
-        let held = list.held.get(&attempt);
-        let has_answered = !list.waiting.contains(&in_flight.node);
-        let is_linked = self.candidates.iter().any(|candidate| candidate.node == in_flight.node);
-        let state = match (in_flight.stage, held) {
-            (Stage::Sent, Some(held)) => held.status,
-            (Stage::Sent, None) if has_answered && is_linked && list.held.len() < HeldRun::LIST_MAX => return None,
-            (Stage::Sent, None) => RunStatus::Unknown,
-            (Stage::Delayed, _) => RunStatus::Delayed,
-            _ => RunStatus::Waiting,
-        };
-        let started = held.map(|held| held.started_ms).filter(|ms| *ms != 0);
-        let is_given = in_flight.stage == Stage::Sent;
-        Some(RunView {
-            run_key: attempt.run,
-            attempt: attempt.number,
-            cron_id: attempt.run.cron_id,
-            server: if is_given { self.roster.server_of(&in_flight.node) } else { Default::default() },
-            state,
-            started,
-            pid: held.map(|held| held.pid).filter(|pid| *pid != 0),
-            seconds: started.map(|ms| (now.wall.ms() - ms).max(0) as u64 / 1_000),
-        })
+        self.controls.kills.push(Kill { client, attempt, node: Some(node), answer_by });
     }
 
     /// A pause holds in memory at once, its end only when it is stored.
@@ -355,7 +288,7 @@ impl Leader {
     /// Answered when it is stored and every second that was decided before it has begun.
     fn settle_pause(&mut self, cx: &mut Context) {
         let Some(pausing) = &mut self.controls.pause else { return };
-        let is_begun = !pausing.paused || self.scheduler.cursor() <= cx.now.wall.second();
+        let is_begun = !pausing.paused || self.ledger.jobs.cursor() <= cx.now.wall.second();
         let is_late = pausing.answer_by <= cx.now.mono;
         let reply = match (pausing.is_stored, is_begun, is_late) {
             (true, true, _) | (true, _, true) => Ok(()),
@@ -365,7 +298,7 @@ impl Leader {
             }
             _ => {
                 if pausing.is_stored {
-                    pausing.answer_by = pausing.answer_by.min(cx.now.mono_at(self.scheduler.cursor().wall()));
+                    pausing.answer_by = pausing.answer_by.min(cx.now.mono_at(self.ledger.jobs.cursor().wall()));
                 }
                 return;
             }
@@ -392,16 +325,4 @@ fn silent(attempt: Attempt) -> CallError {
 
 fn not_over(attempt: Attempt) -> CallError {
     CallError::unavailable(format!("run {} was told to end and has not yet; /run/list will tell", attempt.run))
-}
-
-/// Running ones first.
-fn rank(stage: RunStatus) -> u8 {
-    match stage {
-        RunStatus::Running | RunStatus::Ending => 0,
-        RunStatus::Queued => 1,
-        RunStatus::Armed => 2,
-        RunStatus::Waiting => 3,
-        RunStatus::Delayed => 4,
-        RunStatus::Unknown => 5,
-    }
 }

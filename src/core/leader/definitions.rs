@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 impl Leader {
     pub fn jobs(&self) -> &Scheduler {
-        &self.scheduler
+        &self.ledger.jobs
     }
 
     pub fn change(&mut self, client: RequestId, command: Command) {
@@ -37,8 +37,7 @@ impl Leader {
         }
         match self.changes.on_changed(id, result, cx.fx, cx.now) {
             Some(Made { change: Change::Put(job), is_in_force: true, .. }) => {
-                let (runs, mut around) = self.around(cx);
-                runs.decide(job.id, &mut around);
+                self.runs.decide(job.id, &mut self.ledger, cx);
             }
             Some(Made { client, change, .. }) => self.put_in_force(client, change, cx),
             None => {}
@@ -68,22 +67,22 @@ impl Leader {
         let text = change_text(&change);
         let (id, below, job) = match change {
             // Asked for again under the same key: the job is there, and stays as it is.
-            Change::Add(job, _) if self.scheduler.job(job.id).is_some() => {
-                let known = self.scheduler.job(job.id).cloned();
+            Change::Add(job, _) if self.ledger.jobs.job(job.id).is_some() => {
+                let known = self.ledger.jobs.job(job.id).cloned();
                 if let Some((client, known)) = client.zip(known) {
                     cx.fx.reply(client, added_again(&job, known));
                 }
                 return;
             }
             // A stop that came after it is in force already.
-            Change::Put(job) if self.scheduler.job(job.id).is_some_and(|now| job.version < now.version) => {
+            Change::Put(job) if self.ledger.jobs.job(job.id).is_some_and(|now| job.version < now.version) => {
                 (job.id, Some(job.version), Some(Arc::new(job)))
             }
             Change::Add(job, _) | Change::Put(job) => {
                 let (id, version) = (job.id, job.version);
-                (id, Some(version), put(&mut self.scheduler, job, cx.fx))
+                (id, Some(version), put(&mut self.ledger.jobs, job, cx.fx))
             }
-            Change::Delete { id, .. } => (id, None, self.scheduler.remove(id)),
+            Change::Delete { id, .. } => (id, None, self.ledger.jobs.remove(id)),
         };
         self.reload.iter_mut().for_each(|reload| reload.touch(id));
         cx.fx.notice(log::Level::Info, text);
@@ -107,20 +106,19 @@ impl Leader {
         } else if cancelling.told.is_empty() {
             fx.reply(client, Ok(Answer::Job(job)));
         } else {
-            self.changes.settle(client, job, cancelling.told);
+            self.changes.settling.wait_for(client, job, cancelling.told);
         }
     }
 
     /// While the store is away a stop holds at once, in memory and on the nodes.
     pub(super) fn put_stops_in_force(&mut self, cx: &mut Context) {
         loop {
-            let (changes, mut ground) = self.ground(cx.now);
-            let Some(Urgent { client, job }) = changes.next_urgent(&mut ground, cx.fx) else { return };
+            let Some(Urgent { client, job }) = self.changes.next_urgent(&mut self.ledger, cx) else { return };
             let (id, version) = (job.id, job.version);
             let text =
                 format!("job {id} is stopped, version={}: in force, and stored when the store takes it", version.0);
             cx.fx.notice(log::Level::Warn, text);
-            let job = put(&mut self.scheduler, job, cx.fx);
+            let job = put(&mut self.ledger.jobs, job, cx.fx);
             self.runs.leave_undecided(id);
             let cancelling = self.cancel(id, Some(version), cx);
             let (Some(client), Some(job)) = (client, job) else { continue };
@@ -129,42 +127,41 @@ impl Leader {
             } else if cancelling.told.is_empty() {
                 cx.fx.reply(client, Err(in_force(id)));
             } else {
-                self.changes.settle_unstored(client, job, cancelling.told);
+                self.changes.settling.wait_unstored(client, job, cancelling.told);
             }
         }
     }
 
     pub(super) fn cancel(&mut self, id: JobId, below: Option<Version>, cx: &mut Context) -> Cancelling {
-        let (runs, mut around) = self.around(cx);
-        runs.cancel(id, below, &mut around)
+        self.runs.cancel(id, below, &mut self.ledger, cx)
     }
 
     /// Jobs whose rows were changed by hand, new ones too, have no run of before now under what they are now. What they owe under
     /// what they were is cancelled. The entry that notes the change says both.
     fn settle_edited(&mut self, body: &mut Body, now: Now) {
-        let last = now.wall.second().max(self.scheduler.cursor());
+        let last = now.wall.second().max(self.ledger.jobs.cursor());
         for note in &body.changes {
-            body.settled.extend(self.scheduler.owed(note.cron_id, last));
-            self.scheduler.settle(note.cron_id, last);
+            body.settled.extend(self.ledger.jobs.owed(note.cron_id, last));
+            self.ledger.jobs.settle(note.cron_id, last);
         }
         body.decided_to = Some(last);
     }
 
     /// Rows changed by hand do not change their version, so they are told by what they say.
     pub(super) fn take_batch(&mut self, mut reload: Reload, page: JobBatch, cx: &mut Context) {
-        let step = reload.on_batch(page, &self.scheduler, cx.fx);
+        let step = reload.on_batch(page, &self.ledger.jobs, cx.fx);
         let mut body = Body { changes: notes(&step), ..Body::default() };
         if !body.changes.is_empty() {
             self.settle_edited(&mut body, cx.now);
-            self.journaler.push(None, 0, body);
+            self.ledger.journal.push(None, 0, body);
         }
         for id in step.gone {
-            self.scheduler.remove(id);
+            self.ledger.jobs.remove(id);
             self.cancel(id, None, cx);
         }
         for job in step.changed {
             let id = job.id;
-            put(&mut self.scheduler, job, cx.fx);
+            put(&mut self.ledger.jobs, job, cx.fx);
             self.cancel(id, None, cx);
         }
         if step.is_over {

@@ -65,11 +65,12 @@ fn why_not(misfire: Misfire, next: impl FnOnce() -> Option<Second>, end: Second)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::Context;
     use crate::core::io::Effects;
-    use crate::core::journaler::Journaler;
+    use crate::core::ledger::Ledger;
+    use crate::core::ledger::journaler::Journaler;
     use crate::core::log::logbook::Logbook;
-    use crate::core::runs::recovery::Left;
-    use crate::core::runs::{Around, RunLimits, Runs};
+    use crate::core::runs::{Left, RunLimits, Runs};
     use crate::model::journal::{Body, Entry, EntryId, StoredEntry};
     use crate::model::{Attempt, Epoch, JobId, Now, RunKey, Server, Version, Zones};
     use std::collections::BTreeMap;
@@ -162,7 +163,7 @@ mod tests {
     #[test]
     fn many_missed_ones_are_cut_in_parts() {
         let missed: Vec<MissedGap> = (1..=12_000).map(skipped).collect();
-        let parts = runs().plan(Vec::new(), missed.clone(), Second(100), Now::default(), &[]);
+        let parts = runs().plan(Vec::new(), missed.clone(), Second(100), Now::default());
         let counts: Vec<(u32, usize)> = parts.iter().map(|(part, body)| (*part, body.missed.len())).collect();
         assert_eq!(counts, [(2, 2_000), (1, 5_000), (0, 5_000)], "the last to be written is part 0");
         let all: Vec<MissedGap> = parts.into_iter().rev().flat_map(|(_, body)| body.missed).collect();
@@ -174,20 +175,13 @@ mod tests {
         let body = Body { missed: vec![skipped(7)], ..Body::default() };
         let entry = Entry { epoch: Epoch(1), request: 1, tick: Some(Second(100)), part: 1, body, request_key: None };
         let (logged, open) = (BTreeMap::new(), [StoredEntry { id: EntryId(1), entry }]);
-        let (mut runs, scheduler) = (runs(), Scheduler::new(Zones::default(), Second(99)));
-        let (mut logbook, mut fx, mut journaler) = (Logbook::default(), Effects::default(), Journaler::new(Epoch(2)));
-        let (now, candidates) = (Now::default(), &[]);
-        let mut around = Around {
-            scheduler: &scheduler,
-            journaler: &mut journaler,
-            logbook: &mut logbook,
-            fx: &mut fx,
-            now,
-            candidates,
-        };
-        runs.recover(&Left { open: &open, logged: &logged, watermark: Some(Second(99)) }, &mut around);
+        let (mut runs, mut logbook, mut fx) = (runs(), Logbook::default(), Effects::default());
+        let jobs = Scheduler::new(Zones::default(), Second(99));
+        let mut ledger = Ledger { jobs, journal: Journaler::new(Epoch(2)) };
+        let mut cx = Context { now: Now::default(), fx: &mut fx, logbook: &mut logbook };
+        runs.recover(&Left { open: &open, logged: &logged, watermark: Some(Second(99)) }, &mut ledger, &mut cx);
         assert!(logbook.has(Attempt { run: RunKey::scheduled(JobId(7), Second(100)), number: 0 }));
-        let parts = runs.plan(Vec::new(), vec![skipped(7), skipped(8)], Second(100), now, &[]);
+        let parts = runs.plan(Vec::new(), vec![skipped(7), skipped(8)], Second(100), Now::default());
         let told: Vec<u32> = parts.iter().flat_map(|(_, body)| &body.missed).map(|gap| gap.cron_id.0).collect();
         assert_eq!((parts.len(), told), (1, vec![8]));
     }

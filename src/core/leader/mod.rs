@@ -13,31 +13,30 @@ mod nodes;
 mod output_reads;
 mod progress;
 mod reload;
+mod run_list;
+mod ticks;
 
 use crate::core::Context;
-use crate::core::cluster::roster::{Own, Roster};
+use crate::core::cluster::roster::Roster;
 use crate::core::io::{Effect, Effects};
 use crate::core::jobs::replica::{AsOf, Lent};
-use crate::core::jobs::scheduler::Scheduler;
-use crate::core::journaler::{Journaler, Written};
+use crate::core::ledger::Ledger;
+use crate::core::ledger::journaler::{Journaler, Written};
 use crate::core::ports::{Journaled, Lead, Loaded, StoreError, Work, WorkId};
-use crate::core::runs::recovery::Left;
-use crate::core::runs::{Around, Candidate, RunLimits, Runs, Stage};
+use crate::core::runs::{Left, RunLimits, Runs, Stage, Unknown};
 use crate::core::time::{Timer, Timers};
 use crate::model::command::{OutputQuery, RequestId};
-use crate::model::journal::{Body, EntryId};
+use crate::model::journal::EntryId;
 use crate::model::log_row::StoredLog;
-use crate::model::message::{RunStatus, ToLeader};
+use crate::model::message::{Hello, RunStatus, ToLeader};
 use crate::model::{Attempt, Epoch, Mono, NodeId, Now, Second, Server, Wall};
-use changes::{Changes, Ground};
+use changes::Changes;
 use controls::Controls;
-use misfire::Gap;
 use output_reads::{Questions, Where};
 use reload::Reload;
 use std::collections::BTreeMap;
+use ticks::Ticks;
 
-/// With nothing due, one entry in so many seconds keeps the watermark near.
-const QUIET_SECS: i64 = 5;
 /// Done entries are deleted after this long.
 const KEEP_DONE_SECS: i64 = 3_600;
 /// How often finished entries are closed, in one statement.
@@ -50,13 +49,9 @@ const FORGET_SECS: i64 = 3_600;
 /// What a leader is made with.
 #[derive(Clone, Debug)]
 pub struct LeaderSetup {
-    pub server: Server,
-    pub node_id: NodeId,
-    /// What jobs may name to be run on this node, beside its server.
-    pub labels: Vec<String>,
+    /// How our own node greets its leader.
+    pub hello: Hello,
     pub limits: RunLimits,
-    /// Runs that this node may have at one time.
-    pub capacity: usize,
     /// By then every lease that a former leader granted is over.
     pub leases_end: Mono,
     /// How long before its second a tick is taken.
@@ -70,12 +65,10 @@ pub struct Leader {
     setup: LeaderSetup,
     established_at: Mono,
     epoch: Epoch,
-    scheduler: Scheduler,
-    /// What is being caught up on.
-    gap: Gap,
+    ledger: Ledger,
+    ticks: Ticks,
     /// How new the jobs are, for the copy that they go back into.
     as_of: AsOf,
-    journaler: Journaler,
     runs: Runs,
     changes: Changes,
     questions: Questions,
@@ -83,22 +76,16 @@ pub struct Leader {
     /// No tick is taken.
     is_paused: bool,
     roster: Roster,
-    /// Who can be spoken to, as of this input.
-    candidates: Vec<Candidate>,
     /// Attempts whose log rows are being looked for.
-    finding: BTreeMap<WorkId, (u64, Vec<Attempt>)>,
+    finding: BTreeMap<WorkId, Unknown>,
     /// Those that could not be looked for yet.
-    to_find: Vec<(u64, Vec<Attempt>)>,
+    to_find: Vec<Unknown>,
     housekeeping_at: Mono,
-    journaled_tick: Second,
     closing: Option<(WorkId, Vec<EntryId>)>,
     close_at: Mono,
     reload: Option<Reload>,
     /// No further ticks: we are leaving.
     is_draining: bool,
-    is_own_draining: bool,
-    is_own_full: bool,
-    is_ahead_said: bool,
 }
 
 /// What the node must know of an answer.
@@ -131,43 +118,35 @@ impl Leader {
             let edited = body.decided_to.into_iter().flat_map(|last| body.changes.iter().map(move |note| (note, last)));
             edited.for_each(|(note, last)| scheduler.settle(note.cron_id, last));
         }
-        let own = Own { node: setup.node_id.clone(), server: setup.server.clone(), labels: setup.labels.clone() };
-        let roster = Roster::new(own, setup.capacity, cx.now);
+        let server = setup.hello.server.clone();
         let mut leader = Leader {
             established_at: cx.now.mono,
-            candidates: roster.candidates(false, cx.now),
-            roster,
+            roster: Roster::default(),
             finding: BTreeMap::new(),
             to_find: Vec::new(),
             housekeeping_at: cx.now.mono,
             epoch,
-            scheduler,
-            gap: Gap::default(),
+            ledger: Ledger { jobs: scheduler, journal: Journaler::new(epoch) },
+            ticks: Ticks::new(cursor),
             as_of,
-            journaler: Journaler::new(epoch),
-            runs: Runs::new(setup.server.clone(), setup.limits),
+            runs: Runs::new(server, setup.limits),
             changes: Changes::default(),
             questions: Questions::new(epoch),
             controls: Controls::default(),
             is_paused: loaded.is_paused,
-            // The first second is journaled, with or without runs: it tells others that somebody leads here.
-            journaled_tick: cursor.plus(-QUIET_SECS),
             closing: None,
             close_at: cx.now.mono,
             reload: None,
             is_draining: false,
-            is_own_draining: false,
-            is_own_full: false,
-            is_ahead_said: false,
             setup,
         };
+        leader.greet_own(cx.now);
         let left = Left { open: &loaded.open, logged: &loaded.logged, watermark: loaded.watermark };
-        let (runs, mut around) = leader.around(cx);
-        runs.recover(&left, &mut around);
+        leader.runs.recover(&left, &mut leader.ledger, cx);
         // What a former leader named of the tick that it did not complete is decided.
-        let begun = leader.scheduler.cursor().plus(1);
+        let begun = leader.ledger.jobs.cursor().plus(1);
         for run in leader.runs.named().filter(|run| run.scheduled_at == begun) {
-            leader.scheduler.settle(run.cron_id, begun);
+            leader.ledger.jobs.settle(run.cron_id, begun);
         }
         for node in leader.runs.nodes() {
             leader.roster.expect(node, leader.setup.leases_end, cx.now);
@@ -177,23 +156,23 @@ impl Leader {
 
     /// The last tick that was taken.
     pub fn tick(&self) -> Second {
-        self.scheduler.cursor()
+        self.ledger.jobs.cursor()
     }
 
     /// Answers with a part of a run's output, wherever it is.
     pub fn read_output(&mut self, client: RequestId, query: OutputQuery, cx: &mut Context) {
-        let candidate = match self.runs.find(query.run, query.attempt) {
+        let place = match self.runs.find(query.run, query.attempt) {
             None => Where::Logged,
-            Some((attempt, in_flight)) => match in_flight.stage {
-                Stage::Sent | Stage::Over if self.is_reachable(&in_flight.node) => {
-                    Where::At(attempt, in_flight.node.clone(), self.roster.server_of(&in_flight.node))
+            Some((attempt, run)) => match run.stage {
+                Stage::Sent | Stage::Over if self.is_reachable(&run.node) => {
+                    Where::At(attempt, run.node.clone(), self.roster.server_of(&run.node))
                 }
-                Stage::Sent | Stage::Over => Where::Away(self.roster.server_of(&in_flight.node)),
+                Stage::Sent | Stage::Over => Where::Away(self.roster.server_of(&run.node)),
                 Stage::Delayed => Where::Waiting(attempt, RunStatus::Delayed),
-                Stage::Planned | Stage::Waiting | Stage::Moving => Where::Waiting(attempt, RunStatus::Waiting),
+                Stage::Planned | Stage::Waiting(_) | Stage::Moving => Where::Waiting(attempt, RunStatus::Waiting),
             },
         };
-        self.questions.ask(client, query, candidate, cx.fx, cx.now);
+        self.questions.ask(client, query, place, cx);
     }
 
     pub fn on_log_row(
@@ -204,61 +183,50 @@ impl Leader {
     ) -> Verdict {
         let at = |server: &Server| self.roster.node_at(server).filter(|node| self.is_reachable(node));
         let node = result.as_ref().ok().and_then(|row| at(&Server(row.as_ref()?.run_server.as_str().into())));
-        self.questions.on_log_row(id, result, node, cx.fx, cx.now);
+        self.questions.on_log_row(id, result, node, cx);
         Verdict::Ok
     }
 
-    /// Takes no further tick, and gives this node nothing new.
-    pub fn drain(&mut self, now: Now) {
+    /// Takes no further tick.
+    pub fn drain(&mut self) {
         self.is_draining = true;
-        self.drain_own(now);
-    }
-
-    /// Gives this node nothing new, and goes on leading.
-    pub fn drain_own(&mut self, now: Now) {
-        self.is_own_draining = true;
-        self.candidates = self.candidates(now);
     }
 
     /// Whether what was decided is in the journal, so that another can go on from there.
     pub fn can_hand_over(&self) -> bool {
-        self.journaler.is_idle() && self.changes.is_idle()
+        self.ledger.journal.is_idle() && self.changes.is_idle()
     }
 
     /// Whether everything that was decided is stored.
     pub fn is_idle(&self) -> bool {
         let is_closed = self.closing.is_none() && !self.runs.has_closable() && !self.runs.has_unwritten_refusals();
-        self.journaler.is_idle() && self.changes.is_idle() && is_closed
+        self.ledger.journal.is_idle() && self.changes.is_idle() && is_closed
     }
 
     /// Does what is due. What is pushed to the journal on the way goes out at the end, so that nothing is left lying.
     pub fn poll(&mut self, cx: &mut Context) {
         self.keep_house(cx);
-        let (runs, mut around) = self.around(cx);
-        runs.start_delayed(&mut around);
-        runs.release_some(&mut around);
+        self.runs.start_delayed(&mut self.ledger, cx);
+        self.runs.release_some(&mut self.ledger, cx);
         if self.takes_ticks() {
             self.take_ticks(cx);
         } else if self.keeps_pause() {
             self.keep_pause(cx.now);
         }
         self.poll_controls(cx);
-        let (changes, mut ground) = self.ground(cx.now);
-        changes.poll(&mut ground, cx.fx);
+        let takes_ticks = !self.is_draining && !self.is_paused;
+        self.changes.poll(takes_ticks, &mut self.ledger, cx);
         self.answer_restated(cx);
         self.put_stops_in_force(cx);
         if self.closing.is_none() && self.close_at <= cx.now.mono {
             self.close(cx.fx, cx.now);
         }
-        self.journaler.poll(cx.fx, cx.now);
+        self.ledger.journal.poll(cx.fx, cx.now);
     }
 
     pub fn timers(&self, timers: &mut Timers) {
         let now = timers.now();
-        let tick = || {
-            let wall = self.scheduler.cursor().plus(1).wall();
-            now.mono_at(Wall(wall.0 - self.setup.lead_ms as i64 * 1_000_000))
-        };
+        let tick = || now.mono_at(Wall(self.tick().plus(1).wall().0 - self.setup.lead_ms as i64 * 1_000_000));
         timers.set(Timer::Tick, self.takes_ticks().then(tick));
         timers.set(Timer::QuietEntry, self.keeps_pause().then(|| self.controls.quiet_at()));
         timers.set(Timer::Delayed, self.runs.next_delayed());
@@ -266,22 +234,22 @@ impl Leader {
         timers.set(Timer::CloseEntries, self.closing.is_none().then_some(self.close_at));
         timers.set(Timer::Housekeeping, self.housekeeping_at);
         self.roster.timers(timers);
-        self.journaler.timers(timers);
+        self.ledger.journal.timers(timers);
         self.changes.timers(timers);
         self.controls.timers(timers);
     }
 
     /// The next tick is taken when the last one is in the journal.
     fn takes_ticks(&self) -> bool {
-        !self.is_draining && !self.is_paused && self.journaler.is_idle()
+        !self.is_draining && !self.is_paused && self.ledger.journal.is_idle()
     }
 
     fn keeps_pause(&self) -> bool {
-        !self.is_draining && self.is_paused && self.journaler.is_idle()
+        !self.is_draining && self.is_paused && self.ledger.journal.is_idle()
     }
 
     pub fn on_journaled(&mut self, id: WorkId, result: Result<Journaled, StoreError>, cx: &mut Context) -> Verdict {
-        match self.journaler.on_journaled(id, result, cx.fx, cx.now) {
+        match self.ledger.journal.on_journaled(id, result, cx.fx, cx.now) {
             Written::Open => Verdict::Ok,
             Written::Deposed => Verdict::Deposed,
             Written::TickTaken(entry) => {
@@ -289,14 +257,12 @@ impl Leader {
                 Verdict::Ok
             }
             Written::Known(entry, body) => {
-                let (runs, mut around) = self.around(cx);
-                runs.forget_planned(&entry, &mut around);
+                self.runs.forget_planned(&entry, &mut self.ledger, cx);
                 self.controls.on_journaled(&entry, &body, cx.fx);
                 Verdict::Ok
             }
             Written::In { id, entry, sent_at } => {
-                let (runs, mut around) = self.around(cx);
-                runs.on_entry(id, &entry, &mut around);
+                self.runs.on_entry(id, &entry, &mut self.ledger, cx);
                 // Statements are answered in order: what was noted before this entry is in force, or still asked.
                 if !self.changes.has_asked() {
                     self.as_of = AsOf { entry: id, at: sent_at };
@@ -323,30 +289,29 @@ impl Leader {
 
     pub fn on_message(&mut self, node: &NodeId, message: ToLeader, cx: &mut Context) {
         if let ToLeader::Cancelled { cron_id, .. } = &message {
-            self.changes.on_cancelled(node, *cron_id, cx.fx);
+            self.changes.settling.on_cancelled(node, *cron_id, cx.fx);
         }
         if let ToLeader::OutputRead { request, part } = message {
             return self.questions.on_read(request, part, cx.fx);
         }
-        let (runs, mut around) = self.around(cx);
         match message {
             ToLeader::Finished { attempt, state } => {
-                runs.on_finished(attempt, state, &mut around);
+                self.runs.on_finished(attempt, state, &mut self.ledger, cx);
                 let next = Attempt { number: attempt.number + 1, ..attempt };
                 let forgone = cx.logbook.has(next).then_some(next);
                 self.controls.on_finished(attempt, state, forgone, cx.fx);
             }
             ToLeader::Logged(attempts) => {
-                attempts.iter().for_each(|attempt| runs.on_told_logged(node, *attempt, &mut around));
+                attempts.iter().for_each(|attempt| self.runs.on_told_logged(node, *attempt, &mut self.ledger, cx));
                 attempts.iter().for_each(|attempt| self.controls.on_over(*attempt, None, cx.fx));
                 let ended = self.controls.ended_here(&attempts);
                 if !ended.is_empty() {
-                    self.find(0, ended, cx.fx);
+                    self.find(Unknown { attempts: ended, question: 0 }, cx.fx);
                 }
             }
-            ToLeader::Cancelled { cron_id, dropped } => runs.on_dropped(cron_id, dropped, &mut around),
-            ToLeader::Returned(attempts) => runs.on_returned(node, attempts, &mut around),
-            ToLeader::Refused(attempts) => runs.on_refused(node, attempts, &mut around),
+            ToLeader::Cancelled { cron_id, dropped } => self.runs.on_dropped(cron_id, dropped, &mut self.ledger, cx),
+            ToLeader::Returned(attempts) => self.runs.on_returned(node, attempts, &mut self.ledger, cx),
+            ToLeader::Refused(attempts) => self.runs.on_refused(node, attempts, &mut self.ledger),
             ToLeader::Runs { request, runs } => self.on_runs(node, request, runs, cx),
             ToLeader::OutputRead { .. } => {}
         }
@@ -355,8 +320,7 @@ impl Leader {
     /// Writes and closes what is finished at once: the node is about to leave.
     pub fn hurry(&mut self, cx: &mut Context) {
         self.close_at = self.close_at.min(cx.now.mono);
-        let (runs, mut around) = self.around(cx);
-        runs.flush_refusals(true, &mut around);
+        self.runs.flush_refusals(true, cx);
     }
 
     /// The lead is lost, or given up.
@@ -372,7 +336,7 @@ impl Leader {
         self.changes.abandon(fx);
         self.questions.abandon(fx);
         self.controls.abandon(fx);
-        Lent { scheduler: self.scheduler, as_of: self.as_of, again }
+        Lent { scheduler: self.ledger.jobs, as_of: self.as_of, again }
     }
 
     /// Looks after the nodes: whose lease is over, who is lost for good, what found no place.
@@ -387,74 +351,23 @@ impl Leader {
             }
         }
         for node in self.roster.take_released(now) {
-            let (runs, mut around) = self.around(cx);
-            runs.on_released(&node, &mut around);
+            self.runs.on_released(&node, &mut self.ledger, cx);
         }
         if !is_due {
             return;
         }
-        self.candidates = self.candidates(now);
+        self.runs.set_candidates(self.roster.candidates(now));
         self.questions.give_up_late(cx.fx, now);
         for (node, silent_since) in self.roster.lost() {
-            let (runs, mut around) = self.around(cx);
-            runs.give_up(&node, silent_since, &mut around);
+            self.runs.give_up(&node, silent_since, &mut self.ledger, cx);
             if now.wall.second().0 - silent_since.0 > FORGET_SECS && !self.runs.nodes().contains(&node) {
                 self.roster.forget(&node);
             }
         }
-        let (runs, mut around) = self.around(cx);
-        runs.look_after(&mut around);
-        for (question, attempts) in std::mem::take(&mut self.to_find) {
-            self.find(question, attempts, cx.fx);
+        self.runs.look_after(&mut self.ledger, cx);
+        for unknown in std::mem::take(&mut self.to_find) {
+            self.find(unknown, cx.fx);
         }
-    }
-
-    /// Takes the ticks that are due, up to the first that has something for the journal.
-    fn take_ticks(&mut self, cx: &mut Context) {
-        let now = cx.now;
-        let taken_by = Wall(now.wall.0 + self.setup.lead_ms as i64 * 1_000_000).second();
-        let in_grace = now.wall.second().plus(-self.setup.limits.grace_secs);
-        if self.scheduler.cursor().plus(1) < in_grace {
-            self.take_gap(in_grace.plus(-1), cx.fx);
-            return;
-        }
-        self.say_ahead(taken_by, cx.fx);
-        while self.journaler.is_idle() && self.scheduler.cursor() < taken_by {
-            let mut due = self.scheduler.tick();
-            let tick = self.scheduler.cursor();
-            let is_late = self.gap.is_late(tick, now.wall.second());
-            let missed = if is_late { self.gap.sort_out(&mut due, tick, &self.scheduler) } else { Vec::new() };
-            if due.is_empty() && missed.is_empty() && tick.0 < self.journaled_tick.0 + QUIET_SECS {
-                continue;
-            }
-            self.journaled_tick = tick;
-            for (part, body) in self.runs.plan(due, missed, tick, now, &self.candidates) {
-                self.journaler.push(Some(tick), part, body);
-            }
-        }
-    }
-
-    /// A clock that was set back: no second is handled twice, so nothing is due until it has caught up. Said once.
-    fn say_ahead(&mut self, taken_by: Second, fx: &mut Effects) {
-        let ahead_secs = self.scheduler.cursor().0 - taken_by.0;
-        let is_ahead = 1 < ahead_secs;
-        if is_ahead && !self.is_ahead_said {
-            fx.notice(log::Level::Warn, format!("the clock was set back: the next {ahead_secs} s are handled already, nothing runs until they are over"));
-        }
-        self.is_ahead_said = is_ahead;
-    }
-
-    /// All that lies beyond the grace goes into one entry, whose tick is its last.
-    fn take_gap(&mut self, last: Second, fx: &mut Effects) {
-        let first = self.scheduler.cursor().plus(1);
-        let missed = self.scheduler.skip_to(last);
-        let runs: u64 = missed.iter().map(|gap| gap.count).sum();
-        if runs != 0 {
-            let jobs = missed.len();
-            fx.notice(log::Level::Warn, format!("missed: {runs} runs of {jobs} jobs from {} to {}", first.0, last.0));
-        }
-        self.journaled_tick = last;
-        self.journaler.push(Some(last), 0, Body { missed, ..Body::default() });
     }
 
     fn close(&mut self, fx: &mut Effects, now: Now) {
@@ -468,21 +381,9 @@ impl Leader {
         self.closing = Some((id, entries));
     }
 
-    fn ground(&mut self, now: Now) -> (&mut Changes, Ground<'_>) {
-        let takes_ticks = !self.is_draining && !self.is_paused;
-        let (epoch, scheduler, journaler) = (self.epoch, &mut self.scheduler, &mut self.journaler);
-        (&mut self.changes, Ground { epoch, scheduler, journaler, takes_ticks, now })
-    }
-
-    fn around<'a>(&'a mut self, cx: &'a mut Context) -> (&'a mut Runs, Around<'a>) {
-        let around = Around {
-            scheduler: &self.scheduler,
-            journaler: &mut self.journaler,
-            logbook: cx.logbook,
-            fx: cx.fx,
-            now: cx.now,
-            candidates: &self.candidates,
-        };
-        (&mut self.runs, around)
+    /// Recounts everything that is kept in step.
+    pub fn check_invariants(&self) {
+        self.runs.check_invariants();
+        self.roster.check_invariants();
     }
 }

@@ -7,27 +7,41 @@ use crate::core::Context;
 use crate::core::io::{Effect, Effects};
 use crate::core::node::LEASE_MS;
 use crate::core::ports::{Lead, StoreError, Work, WorkId};
-use crate::core::runs::Candidate;
+use crate::core::runs::Unknown;
 use crate::model::command::{CallError, ClusterView, Progress};
 use crate::model::message::{Heartbeat, Held, Hello, LinkId, Message, ToNode};
 use crate::model::{Attempt, Mono, NodeId, Now, RunState, Server};
 use std::collections::BTreeMap;
 
 impl Leader {
+    /// Our own node is one like any other: it has a link, which needs no socket, and greets first. Its lease is no grant: it
+    /// follows the authority.
+    pub(super) fn greet_own(&mut self, now: Now) {
+        let greeted = self.roster.on_hello(LinkId::Loopback, &self.setup.hello, now);
+        debug_assert!(greeted.is_ok(), "our own node is turned away: {greeted:?}");
+    }
+
+    /// A heartbeat of our own node, which it gives with each input.
+    pub fn hear_own(&mut self, heartbeat: Heartbeat, now: Now) {
+        let own = self.setup.hello.node_id.clone();
+        let is_same = self
+            .roster
+            .last_heartbeat(&own)
+            .is_some_and(|last| (last.is_draining, last.is_full) == (heartbeat.is_draining, heartbeat.is_full));
+        self.roster.on_heartbeat(&own, heartbeat, now);
+        if !is_same {
+            self.runs.set_candidates(self.roster.candidates(now));
+        }
+    }
+
     /// A node has told all that it has. What it neither holds nor has started is looked for in the log.
     pub fn on_holdings(&mut self, node: &NodeId, held: Vec<(Attempt, Held)>, cx: &mut Context) {
         self.roster.on_settled(node);
-        self.candidates = self.candidates(cx.now);
-        let (runs, mut around) = self.around(cx);
-        let settling = runs.on_holdings(node, &held.into_iter().collect(), &mut around);
-        cx.fx.tell_node(node, ToNode::Settled { drop: settling.drop });
-        if !settling.back.is_empty() {
-            cx.fx.tell_node(node, ToNode::Return(settling.back));
-        }
-        let (runs, mut around) = self.around(cx);
-        runs.on_settled(settling.jobs, &mut around);
-        if !settling.unknown.is_empty() {
-            self.find(settling.question, settling.unknown, cx.fx);
+        self.runs.set_candidates(self.roster.candidates(cx.now));
+        let held = held.into_iter().collect();
+        let unknown = self.runs.on_holdings(node, &held, &mut self.ledger, cx);
+        if !unknown.attempts.is_empty() {
+            self.find(unknown, cx.fx);
         }
     }
 
@@ -37,16 +51,15 @@ impl Leader {
         result: Result<BTreeMap<Attempt, RunState>, StoreError>,
         cx: &mut Context,
     ) -> Verdict {
-        let Some((question, attempts)) = self.finding.remove(&id) else { return Verdict::Ok };
+        let Some(unknown) = self.finding.remove(&id) else { return Verdict::Ok };
         match result {
             Ok(logged) => {
                 self.controls.on_rows(&logged, cx.fx);
-                let (runs, mut around) = self.around(cx);
-                runs.on_checked(attempts, question, &logged, &mut around);
+                self.runs.on_checked(unknown, &logged, &mut self.ledger, cx);
             }
             Err(StoreError::Deposed) => return Verdict::Deposed,
-            // Asked again at the next sweep; the journal's own troubles are told by the journal.
-            Err(_) => self.to_find.push((question, attempts)),
+            // Asked again at the next housekeeping; the journal's own troubles are told by the journal.
+            Err(_) => self.to_find.push(unknown),
         }
         Verdict::Ok
     }
@@ -67,7 +80,7 @@ impl Leader {
                 fx.send(link, Message::Welcome { epoch: self.epoch, wall: now.wall, valid_for_ms });
             }
         }
-        self.candidates = self.candidates(now);
+        self.runs.set_candidates(self.roster.candidates(now));
     }
 
     pub fn on_heartbeat(&mut self, link: LinkId, heartbeat: Heartbeat, authority: Mono, cx: &mut Context) {
@@ -80,15 +93,15 @@ impl Leader {
         let (sent, wall, paused) = (heartbeat.sent, cx.now.wall, self.is_paused);
         let progress = self.progress(cx.now);
         cx.fx.send(link, Message::HeartbeatAck { sent, wall, valid_for_ms, paused, progress });
-        self.candidates = self.candidates(cx.now);
+        self.runs.set_candidates(self.roster.candidates(cx.now));
     }
 
     pub fn on_unlinked(&mut self, link: LinkId, cx: &mut Context) {
         let Some(node) = self.roster.on_unlinked(link, cx.now) else { return };
         cx.fx.notice(log::Level::Warn, format!("node {} is gone", self.roster.server_of(&node)));
-        self.changes.on_silent(&node, cx.fx);
+        self.changes.settling.on_silent(&node, cx.fx);
         self.controls.on_silent(&node, cx.fx);
-        self.candidates = self.candidates(cx.now);
+        self.runs.set_candidates(self.roster.candidates(cx.now));
     }
 
     pub fn node_of(&self, link: LinkId) -> Option<NodeId> {
@@ -99,18 +112,22 @@ impl Leader {
         self.roster.link_of(node)
     }
 
-    /// `own`: what our own node says of its load.
-    pub fn view(&self, own: Heartbeat, now: Now) -> ClusterView {
-        let nodes = self.roster.view(own, now);
-        let (leader, watermark) = (self.setup.server.clone(), self.tick());
+    pub fn view(&self, now: Now) -> ClusterView {
         let Progress { journal_age_ms, watermark_lag_secs, .. } = self.progress(now);
-        let (epoch, paused) = (self.epoch, self.is_paused);
-        ClusterView { leader, epoch, watermark, paused, journal_age_ms, watermark_lag_secs, nodes }
+        ClusterView {
+            leader: self.setup.hello.server.clone(),
+            epoch: self.epoch,
+            watermark: self.tick(),
+            paused: self.is_paused,
+            journal_age_ms,
+            watermark_lag_secs,
+            nodes: self.roster.view(now),
+        }
     }
 
     /// Where our journal does not get through: a node that has the store.
     pub fn better_placed(&self, now: Now) -> Option<Server> {
-        self.journaler.is_stuck(now).then(|| self.roster.with_store(now)).flatten()
+        self.ledger.journal.is_stuck(now).then(|| self.roster.with_store(now)).flatten()
     }
 
     pub fn drain_node(&mut self, server: &Server, fx: &mut Effects) -> Result<(), CallError> {
@@ -123,25 +140,14 @@ impl Leader {
         Ok(())
     }
 
-    /// Our own node's system has no room for another process, or has some again.
-    pub fn set_own_full(&mut self, is_full: bool, now: Now) {
-        if std::mem::replace(&mut self.is_own_full, is_full) != is_full {
-            self.roster.set_own_full(is_full);
-            self.candidates = self.candidates(now);
-        }
-    }
-
     pub(super) fn is_reachable(&self, node: &NodeId) -> bool {
-        *node == self.setup.node_id || self.roster.link_of(node).is_some()
+        self.roster.link_of(node).is_some()
     }
 
-    pub(super) fn candidates(&self, now: Now) -> Vec<Candidate> {
-        self.roster.candidates(self.is_own_draining, now)
-    }
-
-    pub(super) fn find(&mut self, question: u64, attempts: Vec<Attempt>, fx: &mut Effects) {
-        let id = fx.work(Work::Lead(Lead::ReadRows { epoch: self.epoch, attempts: attempts.clone() }));
-        self.finding.insert(id, (question, attempts));
+    pub(super) fn find(&mut self, unknown: Unknown, fx: &mut Effects) {
+        let attempts = unknown.attempts.clone();
+        let id = fx.work(Work::Lead(Lead::ReadRows { epoch: self.epoch, attempts }));
+        self.finding.insert(id, unknown);
     }
 }
 

@@ -10,6 +10,7 @@
 //!
 //! Invariants: each question is answered once; so many are open at one time that their answers fit into a link.
 
+use crate::core::Context;
 use crate::core::io::Effects;
 use crate::core::ports::{Read, StoreError, Work, WorkId};
 use crate::model::command::{Answer, CallError, OutputQuery, Reply, RequestId, RunOutput};
@@ -70,26 +71,26 @@ impl Questions {
         Questions { next: epoch.0 << 32, asked: BTreeMap::new(), reading: BTreeMap::new() }
     }
 
-    pub fn ask(&mut self, client: RequestId, query: OutputQuery, place: Where, fx: &mut Effects, now: Now) {
+    pub fn ask(&mut self, client: RequestId, query: OutputQuery, place: Where, cx: &mut Context) {
         if QUESTIONS_MAX <= self.asked.len() + self.reading.len() {
             let message = format!("{QUESTIONS_MAX} outputs are being read, which is the most there may be at one time");
-            return fx.reply(client, Err(CallError::unavailable(message)));
+            return cx.fx.reply(client, Err(CallError::unavailable(message)));
         }
         match place {
             Where::Waiting(attempt, stage) => {
                 let part = OutputPart::empty(stage, query.from);
-                fx.reply(client, output(attempt, Server::default(), part));
+                cx.fx.reply(client, output(attempt, Server::default(), part));
             }
             Where::At(attempt, node, server) => {
-                let by = now.mono.plus_ms(ANSWER_MS);
+                let by = cx.now.mono.plus_ms(ANSWER_MS);
                 let asked = PendingRead { client, attempt, from: query.from, server, row: None, by };
-                self.ask_node(asked, &node, fx);
+                self.ask_node(asked, &node, cx.fx);
             }
             Where::Away(server) => {
                 let message = format!("node {server} has the run and cannot be reached");
-                fx.reply(client, Err(CallError::unavailable(message)));
+                cx.fx.reply(client, Err(CallError::unavailable(message)));
             }
-            Where::Logged => self.read_row(Reading { client, query, told: None }, fx),
+            Where::Logged => self.read_row(Reading { client, query, told: None }, cx.fx),
         }
     }
 
@@ -117,28 +118,31 @@ impl Questions {
         id: WorkId,
         result: Result<Option<Box<StoredLog>>, StoreError>,
         node: Option<NodeId>,
-        fx: &mut Effects,
-        now: Now,
+        cx: &mut Context,
     ) {
         let Some(Reading { client, query, told }) = self.reading.remove(&id) else { return };
         let row = match result {
             Ok(row) => row,
-            Err(error) => return fx.reply(client, Err(CallError::unavailable(error.to_string()))),
+            Err(error) => return cx.fx.reply(client, Err(CallError::unavailable(error.to_string()))),
         };
         match (row, told, node) {
-            (None, None, _) => fx.reply(client, Err(CallError::unknown_run(query.run))),
+            (None, None, _) => cx.fx.reply(client, Err(CallError::unknown_run(query.run))),
             (None, Some((attempt, server)), _) => {
-                fx.reply(client, output(attempt, server, OutputPart::empty(RunStatus::Unknown, query.from)));
+                cx.fx.reply(client, output(attempt, server, OutputPart::empty(RunStatus::Unknown, query.from)));
             }
             (Some(row), None, Some(node)) => {
                 let attempt = Attempt { run: query.run, number: row.attempt.unwrap_or(0) };
                 let server = Server(row.run_server.as_str().into());
-                let by = now.mono.plus_ms(ANSWER_MS);
-                self.ask_node(PendingRead { client, attempt, from: query.from, server, row: Some(row), by }, &node, fx);
+                let by = cx.now.mono.plus_ms(ANSWER_MS);
+                self.ask_node(
+                    PendingRead { client, attempt, from: query.from, server, row: Some(row), by },
+                    &node,
+                    cx.fx,
+                );
             }
             (Some(row), _, _) => {
                 let attempt = Attempt { run: query.run, number: row.attempt.unwrap_or(0) };
-                fx.reply(client, of_row(attempt, &row, query.from));
+                cx.fx.reply(client, of_row(attempt, &row, query.from));
             }
         }
     }
@@ -198,6 +202,11 @@ fn row_state(row: &StoredLog) -> Option<RunState> {
 mod tests {
     use super::*;
     use crate::core::io::{Effect, Mail};
+    use crate::core::log::logbook::Logbook;
+
+    fn cx<'a>(fx: &'a mut Effects, logbook: &'a mut Logbook) -> Context<'a> {
+        Context { now: Now::default(), fx, logbook }
+    }
 
     const CLIENT: RequestId = RequestId(5);
 
@@ -265,7 +274,7 @@ mod tests {
     #[test]
     fn the_node_that_has_it_is_asked_and_its_answer_passed_on_once() {
         let (mut questions, mut fx) = questions();
-        questions.ask(CLIENT, query(), at(), &mut fx, Now::default());
+        questions.ask(CLIENT, query(), at(), &mut cx(&mut fx, &mut Logbook::default()));
         let request = asked(&mut fx);
         questions.on_read(request + 1, Some(part()), &mut fx);
         assert!(fx.take().is_none(), "an answer to nothing");
@@ -279,7 +288,7 @@ mod tests {
     #[test]
     fn a_node_that_does_not_answer_is_given_up() {
         let (mut questions, mut fx) = questions();
-        questions.ask(CLIENT, query(), at(), &mut fx, Now::default());
+        questions.ask(CLIENT, query(), at(), &mut cx(&mut fx, &mut Logbook::default()));
         let request = asked(&mut fx);
         questions.give_up_late(&mut fx, Now { mono: Mono(0).plus_ms(ANSWER_MS - 1), ..Now::default() });
         assert!(fx.take().is_none());
@@ -287,9 +296,14 @@ mod tests {
         assert_eq!(answer(&mut fx), Err(503));
         questions.on_read(request, Some(part()), &mut fx);
         assert!(fx.take().is_none(), "it comes too late");
-        questions.ask(CLIENT, query(), Where::Away(Server::default()), &mut fx, Now::default());
+        questions.ask(CLIENT, query(), Where::Away(Server::default()), &mut cx(&mut fx, &mut Logbook::default()));
         assert_eq!(answer(&mut fx), Err(503));
-        questions.ask(CLIENT, query(), Where::Waiting(attempt(), RunStatus::Delayed), &mut fx, Now::default());
+        questions.ask(
+            CLIENT,
+            query(),
+            Where::Waiting(attempt(), RunStatus::Delayed),
+            &mut cx(&mut fx, &mut Logbook::default()),
+        );
         assert_eq!(answer(&mut fx), Ok((String::new(), OutputPart::empty(RunStatus::Delayed, 2))));
     }
 
@@ -297,24 +311,24 @@ mod tests {
     fn what_no_node_has_its_row_tells() {
         let expect = OutputPart::of_row(RunState::Failed, "written\n", 2);
         let (mut questions, mut fx) = questions();
-        questions.ask(CLIENT, query(), Where::Logged, &mut fx, Now::default());
+        questions.ask(CLIENT, query(), Where::Logged, &mut cx(&mut fx, &mut Logbook::default()));
         let id = reading(&mut fx);
-        questions.on_log_row(id, Ok(row()), None, &mut fx, Now::default());
+        questions.on_log_row(id, Ok(row()), None, &mut cx(&mut fx, &mut Logbook::default()));
         assert_eq!(answer(&mut fx), Ok(("b:1".into(), expect.clone())));
 
         // The node that ran it may have more than the row, or nothing at all, or be away.
         for (told, state) in [(Some(part()), OutputState::Over(RunState::Failed)), (None, expect.state)] {
-            questions.ask(CLIENT, query(), Where::Logged, &mut fx, Now::default());
+            questions.ask(CLIENT, query(), Where::Logged, &mut cx(&mut fx, &mut Logbook::default()));
             let id = reading(&mut fx);
-            questions.on_log_row(id, Ok(row()), Some(NodeId("n".into())), &mut fx, Now::default());
+            questions.on_log_row(id, Ok(row()), Some(NodeId("n".into())), &mut cx(&mut fx, &mut Logbook::default()));
             let request = asked(&mut fx);
             questions.on_read(request, told.clone(), &mut fx);
             let expect = told.map_or(expect.clone(), |part| OutputPart { state, ..part });
             assert_eq!(answer(&mut fx), Ok(("b:1".into(), expect)));
         }
-        questions.ask(CLIENT, query(), Where::Logged, &mut fx, Now::default());
+        questions.ask(CLIENT, query(), Where::Logged, &mut cx(&mut fx, &mut Logbook::default()));
         let id = reading(&mut fx);
-        questions.on_log_row(id, Ok(row()), Some(NodeId("n".into())), &mut fx, Now::default());
+        questions.on_log_row(id, Ok(row()), Some(NodeId("n".into())), &mut cx(&mut fx, &mut Logbook::default()));
         questions.give_up_late(&mut fx, Now { mono: Mono::NEVER, ..Now::default() });
         assert_eq!(answer(&mut fx), Ok(("b:1".into(), expect)));
     }
@@ -322,19 +336,19 @@ mod tests {
     #[test]
     fn a_run_that_is_nowhere_is_unknown_and_one_between_node_and_row_is_not() {
         let (mut questions, mut fx) = questions();
-        questions.ask(CLIENT, query(), Where::Logged, &mut fx, Now::default());
+        questions.ask(CLIENT, query(), Where::Logged, &mut cx(&mut fx, &mut Logbook::default()));
         let id = reading(&mut fx);
-        questions.on_log_row(id, Ok(None), None, &mut fx, Now::default());
+        questions.on_log_row(id, Ok(None), None, &mut cx(&mut fx, &mut Logbook::default()));
         assert_eq!(answer(&mut fx), Err(404));
-        questions.ask(CLIENT, query(), at(), &mut fx, Now::default());
+        questions.ask(CLIENT, query(), at(), &mut cx(&mut fx, &mut Logbook::default()));
         let request = asked(&mut fx);
         questions.on_read(request, None, &mut fx);
         let id = reading(&mut fx);
-        questions.on_log_row(id, Ok(None), None, &mut fx, Now::default());
+        questions.on_log_row(id, Ok(None), None, &mut cx(&mut fx, &mut Logbook::default()));
         assert_eq!(answer(&mut fx), Ok(("a:1".into(), OutputPart::empty(RunStatus::Unknown, 2))));
-        questions.ask(CLIENT, query(), Where::Logged, &mut fx, Now::default());
+        questions.ask(CLIENT, query(), Where::Logged, &mut cx(&mut fx, &mut Logbook::default()));
         let id = reading(&mut fx);
-        questions.on_log_row(id, Err(StoreError::Away("away".into())), None, &mut fx, Now::default());
+        questions.on_log_row(id, Err(StoreError::Away("away".into())), None, &mut cx(&mut fx, &mut Logbook::default()));
         assert_eq!(answer(&mut fx), Err(503));
     }
 
@@ -342,10 +356,15 @@ mod tests {
     fn there_is_a_limit_and_nobody_is_left_without_an_answer() {
         let (mut questions, mut fx) = questions();
         for at_node in (0..QUESTIONS_MAX).map(|count| count % 2 == 0) {
-            questions.ask(CLIENT, query(), if at_node { at() } else { Where::Logged }, &mut fx, Now::default());
+            questions.ask(
+                CLIENT,
+                query(),
+                if at_node { at() } else { Where::Logged },
+                &mut cx(&mut fx, &mut Logbook::default()),
+            );
         }
         while fx.take().is_some() {}
-        questions.ask(CLIENT, query(), at(), &mut fx, Now::default());
+        questions.ask(CLIENT, query(), at(), &mut cx(&mut fx, &mut Logbook::default()));
         assert_eq!(answer(&mut fx), Err(503));
         questions.abandon(&mut fx);
         (0..QUESTIONS_MAX).for_each(|_| assert_eq!(answer(&mut fx), Err(503)));

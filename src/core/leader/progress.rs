@@ -26,20 +26,20 @@ impl Leader {
     /// What moves on for as long as this leader does: its ticks, and in a pause, which takes none, the clock. What the journal does
     /// not take holds up both.
     pub fn progress_tick(&self, now: Now) -> Second {
-        if self.is_paused && self.journaler.is_idle() { now.wall.second() } else { self.tick() }
+        if self.is_paused && self.ledger.journal.is_idle() { now.wall.second() } else { self.tick() }
     }
 
     /// Whether the store took the last entry that it was given, as far as we know.
     pub fn has_journal(&self, now: Now) -> bool {
-        !self.journaler.is_failing() && !self.journaler.is_silent(now)
+        !self.ledger.journal.is_failing() && !self.ledger.journal.is_silent(now)
     }
 
     fn what_is_wrong(&self, now: Now) -> Option<String> {
         let age = self.journal_age(now);
         let is_overdue = !self.is_draining && OVERDUE_MS <= age.as_millis() as u64;
         if is_overdue || !self.has_journal(now) {
-            let reason = self.journaler.trouble().unwrap_or("the store does not answer");
-            let reason = if self.journaler.is_idle() { "nothing is given to it" } else { reason };
+            let reason = self.ledger.journal.trouble().unwrap_or("the store does not answer");
+            let reason = if self.ledger.journal.is_idle() { "nothing is given to it" } else { reason };
             return Some(format!("the journal has not been written for {} s: {reason}", age.as_secs()));
         }
         let lag_secs = self.lag_secs(now);
@@ -49,12 +49,12 @@ impl Leader {
 
     /// Since an entry was written last, or since this leader could write one.
     fn journal_age(&self, now: Now) -> Duration {
-        now.mono.since(self.journaler.written_at().unwrap_or(self.established_at))
+        now.mono.since(self.ledger.journal.written_at().unwrap_or(self.established_at))
     }
 
     /// The last second whose entry is whole, or needs none, against the clock.
     fn lag_secs(&self, now: Now) -> u64 {
-        let undecided = if self.journaler.is_idle() { 0 } else { 1 };
+        let undecided = if self.ledger.journal.is_idle() { 0 } else { 1 };
         (now.wall.second().0 - self.tick().0 + undecided).max(0) as u64
     }
 }

@@ -117,17 +117,14 @@ impl Node {
         self.confirm(sent_at, now);
         let limits = &self.setup.limits;
         let setup = LeaderSetup {
-            server: self.setup.server.clone(),
-            node_id: self.setup.node_id.clone(),
+            hello: self.hello(),
             limits: RunLimits {
                 max_pending_per_job: limits.max_pending_per_job,
                 unplaced_max: limits.max_pending,
                 grace_secs: limits.misfire_grace_secs.into(),
                 part_runs_max: limits.part_runs_max,
             },
-            labels: self.setup.labels.clone(),
             kill_grace_ms: limits.kill_grace_ms,
-            capacity: limits.max_pending + limits.max_running,
             leases_end,
             lead_ms: if self.setup.is_alone { 100 } else { 500 },
         };

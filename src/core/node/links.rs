@@ -27,15 +27,20 @@ const NOT_LEADING: &str = "this node does not lead";
 impl Node {
     pub(super) fn on_linked(&mut self, link: LinkId, now: Now) {
         if self.follower.has(link) {
-            let limits = &self.setup.limits;
-            let hello = Hello {
-                node_id: self.setup.node_id.clone(),
-                server: self.setup.server.clone(),
-                incarnation: self.setup.incarnation,
-                capacity: limits.max_pending + limits.max_running,
-                labels: self.setup.labels.clone(),
-            };
+            let hello = self.hello();
             self.follower.on_linked(hello, &mut self.fx, now);
+        }
+    }
+
+    /// How this node greets a leader, itself included.
+    pub(super) fn hello(&self) -> Hello {
+        let limits = &self.setup.limits;
+        Hello {
+            node_id: self.setup.node_id.clone(),
+            server: self.setup.server.clone(),
+            incarnation: self.setup.incarnation,
+            capacity: limits.max_pending + limits.max_running,
+            labels: self.setup.labels.clone(),
         }
     }
 
@@ -150,9 +155,6 @@ impl Node {
             },
             ToNode::Drain => {
                 self.fx.notice(log::Level::Info, "draining: no new runs until the next start");
-                if let Leadership::Leading(leader) = &mut self.lead {
-                    leader.drain_own(now);
-                }
                 self.drain_executor(now);
             }
         }
@@ -163,7 +165,16 @@ impl Node {
         self.executor.drain();
         let heartbeat = self.load(now);
         self.follower.heartbeat_now(heartbeat, &mut self.fx, now);
+        self.hear_own(now);
         self.executor.hand_back(&mut self.fx);
+    }
+
+    /// Our own node's heartbeat goes to the leader in us with each input: the loopback link has no silence.
+    pub(super) fn hear_own(&mut self, now: Now) {
+        let load = self.load(now);
+        if let Leadership::Leading(leader) = &mut self.lead {
+            leader.hear_own(load, now);
+        }
     }
 
     /// Delivers what leader and nodes say to each other; false when there was nothing.
@@ -173,8 +184,7 @@ impl Node {
             is_any = true;
             match mail {
                 Mail::ToLeader(message) => self.tell_leader(message, now),
-                Mail::ToNode(node, message) if node == self.setup.node_id => self.on_order(message, now),
-                Mail::ToNode(node, message) => self.tell_node(&node, message),
+                Mail::ToNode(node, message) => self.tell_node(&node, message, now),
             }
         }
         is_any
@@ -190,23 +200,24 @@ impl Node {
         // A leader that comes later learns it from the log rows and from what is held.
     }
 
-    fn tell_node(&mut self, node: &NodeId, message: ToNode) {
+    fn tell_node(&mut self, node: &NodeId, message: ToNode, now: Now) {
         let Leadership::Leading(leader) = &self.lead else { return };
-        // Where the link is gone the node's next Holdings will show that it never had this.
-        if let Some(link) = leader.link_of(node) {
-            self.fx.send(link, Message::ToNode(message));
+        match leader.link_of(node) {
+            Some(LinkId::Loopback) => self.on_order(message, now),
+            Some(link) => self.fx.send(link, Message::ToNode(message)),
+            // The node's next Holdings will show that it never had this.
+            None => {}
         }
     }
 
     /// Calls about the cluster, which the leader answers at once.
     pub(super) fn on_cluster_command(&mut self, client: RequestId, command: Command, now: Now) {
-        let own = self.load(now);
         let Leadership::Leading(leader) = &mut self.lead else { return };
         let reply = match &command {
             Command::DrainNode(server) => {
-                leader.drain_node(server, &mut self.fx).map(|()| Answer::Cluster(leader.view(own, now)))
+                leader.drain_node(server, &mut self.fx).map(|()| Answer::Cluster(leader.view(now)))
             }
-            _ => Ok(Answer::Cluster(leader.view(own, now))),
+            _ => Ok(Answer::Cluster(leader.view(now))),
         };
         self.fx.reply(client, reply);
     }

@@ -45,6 +45,8 @@ pub const LEASE_MS: u64 = 10_000;
 const NO_LEADER_MS: u64 = 3_000;
 /// Reads with the store at one time, and changes that wait for a leader.
 const WAITING_MAX: usize = 1_000;
+/// Leader and node of this process answer each other so often within one input, at most.
+const ROUNDS_MAX: usize = 1_000;
 /// Old log rows are looked for so often.
 const RETAIN_EVERY_MS: u64 = 3_600_000;
 
@@ -178,6 +180,7 @@ impl Node {
 
     /// Takes one input. Call `poll_output` until it is empty before the next.
     pub fn handle(&mut self, input: Input, now: Now) {
+        self.hear_own(now);
         match input {
             Input::Wake => {}
             Input::Command(client, command) => self.on_command(client, command, now),
@@ -232,6 +235,17 @@ impl Node {
     /// How often a timer was due and nobody acted on it: never, but for an error of ours.
     pub fn stalled(&self) -> u64 {
         self.stalled.count()
+    }
+
+    /// Recounts everything that is kept in step by hand, and compares; for tests and the simulator, after each input.
+    pub fn check_invariants(&self) {
+        self.executor.check_invariants();
+        self.logbook.check_invariants();
+        self.replica.check_invariants();
+        if let Leadership::Leading(leader) = &self.lead {
+            leader.check_invariants();
+            leader.jobs().check_invariants();
+        }
     }
 
     fn timers(&self) -> Timers {
@@ -383,7 +397,7 @@ impl Node {
                     shutdown.hurry(0, now);
                 }
                 if let Leadership::Leading(leader) = &mut self.lead {
-                    leader.drain(now);
+                    leader.drain();
                 }
                 self.drain_executor(now);
                 let message = if is_first { "shutdown: nothing new is started" } else { "leaving at once" };
@@ -401,15 +415,17 @@ impl Node {
         self.deliver(now);
         self.shut_down(now);
         self.give_way(now);
-        loop {
+        for round in 0.. {
+            debug_assert!(round < ROUNDS_MAX, "leader and node go on talking to each other for ever");
+            self.hear_own(now);
             if let Leadership::Leading(leader) = &mut self.lead {
-                leader.set_own_full(self.executor.load().is_full, now);
                 leader.poll(&mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
             }
             let leaders_wall = self.follower.leaders_now(now).wall;
             let mut cx = Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
             self.executor.poll(leaders_wall, &mut cx);
-            if !self.deliver(now) {
+            // What is left beyond the bound is delivered with the next input.
+            if !self.deliver(now) || ROUNDS_MAX <= round {
                 break;
             }
         }

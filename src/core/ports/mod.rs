@@ -276,7 +276,7 @@ pub struct Differences {
 }
 
 /// Who was the last to take the lead.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct StoredLeader {
     /// The cluster's.
     pub lock_key: String,

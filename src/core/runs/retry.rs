@@ -5,19 +5,22 @@
 //!
 //! Invariant: the entry of an attempt stays open until the attempt that follows it is in the journal.
 
+use super::sending::Orders;
 use super::table::{InFlightRun, Stage};
-use super::{Around, Orders, Runs, rows, send};
+use super::{Runs, rows};
+use crate::core::Context;
+use crate::core::ledger::Ledger;
 use crate::model::journal::{Body, DelayedRun, EntryId};
-use crate::model::{Attempt, Job, Mono, NodeId, OnLost, RunState};
+use crate::model::{Attempt, Job, Mono, NodeId, OnLost, RunState, Version};
 use std::sync::Arc;
 
 /// No delay is longer, however often it was doubled.
 const DELAY_SECS_MAX: i64 = 3_600;
 /// A command that kills its node each time must end somewhere.
-pub const RERUNS_MAX: u32 = 10;
+const RERUNS_MAX: u32 = 10;
 
 /// How long after the attempt the next one is due; none where there is none.
-pub fn delay_secs(job: &Job, number: u32, state: RunState) -> Option<i64> {
+fn delay_secs(job: &Job, number: u32, state: RunState) -> Option<i64> {
     match state {
         RunState::Failed | RunState::Timeout if number <= job.retry_times => {
             let doubled = i64::from(job.retry_delay).saturating_mul(1 << (number - 1).min(32));
@@ -30,97 +33,82 @@ pub fn delay_secs(job: &Job, number: u32, state: RunState) -> Option<i64> {
     }
 }
 
+/// An attempt that is over, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended {
+    pub attempt: Attempt,
+    /// The definition under which it ran.
+    pub version: Version,
+    /// The entry that names it.
+    pub entry: Option<EntryId>,
+    pub state: RunState,
+}
+
 impl Runs {
     /// The attempt is over, with this state.
-    pub fn follow_up(&mut self, attempt: Attempt, state: RunState, around: &mut Around) {
-        let Some(in_flight) = self.table.get(attempt).filter(|in_flight| !in_flight.is_followed).cloned() else {
-            return;
-        };
-        if !in_flight.is_killed {
-            self.follow(attempt, &in_flight.job, in_flight.entry, state, around);
-        } else if delay_secs(&in_flight.job, attempt.number, state).is_some() {
+    pub fn follow_up(&mut self, attempt: Attempt, state: RunState, ledger: &mut Ledger, cx: &mut Context) {
+        let Some(run) = self.table.get(attempt).filter(|run| !run.is_followed) else { return };
+        let (version, entry) = (run.job.version, run.entry);
+        if !run.is_killed {
+            self.follow(Ended { attempt, version, entry, state }, ledger, cx);
+        } else if delay_secs(&run.job, attempt.number, state).is_some() {
             // It ended by itself before it could be ended: a row tells later leaders that there is no further attempt.
             self.table.set_followed(attempt);
             let next = Attempt { number: attempt.number + 1, ..attempt };
-            self.push_row(next, in_flight.job.version, RunState::Cancelled, rows::KILLED_BEFORE, around);
+            self.push_row(next, version, RunState::Cancelled, rows::KILLED_BEFORE, cx);
         }
     }
 
-    /// The same of an attempt that a former leader knew. `entry` names it.
-    pub fn follow(
-        &mut self,
-        attempt: Attempt,
-        job: &Arc<Job>,
-        entry: Option<EntryId>,
-        state: RunState,
-        around: &mut Around,
-    ) {
-        let is_wanted = |now: &&Arc<Job>| now.version == job.version && (!now.stop || attempt.run.manual.is_some());
-        let Some(job) = around.job(attempt.run.cron_id).filter(is_wanted).cloned() else { return };
+    /// The same of an attempt that a former leader knew.
+    pub fn follow(&mut self, ended: Ended, ledger: &mut Ledger, cx: &mut Context) {
+        let Ended { attempt, version, entry, state } = ended;
+        let is_wanted = |now: &&Arc<Job>| now.version == version && (!now.stop || attempt.run.manual.is_some());
+        let Some(job) = ledger.jobs.job(attempt.run.cron_id).filter(is_wanted).cloned() else { return };
         let Some(delay_secs) = delay_secs(&job, attempt.number, state) else { return };
         let next = Attempt { number: attempt.number + 1, ..attempt };
         if self.table.has(next) {
             return;
         }
         // We hear of an end after it, so the delay is never shorter than it should be.
-        let due = around.now.wall.plus_secs(delay_secs);
-        let ready_at = around.now.mono.plus_ms(delay_secs as u64 * 1_000);
-        let version = job.version;
+        let due = cx.now.wall.plus_secs(delay_secs);
+        let ready_at = cx.now.mono.plus_ms(delay_secs as u64 * 1_000);
         self.table.set_followed(attempt);
         let planned = InFlightRun::planned(job, NodeId::default(), false, due);
-        self.table.insert(next, InFlightRun { stage: Stage::Delayed, ready_at, ..planned });
-        around.journaler.push(
-            None,
-            0,
-            Body { delayed: vec![DelayedRun { attempt: next, version, due: due.second_after() }], ..Body::default() },
-        );
-        if let Some(entry) = entry {
-            *self.open.entry(entry).or_default() += 1;
-            self.follows.insert(next, entry);
-        }
+        self.table.insert(next, InFlightRun { stage: Stage::Delayed, ready_at, keeps_open: entry, ..planned });
+        let delayed = vec![DelayedRun { attempt: next, version, due: due.second_after() }];
+        ledger.journal.push(None, 0, Body { delayed, ..Body::default() });
     }
 
     /// Gives out what has waited long enough.
-    pub fn start_delayed(&mut self, around: &mut Around) {
-        let mut orders = Orders::new();
-        let now = around.now.mono;
-        while let Some((_, attempt)) = self.delayed.first().copied().filter(|(due, _)| *due <= now) {
-            self.delayed.pop_first();
-            self.start_attempt(attempt, around, &mut orders);
+    pub fn start_delayed(&mut self, ledger: &mut Ledger, cx: &mut Context) {
+        let mut orders = Orders::default();
+        for attempt in self.table.delayed_until(cx.now.mono) {
+            self.start_attempt(attempt, &mut orders, ledger, cx);
+            debug_assert!(!self.table.is(attempt, Stage::Delayed), "{attempt}: its delay is over, and it still waits");
         }
-        send(orders, around);
+        orders.send(cx);
     }
 
     /// When the next delay is over.
     pub fn next_delayed(&self) -> Option<Mono> {
-        self.delayed.first().map(|(due, _)| *due)
+        self.table.next_delayed()
     }
 
-    /// A mutex is kept over a delay; but where a lease had ended meanwhile, another run may have it too.
-    fn has_kept_mutex(&self, job: &Job) -> bool {
-        job.is_mutex && self.table.held(job.id) == 1
-    }
-
-    fn start_attempt(&mut self, attempt: Attempt, around: &mut Around, orders: &mut Orders) {
-        let Some(in_flight) = self.table.get(attempt).filter(|in_flight| in_flight.stage == Stage::Delayed).cloned()
-        else {
-            return;
-        };
-        if in_flight.is_killed {
-            self.drop_killed(attempt, around);
-            self.grant_permits(attempt.run.cron_id, around);
-        } else if around.job(in_flight.job.id).is_none_or(|now| now.version != in_flight.job.version) {
-            self.reassign(attempt, around);
-            self.grant_permits(attempt.run.cron_id, around);
-        } else if in_flight.job.parallel_max().is_some() && !self.has_kept_mutex(&in_flight.job) {
+    fn start_attempt(&mut self, attempt: Attempt, orders: &mut Orders, ledger: &mut Ledger, cx: &mut Context) {
+        let Some(run) = self.table.get(attempt) else { return };
+        let (id, job) = (attempt.run.cron_id, Arc::clone(&run.job));
+        if run.is_killed {
+            self.drop_killed(attempt, cx);
+        } else if ledger.jobs.job(id).is_none_or(|now| now.version != job.version) {
+            self.reassign(attempt, ledger, cx);
+        } else if job.parallel_max().is_some() && !self.has_kept_mutex(&job) {
             self.wait_for_permit(attempt);
-            self.grant_permits(attempt.run.cron_id, around);
         } else {
-            self.send_or_move(attempt, around, orders);
+            return self.send_or_move(attempt, orders, ledger, cx);
         }
+        self.grant_permits(id, ledger, cx);
     }
 }
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,20 +1,23 @@
-//! The runs that the leader has in hand, and the places that they take on the nodes.
+//! The in-flight runs of the leader: one table, which alone changes what stage a run is in and where it is.
 //!
-//! Invariant: the counts are those of the flights: whatever changes a flight goes through here.
+//! Not the place that decides: the parts over it (`planning`, `sending`, `permits`, `retry`, `recovery`, `refusals`) do.
+//!
+//! Invariants: a run changes its stage only as `Stage::may_become` allows; the indexes are those of the runs at all times.
 
-use super::PermitQueue;
+use super::indexes::Indexes;
 use crate::model::journal::EntryId;
-use crate::model::{Attempt, Job, JobId, Mono, NodeId, RunKey, Second, Server, Wall};
+use crate::model::{Attempt, Job, JobId, Mono, NodeId, RunKey, Second, Wall};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Of a node's room, so much is kept beside it for runs that waited their turn: one part of so many.
-pub const RESERVE_PART: usize = 10;
-
+/// An attempt that the leader has planned, until its log row is committed.
 #[derive(Clone, Debug)]
 pub struct InFlightRun {
     pub job: Arc<Job>,
+    /// The entry that names it last; none while its first one is on the way.
     pub entry: Option<EntryId>,
+    /// The entry of the attempt before it, which stays open until its own is in.
+    pub keeps_open: Option<EntryId>,
     /// The node that the last entry names.
     pub node: NodeId,
     pub stage: Stage,
@@ -27,8 +30,8 @@ pub struct InFlightRun {
     pub is_killed: bool,
     /// Its further attempt was decided on, and may be over already: there is no second one.
     pub is_followed: bool,
-    /// Its log row is being looked for since the node said that it has it not; what is found counts only for this asking. 0:
-    /// nothing is asked.
+    /// Its log row is being looked for since the node said that it does not have the run; an answer counts only for the
+    /// question with this number. 0: nothing is asked.
     pub question: u64,
 }
 
@@ -37,6 +40,7 @@ impl InFlightRun {
         InFlightRun {
             job,
             entry: None,
+            keeps_open: None,
             node,
             stage: Stage::Planned,
             late,
@@ -47,103 +51,151 @@ impl InFlightRun {
             question: 0,
         }
     }
+
+    /// Whether only so many runs of its job may go at one time.
+    pub fn is_limited(&self) -> bool {
+        self.job.parallel_max().is_some()
+    }
 }
 
+/// How far the leader has come with a run.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Stage {
     /// Its entry is on the way into the journal.
     Planned,
-    /// As many of its job run as may, or no node is there to take it.
-    Waiting,
+    Waiting(WaitsFor),
     /// A further attempt whose delay is not over. It keeps its mutex.
     Delayed,
-    /// It has its mutex, and the entry that names another node for it is on the way.
+    /// It has its permit, and the entry that names another node for it is on the way.
     Moving,
     /// The node may have it.
     Sent,
     Over,
 }
 
-/// A node that can be spoken to.
-#[derive(Clone, Debug)]
-pub struct Candidate {
-    pub node: NodeId,
-    pub server: Server,
-    pub labels: Vec<String>,
-    /// Runs that it may have at one time.
-    pub capacity: usize,
-    /// It is alive and not draining.
-    pub takes_new: bool,
-    /// Its system has no room for another process just now: it comes after all others.
-    pub is_full: bool,
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum WaitsFor {
+    /// As many of its job run as may.
+    Permit,
+    /// No node is there to take it.
+    Node,
+    /// It had a permit, and no node was there to take it.
+    PermitAndNode,
+    /// Its job was stopped, and the store has yet to take the stop.
+    Decision,
 }
 
-impl Candidate {
-    /// Whether the job may run there at all.
-    pub fn suits(&self, job: &Job) -> bool {
-        job.node.is_empty() || *self.server.0 == *job.node || self.labels.contains(&job.node)
+impl Stage {
+    /// Whether it waits here, for whatever.
+    pub fn is_waiting(self) -> bool {
+        matches!(self, Stage::Waiting(_))
+    }
+
+    /// Whether a run goes from this stage to that one. Only `RunTable::plan_again` leads back to `Planned`.
+    fn may_become(self, next: Stage) -> bool {
+        match next {
+            Stage::Over => true,
+            Stage::Planned | Stage::Delayed => false,
+            Stage::Waiting(_) | Stage::Moving | Stage::Sent => self != Stage::Over,
+        }
     }
 }
 
 #[derive(Debug, Default)]
 pub struct RunTable {
-    all: BTreeMap<Attempt, InFlightRun>,
-    taken: BTreeMap<NodeId, usize>,
-    /// Of jobs that are limited to so many runs at one time.
-    pub queues: BTreeMap<JobId, PermitQueue>,
-    /// Nodes that surely run no mutex job any more, whatever they were sent.
-    released: BTreeSet<NodeId>,
-    next_candidate: usize,
+    /// By job, second and number.
+    runs: BTreeMap<Attempt, InFlightRun>,
+    indexes: Indexes,
 }
 
 impl RunTable {
     pub fn get(&self, attempt: Attempt) -> Option<&InFlightRun> {
-        self.all.get(&attempt)
+        self.runs.get(&attempt)
     }
 
     pub fn has(&self, attempt: Attempt) -> bool {
-        self.all.contains_key(&attempt)
+        self.runs.contains_key(&attempt)
+    }
+
+    pub fn stage(&self, attempt: Attempt) -> Option<Stage> {
+        self.get(attempt).map(|run| run.stage)
     }
 
     pub fn is(&self, attempt: Attempt, stage: Stage) -> bool {
-        self.get(attempt).is_some_and(|in_flight| in_flight.stage == stage)
+        self.stage(attempt) == Some(stage)
     }
 
-    pub fn insert(&mut self, attempt: Attempt, in_flight: InFlightRun) {
-        self.remove(attempt);
-        self.count(&in_flight, true);
-        self.all.insert(attempt, in_flight);
+    pub fn is_waiting(&self, attempt: Attempt) -> bool {
+        self.stage(attempt).is_some_and(Stage::is_waiting)
+    }
+
+    /// Takes a run in; answers the one that was there.
+    pub fn insert(&mut self, attempt: Attempt, run: InFlightRun) -> Option<InFlightRun> {
+        let former = self.remove(attempt);
+        self.put(attempt, run);
+        former
     }
 
     pub fn remove(&mut self, attempt: Attempt) -> Option<InFlightRun> {
-        let in_flight = self.all.remove(&attempt)?;
-        self.count(&in_flight, false);
-        Some(in_flight)
+        let run = self.runs.remove(&attempt)?;
+        self.indexes.remove(attempt, &run);
+        Some(run)
     }
 
+    /// From now on only an answer of now says where the run is.
     pub fn set_stage(&mut self, attempt: Attempt, stage: Stage) {
-        if let Some(in_flight) = self.remove(attempt) {
-            self.insert(attempt, InFlightRun { stage, question: 0, ..in_flight });
-        }
+        self.update(attempt, |run| {
+            debug_assert!(run.stage.may_become(stage), "{attempt}: {:?} becomes {stage:?}", run.stage);
+            run.stage = stage;
+            run.question = 0;
+        });
     }
 
+    /// Names another node, by an entry that is on the way.
     pub fn move_to(&mut self, attempt: Attempt, node: NodeId) {
-        if let Some(in_flight) = self.remove(attempt) {
-            self.insert(attempt, InFlightRun { stage: Stage::Moving, node, question: 0, ..in_flight });
-        }
+        self.set_stage(attempt, Stage::Moving);
+        self.update(attempt, |run| run.node = node);
     }
 
-    /// 0: what was asked counts no more.
+    /// Plans the run once more, under the definition that is in force now.
+    pub fn plan_again(&mut self, attempt: Attempt, job: Arc<Job>, node: NodeId) {
+        self.update(attempt, |run| {
+            debug_assert!(run.stage != Stage::Over, "{attempt}: it is over and planned again");
+            (run.job, run.node, run.stage, run.question) = (job, node, Stage::Planned, 0);
+        });
+    }
+
+    /// The entry that names the attempt from now on; answers those that it keeps open no longer.
+    pub fn set_entry(&mut self, attempt: Attempt, entry: EntryId) -> impl Iterator<Item = EntryId> + use<> {
+        let mut former = (None, None);
+        self.update(attempt, |run| former = (run.entry.replace(entry), run.keeps_open.take()));
+        former.0.into_iter().chain(former.1)
+    }
+
+    /// 0: an answer to what was asked counts no more.
     pub fn set_question(&mut self, attempt: Attempt, question: u64) {
-        if let Some(in_flight) = self.all.get_mut(&attempt) {
-            in_flight.question = question;
-        }
+        self.update(attempt, |run| run.question = question);
     }
 
     pub fn set_followed(&mut self, attempt: Attempt) {
-        if let Some(in_flight) = self.all.get_mut(&attempt) {
-            in_flight.is_followed = true;
-        }
+        self.update(attempt, |run| run.is_followed = true);
+    }
+
+    pub fn set_killed(&mut self, attempt: Attempt) {
+        self.update(attempt, |run| run.is_killed = true);
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = (&Attempt, &InFlightRun)> {
+        self.runs.iter()
+    }
+
+    pub fn of_job(&self, id: JobId) -> impl Iterator<Item = (&Attempt, &InFlightRun)> {
+        let first = Attempt { run: RunKey::scheduled(id, Second(i64::MIN)), number: 0 };
+        self.runs.range(first..).take_while(move |(attempt, _)| attempt.run.cron_id == id)
+    }
+
+    pub fn of_run(&self, run: RunKey) -> impl Iterator<Item = (&Attempt, &InFlightRun)> {
+        self.runs.range(Attempt { run, number: 0 }..).take_while(move |(attempt, _)| attempt.run == run)
     }
 
     /// Those that have a later attempt of their run beside them, or among `others`.
@@ -151,148 +203,84 @@ impl RunTable {
         let later = |attempt: &Attempt| Attempt { number: attempt.number + 1, ..*attempt }..;
         let is_of = |attempt: &Attempt, found: Option<&Attempt>| found.is_some_and(|found| found.run == attempt.run);
         let is_followed = |attempt: &&Attempt| {
-            let in_flight = self.all.range(later(attempt)).next().map(|(attempt, _)| attempt);
-            is_of(attempt, in_flight) || is_of(attempt, others.range(later(attempt)).next())
+            let next = self.runs.range(later(attempt)).next().map(|(attempt, _)| attempt);
+            is_of(attempt, next) || is_of(attempt, others.range(later(attempt)).next())
         };
-        self.all.keys().filter(is_followed).copied().collect()
-    }
-
-    pub fn set_killed(&mut self, attempt: Attempt) {
-        if let Some(in_flight) = self.all.get_mut(&attempt) {
-            in_flight.is_killed = true;
-        }
-    }
-
-    /// The entry that names the attempt from now on; answers the one that did before.
-    pub fn rename(&mut self, attempt: Attempt, entry: EntryId) -> Option<EntryId> {
-        self.all.get_mut(&attempt)?.entry.replace(entry)
-    }
-
-    pub fn of_job(&self, id: JobId) -> impl Iterator<Item = (&Attempt, &InFlightRun)> {
-        let first = Attempt { run: RunKey::scheduled(id, Second(i64::MIN)), number: 0 };
-        self.all.range(first..).take_while(move |(attempt, _)| attempt.run.cron_id == id)
-    }
-
-    pub fn of_run(&self, run: RunKey) -> impl Iterator<Item = (&Attempt, &InFlightRun)> {
-        self.all.range(Attempt { run, number: 0 }..).take_while(move |(attempt, _)| attempt.run == run)
-    }
-
-    pub fn all(&self) -> impl Iterator<Item = (&Attempt, &InFlightRun)> {
-        self.all.iter()
+        self.runs.keys().filter(is_followed).copied().collect()
     }
 
     /// What the node may have.
     pub fn sent_to(&self, node: &NodeId) -> Vec<Attempt> {
-        let is_there = |in_flight: &InFlightRun| in_flight.stage == Stage::Sent && in_flight.node == *node;
-        self.all.iter().filter(|(_, in_flight)| is_there(in_flight)).map(|(attempt, _)| *attempt).collect()
+        self.indexes.on(node).map(|on| on.sent.iter().copied().collect()).unwrap_or_default()
     }
 
     /// What is over on the node, and has no committed row that we know of.
     pub fn over_on(&self, node: &NodeId) -> Vec<Attempt> {
-        let is_there = |in_flight: &InFlightRun| in_flight.stage == Stage::Over && in_flight.node == *node;
-        self.all.iter().filter(|(_, in_flight)| is_there(in_flight)).map(|(attempt, _)| *attempt).collect()
+        self.indexes.on(node).map(|on| on.over.iter().copied().collect()).unwrap_or_default()
     }
 
     /// The nodes that may have something.
     pub fn nodes(&self) -> BTreeSet<NodeId> {
-        let sent = self.all.values().filter(|in_flight| matches!(in_flight.stage, Stage::Sent | Stage::Over));
-        sent.map(|in_flight| in_flight.node.clone()).collect()
+        self.indexes.nodes()
     }
 
-    /// How many more runs of the job may go.
-    pub fn free(&self, job: &Job) -> usize {
-        job.parallel_max().map_or(usize::MAX, |max| max.saturating_sub(self.held(job.id)))
+    /// How much of the node's capacity is taken, by what it has or is about to get.
+    pub fn taken(&self, node: &NodeId) -> usize {
+        self.indexes.on(node).map_or(0, |on| on.taken)
     }
 
-    /// How many runs of the job have a turn. Who holds a mutex is not stored: it is whatever may run, so nothing can be
-    /// left set by mistake.
-    pub fn held(&self, id: JobId) -> usize {
-        let is_held = |in_flight: &InFlightRun| match in_flight.stage {
-            // The guardian of a node whose lease is over has ended its mutex runs, and no others.
-            Stage::Sent => !(in_flight.job.is_mutex && self.released.contains(&in_flight.node)),
-            Stage::Moving => true,
-            Stage::Delayed => in_flight.job.is_mutex,
-            Stage::Planned | Stage::Waiting | Stage::Over => false,
-        };
-        self.of_job(id).filter(|(_, in_flight)| is_held(in_flight)).count()
+    /// How many runs the entry keeps open for: those that it names last, and attempts that follow one of them.
+    pub fn named_by(&self, entry: EntryId) -> usize {
+        self.indexes.named_by(entry)
     }
 
-    /// Whether all that may be somewhere counts as there, leases that are over included.
-    pub fn is_any_held(&self, id: JobId) -> bool {
-        self.of_job(id).any(|(_, in_flight)| matches!(in_flight.stage, Stage::Sent | Stage::Moving | Stage::Delayed))
+    /// Of the runs that wait for a permit of this job the first, by their seconds.
+    pub fn first_in_queue(&self, id: JobId) -> Option<Attempt> {
+        self.indexes.first_in_queue(id)
     }
 
-    /// Whether the node's mutex runs have surely ended.
-    pub fn set_released(&mut self, node: &NodeId, is_released: bool) {
-        if is_released {
-            self.released.insert(node.clone());
-        } else {
-            self.released.remove(node);
+    pub fn unplaced(&self) -> &BTreeSet<Attempt> {
+        &self.indexes.unplaced
+    }
+
+    /// When the first delay of a further attempt is over. Its entry is in.
+    pub fn next_delayed(&self) -> Option<Mono> {
+        self.indexes.delayed.first().map(|(ready_at, _)| *ready_at)
+    }
+
+    /// The further attempts whose delay is over by then, the first first.
+    pub fn delayed_until(&self, then: Mono) -> Vec<Attempt> {
+        let over = self.indexes.delayed.iter().take_while(|(ready_at, _)| *ready_at <= then);
+        over.map(|(_, attempt)| *attempt).collect()
+    }
+
+    /// Recounts everything that is kept beside the runs.
+    pub fn check_invariants(&self) {
+        let mut recount = Indexes::default();
+        for (attempt, run) in &self.runs {
+            recount.add(*attempt, run);
+            let is_journaled = run.entry.is_some();
+            match run.stage {
+                Stage::Planned | Stage::Delayed => {}
+                _ => assert!(is_journaled, "{attempt}: {:?} before its entry is in", run.stage),
+            }
+            let waits_for_permit = matches!(run.stage, Stage::Waiting(WaitsFor::Permit | WaitsFor::PermitAndNode));
+            assert!(!waits_for_permit || run.is_limited(), "{attempt}: it waits for a permit and needs none");
+            assert!(run.stage != Stage::Sent || !run.node.is_nobody(), "{attempt}: it is sent to nobody");
+            assert!(!is_journaled || run.keeps_open.is_none(), "{attempt}: its entry is in, and keeps another open");
         }
+        assert_eq!(self.indexes, recount, "the indexes are not those of the runs");
     }
 
-    /// The least loaded node with room that suits the job, one that is full only where there is no other; among equals
-    /// they take turns.
-    pub fn choose(&mut self, job: &Job, candidates: &[Candidate]) -> Option<NodeId> {
-        let count = candidates.len();
-        let load = |candidate: &Candidate| self.taken(&candidate.node) * 1_000 / candidate.capacity.max(1);
-        let turn = |at: usize| (at + count - self.next_candidate % count.max(1)) % count.max(1);
-        let may_take = |candidate: &Candidate| {
-            candidate.takes_new && self.taken(&candidate.node) < candidate.capacity && candidate.suits(job)
-        };
-        let with_capacity = candidates.iter().enumerate().filter(|(_, candidate)| may_take(candidate));
-        let (at, candidate) =
-            with_capacity.min_by_key(|(at, candidate)| (candidate.is_full, load(candidate), turn(*at)))?;
-        self.next_candidate = at + 1;
-        Some(candidate.node.clone())
+    fn put(&mut self, attempt: Attempt, run: InFlightRun) {
+        self.indexes.add(attempt, &run);
+        self.runs.insert(attempt, run);
     }
 
-    /// Whether the node that was chosen before is still to be given the run: runs that waited their turn may go a tenth
-    /// beyond its room.
-    pub fn may_send(&self, job: &Job, node: &NodeId, candidates: &[Candidate]) -> bool {
-        let candidate =
-            candidates.iter().find(|candidate| candidate.node == *node && candidate.takes_new && candidate.suits(job));
-        candidate.is_some_and(|candidate| self.taken(node) <= candidate.capacity + candidate.capacity / RESERVE_PART)
-    }
-
-    fn taken(&self, node: &NodeId) -> usize {
-        self.taken.get(node).copied().unwrap_or(0)
-    }
-
-    fn count(&mut self, in_flight: &InFlightRun, is_in: bool) {
-        let change = |count: &mut usize| *count = if is_in { *count + 1 } else { count.saturating_sub(1) };
-        let is_limited = in_flight.job.parallel_max().is_some();
-        let takes_capacity = match in_flight.stage {
-            Stage::Planned => !is_limited,
-            Stage::Moving | Stage::Sent => true,
-            Stage::Waiting | Stage::Delayed | Stage::Over => false,
-        };
-        if takes_capacity && !in_flight.node.is_nobody() {
-            change(self.taken.entry(in_flight.node.clone()).or_default());
+    fn update(&mut self, attempt: Attempt, change: impl FnOnce(&mut InFlightRun)) {
+        if let Some(mut run) = self.remove(attempt) {
+            change(&mut run);
+            self.put(attempt, run);
         }
-        if in_flight.stage == Stage::Planned && is_limited {
-            change(&mut self.queues.entry(in_flight.job.id).or_default().planned);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_full_node_is_chosen_only_where_no_other_has_room() {
-        let candidate = |name: &str, capacity, is_full| Candidate {
-            node: NodeId(name.into()),
-            server: Server::default(),
-            labels: Vec::new(),
-            capacity,
-            takes_new: true,
-            is_full,
-        };
-        let choose = |candidates: &[Candidate]| RunTable::default().choose(&Job::default(), candidates);
-        assert_eq!(choose(&[candidate("a", 9, true), candidate("b", 1, false)]), Some(NodeId("b".into())));
-        assert_eq!(choose(&[candidate("a", 9, true), candidate("b", 0, false)]), Some(NodeId("a".into())));
-        assert_eq!(choose(&[candidate("a", 9, true)]), Some(NodeId("a".into())));
     }
 }

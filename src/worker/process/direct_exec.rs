@@ -100,7 +100,7 @@ impl DirectExec {
         if !self.is_in_place() {
             return None;
         }
-        let mut command = Command::new(&program);
+        let mut command = super::command(&program);
         command.arg0(first).args(rest).env_clear();
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         if self.tells_path {
@@ -155,7 +155,7 @@ fn folders(path: &OsStr) -> Option<Vec<PathBuf>> {
 /// The environment that a command of this shell gets, where the shell becomes the command.
 fn hand_on(shell: &Path, environment: &[(OsString, OsString)]) -> Option<Vec<(OsString, OsString)>> {
     look(Path::new(TRIED)).filter(|is_program| *is_program)?;
-    let mut command = Command::new(shell);
+    let mut command = super::command(shell);
     command.arg("-c").arg(format!("{TRIED} /proc/self/stat /proc/self/environ")).env_clear();
     command.envs(environment.iter().map(|(name, value)| (name, value)));
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().ok()?;

@@ -23,7 +23,6 @@ use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 /// The hidden first argument of a daemon, followed by its two descriptors.
@@ -176,7 +175,7 @@ impl Guardian {
 
     fn start(&self) -> io::Result<Pid> {
         let descriptors = format!("{},{}", self.lock.as_raw_fd(), self.death_pipe.0.as_raw_fd());
-        let mut command = Command::new(&self.program);
+        let mut command = super::command(&self.program);
         // In a group of its own: a terminal's Ctrl-C comes to the guardian only, which passes it on once.
         command.arg0("wing-crontab").arg(UNDER_GUARDIAN).arg(descriptors).args(&self.arguments).process_group(0);
         let child =
@@ -334,6 +333,7 @@ fn listen(signal: i32) -> io::Result<(i32, UnixStream)> {
     Ok((signal, read_end))
 }
 
+#[expect(clippy::disallowed_methods, reason = "no event tells when a lock is given up")]
 fn lock(data_dir: &Path) -> Result<File, String> {
     let path = data_dir.join("lock");
     let fail = |error: io::Error| format!("lock {}: {error}", path.display());

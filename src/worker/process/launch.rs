@@ -37,7 +37,7 @@ pub struct Launch<'a> {
 impl Launch<'_> {
     /// `program` with these arguments and this environment.
     pub fn command(&self, program: &Path, arguments: &[&str], environment: &[(OsString, OsString)]) -> Command {
-        let mut command = Command::new("/proc/self/exe");
+        let mut command = super::command("/proc/self/exe");
         let user = self.account.map(|account| {
             let groups: Vec<String> = account.groups.iter().map(u32::to_string).collect();
             format!("{}:{}:{}", account.uid, account.gid, groups.join(","))
@@ -55,6 +55,7 @@ fn hidden(name: &OsStr) -> OsString {
 }
 
 /// The other side, in the new process: `arguments` are those after `LAUNCH`. Comes back only with the reason why not.
+#[expect(clippy::disallowed_methods, reason = "the environment is the run's, and handed on whole")]
 pub fn launch(arguments: &[OsString]) -> String {
     let [user, descriptors, work_dir, program, arguments @ ..] = arguments else {
         return format!("not started: {LAUNCH}: only the daemon passes this");
@@ -63,7 +64,7 @@ pub fn launch(arguments: &[OsString]) -> String {
     begun.err().unwrap_or_else(|| {
         let name = |(name, value): (OsString, OsString)| Some((name.as_bytes().strip_prefix(b".")?.to_vec(), value));
         let environment = std::env::vars_os().filter_map(name).map(|(name, value)| (OsString::from_vec(name), value));
-        let error = Command::new(program).args(arguments).env_clear().envs(environment).exec();
+        let error = super::command(program).args(arguments).env_clear().envs(environment).exec();
         format!("not started: {}: {error}; is the shell right?", program.display())
     })
 }

@@ -3,6 +3,8 @@
 //! Invariant: a process of a run is found again whatever it did to itself (setsid, a cleared environment, a new parent),
 //! by the tag that it was born with.
 
+#![expect(unsafe_code, reason = "signals, descriptors and mapped memory have no safe form everywhere")]
+
 mod account;
 mod descriptors;
 mod direct_exec;
@@ -19,11 +21,18 @@ pub use descriptors::make_room;
 pub use guardian::{CANNOT_START, DaemonLink, REFUSED, UNDER_GUARDIAN, adopt, guard};
 pub use inheritance::end_inheritance;
 pub use launch::{LAUNCH, NOT_LAUNCHED, launch};
-pub use marks::{Mark, MarkBook, Marks, Ticket};
+pub use marks::{Mark, MarkBook, Ticket};
 pub use memory::FreeMemory;
 pub use spawn::{Running, Spawner};
 
+/// A program to start. Whatever this program starts begins here.
+#[expect(clippy::disallowed_methods, reason = "the one place where processes are made")]
+fn command(program: impl AsRef<std::ffi::OsStr>) -> std::process::Command {
+    std::process::Command::new(program)
+}
+
 /// Ends this process at once by a signal, which the guardian takes for a death.
+#[expect(clippy::disallowed_methods, reason = "the one place where a process ends itself")]
 pub fn die() -> ! {
     std::process::abort()
 }

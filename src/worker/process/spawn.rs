@@ -62,6 +62,7 @@ struct Begun {
 }
 
 impl Spawner {
+    #[expect(clippy::disallowed_methods, reason = "the environment is for the commands, and handed on whole")]
     pub fn new(shell: PathBuf, marks: Arc<Marks>) -> Spawner {
         let is_secret = |name: &OsString| SECRETS.iter().any(|secret| name == secret);
         let environment: Vec<(OsString, OsString)> = std::env::vars_os().filter(|(name, _)| !is_secret(name)).collect();
@@ -116,7 +117,7 @@ impl Spawner {
             let launch = Launch { account: account.as_ref(), descriptors, work_dir: &job.work_dir };
             return Ok(launch.command(shell, &["-c", &script], &environment));
         }
-        let mut command = Command::new(shell);
+        let mut command = super::command(shell);
         command.arg("-c").arg(script).env_clear().envs(environment);
         Ok(command)
     }

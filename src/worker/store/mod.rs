@@ -1,12 +1,14 @@
 //! The store: jobs, log, and the journal, in MySQL (or MariaDB) or in an embedded SQLite file.
 //!
-//! Two stores, one contract: `tests/store_contract.rs` holds both to it. Each hand (leader's statements, log rows,
-//! reads) has a connection of its own.
+//! Two stores, one contract: `tests/store_contract` holds both to it. Both have the same organs: `schema` makes the tables,
+//! `journal`, `jobs` and `logs` write and read them. What these have in common is here and in `rows`. Each hand (leader's
+//! statements, log rows, reads) has a connection of its own.
 //!
 //! Invariants: no lock of ours outlives a round trip; every statement of a leader names its epoch, and changes nothing
 //! when the epoch in the store is another one.
 
 pub mod mysql;
+mod rows;
 pub mod sqlite;
 
 use crate::core::ports::{
@@ -14,7 +16,7 @@ use crate::core::ports::{
     StoredLeader,
 };
 use crate::model::job::{JobFilter, JobPage};
-use crate::model::journal::{Body, Entry, EntryId, StoredEntry};
+use crate::model::journal::{Entry, EntryId, StoredEntry};
 use crate::model::log_row::{LastRun, LogFilter, LogPage, StoredLog};
 use crate::model::{Attempt, Epoch, Job, JobId, LogRow, RunKey, RunState, Second, Server, Wall};
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,35 +46,35 @@ pub trait Store: Send {
     fn open(&mut self) -> Result<Opened, StoreError>;
     /// Whether it answers.
     fn ping(&mut self) -> Result<(), StoreError>;
+    /// Who was the last to take the lead; none: nobody yet.
+    fn leader(&mut self) -> Result<Option<StoredLeader>, StoreError>;
     /// Takes the lead: the epoch grows by one.
     fn bump(&mut self, bump: &Bump) -> Result<Bumped, StoreError>;
     /// What a new leader must know, read after its bump.
     fn load(&mut self, epoch: Epoch, since: &Since) -> Result<Loaded, StoreError>;
     /// Asking again with the same epoch and request is harmless.
     fn journal(&mut self, entry: &Entry) -> Result<Journaled, StoreError>;
-    /// Journals the note, then writes the row; answers the job's id. Asking again with the same request is harmless.
-    fn change(&mut self, epoch: Epoch, request: u64, change: &Change) -> Result<JobId, StoreError>;
-    /// The rows of the runs of these attempts, all attempts of each, read now.
-    fn find_logs(&mut self, epoch: Epoch, attempts: &[Attempt]) -> Result<BTreeMap<Attempt, RunState>, StoreError>;
     /// Sets entries done and deletes old done ones, never those of the largest tick.
     fn close(&mut self, epoch: Epoch, entries: &[EntryId], delete_before: Wall) -> Result<(), StoreError>;
     /// Remembers whether scheduled runs are started.
     fn pause(&mut self, epoch: Epoch, paused: bool) -> Result<(), StoreError>;
-    /// All or nothing. A definite state replaces `lost`, nothing replaces a definite state.
-    fn write_logs(&mut self, rows: &[LogRow]) -> Result<(), StoreError>;
-    /// Deletes log rows of before this second.
-    fn retain_logs(&mut self, before: Second) -> Result<(), StoreError>;
-    fn list_logs(&mut self, filter: &LogFilter) -> Result<LogPage, StoreError>;
+    /// Journals the note, then writes the row; answers the job's id. Asking again with the same request is harmless.
+    fn change(&mut self, epoch: Epoch, request: u64, change: &Change) -> Result<JobId, StoreError>;
     fn list_jobs(&mut self) -> Result<Vec<Job>, StoreError>;
     /// The first so many jobs with larger ids than this, by id.
     fn read_batch(&mut self, after: JobId, limit: usize) -> Result<JobBatch, StoreError>;
     /// What a copy of the jobs lacks; none where that is too much, or the journal does not reach back so far.
     fn differences(&mut self, since: &Since) -> Result<Option<Differences>, StoreError>;
-    /// Who was the last to take the lead; none: nobody yet.
-    fn leader(&mut self) -> Result<Option<StoredLeader>, StoreError>;
+    fn find_jobs(&mut self, filter: &JobFilter) -> Result<JobPage, StoreError>;
+    /// All or nothing. A definite state replaces `lost`, nothing replaces a definite state.
+    fn write_logs(&mut self, rows: &[LogRow]) -> Result<(), StoreError>;
+    /// Deletes log rows of before this second.
+    fn retain_logs(&mut self, before: Second) -> Result<(), StoreError>;
+    fn list_logs(&mut self, filter: &LogFilter) -> Result<LogPage, StoreError>;
     /// The row of this attempt, or of the run's latest one.
     fn find_log(&mut self, run: RunKey, attempt: Option<u32>) -> Result<Option<StoredLog>, StoreError>;
-    fn find_jobs(&mut self, filter: &JobFilter) -> Result<JobPage, StoreError>;
+    /// The rows of the runs of these attempts, all attempts of each, read now.
+    fn find_logs(&mut self, epoch: Epoch, attempts: &[Attempt]) -> Result<BTreeMap<Attempt, RunState>, StoreError>;
     /// What the newest log row of each of these jobs says, where there is one.
     fn last_runs(&mut self, ids: &[JobId]) -> Result<BTreeMap<JobId, LastRun>, StoreError>;
 }
@@ -101,8 +103,7 @@ struct Noted {
 fn noted(entries: &[(i64, String)], since: &Since) -> Result<Option<Noted>, StoreError> {
     let mut noted = Noted { jobs: since.again.iter().copied().collect(), last: None };
     for (id, body) in entries {
-        let body: Body = serde_json::from_str(body)
-            .map_err(|error| StoreError::Permanent(format!("journal row {id}: its body cannot be read: {error}")))?;
+        let body = rows::parse_body(*id, body)?;
         noted.jobs.extend(body.changes.iter().map(|note| note.cron_id));
         noted.last = body.changes.last().map(|note| note.cron_id).or(noted.last);
     }
@@ -117,7 +118,7 @@ fn differences(as_of: EntryId, noted: &Noted, rows: Vec<Job>, new: Vec<Job>) -> 
     (changed.len() <= DIFFERENCES_MAX).then_some(Differences { as_of, changed, gone, last: noted.last })
 }
 
-/// The runs of which a row may stand for a refusal that has none of its own: refusals are folded.
+/// The runs of which a row may stand for a refusal that has none of its own: refusals are coalesced.
 fn coalesced(open: &[StoredEntry], logged: &BTreeMap<Attempt, RunState>) -> BTreeSet<RunKey> {
     let refused = open.iter().flat_map(|stored| &stored.entry.body.refused).map(|refused| refused.run);
     let unexplained = refused.filter(|run| !logged.contains_key(&Attempt { run: *run, number: 0 }));

@@ -1,4 +1,4 @@
-//! The election, asked and answered step by step as the node and Consul do.
+//! The election, step by step: the tests ask it as a node does, and answer it as Consul does.
 
 use super::lock_watch::STALE_MS;
 use super::*;
@@ -21,7 +21,7 @@ fn value(node: &str) -> LockValue {
     }
 }
 
-/// What is asked of Consul now, which answers yes to all of it.
+/// What the election asks of Consul now, beside its registration and session. Consul says yes to everything.
 fn asked(election: &mut Election, standing: Standing, now: Now) -> Vec<String> {
     let mut fx = Effects::default();
     let mut asked = Vec::new();
@@ -43,7 +43,7 @@ fn asked(election: &mut Election, standing: Standing, now: Now) -> Vec<String> {
     }
 }
 
-/// The watch says who has the lock.
+/// The watch tells who has the lock.
 fn seen(election: &mut Election, session: Option<&str>, node: &str, now: Now) {
     let id = *election.lock.watch.insert(WorkId(1_000_000));
     let lock = LockState { index: 1, session: session.map(String::from), value: Some(value(node)) };
@@ -52,7 +52,7 @@ fn seen(election: &mut Election, session: Option<&str>, node: &str, now: Now) {
 
 fn holder() -> Election {
     let mut election = election(OWN);
-    assert!(asked(&mut election, ALL, at(0)).is_empty(), "nothing is known of the lock");
+    assert!(asked(&mut election, ALL, at(0)).is_empty(), "nothing is known of the lock yet");
     seen(&mut election, None, "own", at(0));
     assert_eq!(asked(&mut election, ALL, at(0)), ["Acquire"]);
     assert!(election.may_lead(at(0)));
@@ -60,10 +60,10 @@ fn holder() -> Election {
 }
 
 #[test]
-fn who_abstains_for_a_time_gives_the_lock_up_and_takes_it_again_only_after_that() {
+fn a_leader_that_abstains_for_a_time_releases_the_lock_and_takes_it_again_only_after_that() {
     let mut election = holder();
     election.abstain_for(10_000, at(1_000));
-    assert!(!election.may_lead(at(1_000)), "at once");
+    assert!(!election.may_lead(at(1_000)), "it may lead while it abstains");
     assert_eq!(asked(&mut election, ALL, at(1_000)), ["Release"]);
     seen(&mut election, None, "own", at(2_000));
     assert!(asked(&mut election, ALL, at(10_999)).is_empty());
@@ -71,7 +71,7 @@ fn who_abstains_for_a_time_gives_the_lock_up_and_takes_it_again_only_after_that(
 }
 
 #[test]
-fn who_could_make_nothing_of_the_lock_leaves_it_to_others() {
+fn a_node_that_cannot_lead_leaves_the_lock_to_others() {
     let unable = Standing { can_lead: false, can_depose: false, ..ALL };
     let mut election = holder();
     assert_eq!(asked(&mut election, unable, at(1_000)), ["Release"]);
@@ -81,7 +81,7 @@ fn who_could_make_nothing_of_the_lock_leaves_it_to_others() {
 }
 
 #[test]
-fn a_leader_that_stands_still_is_deposed_only_by_who_has_had_the_store_for_a_while() {
+fn a_leader_that_stands_still_is_deposed_only_by_a_node_that_has_had_the_store_for_a_while() {
     let fresh = Standing { can_depose: false, ..ALL };
     let mut election = election(OWN);
     asked(&mut election, ALL, at(0));
@@ -89,7 +89,7 @@ fn a_leader_that_stands_still_is_deposed_only_by_who_has_had_the_store_for_a_whi
     seen(&mut election, Some("theirs"), "other", at(STALE_MS));
     assert!(asked(&mut election, fresh, at(STALE_MS)).is_empty());
     assert_eq!(asked(&mut election, ALL, at(STALE_MS)), ["DestroySession"]);
-    // Of one that is known to be dead nobody has to wait for a word.
+    // A leader that is known to be dead is deposed by any node.
     seen(&mut election, Some("theirs"), "other", at(STALE_MS));
     election.suspect_dead(&Server("other".into()));
     assert_eq!(asked(&mut election, fresh, at(STALE_MS)), ["DestroySession"]);
@@ -112,7 +112,7 @@ fn lock((server, node_id, incarnation): (&str, &str, u64), tick: i64) -> LockSta
     LockState { index: tick as u64, session: Some("theirs".into()), value: Some(value) }
 }
 
-/// The statements that it makes while the lock's holder writes so many values; why it must go, where it must.
+/// The statements of the election while the lock's holder writes so many values, and why the node has to end, if it has to.
 fn watched(election: &mut Election, holder: (&str, &str, u64), values: i64) -> (Vec<String>, Option<String>) {
     let (mut fx, now, mut asked) = (Effects::default(), Now::default(), Vec::new());
     for tick in 0..=values {
@@ -138,14 +138,14 @@ fn check(own: (&str, &str, u64), leader: (&str, &str, u64), reason: Option<&str>
         (None, None) => assert_eq!(asked, ["Register { is_leader: false }"]),
         (Some(reason), Some(conflict)) => {
             assert!(conflict.contains(reason), "{conflict}");
-            assert!(asked.is_empty() && election.has_left(), "the other's registration is not touched: {asked:?}");
+            assert!(asked.is_empty() && election.has_left(), "it has touched the other's registration: {asked:?}");
         }
         (_, conflict) => panic!("{conflict:?}"),
     }
 }
 
 #[test]
-fn it_takes_no_part_beside_a_leader_that_it_cannot_live_with() {
+fn a_node_takes_no_part_beside_a_leader_with_its_address_or_id_or_out_of_its_reach() {
     check(OWN, ("127.0.0.1:2", "b", 1), None);
     check(("10.0.0.1:1", "own", 5), ("10.0.0.2:1", "b", 1), None);
     check(OWN, ("127.0.0.1:1", "own", 4), None);
@@ -156,10 +156,10 @@ fn it_takes_no_part_beside_a_leader_that_it_cannot_live_with() {
 }
 
 #[test]
-fn a_leader_that_is_dead_keeps_nobody_away() {
+fn a_dead_leader_keeps_nobody_away() {
     let mut election = election(OWN);
     let dead = ("127.0.0.1:1", "b", 1);
-    assert_eq!(watched(&mut election, dead, 2).1, None, "one late write is no life");
+    assert_eq!(watched(&mut election, dead, 2).1, None, "one late write does not mean that it lives");
     let (mut fx, later) = (Effects::default(), Now { mono: Mono(0).plus_ms(STALE_MS), ..Now::default() });
     let watch = election.lock.watch.unwrap();
     election.on_watched(watch, Ok(lock(dead, 1)), later);
@@ -169,20 +169,20 @@ fn a_leader_that_is_dead_keeps_nobody_away() {
     assert!(asked.iter().any(is_register), "{asked:?}");
 }
 
-/// What the node's last life wrote into the lock.
-fn of_before() -> LockState {
-    LockState { index: 1, session: Some("of before".into()), ..lock(("127.0.0.1:1", "own", 1), 1) }
+/// The lock as the node wrote it before its restart.
+fn before_restart() -> LockState {
+    LockState { index: 1, session: Some("before the restart".into()), ..lock(("127.0.0.1:1", "own", 1), 1) }
 }
 
 #[test]
-fn a_watch_that_tells_of_the_free_lock_before_its_session_is_known_to_be_destroyed_is_heard() {
+fn a_watch_that_tells_of_the_free_lock_before_the_answer_to_destroying_its_session_counts() {
     let (mut fx, now) = (Effects::default(), at(0));
     let mut election = election(OWN);
-    // Registered and with a session, it sees the lock of before.
+    // It is registered and has a session, and sees its own lock from before the restart.
     seen(&mut election, None, "other", now);
     assert!(asked(&mut election, Standing { can_lead: false, ..ALL }, now).is_empty());
     election.lock.watch = Some(WorkId(1_000_000));
-    election.on_watched(WorkId(1_000_000), Ok(of_before()), now);
+    election.on_watched(WorkId(1_000_000), Ok(before_restart()), now);
     election.poll(ALL, || value("own"), &mut fx, now);
     let id = std::iter::from_fn(|| fx.take()).find_map(|output| match output {
         Effect::Work(id, Work::Consul(Consul::DestroySession { .. })) => Some(id),
@@ -194,12 +194,12 @@ fn a_watch_that_tells_of_the_free_lock_before_its_session_is_known_to_be_destroy
 }
 
 #[test]
-fn a_node_that_cannot_lead_yet_ends_its_last_life_and_leaves_the_lock_to_others() {
+fn a_node_that_cannot_lead_yet_destroys_its_former_session_and_leaves_the_lock_to_others() {
     let unable = Standing { can_lead: false, can_depose: false, ..ALL };
     let mut election = election(OWN);
     asked(&mut election, unable, at(0));
     election.lock.watch = Some(WorkId(1_000_000));
-    election.on_watched(WorkId(1_000_000), Ok(of_before()), at(0));
+    election.on_watched(WorkId(1_000_000), Ok(before_restart()), at(0));
     assert_eq!(asked(&mut election, unable, at(0)), ["DestroySession"]);
     seen(&mut election, None, "own", at(1_000));
     assert!(asked(&mut election, unable, at(1_000)).is_empty());
@@ -207,7 +207,7 @@ fn a_node_that_cannot_lead_yet_ends_its_last_life_and_leaves_the_lock_to_others(
 }
 
 #[test]
-fn an_agent_that_answers_and_makes_no_session_is_asked_less_and_less_often_and_told_of_once() {
+fn an_agent_that_makes_no_session_is_asked_less_and_less_often_and_warned_of_once() {
     let mut election = election(OWN);
     seen(&mut election, None, "own", at(0));
     let (mut fx, mut sessions, mut warnings) = (Effects::default(), 0, 0);

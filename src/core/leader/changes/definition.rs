@@ -4,6 +4,7 @@
 
 use crate::core::jobs::scheduler::Scheduler;
 use crate::core::ports::Change;
+use crate::model::columns;
 use crate::model::command::{CallError, Command, JobDraft, RequestKey};
 use crate::model::{Job, JobId, Second};
 use std::sync::Arc;
@@ -33,7 +34,7 @@ pub fn change(
     let renewed = |job: Job| Change::Put(Job { version: job.version.next(), since, ..job });
     Ok(match command {
         Command::AddJob(draft, key) => {
-            let job = defined(Job::default(), draft, scheduler)?;
+            let job = defined(columns::new_job(), draft, scheduler)?;
             // A client's key is none of ours, whatever it looks like.
             let key = key.map_or_else(own_key, |key| RequestKey(format!("client:{}", key.0)));
             Change::Add(Job { version: job.version.next(), since, ..job }, key)
@@ -48,31 +49,8 @@ pub fn change(
     })
 }
 
-fn defined(old: Job, draft: JobDraft, scheduler: &Scheduler) -> Result<Job, CallError> {
-    scheduler.check(&draft.cron_set).map_err(|error| CallError::bad(format!("cronSet: {error}")))?;
-    Ok(Job {
-        cron_set: draft.cron_set,
-        command: draft.command,
-        remark: draft.remark,
-        stop: draft.stop,
-        start_time: draft.start_time,
-        end_time: draft.end_time,
-        is_mutex: draft.is_mutex,
-        lock_limit: draft.lock_limit.unwrap_or(old.lock_limit),
-        misfire: draft.misfire.unwrap_or(old.misfire),
-        on_lost: draft.on_lost.unwrap_or(old.on_lost),
-        max_parallel: draft.max_parallel.unwrap_or(old.max_parallel),
-        timeout: draft.timeout.unwrap_or(old.timeout),
-        retry_times: draft.retry_times.unwrap_or(old.retry_times),
-        retry_delay: draft.retry_delay.unwrap_or(old.retry_delay),
-        run_as: draft.run_as.unwrap_or(old.run_as),
-        work_dir: draft.work_dir.unwrap_or(old.work_dir),
-        env: draft.env.unwrap_or(old.env),
-        shell: draft.shell.unwrap_or(old.shell),
-        node: draft.node.unwrap_or(old.node),
-        jitter: draft.jitter.unwrap_or(old.jitter),
-        id: old.id,
-        version: old.version,
-        since: Second::default(),
-    })
+fn defined(mut job: Job, draft: JobDraft, scheduler: &Scheduler) -> Result<Job, CallError> {
+    scheduler.check(draft.text("cron_set")).map_err(|error| CallError::bad(format!("cronSet: {error}")))?;
+    draft.apply(&mut job);
+    Ok(job)
 }

@@ -1,6 +1,6 @@
 //! The API's changes to jobs, one at a time: stored first, then in force, then answered.
 //!
-//! A change waits until every second before it is decided (see `ground`). It is asked of the store until its result is known; its
+//! A change waits until every second before it is decided (see `ledger`). It is asked of the store until its result is known; its
 //! client waits `ANSWER_MS` for that, and is then told that nobody knows yet. A stop does not wait for a store that is away: it
 //! is put in force first, its client is told so with a 503, and it is stored as soon as the store takes it.
 //!
@@ -9,18 +9,23 @@
 
 mod definition;
 mod errors;
-mod ground;
+mod pending;
+mod settling;
 
 pub use errors::{cut_off, in_force, in_force_and_cut_off};
-pub use ground::Ground;
+pub use pending::{Made, Urgent};
 
+use crate::core::Context;
 use crate::core::io::Effects;
+use crate::core::ledger::Ledger;
 use crate::core::ports::{Change, Lead, StoreError, Work, WorkId};
 use crate::core::time::{Backoff, Timer, Timers};
-use crate::model::command::{Answer, CallError, Command, RequestId, RequestKey};
-use crate::model::{Job, JobId, Mono, NodeId, Now, Second};
+use crate::model::command::{CallError, Command, RequestId, RequestKey};
+use crate::model::{Job, JobId, Mono, Now};
 use definition::{change, job_of, started_already};
 use errors::{SILENT, undecided, untouched};
+use pending::{PendingChange, Stand, Waiting};
+use settling::SettlingChanges;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -40,7 +45,9 @@ pub struct Changes {
     unstorable: BTreeSet<JobId>,
     asked: Option<PendingChange>,
     /// Changes that are in force here and wait for nodes to say so too.
-    settling: Vec<Settling>,
+    pub settling: SettlingChanges,
+    /// Neither paused nor leaving: what is not decided yet soon will be, by its tick.
+    takes_ticks: bool,
     /// Jobs that are to be started and are not stopped.
     restated: Vec<(RequestId, Arc<Job>)>,
     backoff: Backoff,
@@ -52,111 +59,51 @@ pub struct Changes {
     trouble: Option<String>,
 }
 
-#[derive(Debug)]
-struct Waiting {
-    client: RequestId,
-    command: Command,
-    /// When its client is refused at the latest, while the store is away; none before it was first looked at.
-    answer_by: Option<Mono>,
-}
-
-#[derive(Debug)]
-struct PendingChange {
-    /// None while the store, or what is due before, is being waited for.
-    id: Option<WorkId>,
-    /// Of the present asking; before the first, when its wait began.
-    sent_at: Mono,
-    stand: Stand,
-    /// The first second in which it is in force.
-    since: Second,
-    /// It may be put in force before it is stored; and it has been.
-    is_stop: bool,
-    is_in_force: bool,
-    client: Option<RequestId>,
-    answer_by: Mono,
-    request: u64,
-    change: Change,
-}
-
-/// How far what is due before a change is decided.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Stand {
-    /// It is not, and nothing was done about it.
-    Open,
-    /// What the job owed is being cancelled: the change is as good as asked for.
-    Settled,
-    Decided,
-}
-
-#[derive(Debug)]
-struct Settling {
-    client: RequestId,
-    job: Arc<Job>,
-    /// Those that have yet to answer.
-    nodes: BTreeSet<NodeId>,
-    is_stored: bool,
-}
-
-/// A change that the store has made.
-#[derive(Debug)]
-pub struct Made {
-    pub client: Option<RequestId>,
-    pub change: Change,
-    /// It has been for some time. The store may have refused it all the same.
-    pub is_in_force: bool,
-}
-
-/// A stop that is to be put in force before it is stored.
-#[derive(Debug)]
-pub struct Urgent {
-    pub client: Option<RequestId>,
-    pub job: Job,
-}
-
 impl Changes {
     pub fn push(&mut self, client: RequestId, command: Command) {
         self.queue.push_back(Waiting { client, command, answer_by: None });
     }
 
     /// Asks the store for the next change.
-    pub fn poll(&mut self, ground: &mut Ground, fx: &mut Effects) {
-        let (epoch, now) = (ground.epoch, ground.now);
-        self.is_journal_away = ground.journaler.is_away();
+    pub fn poll(&mut self, takes_ticks: bool, ledger: &mut Ledger, cx: &mut Context) {
+        let now = cx.now;
+        self.takes_ticks = takes_ticks;
+        self.is_journal_away = ledger.journal.is_away();
         if !self.backoff.is_failing() {
-            self.trouble = ground.journaler.trouble().map(String::from);
+            self.trouble = ledger.journal.trouble().map(String::from);
         }
-        let is_behind = ground.takes_ticks && ground.is_behind() && !ground.journaler.is_failing();
+        let is_behind = self.takes_ticks && ledger.is_behind(now) && !ledger.journal.is_failing();
         self.behind_since = is_behind.then(|| self.behind_since.unwrap_or(now.mono));
         loop {
             if self.asked.is_none() {
-                self.asked = self.next(ground, fx);
+                self.asked = self.next(ledger, cx);
             }
-            self.decide(ground, fx);
+            self.decide(ledger, cx);
             // One that was refused makes room for the next.
             if self.asked.is_some() || self.queue.is_empty() && self.in_force.is_empty() {
                 break;
             }
         }
-        self.answer_late(fx, now);
+        self.answer_late(cx.fx, now);
         let is_due = |asked: &&mut PendingChange| asked.id.is_none() && asked.stand == Stand::Decided;
         if let Some(asked) = self.asked.as_mut().filter(is_due).filter(|_| self.backoff.is_over(now)) {
             let (request, change) = (asked.request, Box::new(asked.change.clone()));
-            asked.id = Some(fx.work(Work::Lead(Lead::Change { epoch, request, change })));
+            asked.id = Some(cx.fx.work(Work::Lead(Lead::Change { epoch: ledger.journal.epoch(), request, change })));
             asked.sent_at = now.mono;
         }
-        self.refuse_late(fx, now);
+        self.refuse_late(cx.fx, now);
     }
 
     /// The next stop for which a store that is away is not waited.
-    pub fn next_urgent(&mut self, ground: &mut Ground, fx: &mut Effects) -> Option<Urgent> {
-        if !self.is_store_away(ground.now) {
+    pub fn next_urgent(&mut self, ledger: &mut Ledger, cx: &mut Context) -> Option<Urgent> {
+        if !self.is_store_away(cx.now) {
             return None;
         }
         if let Some(asked) = self.asked.as_mut().filter(|asked| asked.is_stop && !asked.is_in_force)
             && let Change::Put(job) = &asked.change
         {
             if asked.stand == Stand::Open {
-                ground.settle(job.id, job.since);
+                ledger.settle(job.id, job.since);
                 asked.stand = Stand::Settled;
             }
             asked.is_in_force = true;
@@ -166,10 +113,10 @@ impl Changes {
             let at = self.queue.iter().position(|waiting| matches!(waiting.command, Command::StopJob(_)))?;
             let Waiting { client, command, .. } = self.queue.remove(at)?;
             let Some(id) = job_of(&command) else { continue };
-            self.refuse_earlier(id, at, fx);
-            match self.stopped(id, ground) {
+            self.refuse_earlier(id, at, cx.fx);
+            match self.stopped(id, ledger, cx) {
                 Some(job) => return Some(Urgent { client: Some(client), job }),
-                None => fx.reply(client, Err(CallError::unknown_job(id))),
+                None => cx.fx.reply(client, Err(CallError::unknown_job(id))),
             }
         }
     }
@@ -227,7 +174,7 @@ impl Changes {
                 if let Change::Add(job, _) = &mut asked.change {
                     job.id = given;
                 }
-                self.set_stored(&asked.change);
+                self.settling.set_stored(&asked.change);
                 return Some(Made { client: asked.client, change: asked.change, is_in_force: asked.is_in_force });
             }
             Err(StoreError::Permanent(reason)) if asked.is_in_force => {
@@ -258,39 +205,9 @@ impl Changes {
         None
     }
 
-    /// The change is in force here, and these nodes have been told to cancel old runs: answer when they have.
-    pub fn settle(&mut self, client: RequestId, job: Arc<Job>, nodes: BTreeSet<NodeId>) {
-        self.settling.push(Settling { client, job, nodes, is_stored: true });
-    }
-
-    /// The same of a stop that is not stored.
-    pub fn settle_unstored(&mut self, client: RequestId, job: Arc<Job>, nodes: BTreeSet<NodeId>) {
-        self.settling.push(Settling { client, job, nodes, is_stored: false });
-    }
-
     /// Jobs that are as they were asked to be. Old runs of theirs may be somewhere still.
     pub fn take_restated(&mut self) -> Vec<(RequestId, Arc<Job>)> {
         std::mem::take(&mut self.restated)
-    }
-
-    /// The node holds no old run of this job any more.
-    pub fn on_cancelled(&mut self, node: &NodeId, id: JobId, fx: &mut Effects) {
-        // Each change has asked for itself, and answers come in the order of the questions.
-        let asked = self.settling.iter().position(|settling| settling.job.id == id && settling.nodes.contains(node));
-        let Some(at) = asked else { return };
-        self.settling[at].nodes.remove(node);
-        if self.settling[at].nodes.is_empty() {
-            let Settling { client, job, is_stored, .. } = self.settling.remove(at);
-            fx.reply(client, if is_stored { Ok(Answer::Job(job)) } else { Err(in_force(job.id)) });
-        }
-    }
-
-    /// The node will not answer: what it holds of old definitions may start until its lease is over.
-    pub fn on_silent(&mut self, node: &NodeId, fx: &mut Effects) {
-        for settling in self.settling.extract_if(.., |settling| settling.nodes.contains(node)) {
-            let error = if settling.is_stored { cut_off() } else { in_force_and_cut_off(settling.job.id) };
-            fx.reply(settling.client, Err(error));
-        }
     }
 
     /// The lead is lost: everybody is told.
@@ -303,69 +220,44 @@ impl Changes {
             fx.notice(log::Level::Error, text);
         }
         let asked = self.asked.take().and_then(|asked| asked.client);
-        let settling = self.settling.into_iter().map(|settling| settling.client);
-        asked.into_iter().chain(settling).for_each(|client| fx.reply(client, Err(CallError::unavailable(unknown))));
+        asked
+            .into_iter()
+            .chain(self.settling.into_clients())
+            .for_each(|client| fx.reply(client, Err(CallError::unavailable(unknown))));
         let untouched = "nothing was changed: the lead was lost; try again";
         let waiting = self.queue.into_iter().map(|waiting| waiting.client);
         waiting.for_each(|client| fx.reply(client, Err(CallError::unavailable(untouched))));
     }
 
-    fn next(&mut self, ground: &mut Ground, fx: &mut Effects) -> Option<PendingChange> {
-        let now = ground.now;
+    fn next(&mut self, ledger: &mut Ledger, cx: &mut Context) -> Option<PendingChange> {
+        let now = cx.now;
         while let Some(job) = self.in_force.pop_front() {
             // One that was deleted meanwhile needs no stop.
-            if ground.scheduler.job(job.id).is_some() {
-                let (since, change) = (job.since, Change::Put(job));
-                let (id, answer_by, request) = (None, Mono::NEVER, ground.journaler.next_request());
-                let sent_at = now.mono;
-                let (is_stop, is_in_force, client, stand) = (true, true, None, Stand::Settled);
-                return Some(PendingChange {
-                    id,
-                    sent_at,
-                    stand,
-                    since,
-                    is_stop,
-                    is_in_force,
-                    client,
-                    answer_by,
-                    request,
-                    change,
-                });
+            if ledger.jobs.job(job.id).is_some() {
+                return Some(PendingChange::in_force(job, ledger.journal.next_request(), now.mono));
             }
         }
         while let Some(Waiting { client, command, .. }) = self.queue.pop_front() {
-            if let Some(job) = started_already(&command, ground.scheduler) {
+            if let Some(job) = started_already(&command, &ledger.jobs) {
                 self.restated.push((client, job));
                 continue;
             }
             // One that names no key of its own gets one, so that asking the store again adds it once.
-            let number = ground.journaler.next_request();
+            let number = ledger.journal.next_request();
             let is_stop = matches!(command, Command::StopJob(_));
-            let own_key = || RequestKey(format!("{}.{number}", ground.epoch.0));
-            let since = ground.since();
+            let epoch = ledger.journal.epoch();
+            let own_key = || RequestKey(format!("{}.{number}", epoch.0));
+            let since = ledger.since(cx.now);
             if self.is_journal_away {
                 // It may be back.
-                ground.journaler.hurry();
+                ledger.journal.hurry();
                 self.is_journal_away = false;
             }
-            match change(command, own_key, ground.scheduler, since) {
-                Err(error) => fx.reply(client, Err(error)),
+            match change(command, own_key, &ledger.jobs, since) {
+                Err(error) => cx.fx.reply(client, Err(error)),
                 Ok(change) => {
-                    let answer_by = now.mono.plus_ms(ANSWER_MS);
-                    let (id, client, request) = (None, Some(client), number);
-                    let (sent_at, is_in_force, stand) = (now.mono, false, Stand::Open);
-                    return Some(PendingChange {
-                        id,
-                        sent_at,
-                        stand,
-                        since,
-                        is_stop,
-                        is_in_force,
-                        client,
-                        answer_by,
-                        request,
-                        change,
-                    });
+                    let pending = PendingChange::asked(client, change, since, number, now.mono);
+                    return Some(PendingChange { is_stop, ..pending });
                 }
             }
         }
@@ -374,8 +266,8 @@ impl Changes {
 
     /// Sees to it that what is due before the change is decided. Ticks that are late have a moment to do so, unless it is the
     /// job's end: what would start until then is not wanted any more.
-    fn decide(&mut self, ground: &mut Ground, fx: &mut Effects) {
-        let now = ground.now.mono;
+    fn decide(&mut self, ledger: &mut Ledger, cx: &mut Context) {
+        let now = cx.now.mono;
         let is_late = self.behind_since.is_some_and(|since| since.plus_ms(PATIENCE_MS) <= now);
         let Some(asked) = self.asked.as_mut().filter(|asked| asked.stand != Stand::Decided) else { return };
         let since = asked.since;
@@ -384,16 +276,16 @@ impl Changes {
             Change::Put(job) => (job.id, job.stop),
             Change::Delete { id, .. } => (*id, true),
         };
-        let waits = ground.takes_ticks && !ends && !is_late;
-        if !waits && !ground.journaler.is_failing() && ground.settle(id, since) {
+        let waits = self.takes_ticks && !ends && !is_late;
+        if !waits && !ledger.journal.is_failing() && ledger.settle(id, since) {
             asked.stand = Stand::Settled;
         }
-        if ground.is_decided(id, since) {
+        if ledger.is_decided(id, since) {
             asked.stand = Stand::Decided;
         } else if asked.stand == Stand::Open && asked.answer_by <= now {
-            let is_failing = ground.journaler.is_failing();
+            let is_failing = ledger.journal.is_failing();
             let error = if is_failing { untouched(self.trouble.as_deref()) } else { undecided() };
-            self.refuse(error, fx);
+            self.refuse(error, cx.fx);
         }
     }
 
@@ -405,7 +297,7 @@ impl Changes {
     }
 
     /// The job as a stop leaves it, which is to be stored. One that is stopped and waits to be stored stays as it is.
-    fn stopped(&mut self, id: JobId, ground: &mut Ground) -> Option<Job> {
+    fn stopped(&mut self, id: JobId, ledger: &mut Ledger, cx: &Context) -> Option<Job> {
         let asked = self.asked.as_ref().and_then(|asked| match &asked.change {
             Change::Put(job) if job.id == id => Some((job, asked.is_in_force)),
             _ => None,
@@ -417,10 +309,10 @@ impl Changes {
             Some((job, true)) => return Some(job.clone()),
             // The store may have this change already, so the stop comes on top of it.
             Some((job, false)) => job.clone(),
-            None => Job::clone(ground.scheduler.job(id)?),
+            None => Job::clone(ledger.jobs.job(id)?),
         };
-        let since = ground.since();
-        ground.settle(id, since);
+        let since = ledger.since(cx.now);
+        ledger.settle(id, since);
         let job = Job { stop: true, version: job.version.next(), since, ..job };
         self.in_force.push_back(job.clone());
         Some(job)
@@ -449,14 +341,6 @@ impl Changes {
             }
             !is_late
         });
-    }
-
-    fn set_stored(&mut self, change: &Change) {
-        if let Change::Put(stored) = change {
-            let is_it =
-                |settling: &&mut Settling| (settling.job.id, settling.job.version) == (stored.id, stored.version);
-            self.settling.iter_mut().filter(is_it).for_each(|settling| settling.is_stored = true);
-        }
     }
 
     fn refuse(&mut self, error: CallError, fx: &mut Effects) {

@@ -1,18 +1,19 @@
 use super::*;
 use crate::core::io::Effect;
 use crate::core::jobs::scheduler::Scheduler;
-use crate::core::journaler::Journaler;
+use crate::core::ledger::journaler::Journaler;
+use crate::core::log::logbook::Logbook;
 use crate::model::command::JobDraft;
-use crate::model::{Epoch, Version, Zones};
+use crate::model::{Epoch, NodeId, Second, Version, Zones};
 
 const CRON_SET: &str = "* * * * * *";
 
 /// Changes with jobs 1 to 3 to change, a leader that puts in force what is urgent, and the store's questions.
 struct World {
     changes: Changes,
-    scheduler: Scheduler,
+    ledger: Ledger,
+    logbook: Logbook,
     fx: Effects,
-    journaler: Journaler,
     now: Now,
     put: Vec<(u32, u64)>,
     replies: Vec<(u64, String)>,
@@ -28,9 +29,9 @@ impl World {
         }
         World {
             changes: Changes::default(),
-            scheduler,
+            ledger: Ledger { jobs: scheduler, journal: Journaler::new(Epoch(1)) },
+            logbook: Logbook::default(),
             fx: Effects::default(),
-            journaler: Journaler::new(Epoch(1)),
             now: Now::default(),
             put: Vec::new(),
             replies: Vec::new(),
@@ -49,14 +50,13 @@ impl World {
     }
 
     fn poll(&mut self) {
-        let (scheduler, journaler) = (&mut self.scheduler, &mut self.journaler);
-        let mut ground = Ground { epoch: Epoch(1), scheduler, journaler, takes_ticks: true, now: self.now };
-        self.changes.poll(&mut ground, &mut self.fx);
-        while let Some(urgent) = self.changes.next_urgent(&mut ground, &mut self.fx) {
+        let mut cx = Context { now: self.now, fx: &mut self.fx, logbook: &mut self.logbook };
+        self.changes.poll(true, &mut self.ledger, &mut cx);
+        while let Some(urgent) = self.changes.next_urgent(&mut self.ledger, &mut cx) {
             self.put.push((urgent.job.id.0, urgent.job.version.0));
-            let job = ground.scheduler.put(urgent.job).unwrap();
+            let job = self.ledger.jobs.put(urgent.job).unwrap();
             if let Some(client) = urgent.client {
-                self.changes.settle_unstored(client, job, BTreeSet::from([NodeId("node".into())]));
+                self.changes.settling.wait_unstored(client, job, BTreeSet::from([NodeId("node".into())]));
             }
         }
         self.drain();
@@ -78,7 +78,7 @@ impl World {
 
     /// The node has dropped what it had of this job.
     fn cancelled(&mut self, id: u32) {
-        self.changes.on_cancelled(&NodeId("node".into()), JobId(id), &mut self.fx);
+        self.changes.settling.on_cancelled(&NodeId("node".into()), JobId(id), &mut self.fx);
         self.drain();
     }
 
@@ -114,7 +114,7 @@ impl World {
 
 /// A change that is no stop.
 fn update(id: u32) -> Command {
-    Command::UpdateJob(JobId(id), JobDraft { cron_set: CRON_SET.into(), ..JobDraft::default() })
+    Command::UpdateJob(JobId(id), JobDraft::default().with("cron_set", CRON_SET))
 }
 
 fn away() -> StoreError {
@@ -177,12 +177,12 @@ fn stops_behind_a_change_without_an_answer_go_ahead_of_it_and_are_stored_after_i
 #[test]
 fn a_stop_comes_on_top_of_a_change_of_its_job_that_may_be_stored() {
     let mut world = World::new();
-    let draft = JobDraft { cron_set: CRON_SET.into(), command: "new".into(), ..JobDraft::default() };
+    let draft = JobDraft::default().with("cron_set", CRON_SET).with("command", "new");
     world.push(1, Command::UpdateJob(JobId(1), draft));
     world.push(2, Command::StopJob(JobId(1)));
     world.wait(SILENT_MS);
     assert_eq!((world.asked(), &world.put[..]), (vec![(1, 6)], &[(1, 7)][..]));
-    let job = world.scheduler.job(JobId(1)).unwrap();
+    let job = world.ledger.jobs.job(JobId(1)).unwrap();
     assert!(job.stop && job.command == "new");
     assert!(!world.answer(Ok(())).unwrap().is_in_force);
     assert_eq!(world.asked(), [(1, 7)]);

@@ -3,12 +3,15 @@
 //! Invariant: a row is written whatever it holds; a definite state replaces `lost`, nothing replaces a definite state.
 
 use super::schema::{self, LogTable};
-use super::{Connection, INT_MAX, Outcome};
+use super::{Connection, INT_MAX, Outcome, cell, sql_value};
 use crate::model::log_row::{LastRun, LogFilter, LogPage, StoredLog};
+use crate::model::value::Value;
 use crate::model::{Attempt, JobId, LogRow, RunKey, RunState, Second};
+use crate::worker::store::rows::{changed_log_columns, list, log_columns, log_values, stored_log, written_log_columns};
 use crate::worker::store::{DELETE_ROWS_MAX, row_state};
 use mysql::prelude::Queryable;
-use mysql::{Conn, Params, Row, Value};
+use mysql::{Conn, Params, Row};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Rows in one INSERT at most, and their bytes as a part of what the server takes in one packet.
@@ -19,9 +22,6 @@ const ROW_BYTES: usize = 32 << 10;
 /// Keys looked up by one statement.
 const LOOKUP_MAX: usize = 500;
 const NO_SUCH_KEY: u16 = 1176;
-
-const LOG_COLUMNS: &str = "id, cron_id, time, output, use_time, dispatch_time, dispatch_server, run_server, run_key, attempt, state, \
-                           exit_code, start_time, version";
 
 pub fn write(connection: &mut Connection, rows: &[LogRow]) -> Outcome<()> {
     if connection.log.is_none() {
@@ -43,27 +43,16 @@ pub fn write(connection: &mut Connection, rows: &[LogRow]) -> Outcome<()> {
         if !log.has_unique_key && must_not_replace(&mut connection.conn, row)? {
             continue;
         }
-        let values = log_values(row, &log, output_bytes_max);
+        let values = insert_values(row, &log, output_bytes_max);
         if INSERT_ROWS_MAX <= group.len() || insert_bytes_max < bytes + values.len() {
-            insert_logs(&mut connection.conn, &group)?;
+            insert(&mut connection.conn, &group)?;
             group.clear();
             bytes = 0;
         }
         bytes += values.len();
         group.push(values);
     }
-    insert_logs(&mut connection.conn, &group)
-}
-
-/// Says it once a connection where the rows' times are beyond what their column holds.
-fn tell_cut_times(conn: &mut Conn, rows: &[LogRow]) -> Outcome<()> {
-    let is_late = rows.iter().any(|row| INT_MAX < row.dispatch_time.0);
-    if let Some(statement) = if is_late { schema::widening(conn, "log")? } else { None } {
-        log::error!(
-            "log rows lose their dispatch_time: it is beyond {INT_MAX}, where the column ends; {statement} mends that"
-        );
-    }
-    Ok(())
+    insert(&mut connection.conn, &group)
 }
 
 pub fn retain(conn: &mut Conn, before: Second) -> Outcome<()> {
@@ -78,12 +67,12 @@ pub fn retain(conn: &mut Conn, before: Second) -> Outcome<()> {
     }
 }
 
-pub fn list(conn: &mut Conn, filter: &LogFilter) -> Outcome<LogPage> {
+pub fn page(conn: &mut Conn, filter: &LogFilter) -> Outcome<LogPage> {
     let wanted = [
-        ("cron_id = ?", filter.cron_id.map(|id| Value::from(id.0))),
-        ("LOCATE(?, output) > 0", filter.search.as_ref().map(Value::from)),
-        ("dispatch_server = ?", filter.dispatch_server.as_ref().map(Value::from)),
-        ("run_server = ?", filter.run_server.as_ref().map(Value::from)),
+        ("cron_id = ?", filter.cron_id.map(|id| mysql::Value::from(id.0))),
+        ("LOCATE(?, output) > 0", filter.search.as_ref().map(mysql::Value::from)),
+        ("dispatch_server = ?", filter.dispatch_server.as_ref().map(mysql::Value::from)),
+        ("run_server = ?", filter.run_server.as_ref().map(mysql::Value::from)),
     ];
     let mut conditions = vec!["1 = 1"];
     let mut values = Vec::new();
@@ -98,31 +87,21 @@ pub fn list(conn: &mut Conn, filter: &LogFilter) -> Outcome<LogPage> {
     let total = conn.exec_first(format!("SELECT COUNT(*) FROM log WHERE {conditions}"), params())?.unwrap_or(0);
     let offset = (filter.page - 1).saturating_mul(filter.limit);
     let sql = format!(
-        "SELECT {LOG_COLUMNS} FROM log WHERE {conditions} ORDER BY id DESC LIMIT {} OFFSET {offset}",
+        "SELECT {} FROM log WHERE {conditions} ORDER BY id DESC LIMIT {} OFFSET {offset}",
+        log_columns(),
         filter.limit
     );
-    let rows = conn.exec_map(sql, params(), stored_log)?;
+    let rows = conn.exec_map(sql, params(), |row: Row| read(&row))?;
     Ok(LogPage { rows, total })
 }
 
 pub fn find(conn: &mut Conn, run: RunKey, attempt: Option<u32>) -> Outcome<Option<StoredLog>> {
     let sql = format!(
-        "SELECT {LOG_COLUMNS} FROM log WHERE run_key = ? AND attempt = IFNULL(?, attempt) ORDER BY attempt DESC LIMIT 1"
+        "SELECT {} FROM log WHERE run_key = ? AND attempt = IFNULL(?, attempt) ORDER BY attempt DESC LIMIT 1",
+        log_columns()
     );
     let row: Option<Row> = conn.exec_first(sql, (run.to_string(), attempt))?;
-    Ok(row.map(stored_log))
-}
-
-pub fn logged(conn: &mut Conn, runs: &BTreeSet<RunKey>) -> Outcome<BTreeMap<Attempt, RunState>> {
-    let mut logged = BTreeMap::new();
-    // Run keys are digits, dashes, dots and an m.
-    let keys: Vec<String> = runs.iter().map(|run| format!("'{run}'")).collect();
-    for chunk in keys.chunks(LOOKUP_MAX) {
-        let sql = format!("SELECT run_key, attempt, state FROM log WHERE run_key IN ({})", chunk.join(","));
-        let rows = conn.query::<(String, u32, String), _>(sql)?;
-        logged.extend(rows.iter().filter_map(|(run_key, number, state)| row_state(run_key, *number, state)));
-    }
-    Ok(logged)
+    Ok(row.as_ref().map(read))
 }
 
 /// By the key (cron_id, id) or not at all: while that key of a large log is still being built, to look would take a walk
@@ -145,6 +124,30 @@ pub fn last_runs(conn: &mut Conn, ids: &[JobId]) -> Outcome<BTreeMap<JobId, Last
     Ok(last_runs)
 }
 
+/// What the rows of these runs say.
+pub fn logged(conn: &mut Conn, runs: &BTreeSet<RunKey>) -> Outcome<BTreeMap<Attempt, RunState>> {
+    let mut logged = BTreeMap::new();
+    // Run keys are digits, dashes, dots and an m.
+    let keys: Vec<String> = runs.iter().map(|run| format!("'{run}'")).collect();
+    for chunk in keys.chunks(LOOKUP_MAX) {
+        let sql = format!("SELECT run_key, attempt, state FROM log WHERE run_key IN ({})", chunk.join(","));
+        let rows = conn.query::<(String, u32, String), _>(sql)?;
+        logged.extend(rows.iter().filter_map(|(run_key, number, state)| row_state(run_key, *number, state)));
+    }
+    Ok(logged)
+}
+
+/// Says it once a connection where the rows' times are beyond what their column holds.
+fn tell_cut_times(conn: &mut Conn, rows: &[LogRow]) -> Outcome<()> {
+    let is_late = rows.iter().any(|row| INT_MAX < row.dispatch_time.0);
+    if let Some(statement) = if is_late { schema::widening(conn, "log")? } else { None } {
+        log::error!(
+            "log rows lose their dispatch_time: it is beyond {INT_MAX}, where the column ends; {statement} mends that"
+        );
+    }
+    Ok(())
+}
+
 /// Before the unique key of a large log is built: whether the row is there and not to be replaced. One that knows less is
 /// deleted to make place. Rows that may be written again are recent, so the newest ids are enough.
 fn must_not_replace(conn: &mut Conn, row: &LogRow) -> Outcome<bool> {
@@ -161,78 +164,32 @@ fn must_not_replace(conn: &mut Conn, row: &LogRow) -> Outcome<bool> {
 }
 
 /// One row as `(..)` of an INSERT.
-fn log_values(row: &LogRow, log: &LogTable, output_bytes_max: usize) -> String {
+fn insert_values(row: &LogRow, log: &LogTable, output_bytes_max: usize) -> String {
     let output = log.storable(&row.output, output_bytes_max);
-    let values: [Value; 13] = [
-        row.attempt.run.cron_id.0.into(),
-        row.attempt.run.scheduled_at.0.into(),
-        output.as_ref().into(),
-        row.use_time_ms.into(),
-        row.dispatch_time.0.into(),
-        row.dispatch_server.0.as_ref().into(),
-        row.run_server.0.as_ref().into(),
-        row.attempt.run.to_string().into(),
-        row.attempt.number.into(),
-        row.state.as_str().into(),
-        row.exit_code.into(),
-        row.start_time_ms.into(),
-        row.version.0.into(),
-    ];
-    let texts: Vec<String> = values.iter().map(|value| value.as_sql(false)).collect();
-    format!("({})", texts.join(","))
+    let values = written_log_columns().zip(log_values(row));
+    let stored =
+        values.map(|(name, value)| if name == "output" { Value::Text(Cow::Borrowed(&*output)) } else { value });
+    format!("({})", list(stored.map(|value| sql_value(value).as_sql(false))))
 }
 
-fn insert_logs(conn: &mut Conn, rows: &[String]) -> Outcome<()> {
+fn insert(conn: &mut Conn, rows: &[String]) -> Outcome<()> {
     if rows.is_empty() {
         return Ok(());
     }
-    // `state` and `start_time` are assigned last, in this order: the conditions before them see the old ones.
-    let columns = [
-        "output",
-        "use_time",
-        "dispatch_time",
-        "dispatch_server",
-        "run_server",
-        "exit_code",
-        "version",
-        "state",
-        "start_time",
-    ];
     let knows_more = "VALUES(state) <> 'lost' AND (state = 'lost' OR start_time = 0 AND VALUES(start_time) <> 0)";
-    let sets = columns.map(|column| format!("{column} = IF({knows_more}, VALUES({column}), {column})"));
-    Ok(conn.query_drop(format!(
-        "INSERT INTO log (cron_id, time, output, use_time, dispatch_time, dispatch_server, run_server, run_key, attempt, state, exit_code,
-         start_time, version) VALUES {} ON DUPLICATE KEY UPDATE {}",
-        rows.join(","),
-        sets.join(", ")
-    ))?)
+    let set = |column| format!("{column} = IF({knows_more}, VALUES({column}), {column})");
+    let (columns, sets) = (list(written_log_columns()), list(changed_log_columns().map(set)));
+    let rows = rows.join(",");
+    Ok(conn.query_drop(format!("INSERT INTO log ({columns}) VALUES {rows} ON DUPLICATE KEY UPDATE {sets}"))?)
 }
 
 fn last_run(row: Row) -> (JobId, LastRun) {
-    let number = |at: usize| row.get_opt::<i64, usize>(at).and_then(Result::ok).unwrap_or(0);
-    let state = row.get_opt::<String, usize>(1).and_then(Result::ok);
-    (JobId(number(0) as u32), LastRun { state, time: number(2), use_time_ms: number(3) })
+    let number = |name: &str| cell(&row, name).unwrap_or(0);
+    let last_run = LastRun { state: cell(&row, "state").ok(), time: number("time"), use_time_ms: number("use_time") };
+    (JobId(number("cron_id") as u32), last_run)
 }
 
-fn stored_log(row: Row) -> StoredLog {
-    let number = |at: usize| row.get_opt::<i64, usize>(at).and_then(Result::ok);
-    let text = |at: usize| {
-        row.get_opt::<Vec<u8>, usize>(at).and_then(Result::ok).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-    };
-    StoredLog {
-        id: number(0).unwrap_or(0),
-        cron_id: JobId(number(1).unwrap_or(0) as u32),
-        time: number(2).unwrap_or(0),
-        output: text(3).unwrap_or_default(),
-        use_time_ms: number(4).unwrap_or(0),
-        dispatch_time: number(5).unwrap_or(0),
-        dispatch_server: text(6).unwrap_or_default(),
-        run_server: text(7).unwrap_or_default(),
-        run_key: text(8),
-        attempt: number(9).map(|attempt| attempt as u32),
-        state: text(10),
-        exit_code: number(11).map(|code| code as i32),
-        start_time_ms: number(12),
-        version: number(13).map(|version| version as u64),
-    }
+fn read(row: &Row) -> StoredLog {
+    let Ok(log) = stored_log(row);
+    log
 }

@@ -13,22 +13,26 @@
 //! one.
 
 mod jobs;
+mod journal;
 mod logs;
 mod schema;
 
-use super::{DELETE_ENTRIES_MAX, Hand, Store, coalesced, foreign_lock_key, not_alone, note, outcomes};
+use super::rows::Cells;
+use super::{Hand, Store};
 use crate::core::ports::{
     Bump, Bumped, Change, Differences, JobBatch, Journaled, Loaded, Opened, Since, StoreError, StoredLeader,
 };
 use crate::model::config::MysqlConfig;
 use crate::model::job::{JobFilter, JobPage};
-use crate::model::journal::{Body, Entry, EntryId, StoredEntry};
+use crate::model::journal::{Entry, EntryId};
 use crate::model::log_row::{LastRun, LogFilter, LogPage, StoredLog};
-use crate::model::{Attempt, Epoch, Job, JobId, LogRow, NodeId, RunKey, RunState, Second, Server, Wall};
-use mysql::prelude::Queryable;
-use mysql::{Conn, OptsBuilder};
+use crate::model::value::{CellKind, Value};
+use crate::model::{Attempt, Epoch, Job, JobId, LogRow, RunKey, RunState, Second, Wall};
+use mysql::prelude::{FromValue, Queryable};
+use mysql::{Conn, OptsBuilder, Row};
 use schema::LogTable;
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::error::Error as _;
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -220,6 +224,35 @@ fn create_database(config: &MysqlConfig) -> Outcome<()> {
     Ok(conn.query_drop(format!("CREATE DATABASE IF NOT EXISTS `{name}` CHARACTER SET utf8mb4"))?)
 }
 
+/// The cell of this name, where the row has one that can be read so.
+fn cell<T: FromValue>(row: &Row, name: &str) -> Outcome<T> {
+    let found = row.get_opt(name).and_then(Result::ok);
+    found.ok_or_else(|| StoreError::Permanent(format!("column {name} has a value that cannot be read")).into())
+}
+
+/// As the database takes it.
+fn sql_value(value: Value) -> mysql::Value {
+    match value {
+        Value::Null => mysql::Value::NULL,
+        Value::Flag(flag) => flag.into(),
+        Value::Number(number) => number.into(),
+        Value::Text(text) => text.as_bytes().into(),
+    }
+}
+
+/// Rows written by hand may hold anything that their columns take: what cannot be read is null.
+impl Cells for Row {
+    type Error = Infallible;
+
+    fn cell(&self, at: usize, kind: CellKind) -> Result<Value<'_>, Infallible> {
+        Ok(match (kind, self.as_ref(at)) {
+            (CellKind::Text, Some(mysql::Value::Bytes(bytes))) => Value::Text(String::from_utf8_lossy(bytes)),
+            (CellKind::Number, Some(_)) => self.get_opt(at).and_then(Result::ok).map_or(Value::Null, Value::Number),
+            _ => Value::Null,
+        })
+    }
+}
+
 impl Store for MysqlStore {
     fn open(&mut self) -> Result<Opened, StoreError> {
         let connected = match connect(&self.config, self.hand) {
@@ -244,107 +277,54 @@ impl Store for MysqlStore {
         self.with("ask for an answer", |connection| Ok(connection.conn.query_drop(sql)?))
     }
 
+    fn leader(&mut self) -> Result<Option<StoredLeader>, StoreError> {
+        let leader = self.with("read who leads", |connection| journal::last_leader(&mut connection.conn))?;
+        Ok(Some(leader).filter(|leader| leader.epoch != Epoch(0)))
+    }
+
     fn bump(&mut self, bump: &Bump) -> Result<Bumped, StoreError> {
-        self.with("take the lead", |connection| {
-            let conn = &mut connection.conn;
-            let first = "INSERT IGNORE INTO scheduler (id, lock_key, epoch, leader, node_id) VALUES (1, ?, 0, '', '')";
-            conn.exec_drop(first, (&bump.lock_key,))?;
-            let former = last_leader(conn)?;
-            if former.lock_key != bump.lock_key {
-                return Err(foreign_lock_key(&bump.lock_key, &former.lock_key).into());
-            }
-            if bump.alone && former.node_id != bump.node_id {
-                let newest = "SELECT CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 - MAX(created_at) AS SIGNED) FROM journal WHERE node_id = ?";
-                let age_ms: Option<Option<i64>> = conn.exec_first(newest, (&*former.node_id.0,))?;
-                if let Some(age_ms) = age_ms.flatten().filter(|age_ms| *age_ms < bump.lease_ms as i64) {
-                    return Err(not_alone(&former.server, age_ms / 1_000).into());
-                }
-            }
-            conn.exec_drop(
-                "UPDATE scheduler SET epoch = epoch + 1, leader = ?, node_id = ? WHERE id = 1 AND epoch = ?",
-                (&*bump.server.0, &*bump.node_id.0, former.epoch.0),
-            )?;
-            match conn.affected_rows() {
-                1 => Ok(Bumped { epoch: Epoch(former.epoch.0 + 1) }),
-                _ => Err(StoreError::Unavailable("take the lead: another node was quicker".into()).into()),
-            }
-        })
+        self.with("take the lead", |connection| journal::bump(&mut connection.conn, bump))
     }
 
     fn load(&mut self, epoch: Epoch, since: &Since) -> Result<Loaded, StoreError> {
-        self.with("read the journal", |connection| {
-            let conn = &mut connection.conn;
-            check_epoch(conn, epoch)?;
-            let watermark: Option<Option<i64>> = conn.query_first("SELECT MAX(tick) FROM journal WHERE part = 0")?;
-            let open = open_entries(conn)?;
-            let differences = jobs::differences(conn, since)?;
-            let mut logged = logs::logged(conn, &outcomes(&open))?;
-            logged.extend(logs::logged(conn, &coalesced(&open, &logged))?);
-            let is_paused = conn.query_first("SELECT paused <> 0 FROM scheduler WHERE id = 1")?.unwrap_or(false);
-            Ok(Loaded { differences, watermark: watermark.flatten().map(Second), open, logged, is_paused })
-        })
+        self.with("read the journal", |connection| journal::load(&mut connection.conn, epoch, since))
     }
 
     fn journal(&mut self, entry: &Entry) -> Result<Journaled, StoreError> {
-        self.with("write the journal", |connection| insert_entry(&mut connection.conn, entry, false))
-    }
-
-    fn change(&mut self, epoch: Epoch, request: u64, change: &Change) -> Result<JobId, StoreError> {
-        self.with("write the job", |connection| {
-            let conn = &mut connection.conn;
-            if let Change::Add(job, _) | Change::Put(job) = change {
-                jobs::check_storable(conn, job)?;
-            }
-            if let Some(note) = note(change) {
-                let body = Body { changes: vec![note], ..Body::default() };
-                let entry = Entry { epoch, request, tick: None, part: 0, body, request_key: None };
-                // It is needed as a record only, so nothing is open about it.
-                insert_entry(conn, &entry, true)?;
-            }
-            match change {
-                Change::Add(job, key) => jobs::add(conn, epoch, job, key),
-                Change::Put(job) => jobs::put(conn, epoch, job),
-                Change::Delete { id, version } => jobs::delete(conn, epoch, *id, *version),
-            }
-        })
-    }
-
-    fn find_logs(&mut self, epoch: Epoch, attempts: &[Attempt]) -> Result<BTreeMap<Attempt, RunState>, StoreError> {
-        self.with("read log rows", |connection| {
-            check_epoch(&mut connection.conn, epoch)?;
-            logs::logged(&mut connection.conn, &attempts.iter().map(|attempt| attempt.run).collect())
-        })
-    }
-
-    fn pause(&mut self, epoch: Epoch, paused: bool) -> Result<(), StoreError> {
-        self.with("pause or resume", |connection| {
-            let conn = &mut connection.conn;
-            conn.exec_drop("UPDATE scheduler SET paused = ? WHERE id = 1 AND epoch = ?", (paused, epoch.0))?;
-            // No row is changed where it was so before.
-            if conn.affected_rows() == 0 { check_epoch(conn, epoch) } else { Ok(()) }
-        })
+        self.with("write the journal", |connection| journal::write(&mut connection.conn, entry, false))
     }
 
     fn close(&mut self, epoch: Epoch, entries: &[EntryId], delete_before: Wall) -> Result<(), StoreError> {
         self.closings += 1;
         let must_delete = self.closings % CLOSINGS_A_DELETION == 1;
+        let delete_before = Some(delete_before).filter(|_| must_delete);
         self.with("close journal entries", |connection| {
-            let conn = &mut connection.conn;
-            let ids: Vec<String> = entries.iter().map(|entry| entry.0.to_string()).collect();
-            if !ids.is_empty() {
-                let ids = ids.join(",");
-                conn.query_drop(format!("UPDATE journal SET done = 1 WHERE id IN ({ids}) AND {}", is_epoch(epoch)))?;
-                if conn.affected_rows() == 0 {
-                    check_epoch(conn, epoch)?;
-                }
-            }
-            if must_delete {
-                let newest: Option<Option<i64>> = conn.query_first("SELECT MAX(tick) FROM journal WHERE part = 0")?;
-                let delete = "DELETE FROM journal WHERE done = 1 AND created_at < ? AND (tick IS NULL OR tick < ?) ORDER BY id LIMIT ?";
-                conn.exec_drop(delete, (delete_before.ms(), newest.flatten().unwrap_or(0), DELETE_ENTRIES_MAX))?;
-            }
-            Ok(())
+            journal::close(&mut connection.conn, epoch, entries, delete_before)
         })
+    }
+
+    fn pause(&mut self, epoch: Epoch, paused: bool) -> Result<(), StoreError> {
+        self.with("pause or resume", |connection| journal::pause(&mut connection.conn, epoch, paused))
+    }
+
+    fn change(&mut self, epoch: Epoch, request: u64, change: &Change) -> Result<JobId, StoreError> {
+        self.with("write the job", |connection| jobs::change(&mut connection.conn, epoch, request, change))
+    }
+
+    fn list_jobs(&mut self) -> Result<Vec<Job>, StoreError> {
+        self.with("read the jobs", |connection| jobs::all(&mut connection.conn))
+    }
+
+    fn read_batch(&mut self, after: JobId, limit: usize) -> Result<JobBatch, StoreError> {
+        self.with("read the jobs", |connection| jobs::batch(&mut connection.conn, after, limit))
+    }
+
+    fn differences(&mut self, since: &Since) -> Result<Option<Differences>, StoreError> {
+        self.with("read what jobs have changed", |connection| jobs::differences(&mut connection.conn, since))
+    }
+
+    fn find_jobs(&mut self, filter: &JobFilter) -> Result<JobPage, StoreError> {
+        self.with("read the jobs", |connection| jobs::find(&mut connection.conn, filter))
     }
 
     fn write_logs(&mut self, rows: &[LogRow]) -> Result<(), StoreError> {
@@ -356,101 +336,21 @@ impl Store for MysqlStore {
     }
 
     fn list_logs(&mut self, filter: &LogFilter) -> Result<LogPage, StoreError> {
-        self.with("read log rows", |connection| logs::list(&mut connection.conn, filter))
-    }
-
-    fn list_jobs(&mut self) -> Result<Vec<Job>, StoreError> {
-        self.with("read the jobs", |connection| jobs::jobs(&mut connection.conn, "TRUE ORDER BY id"))
-    }
-
-    fn read_batch(&mut self, after: JobId, limit: usize) -> Result<JobBatch, StoreError> {
-        self.with("read the jobs", |connection| {
-            let conn = &mut connection.conn;
-            let as_of = jobs::newest_entry(conn)?;
-            let last = if after == JobId(0) { jobs::last_noted(conn)? } else { None };
-            let jobs = jobs::jobs(conn, &format!("id > {after} ORDER BY id LIMIT {limit}"))?;
-            Ok(JobBatch { as_of, last, jobs })
-        })
-    }
-
-    fn differences(&mut self, since: &Since) -> Result<Option<Differences>, StoreError> {
-        self.with("read what jobs have changed", |connection| jobs::differences(&mut connection.conn, since))
-    }
-
-    fn leader(&mut self) -> Result<Option<StoredLeader>, StoreError> {
-        let leader = self.with("read who leads", |connection| last_leader(&mut connection.conn))?;
-        Ok(Some(leader).filter(|leader| leader.epoch != Epoch(0)))
+        self.with("read log rows", |connection| logs::page(&mut connection.conn, filter))
     }
 
     fn find_log(&mut self, run: RunKey, attempt: Option<u32>) -> Result<Option<StoredLog>, StoreError> {
         self.with("read a log row", |connection| logs::find(&mut connection.conn, run, attempt))
     }
 
-    fn find_jobs(&mut self, filter: &JobFilter) -> Result<JobPage, StoreError> {
-        self.with("read the jobs", |connection| jobs::find(&mut connection.conn, filter))
+    fn find_logs(&mut self, epoch: Epoch, attempts: &[Attempt]) -> Result<BTreeMap<Attempt, RunState>, StoreError> {
+        self.with("read log rows", |connection| {
+            journal::check_epoch(&mut connection.conn, epoch)?;
+            logs::logged(&mut connection.conn, &attempts.iter().map(|attempt| attempt.run).collect())
+        })
     }
 
     fn last_runs(&mut self, ids: &[JobId]) -> Result<BTreeMap<JobId, LastRun>, StoreError> {
         self.with("read the last runs", |connection| logs::last_runs(&mut connection.conn, ids))
     }
-}
-
-/// In a new database: nobody, under epoch 0.
-fn last_leader(conn: &mut Conn) -> Outcome<StoredLeader> {
-    let row: Option<(String, u64, String, String)> =
-        conn.query_first("SELECT lock_key, epoch, leader, node_id FROM scheduler WHERE id = 1")?;
-    let (lock_key, epoch, server, node_id) = row.unwrap_or_default();
-    Ok(StoredLeader { lock_key, epoch: Epoch(epoch), server: Server(server.into()), node_id: NodeId(node_id.into()) })
-}
-
-fn is_epoch(epoch: Epoch) -> String {
-    format!("EXISTS (SELECT 1 FROM scheduler WHERE id = 1 AND epoch = {})", epoch.0)
-}
-
-fn check_epoch(conn: &mut Conn, epoch: Epoch) -> Outcome<()> {
-    let stored: Option<u64> = conn.query_first("SELECT epoch FROM scheduler WHERE id = 1")?;
-    if stored == Some(epoch.0) { Ok(()) } else { Err(StoreError::Deposed.into()) }
-}
-
-fn insert_entry(conn: &mut Conn, entry: &Entry, is_done: bool) -> Outcome<Journaled> {
-    let body = serde_json::to_string(&entry.body)
-        .map_err(|error| StoreError::Permanent(format!("write a journal body: {error}")))?;
-    let key = entry.request_key.as_ref().map(|key| &key.0);
-    let inserted = conn.exec_drop(
-        "INSERT INTO journal (epoch, request, tick, part, node_id, body, done, created_at, request_key)
-         SELECT epoch, ?, ?, ?, node_id, ?, ?, CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED), ? FROM scheduler
-         WHERE id = 1 AND epoch = ? LOCK IN SHARE MODE",
-        (entry.request, entry.tick.map(|tick| tick.0), entry.part, body, is_done, key, entry.epoch.0),
-    );
-    match inserted {
-        Ok(()) if conn.affected_rows() == 0 => Err(StoreError::Deposed.into()),
-        Ok(()) => Ok(Journaled::Entry(EntryId(conn.last_insert_id() as i64))),
-        Err(mysql::Error::MySqlError(error)) if error.code == DUPLICATE_KEY => {
-            let known = "SELECT id FROM journal WHERE epoch = ? AND request = ?";
-            let known: Option<i64> = conn.exec_first(known, (entry.epoch.0, entry.request))?;
-            if let Some(id) = known {
-                return Ok(Journaled::Entry(EntryId(id)));
-            }
-            let asked = "SELECT id, body FROM journal WHERE request_key = ?";
-            let asked: Option<(i64, String)> = conn.exec_first(asked, (key,))?;
-            asked.map_or(Ok(Journaled::TickTaken), |(id, body)| Ok(Journaled::Known(parse_body(id, &body)?)))
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn parse_body(id: i64, text: &str) -> Outcome<Body> {
-    serde_json::from_str(text)
-        .map_err(|error| StoreError::Permanent(format!("journal row {id}: its body cannot be read: {error}")).into())
-}
-
-fn open_entries(conn: &mut Conn) -> Outcome<Vec<StoredEntry>> {
-    let sql = "SELECT id, epoch, request, tick, part, body FROM journal WHERE done = 0 ORDER BY id";
-    let rows: Vec<(i64, u64, u64, Option<i64>, u32, String)> = conn.query(sql)?;
-    let entry = |(id, epoch, request, tick, part, body): (i64, u64, u64, Option<i64>, u32, String)| {
-        let body = parse_body(id, &body)?;
-        let entry = Entry { epoch: Epoch(epoch), request, tick: tick.map(Second), part, body, request_key: None };
-        Ok(StoredEntry { id: EntryId(id), entry })
-    };
-    rows.into_iter().map(entry).collect()
 }

@@ -1,124 +1,116 @@
-//! The embedded store's rows of `cron`: how a job is written and read, and what has changed since a copy was made.
+//! Table `cron` in SQLite.
 //!
-//! Invariant: one list of columns, in whose order parameters are given and rows are read.
+//! Invariant: whatever changes a row names the epoch, and the version that the row has.
 
-use super::journal::newest_entry;
-use super::{Failure, Transaction};
-use crate::core::ports::{Differences, Since};
-use crate::model::journal::EntryId;
-use crate::model::{Job, JobId, Misfire, OnLost, Second, Version};
-use crate::worker::store::{DIFFERENCES_MAX, NOTED, noted};
-use rusqlite::Row;
-use rusqlite::types::Value;
+use super::journal::{check_epoch, insert, newest_entry};
+use super::{Outcome, Sql, Transaction, only};
+use crate::core::ports::{Change, Differences, JobBatch, Since};
+use crate::model::command::RequestKey;
+use crate::model::job::{JobFilter, JobPage};
+use crate::model::journal::{Body, Entry, EntryId};
+use crate::model::value::{Cell, Value};
+use crate::model::{Epoch, Job, JobId, Version};
+use crate::worker::store::rows::{self, SEARCHED, job_columns, job_values, list, written_job_columns};
+use crate::worker::store::{self, DIFFERENCES_MAX, NOTED, edited_by_hand, note, noted};
+use rusqlite::{OptionalExtension, Params, Row, params, params_from_iter};
 
-/// Of `cron`, without its id, in the order of `job_params`.
-pub(super) const JOB_COLUMNS: [&str; 22] = [
-    "cron_set",
-    "start_time",
-    "end_time",
-    "command",
-    "is_mutex",
-    "stop",
-    "remark",
-    "lock_limit",
-    "misfire",
-    "on_lost",
-    "max_parallel",
-    "timeout",
-    "retry_times",
-    "retry_delay",
-    "run_as",
-    "work_dir",
-    "env",
-    "shell",
-    "node",
-    "jitter",
-    "version",
-    "since",
-];
 /// Rows written by hand may have any id.
-pub(super) const JOB_IDS: &str = "id BETWEEN 1 AND 2147483647";
+const JOB_IDS: &str = "id BETWEEN 1 AND 2147483647";
 
-pub(super) fn job_params(job: &Job) -> Vec<Value> {
-    vec![
-        job.cron_set.clone().into(),
-        job.start_time.into(),
-        job.end_time.into(),
-        job.command.clone().into(),
-        job.is_mutex.into(),
-        job.stop.into(),
-        job.remark.clone().into(),
-        job.lock_limit.into(),
-        job.misfire.as_str().to_string().into(),
-        job.on_lost.as_str().to_string().into(),
-        job.max_parallel.into(),
-        job.timeout.into(),
-        job.retry_times.into(),
-        job.retry_delay.into(),
-        job.run_as.clone().into(),
-        job.work_dir.clone().into(),
-        job.env.clone().into(),
-        job.shell.clone().into(),
-        job.node.clone().into(),
-        job.jitter.into(),
-        (job.version.0 as i64).into(),
-        job.since.0.into(),
-    ]
+pub fn change(transaction: &Transaction, epoch: Epoch, request: u64, change: &Change) -> Outcome<JobId> {
+    check_epoch(transaction, epoch)?;
+    if let Some(note) = note(change) {
+        let body = Body { changes: vec![note], ..Body::default() };
+        // In one transaction with the row, so it is done as soon as it is there.
+        let entry = Entry { epoch, request, tick: None, part: 0, body, request_key: None };
+        insert(transaction, &entry, true)?;
+    }
+    match change {
+        Change::Add(job, key) => add(transaction, job, key),
+        Change::Put(job) => put(transaction, job),
+        Change::Delete { id, version } => delete(transaction, *id, *version),
+    }
 }
 
-pub(super) fn differences(transaction: &Transaction, since: &Since) -> Result<Option<Differences>, Failure> {
+/// All of them, by id.
+pub fn all(transaction: &Transaction) -> Outcome<Vec<Job>> {
+    jobs(transaction, "1 ORDER BY id", [])
+}
+
+pub fn batch(transaction: &Transaction, after: JobId, limit: usize) -> Outcome<JobBatch> {
+    let as_of = newest_entry(transaction)?;
+    let jobs = jobs(transaction, "id > ? ORDER BY id LIMIT ?", params![after.0, limit])?;
+    // A note and its row are written together: no row is on its way.
+    Ok(JobBatch { as_of, last: None, jobs })
+}
+
+pub fn differences(transaction: &Transaction, since: &Since) -> Outcome<Option<Differences>> {
     let as_of = newest_entry(transaction)?;
     // Without the entry that the copy is as new as, later ones may be missing too.
     let is_there = "SELECT 1 FROM journal WHERE id = ?";
     if since.as_of != EntryId(0) && !transaction.prepare_cached(is_there)?.exists([since.as_of.0])? {
         return Ok(None);
     }
-    let sql =
-        format!("SELECT id, body FROM journal WHERE id > ? AND {NOTED} ORDER BY id LIMIT {}", DIFFERENCES_MAX + 1);
-    let columns = |row: &Row| Ok((row.get(0)?, row.get(1)?));
-    let entries = transaction.prepare(&sql)?.query_map([since.as_of.0], columns)?.collect::<Result<Vec<_>, _>>()?;
+    let limit = DIFFERENCES_MAX + 1;
+    let sql = format!("SELECT id, body FROM journal WHERE id > ? AND {NOTED} ORDER BY id LIMIT {limit}");
+    let entry = |row: &Row| Ok((row.get("id")?, row.get("body")?));
+    let entries = transaction.prepare(&sql)?.query_map([since.as_of.0], entry)?.collect::<Result<Vec<_>, _>>()?;
     let Some(noted) = noted(&entries, since)? else { return Ok(None) };
-    let ids: Vec<String> = noted.jobs.iter().map(JobId::to_string).collect();
-    let rows = jobs(transaction, &format!("id IN ({})", ids.join(",")))?;
-    let new = format!("id > {} ORDER BY id LIMIT {}", since.newest, DIFFERENCES_MAX + 1);
-    Ok(crate::worker::store::differences(as_of, &noted, rows, jobs(transaction, &new)?))
+    let ids = list(noted.jobs.iter().map(JobId::to_string));
+    let rows = jobs(transaction, &format!("id IN ({ids})"), [])?;
+    let new = jobs(transaction, "id > ? ORDER BY id LIMIT ?", params![since.newest.0, limit])?;
+    Ok(store::differences(as_of, &noted, rows, new))
+}
+
+pub fn find(transaction: &Transaction, filter: &JobFilter) -> Outcome<JobPage> {
+    let has = |column| format!("instr(lower({column}), lower(?1)) > 0");
+    let (condition, values) = match &filter.search {
+        None => ("1".into(), vec![]),
+        Some(text) => {
+            let values: Vec<rusqlite::types::Value> = vec![text.clone().into(), filter.id().into()];
+            (format!("({} OR id = ?2)", SEARCHED.map(has).join(" OR ")), values)
+        }
+    };
+    let count = format!("SELECT count(*) FROM cron WHERE {JOB_IDS} AND {condition}");
+    let total = transaction.query_row(&count, params_from_iter(&values), only)?;
+    let (limit, offset) = (filter.limit, filter.offset().min(i64::MAX as u64));
+    let which = format!("{condition} ORDER BY id LIMIT {limit} OFFSET {offset}");
+    Ok(JobPage { jobs: jobs(transaction, &which, params_from_iter(&values))?, total: Some(total) })
+}
+
+fn add(transaction: &Transaction, job: &Job, RequestKey(key): &RequestKey) -> Outcome<JobId> {
+    let known = "SELECT id FROM cron WHERE request_key = ?";
+    if let Some(id) = transaction.query_row(known, [key], only).optional()? {
+        return Ok(JobId(id));
+    }
+    let columns = list(written_job_columns().map(|column| column.name()).chain(["request_key"]));
+    let places = list(written_job_columns().map(|_| "?").chain(["?"]));
+    let values = job_values(job).chain([key.as_str().into()]).map(Sql);
+    let insert = format!("INSERT INTO cron ({columns}) VALUES ({places})");
+    transaction.execute(&insert, params_from_iter(values))?;
+    Ok(JobId(transaction.last_insert_rowid() as u32))
+}
+
+fn put(transaction: &Transaction, job: &Job) -> Outcome<JobId> {
+    let sets = list(written_job_columns().map(|column| format!("{} = ?", column.name())));
+    let values = job_values(job).chain([job.id.value(), Value::Number(job.version.0 as i64 - 1)]).map(Sql);
+    let update = format!("UPDATE cron SET {sets} WHERE id = ? AND version = ?");
+    match transaction.execute(&update, params_from_iter(values))? {
+        1 => Ok(job.id),
+        _ => Err(edited_by_hand(job.id).into()),
+    }
+}
+
+fn delete(transaction: &Transaction, id: JobId, version: Version) -> Outcome<JobId> {
+    match transaction.execute("DELETE FROM cron WHERE id = ? AND version = ?", params![id.0, version.0])? {
+        1 => Ok(id),
+        _ => Err(edited_by_hand(id).into()),
+    }
 }
 
 /// Those that fulfil the condition.
-pub(super) fn jobs(transaction: &Transaction, which: &str) -> Result<Vec<Job>, Failure> {
-    let columns = JOB_COLUMNS.join(", ");
-    let sql = format!("SELECT {columns}, id FROM cron WHERE {JOB_IDS} AND {which}");
-    Ok(transaction.prepare(&sql)?.query_map([], job)?.collect::<Result<_, _>>()?)
-}
-
-/// Rows written by hand may hold any number.
-pub(super) fn job(row: &Row) -> rusqlite::Result<Job> {
-    let number = |at: usize| row.get::<_, i64>(at);
-    let count = |at: usize| Ok::<_, rusqlite::Error>(number(at)?.clamp(0, i64::from(u32::MAX)) as u32);
-    let text = |at: usize| row.get::<_, String>(at);
-    Ok(Job {
-        cron_set: text(0)?,
-        start_time: number(1)?.max(0),
-        end_time: number(2)?.max(0),
-        command: text(3)?,
-        is_mutex: number(4)? != 0,
-        stop: number(5)? != 0,
-        remark: text(6)?,
-        lock_limit: count(7)?,
-        misfire: Misfire::parse(&text(8)?).unwrap_or_default(),
-        on_lost: OnLost::parse(&text(9)?).unwrap_or_default(),
-        max_parallel: count(10)?,
-        timeout: count(11)?,
-        retry_times: count(12)?,
-        retry_delay: count(13)?,
-        run_as: text(14)?,
-        work_dir: text(15)?,
-        env: text(16)?,
-        shell: text(17)?,
-        node: text(18)?,
-        jitter: count(19)?,
-        version: Version(number(20)?.max(1) as u64),
-        since: Second(number(21)?),
-        id: JobId(row.get(22)?),
-    })
+fn jobs(transaction: &Transaction, which: &str, values: impl Params) -> Outcome<Vec<Job>> {
+    let sql = format!("SELECT {} FROM cron WHERE {JOB_IDS} AND {which}", job_columns());
+    let mut statement = transaction.prepare(&sql)?;
+    Ok(statement.query_map(values, |row| rows::job(row))?.collect::<Result<_, _>>()?)
 }

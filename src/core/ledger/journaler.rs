@@ -70,6 +70,10 @@ impl Journaler {
         }
     }
 
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
     /// What the store said when it did not take the entry that waits, where it said anything.
     pub fn trouble(&self) -> Option<&str> {
         self.trouble.as_deref()

@@ -1,0 +1,98 @@
+//! The list of what runs and waits: the leader's own runs, with what each node tells of those that it has.
+//!
+//! Not a place that changes anything.
+//!
+//! Invariant: a node that does not answer in time keeps nobody waiting: its runs are shown as unknown.
+
+use super::Leader;
+use crate::core::Context;
+use crate::core::runs::{InFlightRun, Stage};
+use crate::model::command::{RequestId, RunPage, RunView};
+use crate::model::message::{HeldRun, RunStatus, ToNode};
+use crate::model::{Attempt, Mono, NodeId, Now};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How long the nodes are waited for to tell what they have.
+const LIST_MS: u64 = 1_000;
+
+/// A list that is being put together.
+#[derive(Debug)]
+pub struct List {
+    pub client: RequestId,
+    pub limit: usize,
+    /// Nodes that have yet to answer.
+    pub waiting: BTreeSet<NodeId>,
+    pub held: BTreeMap<Attempt, HeldRun>,
+    pub answer_by: Mono,
+}
+
+impl Leader {
+    pub(super) fn list_runs(&mut self, client: RequestId, limit: usize, cx: &mut Context) {
+        self.controls.count += 1;
+        let request = self.controls.count;
+        let waiting: BTreeSet<NodeId> = self.runs.candidates().map(|candidate| candidate.node.clone()).collect();
+        waiting.iter().for_each(|node| cx.fx.tell_node(node, ToNode::ListRuns { request }));
+        let answer_by = cx.now.mono.plus_ms(LIST_MS);
+        self.controls.lists.insert(request, List { client, limit, waiting, held: BTreeMap::new(), answer_by });
+    }
+
+    /// What the leader knows, with what the nodes have told of it.
+    pub(super) fn page(&self, list: &List, now: Now) -> RunPage {
+        let mut views: Vec<RunView> = self
+            .runs
+            .all()
+            .filter(|(_, in_flight)| in_flight.stage != Stage::Over)
+            .filter_map(|(attempt, in_flight)| self.run_view(*attempt, in_flight, list, now))
+            .collect();
+        views.sort_by_key(|view| (rank(view.state), view.run_key, view.attempt));
+        let total = views.len();
+        views.truncate(list.limit);
+        RunPage { list: views, total }
+    }
+
+    /// None: the node that had it has it no more.
+    fn run_view(&self, attempt: Attempt, in_flight: &InFlightRun, list: &List, now: Now) -> Option<RunView> {
+        let held = list.held.get(&attempt);
+        let has_answered = !list.waiting.contains(&in_flight.node);
+        let is_linked = self.runs.can_speak_to(&in_flight.node);
+        let state = match (in_flight.stage, held) {
+            (Stage::Sent, Some(held)) => held.status,
+            (Stage::Sent, None) if has_answered && is_linked && list.held.len() < HeldRun::LIST_MAX => return None,
+            (Stage::Sent, None) => RunStatus::Unknown,
+            (Stage::Delayed, _) => RunStatus::Delayed,
+            _ => RunStatus::Waiting,
+        };
+        let started = held.map(|held| held.started_ms).filter(|ms| *ms != 0);
+        let is_given = in_flight.stage == Stage::Sent;
+        Some(RunView {
+            run_key: attempt.run,
+            attempt: attempt.number,
+            cron_id: attempt.run.cron_id,
+            server: if is_given { self.roster.server_of(&in_flight.node) } else { Default::default() },
+            state,
+            started,
+            pid: held.map(|held| held.pid).filter(|pid| *pid != 0),
+            seconds: started.map(|ms| (now.wall.ms() - ms).max(0) as u64 / 1_000),
+        })
+    }
+
+    pub(super) fn on_runs(&mut self, node: &NodeId, request: u64, runs: Vec<HeldRun>, cx: &mut Context) {
+        if let Some(list) = self.controls.lists.get_mut(&request) {
+            list.waiting.remove(node);
+            list.held.extend(runs.into_iter().map(|run| (run.attempt, run)));
+            self.poll_controls(cx);
+        }
+    }
+}
+
+/// Running ones first.
+fn rank(stage: RunStatus) -> u8 {
+    match stage {
+        RunStatus::Running | RunStatus::Ending => 0,
+        RunStatus::Queued => 1,
+        RunStatus::Armed => 2,
+        RunStatus::Waiting => 3,
+        RunStatus::Delayed => 4,
+        RunStatus::Unknown => 5,
+    }
+}

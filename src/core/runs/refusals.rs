@@ -1,0 +1,173 @@
+//! Refused, missed and settled runs, from the entry that names them to their rows.
+//!
+//! Refusals are coalesced: the first of a job and reason has a row at once, those of the next ten seconds have one
+//! together, so that a flood does not fill the log with what it says of itself.
+//!
+//! Invariant: every refusal is explained by exactly one row, and its entry stays open until that row is committed.
+
+use super::table::Stage;
+use super::{Runs, rows};
+use crate::core::Context;
+use crate::core::ledger::Ledger;
+use crate::core::log::ending;
+use crate::core::ports::COALESCE_SECS;
+use crate::model::journal::{Body, EntryId, RefusedRun};
+use crate::model::{Attempt, JobId, Mono, NodeId, RunKey, RunState, Second, Version};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Refusals that have no row yet, by job and reason.
+#[derive(Debug, Default)]
+pub struct Coalescer {
+    windows: BTreeMap<Key, Window>,
+}
+
+type Key = (JobId, &'static str);
+
+#[derive(Debug)]
+struct Window {
+    until: Mono,
+    gathered: Vec<(RefusedRun, EntryId)>,
+}
+
+impl Coalescer {
+    /// The entries whose refusals have no row yet, once for each.
+    pub fn entries(&self) -> impl Iterator<Item = EntryId> {
+        self.windows.values().flat_map(|window| &window.gathered).map(|(_, entry)| *entry)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.windows.values().all(|window| window.gathered.is_empty())
+    }
+}
+
+impl Window {
+    /// Whether one of this second still belongs to the same row. They may come in any order.
+    fn takes(&self, at: Second) -> bool {
+        let all = || self.gathered.iter().map(|(refused, _)| refused.run.scheduled_at).chain([at]);
+        all().max().zip(all().min()).is_none_or(|(last, first)| last.0 - first.0 < COALESCE_SECS)
+    }
+}
+
+impl Runs {
+    /// Rows for what the entry itself decided: refusals and gaps. Those that `logged` explains are there already.
+    pub fn write_outcomes(&mut self, id: EntryId, body: &Body, logged: &BTreeMap<Attempt, RunState>, cx: &mut Context) {
+        let unexplained = body.refused.iter().filter(|refused| !is_explained(refused, logged));
+        unexplained.for_each(|refused| self.coalesce(*refused, id, cx));
+        let missed = body.missed.iter().map(|gap| (gap, RunState::Missed, rows::missed_text(gap)));
+        let settled = body.settled.iter().map(|gap| (gap, RunState::Cancelled, rows::settled_text(gap)));
+        for (gap, state, text) in missed.chain(settled) {
+            let attempt = Attempt { run: RunKey::scheduled(gap.cron_id, gap.last), number: 0 };
+            if !logged.contains_key(&attempt) {
+                self.entries.hold(id);
+                self.entries.explain(attempt, std::iter::once(id));
+                self.push_row(attempt, gap.version, state, &text, cx);
+                cx.logbook.count_coalesced(state, gap.count.saturating_sub(1));
+            }
+        }
+    }
+
+    /// A node has too many runs of these jobs already. Like any refusal it is journaled first.
+    pub fn on_refused(&mut self, node: &NodeId, attempts: Vec<Attempt>, ledger: &mut Ledger) {
+        let mut refused = Vec::new();
+        for attempt in attempts {
+            let Some(run) = self.table.get(attempt) else { continue };
+            if run.stage == Stage::Sent && run.node == *node {
+                refused.push(RefusedRun { run: attempt.run, version: run.job.version, state: RunState::Skipped });
+                self.table.move_to(attempt, NodeId::default());
+            }
+        }
+        if !refused.is_empty() {
+            ledger.journal.push(None, 0, Body { refused, ..Body::default() });
+        }
+    }
+
+    /// Takes away what an earlier entry gave to a node that did not take it. Answers the jobs that have a permit more to
+    /// give. This entry stays open for as long as the earlier one, by which the next leader would take the run for one to be
+    /// given again.
+    pub fn drop_refused(&mut self, id: EntryId, body: &Body) -> BTreeSet<JobId> {
+        let mut jobs = BTreeSet::new();
+        for refused in &body.refused {
+            let Some(run) = self.table.remove(Attempt { run: refused.run, number: 1 }) else { continue };
+            jobs.insert(refused.run.cron_id);
+            if let Some(earlier) = run.entry {
+                self.entries.outlast(earlier, id);
+                self.entries.close_if_settled(earlier, &self.table);
+            }
+        }
+        jobs
+    }
+
+    pub fn push_row(&self, attempt: Attempt, version: Version, state: RunState, reason: &str, cx: &mut Context) {
+        let row = ending::unstarted_row(attempt, version, state, reason, &self.server);
+        cx.logbook.push(row, cx.now);
+    }
+
+    /// Writes the rows whose time is over; or all of them, before the node leaves.
+    pub fn flush_refusals(&mut self, is_shutdown: bool, cx: &mut Context) {
+        let is_over = |window: &Window| is_shutdown || window.until <= cx.now.mono;
+        let over = self.refusals.windows.iter().filter(|(_, window)| is_over(window)).map(|(key, _)| *key);
+        over.collect::<Vec<_>>().into_iter().for_each(|key| self.flush(key, cx));
+    }
+
+    /// Whether refusals are there that have no row on the way yet.
+    pub fn has_unwritten_refusals(&self) -> bool {
+        !self.refusals.is_empty()
+    }
+
+    /// The entry that names the refusal is in.
+    fn coalesce(&mut self, refused: RefusedRun, entry: EntryId, cx: &mut Context) {
+        let key = (refused.run.cron_id, refused.state.as_str());
+        self.entries.hold(entry);
+        if self.refusals.windows.get(&key).is_some_and(|window| !window.takes(refused.run.scheduled_at)) {
+            self.flush(key, cx);
+        }
+        match self.refusals.windows.get_mut(&key) {
+            Some(window) => window.gathered.push((refused, entry)),
+            None => {
+                self.explain(&[(refused, entry)], cx);
+                let window = Window { until: window_end(cx), gathered: Vec::new() };
+                self.refusals.windows.insert(key, window);
+            }
+        }
+    }
+
+    /// A window that gathered something is followed by another; one that did not is over.
+    fn flush(&mut self, key: Key, cx: &mut Context) {
+        let Some(window) = self.refusals.windows.get_mut(&key) else { return };
+        let gathered = std::mem::take(&mut window.gathered);
+        if gathered.is_empty() {
+            self.refusals.windows.remove(&key);
+            return;
+        }
+        window.until = window_end(cx);
+        self.explain(&gathered, cx);
+    }
+
+    fn explain(&mut self, refused: &[(RefusedRun, EntryId)], cx: &mut Context) {
+        let runs = || refused.iter().map(|(refused, _)| refused);
+        let Some(first) = runs().map(|refused| refused.run.scheduled_at).min() else { return };
+        let Some(last) = runs().max_by_key(|refused| refused.run.scheduled_at) else { return };
+        let text = rows::refusal_text(last.state, first, last.run.scheduled_at, refused.len());
+        let attempt = Attempt { run: RunKey::scheduled(last.run.cron_id, last.run.scheduled_at), number: 0 };
+        self.entries.explain(attempt, refused.iter().map(|(_, entry)| *entry));
+        self.push_row(attempt, last.version, last.state, &text, cx);
+        cx.logbook.count_coalesced(last.state, refused.len() as u64 - 1);
+    }
+}
+
+fn window_end(cx: &Context) -> Mono {
+    cx.now.mono.plus_ms(COALESCE_SECS as u64 * 1_000)
+}
+
+/// Whether a row of this job and state, with the key of `later`, explains what was refused at `at`.
+fn explains(later: Second, at: Second) -> bool {
+    (0..COALESCE_SECS).contains(&(later.0 - at.0))
+}
+
+/// Whether one of the rows of that job stands for this refusal, alone or coalesced with others.
+fn is_explained(refused: &RefusedRun, logged: &BTreeMap<Attempt, RunState>) -> bool {
+    let first = Attempt { run: refused.run, number: 0 };
+    let of_job = logged.range(first..).take_while(|(attempt, _)| attempt.run.cron_id == refused.run.cron_id);
+    let mut near = of_job.take_while(|(attempt, _)| explains(attempt.run.scheduled_at, refused.run.scheduled_at));
+    near.any(|(attempt, state)| attempt.number == 0 && *state == refused.state)
+}

@@ -1,0 +1,179 @@
+//! Sending: runs whose entry is in go to their nodes, so many at a time.
+//!
+//! Invariants: no run is sent before its entry is in, and none of a tick before its part 0 is; of a mutex job at most one
+//! run is `Sent` to a node that may still run it.
+
+use super::planning::body;
+use super::table::{InFlightRun, Stage, WaitsFor};
+use super::{Runs, rows};
+use crate::core::Context;
+use crate::core::ledger::Ledger;
+use crate::model::message::{Order, ToNode};
+use crate::model::{Attempt, Job, Mono, NodeId, Now, RunState};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// Runs sent within one input.
+const RELEASE_MAX: usize = 1_000;
+
+#[derive(Debug, Default)]
+pub struct Sending {
+    /// Runs of the parts of a tick whose part 0 is not in yet.
+    held_back: Vec<Attempt>,
+    /// Runs whose tick is whole and that are yet to be sent: of many, some at each input, so that none takes long.
+    releasing: VecDeque<Attempt>,
+    released_at: Mono,
+}
+
+impl Sending {
+    /// Parts are written from the highest number down: the first runs of the tick come last, and are sent first all the
+    /// same.
+    pub fn hold_back(&mut self, attempts: impl Iterator<Item = Attempt>) {
+        self.held_back.splice(0..0, attempts);
+    }
+
+    /// The tick is whole.
+    pub fn release_held_back(&mut self) {
+        self.releasing.extend(self.held_back.drain(..));
+    }
+
+    /// When more is to be sent: at once, and after whatever else has come.
+    pub fn next_at(&self) -> Option<Mono> {
+        (!self.releasing.is_empty()).then_some(Mono(self.released_at.0 + 1))
+    }
+}
+
+/// Orders on their way, by node.
+#[derive(Debug, Default)]
+pub struct Orders(BTreeMap<NodeId, Vec<Order>>);
+
+impl Orders {
+    pub fn push(&mut self, node: NodeId, order: Order) {
+        self.0.entry(node).or_default().push(order);
+    }
+
+    pub fn send(self, cx: &mut Context) {
+        for (node, orders) in self.0 {
+            cx.fx.tell_node(&node, ToNode::Dispatch(orders));
+        }
+    }
+}
+
+impl Runs {
+    /// When more is to be sent.
+    pub fn release_at(&self) -> Option<Mono> {
+        self.sending.next_at()
+    }
+
+    /// Sends what waits to be sent, so many at a time and once within one input.
+    pub fn release_some(&mut self, ledger: &mut Ledger, cx: &mut Context) {
+        if self.sending.next_at().is_none_or(|at| cx.now.mono < at) {
+            return;
+        }
+        self.sending.released_at = cx.now.mono;
+        let mut orders = Orders::default();
+        for _ in 0..RELEASE_MAX {
+            let Some(attempt) = self.sending.releasing.pop_front() else { break };
+            self.release(attempt, &mut orders, ledger, cx);
+        }
+        orders.send(cx);
+    }
+
+    /// Sends a planned run, or lets it wait for a permit; one whose job has changed meanwhile is reassigned.
+    fn release(&mut self, attempt: Attempt, orders: &mut Orders, ledger: &mut Ledger, cx: &mut Context) {
+        let Some(run) = self.table.get(attempt) else { return };
+        let (stage, job) = (run.stage, Arc::clone(&run.job));
+        if !matches!(stage, Stage::Planned | Stage::Moving) {
+            return;
+        }
+        if run.is_killed {
+            self.drop_killed(attempt, cx);
+        } else if ledger.jobs.job(job.id).is_none_or(|now| now.version != job.version) {
+            self.reassign(attempt, ledger, cx);
+        } else if stage == Stage::Planned && !self.may_go_at_once(&job) {
+            self.wait_for_permit(attempt);
+        } else {
+            return self.send_or_move(attempt, orders, ledger, cx);
+        }
+        self.grant_permits(job.id, ledger, cx);
+    }
+
+    /// To the node that its entry names, where that is there; else another one is journaled first.
+    pub fn send_or_move(&mut self, attempt: Attempt, orders: &mut Orders, ledger: &mut Ledger, cx: &mut Context) {
+        let Some(run) = self.table.get(attempt) else { return };
+        let (job, had_permit) = (Arc::clone(&run.job), !run.stage.is_waiting());
+        if self.is_too_late(attempt, run, cx.now) {
+            self.table.set_stage(attempt, Stage::Over);
+            self.push_row(attempt, job.version, RunState::Missed, rows::MISSED, cx);
+            if had_permit {
+                self.grant_permits(job.id, ledger, cx);
+            }
+        } else if self.candidates.may_send(&job, &run.node, &self.table) {
+            let node = run.node.clone();
+            self.table.set_stage(attempt, Stage::Sent);
+            self.order(attempt, node, orders, cx.now);
+        } else if let Some(node) = self.candidates.choose(&job, &self.table) {
+            self.move_to(attempt, node, ledger);
+        } else {
+            let waits_for = if job.parallel_max().is_some() { WaitsFor::PermitAndNode } else { WaitsFor::Node };
+            self.table.set_stage(attempt, Stage::Waiting(waits_for));
+        }
+    }
+
+    /// Names another node for it, by an entry that goes first.
+    pub fn move_to(&mut self, attempt: Attempt, node: NodeId, ledger: &mut Ledger) {
+        let Some(version) = self.table.get(attempt).map(|run| run.job.version) else { return };
+        self.table.move_to(attempt, node.clone());
+        ledger.journal.push(None, 0, body(&[(attempt, version, node)]));
+    }
+
+    /// Orders a run that is `Sent` of its node.
+    pub fn order(&self, attempt: Attempt, node: NodeId, orders: &mut Orders, now: Now) {
+        let Some(run) = self.table.get(attempt) else { return };
+        orders.push(
+            node,
+            Order {
+                attempt,
+                job: Arc::clone(&run.job),
+                late: run.late || run.due.second() < now.wall.second() && attempt.run.manual.is_none(),
+                expires: (!run.is_limited()).then(|| run.due.second().plus(self.limits.grace_secs)),
+                dispatch_time: now.wall.second(),
+                dispatch_server: self.server.clone(),
+            },
+        );
+    }
+
+    /// Gives nodes to the runs for which none was there.
+    pub fn place_unplaced(&mut self, ledger: &mut Ledger, cx: &mut Context) {
+        if self.table.unplaced().is_empty() || !self.candidates.takes_any(None) {
+            return;
+        }
+        let mut orders = Orders::default();
+        let unplaced: Vec<Attempt> = self.table.unplaced().iter().copied().collect();
+        for attempt in unplaced {
+            match self.table.stage(attempt) {
+                Some(Stage::Waiting(WaitsFor::PermitAndNode)) => {
+                    self.wait_for_permit(attempt);
+                    self.grant_permits(attempt.run.cron_id, ledger, cx);
+                }
+                Some(Stage::Waiting(WaitsFor::Node)) => self.send_or_move(attempt, &mut orders, ledger, cx),
+                _ => {}
+            }
+        }
+        orders.send(cx);
+    }
+
+    /// The wait for a permit makes a run late, which is no fault: of it only the time in which nobody led counts.
+    fn is_too_late(&self, attempt: Attempt, run: &InFlightRun, now: Now) -> bool {
+        let late_secs = now.wall.second().0 - run.due.second().0;
+        let waits_for_permit = run.is_limited() && attempt.number == 1;
+        self.limits.grace_secs < if waits_for_permit { late_secs.min(self.recovery.away_secs) } else { late_secs }
+    }
+
+    /// Whether the job stands in the journal's words as the run knows it, and may run.
+    pub fn is_current(&self, attempt: Attempt, ledger: &Ledger) -> bool {
+        let version = self.table.get(attempt).map(|run| run.job.version);
+        let may_run = |job: &&Arc<Job>| !job.stop || attempt.run.manual.is_some();
+        ledger.jobs.job(attempt.run.cron_id).filter(may_run).is_some_and(|job| Some(job.version) == version)
+    }
+}

@@ -1,0 +1,401 @@
+//! The columns of a job: one table that says what each is called, what it takes, and what it is for.
+//!
+//! The API's parameters, their checks, its answers, what a request changes of a job, and both stores' statements follow from
+//! this table, in its order: the older system's columns first, then ours. It does not make a column in a database; a
+//! migration does (see `sql/`).
+//!
+//! Invariant: every column has a name of its own, and its default is a value that it takes.
+
+use super::value::{Cell, CellKind, Value};
+use super::{Job, Misfire, OnLost};
+use std::borrow::Cow;
+
+/// Most number columns are signed 32-bit integers.
+const INT_MAX: i64 = i32::MAX as i64;
+/// The last second of the year 9999; what is beyond was meant otherwise, such as in milliseconds.
+pub const TIME_MAX: i64 = 253_402_300_799;
+const EMPTY: Value<'static> = Value::Text(Cow::Borrowed(""));
+const ZERO: Value<'static> = Value::Number(0);
+
+/// One column of table `cron`.
+#[derive(Debug)]
+pub struct Column {
+    pub field: Field,
+    pub kind: Kind,
+    /// What a new row has of which nothing is said.
+    pub default: Value<'static>,
+    pub set_by: SetBy,
+    /// What it is for, in one sentence.
+    pub help: &'static str,
+}
+
+/// The field of a job that a column keeps; both have the same name.
+#[derive(Debug)]
+pub struct Field {
+    pub name: &'static str,
+    /// What requests and messages call it: as the older system does, where that has another name for it.
+    pub parameter: &'static str,
+    get: for<'a> fn(&'a Job) -> Value<'a>,
+    set: for<'a> fn(&mut Job, Value<'a>),
+}
+
+macro_rules! field {
+    ($name:ident) => {
+        field!($name, stringify!($name))
+    };
+    ($name:ident, $parameter:expr) => {
+        Field {
+            name: stringify!($name),
+            parameter: $parameter,
+            get: |job| job.$name.value(),
+            set: |job, value| job.$name.set_value(value),
+        }
+    };
+}
+
+/// What a column takes. A text may be empty, unless it is required.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    Text {
+        chars_max: usize,
+    },
+    /// A text without white space around it.
+    Line {
+        chars_max: usize,
+    },
+    /// A text of lines, each of which ends with LF.
+    Lines {
+        chars_max: usize,
+    },
+    /// An absolute path.
+    Path {
+        chars_max: usize,
+    },
+    /// Environment variables: a JSON object of texts.
+    Env {
+        chars_max: usize,
+    },
+    Word(&'static [&'static str]),
+    Flag,
+    Whole {
+        min: i64,
+        max: i64,
+    },
+    /// A length of time, from 0.
+    Seconds {
+        max: i64,
+    },
+    /// A unix second up to the year 9999; 0 for none.
+    Time,
+}
+
+/// Whose a column is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SetBy {
+    /// The database gives it when the row is added. Answers show it.
+    Store,
+    /// The leader gives it with every change. Answers do not show it.
+    Leader,
+    /// A request gives it, and answers show it.
+    Request(LeftOut),
+}
+
+/// What a request means that leaves the column out.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LeftOut {
+    /// It is refused, and told that this is expected.
+    Refused(&'static str),
+    /// The default, at every update too: so the older system documents its columns.
+    Default,
+    /// An update keeps what the job has.
+    Kept,
+}
+
+impl Kind {
+    pub fn cell(self) -> CellKind {
+        match self {
+            Kind::Flag | Kind::Whole { .. } | Kind::Seconds { .. } | Kind::Time => CellKind::Number,
+            Kind::Text { .. } | Kind::Line { .. } | Kind::Lines { .. } => CellKind::Text,
+            Kind::Path { .. } | Kind::Env { .. } | Kind::Word(_) => CellKind::Text,
+        }
+    }
+}
+
+impl Column {
+    pub fn name(&self) -> &'static str {
+        self.field.name
+    }
+
+    pub fn parameter(&self) -> &'static str {
+        self.field.parameter
+    }
+
+    pub fn value<'a>(&self, job: &'a Job) -> Value<'a> {
+        (self.field.get)(job)
+    }
+
+    /// Rows that others have written may hold a time before 1970: that is none.
+    pub fn set(&self, job: &mut Job, value: Value) {
+        let value = match (self.kind, value) {
+            (Kind::Time, Value::Number(time)) => Value::Number(time.max(0)),
+            (_, value) => value,
+        };
+        (self.field.set)(job, value);
+    }
+
+    pub fn is_shown(&self) -> bool {
+        self.set_by != SetBy::Leader
+    }
+
+    pub fn is_written(&self) -> bool {
+        self.set_by != SetBy::Store
+    }
+}
+
+pub fn find(name: &str) -> Option<&'static Column> {
+    COLUMNS.iter().find(|column| column.name() == name)
+}
+
+/// Those that a request gives.
+pub fn given() -> impl Iterator<Item = &'static Column> {
+    COLUMNS.iter().filter(|column| matches!(column.set_by, SetBy::Request(_)))
+}
+
+/// A job of which a request says nothing.
+pub fn new_job() -> Job {
+    let mut job = Job::default();
+    given().for_each(|column| column.set(&mut job, column.default.clone()));
+    job
+}
+
+pub static COLUMNS: &[Column] = &[
+    Column {
+        field: field!(id),
+        kind: Kind::Whole { min: 1, max: INT_MAX },
+        default: ZERO,
+        set_by: SetBy::Store,
+        help: "The number that names the job.",
+    },
+    Column {
+        field: field!(cron_set, "cronSet"),
+        kind: Kind::Line { chars_max: 128 },
+        default: EMPTY,
+        set_by: SetBy::Request(LeftOut::Refused("a schedule such as */5 * * * * *")),
+        help: "The schedule, its first field the seconds.",
+    },
+    Column {
+        field: field!(command),
+        kind: Kind::Lines { chars_max: 2048 },
+        default: EMPTY,
+        set_by: SetBy::Request(LeftOut::Refused("the command to run")),
+        help: "The command, which a shell gets.",
+    },
+    Column {
+        field: field!(remark),
+        kind: Kind::Text { chars_max: 1024 },
+        default: EMPTY,
+        set_by: SetBy::Request(LeftOut::Default),
+        help: "A note for those who read the list.",
+    },
+    Column {
+        field: field!(stop),
+        kind: Kind::Flag,
+        default: Value::Flag(false),
+        set_by: SetBy::Request(LeftOut::Default),
+        help: "With 1 the schedule starts no run.",
+    },
+    Column {
+        field: field!(start_time),
+        kind: Kind::Time,
+        default: ZERO,
+        set_by: SetBy::Request(LeftOut::Default),
+        help: "The first unix second at which the job may run; 0 sets no bound.",
+    },
+    Column {
+        field: field!(end_time),
+        kind: Kind::Time,
+        default: ZERO,
+        set_by: SetBy::Request(LeftOut::Default),
+        help: "The first unix second at which the job may no longer run; 0 sets no bound.",
+    },
+    Column {
+        field: field!(is_mutex),
+        kind: Kind::Flag,
+        default: Value::Flag(false),
+        set_by: SetBy::Request(LeftOut::Default),
+        help: "With 1 the cluster never has two runs of the job at once.",
+    },
+    Column {
+        field: field!(lock_limit),
+        kind: Kind::Seconds { max: INT_MAX },
+        default: ZERO,
+        set_by: SetBy::Request(LeftOut::Kept),
+        help: "A mutex run that takes more seconds is ended; 0 sets no limit.",
+    },
+    Column {
+        field: field!(misfire),
+        kind: Kind::Word(&Misfire::WORDS),
+        default: Value::Text(Cow::Borrowed(Misfire::All.as_str())),
+        set_by: SetBy::Request(LeftOut::Kept),
+        help: "Which of the ticks that nobody handled in their second run late: all, the last one (once), or none (skip).",
+    },
+    Column {
+        field: field!(on_lost),
+        kind: Kind::Word(&OnLost::WORDS),
+        default: Value::Text(Cow::Borrowed(OnLost::Skip.as_str())),
+        set_by: SetBy::Request(LeftOut::Kept),
+        help: "Whether a run whose end nobody knows is left alone (skip) or started again (rerun).",
+    },
+    Column {
+        field: field!(max_parallel),
+        kind: Kind::Whole { min: 0, max: INT_MAX },
+        default: ZERO,
+        set_by: SetBy::Request(LeftOut::Kept),
+        help: "How many runs of the job the cluster has at one time; 0 sets no limit.",
+    },
+    Column {
+        field: field!(timeout),
+        kind: Kind::Seconds { max: INT_MAX },
+        default: ZERO,
+        set_by: SetBy::Request(LeftOut::Kept),
+        help: "A run that takes more seconds is ended; 0 sets no limit.",
+    },
+    Column {
+        field: field!(retry_times),
+        kind: Kind::Whole { min: 0, max: 1_000 },
+        default: ZERO,
+        set_by: SetBy::Request(LeftOut::Kept),
+        help: "How many further attempts follow one that failed.",
+    },
+    Column {
+        field: field!(retry_delay),
+        kind: Kind::Seconds { max: INT_MAX },
+        default: ZERO,
+        set_by: SetBy::Request(LeftOut::Kept),
+        help: "How many seconds pass before the first further attempt; the time doubles before each one after it.",
+    },
+    Column {
+        field: field!(run_as),
+        kind: Kind::Text { chars_max: 64 },
+        default: EMPTY,
+        set_by: SetBy::Request(LeftOut::Kept),
+        help: "The user that the command runs as; without one it is the daemon's.",
+    },
+    Column {
+        field: field!(work_dir),
+        kind: Kind::Path { chars_max: 1024 },
+        default: EMPTY,
+        set_by: SetBy::Request(LeftOut::Kept),
+        help: "The folder that the command starts in; without one it is the daemon's.",
+    },
+    Column {
+        field: field!(env),
+        kind: Kind::Env { chars_max: 2048 },
+        default: EMPTY,
+        set_by: SetBy::Request(LeftOut::Kept),
+        help: "Further environment variables, as a JSON object of texts.",
+    },
+    Column {
+        field: field!(shell),
+        kind: Kind::Path { chars_max: 255 },
+        default: EMPTY,
+        set_by: SetBy::Request(LeftOut::Kept),
+        help: "The program that gets -c and the command; without one it is the configured shell.",
+    },
+    Column {
+        field: field!(node),
+        kind: Kind::Text { chars_max: 255 },
+        default: EMPTY,
+        set_by: SetBy::Request(LeftOut::Kept),
+        help: "The only server that may run the job, or the label of the only servers; without one any may.",
+    },
+    Column {
+        field: field!(jitter),
+        kind: Kind::Seconds { max: 86_400 },
+        default: ZERO,
+        set_by: SetBy::Request(LeftOut::Kept),
+        help: "The job runs up to so many seconds after its schedule, by a number of its own that never changes.",
+    },
+    Column {
+        field: field!(version),
+        kind: Kind::Whole { min: 1, max: i64::MAX },
+        default: Value::Number(1),
+        set_by: SetBy::Leader,
+        help: "Which definition of the job it is.",
+    },
+    Column {
+        field: field!(since),
+        kind: Kind::Time,
+        default: ZERO,
+        set_by: SetBy::Leader,
+        help: "The first unix second at which this definition was there; 0 in rows that were written by hand.",
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn takes(kind: Kind, value: &Value) -> bool {
+        match (kind, value) {
+            (Kind::Flag, Value::Flag(_)) => true,
+            (Kind::Word(words), Value::Text(word)) => words.contains(&word.as_ref()),
+            (Kind::Whole { min, max }, Value::Number(number)) => (min..=max).contains(number),
+            (Kind::Seconds { max }, Value::Number(secs)) => (0..=max).contains(secs),
+            (Kind::Time, Value::Number(time)) => (0..=TIME_MAX).contains(time),
+            (kind, Value::Text(text)) => kind.cell() == CellKind::Text && text.is_empty(),
+            _ => false,
+        }
+    }
+
+    #[test]
+    fn every_column_has_a_name_a_default_and_a_sentence_of_its_own() {
+        for column in COLUMNS.iter().filter(|column| column.set_by != SetBy::Store) {
+            assert!(takes(column.kind, &column.default), "{column:?}");
+            let mut job = Job::default();
+            column.set(&mut job, column.default.clone());
+            assert_eq!(column.value(&job), column.default, "{column:?}: its field is of another kind");
+        }
+        for own in [Column::name, Column::parameter, |column: &Column| column.help] {
+            assert_eq!(COLUMNS.iter().map(own).collect::<BTreeSet<&str>>().len(), COLUMNS.len());
+        }
+        assert!(COLUMNS.iter().all(|column| column.help.ends_with('.') && !column.help.contains(". ")));
+    }
+
+    #[test]
+    fn a_value_that_is_put_back_changes_nothing() {
+        let job = Job { cron_set: "@daily".into(), is_mutex: true, misfire: Misfire::Once, jitter: 7, ..new_job() };
+        let mut copy = Job::default();
+        COLUMNS.iter().for_each(|column| column.set(&mut copy, column.value(&job)));
+        assert_eq!(copy, Job { version: crate::model::Version(1), ..job });
+    }
+
+    #[test]
+    fn a_job_that_a_node_of_an_earlier_version_tells_has_the_defaults_of_later_columns() {
+        let job = Job { cron_set: "@daily".into(), command: "x".into(), ..new_job() };
+        for column in given() {
+            let mut earlier = serde_json::to_value(&job).unwrap();
+            earlier.as_object_mut().unwrap().remove(column.name());
+            let read: Job = serde_json::from_value(earlier).unwrap();
+            assert_eq!(column.value(&read), column.default, "{column:?}");
+        }
+    }
+
+    #[test]
+    fn a_field_takes_the_nearest_value_that_it_has() {
+        let mut job = new_job();
+        let values: [(&str, Value); 7] = [
+            ("start_time", Value::Number(-5)),
+            ("timeout", Value::Number(-5)),
+            ("retry_times", Value::Number(i64::MAX)),
+            ("is_mutex", Value::Number(9)),
+            ("misfire", "never".into()),
+            ("version", Value::Number(0)),
+            ("command", Value::Null),
+        ];
+        values.into_iter().for_each(|(name, value)| find(name).unwrap().set(&mut job, value));
+        let expect = Job { retry_times: u32::MAX, is_mutex: true, version: crate::model::Version(1), ..new_job() };
+        assert_eq!(job, expect);
+    }
+}

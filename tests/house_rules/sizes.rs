@@ -1,0 +1,126 @@
+//! How long a file may be, and how long a function of a test.
+//!
+//! The length of a function is counted in formatted sources; `make check` holds them to that.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The most lines of a file.
+const FILE_LINES_MAX: usize = 450;
+
+/// Files that are longer, and how long each may be. They are to become shorter: lower the number, or take the file off the
+/// list.
+const LONG_FILES: [(&str, usize); 12] = [
+    ("src/core/cluster/election.rs", 460),
+    ("src/core/executor/tests.rs", 500),
+    ("src/core/jobs/scheduler.rs", 529),
+    ("src/core/leader/changes/mod.rs", 489),
+    ("src/core/leader/mod.rs", 488),
+    ("src/core/log/logbook.rs", 539),
+    ("src/core/node/mod.rs", 480),
+    ("src/core/runs/mod.rs", 597),
+    ("src/worker/process/marks.rs", 491),
+    ("src/worker/store/mysql/mod.rs", 456),
+    ("src/worker/store/sqlite/mod.rs", 509),
+    ("tests/store_contract.rs", 673),
+];
+
+/// The most lines of a function in a test: it fits on a screen.
+const TEST_FUNCTION_LINES_MAX: usize = 40;
+
+/// Functions of tests that are longer, by file and name. The list is to become shorter.
+const LONG_TEST_FUNCTIONS: [(&str, &str); 1] = [("tests/store_contract.rs", "loading")];
+
+/// Every Rust file below these folders, by its path, with its text.
+pub fn files(folders: &[&str]) -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut folders: Vec<PathBuf> = folders.iter().map(|folder| root.join(folder)).collect();
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_string();
+                files.push((name, fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+/// What a file of the program consists of: its code, and its unit tests.
+pub fn parts(text: &str) -> (&str, &str) {
+    text.split_once("\n#[cfg(test)]\nmod ").unwrap_or((text, ""))
+}
+
+/// Every piece of code that only tests and benches use, by the path of its file.
+fn test_code() -> Vec<(String, String)> {
+    let unit_tests = files(&["src"]).into_iter().map(|(name, text)| {
+        let tests = if name.ends_with("tests.rs") { text.clone() } else { parts(&text).1.to_string() };
+        (name, tests)
+    });
+    unit_tests.chain(files(&["tests", "benches"])).collect()
+}
+
+/// The functions in formatted code, each with the number of its lines: it ends with the first brace that stands as far to the
+/// left as it began.
+fn functions(code: &str) -> Vec<(&str, usize)> {
+    let lines: Vec<&str> = code.lines().collect();
+    let mut functions = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let Some(name) = function_name(line).filter(|_| !line.ends_with([';', '}'])) else { continue };
+        let end = format!("{}}}", &line[..line.len() - line.trim_start().len()]);
+        let length = lines[at..].iter().position(|line| **line == end).expect("a function ends") + 1;
+        functions.push((name, length));
+    }
+    functions
+}
+
+/// The name of the function that begins on this line.
+fn function_name(line: &str) -> Option<&str> {
+    let (before, after) = line.split_once("fn ")?;
+    let is_function =
+        before.split_whitespace().all(|word| word.starts_with("pub") || word == "const" || word == "unsafe");
+    after.split(['(', '<']).next().filter(|_| is_function)
+}
+
+#[test]
+fn no_file_is_too_long() {
+    let mut wrong = Vec::new();
+    let files = files(&["src", "tests", "benches"]);
+    for (name, text) in &files {
+        let (lines, ceiling) = (text.lines().count(), LONG_FILES.iter().find(|(long, _)| long == name));
+        match ceiling {
+            Some(_) if lines <= FILE_LINES_MAX => wrong.push(format!("{name} is short enough: take it off the list")),
+            Some((_, ceiling)) if *ceiling < lines => wrong.push(format!("{name}: {lines} lines, not {ceiling}")),
+            None if FILE_LINES_MAX < lines => wrong.push(format!("{name}: {lines} lines, more than {FILE_LINES_MAX}")),
+            _ => {}
+        }
+    }
+    let is_gone = |long: &str| files.iter().all(|(name, _)| name != long);
+    wrong.extend(LONG_FILES.iter().filter(|(long, _)| is_gone(long)).map(|(long, _)| format!("there is no {long}")));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_function_of_a_test_fits_on_a_screen() {
+    let (mut wrong, mut known) = (Vec::new(), Vec::from(LONG_TEST_FUNCTIONS));
+    for (file, code) in test_code() {
+        for (name, lines) in functions(&code).into_iter().filter(|(_, lines)| TEST_FUNCTION_LINES_MAX < *lines) {
+            match known.iter().position(|long| *long == (&file, name)) {
+                Some(at) => drop(known.remove(at)),
+                None => wrong.push(format!("{file}: {name} has {lines} lines, more than {TEST_FUNCTION_LINES_MAX}")),
+            }
+        }
+    }
+    wrong.extend(known.iter().map(|(file, name)| format!("{file}: {name} is short enough: take it off the list")));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn functions_are_measured_from_their_first_line_to_their_last() {
+    let code = "impl A {\n    pub const fn a(\n        b: u8,\n    ) {\n        if b {\n        }\n    }\n}\nfn c() {}\nfn d() {\n}\n";
+    assert_eq!(functions(code), [("a", 6), ("d", 2)]);
+}
