@@ -245,7 +245,7 @@ impl Executor {
     }
 
     /// Writes the log row of a run that is over, and tells the leader.
-    fn report(&mut self, attempt: Attempt, ending: Ending, cx: &mut Context) {
+    fn report(&self, attempt: Attempt, ending: Ending, cx: &mut Context) {
         let Some(run) = self.held.get(attempt) else { return };
         debug_assert!(matches!(run.phase, Phase::Over), "the end of {attempt} is told and it is {:?}", run.phase);
         let bytes_written = ending.output_bytes();
