@@ -2,6 +2,8 @@
 
 TARGET ?= x86_64-unknown-linux-musl
 ARGS ?=
+# The tests of real daemons wait far more than they compute: four at once, also where there are fewer cores.
+TEST_THREADS ?= $(shell cores=$$(nproc); [ $$cores -gt 4 ] && echo $$cores || echo 4)
 
 .DEFAULT_GOAL := help
 .PHONY: help run build static test sim test-faults check deny advisories bench-quick bench-flood bench-takeover clean
@@ -22,10 +24,10 @@ static: ## bin/wing-crontab, one static binary for any Linux host of this archit
 	cargo build --release --bin wing-crontab --target $(TARGET)
 	install -D target/$(TARGET)/release/wing-crontab bin/wing-crontab
 
-test: ## every test; fetches MariaDB, Consul and croniter where they are missing and can be had
+test: ## every test; fetches MariaDB, Consul and croniter where they are missing and can be had; TEST_THREADS=2 at once
 	scripts/install-test-services
 	scripts/python-venv
-	cargo test
+	cargo test -- --test-threads=$(TEST_THREADS)
 
 sim: ## SEEDS=10000 histories of a simulated cluster; SEED=n shows one of them, step by step
 	cargo test --release --test sim -- --nocapture

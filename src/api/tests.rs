@@ -3,8 +3,8 @@
 use super::*;
 use crate::model::command::{Answer, JobDraft, JobList, ListedJob, RunOutput};
 use crate::model::log_row::{LastRun, LogPage};
-use crate::model::message::RunStatus;
 use crate::model::output::{OutputPart, OutputState};
+use crate::model::status::RunStatus;
 use crate::model::{Attempt, Job, RunState, Second};
 use std::sync::Arc;
 

@@ -1,12 +1,14 @@
-//! What every part of the core is handed with an input: the time, the effects, the log rows.
+//! The context that every part of the core is handed with an input: the time, the effects, the log rows.
 //!
-//! Not a place for what only some parts need. It is lent for one call and goes down only: nobody keeps it.
+//! Not a place for things that only some parts need.
+//!
+//! Invariant: it is lent for one call; nobody keeps it.
 
 use crate::core::io::Effects;
 use crate::core::log::logbook::Logbook;
 use crate::model::Now;
 
-/// Lent by the node to whom it routes an input.
+/// Lent by the node to the part that handles its input.
 pub struct Context<'a> {
     pub now: Now,
     pub fx: &'a mut Effects,

@@ -1,8 +1,12 @@
-//! The brain: sans-IO state machines. They decide everything and touch nothing.
+//! The brain: state machines that decide everything and touch nothing.
 //!
-//! The contract: `Node::handle(input, now)` takes one input and never fails; then `Node::poll_output` is drained to
-//! `None`; then the driver sleeps until `Node::poll_timeout` or the next input. No thread, lock, socket, file, clock or
-//! hash-map order is used in here, and nothing that comes from outside makes it panic.
+//! The contract: `Node::handle(input, now)` takes one input and never fails. The driver then takes every effect from
+//! `Node::poll_effect`, and sleeps until `Node::poll_timeout` or the next input.
+//!
+//! Not a place for IO: `reactor` and `worker` carry the effects out.
+//!
+//! Invariants: no thread, lock, socket, file, clock or hash-map order is used in here; nothing that comes from outside
+//! makes it panic.
 
 pub mod io;
 pub mod ports;

@@ -6,8 +6,8 @@
 use super::columns::{self, Column, LeftOut, SetBy};
 use super::job::JobFilter;
 use super::log_row::{LastRun, LogFilter, LogPage};
-use super::message::RunStatus;
 use super::output::OutputPart;
+use super::status::RunStatus;
 use super::value::Value;
 use super::{Attempt, Epoch, Job, JobId, RunKey, RunState, Second, Server};
 use serde::{Deserialize, Serialize};

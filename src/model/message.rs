@@ -10,6 +10,7 @@
 
 use super::command::{Command, Progress, Reply};
 use super::output::OutputPart;
+use super::status::RunStatus;
 use super::{Attempt, Epoch, Incarnation, Job, JobId, NodeId, RunState, Second, Server, Version, Wall};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -179,25 +180,6 @@ pub struct HeldRun {
 impl HeldRun {
     /// A node tells of so many at most.
     pub const LIST_MAX: usize = 10_000;
-}
-
-/// How far an attempt has come.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum RunStatus {
-    /// The leader keeps it: its mutex is another's, it may not run beside those that do, or no node has a place.
-    Waiting,
-    /// The leader keeps it until its delay is over.
-    Delayed,
-    /// On its node, before its second.
-    Armed,
-    /// On its node, past its second: it waits for its turn.
-    Queued,
-    Running,
-    /// It is being ended.
-    Ending,
-    /// Its node does not answer.
-    Unknown,
 }
 
 /// One run for one node.

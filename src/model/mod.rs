@@ -12,6 +12,7 @@ pub mod message;
 pub mod node;
 pub mod output;
 pub mod run;
+pub mod status;
 pub mod time;
 pub mod value;
 pub mod zones;

@@ -7,7 +7,7 @@
 //! Invariant: never holds more than its cap, however much is pushed.
 
 use super::RunState;
-use super::message::RunStatus;
+use super::status::RunStatus;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 

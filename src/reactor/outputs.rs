@@ -5,8 +5,8 @@
 //! Invariants: a question is answered once; a part goes on exactly where the last one ended, whichever of the two it came
 //! from; bytes on their way into files have a limit, beyond which no more are read of runs that need it.
 
-use crate::model::message::RunStatus;
 use crate::model::output::{Output, OutputPart, OutputState, PART_BYTES_MAX};
+use crate::model::status::RunStatus;
 use crate::model::{Attempt, Mono, RunState};
 use crate::worker::output_files::{FileAnswer, FileOrder, FilePart};
 use std::collections::{BTreeMap, VecDeque};

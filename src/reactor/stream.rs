@@ -9,14 +9,13 @@
 
 use super::connection::Connection;
 use crate::api;
+use crate::core::time::bounds::FOLLOW_MS;
 use crate::model::Mono;
 use crate::model::command::{Answer, CallError, Command, OutputQuery, Reply, RunOutput};
 use crate::model::output::PART_BYTES_MAX;
 
 /// How often a run that says nothing is asked.
 const ASK_EVERY_MS: u64 = 200;
-/// A leader may change and a node may be slow: so long it is asked again.
-const PATIENCE_MS: u64 = 15_000;
 const UNAVAILABLE: u16 = 503;
 
 pub struct Stream {
@@ -59,7 +58,7 @@ impl Stream {
                 connection.respond(api::reply(reply), now);
                 true
             }
-            Err(CallError { status: UNAVAILABLE, .. }) if now < self.answered_at.plus_ms(PATIENCE_MS) => {
+            Err(CallError { status: UNAVAILABLE, .. }) if now < self.answered_at.plus_ms(FOLLOW_MS) => {
                 self.ask_at = Some(now.plus_ms(ASK_EVERY_MS));
                 false
             }

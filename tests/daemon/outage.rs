@@ -295,7 +295,7 @@ fn the_refusal_of_a_store_is_told_in_the_stores_own_words() {
         let message = reply.message();
         assert!(message.starts_with(opening), "{message}");
         assert!(
-            !message.contains("not answer") && !message.contains("to be reached"),
+            !message.contains("not answer") && !message.contains("be reached"),
             "the store answers, and the message says that it does not: {message}"
         );
         reply.refused(503, "command denied to user");

@@ -16,7 +16,7 @@ fn a_run_that_ends_in_time_is_waited_for_and_logged() {
         node.signal(signal);
         node.wait_said("shutdown: nothing new is started");
         let begun = witness.count("begin");
-        node.api.post("/cron/add", "cronSet=* * * * * *&command=true").refused(503, "leaving");
+        node.api.post("/cron/add", "cronSet=* * * * * *&command=true").refused(503, "shutting down");
         assert_eq!(node.wait().code(), Some(0), "{}", node.said());
         assert!(witness.count("begin") <= begun + 1, "at most one run was about to start when the signal came");
         assert_eq!(witness.count("begin"), witness.count("end"), "{} {:?}", node.said(), witness.read());

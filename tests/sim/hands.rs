@@ -155,7 +155,7 @@ impl World {
                     return self.at(self.now + wait_ms * MS, Event::WatchOver(host, life, id));
                 }
             },
-            Work::Spawn(spawn) => return self.spawn(host, life, id, spawn.attempt, &spawn.job),
+            Work::Spawn(spawn) => return self.spawn((host, life), id, spawn.attempt, &spawn.job),
             Work::Kill(kill) => {
                 let is_it = |process: &Process| process.attempt == kill.attempt;
                 // In this world a process ends at once when it is asked to.
@@ -245,7 +245,7 @@ impl World {
 
     // Processes.
 
-    fn spawn(&mut self, host: usize, life: u64, id: WorkId, attempt: Attempt, job: &Job) {
+    fn spawn(&mut self, (host, life): (usize, u64), id: WorkId, attempt: Attempt, job: &Job) {
         let (mono, wall) = (self.clock(host).mono, self.clock(host).wall);
         let duration = self.truth.duration(job);
         let max_running = self.limits.max_running;
@@ -269,7 +269,7 @@ impl World {
         let wakes: Vec<u64> = self.hosts.iter().map(|host| host.paused_until + 2 * GUARD_EVERY).collect();
         let now = self.now;
         self.store.started(attempt);
-        self.truth.started(attempt, job, host, now, |there| now < wakes[there]);
+        self.truth.started(attempt, job, (host, now), |there| now < wakes[there]);
         let exit = self.truth.exit(attempt, job);
         self.at(self.now + duration, Event::ProcessEnd(host, pid, exit));
         let started = Started { pid: pid as u32, at: wall };

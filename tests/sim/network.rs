@@ -5,7 +5,7 @@ use crate::world::{Event, MS, World};
 use std::collections::VecDeque;
 use wing_crontab::core::io::{Gone, Input};
 use wing_crontab::model::message::{LinkId, Message, ToLeader, ToNode};
-use wing_crontab::model::{Epoch, Server};
+use wing_crontab::model::{Epoch, JobId, Server};
 
 /// An epoch that every node accepts.
 const ANY_EPOCH: Epoch = Epoch(1 << 40);
@@ -63,7 +63,7 @@ impl World {
         let has = |link: &Link| link.is_up && link.ends.iter().position(|end| *end == (host, life, id)).is_some();
         let Some(link) = self.links.iter().rposition(has) else { return };
         let end = usize::from(self.links[link].ends[0] == (host, life, id));
-        let Some(message) = self.told(host, life, link, end, message) else { return };
+        let Some(message) = self.told((host, life), (link, end), message) else { return };
         let latency = self.random.within(MS / 10, 3 * MS);
         let at = (self.now + latency).max(self.links[link].last[end] + 1);
         self.links[link].last[end] = at;
@@ -72,7 +72,12 @@ impl World {
     }
 
     /// The message as it goes out to that end; none where the world answers it itself.
-    fn told(&mut self, host: usize, life: u64, link: usize, end: usize, mut message: Message) -> Option<Message> {
+    fn told(
+        &mut self,
+        (host, life): (usize, u64),
+        (link, end): (usize, usize),
+        mut message: Message,
+    ) -> Option<Message> {
         let to = self.links[link].ends[end].0;
         if let Message::Welcome { valid_for_ms, .. } | Message::HeartbeatAck { valid_for_ms, .. } = &mut message
             && self.without == Some(Guard::LeaseWithinAuthority)
@@ -97,9 +102,7 @@ impl World {
                 }
             }
             Message::ToNode(ToNode::Cancel { cron_id, .. }) if self.without == Some(Guard::VersionAtTheStart) => {
-                let (_, _, id) = self.links[link].ends[1 - end];
-                let cancelled = Message::ToLeader(ToLeader::Cancelled { cron_id: *cron_id, dropped: Vec::new() });
-                self.input_later(host, life, Input::Received(id, cancelled));
+                self.answer_cancel(host, life, (link, end), *cron_id);
                 return None;
             }
             Message::ToNode(ToNode::Dispatch(orders)) => {
@@ -109,6 +112,13 @@ impl World {
             _ => {}
         }
         Some(message)
+    }
+
+    /// Nobody looks at the version when a run starts, so a cancel is answered and takes nothing back.
+    fn answer_cancel(&mut self, host: usize, life: u64, (link, end): (usize, usize), cron_id: JobId) {
+        let (_, _, id) = self.links[link].ends[1 - end];
+        let cancelled = Message::ToLeader(ToLeader::Cancelled { cron_id, dropped: Vec::new() });
+        self.input_later(host, life, Input::Received(id, cancelled));
     }
 
     /// The host has accepted the leader at the other end of the link.

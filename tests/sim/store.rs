@@ -4,9 +4,10 @@
 use crate::guard::Guard;
 use std::collections::{BTreeMap, BTreeSet};
 use wing_crontab::core::ports::{
-    Bump, Bumped, COALESCE_SECS, Change, Differences, Done, JobBatch, Journaled, Lead, Loaded, Log, Opened, Read,
-    Since, StoreError, StoredLeader,
+    Bump, Bumped, Change, Differences, Done, JobBatch, Journaled, Lead, Loaded, Log, Opened, Read, Since, StoreError,
+    StoredLeader,
 };
+use wing_crontab::core::time::bounds::COALESCE_SECS;
 use wing_crontab::model::command::{Command, RequestKey};
 use wing_crontab::model::job::JobPage;
 use wing_crontab::model::journal::{Body, ChangeNote, Entry, EntryId, StoredEntry};

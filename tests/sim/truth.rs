@@ -87,7 +87,13 @@ impl Truth {
 
     /// `is_excused` tells whether a host's guardian stands still, or has just woken: then a mutex run may overlap the one on
     /// that host, which is a stated limit.
-    pub fn started(&mut self, attempt: Attempt, job: &Job, host: usize, at: u64, is_excused: impl Fn(usize) -> bool) {
+    pub fn started(
+        &mut self,
+        attempt: Attempt,
+        job: &Job,
+        (host, at): (usize, u64),
+        is_excused: impl Fn(usize) -> bool,
+    ) {
         self.started_at.insert(host, at);
         if self.starts.insert(attempt, at).is_some() {
             self.broken(format!("{attempt} was started twice, now on host {host}"));

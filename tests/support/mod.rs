@@ -48,7 +48,11 @@ pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 /// Looks until what is seen is as it should be, and gives it; panics with what was seen last when it is not so within
 /// `PATIENCE`.
 #[track_caller]
-pub fn wait_to_see<T: Debug>(what: &str, mut look: impl FnMut() -> T, is_as_it_should: impl Fn(&T) -> bool) -> T {
+pub fn wait_to_see<T: Debug>(
+    what: &str,
+    mut look: impl FnMut() -> T,
+    mut is_as_it_should: impl FnMut(&T) -> bool,
+) -> T {
     let start = Instant::now();
     loop {
         let seen = look();

@@ -1,4 +1,4 @@
-//! Who leads: registers the service, keeps a session, and takes or keeps the lock in Consul.
+//! The election: registers the service, keeps a session, and takes and keeps the lock in Consul.
 //!
 //! ```text
 //! Register -> Pass -> CreateSession -> Acquire -> (true) Acquire every second with a fresh value
@@ -6,12 +6,14 @@
 //!    +-- check unknown     +-- session unknown        +-- (false) the lead is lost
 //! ```
 //!
-//! Safety never rests on this: a leader that has lost the lock is fenced by the epoch in the store.
+//! Not a proof of leadership: a leader that has lost the lock is fenced by the epoch in the store. Not the knowledge of
+//! the lock: that is `lock_watch`'s.
 //!
-//! Before all that it looks at the lock: where a leader lives beside which this node must not be there (the same address,
-//! the same node id, or one that cannot reach it), it does not touch that one's registration, and says why.
+//! Before it registers it looks at the lock. A leader may be alive beside which this node must not take part: one with
+//! the same address or node id, or one that cannot reach this node. Then this node leaves that leader's registration
+//! alone, and says why.
 //!
-//! Invariant: one statement is with Consul at a time. What is known of the lock is `lock_watch`'s.
+//! Invariant: one statement is with Consul at a time, beside the watch.
 
 mod lock_watch;
 #[cfg(test)]
@@ -20,12 +22,14 @@ mod tests;
 use self::lock_watch::{Identity, LAST_LIFE, LockWatch, STANDS_STILL};
 use crate::core::io::Effects;
 use crate::core::ports::{Consul, ConsulAnswer, ConsulError, LockState, LockValue, Work, WorkId};
+use crate::core::time::bounds::LOCK_VALUE_MS;
 use crate::core::time::{Backoff, Timer, Timers};
 use crate::model::{Epoch, Incarnation, Mono, NodeId, Now, Server};
 
-/// The check's time to live is three of these.
+/// How often the service's check is passed. Its time to live is three times as long.
 const PASS_EVERY_MS: u64 = 1_000;
-const VALUE_EVERY_MS: u64 = 1_000;
+
+/// This node's part in the election.
 #[derive(Debug, Default)]
 pub struct Election {
     registered: Option<Registered>,
@@ -35,12 +39,13 @@ pub struct Election {
     value_at: Mono,
     asked: Option<Question>,
     backoff: Backoff,
-    /// There is something to ask, and Consul has failed too lately.
+    /// A statement waits because Consul has failed a moment ago.
     is_put_off: bool,
     lock: LockWatch,
     leave: Option<Leave>,
-    /// It does not want to lead any more, or not before then.
+    /// This node leaves the lead to others for good.
     abstains: bool,
+    /// This node leaves the lead to others until then.
     abstains_until: Mono,
 }
 
@@ -73,25 +78,25 @@ enum Leave {
     Over,
 }
 
-/// How the node stands to the lead.
+/// How far this node leads, or could lead.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Standing {
-    /// It has taken up the lead.
+    /// It leads.
     pub is_leader: bool,
-    /// It could make something of the lock.
+    /// It could lead if it held the lock.
     pub can_lead: bool,
-    /// And it may take it from a leader that stands still: it has had the store for so long that the leader, had it lost
-    /// the store together with us, would have gone on by now.
+    /// It may take the lock from a leader that stands still. Its store has answered for so long that such a leader, had
+    /// its own store been away at the same time, would have gone on by now.
     pub can_depose: bool,
 }
 
-/// What a step of the election means for the node.
+/// The meaning of Consul's answer for the node.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome {
     Nothing,
-    /// The lock is newly ours: bump the epoch.
+    /// The lock is newly ours: the epoch may be bumped.
     Elected,
-    /// The lock is still ours, by a statement sent then.
+    /// The lock is still ours, by a statement that was sent at this moment.
     Renewed(Mono),
     /// The lock is ours no longer.
     Lost,
@@ -102,7 +107,7 @@ impl Election {
         Election { lock: LockWatch::new(Identity { server, node_id, incarnation }), ..Election::default() }
     }
 
-    /// Asks the next thing of Consul. `value`: what the lock would say.
+    /// Sends Consul the next statement. `value`: the value to write into the lock.
     pub fn poll(&mut self, standing: Standing, value: impl FnOnce() -> LockValue, fx: &mut Effects, now: Now) {
         if self.leave.is_none() {
             self.lock.poll(fx, now);
@@ -162,10 +167,10 @@ impl Election {
         self.session.is_some() && !self.backoff.is_failing()
     }
 
-    /// Why there is no leader that one could name, for people.
+    /// Why this node does not lead, for people; names the leader where one is known.
     pub fn why_not_leader(&self) -> String {
         if self.backoff.is_failing() {
-            return "no leader is known: neither Consul nor the leader that the database names is to be reached".into();
+            return "no leader is known: neither Consul nor the leader that the database names can be reached".into();
         }
         match self.lock.holders_value() {
             Some(value) => format!("this node does not lead; {} does: ask there", value.server),
@@ -173,44 +178,44 @@ impl Election {
         }
     }
 
-    /// The value in the lock is out of date: write it at once.
+    /// The value in the lock is out of date: the next poll writes a new one.
     pub fn renew_value(&mut self, now: Now) {
         self.value_at = now.mono;
     }
 
-    /// Gives up the lock, to take part again.
+    /// Counts the lock as lost. Unlike a node that abstains, this one may take it again.
     pub fn resign(&mut self) {
         self.is_holder = false;
     }
 
-    /// Gives the lock up for good, and stays registered: another node is to lead.
+    /// Releases the lock for good, so that another node leads. This node stays registered.
     pub fn abstain(&mut self) {
         self.abstains = true;
     }
 
-    /// Gives the lock up for so long, so that another node can lead.
+    /// Releases the lock for so long, so that another node can lead.
     pub fn abstain_for(&mut self, time_ms: u64, now: Now) {
         self.abstains_until = now.mono.plus_ms(time_ms);
     }
 
-    /// The server that leads, by the lock, and the newest epoch that it knew of when it wrote that.
+    /// The other node that leads, by the lock's value, and the newest epoch that it knew of when it wrote the value.
     pub fn leader(&self) -> Option<(Epoch, &Server)> {
         self.lock.others_value().map(|value| (value.epoch, &value.server))
     }
 
-    /// Whether the lock can be read: if not, who leads is to be learnt elsewhere.
+    /// Whether the lock can be read; where not, the lookup must name the leader.
     pub fn sees_lock(&self) -> bool {
         self.lock.is_readable()
     }
 
-    /// Our link to that leader closed, and nobody listens at its address.
+    /// The link to that leader has closed, and nobody listens at its address.
     pub fn suspect_dead(&mut self, server: &Server) {
         if self.leader().is_some_and(|(_, leader)| leader == server) {
             self.lock.suspect_dead();
         }
     }
 
-    /// Leaves Consul for good; `has_left` tells when it is done.
+    /// Leaves Consul for good; `has_left` says when that is done.
     pub fn leave(&mut self) {
         self.leave.get_or_insert(Leave::Wanted);
     }
@@ -219,7 +224,8 @@ impl Election {
         self.leave == Some(Leave::Over)
     }
 
-    /// Why this node must not take part, told once. It has nothing to take leave of: what is in Consul is the other's.
+    /// Why this node must not take part in the cluster; told once. It counts as having left then: the registration in
+    /// Consul is the other node's.
     pub fn take_conflict(&mut self) -> Option<String> {
         let conflict = self.lock.take_conflict()?;
         self.leave = Some(Leave::Over);
@@ -240,14 +246,15 @@ impl Election {
                 Outcome::Nothing
             }
             (step, Ok(answer)) => {
-                // To register and to pass is the agent's own matter: one that makes no session is not well.
+                // An agent registers and passes without its servers. So before there is a session, only a new session
+                // shows that Consul is well.
                 if self.session.is_some() || step == Step::Session {
                     if self.backoff.is_failing() {
                         fx.notice(log::Level::Info, "Consul answers again");
                     }
                     self.backoff.reset();
                 }
-                self.on_answer(step, answer, asked.sent_at, fx, now)
+                self.on_answer(asked, answer, fx, now)
             }
             (step, Err(ConsulError::Unknown(reason))) => self.on_unknown(step, &reason, fx, now),
             (_, Err(ConsulError::Unavailable(reason))) => {
@@ -272,7 +279,7 @@ impl Election {
         if let Some(leave) = self.leave {
             return (leave == Leave::Wanted).then_some(Step::Leave);
         }
-        // A registration under its address would take the place of that one's.
+        // A registration under the leader's own address would replace that leader's.
         if self.registered.is_none() && (!self.lock.is_asked() || self.lock.may_be_in_conflict()) {
             return None;
         }
@@ -294,9 +301,11 @@ impl Election {
         }
         let lock = self.lock.lock()?;
         match &lock.session {
-            // What is free it leaves to others until it can lead itself; its last life must not keep them from it.
+            // A node that cannot lead yet leaves the free lock to others.
             None => can_lead.then_some(Step::Acquire),
             session if *session == self.session => can_lead.then_some(Step::Acquire),
+            // A node that cannot lead ends the session of its own last life all the same, which keeps others from the
+            // lock.
             Some(_) => {
                 let may_end = |why: &&str| *why == LAST_LIFE || can_lead && (*why != STANDS_STILL || can_depose);
                 self.lock.why_dead().filter(may_end).map(|_| Step::Destroy)
@@ -304,8 +313,9 @@ impl Election {
         }
     }
 
-    fn on_answer(&mut self, step: Step, answer: ConsulAnswer, sent_at: Mono, fx: &mut Effects, now: Now) -> Outcome {
-        match (step, answer) {
+    fn on_answer(&mut self, asked: Question, answer: ConsulAnswer, fx: &mut Effects, now: Now) -> Outcome {
+        let sent_at = asked.sent_at;
+        match (asked.step, answer) {
             (Step::Register(registered), _) => {
                 if self.registered.is_none() && !self.backoff.is_failing() {
                     fx.notice(log::Level::Info, "registered with Consul");
@@ -324,7 +334,8 @@ impl Election {
                 let reason = self.lock.why_dead();
                 let shown = reason.unwrap_or("the leader is gone");
                 fx.notice(log::Level::Warn, format!("{shown}: its session is destroyed"));
-                // What is known of the lock is old now, and the watch will tell who has it; if it has not told already.
+                // The lock is out of date, and the watch will tell its new state. Where the lock is no dead leader's
+                // any more, the watch has told already.
                 if reason.is_some() {
                     self.lock.forget(now);
                 }
@@ -335,13 +346,13 @@ impl Election {
     }
 
     fn on_acquired(&mut self, is_ours: bool, sent_at: Mono, now: Now) -> Outcome {
-        self.value_at = sent_at.plus_ms(VALUE_EVERY_MS);
+        self.value_at = sent_at.plus_ms(LOCK_VALUE_MS);
         match (std::mem::replace(&mut self.is_holder, is_ours), is_ours) {
             (false, true) => Outcome::Elected,
             (true, true) => Outcome::Renewed(sent_at),
             (true, false) => Outcome::Lost,
             (false, false) => {
-                // Another was quicker, or what we know is old: wait for the watch.
+                // Another node was quicker, or this node's knowledge of the lock is old: wait for the watch.
                 self.lock.forget(now);
                 Outcome::Nothing
             }

@@ -1,50 +1,51 @@
-//! The node as one of a cluster that another leads: finds the leader, greets it, keeps its lease by heartbeats, and
-//! passes on what only the leader can do.
+//! The node as a follower: links to the leader, greets it, keeps its lease by heartbeats, and forwards the calls that
+//! only the leader can carry out.
 //!
 //! ```text
 //! Apart -> Linking -> Greeting -> Joined -> Apart (link gone, no answer, another leader)
 //! ```
 //!
-//! Not the executor: it carries messages to and from it.
+//! Not the place that says who leads: that is the election's and the lookup's. Not the executor, which acts on the
+//! leader's messages.
 //!
-//! Invariants: one link at a time; nothing of a link is heard once it is given up; an epoch below one that was seen is
-//! refused.
+//! Invariants: there is one link at a time; no message is heard over a link that was given up; a leader whose epoch is
+//! older than one that this node has seen is not followed.
 
 use crate::core::io::{Effect, Effects};
+use crate::core::time::bounds::{HEARTBEAT_MS, LEADER_SILENT_MS};
 use crate::core::time::{Backoff, Timer, Timers};
 use crate::model::command::{CallError, Command, Progress, Reply, RequestId};
 use crate::model::message::{Heartbeat, Hello, LinkId, Message};
 use crate::model::{Epoch, Mono, Now, Server, Wall};
 use std::collections::BTreeMap;
 
-const HEARTBEAT_MS: u64 = 200;
-/// A leader that does not answer for so long is given up, and greeted anew over a new link.
-const SILENT_MS: u64 = 2_000;
-/// A forwarded call is answered by then, or its client is told that nobody knows.
-const FORWARD_MS: u64 = 10_000;
+/// Limit of the calls that wait for the leader's reply.
 const FORWARDED_MAX: usize = 1_000;
-/// How long a measure of the leader's clock counts against quicker ones: clocks drift.
+/// A measurement of the leader's clock gives way to a slower one only after so long: clocks drift.
 const CLOCK_KEEP_MS: u64 = 10_000;
-/// An answer that took longer says too little of the leader's clock to judge ours by it.
+/// A round trip that took longer says too little of the leader's clock to judge ours by it.
 const QUICK_MS: u64 = 250;
 
+/// This node's side of its link to the leader.
 #[derive(Debug, Default)]
 pub struct Follower {
+    /// Numbers the links.
     links: u64,
     link: Option<Link>,
-    /// Whom it tried to link to last; the back-off is that one's.
+    /// The server that this node tried to link to last; the back-off belongs to it.
     tried: Option<Server>,
     backoff: Backoff,
+    /// Numbers the forwarded calls.
     requests: u64,
     forwarded: BTreeMap<u64, Forwarded>,
     clock: Option<LeaderClock>,
-    /// By the leader's last word: no scheduled run is started.
+    /// By the leader's last acknowledgement: no scheduled run is started.
     is_paused: bool,
-    /// Its own work, by the same word, and when that was heard.
+    /// The leader's progress by its last acknowledgement, and when that came.
     progress: (Progress, Mono),
 }
 
-/// A call that the leader has.
+/// A call that was forwarded to the leader.
 #[derive(Debug)]
 struct Forwarded {
     client: RequestId,
@@ -53,8 +54,8 @@ struct Forwarded {
 }
 
 impl Forwarded {
-    /// The leader does not answer any more.
-    fn refuse(self, why: &str, fx: &mut Effects) {
+    /// Tells the client that no answer will come from the leader.
+    fn give_up(self, why: &str, fx: &mut Effects) {
         let unknown = "whether the call was carried out is not known; /cron/list tells";
         let what = if self.is_read { "ask again" } else { unknown };
         fx.reply(self.client, Err(CallError::unavailable(format!("{why}: {what}"))));
@@ -80,34 +81,36 @@ enum LinkState {
 /// The leader's wall clock against our monotonic one, by the quickest of the recent answers.
 #[derive(Clone, Copy, Debug)]
 struct LeaderClock {
-    /// What it showed, by our reckoning, when ours showed `at`.
+    /// The leader's clock, as measured, when ours showed `at`.
     wall: Wall,
     at: Mono,
     round_trip_ns: u64,
 }
 
-/// What a message of the leader means for the node.
+/// The meaning of a leader's message for this node.
 #[derive(Debug)]
 pub enum Heard {
     Nothing,
-    /// The leader has taken us in: tell all that we hold.
+    /// The leader has taken this node in, and waits for its holdings.
     Welcomed(Epoch, Lease),
     Lease(Lease),
+    /// The leader does not take this node in, for this reason.
     Rejected(String),
+    /// An order to this node's executor.
     ToNode(crate::model::message::ToNode),
 }
 
-/// Until when the leader lets us start runs.
+/// The end of this node's right to start runs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Lease(pub Mono);
 
 impl Follower {
-    /// Keeps the link to `leader` (none: nobody leads, or this node does).
+    /// Keeps the link to `leader` (none: nobody leads, or this node does), and sends the heartbeats.
     pub fn poll(&mut self, leader: Option<&Server>, heartbeat: Heartbeat, fx: &mut Effects, now: Now) {
-        self.refuse_late(fx, now);
+        self.give_up_late(fx, now);
         let heartbeat = self.stamped(heartbeat, now);
         let is_other = self.link.as_ref().is_some_and(|link| Some(&link.leader) != leader);
-        let is_silent = self.link.as_ref().is_some_and(|link| link.heard_at.plus_ms(SILENT_MS) <= now.mono);
+        let is_silent = self.link.as_ref().is_some_and(|link| link.heard_at.plus_ms(LEADER_SILENT_MS) <= now.mono);
         if is_other || is_silent {
             self.unlink(fx, now);
         }
@@ -131,7 +134,7 @@ impl Follower {
         }
     }
 
-    /// The leader is to know at once what the node has to say of itself.
+    /// Sends a heartbeat at once, out of its time.
     pub fn heartbeat_now(&mut self, heartbeat: Heartbeat, fx: &mut Effects, now: Now) {
         let heartbeat = self.stamped(heartbeat, now);
         if let Some(link) = self.link.as_mut().filter(|link| link.state == LinkState::Joined) {
@@ -139,11 +142,11 @@ impl Follower {
         }
     }
 
-    /// `has_leader`: whether there is one to be linked to.
+    /// Says when to poll. `has_leader`: whether there is a leader to link to.
     pub fn timers(&self, has_leader: bool, timers: &mut Timers) {
         match &self.link {
             Some(link) => {
-                timers.set(Timer::LeaderSilence, link.heard_at.plus_ms(SILENT_MS));
+                timers.set(Timer::LeaderSilence, link.heard_at.plus_ms(LEADER_SILENT_MS));
                 timers.set(Timer::Heartbeat, (link.state == LinkState::Joined).then_some(link.heartbeat_at));
             }
             None => timers.set(Timer::LinkRetry, has_leader.then(|| self.backoff.ready_at())),
@@ -151,16 +154,17 @@ impl Follower {
         timers.set(Timer::ForwardedCall, self.forwarded.values().map(|call| call.answer_by).min());
     }
 
+    /// Whether this is the link to the leader.
     pub fn has(&self, link: LinkId) -> bool {
         self.link.as_ref().is_some_and(|own| own.id == link)
     }
 
-    /// The link that carries what we say to the leader.
+    /// The link to the leader, once the leader has taken this node in.
     pub fn joined(&self) -> Option<LinkId> {
         self.link.as_ref().filter(|link| link.state == LinkState::Joined).map(|link| link.id)
     }
 
-    /// Both clocks as the leader would read them: one clock decides when a run starts.
+    /// `now` with the leader's wall clock, as far as that is known: one clock decides when a run starts.
     pub fn leaders_now(&self, now: Now) -> Now {
         match self.clock.filter(|_| self.joined().is_some()) {
             Some(clock) => Now { wall: Now { mono: clock.at, wall: clock.wall }.wall_at(now.mono), ..now },
@@ -168,6 +172,7 @@ impl Follower {
         }
     }
 
+    /// The link is up: greets the leader.
     pub fn on_linked(&mut self, hello: Hello, fx: &mut Effects, now: Now) {
         if let Some(link) = &mut self.link {
             link.state = LinkState::Greeting { sent_at: now.mono };
@@ -176,7 +181,7 @@ impl Follower {
         }
     }
 
-    /// `epoch` is the largest that this node has seen.
+    /// A message over the link. `epoch`: the largest that this node has seen.
     pub fn on_message(&mut self, message: Message, epoch: Epoch, fx: &mut Effects, now: Now) -> Heard {
         let Some(link) = &mut self.link else { return Heard::Nothing };
         link.heard_at = now.mono;
@@ -212,46 +217,40 @@ impl Follower {
         }
     }
 
+    /// Whether the leader has paused scheduled runs, by its last word.
     pub fn is_paused(&self) -> bool {
         self.is_paused
     }
 
-    /// How the leader's own work goes; none where there is no leader.
+    /// The leader's progress, as of now; none where no leader has taken this node in.
     pub fn progress(&self, now: Now) -> Option<Progress> {
-        let (told, told_at) = &self.progress;
-        let aged = |age_ms| age_ms + now.mono.since(*told_at).as_millis() as u64;
-        self.joined().map(|_| Progress { journal_age_ms: told.journal_age_ms.map(aged), ..told.clone() })
+        let (heard, heard_at) = &self.progress;
+        let aged = |age_ms| age_ms + now.mono.since(*heard_at).as_millis() as u64;
+        self.joined().map(|_| Progress { journal_age_ms: heard.journal_age_ms.map(aged), ..heard.clone() })
     }
 
-    /// Passes a call on, and waits `FORWARD_MS` beyond what it may take; false: there is no leader to pass it to.
-    pub fn forward(
-        &mut self,
-        client: RequestId,
-        command: &Command,
-        may_take_ms: u64,
-        fx: &mut Effects,
-        now: Now,
-    ) -> bool {
+    /// Forwards a call to the leader; its client is answered by `answer_by` at the latest. False: there is no leader.
+    pub fn forward(&mut self, client: RequestId, command: &Command, answer_by: Mono, fx: &mut Effects) -> bool {
         let Some(link) = self.joined() else { return false };
         if FORWARDED_MAX <= self.forwarded.len() {
             fx.reply(client, Err(command.not_taken("too many calls wait for the leader")));
             return true;
         }
         self.requests += 1;
-        let answer_by = now.mono.plus_ms(may_take_ms + FORWARD_MS);
         self.forwarded.insert(self.requests, Forwarded { client, is_read: command.is_read(), answer_by });
         fx.send(link, Message::Command { request: self.requests, command: Box::new(command.clone()) });
         true
     }
 
+    /// The link is gone.
     pub fn on_unlinked(&mut self, fx: &mut Effects, now: Now) {
         self.link = None;
         self.backoff.fail(now);
         let calls = std::mem::take(&mut self.forwarded).into_values();
-        calls.for_each(|call| call.refuse("the leader was lost while it had the call", fx));
+        calls.for_each(|call| call.give_up("the leader was lost while it had the call", fx));
     }
 
-    /// The server of the leader that we are linked to.
+    /// The server at the other end of the link, whether it has taken this node in or not.
     pub fn leader(&self) -> Option<&Server> {
         self.link.as_ref().map(|link| &link.leader)
     }
@@ -269,7 +268,8 @@ impl Follower {
         }
     }
 
-    /// An answer that the leader wrote at `wall` to what we sent at `sent`: halfway, as far as we can know.
+    /// Measures the leader's clock by an answer of the leader that says `wall`, to a message sent at `sent`: the leader
+    /// is taken to have written it halfway between sending and receipt.
     fn measure(&mut self, sent: Mono, wall: Wall, now: Now) {
         let round_trip_ns = now.mono.since(sent).as_nanos() as u64;
         let is_worse = self
@@ -280,7 +280,7 @@ impl Follower {
         }
     }
 
-    /// With what the clocks say at its sending.
+    /// The heartbeat with the times of its sending.
     fn stamped(&self, heartbeat: Heartbeat, now: Now) -> Heartbeat {
         let is_quick = |clock: &LeaderClock| clock.round_trip_ns <= QUICK_MS * 1_000_000;
         let is_known = self.clock.as_ref().is_some_and(is_quick);
@@ -288,9 +288,9 @@ impl Follower {
         Heartbeat { sent: now.mono.0, wall: now.wall, clock_offset_ms: is_known.then_some(offset_ms), ..heartbeat }
     }
 
-    fn refuse_late(&mut self, fx: &mut Effects, now: Now) {
+    fn give_up_late(&mut self, fx: &mut Effects, now: Now) {
         let late = self.forwarded.extract_if(.., |_, call| call.answer_by <= now.mono);
-        late.for_each(|(_, call)| call.refuse("the leader does not answer", fx));
+        late.for_each(|(_, call)| call.give_up("the leader does not answer", fx));
     }
 }
 

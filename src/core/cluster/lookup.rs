@@ -1,9 +1,9 @@
-//! Who leads by the store's word: for a node whose Consul does not answer, or names nobody that takes the node in.
+//! The leader by the store's word: for a node whose Consul does not answer, or names no node that takes this one in.
 //!
-//! Not the election: nobody comes to lead by it. Nor a proof: it is whom to greet, and the Welcome says under which epoch
-//! that one leads.
+//! Not the election: nobody comes to lead by it. Not a proof either: it says which node to greet, and that node's
+//! Welcome says under which epoch it leads.
 //!
-//! Invariants: one question is under way at a time; while Consul's word will do the store is not asked.
+//! Invariants: one question is under way at a time; while Consul's word will do, the store is not asked.
 
 use crate::core::io::Effects;
 use crate::core::ports::{Read, StoreError, StoredLeader, Work, WorkId};
@@ -11,9 +11,11 @@ use crate::core::time::{Timer, Timers};
 use crate::model::{Epoch, Mono, NodeId, Now, Server};
 
 const ASK_EVERY_MS: u64 = 1_000;
-/// A takeover without any other fault is over by then, and Consul has told of it.
+/// How long the need must last before the store is asked: a takeover without any other fault takes less, and Consul
+/// then tells of it.
 const PATIENCE_MS: u64 = 1_000;
 
+/// The questions to the store, and its last answer.
 #[derive(Debug, Default)]
 pub struct Lookup {
     server: Server,
@@ -26,12 +28,12 @@ pub struct Lookup {
 }
 
 impl Lookup {
-    /// For the node that is this one itself.
+    /// A lookup for this node.
     pub fn new(server: Server, node_id: NodeId, lock_key: String) -> Lookup {
         Lookup { server, node_id, lock_key, ..Lookup::default() }
     }
 
-    /// Asks where it is time to. `is_needed`: Consul's word will not do.
+    /// Asks the store when it is time. `is_needed`: Consul's word will not do.
     pub fn poll(&mut self, is_needed: bool, fx: &mut Effects, now: Now) {
         self.ask_at = is_needed.then(|| self.ask_at.unwrap_or(now.mono.plus_ms(PATIENCE_MS)));
         if self.asked.is_none() && self.ask_at.is_some_and(|ask_at| ask_at <= now.mono) {
@@ -39,28 +41,31 @@ impl Lookup {
         }
     }
 
+    /// Says when to ask next.
     pub fn timers(&self, timers: &mut Timers) {
         timers.set(Timer::LeaderLookup, self.ask_at.filter(|_| self.asked.is_none()));
     }
 
+    /// The store's answer. Without a leader in it, the last one that was named stays.
     pub fn on_answer(&mut self, id: WorkId, result: Result<Option<StoredLeader>, StoreError>, now: Now) {
         if self.asked.take_if(|asked| *asked == id).is_none() {
             return;
         }
         self.ask_at = self.ask_at.map(|_| now.mono.plus_ms(ASK_EVERY_MS));
-        // That the store is away is told by others.
+        // An error is passed over: the health check and the logbook report a store that is away.
         if let Ok(Some(named)) = result {
             self.named = Some(named);
         }
     }
 
-    /// The leader that the store named last, where this node may greet it, and since which epoch it leads.
+    /// The leader that the store named last, with its epoch; none where this node must not greet it.
     pub fn leader(&self) -> Option<(Epoch, &Server)> {
         let named = self.named.as_ref().filter(|named| self.may_greet(named))?;
         Some((named.epoch, &named.server))
     }
 
-    /// Not itself, nor one of another cluster, nor one beside which it must not be (the election says why).
+    /// Whether this node may greet that leader: not where it is this node itself, of another cluster, or out of reach
+    /// of this host's loopback address (the election says why).
     fn may_greet(&self, named: &StoredLeader) -> bool {
         let is_own = named.node_id == self.node_id || named.server == self.server;
         let is_apart = self.server.is_loopback() && !named.server.is_loopback();
@@ -86,7 +91,7 @@ mod tests {
         StoredLeader { lock_key: lock_key.into(), epoch: Epoch(3), server, node_id }
     }
 
-    /// What it asks now.
+    /// The question that it asks now.
     fn asked(lookup: &mut Lookup, is_needed: bool, now: Now) -> Option<WorkId> {
         let mut fx = Effects::default();
         lookup.poll(is_needed, &mut fx, now);

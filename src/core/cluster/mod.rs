@@ -1,6 +1,8 @@
-//! The node among others: who leads, whom this node follows, and who follows it.
+//! The cluster, as one node sees it: the election, this node's link to its leader, and a leader's roster of nodes.
 //!
 //! Not the leader's decisions about runs and jobs.
+//!
+//! Invariant: nothing in here decides who may write to the store; that is the epoch's.
 
 pub mod election;
 pub mod follower;

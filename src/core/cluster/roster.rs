@@ -1,31 +1,27 @@
-//! The nodes, as their leader sees them: who is there, what it may be given, and when its lease is surely over.
+//! The nodes, as their leader sees them: which are there, whether they may be given runs, and when their leases are
+//! surely over.
 //!
 //! ```text
 //! (expected) -> Hello -> Greeted -> Holdings -> Settled <-> Suspect -> (lease over) Lost
 //! ```
 //!
-//! Not the place that knows what a node has: that is the table's in `runs`.
+//! Not the place that knows which runs a node has: that is the table in `runs`.
 //!
-//! Invariant: a lease is counted from our own sending of the last answer, which lies after the node's counting of it.
+//! Invariant: no lease ends later than the roster says. The leader counts it from its own sending of the
+//! acknowledgement, the node from the earlier sending of its heartbeat.
 
-use crate::core::node::LEASE_MS;
 use crate::core::runs::Candidate;
+use crate::core::time::bounds::{LEASE_MARGIN_MS, LEASE_MS, STORE_FIRM_MS, SUSPECT_MS};
 use crate::core::time::{Timer, Timers};
 use crate::model::command::{NodeState, NodeView, Role};
 use crate::model::message::{Heartbeat, Hello, LinkId};
 use crate::model::{Incarnation, Mono, NodeId, Now, Second, Server};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A node that has said nothing for so long gets nothing new.
-const SUSPECT_MS: u64 = 1_000;
-/// A node's word that its store answers counts after so long: what has been away for all is there again for all by then,
-/// however long a leader that asks again and again may have to wait.
-const STORE_FIRM_MS: u64 = 2_500;
-/// Between the end of a lease and our reliance on it.
-const MARGIN_MS: u64 = 1_000;
-/// A clock that is off by more is warned of.
+/// The leader warns of a clock that is off by more.
 const OFFSET_MS_MAX: i64 = 250;
 
+/// The leader's table of nodes, its own included.
 #[derive(Debug, Default)]
 pub struct Roster {
     members: BTreeMap<NodeId, Member>,
@@ -37,29 +33,32 @@ struct Member {
     server: Server,
     incarnation: Incarnation,
     link: Option<LinkId>,
-    /// Its holdings are taken in.
+    /// The leader has taken in its holdings.
     is_settled: bool,
     capacity: usize,
     labels: Vec<String>,
+    /// Its last heartbeat.
     last: Heartbeat,
     /// Since when it says that its store answers.
     store_since: Option<Mono>,
     clock_offset_ms: i64,
+    /// The operator was warned of its clock.
     is_offset_said: bool,
     heard_at: Mono,
     /// Since when it is silent, by the wall clock; none while it is linked.
     silent_since: Option<Second>,
     lease_end: Mono,
+    /// Its lease is over, and `take_released` has said so.
     is_released: bool,
 }
 
 impl Roster {
-    /// A node that may have something from a former leader's days, and a lease until then.
+    /// Adds a node that may have runs of a former leader, and a lease until `lease_end`.
     pub fn expect(&mut self, node: NodeId, lease_end: Mono, now: Now) {
         self.members.entry(node).or_insert_with(|| Member::expected(now, lease_end));
     }
 
-    /// Takes a node in; the error is for it to read.
+    /// Takes a node in; answers its former link, which is to be cut. The error is for the node's operator.
     pub fn on_hello(&mut self, link: LinkId, hello: &Hello, now: Now) -> Result<Option<LinkId>, String> {
         let is_namesake = |(id, member): (&NodeId, &Member)| {
             *id != hello.node_id && member.server == hello.server && member.link.is_some()
@@ -75,7 +74,7 @@ impl Roster {
             ));
         }
         let member = self.members.entry(hello.node_id.clone()).or_insert_with(|| Member::expected(now, now.mono));
-        // A link of before is dead or about to be: what it still carries is not for this life.
+        // A former link belongs to a former life, or is dead: its messages must not be taken for this life's.
         let former = member.link.replace(link);
         member.server = hello.server.clone();
         member.incarnation = hello.incarnation;
@@ -87,6 +86,7 @@ impl Roster {
         Ok(former)
     }
 
+    /// The node has told its holdings: from now on it may be given runs.
     pub fn on_settled(&mut self, node: &NodeId) {
         if let Some(member) = self.members.get_mut(node) {
             member.is_settled = true;
@@ -94,7 +94,7 @@ impl Roster {
         }
     }
 
-    /// Counts a lease that is being granted for so long.
+    /// Counts the lease that the node is being granted: at most `LEASE_MS` from now.
     pub fn on_granted(&mut self, node: &NodeId, now: Now) {
         if let Some(member) = self.members.get_mut(node) {
             member.lease_end = member.lease_end.max(now.mono.plus_ms(LEASE_MS));
@@ -105,15 +105,15 @@ impl Roster {
         self.members.get(node).map(|member| &member.last)
     }
 
-    /// Answers a warning, where there is one.
+    /// Takes a heartbeat in. Answers a warning for the operator, where the node's clock is newly off.
     pub fn on_heartbeat(&mut self, node: &NodeId, heartbeat: Heartbeat, now: Now) -> Option<String> {
         let member = self.members.get_mut(node)?;
-        // What it may have said in between is not known.
+        // After a silence the time in which its store answers is counted anew: the store may have been away meanwhile.
         let store_since = member.store_since.filter(|_| member.is_fresh(now));
         member.store_since = heartbeat.store_ok.then(|| store_since.unwrap_or(now.mono));
         member.heard_at = now.mono;
         member.last = heartbeat;
-        // What the node's clock shows when this arrives says nothing: it may have lain in a buffer.
+        // The heartbeat's own wall time does not do for this: the heartbeat may have lain in a buffer.
         member.clock_offset_ms = heartbeat.clock_offset_ms.unwrap_or(member.clock_offset_ms);
         let is_off = OFFSET_MS_MAX < member.clock_offset_ms.abs();
         let is_new = is_off && !member.is_offset_said;
@@ -121,7 +121,7 @@ impl Roster {
         is_new.then(|| format!("the clock of {} is {} ms off from this one", member.server, member.clock_offset_ms))
     }
 
-    /// The link is gone; answers whose it was.
+    /// The link is gone; answers the node at its other end.
     pub fn on_unlinked(&mut self, link: LinkId, now: Now) -> Option<NodeId> {
         let (node, member) = self.members.iter_mut().find(|(_, member)| member.link == Some(link))?;
         member.link = None;
@@ -151,7 +151,7 @@ impl Roster {
         self.members.get(node).map(|member| member.server.clone()).unwrap_or_default()
     }
 
-    /// The nodes that can be spoken to.
+    /// The nodes with a link.
     pub fn candidates(&self, now: Now) -> Vec<Candidate> {
         let candidate = |(node, member): (&NodeId, &Member)| Candidate {
             node: node.clone(),
@@ -164,11 +164,11 @@ impl Roster {
         self.members.iter().filter(|(_, member)| member.link.is_some()).map(candidate).collect()
     }
 
-    /// Nodes whose leases have ended since the last time.
+    /// The nodes whose leases have surely ended since the last call.
     pub fn take_released(&mut self, now: Now) -> Vec<NodeId> {
         let mut released = Vec::new();
         for (node, member) in &mut self.members {
-            let is_over = member.lease_end.plus_ms(MARGIN_MS) <= now.mono;
+            let is_over = member.lease_end.plus_ms(LEASE_MARGIN_MS) <= now.mono;
             if is_over && member.may_be_released() {
                 member.is_released = true;
                 released.push(node.clone());
@@ -177,19 +177,19 @@ impl Roster {
         released
     }
 
-    /// Links that say nothing any more.
+    /// The links of nodes that have said nothing for a whole lease.
     pub fn dead_links(&self, now: Now) -> Vec<LinkId> {
         let is_dead = |member: &&Member| member.heard_at.plus_ms(LEASE_MS) <= now.mono;
         self.members.values().filter(is_dead).filter_map(|member| member.link).collect()
     }
 
-    /// Nodes without a link whose leases are over, with since when they are silent.
+    /// The nodes without a link whose leases are over, each with the second since when it is silent.
     pub fn lost(&self) -> Vec<(NodeId, Second)> {
         let lost = self.members.iter().filter(|(_, member)| member.link.is_none() && member.is_released);
         lost.filter_map(|(node, member)| Some((node.clone(), member.silent_since?))).collect()
     }
 
-    /// Another node that is well and whose store answers.
+    /// A node other than the leader's own that is well, and whose store has answered for `STORE_FIRM_MS`.
     pub fn with_store(&self, now: Now) -> Option<Server> {
         let is_firm = |since: Mono| since.plus_ms(STORE_FIRM_MS) <= now.mono;
         let is_well = |member: &&Member| {
@@ -200,17 +200,18 @@ impl Roster {
         well.find(|member| member.store_since.is_some_and(is_firm)).map(|member| member.server.clone())
     }
 
-    /// A lost node of which nothing is left to know.
+    /// Removes a lost node.
     pub fn forget(&mut self, node: &NodeId) {
         self.members.remove(node);
     }
 
+    /// Says when the next lease is surely over.
     pub fn timers(&self, timers: &mut Timers) {
         let ends = self.members.values().filter(|member| member.may_be_released());
-        timers.set(Timer::LeaseEnd, ends.map(|member| member.lease_end.plus_ms(MARGIN_MS)).min());
+        timers.set(Timer::LeaseEnd, ends.map(|member| member.lease_end.plus_ms(LEASE_MARGIN_MS)).min());
     }
 
-    /// What is shown of each node.
+    /// The nodes for `/cluster`.
     pub fn view(&self, now: Now) -> Vec<NodeView> {
         let view = |member: &Member| NodeView {
             server: member.server.clone(),
@@ -225,11 +226,11 @@ impl Roster {
             last_contact_ms: now.mono.since(member.heard_at).as_millis() as u64,
             store_ok: member.last.store_ok,
         };
-        // A node that has not said its name has nothing to show.
+        // A node that has not greeted yet has no server to be shown by.
         self.members.values().filter(|member| !member.server.0.is_empty()).map(view).collect()
     }
 
-    /// No link belongs to two nodes, and no address to two that are here.
+    /// Asserts that no two nodes share a link, and no two linked nodes an address.
     pub fn check_invariants(&self) {
         let here = || self.members.values().filter(|member| member.link.is_some());
         let links: BTreeSet<LinkId> = here().filter_map(|member| member.link).collect();
@@ -261,7 +262,8 @@ impl Member {
         }
     }
 
-    /// One that is here has ended what it had to end when its lease was over.
+    /// Whether `take_released` has to look at it. Not at a node that is linked and settled: its own daemon ends its
+    /// mutex runs when the lease is over, and tells.
     fn may_be_released(&self) -> bool {
         !self.is_released && (self.link.is_none() || !self.is_settled)
     }
@@ -275,8 +277,8 @@ impl Member {
         now.mono < self.heard_at.plus_ms(SUSPECT_MS)
     }
 
-    /// Whether the greeting node has the id of this one, which lives. A node that was restarted is no double: its new life has
-    /// the same address, and comes after the old one.
+    /// Whether this node is alive and another one greets with its id. A restarted node is no double: its new life has
+    /// the same address, and a later incarnation.
     fn is_double(&self, hello: &Hello, now: Now) -> bool {
         let is_heard = self.link.is_some() && self.is_fresh(now);
         let is_other = self.server != hello.server || hello.incarnation < self.incarnation;
@@ -332,7 +334,7 @@ mod tests {
         let link = LinkId::In(1);
         roster.on_hello(link, &hello_of("other", &server.0, 1), at(0)).unwrap();
         roster.on_settled(&other);
-        // Its heartbeats from then until then, all alike; who has the store after the last.
+        // Sends equal heartbeats from `from` to `to`; answers the node that has the store after the last.
         let mut heartbeats = |from, to, store_ok| {
             for ms in (from..=to).step_by(100) {
                 roster.on_heartbeat(&other, Heartbeat { store_ok, ..Heartbeat::default() }, at(ms));
@@ -360,7 +362,7 @@ mod tests {
         let node = NodeId("a".into());
         hello(&mut roster, 1, ("a", 2, 1), 0).unwrap();
         let mut warning = |clock_offset_ms| {
-            // Sent long ago.
+            // Its wall time is that of 1970: it was sent long ago.
             let heartbeat = Heartbeat { clock_offset_ms, ..Heartbeat::default() };
             roster.on_heartbeat(&node, heartbeat, Now { wall: Second(1_000).wall(), ..at(100) })
         };
@@ -374,7 +376,7 @@ mod tests {
         assert!(warning(Some(OFFSET_MS_MAX + 1)).is_some());
     }
 
-    /// What becomes of the Hello of a node's life, over a link with that number.
+    /// The roster's answer to the Hello of a node's life, over the link with that number.
     fn hello(roster: &mut Roster, link: u64, (node_id, host, life): (&str, u8, u64), ms: u64) -> Result<(), String> {
         let hello = hello_of(node_id, &format!("10.0.0.{host}:9991"), life);
         roster.on_hello(LinkId::In(link), &hello, at(ms)).map(|_| ())

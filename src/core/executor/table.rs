@@ -240,7 +240,8 @@ mod tests {
     use super::*;
     use crate::core::io::FoundState;
     use crate::core::ports::{KillHow, Started};
-    use crate::model::message::{Order, RunStatus};
+    use crate::model::message::Order;
+    use crate::model::status::RunStatus;
     use crate::model::{Exit, Job, Server, Wall};
     use std::sync::Arc;
 
@@ -300,11 +301,7 @@ mod tests {
                 4 if matches!(held.phase(attempt), Some(Phase::Spawning { .. })) => held.put_back(attempt),
                 5 if at == 0 => drop(held.take_due_alarms(Mono(0).plus_ms(draw(7)))),
                 _ => {
-                    let Some(run) = held.get(attempt) else { continue };
-                    let is_freed = run.is_mutex() && matches!((&run.phase, &next), (Phase::Parked, Phase::Ready));
-                    let is_known =
-                        run.order.is_some() && run.ended_by.is_some() || !matches!(next, Phase::Ending { .. });
-                    if next.may_follow(&run.phase) && is_known && !is_freed {
+                    if held.get(attempt).is_some_and(|run| may_become(run, &next)) {
                         phases_seen[(0..7).find(|at| same(&phase(*at, step), &next)).unwrap() as usize] += 1;
                         held.set_phase(attempt, next);
                     }
@@ -313,6 +310,13 @@ mod tests {
             held.check_invariants();
         }
         assert!(phases_seen[1..].iter().all(|count| 5 < *count), "{phases_seen:?}");
+    }
+
+    /// Whether the executor may ask for this step.
+    fn may_become(run: &Run, next: &Phase) -> bool {
+        let is_freed = run.is_mutex() && matches!((&run.phase, next), (Phase::Parked, Phase::Ready));
+        let is_known = run.order.is_some() && run.ended_by.is_some() || !matches!(next, Phase::Ending { .. });
+        next.may_follow(&run.phase) && is_known && !is_freed
     }
 
     fn same(one: &Phase, other: &Phase) -> bool {

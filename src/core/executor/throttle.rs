@@ -5,11 +5,9 @@
 //!
 //! Invariant: without a further refusal it ends by itself.
 
+use crate::core::time::bounds::THROTTLE_QUIET_MS;
 use crate::core::time::{Backoff, Timer, Timers};
 use crate::model::{Attempt, Mono, Now};
-
-/// Without a refusal for so long there is room again. Longer than the longest pause.
-const QUIET_MS: u64 = 5_000;
 
 #[derive(Debug, Default)]
 pub struct Throttle {
@@ -90,14 +88,14 @@ impl Throttle {
 
     /// True once: there is room again.
     pub fn take_over(&mut self, now: Now) -> bool {
-        self.state.take_if(|state| state.exhausted_at.plus_ms(QUIET_MS) <= now.mono).is_some()
+        self.state.take_if(|state| state.exhausted_at.plus_ms(THROTTLE_QUIET_MS) <= now.mono).is_some()
     }
 
     /// `is_waiting`: some run would be started now, but for the pause.
     pub fn timers(&self, is_waiting: bool, timers: &mut Timers) {
         let Some(state) = &self.state else { return };
         timers.set(Timer::StartProbe, is_waiting.then(|| state.pause.ready_at()));
-        timers.set(Timer::ThrottleEnd, state.exhausted_at.plus_ms(QUIET_MS));
+        timers.set(Timer::ThrottleEnd, state.exhausted_at.plus_ms(THROTTLE_QUIET_MS));
     }
 }
 

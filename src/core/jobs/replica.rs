@@ -19,6 +19,7 @@ use crate::core::io::Effects;
 use crate::core::jobs::scan::Scan;
 use crate::core::jobs::scheduler::Scheduler;
 use crate::core::ports::{Differences, JobBatch, Read, Since, StoreError, Work, WorkId};
+use crate::core::time::bounds::REPLICA_STALE_MS;
 use crate::core::time::{Backoff, Timer, Timers};
 use crate::model::journal::EntryId;
 use crate::model::{Job, JobId, Mono, Now, Zones};
@@ -27,8 +28,6 @@ use std::sync::Arc;
 
 /// How often what has changed is read.
 const REFRESH_MS: u64 = 2_000;
-/// The journal keeps entries for an hour: a copy that is older than half of it is read anew.
-const STALE_MS: u64 = 1_800_000;
 /// The schedules are kept wound to so many seconds ago: a new leader begins after the last tick of the former one.
 const LAG_SECS: i64 = 30;
 
@@ -118,7 +117,7 @@ impl Replica {
         if self.question.is_some() || !is_wanted && !self.backoff.is_over(now) {
             return;
         }
-        if self.is_ready() && self.as_of.at.plus_ms(STALE_MS) <= now.mono {
+        if self.is_ready() && self.as_of.at.plus_ms(REPLICA_STALE_MS) <= now.mono {
             self.read_anew();
         }
         let id = match &self.state {

@@ -1,14 +1,16 @@
-//! What operators ask of runs: one now, a list of what there is, the end of one, a pause of all.
+//! Operators' requests about runs: start one now, list them, end one, pause all.
 //!
-//! Invariant: every request is answered exactly once: when what it asked for is so, or when its time is over.
+//! Not changes of jobs: those are in `changes`. How a list is put together is in `run_list`.
+//!
+//! Invariant: every request is answered exactly once: when it is fulfilled, or when its time is over.
 
 use super::run_list::List;
-use super::ticks::QUIET_SECS;
 use super::{Leader, Verdict};
 use crate::core::Context;
 use crate::core::io::Effects;
 use crate::core::ports::{Lead, StoreError, Work, WorkId};
 use crate::core::runs::Stage;
+use crate::core::time::bounds::{ANSWER_MS, QUIET_SECS};
 use crate::core::time::{Timer, Timers};
 use crate::model::command::{Answer, CallError, Command, RequestId, RequestKey, RunAnswer};
 use crate::model::journal::{Body, Entry};
@@ -17,54 +19,59 @@ use crate::model::run::Manual;
 use crate::model::{Attempt, JobId, Mono, NodeId, Now, RunKey, RunState};
 use std::collections::BTreeMap;
 
-/// How long the store is waited for.
-const ANSWER_MS: u64 = 3_000;
-/// Beyond `kill_grace`, for a run to end.
+/// How long a killed run may take to end, beyond `kill_grace`, before its client is told that it has not.
 const KILL_MS: u64 = 10_000;
-/// Requests of each kind at one time.
+/// Limit of the requests of each kind that wait for an answer.
 const WAITING_MAX: usize = 1_000;
 
+/// The requests that wait for an answer.
 #[derive(Debug, Default)]
 pub struct Controls {
-    /// Runs that were asked for, by the number of their entry.
+    /// Manual runs whose entry is on the way, by the request number of the entry.
     runs: BTreeMap<u64, PendingRun>,
     kills: Vec<Kill>,
     pub lists: BTreeMap<u64, List>,
     pause: Option<Pausing>,
     /// Numbers manual runs and lists.
     pub count: u64,
+    /// When a paused leader journals its next empty entry.
     quiet_at: Mono,
 }
 
+/// A manual run that is being journaled.
 #[derive(Debug)]
 struct PendingRun {
     client: RequestId,
     answer_by: Mono,
 }
 
+/// A request to end an attempt.
 #[derive(Debug)]
 struct Kill {
     client: RequestId,
     attempt: Attempt,
-    /// Which was told; none where no node had begun the attempt: then it is over once its row is committed and this leader was
-    /// still the leader after that, so that no other one can give it out.
+    /// The node that was told to end the attempt. None where no node had begun it: the kill is answered once the
+    /// attempt's row is committed and this node still led after that, so that no other leader can give the attempt to a
+    /// node.
     node: Option<NodeId>,
     answer_by: Mono,
 }
 
+/// A pause, or its end, that is not answered or not stored yet.
 #[derive(Debug)]
 struct Pausing {
+    /// None once it is answered.
     client: Option<RequestId>,
     paused: bool,
-    /// None where it is stored, and the seconds that were decided before have yet to come.
+    /// The statement that is with the store; none once that is answered.
     id: Option<WorkId>,
     is_stored: bool,
     answer_by: Mono,
 }
 
 impl Controls {
-    /// An entry is in for what was asked for: its own, or that of the first request with its key. The first run that it names
-    /// is the answer.
+    /// The entry `asked` is settled: `body` is its own, or that of the first request with the same key. The first run
+    /// in it is the answer.
     pub fn on_journaled(&mut self, asked: &Entry, body: &Body, fx: &mut Effects) {
         let Some(PendingRun { client, .. }) = self.runs.remove(&asked.request) else { return };
         let run_of = |body: &Body| body.runs.first().map(|run| run.attempt.run);
@@ -76,8 +83,9 @@ impl Controls {
         fx.reply(client, reply);
     }
 
-    /// The attempt is over, with that state, and may have a row in place of a further one: until that is committed, or its own
-    /// where it had not begun, another leader may give out either.
+    /// The attempt is over, with that state. Where it had not begun, or a row takes the place of its next attempt
+    /// (`forgone`), the kill is answered only when that row is committed: until then another leader may give the
+    /// attempt to a node.
     pub fn on_finished(&mut self, attempt: Attempt, state: RunState, forgone: Option<Attempt>, fx: &mut Effects) {
         if state != RunState::Cancelled && forgone.is_none() {
             return self.on_over(attempt, Some(state), fx);
@@ -88,28 +96,28 @@ impl Controls {
         }
     }
 
-    /// The attempt is over. `state`: how it ended, where that is known.
+    /// The attempt is over: answers its kills. `state`: its outcome, where that is known.
     pub fn on_over(&mut self, attempt: Attempt, state: Option<RunState>, fx: &mut Effects) {
         for kill in self.kills.extract_if(.., |kill| kill.attempt == attempt && kill.node.is_some()) {
             fx.reply(kill.client, Ok(run_answer(attempt.run, state)));
         }
     }
 
-    /// Those of the attempts that no node had, and whose end somebody waits for.
+    /// Those of the attempts that no node had begun, and whose kill waits for an answer.
     pub fn ended_here(&self, attempts: &[Attempt]) -> Vec<Attempt> {
         let is_ended =
             |attempt: &&Attempt| self.kills.iter().any(|kill| kill.attempt == **attempt && kill.node.is_none());
         attempts.iter().filter(is_ended).copied().collect()
     }
 
-    /// These rows are there, and this leader is still the leader.
+    /// These rows are committed, and this node still led when they were read: answers the kills of their attempts.
     pub fn on_rows(&mut self, logged: &BTreeMap<Attempt, RunState>, fx: &mut Effects) {
         for kill in self.kills.extract_if(.., |kill| kill.node.is_none() && logged.contains_key(&kill.attempt)) {
             fx.reply(kill.client, Ok(run_answer(kill.attempt.run, logged.get(&kill.attempt).copied())));
         }
     }
 
-    /// The node cannot be spoken to any more.
+    /// The node's link is gone.
     pub fn on_silent(&mut self, node: &NodeId, fx: &mut Effects) {
         for kill in self.kills.extract_if(.., |kill| kill.node.as_ref() == Some(node)) {
             fx.reply(kill.client, Err(silent(kill.attempt)));
@@ -119,7 +127,7 @@ impl Controls {
         }
     }
 
-    /// The lead is lost: everybody is told.
+    /// The lead is lost: answers all requests.
     pub fn abandon(self, fx: &mut Effects) {
         let unknown = "the lead was lost while the request was under way: whether it was carried out is not known; /run/list tells";
         let runs = self.runs.into_values().map(|asked| asked.client);
@@ -132,6 +140,7 @@ impl Controls {
         }
     }
 
+    /// Says when requests have to be answered.
     pub fn timers(&self, timers: &mut Timers) {
         timers.set(Timer::RunAnswer, self.runs.values().map(|asked| asked.answer_by).min());
         timers.set(Timer::KillAnswer, self.kills.iter().map(|kill| kill.answer_by).min());
@@ -140,18 +149,19 @@ impl Controls {
         timers.set(Timer::PauseAnswer, pause.map(|pausing| pausing.answer_by));
     }
 
-    /// Of a leader that is paused.
+    /// When a paused leader journals its next empty entry.
     pub fn quiet_at(&self) -> Mono {
         self.quiet_at
     }
 }
 
 impl Leader {
+    /// Whether scheduled runs are paused, be it in memory only.
     pub fn is_paused(&self) -> bool {
         self.is_paused
     }
 
-    /// Carries out what an operator asks of runs.
+    /// Carries out an operator's request about runs.
     pub fn control(&mut self, client: RequestId, command: Command, cx: &mut Context) {
         let waiting = self.controls.runs.len().max(self.controls.kills.len()).max(self.controls.lists.len());
         if WAITING_MAX <= waiting {
@@ -167,6 +177,7 @@ impl Leader {
         }
     }
 
+    /// Answers the requests whose time is over, and complete lists.
     pub(super) fn poll_controls(&mut self, cx: &mut Context) {
         self.settle_pause(cx);
         let (now, fx) = (cx.now.mono, &mut *cx.fx);
@@ -189,7 +200,7 @@ impl Leader {
         }
     }
 
-    /// A leader that takes no ticks shows all the same that it is there.
+    /// Journals an empty entry every `QUIET_SECS`: a paused leader takes no ticks, and others must see that it lives.
     pub(super) fn keep_pause(&mut self, now: Now) {
         if self.controls.quiet_at <= now.mono {
             self.controls.quiet_at = now.mono.plus_ms(QUIET_SECS as u64 * 1_000);
@@ -197,6 +208,7 @@ impl Leader {
         }
     }
 
+    /// The store's answer to a pause or its end.
     pub fn on_paused(&mut self, id: WorkId, result: Result<(), StoreError>, cx: &mut Context) -> Verdict {
         let Some(pausing) = self.controls.pause.as_mut().filter(|pausing| pausing.id == Some(id)) else {
             return Verdict::Ok;
@@ -232,7 +244,7 @@ impl Leader {
             Err(state) => {
                 let reason = match state {
                     RunState::Skipped => {
-                        format!("as many runs of job {id} as may are waiting for their turn (max_pending_per_job)")
+                        format!("job {id} has as many waiting runs as it may (max_pending_per_job)")
                     }
                     _ => "every node that may run it has as many runs as it may (max_pending, max_running)".into(),
                 };
@@ -242,7 +254,7 @@ impl Leader {
                 );
             }
             Ok((_, body)) => {
-                // A client's key is none of ours, whatever it looks like.
+                // The prefix keeps clients' keys apart from the leader's own.
                 let key = key.map(|key| RequestKey(format!("client:{}", key.0)));
                 let request = self.ledger.journal.push_asked(body, key);
                 let answer_by = cx.now.mono.plus_ms(ANSWER_MS);
@@ -253,12 +265,13 @@ impl Leader {
 
     fn kill(&mut self, client: RequestId, run: RunKey, cx: &mut Context) {
         let Some((attempt, in_flight)) = self.runs.latest_open(run) else {
-            let message =
-                format!("run {run} neither runs nor waits; /run/list shows what does, /log/list what is over");
+            let message = format!(
+                "run {run} neither runs nor waits; /run/list shows runs that do, /log/list those that are over"
+            );
             return cx.fx.reply(client, Err(CallError { status: 404, message }));
         };
         let (stage, node) = (in_flight.stage, in_flight.node.clone());
-        cx.fx.notice(log::Level::Info, format!("attempt={attempt} is to be ended, by an operator"));
+        cx.fx.notice(log::Level::Info, format!("attempt={attempt}: an operator ends it"));
         if stage != Stage::Sent {
             let answer_by = cx.now.mono.plus_ms(ANSWER_MS);
             self.controls.kills.push(Kill { client, attempt, node: None, answer_by });
@@ -273,7 +286,7 @@ impl Leader {
         self.controls.kills.push(Kill { client, attempt, node: Some(node), answer_by });
     }
 
-    /// A pause holds in memory at once, its end only when it is stored.
+    /// Begins or ends a pause. A pause holds in memory at once, its end only when it is stored.
     fn pause(&mut self, client: RequestId, paused: bool, cx: &mut Context) {
         if self.controls.pause.is_some() {
             let message = "a pause or its end is under way; ask again in a second";
@@ -285,7 +298,8 @@ impl Leader {
         self.controls.pause = Some(Pausing { client: Some(client), paused, id, is_stored: false, answer_by });
     }
 
-    /// Answered when it is stored and every second that was decided before it has begun.
+    /// Answers a pause when it is stored and every second that was decided before it has begun; the end of a pause when
+    /// it is stored. Either is answered when its time is over.
     fn settle_pause(&mut self, cx: &mut Context) {
         let Some(pausing) = &mut self.controls.pause else { return };
         let is_begun = !pausing.paused || self.ledger.jobs.cursor() <= cx.now.wall.second();

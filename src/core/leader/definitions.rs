@@ -1,6 +1,8 @@
-//! The jobs as the leader has them: listed, changed by the API, and taken up again where they were edited by hand.
+//! The jobs as the leader has them: puts stored changes and reloaded rows in force.
 //!
-//! Invariant: what is in force here is stored, save for stops that a store that is away has yet to take.
+//! Not the way of a change to the store (`changes`), nor the reading of the table (`reload`).
+//!
+//! Invariant: a definition that is in force here is stored, save for stops that a store which is away has yet to take.
 
 use super::{Leader, Verdict};
 use crate::core::Context;
@@ -18,19 +20,22 @@ use crate::model::{Job, JobId, Now, Version};
 use std::sync::Arc;
 
 impl Leader {
+    /// The jobs in force.
     pub fn jobs(&self) -> &Scheduler {
         &self.ledger.jobs
     }
 
+    /// Takes a command that changes a job; its client is answered later.
     pub fn change(&mut self, client: RequestId, command: Command) {
         self.changes.push(client, command);
     }
 
-    /// Reads the jobs again, as they stand in the store.
+    /// Begins to read the jobs again, from the store.
     pub fn reload(&mut self, fx: &mut Effects) {
         self.reload = Some(Reload::begin(fx));
     }
 
+    /// The store's answer to a change.
     pub fn on_changed(&mut self, id: WorkId, result: Result<JobId, StoreError>, cx: &mut Context) -> Verdict {
         if result == Err(StoreError::Deposed) {
             return Verdict::Deposed;
@@ -45,7 +50,7 @@ impl Leader {
         Verdict::Ok
     }
 
-    /// A page of the jobs as the store has them, after `reload`.
+    /// A batch of the reload.
     pub fn on_batch(&mut self, id: WorkId, result: Result<JobBatch, StoreError>, cx: &mut Context) {
         let Some(mut reload) = self.reload.take_if(|reload| reload.has_asked(id)) else { return };
         match result {
@@ -58,15 +63,15 @@ impl Leader {
                 reload.ask_again(cx.fx);
                 self.reload = Some(reload);
             }
-            Ok(page) => self.take_batch(reload, page, cx),
+            Ok(batch) => self.take_batch(reload, batch, cx),
         }
     }
 
-    /// The store has it: now it holds in memory, and soon on the node.
+    /// The change is stored: puts it in force in memory, takes back older runs, and answers the client.
     pub(super) fn put_in_force(&mut self, client: Option<RequestId>, change: Change, cx: &mut Context) {
         let text = change_text(&change);
         let (id, below, job) = match change {
-            // Asked for again under the same key: the job is there, and stays as it is.
+            // A repeated request with the same key: the job is there already, and stays as it is.
             Change::Add(job, _) if self.ledger.jobs.job(job.id).is_some() => {
                 let known = self.ledger.jobs.job(job.id).cloned();
                 if let Some((client, known)) = client.zip(known) {
@@ -74,7 +79,7 @@ impl Leader {
                 }
                 return;
             }
-            // A stop that came after it is in force already.
+            // A later stop of the job is in force already: the older definition is not put.
             Change::Put(job) if self.ledger.jobs.job(job.id).is_some_and(|now| job.version < now.version) => {
                 (job.id, Some(job.version), Some(Arc::new(job)))
             }
@@ -92,7 +97,7 @@ impl Leader {
         }
     }
 
-    /// What changes nothing is answered like a change: when no run of an older definition can start any more.
+    /// Answers requests that change nothing, like a change: when no run of an older definition can start any more.
     pub(super) fn answer_restated(&mut self, cx: &mut Context) {
         for (client, job) in self.changes.take_restated() {
             let cancelling = self.cancel(job.id, Some(job.version), cx);
@@ -100,6 +105,7 @@ impl Leader {
         }
     }
 
+    /// Answers a change that is in force, now or when the told nodes have answered.
     fn answer(&mut self, client: RequestId, job: Arc<Job>, cancelling: Cancelling, fx: &mut Effects) {
         if !cancelling.silent.is_empty() {
             fx.reply(client, Err(cut_off()));
@@ -110,7 +116,7 @@ impl Leader {
         }
     }
 
-    /// While the store is away a stop holds at once, in memory and on the nodes.
+    /// While the store is away, puts stops in force at once, in memory and on the nodes.
     pub(super) fn put_stops_in_force(&mut self, cx: &mut Context) {
         loop {
             let Some(Urgent { client, job }) = self.changes.next_urgent(&mut self.ledger, cx) else { return };
@@ -132,12 +138,13 @@ impl Leader {
         }
     }
 
+    /// Takes back the job's runs of versions below `below`, or of all versions.
     pub(super) fn cancel(&mut self, id: JobId, below: Option<Version>, cx: &mut Context) -> Cancelling {
         self.runs.cancel(id, below, &mut self.ledger, cx)
     }
 
-    /// Jobs whose rows were changed by hand, new ones too, have no run of before now under what they are now. What they owe under
-    /// what they were is cancelled. The entry that notes the change says both.
+    /// Settles the seconds before now of jobs whose rows were edited by hand, in the entry that notes the change:
+    /// seconds that the old definition owes are cancelled, and the new one, like a new job, has no run before now.
     fn settle_edited(&mut self, body: &mut Body, now: Now) {
         let last = now.wall.second().max(self.ledger.jobs.cursor());
         for note in &body.changes {
@@ -147,9 +154,10 @@ impl Leader {
         body.decided_to = Some(last);
     }
 
-    /// Rows changed by hand do not change their version, so they are told by what they say.
-    pub(super) fn take_batch(&mut self, mut reload: Reload, page: JobBatch, cx: &mut Context) {
-        let step = reload.on_batch(page, &self.ledger.jobs, cx.fx);
+    /// Puts the changed rows of a batch in force. Editing a row by hand does not change its version, so rows are
+    /// compared as a whole, and runs of all versions are taken back.
+    pub(super) fn take_batch(&mut self, mut reload: Reload, batch: JobBatch, cx: &mut Context) {
+        let step = reload.on_batch(batch, &self.ledger.jobs, cx.fx);
         let mut body = Body { changes: notes(&step), ..Body::default() };
         if !body.changes.is_empty() {
             self.settle_edited(&mut body, cx.now);
@@ -181,7 +189,8 @@ fn change_text(change: &Change) -> String {
     }
 }
 
-/// The answer to a second request to add, whose key has led to this job. Of one that was changed since nothing can be said.
+/// The answer to a repeated request to add a job, whose key belongs to the job `known`. Where that is not what was
+/// asked, it is refused as another request, unless the job was changed since and the two cannot be compared.
 fn added_again(asked: &Job, known: Arc<Job>) -> Reply {
     let as_asked = Job { since: known.since, ..asked.clone() };
     if known.version == asked.version && as_asked != *known {

@@ -1,15 +1,15 @@
-//! Misfires: what becomes of ticks that were not handled in their second, within the grace.
+//! Misfires: ticks that were not handled in their second, and are caught up on within the grace.
 //!
-//! Beyond the grace they are missed whatever a job says; that is `Scheduler::skip_to`'s to count.
+//! Not the ticks beyond the grace: those are missed whatever their jobs say, and `Scheduler::skip_to` counts them.
 //!
-//! Invariant: of the ticks that are late together, a job with `once` runs exactly the last.
+//! Invariant: of the ticks in one gap, a job with `misfire=once` runs exactly its last.
 
 use crate::core::jobs::scheduler::Scheduler;
 use crate::model::journal::{MissedGap, MissedWhy};
 use crate::model::{Job, Misfire, Second};
 use std::sync::Arc;
 
-/// The seconds that passed unhandled, and that are being caught up on.
+/// The seconds that passed without being handled, and are being caught up on.
 #[derive(Clone, Copy, Debug)]
 pub struct Gap {
     /// The first second that is on time again.
@@ -23,8 +23,9 @@ impl Default for Gap {
 }
 
 impl Gap {
-    /// Whether the tick, which is about to be taken, is late. The one behind a gap is not when nothing but the catching
-    /// up has made it so: else the gap would go on with it, after its last tick was told by.
+    /// Whether the tick, which is being taken, is late. The first tick after a gap may be one second late only because
+    /// the gap took time to catch up on. It counts as on time: otherwise the gap would grow by it, after `once` jobs
+    /// have already had their last tick of the gap.
     pub fn is_late(&mut self, tick: Second, now: Second) -> bool {
         let caught_up_secs = i64::from(tick == self.end);
         if self.end <= tick && tick.plus(caught_up_secs) < now {
@@ -33,7 +34,7 @@ impl Gap {
         tick < self.end
     }
 
-    /// Takes those jobs out of `due` that do not run at the late `tick`, and says why.
+    /// Takes the jobs out of `due` that do not run at the late `tick`; answers them with the reason.
     pub fn sort_out(self, due: &mut Vec<Arc<Job>>, tick: Second, scheduler: &Scheduler) -> Vec<MissedGap> {
         let missed = |job: &mut Arc<Job>| {
             let next = || scheduler.next_time(job.id, tick);
@@ -53,7 +54,7 @@ impl Gap {
     }
 }
 
-/// Why a late tick of a job is not run, if it is not. `next` is the job's next one, `end` the end of the gap.
+/// Why a job does not run at a late tick; none where it does. `next`: the job's next tick; `end`: the end of the gap.
 fn why_not(misfire: Misfire, next: impl FnOnce() -> Option<Second>, end: Second) -> Option<MissedWhy> {
     match misfire {
         Misfire::All => None,
@@ -92,7 +93,7 @@ mod tests {
         check_why(Misfire::Once, None, None);
     }
 
-    /// Takes the ticks from 10 on, each at its second of `nows`; which are late?
+    /// Takes the ticks from 10 on, each at its second of `nows`, and compares the late ones.
     #[track_caller]
     fn check_late(nows: &[i64], late: &[i64]) {
         let mut gap = Gap::default();
@@ -105,7 +106,7 @@ mod tests {
         check_late(&[9, 10, 12], &[]);
         check_late(&[9, 11, 13, 13, 14], &[12]);
         check_late(&[14, 14, 14, 14, 14, 14], &[10, 11, 12, 13]);
-        // The catching up took it over the end of a second.
+        // Catching up went over the end of a second.
         check_late(&[14, 14, 14, 14, 15, 15, 16], &[10, 11, 12, 13]);
         // It took so long that there was another gap.
         check_late(&[14, 14, 14, 14, 16, 16, 16], &[10, 11, 12, 13, 14, 15]);

@@ -1,6 +1,11 @@
-//! The leader's part: it takes each tick, journals what is due, gives it to the node, and writes the jobs.
+//! The leader: takes each tick, journals its runs, sends them to the nodes, and changes the jobs.
 //!
-//! It exists from the moment when a new leader has read what it must know until the lead is lost.
+//! It exists from the moment at which its node has an epoch of its own and has read the open entries, until the lead is
+//! lost. `ticks` and `misfire` take the ticks; `changes`, `definitions` and `reload` change the jobs; `controls`,
+//! `run_list` and `output_reads` answer operators; `nodes` looks after the other nodes; `progress` tells how the leader
+//! itself does.
+//!
+//! Not the runs themselves: those are in `runs`.
 //!
 //! Invariants: ticks are handled in order, each once, the next one only when the last is in the journal; a change of a
 //! job and a tick never see half of each other.
@@ -24,11 +29,13 @@ use crate::core::ledger::Ledger;
 use crate::core::ledger::journaler::{Journaler, Written};
 use crate::core::ports::{Journaled, Lead, Loaded, StoreError, Work, WorkId};
 use crate::core::runs::{Left, RunLimits, Runs, Stage, Unknown};
+use crate::core::time::bounds::{HOUSEKEEPING_MS, KEEP_DONE_SECS};
 use crate::core::time::{Timer, Timers};
 use crate::model::command::{OutputQuery, RequestId};
 use crate::model::journal::EntryId;
 use crate::model::log_row::StoredLog;
-use crate::model::message::{Hello, RunStatus, ToLeader};
+use crate::model::message::{Hello, ToLeader};
+use crate::model::status::RunStatus;
 use crate::model::{Attempt, Epoch, Mono, NodeId, Now, Second, Server, Wall};
 use changes::Changes;
 use controls::Controls;
@@ -37,29 +44,26 @@ use reload::Reload;
 use std::collections::BTreeMap;
 use ticks::Ticks;
 
-/// Done entries are deleted after this long.
-const KEEP_DONE_SECS: i64 = 3_600;
 /// How often finished entries are closed, in one statement.
 const CLOSE_EVERY_MS: u64 = 1_000;
-/// How often the nodes are looked after.
-const HOUSEKEEPING_EVERY_MS: u64 = 250;
-/// A node that is gone for so long is shown no more.
+/// A node that is gone for so long is not shown any more.
 const FORGET_SECS: i64 = 3_600;
 
-/// What a leader is made with.
+/// A leader's settings.
 #[derive(Clone, Debug)]
 pub struct LeaderSetup {
-    /// How our own node greets its leader.
+    /// The greeting of the leader's own node.
     pub hello: Hello,
     pub limits: RunLimits,
-    /// By then every lease that a former leader granted is over.
+    /// When every lease of a former leader is over.
     pub leases_end: Mono,
     /// How long before its second a tick is taken.
     pub lead_ms: u64,
-    /// Between TERM and KILL, as far as this node is asked.
+    /// The time between TERM and KILL, by this node's configuration.
     pub kill_grace_ms: u64,
 }
 
+/// The leader of the cluster, under one epoch.
 #[derive(Debug)]
 pub struct Leader {
     setup: LeaderSetup,
@@ -67,7 +71,7 @@ pub struct Leader {
     epoch: Epoch,
     ledger: Ledger,
     ticks: Ticks,
-    /// How new the jobs are, for the copy that they go back into.
+    /// How new the jobs are, for the replica that they go back into.
     as_of: AsOf,
     runs: Runs,
     changes: Changes,
@@ -76,30 +80,33 @@ pub struct Leader {
     /// No tick is taken.
     is_paused: bool,
     roster: Roster,
-    /// Attempts whose log rows are being looked for.
+    /// Attempts whose log rows are being read.
     finding: BTreeMap<WorkId, Unknown>,
-    /// Those that could not be looked for yet.
+    /// Attempts whose log rows could not be read; the next housekeeping asks again.
     to_find: Vec<Unknown>,
     housekeeping_at: Mono,
+    /// The statement that sets entries done, and these entries.
     closing: Option<(WorkId, Vec<EntryId>)>,
     close_at: Mono,
     reload: Option<Reload>,
-    /// No further ticks: we are leaving.
+    /// No further tick is taken: the node shuts down.
     is_draining: bool,
 }
 
-/// What the node must know of an answer.
+/// The meaning of the store's answer for the node.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Verdict {
+    /// Nothing follows.
     Ok,
-    /// An epoch-checked statement that had been sent then has succeeded: the authority counts from it.
+    /// A statement under this leader's epoch has succeeded; the authority counts from its sending, at this moment.
     Confirmed(Mono),
+    /// Another node leads.
     Deposed,
 }
 
 impl Leader {
-    /// Takes the lead with what the store says, and with jobs that are up to date by it. What the nodes have of it, our
-    /// own included, they will tell.
+    /// Takes the lead. `loaded`: the open entries and the watermark, read under the new epoch; `jobs`: up to date by
+    /// then. The nodes have yet to tell their holdings.
     pub fn establish(setup: LeaderSetup, epoch: Epoch, loaded: Loaded, jobs: Lent, cx: &mut Context) -> Leader {
         let now_second = cx.now.wall.second();
         let mut cursor = loaded.watermark.unwrap_or(now_second);
@@ -143,7 +150,7 @@ impl Leader {
         leader.greet_own(cx.now);
         let left = Left { open: &loaded.open, logged: &loaded.logged, watermark: loaded.watermark };
         leader.runs.recover(&left, &mut leader.ledger, cx);
-        // What a former leader named of the tick that it did not complete is decided.
+        // Runs that a former leader named for the tick that it did not complete are decided.
         let begun = leader.ledger.jobs.cursor().plus(1);
         for run in leader.runs.named().filter(|run| run.scheduled_at == begun) {
             leader.ledger.jobs.settle(run.cron_id, begun);
@@ -159,9 +166,9 @@ impl Leader {
         self.ledger.jobs.cursor()
     }
 
-    /// Answers with a part of a run's output, wherever it is.
+    /// Answers a part of a run's output, wherever that is.
     pub fn read_output(&mut self, client: RequestId, query: OutputQuery, cx: &mut Context) {
-        let place = match self.runs.find(query.run, query.attempt) {
+        let source = match self.runs.find(query.run, query.attempt) {
             None => Where::Logged,
             Some((attempt, run)) => match run.stage {
                 Stage::Sent | Stage::Over if self.is_reachable(&run.node) => {
@@ -172,9 +179,10 @@ impl Leader {
                 Stage::Planned | Stage::Waiting(_) | Stage::Moving => Where::Waiting(attempt, RunStatus::Waiting),
             },
         };
-        self.questions.ask(client, query, place, cx);
+        self.questions.ask(client, query, source, cx);
     }
 
+    /// The log row of a run whose output is asked for.
     pub fn on_log_row(
         &mut self,
         id: WorkId,
@@ -192,18 +200,18 @@ impl Leader {
         self.is_draining = true;
     }
 
-    /// Whether what was decided is in the journal, so that another can go on from there.
+    /// Whether every decision is in the journal, so that another leader can go on from there.
     pub fn can_hand_over(&self) -> bool {
         self.ledger.journal.is_idle() && self.changes.is_idle()
     }
 
-    /// Whether everything that was decided is stored.
+    /// Whether every decision is stored, rows and done entries included.
     pub fn is_idle(&self) -> bool {
         let is_closed = self.closing.is_none() && !self.runs.has_closable() && !self.runs.has_unwritten_refusals();
         self.ledger.journal.is_idle() && self.changes.is_idle() && is_closed
     }
 
-    /// Does what is due. What is pushed to the journal on the way goes out at the end, so that nothing is left lying.
+    /// Acts on the due timers. The journal comes last, so that it sends entries that were pushed on the way.
     pub fn poll(&mut self, cx: &mut Context) {
         self.keep_house(cx);
         self.runs.start_delayed(&mut self.ledger, cx);
@@ -224,6 +232,7 @@ impl Leader {
         self.ledger.journal.poll(cx.fx, cx.now);
     }
 
+    /// Says when to poll.
     pub fn timers(&self, timers: &mut Timers) {
         let now = timers.now();
         let tick = || now.mono_at(Wall(self.tick().plus(1).wall().0 - self.setup.lead_ms as i64 * 1_000_000));
@@ -239,7 +248,7 @@ impl Leader {
         self.controls.timers(timers);
     }
 
-    /// The next tick is taken when the last one is in the journal.
+    /// Whether the next tick may be taken: the last one is in the journal.
     fn takes_ticks(&self) -> bool {
         !self.is_draining && !self.is_paused && self.ledger.journal.is_idle()
     }
@@ -248,6 +257,7 @@ impl Leader {
         !self.is_draining && self.is_paused && self.ledger.journal.is_idle()
     }
 
+    /// The store's answer to an entry.
     pub fn on_journaled(&mut self, id: WorkId, result: Result<Journaled, StoreError>, cx: &mut Context) -> Verdict {
         match self.ledger.journal.on_journaled(id, result, cx.fx, cx.now) {
             Written::Open => Verdict::Ok,
@@ -263,7 +273,8 @@ impl Leader {
             }
             Written::In { id, entry, sent_at } => {
                 self.runs.on_entry(id, &entry, &mut self.ledger, cx);
-                // Statements are answered in order: what was noted before this entry is in force, or still asked.
+                // Statements are answered in order: a change that was noted before this entry is in force by now,
+                // unless it is still with the store.
                 if !self.changes.has_asked() {
                     self.as_of = AsOf { entry: id, at: sent_at };
                 }
@@ -273,6 +284,7 @@ impl Leader {
         }
     }
 
+    /// The store's answer to setting entries done.
     pub fn on_closed(&mut self, id: WorkId, result: Result<(), StoreError>, now: Now) -> Verdict {
         let Some((_, entries)) = self.closing.take_if(|(closing, _)| *closing == id) else { return Verdict::Ok };
         self.close_at = now.mono.plus_ms(CLOSE_EVERY_MS);
@@ -280,13 +292,14 @@ impl Leader {
             Ok(()) => Verdict::Ok,
             Err(StoreError::Deposed) => Verdict::Deposed,
             Err(_) => {
-                // Closing late harms nobody, and the journal's own troubles are told by the journal.
+                // Closing late does no harm, and the journaler reports a store that is away.
                 self.runs.put_back_closable(entries);
                 Verdict::Ok
             }
         }
     }
 
+    /// A message of a node.
     pub fn on_message(&mut self, node: &NodeId, message: ToLeader, cx: &mut Context) {
         if let ToLeader::Cancelled { cron_id, .. } = &message {
             self.changes.settling.on_cancelled(node, *cron_id, cx.fx);
@@ -317,13 +330,13 @@ impl Leader {
         }
     }
 
-    /// Writes and closes what is finished at once: the node is about to leave.
+    /// Writes pending rows and closes entries at once: the node is about to exit.
     pub fn hurry(&mut self, cx: &mut Context) {
         self.close_at = self.close_at.min(cx.now.mono);
         self.runs.flush_refusals(true, cx);
     }
 
-    /// The lead is lost, or given up.
+    /// The lead is lost or handed over: answers all clients, cuts the links, and gives the jobs back.
     pub fn step_down(self, fx: &mut Effects) -> Lent {
         self.roster.links().into_iter().for_each(|link| fx.push(Effect::Unlink(link)));
         if self.reload.is_some() {
@@ -339,12 +352,12 @@ impl Leader {
         Lent { scheduler: self.ledger.jobs, as_of: self.as_of, again }
     }
 
-    /// Looks after the nodes: whose lease is over, who is lost for good, what found no place.
+    /// Housekeeping: silent nodes, ended leases, lost runs, runs without a node, late answers.
     fn keep_house(&mut self, cx: &mut Context) {
         let now = cx.now;
         let is_due = self.housekeeping_at <= now.mono;
         if is_due {
-            self.housekeeping_at = now.mono.plus_ms(HOUSEKEEPING_EVERY_MS);
+            self.housekeeping_at = now.mono.plus_ms(HOUSEKEEPING_MS);
             for link in self.roster.dead_links(now) {
                 cx.fx.push(Effect::Unlink(link));
                 self.on_unlinked(link, cx);
@@ -370,6 +383,7 @@ impl Leader {
         }
     }
 
+    /// Sets the closable entries done, in one statement.
     fn close(&mut self, fx: &mut Effects, now: Now) {
         let entries = self.runs.take_closable();
         if entries.is_empty() {
@@ -381,8 +395,9 @@ impl Leader {
         self.closing = Some((id, entries));
     }
 
-    /// Recounts everything that is kept in step.
+    /// Recounts everything that is counted along the way, and compares.
     pub fn check_invariants(&self) {
+        self.ledger.jobs.check_invariants();
         self.runs.check_invariants();
         self.roster.check_invariants();
     }

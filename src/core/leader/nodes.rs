@@ -1,27 +1,29 @@
-//! The leader and its nodes: greetings, leases, what each of them has, and how it is shown.
+//! The leader and its nodes: greetings, heartbeats, holdings, and the view of the cluster.
+//!
+//! Not the table of nodes: that is `cluster::roster`.
 //!
 //! Invariant: a lease is never granted for longer than the leader's authority lasts.
 
 use super::{Leader, Verdict};
 use crate::core::Context;
 use crate::core::io::{Effect, Effects};
-use crate::core::node::LEASE_MS;
 use crate::core::ports::{Lead, StoreError, Work, WorkId};
 use crate::core::runs::Unknown;
+use crate::core::time::bounds::LEASE_MS;
 use crate::model::command::{CallError, ClusterView, Progress};
 use crate::model::message::{Heartbeat, Held, Hello, LinkId, Message, ToNode};
 use crate::model::{Attempt, Mono, NodeId, Now, RunState, Server};
 use std::collections::BTreeMap;
 
 impl Leader {
-    /// Our own node is one like any other: it has a link, which needs no socket, and greets first. Its lease is no grant: it
-    /// follows the authority.
+    /// Takes the leader's own node in. It has a link like any other, which needs no socket. Its lease is not granted
+    /// here: it follows the authority.
     pub(super) fn greet_own(&mut self, now: Now) {
         let greeted = self.roster.on_hello(LinkId::Loopback, &self.setup.hello, now);
-        debug_assert!(greeted.is_ok(), "our own node is turned away: {greeted:?}");
+        debug_assert!(greeted.is_ok(), "our own node is rejected: {greeted:?}");
     }
 
-    /// A heartbeat of our own node, which it gives with each input.
+    /// The heartbeat of the leader's own node, which comes with each input.
     pub fn hear_own(&mut self, heartbeat: Heartbeat, now: Now) {
         let own = self.setup.hello.node_id.clone();
         let is_same = self
@@ -34,7 +36,7 @@ impl Leader {
         }
     }
 
-    /// A node has told all that it has. What it neither holds nor has started is looked for in the log.
+    /// A node has told its holdings. The log rows of attempts that it should have and does not are read.
     pub fn on_holdings(&mut self, node: &NodeId, held: Vec<(Attempt, Held)>, cx: &mut Context) {
         self.roster.on_settled(node);
         self.runs.set_candidates(self.roster.candidates(cx.now));
@@ -45,6 +47,7 @@ impl Leader {
         }
     }
 
+    /// The log rows of attempts that `find` asked for.
     pub fn on_rows(
         &mut self,
         id: WorkId,
@@ -58,13 +61,13 @@ impl Leader {
                 self.runs.on_checked(unknown, &logged, &mut self.ledger, cx);
             }
             Err(StoreError::Deposed) => return Verdict::Deposed,
-            // Asked again at the next housekeeping; the journal's own troubles are told by the journal.
+            // The next housekeeping asks again, and the journaler reports a store that is away.
             Err(_) => self.to_find.push(unknown),
         }
         Verdict::Ok
     }
 
-    /// A node that was linked to us as its leader.
+    /// A node greets: takes it in, or rejects it with a reason.
     pub fn on_hello(&mut self, link: LinkId, hello: &Hello, authority: Mono, cx: &mut Context) {
         let (fx, now) = (&mut *cx.fx, cx.now);
         match self.roster.on_hello(link, hello, now) {
@@ -83,6 +86,7 @@ impl Leader {
         self.runs.set_candidates(self.roster.candidates(now));
     }
 
+    /// A heartbeat: answers it with a lease.
     pub fn on_heartbeat(&mut self, link: LinkId, heartbeat: Heartbeat, authority: Mono, cx: &mut Context) {
         let Some(node) = self.roster.node_of(link) else { return };
         if let Some(warning) = self.roster.on_heartbeat(&node, heartbeat, cx.now) {
@@ -96,6 +100,7 @@ impl Leader {
         self.runs.set_candidates(self.roster.candidates(cx.now));
     }
 
+    /// A node's link is gone.
     pub fn on_unlinked(&mut self, link: LinkId, cx: &mut Context) {
         let Some(node) = self.roster.on_unlinked(link, cx.now) else { return };
         cx.fx.notice(log::Level::Warn, format!("node {} is gone", self.roster.server_of(&node)));
@@ -104,14 +109,17 @@ impl Leader {
         self.runs.set_candidates(self.roster.candidates(cx.now));
     }
 
+    /// The node at the other end of the link, once it was taken in.
     pub fn node_of(&self, link: LinkId) -> Option<NodeId> {
         self.roster.node_of(link)
     }
 
+    /// The node's link; none where it has none.
     pub fn link_of(&self, node: &NodeId) -> Option<LinkId> {
         self.roster.link_of(node)
     }
 
+    /// The answer to `/cluster`.
     pub fn view(&self, now: Now) -> ClusterView {
         let Progress { journal_age_ms, watermark_lag_secs, .. } = self.progress(now);
         ClusterView {
@@ -125,11 +133,12 @@ impl Leader {
         }
     }
 
-    /// Where our journal does not get through: a node that has the store.
-    pub fn better_placed(&self, now: Now) -> Option<Server> {
+    /// A node that should lead instead: its store answers, and this leader's journal is not written.
+    pub fn better_leader(&self, now: Now) -> Option<Server> {
         self.ledger.journal.is_stuck(now).then(|| self.roster.with_store(now)).flatten()
     }
 
+    /// Tells the node to take no new runs. The error, with status 404, says that there is no such node.
     pub fn drain_node(&mut self, server: &Server, fx: &mut Effects) -> Result<(), CallError> {
         let node = self.roster.node_at(server).filter(|node| self.is_reachable(node));
         let node = node.ok_or_else(|| CallError {
@@ -144,6 +153,7 @@ impl Leader {
         self.roster.link_of(node).is_some()
     }
 
+    /// Reads the log rows of these attempts, under this leader's epoch.
     pub(super) fn find(&mut self, unknown: Unknown, fx: &mut Effects) {
         let attempts = unknown.attempts.clone();
         let id = fx.work(Work::Lead(Lead::ReadRows { epoch: self.epoch, attempts }));
@@ -151,7 +161,7 @@ impl Leader {
     }
 }
 
-/// How long a lease may be: what is left of the authority, and never longer than `LEASE_MS`.
+/// The length of a lease: the rest of the authority, and at most `LEASE_MS`.
 fn valid_for_ms(authority: Mono, now: Now) -> u64 {
     (authority.since(now.mono).as_millis() as u64).min(LEASE_MS)
 }

@@ -1,44 +1,49 @@
-//! Questions about what runs have written: from the leader to the node that has it, and the answers back.
+//! Questions for the output of runs: from the leader to the node that has the output, and the answers back.
 //!
 //! ```text
-//! ask -> (a node has the attempt) asked of it -> its part
-//!     -> (no node) its log row -> (the node that ran it is there) asked of it -> its part
-//!                                                    \-> the row's text
+//! ask -> (a node has the attempt) ask that node -> its part
+//!     -> (no node has it) read its log row -> (the node that ran it is there) ask that node -> its part
+//!                                          -> (it is not, or has nothing) the row's text
 //! ```
 //!
-//! A part is pulled, never pushed: who follows a run asks again from where the last part ended.
+//! A part is pulled, never pushed: a client that follows a run asks again from the end of the last part.
 //!
-//! Invariants: each question is answered once; so many are open at one time that their answers fit into a link.
+//! Not the reading of output files: each node's reactor does that.
+//!
+//! Invariants: each question is answered once; no more questions are open at one time than a link can carry answers.
 
 use crate::core::Context;
 use crate::core::io::Effects;
 use crate::core::ports::{Read, StoreError, Work, WorkId};
+use crate::core::time::bounds::ANSWER_MS;
 use crate::model::command::{Answer, CallError, OutputQuery, Reply, RequestId, RunOutput};
 use crate::model::log_row::StoredLog;
-use crate::model::message::{RunStatus, ToNode};
+use crate::model::message::ToNode;
 use crate::model::output::{OutputPart, OutputState};
+use crate::model::status::RunStatus;
 use crate::model::{Attempt, Epoch, Mono, NodeId, Now, RunState, Server};
 use std::collections::BTreeMap;
 
-/// Open at one time. Each answer may be a part of full size, and a link has a limit.
+/// Limit of open questions. Each answer may be a part of full size, and a link's buffer has a limit.
 const QUESTIONS_MAX: usize = 128;
-/// A node that has not answered by then does not.
-const ANSWER_MS: u64 = 3_000;
 
-/// Where the output that is asked for can be had.
+/// The source of an attempt's output.
 #[derive(Debug)]
 pub enum Where {
-    /// The leader still has the run.
+    /// The leader still has the run: there is no output yet.
     Waiting(Attempt, RunStatus),
+    /// This node has the attempt.
     At(Attempt, NodeId, Server),
-    /// Its node cannot be reached.
+    /// The node with this server has the attempt, and cannot be reached.
     Away(Server),
-    /// It is over, if it ever was.
+    /// No run is in flight: it is over, or there never was one.
     Logged,
 }
 
+/// The open questions.
 #[derive(Debug)]
 pub struct Questions {
+    /// The number of the last question to a node.
     next: u64,
     asked: BTreeMap<u64, PendingRead>,
     reading: BTreeMap<WorkId, Reading>,
@@ -51,9 +56,9 @@ struct PendingRead {
     attempt: Attempt,
     from: u64,
     server: Server,
-    /// What to answer with where the node has nothing.
+    /// The log row to answer with where the node has nothing.
     row: Option<Box<StoredLog>>,
-    by: Mono,
+    answer_by: Mono,
 }
 
 /// A question whose row is being read.
@@ -61,29 +66,32 @@ struct PendingRead {
 struct Reading {
     client: RequestId,
     query: OutputQuery,
-    /// The node that was asked and has nothing (any more); its row may still be on its way.
+    /// The attempt that a node was asked for and does not have (any more), and that node; the row may not be stored
+    /// yet.
     told: Option<(Attempt, Server)>,
 }
 
 impl Questions {
-    /// No two leaders give the same numbers: an answer that comes late finds no question.
+    /// No question yet. The epoch makes each leader's numbers its own: a late answer to a former leader finds no
+    /// question.
     pub fn new(epoch: Epoch) -> Questions {
         Questions { next: epoch.0 << 32, asked: BTreeMap::new(), reading: BTreeMap::new() }
     }
 
-    pub fn ask(&mut self, client: RequestId, query: OutputQuery, place: Where, cx: &mut Context) {
+    /// Takes a client's question; its output is at `source`.
+    pub fn ask(&mut self, client: RequestId, query: OutputQuery, source: Where, cx: &mut Context) {
         if QUESTIONS_MAX <= self.asked.len() + self.reading.len() {
             let message = format!("{QUESTIONS_MAX} outputs are being read, which is the most there may be at one time");
             return cx.fx.reply(client, Err(CallError::unavailable(message)));
         }
-        match place {
+        match source {
             Where::Waiting(attempt, stage) => {
                 let part = OutputPart::empty(stage, query.from);
                 cx.fx.reply(client, output(attempt, Server::default(), part));
             }
             Where::At(attempt, node, server) => {
-                let by = cx.now.mono.plus_ms(ANSWER_MS);
-                let asked = PendingRead { client, attempt, from: query.from, server, row: None, by };
+                let answer_by = cx.now.mono.plus_ms(ANSWER_MS);
+                let asked = PendingRead { client, attempt, from: query.from, server, row: None, answer_by };
                 self.ask_node(asked, &node, cx.fx);
             }
             Where::Away(server) => {
@@ -94,12 +102,12 @@ impl Questions {
         }
     }
 
-    /// The node's answer.
+    /// The node's answer; `part`: none where the node has no output of the attempt.
     pub fn on_read(&mut self, request: u64, part: Option<OutputPart>, fx: &mut Effects) {
         let Some(PendingRead { client, attempt, from, server, row, .. }) = self.asked.remove(&request) else { return };
         match (part, row) {
             (Some(part), Some(row)) => {
-                // What a former life of the node has left it can only show; how that ended the row tells.
+                // The output is a former life's, and the node does not know how that attempt ended; the row does.
                 let state = row_state(&row).map_or(part.state, OutputState::Over);
                 fx.reply(client, output(attempt, server, OutputPart { state, ..part }));
             }
@@ -112,7 +120,7 @@ impl Questions {
         }
     }
 
-    /// The row; `node`: the one that ran it, where that can be asked.
+    /// The log row of a question. `node`: the node that ran the attempt, where it can be asked.
     pub fn on_log_row(
         &mut self,
         id: WorkId,
@@ -133,12 +141,9 @@ impl Questions {
             (Some(row), None, Some(node)) => {
                 let attempt = Attempt { run: query.run, number: row.attempt.unwrap_or(0) };
                 let server = Server(row.run_server.as_str().into());
-                let by = cx.now.mono.plus_ms(ANSWER_MS);
-                self.ask_node(
-                    PendingRead { client, attempt, from: query.from, server, row: Some(row), by },
-                    &node,
-                    cx.fx,
-                );
+                let answer_by = cx.now.mono.plus_ms(ANSWER_MS);
+                let asked = PendingRead { client, attempt, from: query.from, server, row: Some(row), answer_by };
+                self.ask_node(asked, &node, cx.fx);
             }
             (Some(row), _, _) => {
                 let attempt = Attempt { run: query.run, number: row.attempt.unwrap_or(0) };
@@ -147,12 +152,9 @@ impl Questions {
         }
     }
 
-    /// Answers for nodes that do not.
+    /// Answers the questions that their nodes have not answered in time.
     pub fn give_up_late(&mut self, fx: &mut Effects, now: Now) {
-        let late: Vec<u64> =
-            self.asked.iter().filter(|(_, asked)| asked.by <= now.mono).map(|(request, _)| *request).collect();
-        for request in late {
-            let Some(asked) = self.asked.remove(&request) else { continue };
+        for (_, asked) in self.asked.extract_if(.., |_, asked| asked.answer_by <= now.mono) {
             fx.reply(
                 asked.client,
                 match asked.row {
@@ -165,7 +167,7 @@ impl Questions {
         }
     }
 
-    /// The lead is lost.
+    /// The lead is lost: answers all questions.
     pub fn abandon(self, fx: &mut Effects) {
         let asked = self.asked.into_values().map(|asked| asked.client);
         for client in asked.chain(self.reading.into_values().map(|reading| reading.client)) {

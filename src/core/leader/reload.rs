@@ -1,9 +1,11 @@
-//! What the operator's SIGHUP asks of the leader: to take up what was done to table `cron` by hand.
+//! A reload, asked for by SIGHUP: finds the rows of table `cron` that were edited by hand.
 //!
-//! The table is walked through page by page while everything else goes on. What is found is put in force like a change,
-//! and noted in the journal, so that the copies of other nodes learn of it too.
+//! The table is scanned batch by batch while everything else goes on. The leader puts each difference in force like a
+//! change, and notes it in the journal, so that other nodes' replicas learn of it too.
 //!
-//! Invariant: what the API has changed since the walk began is passed over: that is newer than any page.
+//! Not the place that puts anything in force: that is `definitions`.
+//!
+//! Invariant: jobs that the API has changed since the scan began are passed over: they are newer than any batch.
 
 use crate::core::io::Effects;
 use crate::core::jobs::scan::{Scan, Step};
@@ -13,21 +15,26 @@ use crate::model::journal::ChangeNote;
 use crate::model::{Job, JobId};
 use std::collections::BTreeSet;
 
+/// A reload under way.
 #[derive(Debug)]
 pub struct Reload {
     scan: Scan,
+    /// The question for the next batch.
     asked: WorkId,
+    /// Jobs that the API has changed since the scan began.
     touched: BTreeSet<JobId>,
     changed: usize,
     gone: usize,
 }
 
 impl Reload {
+    /// Asks for the first batch.
     pub fn begin(fx: &mut Effects) -> Reload {
         let scan = Scan::default();
         Reload { asked: scan.ask(fx), scan, touched: BTreeSet::new(), changed: 0, gone: 0 }
     }
 
+    /// Whether this question is the reload's.
     pub fn has_asked(&self, id: WorkId) -> bool {
         self.asked == id
     }
@@ -37,12 +44,12 @@ impl Reload {
         self.touched.insert(id);
     }
 
-    /// The same page once more: a change is under way that it may show by half.
+    /// Asks for the same batch once more: it may show half of a change that is under way.
     pub fn ask_again(&mut self, fx: &mut Effects) {
         self.asked = self.scan.ask(fx);
     }
 
-    /// What the page shows that is not known here; the next one is asked for.
+    /// Answers the batch's differences from the jobs in memory, and asks for the next batch.
     pub fn on_batch(&mut self, batch: JobBatch, scheduler: &Scheduler, fx: &mut Effects) -> Step {
         let mut step = self.scan.step(batch, scheduler);
         // An older row means a stop that is in force and not stored yet.
@@ -57,12 +64,13 @@ impl Reload {
         step
     }
 
+    /// The counts of changed and gone jobs so far, for people.
     pub fn summary(&self) -> String {
         format!("{} jobs changed or new, {} gone", self.changed, self.gone)
     }
 }
 
-/// What others must read again.
+/// The notes from which other nodes' replicas learn which jobs to read again.
 pub fn notes(step: &Step) -> Vec<ChangeNote> {
     let changed = step.changed.iter().map(|job| ChangeNote { cron_id: job.id, version: Some(job.version) });
     changed.chain(step.gone.iter().map(|id| ChangeNote { cron_id: *id, version: None })).collect()

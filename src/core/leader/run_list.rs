@@ -1,18 +1,19 @@
-//! The list of what runs and waits: the leader's own runs, with what each node tells of those that it has.
+//! The list of in-flight runs: the leader's table, completed by each node's word about the runs that it has.
 //!
-//! Not a place that changes anything.
+//! Not the place that changes runs: it only reads them.
 //!
-//! Invariant: a node that does not answer in time keeps nobody waiting: its runs are shown as unknown.
+//! Invariant: a node that does not answer in time does not hold up the list: its runs are shown as unknown.
 
 use super::Leader;
 use crate::core::Context;
 use crate::core::runs::{InFlightRun, Stage};
 use crate::model::command::{RequestId, RunPage, RunView};
-use crate::model::message::{HeldRun, RunStatus, ToNode};
+use crate::model::message::{HeldRun, ToNode};
+use crate::model::status::RunStatus;
 use crate::model::{Attempt, Mono, NodeId, Now};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How long the nodes are waited for to tell what they have.
+/// How long a list waits for the nodes' answers.
 const LIST_MS: u64 = 1_000;
 
 /// A list that is being put together.
@@ -22,11 +23,13 @@ pub struct List {
     pub limit: usize,
     /// Nodes that have yet to answer.
     pub waiting: BTreeSet<NodeId>,
+    /// The attempts that nodes have told of.
     pub held: BTreeMap<Attempt, HeldRun>,
     pub answer_by: Mono,
 }
 
 impl Leader {
+    /// Begins a list: asks every node. `limit`: the most runs to answer.
     pub(super) fn list_runs(&mut self, client: RequestId, limit: usize, cx: &mut Context) {
         self.controls.count += 1;
         let request = self.controls.count;
@@ -36,7 +39,7 @@ impl Leader {
         self.controls.lists.insert(request, List { client, limit, waiting, held: BTreeMap::new(), answer_by });
     }
 
-    /// What the leader knows, with what the nodes have told of it.
+    /// The page for the client, from the nodes' answers so far.
     pub(super) fn page(&self, list: &List, now: Now) -> RunPage {
         let mut views: Vec<RunView> = self
             .runs
@@ -50,7 +53,7 @@ impl Leader {
         RunPage { list: views, total }
     }
 
-    /// None: the node that had it has it no more.
+    /// A run as it is shown; none where its node has answered and does not have it any more.
     fn run_view(&self, attempt: Attempt, in_flight: &InFlightRun, list: &List, now: Now) -> Option<RunView> {
         let held = list.held.get(&attempt);
         let has_answered = !list.waiting.contains(&in_flight.node);
@@ -76,6 +79,7 @@ impl Leader {
         })
     }
 
+    /// A node's answer to a list.
     pub(super) fn on_runs(&mut self, node: &NodeId, request: u64, runs: Vec<HeldRun>, cx: &mut Context) {
         if let Some(list) = self.controls.lists.get_mut(&request) {
             list.waiting.remove(node);
@@ -85,9 +89,9 @@ impl Leader {
     }
 }
 
-/// Running ones first.
-fn rank(stage: RunStatus) -> u8 {
-    match stage {
+/// The order of the list: running runs first.
+fn rank(status: RunStatus) -> u8 {
+    match status {
         RunStatus::Running | RunStatus::Ending => 0,
         RunStatus::Queued => 1,
         RunStatus::Armed => 2,

@@ -1,6 +1,6 @@
-//! Taking the ticks: each second once and in order, the next one only when the last is in the journal.
+//! Ticks: takes each second once and in order, the next one only when the last is in the journal.
 //!
-//! Not what a tick decides about runs: that is `runs`' planning. `misfire` says which late runs a job still wants.
+//! Not the decisions about a tick's runs: those are made by planning in `runs`, and by `misfire` for late ticks.
 //!
 //! Invariant: the last tick that was taken never goes back.
 
@@ -8,30 +8,31 @@ use super::Leader;
 use super::misfire::Gap;
 use crate::core::Context;
 use crate::core::io::Effects;
+use crate::core::time::bounds::QUIET_SECS;
 use crate::model::journal::Body;
 use crate::model::{Second, Wall};
 
-/// With nothing due, one entry in so many seconds keeps the watermark near.
-pub const QUIET_SECS: i64 = 5;
-
+/// How far the ticks have come, beside the scheduler's cursor.
 #[derive(Debug)]
 pub struct Ticks {
-    /// What is being caught up on.
+    /// The late seconds that are being caught up on.
     gap: Gap,
     /// The last tick that was given to the journal.
     journaled: Second,
+    /// The operator was told that the clock was set back.
     is_ahead_said: bool,
 }
 
 impl Ticks {
-    /// The next one is that behind `cursor`. It is journaled, with or without runs: it tells others that somebody leads here.
+    /// The next tick is the one after `cursor`. It is journaled with or without runs: it shows others that this node
+    /// leads.
     pub fn new(cursor: Second) -> Ticks {
         Ticks { gap: Gap::default(), journaled: cursor.plus(-QUIET_SECS), is_ahead_said: false }
     }
 }
 
 impl Leader {
-    /// Takes the ticks that are due, up to the first that has something for the journal.
+    /// Takes the due ticks, up to the first that has something for the journal.
     pub(super) fn take_ticks(&mut self, cx: &mut Context) {
         let now = cx.now;
         let taken_by = Wall(now.wall.0 + self.setup.lead_ms as i64 * 1_000_000).second();
@@ -56,7 +57,8 @@ impl Leader {
         }
     }
 
-    /// A clock that was set back: no second is handled twice, so nothing is due until it has caught up. Said once.
+    /// Says once that the clock was set back. No second is handled twice, so nothing is due until the clock has caught
+    /// up.
     fn say_ahead(&mut self, taken_by: Second, fx: &mut Effects) {
         let ahead_secs = self.ledger.jobs.cursor().0 - taken_by.0;
         let is_ahead = 1 < ahead_secs;
@@ -66,7 +68,7 @@ impl Leader {
         self.ticks.is_ahead_said = is_ahead;
     }
 
-    /// All that lies beyond the grace goes into one entry, whose tick is its last.
+    /// Journals all seconds up to `last`, which lie beyond the grace, as missed, in one entry whose tick is `last`.
     fn take_gap(&mut self, last: Second, fx: &mut Effects) {
         let first = self.ledger.jobs.cursor().plus(1);
         let missed = self.ledger.jobs.skip_to(last);

@@ -1,68 +1,67 @@
 //! The leader's entries on their way into the journal, one at a time and in order.
 //!
-//! Where the result of a statement is not known the same entry is asked again until it is, and nothing else meanwhile.
+//! While the result of an entry's statement is not known, the statement is repeated, and no other entry is sent.
 //!
-//! Invariant: an entry keeps its request number for ever, so asking again cannot write it twice.
+//! Not the place that decides what an entry says.
+//!
+//! Invariant: an entry has one request number for ever, so repeating its statement cannot write it twice.
 
 use crate::core::io::Effects;
 use crate::core::ports::{Journaled, Lead, StoreError, Work, WorkId};
+use crate::core::time::bounds::{JOURNAL_FAILING_MS, JOURNAL_SILENT_MS, JOURNAL_SLOW_MS};
 use crate::core::time::{Backoff, Timer, Timers};
 use crate::model::command::RequestKey;
 use crate::model::journal::{Body, Entry, EntryId};
 use crate::model::{Epoch, JobId, Mono, Now, Second};
 use std::collections::VecDeque;
 
-/// The journal has failed, and is failing for so long: it is away.
-const FAILING_MS: u64 = 2_000;
-/// It has said nothing for so long: it is away. Longer than it takes another node to notice the same of its own store
-/// (`pulse`), and no longer than others look on while the lock's value stands still.
-const SILENT_MS: u64 = 3_000;
-/// An answer that takes longer is told in `/health`.
-const QUIET_MS: u64 = 2_000;
-
+/// The queue of entries for the journal, of one epoch.
 #[derive(Debug)]
 pub struct Journaler {
     epoch: Epoch,
+    /// Numbers the statements of this epoch.
     requests: u64,
     queue: VecDeque<Entry>,
-    in_flight: Option<InFlight>,
-    /// When the first entry of the queue was first asked.
+    asked: Option<Question>,
+    /// When the first entry of the queue was first sent to the store.
     asked_at: Option<Mono>,
     backoff: Backoff,
     /// When the store took an entry last.
     written_at: Option<Mono>,
-    /// What the store said when it did not take the last one; none while it does.
+    /// The store's error for the entry that waits; none while it takes entries.
     trouble: Option<String>,
 }
 
+/// The statement that is with the store.
 #[derive(Debug)]
-struct InFlight {
+struct Question {
     id: WorkId,
     sent_at: Mono,
 }
 
-/// What became of the first entry of the queue.
+/// The store's answer about the first entry of the queue.
 #[derive(Debug)]
 pub enum Written {
-    /// It is in; the statement that was answered had been sent at `sent_at`.
+    /// The entry is in the journal; its statement was sent at `sent_at`.
     In { id: EntryId, entry: Entry, sent_at: Mono },
     /// An older epoch has journaled that tick and part.
     TickTaken(Entry),
-    /// It was asked for before, under the same key: the body that counts.
+    /// An entry with the same request key is in the journal already, with this body.
     Known(Entry, Body),
     /// Another node leads.
     Deposed,
-    /// Not known, or it was not ours: nothing to do.
+    /// The result is not known, or the answer is to an older statement: nothing follows.
     Open,
 }
 
 impl Journaler {
+    /// An empty queue. Its request numbers begin at 1.
     pub fn new(epoch: Epoch) -> Journaler {
         Journaler {
             epoch,
             requests: 0,
             queue: VecDeque::new(),
-            in_flight: None,
+            asked: None,
             asked_at: None,
             backoff: Backoff::default(),
             written_at: None,
@@ -70,11 +69,12 @@ impl Journaler {
         }
     }
 
+    /// The epoch of all entries.
     pub fn epoch(&self) -> Epoch {
         self.epoch
     }
 
-    /// What the store said when it did not take the entry that waits, where it said anything.
+    /// The store's error for the entry that waits; none where it takes entries, or has said nothing.
     pub fn trouble(&self) -> Option<&str> {
         self.trouble.as_deref()
     }
@@ -85,41 +85,42 @@ impl Journaler {
         self.requests
     }
 
+    /// Adds an entry to the queue. `tick`: the second that it decides, if it does; `part`: counted down to 0.
     pub fn push(&mut self, tick: Option<Second>, part: u32, body: Body) {
         let request = self.next_request();
         self.queue.push_back(Entry { epoch: self.epoch, request, tick, part, body, request_key: None });
     }
 
-    /// An entry that a client has asked for; answers its number.
+    /// Adds the entry for a client's request; answers its request number.
     pub fn push_asked(&mut self, body: Body, request_key: Option<RequestKey>) -> u64 {
         let request = self.next_request();
         self.queue.push_back(Entry { epoch: self.epoch, request, tick: None, part: 0, body, request_key });
         request
     }
 
-    /// Whether an entry that is not in yet decides on what this job has due before `since`.
+    /// Whether an entry that is not in the journal yet decides on seconds of this job before `since`.
     pub fn decides_before(&self, since: Second, id: JobId) -> bool {
         let is_before = |entry: &Entry| entry.tick.is_some_and(|tick| tick < since) && names(&entry.body, id);
         let is_settled = |entry: &Entry| entry.body.settled.iter().any(|gap| gap.cron_id == id);
         self.queue.iter().any(|entry| is_before(entry) || is_settled(entry))
     }
 
-    /// Whether the store did not take an entry when it was asked last.
+    /// Whether the last statement failed.
     pub fn is_failing(&self) -> bool {
         self.backoff.is_failing()
     }
 
-    /// Whether it has not answered for a while.
+    /// Whether the store has not answered the present statement for `JOURNAL_SLOW_MS`.
     pub fn is_silent(&self, now: Now) -> bool {
-        self.in_flight.as_ref().is_some_and(|in_flight| in_flight.sent_at.plus_ms(QUIET_MS) <= now.mono)
+        self.asked.as_ref().is_some_and(|asked| asked.sent_at.plus_ms(JOURNAL_SLOW_MS) <= now.mono)
     }
 
-    /// Whether it failed, and is not being asked again just now.
+    /// Whether the last statement failed, and is not being repeated just now.
     pub fn is_away(&self) -> bool {
-        self.is_failing() && self.in_flight.is_none()
+        self.is_failing() && self.asked.is_none()
     }
 
-    /// Somebody waits: asks the store again at once.
+    /// Ends the present pause of the back-off: a client waits.
     pub fn hurry(&mut self) {
         self.backoff.hurry();
     }
@@ -129,33 +130,36 @@ impl Journaler {
         self.written_at
     }
 
-    /// Whether every entry is in.
+    /// Whether every entry is in the journal.
     pub fn is_idle(&self) -> bool {
         self.queue.is_empty()
     }
 
     /// Whether the store has not taken an entry for so long that it must be away.
     pub fn is_stuck(&self, now: Now) -> bool {
-        let patience_ms = if self.backoff.is_failing() { FAILING_MS } else { SILENT_MS };
+        let patience_ms = if self.backoff.is_failing() { JOURNAL_FAILING_MS } else { JOURNAL_SILENT_MS };
         self.asked_at.is_some_and(|asked_at| asked_at.plus_ms(patience_ms) <= now.mono)
     }
 
+    /// Sends the first entry of the queue when it is time.
     pub fn poll(&mut self, fx: &mut Effects, now: Now) {
-        if self.in_flight.is_some() || !self.backoff.is_over(now) {
+        if self.asked.is_some() || !self.backoff.is_over(now) {
             return;
         }
         if let Some(entry) = self.queue.front() {
             let id = fx.work(Work::Lead(Lead::Journal(entry.clone())));
-            self.in_flight = Some(InFlight { id, sent_at: now.mono });
+            self.asked = Some(Question { id, sent_at: now.mono });
             self.asked_at.get_or_insert(now.mono);
         }
     }
 
+    /// Says when to poll.
     pub fn timers(&self, timers: &mut Timers) {
-        let waits = self.in_flight.is_none() && !self.queue.is_empty();
+        let waits = self.asked.is_none() && !self.queue.is_empty();
         timers.set(Timer::JournalRetry, waits.then(|| self.backoff.ready_at()));
     }
 
+    /// The store's answer to a statement of `poll`.
     pub fn on_journaled(
         &mut self,
         id: WorkId,
@@ -163,7 +167,7 @@ impl Journaler {
         fx: &mut Effects,
         now: Now,
     ) -> Written {
-        let Some(InFlight { sent_at, .. }) = self.in_flight.take_if(|in_flight| in_flight.id == id) else {
+        let Some(Question { sent_at, .. }) = self.asked.take_if(|asked| asked.id == id) else {
             return Written::Open;
         };
         match result {
@@ -195,7 +199,7 @@ impl Journaler {
     }
 }
 
-/// Whether the tick's entry says something of this job.
+/// Whether an entry with this body names a run of the job, or seconds that it missed.
 fn names(body: &Body, id: JobId) -> bool {
     let runs = body.runs.iter().map(|run| run.attempt.run.cron_id);
     let refused = body.refused.iter().map(|refused| refused.run.cron_id);
@@ -236,6 +240,7 @@ mod tests {
         assert!(matches!(fx.take(), Some(Effect::Notice(_))));
         assert_eq!(sent(&mut journaler, &mut fx, later).unwrap().1.tick, Some(Second(6)));
     }
+
     #[test]
     fn it_is_stuck_when_it_has_failed_or_said_nothing_for_too_long() {
         let at = |ms| Now { mono: Mono(0).plus_ms(ms), ..Now::default() };
@@ -243,14 +248,14 @@ mod tests {
         assert!(!journaler.is_stuck(at(100_000)), "nothing is asked");
         journaler.push(Some(Second(5)), 0, Body::default());
         let (id, _) = sent(&mut journaler, &mut fx, at(0)).unwrap();
-        assert!(!journaler.is_stuck(at(SILENT_MS - 1)));
-        assert!(journaler.is_stuck(at(SILENT_MS)));
+        assert!(!journaler.is_stuck(at(JOURNAL_SILENT_MS - 1)));
+        assert!(journaler.is_stuck(at(JOURNAL_SILENT_MS)));
         journaler.on_journaled(id, Err(StoreError::Away("away".into())), &mut fx, at(50));
-        assert!(!journaler.is_stuck(at(FAILING_MS - 1)));
-        assert!(journaler.is_stuck(at(FAILING_MS)), "counted from the first asking");
+        assert!(!journaler.is_stuck(at(JOURNAL_FAILING_MS - 1)));
+        assert!(journaler.is_stuck(at(JOURNAL_FAILING_MS)), "counted from the first asking");
         fx.take();
-        let (id, _) = sent(&mut journaler, &mut fx, at(FAILING_MS)).unwrap();
-        journaler.on_journaled(id, Ok(Journaled::Entry(EntryId(1))), &mut fx, at(FAILING_MS));
+        let (id, _) = sent(&mut journaler, &mut fx, at(JOURNAL_FAILING_MS)).unwrap();
+        journaler.on_journaled(id, Ok(Journaled::Entry(EntryId(1))), &mut fx, at(JOURNAL_FAILING_MS));
         assert!(!journaler.is_stuck(at(100_000)));
     }
 }

@@ -1,10 +1,11 @@
-//! What the leader decides by and what it writes its decisions into: the jobs with the last second that was taken, and the
-//! journal.
+//! The leader's ledger: the jobs with the last second that was taken, and the journal of the decisions on them.
 //!
-//! A change of a job needs both: every second that lies before the change must first be decided, under the definition in
-//! force at that second, and the journal must say so. A leader that comes later knows only the new definition, and could
-//! not tell what became of them. Normally the ticks decide these seconds. No ticks are taken during a pause, and some changes
-//! do not wait for them; there the seconds that the job still owes are journaled as cancelled, in an entry of their own.
+//! A change of a job needs both. Every second before the change must first be decided under the definition in force at
+//! that second, and the journal must say so: a later leader knows only the new definition, and could not explain those
+//! seconds. Normally the ticks decide them. But no ticks are taken during a pause, and some changes do not wait for
+//! ticks; then the seconds that the job still owes are journaled as cancelled, in an entry of their own.
+//!
+//! Not the place that takes ticks or makes changes: that is the leader's `ticks` and `changes`.
 //!
 //! Invariant: a change goes to the store only after every entry that decides on its job's seconds before its `since`.
 
@@ -15,6 +16,7 @@ use crate::model::journal::Body;
 use crate::model::{JobId, Now, Second};
 use journaler::Journaler;
 
+/// The jobs and the journal, which are changed in step.
 #[derive(Debug)]
 pub struct Ledger {
     pub jobs: Scheduler,
@@ -22,23 +24,24 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// The first second in which a change can be in force that is asked for now: nothing of it is due before its client can
-    /// know of it, and no second that is decided is decided again.
+    /// The first second in which a change that is asked for now can be in force: it lies after now and after the last
+    /// tick that was taken, so that no decided second is decided again.
     pub fn since(&self, now: Now) -> Second {
         now.wall.second().max(self.jobs.cursor()).plus(1)
     }
 
-    /// Whether ticks are late.
+    /// Whether a second has passed whose tick is not taken yet.
     pub fn is_behind(&self, now: Now) -> bool {
         self.jobs.cursor() < now.wall.second()
     }
 
-    /// Whether all that the job has due before `since` is decided and in the journal.
+    /// Whether all of the job's seconds before `since` are decided and in the journal.
     pub fn is_decided(&self, id: JobId, since: Second) -> bool {
         !self.jobs.owes(id, since.plus(-1)) && !self.journal.decides_before(since, id)
     }
 
-    /// Cancels what the job, as it is defined now, still owes of before `since`. Answers whether that is anything.
+    /// Journals the seconds before `since` that the job, as it is defined now, still owes, as cancelled. Answers
+    /// whether there are any.
     pub fn settle(&mut self, id: JobId, since: Second) -> bool {
         let last = since.plus(-1);
         let Some(gap) = self.jobs.owed(id, last) else { return false };

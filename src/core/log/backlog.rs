@@ -5,13 +5,11 @@
 //! Invariants: rows leave in the order in which they came; while there is a row there is a moment at which it is to be sent.
 
 use crate::core::ports::{GROUP_BYTES_MAX, GROUP_ROWS_MAX};
+use crate::core::time::bounds::GATHER_MS;
 use crate::model::{LogRow, Mono, Now};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// How long a first row waits for others: long enough that the rows of one second's runs share a statement and do not
-/// take processor time from their start, short enough for "visible within a second".
-pub const GATHER_MS: u64 = 150;
 /// Output kept in memory while neither the store nor the spool takes it. Beyond it rows are kept and their output is not.
 const BACKLOG_BYTES_MAX: usize = 256 << 20;
 

@@ -14,13 +14,11 @@ use crate::core::io::Effects;
 use crate::core::log::backlog::Backlog;
 use crate::core::log::spooler::{Fate, Spooler};
 use crate::core::ports::{Chunk, Log, SpoolLeft, Spooled, StoreError, Work, WorkId};
+use crate::core::time::bounds::LOG_SILENT_MS;
 use crate::core::time::{Backoff, Timer, Timers};
 use crate::model::{Attempt, LogRow, Mono, Now, RunState};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-
-/// A store that has not answered for so long is taken to be away: the rows that it was given go to the spool as well.
-const SILENT_MS: u64 = 2_000;
 
 #[derive(Debug, Default)]
 pub struct Logbook {
@@ -108,7 +106,7 @@ impl Logbook {
 
     /// Whether the store has failed, or has been silent for too long.
     pub fn is_store_away(&self, now: Now) -> bool {
-        let is_silent = |in_flight: &InFlight| in_flight.sent_at.plus_ms(SILENT_MS) <= now.mono;
+        let is_silent = |in_flight: &InFlight| in_flight.sent_at.plus_ms(LOG_SILENT_MS) <= now.mono;
         !self.is_open || self.backoff.is_failing() || self.in_flight.as_ref().is_some_and(is_silent)
     }
 
@@ -140,7 +138,7 @@ impl Logbook {
         let write = if self.spooler.has_loaded() { Some(Mono(0)) } else { self.backlog.due_at() };
         timers.set(Timer::LogWrite, write.filter(|_| may_write).map(|at| at.max(self.backoff.ready_at())));
         let sent_at = self.in_flight.as_ref().map(|in_flight| in_flight.sent_at);
-        timers.set_ahead(Timer::LogSilence, sent_at.map(|at| at.plus_ms(SILENT_MS)));
+        timers.set_ahead(Timer::LogSilence, sent_at.map(|at| at.plus_ms(LOG_SILENT_MS)));
         let with_store = self.in_flight.as_ref().filter(|in_flight| in_flight.chunk.is_none());
         let unsaved =
             with_store.map_or(self.backlog.due_at(), |_| Some(Mono(0))).filter(|_| self.is_store_away(timers.now()));

@@ -1,8 +1,9 @@
-//! How this node is, for probes, and how its store is, for the leader.
+//! The node's health, for probes, and its load, for the leader.
 //!
-//! Health goes the way of the work: it rests on whether what had to be written was written, by this node and by its leader.
+//! Health is judged by work done: whether this node's log rows and its leader's journal entries are written. The store
+//! is asked for its own sake only while there is nothing to write: see `health_check`.
 //!
-//! Invariant: what is wrong is said for as long as it is so.
+//! Invariant: a fault is reported for as long as it lasts.
 
 use super::{Leadership, Node};
 use crate::core::cluster::election::Election;
@@ -11,6 +12,7 @@ use crate::model::command::{HealthView, Progress, Role};
 use crate::model::message::Heartbeat;
 
 impl Node {
+    /// The answer to `/health`.
     pub(super) fn health(&self, now: Now) -> HealthView {
         let (role, leader, paused) = match &self.lead {
             Leadership::Leading(leader) => (Role::Leader, Some(&self.setup.server), leader.is_paused()),
@@ -35,13 +37,13 @@ impl Node {
             queued: load.waiting,
             journal_age_ms: progress.as_ref().and_then(|progress| progress.journal_age_ms),
             watermark_lag_secs: progress.as_ref().map(|progress| progress.watermark_lag_secs),
-            wrong: self.what_is_wrong(progress, now),
+            wrong: self.fault(progress, now),
             leader,
         }
     }
 
-    /// The store first: without it there may be no leader either.
-    fn what_is_wrong(&self, progress: Option<Progress>, now: Now) -> Option<String> {
+    /// A fault of this node, or of its leader. The store comes first: without it there may be no leader either.
+    fn fault(&self, progress: Option<Progress>, now: Now) -> Option<String> {
         if !self.is_open() {
             return Some(self.why_no_leader());
         }
@@ -60,7 +62,7 @@ impl Node {
         }
     }
 
-    /// How much this node has to do and whether it has its store, for the leader.
+    /// How much this node has to do, and whether its store answers: the heartbeat, as yet without its times.
     pub(super) fn load(&self, now: Now) -> Heartbeat {
         let has_journal = !matches!(&self.lead, Leadership::Leading(leader) if !leader.has_journal(now));
         let store_ok = has_journal && self.is_store_ok(now);

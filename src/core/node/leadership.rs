@@ -1,17 +1,21 @@
-//! From a closed store to the lead and back.
+//! The node's way from a closed store to the lead, and back.
+//!
+//! Not the election, which says whether this node holds the lock; not the leader's work.
 //!
 //! Invariant: a leader exists only under an epoch that its own bump has made.
 
-use super::{LEASE_MS, Leadership, Node, StoreConnection};
+use super::{Leadership, Node, OwnEpoch, StoreConnection};
 use crate::core::Context;
 use crate::core::cluster::election::{Election, Outcome};
 use crate::core::io::{Effect, ExitReason};
 use crate::core::leader::{Leader, LeaderSetup, Verdict};
 use crate::core::ports::{Bump, Bumped, Lead, Loaded, Opened, StoreError, Work, WorkId};
 use crate::core::runs::RunLimits;
-use crate::model::{Epoch, Mono, Now};
+use crate::core::time::bounds::LEASE_MS;
+use crate::model::{Mono, Now};
 
 impl Node {
+    /// Opens the store where it is closed and the back-off is over.
     pub(super) fn open_store(&mut self, now: Now) {
         if let StoreConnection::Closed { reason } = &mut self.store
             && self.store_backoff.is_over(now)
@@ -45,6 +49,7 @@ impl Node {
         }
     }
 
+    /// Rejects a store whose clock and this host's lie further apart than the grace: every run would be late, or early.
     fn check_clock(&self, opened: Opened, now: Now) -> Result<Opened, String> {
         let off_secs = opened.clock.map_or(0, |clock| (clock.second().0 - now.wall.second().0).abs());
         if i64::from(self.setup.limits.misfire_grace_secs) < off_secs {
@@ -55,6 +60,7 @@ impl Node {
         Ok(opened)
     }
 
+    /// Bumps the epoch where this node may take the lead.
     pub(super) fn advance_lead(&mut self, now: Now) {
         if self.may_take_lead(now) && self.lead_backoff.is_over(now) {
             let id = self.fx.work(Work::Lead(Lead::Bump(Bump {
@@ -86,7 +92,8 @@ impl Node {
                 let since = self.replica.since();
                 let id = self.fx.work(Work::Lead(Lead::Load { epoch, since }));
                 // A former leader can have granted its last lease only before this answer was given.
-                Leadership::Loading { id, epoch, sent_at, leases_end: now.mono.plus_ms(LEASE_MS) }
+                let own = OwnEpoch { epoch, sent_at, leases_end: now.mono.plus_ms(LEASE_MS) };
+                Leadership::Loading { id, own }
             }
             Err(error) => self.on_lead_failed(error, now),
         };
@@ -94,12 +101,12 @@ impl Node {
 
     pub(super) fn on_loaded(&mut self, id: WorkId, result: Result<Loaded, StoreError>, now: Now) {
         match (&self.lead, result) {
-            (Leadership::Loading { id: loading, epoch, sent_at, leases_end }, Ok(mut loaded)) if *loading == id => {
-                let (epoch, sent_at, leases_end) = (*epoch, *sent_at, *leases_end);
-                // Where the copy is too old the lead is taken once more when it has been read anew.
+            (Leadership::Loading { id: loading, own }, Ok(mut loaded)) if *loading == id => {
+                let own = *own;
+                // Where the replica is too old, this node takes the lead again once it has read the jobs anew.
                 self.lead = Leadership::None;
-                if self.replica.bring_up(loaded.differences.take(), sent_at, &mut self.fx, now) {
-                    self.establish(epoch, sent_at, leases_end, loaded, now);
+                if self.replica.bring_up(loaded.differences.take(), own.sent_at, &mut self.fx, now) {
+                    self.establish(own, loaded, now);
                 }
             }
             (Leadership::Loading { id: loading, .. }, Err(error)) if *loading == id => {
@@ -109,7 +116,8 @@ impl Node {
         }
     }
 
-    fn establish(&mut self, epoch: Epoch, sent_at: Mono, leases_end: Mono, loaded: Loaded, now: Now) {
+    fn establish(&mut self, bumped: OwnEpoch, loaded: Loaded, now: Now) {
+        let OwnEpoch { epoch, sent_at, leases_end } = bumped;
         self.lead_backoff.reset();
         let lent = self.replica.lend(now);
         let (jobs, open) = (lent.scheduler.job_count(), loaded.open.len());
@@ -155,6 +163,7 @@ impl Node {
         Leadership::None
     }
 
+    /// A step of the election is done.
     pub(super) fn on_outcome(&mut self, outcome: Outcome, now: Now) {
         match outcome {
             Outcome::Nothing | Outcome::Elected => {}
@@ -170,7 +179,7 @@ impl Node {
         }
     }
 
-    /// Lets the leader answer, where there is one, and draws the consequences.
+    /// Hands an answer of the store to the leader, where there is one, and acts on the leader's verdict.
     pub(super) fn lead(&mut self, now: Now, answer: impl FnOnce(&mut Leader, &mut Context) -> Verdict) {
         let Leadership::Leading(leader) = &mut self.lead else { return };
         let mut cx = Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
@@ -192,7 +201,8 @@ impl Node {
         }
     }
 
-    /// Our lead held when what has just succeeded was sent: leases may be granted from then, our own first.
+    /// A statement that was sent at `sent_at` has shown that this node led then: leases may be granted for `LEASE_MS`
+    /// from then, this node's own first.
     fn confirm(&mut self, sent_at: Mono, now: Now) {
         self.authority = self.authority.max(sent_at.plus_ms(LEASE_MS));
         if !self.setup.is_alone {
@@ -201,6 +211,7 @@ impl Node {
         }
     }
 
+    /// Ends the lead. The jobs go back into the replica.
     pub(super) fn step_down(&mut self, now: Now) {
         if let Leadership::Leading(leader) = std::mem::replace(&mut self.lead, Leadership::None) {
             let jobs = leader.step_down(&mut self.fx);

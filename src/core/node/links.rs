@@ -1,27 +1,25 @@
-//! The node among others: links, messages, the election, and leaving in good order.
+//! The node among others: links, messages, the election, and the shutdown as far as others see it.
 //!
-//! Invariant: what comes over a link is heard only while that link is the leader's or its leader is we.
+//! Not the link of a follower (`follower`) nor the nodes of a leader (`roster`): this routes messages to them.
+//!
+//! Invariant: a message is heard only over this node's link to its leader, or while this node leads.
 
-use super::{Leadership, Node, StoreConnection};
+use super::{Leadership, Node, OwnEpoch, StoreConnection};
 use crate::core::Context;
 use crate::core::cluster::election::{Election, Standing};
 use crate::core::cluster::follower::{Heard, Lease};
 use crate::core::io::{Effect, ExitReason, Gone, Mail};
 use crate::core::ports::{ConsulError, LockState, LockValue, WorkId};
+use crate::core::time::bounds::{ABSTAIN_MS, DEPOSE_AFTER_MS, TAKE_LEAD_MS};
 use crate::model::command::{Answer, Command, RequestId};
-use crate::model::message::{Held, Hello, LinkId, Message, RunStatus, ToLeader, ToNode};
+use crate::model::message::{Held, Hello, LinkId, Message, ToLeader, ToNode};
 use crate::model::output::OutputPart;
+use crate::model::status::RunStatus;
 use crate::model::{NodeId, Now, Server};
 
-/// A leader that has lost the store leaves the lead to others for so long.
-const ABSTAIN_MS: u64 = 10_000;
-/// A node that has had its store for less long does not depose a leader that stands still: the leader may be about to go on.
-const DEPOSE_MS: u64 = 4_000;
-/// To take the lead may take so long with a store that answers nothing else meanwhile.
-const TAKE_MS: u64 = 4_000;
-/// Request ids of calls that came over a link, so that they are none of an HTTP client's.
+/// The first request id of calls that came over a link; the ids of HTTP clients lie below.
 const FORWARDED_FROM: u64 = 1 << 62;
-/// What one that greets the wrong node is told; it will soon know better.
+/// The answer to a node that greets a node which does not lead; it will soon know a better one.
 const NOT_LEADING: &str = "this node does not lead";
 
 impl Node {
@@ -32,7 +30,7 @@ impl Node {
         }
     }
 
-    /// How this node greets a leader, itself included.
+    /// This node's greeting to a leader, itself included.
     pub(super) fn hello(&self) -> Hello {
         let limits = &self.setup.limits;
         Hello {
@@ -67,7 +65,7 @@ impl Node {
                 self.forwarded.calls.insert(client, (link, request));
                 self.on_command(client, *command, now);
             }
-            // What a stranger or a newer version says beside that is not for us.
+            // Anything else comes from a node that has not greeted, or from a newer version.
             _ => {}
         }
     }
@@ -89,7 +87,7 @@ impl Node {
             Heard::Nothing => {}
             Heard::Welcomed(epoch, Lease(until)) => {
                 self.last_epoch = epoch;
-                self.turned_away = None;
+                self.rejected_for = None;
                 self.executor.extend_lease(until, &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
                 let leader = self.follower.leader().cloned().unwrap_or_default();
                 self.fx.notice(log::Level::Info, format!("following {leader}: epoch={epoch}"));
@@ -103,18 +101,18 @@ impl Node {
             Heard::Lease(Lease(until)) => {
                 self.executor.extend_lease(until, &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
             }
-            Heard::Rejected(reason) => self.on_turned_away(reason),
+            Heard::Rejected(reason) => self.on_rejected(reason),
             Heard::ToNode(message) => self.on_order(message, now),
         }
     }
 
-    /// Said once for each reason: it greets the leader again and again, until the operator has mended it.
-    fn on_turned_away(&mut self, reason: String) {
+    /// Says each reason once: this node greets the leader again and again, until the operator has removed the cause.
+    fn on_rejected(&mut self, reason: String) {
         if reason == NOT_LEADING {
-            self.fx.notice(log::Level::Debug, format!("turned away: {reason}"));
-        } else if self.turned_away.as_ref() != Some(&reason) {
+            self.fx.notice(log::Level::Debug, format!("rejected: {reason}"));
+        } else if self.rejected_for.as_ref() != Some(&reason) {
             self.fx.notice(log::Level::Error, format!("the leader refuses this node: {reason}"));
-            self.turned_away = Some(reason);
+            self.rejected_for = Some(reason);
         }
     }
 
@@ -127,7 +125,7 @@ impl Node {
         }
     }
 
-    /// What the leader, this node or another, wants of our executor.
+    /// A message of the leader, this node or another, to this node's executor.
     fn on_order(&mut self, message: ToNode, now: Now) {
         let leaders_wall = self.follower.leaders_now(now).wall;
         let cx = &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
@@ -137,7 +135,7 @@ impl Node {
             ToNode::Return(attempts) => self.executor.give_back(attempts, &mut self.fx),
             ToNode::Settled { drop } => {
                 self.executor.on_settled(drop, cx.fx);
-                // What the leader wants of former lives' marks it has just said; the rest can be explained now.
+                // The leader has just said which of the former lives' marks it wants; the others can be explained now.
                 self.executor.explain_found(cx);
             }
             ToNode::Kill { attempt } => self.executor.kill(attempt, cx),
@@ -160,7 +158,8 @@ impl Node {
         }
     }
 
-    /// Gives back what was not started. The leader hears first that this node takes nothing new, lest it gives it here again.
+    /// Gives back the runs that were not started. The leader hears first that this node takes nothing new, lest it
+    /// sends them here again.
     pub(super) fn drain_executor(&mut self, now: Now) {
         self.executor.drain();
         let heartbeat = self.load(now);
@@ -169,7 +168,7 @@ impl Node {
         self.executor.hand_back(&mut self.fx);
     }
 
-    /// Our own node's heartbeat goes to the leader in us with each input: the loopback link has no silence.
+    /// A leader hears its own node's heartbeat with each input, so it never takes that node to be silent.
     pub(super) fn hear_own(&mut self, now: Now) {
         let load = self.load(now);
         if let Leadership::Leading(leader) = &mut self.lead {
@@ -177,7 +176,7 @@ impl Node {
         }
     }
 
-    /// Delivers what leader and nodes say to each other; false when there was nothing.
+    /// Delivers the messages between leader and nodes; false when there was none.
     pub(super) fn deliver(&mut self, now: Now) -> bool {
         let mut is_any = false;
         while let Some(mail) = self.fx.take_mail() {
@@ -197,7 +196,7 @@ impl Node {
         } else if let Some(link) = self.follower.joined() {
             self.fx.send(link, Message::ToLeader(message));
         }
-        // A leader that comes later learns it from the log rows and from what is held.
+        // Without a leader the message is dropped: the next leader learns the same from log rows and holdings.
     }
 
     fn tell_node(&mut self, node: &NodeId, message: ToNode, now: Now) {
@@ -210,7 +209,7 @@ impl Node {
         }
     }
 
-    /// Calls about the cluster, which the leader answers at once.
+    /// Answers a call about the cluster, where this node leads.
     pub(super) fn on_cluster_command(&mut self, client: RequestId, command: Command, now: Now) {
         let Leadership::Leading(leader) = &mut self.lead else { return };
         let reply = match &command {
@@ -222,32 +221,33 @@ impl Node {
         self.fx.reply(client, reply);
     }
 
-    /// Answers of ours that are for a client of another node.
-    pub(super) fn redirect(&mut self, output: Effect) -> Effect {
-        match output {
+    /// Sends the reply to another node's client over the link that its call came by.
+    pub(super) fn redirect(&mut self, effect: Effect) -> Effect {
+        match effect {
             Effect::Reply(client, reply) => match self.forwarded.calls.remove(&client) {
                 Some((link, request)) => Effect::Send(link, Message::Reply { request, reply }),
                 None => Effect::Reply(client, reply),
             },
-            output => output,
+            effect => effect,
         }
     }
 
+    /// Keeps the link to the leader, where another node leads.
     pub(super) fn follow(&mut self, now: Now) {
         let leader = self.leader_to_follow().cloned();
         let load = self.load(now);
         self.follower.poll(leader.as_ref(), load, &mut self.fx, now);
     }
 
-    /// By the lock or by the store, whichever names the newer epoch: either may be out of date, and whom it names refuses us
-    /// then, or is refused.
+    /// The leader by the lock or by the store, whichever names the newer epoch. Either may be out of date; the named
+    /// node then rejects this one, or this one rejects its epoch.
     pub(super) fn leader_to_follow(&self) -> Option<&Server> {
         let election = self.election.as_ref().filter(|_| matches!(self.lead, Leadership::None))?;
         let named = self.lookup.leader().into_iter().chain(election.leader());
         named.max_by_key(|(epoch, _)| *epoch).map(|(_, server)| server)
     }
 
-    /// Asks the store who leads where Consul does not tell, or names nobody that takes us in.
+    /// Asks the store who leads, where Consul does not tell or names no node that takes this one in.
     pub(super) fn look_up(&mut self, now: Now) {
         let may_follow = self.is_open() && matches!(self.lead, Leadership::None);
         let is_lost = |election: &Election| !election.sees_lock() || self.follower.joined().is_none();
@@ -255,14 +255,16 @@ impl Node {
         self.lookup.poll(is_needed, &mut self.fx, now);
     }
 
-    /// A node that has never reached its store must not keep others from leading.
+    /// Whether this node takes part in the election. One that has never reached its store must not keep others from
+    /// leading.
     pub(super) fn takes_part(&self) -> bool {
         self.is_open() || self.shutdown.is_some()
     }
 
+    /// Lets the election take its next step.
     pub(super) fn elect(&mut self, now: Now) {
         let can_lead = self.can_lead(now);
-        let can_depose = self.store_since.is_some_and(|since| since.plus_ms(DEPOSE_MS) <= now.mono);
+        let can_depose = self.store_since.is_some_and(|since| since.plus_ms(DEPOSE_AFTER_MS) <= now.mono);
         let takes_part = self.takes_part();
         let Some(election) = &mut self.election else { return };
         let is_taking = matches!(self.lead, Leadership::Bumping { .. } | Leadership::Loading { .. });
@@ -285,29 +287,30 @@ impl Node {
         }
     }
 
-    /// A node whose store does not answer, or that has yet to read the jobs, could make nothing of the lock, and would keep
-    /// it from one that can.
+    /// Whether this node could lead if it held the lock. A node whose store does not answer, or that has yet to read
+    /// the jobs, would only keep the lock from a node that can.
     fn can_lead(&self, now: Now) -> bool {
         match &self.lead {
             Leadership::Leading(_) => true,
-            Leadership::Bumping { sent_at, .. } | Leadership::Loading { sent_at, .. } => {
-                now.mono < sent_at.plus_ms(TAKE_MS) || self.is_store_ok(now)
+            Leadership::Bumping { sent_at, .. } | Leadership::Loading { own: OwnEpoch { sent_at, .. }, .. } => {
+                now.mono < sent_at.plus_ms(TAKE_LEAD_MS) || self.is_store_ok(now)
             }
             Leadership::None => self.is_store_ok(now) && self.replica.is_ready(),
         }
     }
 
-    /// A leader that alone has lost the store lets a node lead that has it.
+    /// A leader whose store does not answer hands the lead over where another node's does.
     pub(super) fn give_way(&mut self, now: Now) {
         let (Leadership::Leading(leader), Some(election)) = (&self.lead, &mut self.election) else { return };
-        let Some(server) = leader.better_placed(now) else { return };
+        let Some(server) = leader.better_leader(now) else { return };
         election.abstain_for(ABSTAIN_MS, now);
         let text = format!("this leader has lost the store, and {server} has it: the lead is handed over");
         self.fx.notice(log::Level::Warn, text);
         self.step_down(now);
     }
 
-    /// Goes as soon as Consul has forgotten us: to be there and unable to lead would keep others waiting.
+    /// Exits for the fatal reason, where there is one, once this node has left Consul: a node that is there and cannot
+    /// lead would keep others waiting.
     fn exit_refused(&mut self) {
         match (&mut self.election, &self.fatal) {
             (_, None) => {}
@@ -320,6 +323,7 @@ impl Node {
         }
     }
 
+    /// Takes the next step of a shutdown, or of an exit for a fatal reason.
     pub(super) fn shut_down(&mut self, now: Now) {
         self.exit_refused();
         self.hand_over(now);
@@ -340,7 +344,7 @@ impl Node {
             return;
         }
         if !is_stored && shutdown.say_unstored() {
-            self.fx.notice(log::Level::Error, "leaving with log rows or decisions that could not be stored; rows in the spool go to the store at the next start");
+            self.fx.notice(log::Level::Error, "exiting with log rows or decisions that could not be stored; rows in the spool go to the store at the next start");
         }
         match &mut self.election {
             Some(election) if !election.has_left() => election.leave(),
@@ -352,7 +356,7 @@ impl Node {
         }
     }
 
-    /// A leader that is leaving gives the lead to another at once, and waits for its own runs as one that follows.
+    /// A leader that shuts down hands the lead over at once, and waits for its own runs as a follower.
     fn hand_over(&mut self, now: Now) {
         if self.shutdown.is_none() {
             return;
@@ -365,6 +369,7 @@ impl Node {
         }
     }
 
+    /// Why a call cannot be carried out here and cannot be forwarded, for people.
     pub(super) fn why_no_leader(&self) -> String {
         match (&self.store, &self.election) {
             (
@@ -385,8 +390,8 @@ impl Node {
         }
     }
 
-    /// Refuses a call that nobody is there to carry out.
-    pub(super) fn refuse(&mut self, client: RequestId, command: &Command, why: &str) {
+    /// Declines a call that nobody can carry out. `why`: for its client.
+    pub(super) fn decline(&mut self, client: RequestId, command: &Command, why: &str) {
         self.fx.reply(client, Err(command.not_taken(why)));
     }
 }

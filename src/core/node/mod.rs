@@ -1,14 +1,15 @@
-//! The whole node: opens the store, takes part in the election, leads where it is the leader, runs what it is given, and
-//! leaves in good order.
+//! The whole node: opens the store, takes part in the election, leads where it is the leader, executes the runs that it
+//! is given, and shuts down in good order.
 //!
 //! ```text
 //! store:  Closed -> Opening -> Open
 //! lead:   None -> Bumping -> Loading -> Leading -> None (deposed, lock lost)
 //! ```
 //!
-//! Not a place for decisions about runs: those are `leader`'s and `executor`'s; this routes inputs to them, delivers
-//! what they say to each other, and owns what outlives a lead. `stages` goes from a closed store to the lead and back,
-//! `cluster` speaks with other nodes and leaves in good order, `reads` tells what is in memory or in the store, `health` how this node is.
+//! Not a place for decisions about runs: those are `leader`'s and `executor`'s. The node routes inputs to them,
+//! delivers their messages to each other, and owns what outlives a lead. `leadership` goes from a closed store to the
+//! lead and back, `links` speaks with other nodes, `shutdown` knows the steps of the way out, `reads` answers from
+//! memory or the store, `health` and `health_check` tell how this node and its store are.
 //!
 //! Invariants: every command is answered exactly once; after `handle` no mail is left undelivered.
 
@@ -32,6 +33,7 @@ use crate::core::log::logbook::Logbook;
 use crate::core::node::health_check::HealthCheck;
 use crate::core::node::shutdown::Shutdown;
 use crate::core::ports::{Done, Log, Read, SpoolLeft, StoreError, Work, WorkId};
+use crate::core::time::bounds::{FORWARD_MS, NO_LEADER_MS};
 use crate::core::time::{Backoff, Stalled, Timer, Timers};
 use crate::model::command::{Answer, Command, RequestId};
 use crate::model::config::Limits;
@@ -39,50 +41,53 @@ use crate::model::message::{LinkId, ToLeader};
 use crate::model::{Epoch, Incarnation, Mono, NodeId, Now, Server, Zones};
 use std::collections::{BTreeMap, VecDeque};
 
-/// The leader's authority, and with it the lease: from the sending of its last statement that succeeded.
-pub const LEASE_MS: u64 = 10_000;
-/// A change waits so long for a leader to be there.
-const NO_LEADER_MS: u64 = 3_000;
-/// Reads with the store at one time, and changes that wait for a leader.
+/// Limit of the reads that are with the store at one time, and of the calls that wait for a leader.
 const WAITING_MAX: usize = 1_000;
-/// Leader and node of this process answer each other so often within one input, at most.
+/// How often leader and node of this process may answer each other within one input.
 const ROUNDS_MAX: usize = 1_000;
-/// Old log rows are looked for so often.
+/// How often old log rows are deleted.
 const RETAIN_EVERY_MS: u64 = 3_600_000;
+/// The answer to calls that come during a shutdown.
+const SHUTTING_DOWN: &str = "this node is shutting down";
 
-/// What a node is made with.
+/// A node's settings, and what its former lives left on the disk.
 #[derive(Clone, Debug)]
 pub struct Setup {
     pub server: Server,
     pub node_id: NodeId,
     pub incarnation: Incarnation,
     pub lock_key: String,
-    /// No Consul: this node leads, and its lease has no end.
+    /// There is no Consul: this node leads, and its lease has no end.
     pub is_alone: bool,
     pub zones: Zones,
     pub limits: Limits,
-    /// What jobs may name in `node`, beside the server.
+    /// Names that jobs may give in `node`, beside the server.
     pub labels: Vec<String>,
+    /// How long a shutdown waits for runs before it asks them to end.
     pub drain_timeout_ms: u64,
+    /// Log rows older than so many days are deleted; 0: none are.
     pub log_retention_days: u32,
+    /// Marks of former lives.
     pub found: Vec<FoundMark>,
+    /// Log rows of former lives.
     pub spool_left: SpoolLeft,
 }
 
+/// One node of the cluster, driven by `handle`.
 #[derive(Debug)]
 pub struct Node {
     setup: Setup,
     fx: Effects,
     store: StoreConnection,
     store_backoff: Backoff,
-    /// None: standing alone.
+    /// None where this node stands alone.
     election: Option<Election>,
     lead: Leadership,
     lead_backoff: Backoff,
     replica: Replica,
-    /// The largest that was seen.
+    /// The largest epoch that this node has seen.
     last_epoch: Epoch,
-    /// Until when our lead lets us grant leases.
+    /// The end of this leader's right to grant leases.
     authority: Mono,
     follower: Follower,
     lookup: Lookup,
@@ -90,25 +95,28 @@ pub struct Node {
     executor: Executor,
     logbook: Logbook,
     health_check: HealthCheck,
-    /// Since when our own store answers.
+    /// Since when this node's own store answers; none while it does not.
     store_since: Option<Mono>,
+    /// Clients whose reads are with the store.
     reads: BTreeMap<WorkId, RequestId>,
     listing: Listing,
+    /// Calls that wait for a leader, and until when.
     waiting: VecDeque<(Mono, RequestId, Command)>,
+    /// When old log rows are deleted next; `Mono::NEVER` while they are being deleted.
     retain_at: Mono,
-    /// The jobs are to be read again once this node leads, which it is about to.
+    /// A SIGHUP came while this node was taking the lead: it reads the jobs again as soon as it leads.
     is_reload_wanted: bool,
     shutdown: Option<Shutdown>,
-    /// Why this node may not take its place: it is about to go.
+    /// Why this node cannot be part of the cluster; it exits for that reason.
     fatal: Option<String>,
-    /// What the leader said the last time that it would not take us in.
-    turned_away: Option<String>,
+    /// The leader's last reason for rejecting this node.
+    rejected_for: Option<String>,
     /// The time of the last input.
     handled: Now,
     stalled: Stalled,
 }
 
-/// Calls of other nodes' clients.
+/// Calls of other nodes' clients: this node's request id, with the link and the request id at the other node.
 #[derive(Debug, Default)]
 struct Forwarded {
     next: u64,
@@ -117,26 +125,38 @@ struct Forwarded {
 
 #[derive(Debug)]
 enum StoreConnection {
+    /// `reason`: the error of the last attempt; none before the first.
     Closed {
         reason: Option<String>,
     },
     Opening {
         id: WorkId,
-        /// Why it did not open the last time.
+        /// The error of the attempt before this one.
         reason: Option<String>,
     },
     Open,
+}
+
+/// An epoch that this node's own bump has made.
+#[derive(Clone, Copy, Debug)]
+struct OwnEpoch {
+    epoch: Epoch,
+    /// When the bump was sent: the authority counts from then.
+    sent_at: Mono,
+    /// When every lease of a former leader is over.
+    leases_end: Mono,
 }
 
 #[derive(Debug)]
 enum Leadership {
     None,
     Bumping { id: WorkId, sent_at: Mono },
-    Loading { id: WorkId, epoch: Epoch, sent_at: Mono, leases_end: Mono },
+    Loading { id: WorkId, own: OwnEpoch },
     Leading(Box<Leader>),
 }
 
 impl Node {
+    /// A node whose store is closed; its first input lets it open the store.
     pub fn new(mut setup: Setup) -> Node {
         let mut fx = Effects::default();
         let mut logbook = Logbook::new(std::mem::take(&mut setup.spool_left));
@@ -171,14 +191,14 @@ impl Node {
             is_reload_wanted: false,
             shutdown: None,
             fatal: None,
-            turned_away: None,
+            rejected_for: None,
             handled: Now::default(),
             stalled: Stalled::default(),
             setup,
         }
     }
 
-    /// Takes one input. Call `poll_output` until it is empty before the next.
+    /// Takes one input. Call `poll_effect` until it answers none before the next.
     pub fn handle(&mut self, input: Input, now: Now) {
         self.hear_own(now);
         match input {
@@ -198,13 +218,13 @@ impl Node {
         self.advance(now);
     }
 
-    /// The next thing to do; None when there is nothing more.
+    /// The next effect to carry out; none when all are taken.
     pub fn poll_effect(&mut self) -> Option<Effect> {
-        let output = self.fx.take()?;
-        Some(self.redirect(output))
+        let effect = self.fx.take()?;
+        Some(self.redirect(effect))
     }
 
-    /// What became of runs on this node since its start, by name.
+    /// Counters since this node's start, by name: starts, outcomes told by this node's log rows, stalled timers.
     pub fn counters(&self) -> impl Iterator<Item = (String, u64)> {
         let Counters { started, put_off } = self.executor.counters();
         let outcomes = self.logbook.outcomes().map(|(state, count)| (format!("runs_{}", state.as_str()), count));
@@ -212,12 +232,13 @@ impl Node {
         own.map(|(name, count)| (name.into(), count)).into_iter().chain(outcomes)
     }
 
-    /// When to call `handle(Input::Wake)` at the latest. To be asked when the outputs of the last input are taken.
+    /// When to call `handle(Input::Wake)` at the latest. To be asked once the effects of the last input are taken.
     pub fn poll_timeout(&mut self) -> Mono {
         self.checked_timers().next()
     }
 
-    /// The same without the wake of every second, for a simulator: what a part forgets to wait for is not hidden by it.
+    /// The same without the wake that comes every second anyway, for the simulator: that wake would hide a timer that a
+    /// part forgot to set.
     pub fn poll_listed(&mut self) -> Option<Mono> {
         self.checked_timers().next_listed()
     }
@@ -232,20 +253,19 @@ impl Node {
         timers
     }
 
-    /// How often a timer was due and nobody acted on it: never, but for an error of ours.
+    /// How often a timer was due and no part acted on it. More than 0 means an error in this program.
     pub fn stalled(&self) -> u64 {
         self.stalled.count()
     }
 
-    /// Recounts everything that is kept in step by hand, and compares; for tests and the simulator, after each input.
+    /// Recounts everything that is counted along the way, and compares; for tests and the simulator, after each input.
     pub fn check_invariants(&self) {
+        if let Leadership::Leading(leader) = &self.lead {
+            leader.check_invariants();
+        }
         self.executor.check_invariants();
         self.logbook.check_invariants();
         self.replica.check_invariants();
-        if let Leadership::Leading(leader) = &self.lead {
-            leader.check_invariants();
-            leader.jobs().check_invariants();
-        }
     }
 
     fn timers(&self) -> Timers {
@@ -279,7 +299,7 @@ impl Node {
     }
 
     fn on_command(&mut self, client: RequestId, command: Command, now: Now) {
-        let may_take_ms = self.may_take_ms(&command);
+        let answer_by = now.mono.plus_ms(FORWARD_MS + self.may_take_ms(&command));
         match (command, &mut self.lead) {
             (Command::ListJobs(filter), _) => self.list_jobs(client, filter, now),
             (Command::ListLogs(filter), _) => self.read(client, Read::Logs(filter)),
@@ -293,9 +313,9 @@ impl Node {
                 let health = self.health(now);
                 self.fx.reply(client, Ok(Answer::Health(health)));
             }
-            // A node that leaves changes nothing any more; what still runs can be read to its end.
+            // A node that shuts down changes nothing any more. Reads go on: a run's output can be read to its end.
             (command, _) if self.shutdown.is_some() && !command.is_read() => {
-                self.refuse(client, &command, "this node is leaving");
+                self.decline(client, &command, SHUTTING_DOWN);
             }
             (
                 command @ (Command::RunJob(..) | Command::KillRun(_) | Command::ListRuns { .. } | Command::Pause(_)),
@@ -305,16 +325,16 @@ impl Node {
                 leader.control(client, command, &mut cx);
             }
             (command, Leadership::Leading(leader)) => leader.change(client, command),
-            (command, _) if self.follower.forward(client, &command, may_take_ms, &mut self.fx, now) => {}
-            (command, _) if self.shutdown.is_some() => self.refuse(client, &command, "this node is leaving"),
+            (command, _) if self.follower.forward(client, &command, answer_by, &mut self.fx) => {}
+            (command, _) if self.shutdown.is_some() => self.decline(client, &command, SHUTTING_DOWN),
             (command, _) if WAITING_MAX <= self.waiting.len() => {
-                self.refuse(client, &command, "too many calls wait for a leader");
+                self.decline(client, &command, "too many calls wait for a leader");
             }
             (command, _) => self.waiting.push_back((now.mono.plus_ms(NO_LEADER_MS), client, command)),
         }
     }
 
-    /// How long the leader may take for it in good order.
+    /// The time that the leader may need for this command when nothing is wrong.
     fn may_take_ms(&self, command: &Command) -> u64 {
         if matches!(command, Command::KillRun(_)) { self.setup.limits.kill_grace_ms } else { 0 }
     }
@@ -334,7 +354,8 @@ impl Node {
                 if result.is_ok() {
                     self.health_check.on_answer(now);
                 }
-                // What a deposed leader wrote is no news of this node's: the next leader may have given the run to somebody.
+                // A row that this node wrote as a leader which was deposed since is not told: the present leader may
+                // have given the run to another node.
                 let is_leader = matches!(self.lead, Leadership::Leading(_));
                 let mut attempts = logbook.on_written(id, result, fx, now);
                 attempts.retain(|attempt| match executor.on_committed(*attempt, fx) {
@@ -400,14 +421,14 @@ impl Node {
                     leader.drain();
                 }
                 self.drain_executor(now);
-                let message = if is_first { "shutdown: nothing new is started" } else { "leaving at once" };
+                let message = if is_first { "shutdown: nothing new is started" } else { "shutdown: hurrying" };
                 self.fx.notice(log::Level::Info, message);
             }
         }
     }
 
-    /// Lets every part do what is due now, until none has anything to say to another. A part that depends on another comes after
-    /// it: otherwise its timer would still be due at the end, and count as stalled.
+    /// Lets every part act on its due timers, until no part has a message for another. A part that depends on another
+    /// comes after it: otherwise its timer would still be due at the end, and count as stalled.
     fn advance(&mut self, now: Now) {
         self.handled = now;
         self.open_store(now);
@@ -424,7 +445,7 @@ impl Node {
             let leaders_wall = self.follower.leaders_now(now).wall;
             let mut cx = Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
             self.executor.poll(leaders_wall, &mut cx);
-            // What is left beyond the bound is delivered with the next input.
+            // Messages beyond the limit are delivered with the next input.
             if !self.deliver(now) || ROUNDS_MAX <= round {
                 break;
             }
@@ -435,7 +456,7 @@ impl Node {
             self.health_check.poll(self.is_store_busy(), &mut self.fx, now);
         }
         self.store_since = self.is_store_ok(now).then(|| self.store_since.unwrap_or(now.mono));
-        self.refuse_waiting(now);
+        self.decline_waiting(now);
         self.elect(now);
         self.follow(now);
         self.look_up(now);
@@ -458,28 +479,28 @@ impl Node {
         }
     }
 
-    fn refuse_waiting(&mut self, now: Now) {
-        let is_leaving = self.shutdown.is_some();
-        while self.waiting.front().is_some_and(|(until, _, _)| is_leaving || *until <= now.mono) {
+    fn decline_waiting(&mut self, now: Now) {
+        let is_shutdown = self.shutdown.is_some();
+        while self.waiting.front().is_some_and(|(until, _, _)| is_shutdown || *until <= now.mono) {
             let Some((_, client, command)) = self.waiting.pop_front() else { return };
             let why = self.why_no_leader();
-            self.refuse(client, &command, &why);
+            self.decline(client, &command, &why);
         }
     }
 
-    /// Whether our own store answers, as far as we know.
+    /// Whether this node's own store answers, as far as is known.
     fn is_store_ok(&self, now: Now) -> bool {
-        // While old rows are deleted, which may take long, nothing else on that connection can tell.
+        // Deleting old rows may take long, and no other statement can go over that connection meanwhile.
         let is_known = !self.is_retaining() || self.logbook.is_failing();
         self.is_open() && (!is_known || !self.logbook.is_store_away(now) && self.health_check.is_ok(now))
     }
 
-    /// Standing alone nobody wants to know.
+    /// Whether the store is asked at all. Where this node stands alone, nobody needs the answer.
     fn checks_health(&self) -> bool {
         self.is_open() && self.election.is_some()
     }
 
-    /// Whether something else that is asked of our store will tell whether it answers.
+    /// Whether another statement is with the store, and will show whether it answers.
     fn is_store_busy(&self) -> bool {
         self.logbook.is_asking() || self.is_retaining()
     }
@@ -488,7 +509,7 @@ impl Node {
         self.retain_at == Mono::NEVER
     }
 
-    /// On the way to the lead, and as the leader, it reads them otherwise.
+    /// Whether the replica reads the jobs. A node that takes the lead, or leads, reads them in other ways.
     fn may_read_jobs(&self) -> bool {
         self.is_open() && matches!(self.lead, Leadership::None)
     }

@@ -1,6 +1,8 @@
-//! What is only read: the jobs from memory, the log and searches from the store.
+//! Calls that only read: the jobs are listed from memory, the log and searches are read from the store.
 //!
-//! Invariants: where the jobs are in memory they are listed, whatever the store does; a question is never refused in the words
+//! Not the answers of a leader about runs and their output: those are the leader's.
+//!
+//! Invariants: once the jobs are in memory they are listed whatever the store does; the refusal of a read never speaks
 //! of a change.
 
 use super::{Leadership, Node, StoreConnection, WAITING_MAX};
@@ -12,8 +14,8 @@ use crate::model::command::{Answer, CallError, JobList, RequestId};
 use crate::model::job::{JobFilter, JobPage};
 
 impl Node {
-    /// From memory. To search many jobs takes time, which this thread does not have; before they are all in memory there is
-    /// nothing else to tell from either.
+    /// Lists jobs from memory. The store is asked instead for a search, because searching many jobs would hold up this
+    /// thread, and while the jobs are not all in memory yet.
     pub(super) fn list_jobs(&mut self, client: RequestId, filter: Option<JobFilter>, now: Now) {
         let is_search = filter.as_ref().is_some_and(|filter| filter.search.is_some());
         if is_search || self.jobs().is_none() {
@@ -31,7 +33,7 @@ impl Node {
         }
     }
 
-    /// Answers those who wait for the jobs as they are now; a leader's are always new.
+    /// Answers the clients that wait for a list of jobs, where memory is new enough for them. A leader's always is.
     pub(super) fn tell_jobs(&mut self, now: Now) {
         match &self.lead {
             Leadership::Leading(leader) => self.listing.take(leader.jobs(), |_| true, &mut self.fx, now),
@@ -42,6 +44,7 @@ impl Node {
         }
     }
 
+    /// Asks the store; `on_read` or `on_jobs` answers the client.
     pub(super) fn read(&mut self, client: RequestId, read: Read) {
         match &self.store {
             StoreConnection::Open if self.reads.len() < WAITING_MAX => {
@@ -76,7 +79,7 @@ impl Node {
         }
     }
 
-    /// Where the jobs are in memory only searches are read from the store.
+    /// Where the jobs are in memory, the failed read was a search: its client is told what works all the same.
     fn unsearchable(&self, error: StoreError) -> StoreError {
         match error {
             StoreError::Away(reason) | StoreError::Unavailable(reason) if self.jobs().is_some() => StoreError::Away(

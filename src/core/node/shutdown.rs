@@ -1,22 +1,24 @@
-//! The way out: nothing new, wait for what runs, ask it to end, make it end, store what is left, go.
+//! A shutdown: start nothing new, wait for the runs, ask them to end, force them to end, store the rows, exit.
 //!
-//! Invariant: each step comes at most once, and the last one always comes: no process, store or Consul can hold it up
-//! for longer than the limits here.
+//! Not the place that carries the steps out: that is the node's `shut_down`.
+//!
+//! Invariant: the exit always comes, and once: no process, store or Consul can hold it up for longer than the limits
+//! here.
 
 use crate::core::io::{ExitReason, Signal};
 use crate::core::ports::KillHow;
 use crate::core::time::{Timer, Timers};
 use crate::model::{Mono, Now};
 
-/// Between asking the runs to end and ending them.
+/// Between asking the runs to end and forcing them.
 const KILL_GRACE_MS: u64 = 5_000;
-/// How long a store that is away is waited for once nothing runs any more.
+/// How long a shutdown waits for a store that is away, once nothing runs any more.
 const STORE_MS: u64 = 10_000;
 
 #[derive(Debug)]
 pub struct Shutdown {
     reason: Signal,
-    /// The next step against what still runs, and when.
+    /// The next step against the runs that are left, and when.
     next_kill: Option<(Mono, KillHow)>,
     store_by: Option<Mono>,
     is_unstored_said: bool,
@@ -24,11 +26,12 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
+    /// A shutdown for this signal. `hurry` sets its first step.
     pub fn new(reason: Signal) -> Shutdown {
         Shutdown { reason, next_kill: None, store_by: None, is_unstored_said: false, is_gone: false }
     }
 
-    /// What runs is asked to end after so long; told a second time, it is made to at once.
+    /// Asks the runs to end after `timeout_ms`; called a second time, forces them to end at once.
     pub fn hurry(&mut self, timeout_ms: u64, now: Now) {
         self.next_kill = Some(match self.next_kill {
             None => (now.mono.plus_ms(timeout_ms), KillHow::Ask),
@@ -36,26 +39,26 @@ impl Shutdown {
         });
     }
 
-    /// What is to be done to the runs now.
+    /// The step to take against the runs now, if any.
     pub fn kill_now(&mut self, now: Now) -> Option<KillHow> {
         let (_, how) = self.next_kill.take_if(|(at, _)| *at <= now.mono)?;
-        // Asked again from time to time: a process may have been on its way when the last signal went out.
+        // The step is repeated from time to time: a process may not have been there yet when the last signal was sent.
         self.next_kill = Some((now.mono.plus_ms(KILL_GRACE_MS), KillHow::Force));
         Some(how)
     }
 
-    /// Nothing runs: whether the node may go, with everything stored or with its patience at an end.
+    /// Whether a node without runs may exit: everything is stored, or it has waited for the store for `STORE_MS`.
     pub fn may_go(&mut self, is_stored: bool, now: Now) -> bool {
         let store_by = *self.store_by.get_or_insert(now.mono.plus_ms(STORE_MS));
         is_stored || store_by <= now.mono
     }
 
-    /// True once: that something could not be stored is still to be said.
+    /// Whether the operator has yet to be told that something could not be stored; true once.
     pub fn say_unstored(&mut self) -> bool {
         !std::mem::replace(&mut self.is_unstored_said, true)
     }
 
-    /// The reason to exit with, once.
+    /// The reason to exit with; none when it was given before.
     pub fn go(&mut self) -> Option<ExitReason> {
         let is_first = !std::mem::replace(&mut self.is_gone, true);
         is_first.then_some(match self.reason {
@@ -64,6 +67,7 @@ impl Shutdown {
         })
     }
 
+    /// Says when the next step is due.
     pub fn timers(&self, timers: &mut Timers) {
         timers.set(Timer::ShutdownKill, self.next_kill.map(|(at, _)| at));
         timers.set_ahead(Timer::ShutdownStore, self.store_by);

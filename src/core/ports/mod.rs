@@ -15,9 +15,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-/// Refusals of one job and reason share a log row, so many seconds of them at most: the row has the key of the last.
-pub const COALESCE_SECS: i64 = 10;
-
 /// Joins an answer to its question; never reused by one `Node`.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct WorkId(pub u64);

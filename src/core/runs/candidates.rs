@@ -1,26 +1,26 @@
-//! The nodes that can be spoken to, and the choice among them for a run.
+//! The candidates, and the choice among them for a run.
 //!
-//! Not the roster: that knows who is there. Not the table: that counts what each has.
+//! Not the roster: that knows which nodes are there. Not the table: that counts the runs that each node has.
 //!
 //! Invariant: a node is chosen only where it takes new runs, suits the job, and has capacity left.
 
 use super::table::RunTable;
 use crate::model::{Job, NodeId, Server};
 
-/// Of a node's capacity, so much is kept beside it for runs that waited for a permit: one part of so many.
+/// Runs that waited for a permit may exceed a node's capacity by one part in so many.
 pub const RESERVE_PART: usize = 10;
 
-/// A node that can be spoken to.
+/// A node with a link.
 #[derive(Clone, Debug)]
 pub struct Candidate {
     pub node: NodeId,
     pub server: Server,
     pub labels: Vec<String>,
-    /// Runs that it may have at one time.
+    /// How many runs it may have at one time.
     pub capacity: usize,
-    /// It is alive and not draining.
+    /// It is settled, heard of lately, and not draining.
     pub takes_new: bool,
-    /// Its system has no resources for another process just now: it comes after all others.
+    /// Its system has no resources for another process just now: it is chosen only where there is no other.
     pub is_full: bool,
 }
 
@@ -31,10 +31,11 @@ impl Candidate {
     }
 }
 
+/// All candidates, as the roster saw them last.
 #[derive(Debug, Default)]
 pub struct Candidates {
     all: Vec<Candidate>,
-    /// Where the search among equals begins.
+    /// The index at which the search among equal candidates begins.
     next: usize,
 }
 
@@ -47,18 +48,18 @@ impl Candidates {
         self.all.iter()
     }
 
-    /// Whether the node can be spoken to.
+    /// Whether the node is a candidate.
     pub fn has(&self, node: &NodeId) -> bool {
         self.all.iter().any(|candidate| candidate.node == *node)
     }
 
-    /// Whether any node takes new runs; of this job, where one is given.
+    /// Whether any node takes new runs, of this job where one is given. Its capacity does not matter.
     pub fn takes_any(&self, job: Option<&Job>) -> bool {
         self.all.iter().any(|candidate| candidate.takes_new && job.is_none_or(|job| candidate.suits(job)))
     }
 
-    /// The least loaded node with capacity that suits the job, one that is full only where there is no other; equal ones in
-    /// rotation.
+    /// The least loaded node that has capacity and suits the job; a full one only where there is no other. Equal nodes
+    /// are chosen in rotation.
     pub fn choose(&mut self, job: &Job, table: &RunTable) -> Option<NodeId> {
         let count = self.all.len();
         let load = |one: &Candidate| table.taken(&one.node) * 1_000 / one.capacity.max(1);
@@ -70,8 +71,8 @@ impl Candidates {
         Some(chosen.node.clone())
     }
 
-    /// Whether the node that was chosen before is still to be given the run: runs that waited for a permit may go a tenth
-    /// beyond its capacity.
+    /// Whether the run may go to the node that was chosen for it before. The node's capacity may have been taken
+    /// meanwhile: the run may exceed it by a tenth.
     pub fn may_send(&self, job: &Job, node: &NodeId, table: &RunTable) -> bool {
         let chosen = self.all.iter().find(|one| one.node == *node && one.takes_new && one.suits(job));
         chosen.is_some_and(|one| table.taken(node) <= one.capacity + one.capacity / RESERVE_PART)

@@ -1,30 +1,34 @@
-//! The journal's entries that are not done: each stays open until nothing that it says has to be found by a later leader.
+//! The journal's entries that are not done. An entry stays open for as long as a later leader would need it.
 //!
-//! An entry is kept open by the runs that it names (the table counts those), by rows of refused, missed and cancelled
-//! runs that are on their way, by entries that rest on it, and until its seconds are past.
+//! Four things keep an entry open: the runs that it names (the table counts those); rows of refused, missed and
+//! cancelled runs, until they are committed; earlier entries that it must outlast; seconds of which it is the only
+//! record, until they are past.
 //!
-//! Invariant: an entry is given out to be closed once, and only when nothing keeps it open.
+//! Not the place that closes entries in the store: the leader takes the closable ones from here.
+//!
+//! Invariant: an entry is handed out to be closed once, and only when nothing keeps it open.
 
 use super::table::RunTable;
 use crate::model::journal::{Body, EntryId};
 use crate::model::{Attempt, Second};
 use std::collections::BTreeMap;
 
+/// The open entries, and what keeps each open.
 #[derive(Debug, Default)]
 pub struct OpenEntries {
-    /// What keeps each open, beside its runs.
+    /// How many rows and earlier entries keep each open.
     holds: BTreeMap<EntryId, usize>,
-    /// Rows of refused, missed and cancelled runs that are on their way, with the entries that they explain.
+    /// Uncommitted rows of refused, missed and cancelled runs, with the entries that they explain.
     rows: BTreeMap<Attempt, Vec<EntryId>>,
-    /// The entry is the only record of something in seconds up to this one, which are not all decided yet.
+    /// Each entry here is the only record of seconds up to this one, which are not all decided yet.
     until: BTreeMap<EntryId, Second>,
-    /// Entries that stay open until this one is closed.
+    /// The later entries that stay open until this one is closed.
     outlasting: BTreeMap<EntryId, Vec<EntryId>>,
     to_close: Vec<EntryId>,
 }
 
 impl OpenEntries {
-    /// The entry is in. It may be the only record of some seconds for as long as those up to `until` are not decided.
+    /// The entry is in the journal. It stays open until all seconds up to `until` are decided, where one is given.
     pub fn open(&mut self, id: EntryId, until: Option<Second>) {
         self.holds.insert(id, 0);
         if let Some(until) = until {
@@ -32,14 +36,14 @@ impl OpenEntries {
         }
     }
 
-    /// A row that explains a part of this entry has to be committed first; `explain` will name it.
+    /// The entry waits for one more row, which `explain` will name.
     pub fn hold(&mut self, id: EntryId) {
         if let Some(holds) = self.holds.get_mut(&id) {
             *holds += 1;
         }
     }
 
-    /// The row with this key is on its way, for what holds these entries.
+    /// This row, once committed, ends one hold of each of these entries.
     pub fn explain(&mut self, row: Attempt, entries: impl Iterator<Item = EntryId>) {
         let holds = &self.holds;
         self.rows.entry(row).or_default().extend(entries.filter(|entry| holds.contains_key(entry)));
@@ -65,7 +69,7 @@ impl OpenEntries {
         past.into_iter().for_each(|entry| self.close_if_settled(entry, table));
     }
 
-    /// To be called when the entry may have lost the last thing that kept it open.
+    /// Hands the entry out to be closed, where nothing keeps it open any more. To be called whenever that may be so.
     pub fn close_if_settled(&mut self, id: EntryId, table: &RunTable) {
         let is_held = self.until.contains_key(&id) || table.named_by(id) != 0;
         if self.holds.get(&id) == Some(&0) && !is_held {
@@ -75,16 +79,17 @@ impl OpenEntries {
         }
     }
 
-    /// The entries that may be set done, each told once.
+    /// The entries that may be set done; each is answered once.
     pub fn take_closable(&mut self) -> Vec<EntryId> {
         std::mem::take(&mut self.to_close)
     }
 
+    /// Whether `take_closable` has an entry to answer.
     pub fn has_closable(&self) -> bool {
         !self.to_close.is_empty()
     }
 
-    /// They could not be set done; they come again.
+    /// These entries could not be set done: `take_closable` will answer them again.
     pub fn put_back_closable(&mut self, mut entries: Vec<EntryId>) {
         self.to_close.append(&mut entries);
     }
@@ -96,10 +101,10 @@ impl OpenEntries {
         for entry in rows.chain(self.outlasting.values().flatten().copied()).chain(gathered) {
             *recount.entry(entry).or_default() += 1;
         }
-        assert_eq!(self.holds, recount, "what keeps the entries open is miscounted");
+        assert_eq!(self.holds, recount, "the holds of the entries are miscounted");
         for (id, holds) in &self.holds {
             let is_held = *holds != 0 || self.until.contains_key(id) || table.named_by(*id) != 0;
-            assert!(is_held, "entry {id:?}: nothing keeps it open, and it is not given out to be closed");
+            assert!(is_held, "entry {id:?}: nothing keeps it open, and it is not handed out to be closed");
         }
         let is_open = |id: &EntryId| self.holds.contains_key(id);
         assert!(self.until.keys().all(is_open) && self.outlasting.keys().all(is_open), "a closed entry is held");
@@ -114,7 +119,7 @@ impl OpenEntries {
     }
 }
 
-/// The last second that the entry settles beforehand.
+/// The last second that the entry settles ahead of its tick; none where it settles none.
 pub fn settled_to(body: &Body) -> Option<Second> {
     body.settled.iter().map(|gap| gap.last).chain(body.decided_to).max()
 }

@@ -1,26 +1,27 @@
 //! The leader's runs: from the decision, through the journal, to a node, until their log rows are committed.
 //!
 //! ```text
-//! plan -> Planned -> (entry in the journal) -> Waiting (for a permit, for a node) -> Sent -> Over -> (row committed) gone
-//!              \________________________________/  |  ^                               |
-//!               a change of the job: reassigned,   v  |                               +-> a further attempt: Delayed -> Waiting
-//!               or a `cancelled` row             Moving
+//! plan -> Planned -> (entry in the journal) -> Waiting (for a permit, for a node) -> Sent -> Over -> (row committed)
+//! gone              \________________________________/  |  ^                               |
+//!               a change of the job: reassigned,   v  |                               +-> a further attempt: Delayed
+//! -> Waiting               or a `cancelled` row             Moving
 //!                       its node is not there: another one is named, journaled, and only then told
 //! ```
 //!
-//! `table` alone holds the runs, and moves them from stage to stage. Over it work `planning` (which due runs go where),
-//! `sending`, `permits` (how many of a job at one time), `retry` (what follows a failed attempt), `reassign` (runs whose
-//! job was changed), `recovery` (runs whose node or leader was lost) and `refusals` (their rows); `entries` knows which
-//! journal entries are still needed.
+//! `table` alone holds the runs, and moves them from stage to stage. Over it work `planning` (which node for which due
+//! run), `sending`, `permits` (how many runs of a job at one time), `retry` (the attempt after a failed one),
+//! `reassign` (runs whose job was changed), `recovery` (runs whose node or leader was lost) and `refusals` (the rows of
+//! refused runs). `entries` knows which journal entries are still needed.
 //!
-//! Not the scheduler: it does not know which jobs are due. Not the journal: it says what an entry must name, and hears when
-//! the entry is in.
+//! Not the scheduler: it does not know which jobs are due. Not the journal: it says which runs an entry must name, and
+//! hears when the entry is in.
 //!
 //! Invariants: no run is sent before its entry is in; of a mutex job at most one run is `Sent` to a node that may still
 //! run it; an entry is closed only when every outcome that it names is committed or has moved to a later entry.
 
 mod candidates;
 mod entries;
+mod in_flight;
 mod indexes;
 mod permits;
 mod planning;
@@ -33,9 +34,9 @@ mod sending;
 mod table;
 
 pub use candidates::{Candidate, RESERVE_PART};
+pub use in_flight::{InFlightRun, Stage};
 pub use reassign::Cancelling;
 pub use recovery::{Left, Unknown};
-pub use table::{InFlightRun, Stage};
 
 use crate::core::Context;
 use crate::core::ledger::Ledger;
@@ -50,6 +51,7 @@ use sending::Sending;
 use std::collections::{BTreeMap, BTreeSet};
 use table::RunTable;
 
+/// The leader's in-flight runs.
 #[derive(Debug)]
 pub struct Runs {
     server: Server,
@@ -61,23 +63,27 @@ pub struct Runs {
     sending: Sending,
     refusals: Coalescer,
     recovery: Recovery,
-    /// Nodes that surely run no mutex job any more, whatever they were sent.
+    /// Nodes that surely run no mutex job any more, whatever runs they were sent.
     released: BTreeSet<NodeId>,
     /// Jobs whose stop is in force and not stored.
     undecided: BTreeSet<JobId>,
 }
 
+/// Limits for the runs of the whole cluster.
 #[derive(Clone, Copy, Debug)]
 pub struct RunLimits {
+    /// Runs of a job that wait for a permit.
     pub max_pending_per_job: usize,
-    /// Runs that wait for any node to be there.
+    /// Runs that wait because no node is there to take them.
     pub unplaced_max: usize,
+    /// `misfire_grace`.
     pub grace_secs: i64,
     /// Runs in one part of a tick.
     pub part_runs_max: usize,
 }
 
 impl Runs {
+    /// No run yet. `server`: the leader's own, which log rows name as their dispatcher.
     pub fn new(server: Server, limits: RunLimits) -> Runs {
         Runs {
             server,
@@ -94,24 +100,25 @@ impl Runs {
         }
     }
 
-    /// The nodes that can be spoken to, from now on.
+    /// Replaces the candidates.
     pub fn set_candidates(&mut self, all: Vec<Candidate>) {
         self.candidates.set(all);
     }
 
-    /// The nodes that can be spoken to.
+    /// The nodes with a link.
     pub fn candidates(&self) -> impl Iterator<Item = &Candidate> {
         self.candidates.iter()
     }
 
+    /// Whether the node has a link.
     pub fn can_speak_to(&self, node: &NodeId) -> bool {
         self.candidates.has(node)
     }
 
     /// The entry is in: its runs may go, its refusals get their rows.
     pub fn on_entry(&mut self, id: EntryId, entry: &Entry, ledger: &mut Ledger, cx: &mut Context) {
-        // A part that is in without the last one must be found by the next leader, lest that plans it anew under its number;
-        // and what is settled must be found until its ticks are past.
+        // While a tick lacks its part 0, the next leader must find the other parts, lest it plans their runs anew. It
+        // must also find settled seconds until their ticks are past.
         let begun = entry.tick.filter(|_| entry.part != 0);
         self.entries.open(id, begun.max(settled_to(&entry.body)));
         let runs = entry.body.runs.iter().map(|run| run.attempt);
@@ -132,7 +139,7 @@ impl Runs {
         self.entries.close_if_settled(id, &self.table);
     }
 
-    /// It was asked for before, under the same key: the first one counts.
+    /// A client asked for this run before, under the same request key: that run counts, and this one is forgotten.
     pub fn forget_planned(&mut self, entry: &Entry, ledger: &mut Ledger, cx: &mut Context) {
         for run in &entry.body.runs {
             self.table.remove(run.attempt);
@@ -140,14 +147,14 @@ impl Runs {
         }
     }
 
-    /// A former leader had journaled this part of the tick: its runs are not ours to give.
+    /// A former leader had journaled this part of the tick: the runs that were planned here are forgotten.
     pub fn on_tick_taken(&mut self, entry: &Entry) {
         for run in &entry.body.runs {
             self.table.remove(run.attempt);
         }
     }
 
-    /// The process is over: its permit is free for the next run of its job, where no further attempt takes it.
+    /// The attempt is over: its permit is free for the next run of its job, unless a further attempt keeps it.
     pub fn on_finished(&mut self, attempt: Attempt, state: RunState, ledger: &mut Ledger, cx: &mut Context) {
         if self.table.is(attempt, Stage::Sent) {
             self.table.set_stage(attempt, Stage::Over);
@@ -156,8 +163,8 @@ impl Runs {
         self.grant_permits(attempt.run.cron_id, ledger, cx);
     }
 
-    /// The node has a row of the attempt committed. The row of one that does not have the attempt is what it wrote when it
-    /// led, and may be wrong: the node that has it will tell.
+    /// A node says that the attempt's row is committed. This counts only from the node that has the attempt: another
+    /// one wrote its row when it led, and that row may be wrong.
     pub fn on_told_logged(&mut self, node: &NodeId, attempt: Attempt, ledger: &mut Ledger, cx: &mut Context) {
         let is_elsewhere = |run: &InFlightRun| run.stage != Stage::Over && run.node != *node;
         if !self.table.get(attempt).is_some_and(is_elsewhere) {
@@ -174,13 +181,13 @@ impl Runs {
         self.grant_permits(attempt.run.cron_id, ledger, cx);
     }
 
-    /// Looks after the runs that wait for a node, and the refusals that wait for their row.
+    /// Housekeeping: writes the refusals' rows whose time has come, and finds nodes for runs that had none.
     pub fn look_after(&mut self, ledger: &mut Ledger, cx: &mut Context) {
         self.flush_refusals(false, cx);
         self.place_unplaced(ledger, cx);
     }
 
-    /// Of a run that is in hand the attempt with this number, or without one the latest.
+    /// The run's attempt with this number, or its latest attempt, where it is in flight.
     pub fn find(&self, run: RunKey, number: Option<u32>) -> Option<(Attempt, &InFlightRun)> {
         let is_meant = |attempt: &Attempt| number.is_none_or(|number| attempt.number == number);
         let found = self.table.of_run(run).filter(|(attempt, _)| is_meant(attempt)).last()?;
@@ -193,25 +200,27 @@ impl Runs {
         open.last().map(|(attempt, run)| (*attempt, run))
     }
 
+    /// All in-flight runs.
     pub fn all(&self) -> impl Iterator<Item = (&Attempt, &InFlightRun)> {
         self.table.all()
     }
 
-    /// The nodes that may have something of us.
+    /// The nodes that may have runs of ours.
     pub fn nodes(&self) -> BTreeSet<NodeId> {
         self.table.nodes()
     }
 
-    /// The entries that may be set done, each told once.
+    /// The entries that may be set done; each is answered once.
     pub fn take_closable(&mut self) -> Vec<EntryId> {
         self.entries.take_closable()
     }
 
+    /// Whether `take_closable` has an entry to answer.
     pub fn has_closable(&self) -> bool {
         self.entries.has_closable()
     }
 
-    /// They could not be set done; they come again.
+    /// These entries could not be set done: `take_closable` will answer them again.
     pub fn put_back_closable(&mut self, entries: Vec<EntryId>) {
         self.entries.put_back_closable(entries);
     }

@@ -1,46 +1,50 @@
-//! Permits: how many runs of a job may go at one time, one (`is_mutex`) or a few (`max_parallel`). Runs beyond that wait, in
-//! the order of their seconds.
+//! Permits: how many runs of a job may go at one time, one (`is_mutex`) or a few (`max_parallel`). Further runs wait,
+//! in the order of their seconds.
 //!
-//! Not a lock: nothing is stored that a crash could leave set. Each run that may go holds a permit; see `permits_held`.
+//! Not a lock: nothing is stored that a crash could leave set. A permit is held by being in a certain stage; see
+//! `permits_held`.
 //!
-//! Invariant: a run of a limited job is sent only when it has a permit, and none of its job that came before it waits.
+//! Invariant: a run of a limited job is sent only when it has a permit, and no earlier run of its job waits for one.
 
 use super::Runs;
+use super::in_flight::{InFlightRun, Stage, WaitsFor};
 use super::sending::Orders;
-use super::table::{InFlightRun, Stage, WaitsFor};
 use crate::core::Context;
 use crate::core::ledger::Ledger;
 use crate::model::{Attempt, Job, JobId, NodeId};
 use std::sync::Arc;
 
 impl Runs {
-    /// Whether one more run of the job would go at once, or wait with no more than may.
+    /// Whether the job may have one more run: one that goes at once, or waits with at most `max_pending_per_job` in
+    /// all.
     pub fn has_permit(&self, job: &Job) -> bool {
         let Some(parallel_max) = job.parallel_max() else { return true };
-        // As many as there are permits run or will go, and the others wait with this one: those too that a former leader had
-        // sent, and of which no node has told yet.
+        // As many runs as there are permits go or will go; the others wait, with this one. Runs that a former leader
+        // sent count even before their node has told of them.
         let others = self.table.of_job(job.id).filter(|(_, run)| run.stage != Stage::Over).count();
         (others + 1).saturating_sub(parallel_max) <= self.limits.max_pending_per_job
     }
 
-    /// Free by the word of the run's node that had it, and nobody is ahead.
+    /// Whether a planned run of the job may be sent now: it needs no permit, or one is free and no earlier run waits
+    /// for it.
     pub fn may_go_at_once(&self, job: &Job) -> bool {
-        let is_out = |run: &InFlightRun| matches!(run.stage, Stage::Sent | Stage::Moving | Stage::Delayed);
+        let may_run = |run: &InFlightRun| matches!(run.stage, Stage::Sent | Stage::Moving | Stage::Delayed);
         let is_free = match job.is_mutex {
-            // Runs on nodes whose lease is over count as well.
-            true => !self.table.of_job(job.id).any(|(_, run)| is_out(run)),
+            // Here a run on a node whose lease is over counts too: only that node's word makes the mutex free.
+            true => !self.table.of_job(job.id).any(|(_, run)| may_run(run)),
             false => self.permits_left(job) != 0,
         };
         let is_limited = job.parallel_max().is_some();
         !is_limited || is_free && self.table.first_in_queue(job.id).is_none()
     }
 
-    /// A mutex is kept over a delay; but where a lease had ended meanwhile, another run may have it too.
+    /// Whether the job's delayed run alone has the mutex. It has it during its delay, but where a node's lease ended
+    /// meanwhile, another run may have it too.
     pub fn has_kept_mutex(&self, job: &Job) -> bool {
         job.is_mutex && self.permits_held(job.id) == 1
     }
 
-    /// Puts it among the runs of its job that wait, in the order of their seconds.
+    /// Puts the run into its job's queue for a permit, in the order of their seconds.
     pub fn wait_for_permit(&mut self, attempt: Attempt) {
         self.table.set_stage(attempt, Stage::Waiting(WaitsFor::Permit));
     }
@@ -52,8 +56,9 @@ impl Runs {
         self.grant_permits_after(id, is_by_lease, ledger, cx);
     }
 
-    /// `is_by_lease`: the mutex is free because a lease is over, and not by its holder's word. Another leader, of which we
-    /// have not heard, may have made that lease longer; so the next run goes into the journal once more, which tells.
+    /// As `grant_permits`. `is_by_lease`: the mutex is free because a lease is over, and not by the word of the node
+    /// that had it. A leader of which this one has not heard may have extended that lease; so the next run is journaled
+    /// once more, which fails where there is such a leader.
     pub fn grant_permits_after(&mut self, id: JobId, is_by_lease: bool, ledger: &mut Ledger, cx: &mut Context) {
         let Some(job) = self.limited_job(id, ledger) else { return };
         let mut orders = Orders::default();
@@ -64,7 +69,7 @@ impl Runs {
                 true => self.move_anew(next, ledger),
                 false => self.send_or_move(next, &mut orders, ledger, cx),
             }
-            // It found no node, so the others would find none either.
+            // It waits again because no node takes it. The others of its job would find none either.
             if self.table.is_waiting(next) {
                 break;
             }
@@ -72,7 +77,7 @@ impl Runs {
         orders.send(cx);
     }
 
-    /// The node's mutex runs have surely ended, or may run again.
+    /// Notes that the node's mutex runs have surely ended, or that they may run again.
     pub fn set_released(&mut self, node: &NodeId, is_released: bool) {
         if is_released {
             self.released.insert(node.clone());
@@ -97,13 +102,15 @@ impl Runs {
         self.table.of_job(id).filter(|(_, run)| is_held(run)).count()
     }
 
-    /// The job for whose permits runs wait, as it is now; or as the first that waits knew it.
+    /// The job for whose permits runs wait: its present definition, or that of the first waiting run where the job is
+    /// gone or has no limit any more.
     fn limited_job(&self, id: JobId, ledger: &Ledger) -> Option<Arc<Job>> {
         let first = self.table.get(self.table.first_in_queue(id)?)?;
         let limited = ledger.jobs.job(id).filter(|job| job.parallel_max().is_some());
         Some(Arc::clone(limited.unwrap_or(&first.job)))
     }
 
+    /// Journals the run once more before it is sent, under its node where it has one.
     fn move_anew(&mut self, attempt: Attempt, ledger: &mut Ledger) {
         let Some(run) = self.table.get(attempt) else { return };
         let node = match run.node.is_nobody() {

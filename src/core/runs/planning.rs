@@ -1,27 +1,31 @@
-//! Planning: which due runs are given to which node, and which are refused.
+//! Planning: chooses a node for each due run, or refuses the run.
 //!
-//! Not the scheduler: it does not know which jobs are due. It writes nothing: what it answers goes into the journal.
+//! Not the scheduler: it does not know which jobs are due. Not the journaler: it answers the bodies of the entries to
+//! write.
 //!
-//! Invariant: of a run that a former leader has named in a tick that it did not complete nothing is planned.
+//! Invariant: a run that a former leader named in a tick that it did not complete is not planned again.
 
 use super::Runs;
-use super::table::InFlightRun;
+use super::in_flight::InFlightRun;
 use crate::model::journal::{Body, MissedGap, PlannedRun, RefusedRun};
 use crate::model::run::Manual;
 use crate::model::{Attempt, Job, JobId, NodeId, Now, RunKey, RunState, Second, Version};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+/// What planning remembers from tick to tick.
 #[derive(Debug, Default)]
 pub struct Planning {
-    /// Runs that a former leader had named, to be run or missed, for ticks that it did not complete.
+    /// Runs that a former leader named, whatever their outcome, for a tick that it did not complete.
     pub named: BTreeSet<RunKey>,
-    /// The first job that was refused in the last tick that had refusals: the next such tick begins there.
+    /// The first job that was refused in the last tick with refusals. The next tick begins with it, so that it is not
+    /// always the same jobs that are refused.
     refused_from: Option<JobId>,
 }
 
 impl Planning {
-    /// Jobs whose runs hold up others first; then round robin from the job that the last tick refused.
+    /// The due jobs in the order of planning: first jobs with a limit, whose runs hold up others, then the others. Both
+    /// begin with `refused_from`.
     fn in_order(&self, mut due: Vec<Arc<Job>>) -> impl Iterator<Item = Arc<Job>> + use<> {
         if let Some(from) = self.refused_from {
             let at = due.partition_point(|job| job.id < from);
@@ -33,12 +37,12 @@ impl Planning {
 }
 
 impl Runs {
-    /// Decides on the runs of the jobs that are due: the parts of the tick, in the order in which they must be written.
-    /// `missed` are those of its runs that are too late for their jobs.
+    /// Plans the runs of the due jobs. Answers the tick's parts, by number, in the order in which they must be written:
+    /// part 0 comes last. `missed`: the tick's runs that are too late for their jobs.
     pub fn plan(&mut self, due: Vec<Arc<Job>>, mut missed: Vec<MissedGap>, tick: Second, now: Now) -> Vec<(u32, Body)> {
         let (runs, refused) = self.plan_due(due, tick, now);
         missed.retain(|gap| !self.planning.named.contains(&RunKey::scheduled(gap.cron_id, tick)));
-        // What a former leader began in parts is completed by one part 0: the other numbers may be taken.
+        // A tick that a former leader began is completed by one part 0, however large: the other numbers may be taken.
         let is_begun = self.planning.named.iter().any(|run| run.scheduled_at == tick);
         self.planning.named.retain(|run| run.scheduled_at != tick);
         let runs_max = if is_begun { usize::MAX } else { self.limits.part_runs_max };
@@ -82,7 +86,7 @@ impl Runs {
         (runs, refused)
     }
 
-    /// Decides on a run that an operator wants now. The error says why it cannot be: nothing is kept of it then.
+    /// Plans a run that an operator wants now. The error is the state of a refused run, of which nothing is remembered.
     pub fn plan_manual(&mut self, job: &Arc<Job>, manual: Manual, now: Now) -> Result<(RunKey, Body), RunState> {
         let second = now.wall.second();
         let run = RunKey { cron_id: job.id, scheduled_at: second, manual: Some(manual) };
@@ -92,12 +96,13 @@ impl Runs {
         Ok((run, body(&[(attempt, job.version, node)])))
     }
 
-    /// Runs of the tick that a former leader began and did not complete.
+    /// The runs of the tick that a former leader began and did not complete.
     pub fn named(&self) -> impl Iterator<Item = &RunKey> {
         self.planning.named.iter()
     }
 
-    /// The node for a run of the job that is due now (or nobody yet), or why there is none.
+    /// The node for a due run of the job, or nobody where the run has to wait for one. The error is the state of a
+    /// refused run.
     fn find_node(&mut self, job: &Job) -> Result<NodeId, RunState> {
         if !self.has_permit(job) {
             return Err(RunState::Skipped);
@@ -116,7 +121,7 @@ impl Runs {
 /// A run as an entry names it.
 pub type Named = (Attempt, Version, NodeId);
 
-/// The body that names these runs.
+/// The body of an entry that names these runs.
 pub fn body(runs: &[Named]) -> Body {
     let mut nodes: Vec<NodeId> = Vec::new();
     let mut index = |node: &NodeId| {

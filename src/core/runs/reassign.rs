@@ -1,36 +1,38 @@
-//! Taking runs back: because their job was changed, or an operator wants them ended.
+//! Taking runs back, because their job was changed or an operator wants them ended.
 //!
-//! A run that was not started under its old definition is reassigned: given anew where the present definition is due then
-//! too, else told as cancelled.
+//! A run that has not begun under its old definition is reassigned: it is given to a node once more where the present
+//! definition is due at its second too, and cancelled otherwise.
 //!
-//! A stop can be in force and not stored. Should another node take the lead before it is stored, that node does not know of
-//! it and gives the runs anew; a row of ours that calls them cancelled would then be false. So these runs wait, in no
-//! queue, until the stop is stored.
+//! A stop can be in force and not stored. Another node that takes the lead before it is stored does not know of it, and
+//! sends the runs; a log row that calls them cancelled would then be false. So these runs wait, in no queue, until the
+//! stop is stored.
+//!
+//! Not the place that changes jobs: that is the leader's `changes`.
 //!
 //! Invariant: a run that a node may have is never reassigned without the node's word that it has not begun.
 
+use super::in_flight::{InFlightRun, Stage, WaitsFor};
 use super::planning::body;
-use super::table::{InFlightRun, Stage, WaitsFor};
 use super::{Runs, rows};
 use crate::core::Context;
 use crate::core::ledger::Ledger;
 use crate::model::message::ToNode;
-use crate::model::{Attempt, JobId, NodeId, RunState, Version};
+use crate::model::{Attempt, JobId, NodeId, Version};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Which nodes have old runs of a job that is being changed.
+/// The nodes that have old runs of a job that is being changed.
 #[derive(Debug, Default, Eq, PartialEq)]
 pub struct Cancelling {
-    /// They will answer.
+    /// Nodes that were told, and will answer.
     pub told: BTreeSet<NodeId>,
-    /// They cannot be reached: what they have may start until their leases are over.
+    /// Nodes that cannot be reached: their runs may start until their leases are over.
     pub silent: BTreeSet<NodeId>,
 }
 
 impl Runs {
-    /// Takes back the job's runs of older versions (with none: of all). Those that wait here are reassigned; nodes that
-    /// have some are told.
+    /// Takes back the job's runs of versions below `below`, or of all versions. Runs that wait here are reassigned;
+    /// nodes that have such runs are told to cancel them.
     pub fn cancel(
         &mut self,
         cron_id: JobId,
@@ -39,7 +41,7 @@ impl Runs {
         cx: &mut Context,
     ) -> Cancelling {
         let is_waiting = |run: &InFlightRun| run.stage.is_waiting();
-        // One whose entry is still on its way is looked at when that is in.
+        // A run whose entry is still on the way is looked at again when the entry is in.
         let is_delayed = |run: &InFlightRun| run.stage == Stage::Delayed && run.entry.is_some();
         let waiting = self.older(cron_id, below, is_waiting);
         for attempt in waiting.into_iter().chain(self.older(cron_id, below, is_delayed)) {
@@ -58,7 +60,7 @@ impl Runs {
         cancelling
     }
 
-    /// The node has dropped these without starting them.
+    /// A node has dropped these attempts without starting them.
     pub fn on_dropped(&mut self, cron_id: JobId, dropped: Vec<Attempt>, ledger: &mut Ledger, cx: &mut Context) {
         for attempt in dropped {
             if self.table.is(attempt, Stage::Sent) {
@@ -68,7 +70,8 @@ impl Runs {
         self.grant_permits(cron_id, ledger, cx);
     }
 
-    /// Further attempts and manual runs were asked of the old definition only.
+    /// Gives a run that has not begun to a node once more, or cancels it. Only first attempts of scheduled runs are
+    /// given again: others were wanted of the old definition only.
     pub fn reassign(&mut self, attempt: Attempt, ledger: &mut Ledger, cx: &mut Context) {
         let Some(run) = self.table.get(attempt) else { return };
         let (id, version) = (attempt.run.cron_id, run.job.version);
@@ -87,17 +90,17 @@ impl Runs {
             }
             None => {
                 self.table.set_stage(attempt, Stage::Over);
-                self.push_row(attempt, version, RunState::Cancelled, rows::CANCELLED, cx);
+                self.push_row(attempt, version, rows::CANCELLED, cx);
             }
         }
     }
 
-    /// What is taken back of this job from now on waits for `decide`: its stop is in force and not stored.
+    /// The job's stop is in force and not stored: its runs that are taken back from now on wait for `decide`.
     pub fn leave_undecided(&mut self, id: JobId) {
         self.undecided.insert(id);
     }
 
-    /// The stop is stored: what it took back is cancelled.
+    /// The job's stop is stored: the runs that it took back are cancelled.
     pub fn decide(&mut self, id: JobId, ledger: &mut Ledger, cx: &mut Context) {
         if !self.undecided.remove(&id) {
             return;
@@ -108,7 +111,7 @@ impl Runs {
         }
     }
 
-    /// Ends an attempt that no node has: it will not begin.
+    /// Ends an attempt that no node has.
     pub fn kill_here(&mut self, attempt: Attempt, ledger: &mut Ledger, cx: &mut Context) {
         self.table.set_killed(attempt);
         let Some(run) = self.table.get(attempt) else { return };
@@ -116,21 +119,22 @@ impl Runs {
             self.drop_killed(attempt, cx);
             self.grant_permits(attempt.run.cron_id, ledger, cx);
         }
-        // Else its entry is on its way: it is dropped when that is in.
+        // Otherwise its entry is on the way, and the run is dropped when the entry is in.
     }
 
-    /// The node that has it is told to end it.
+    /// Notes that an operator has ended the attempt, which a node has.
     pub fn set_killed(&mut self, attempt: Attempt) {
         self.table.set_killed(attempt);
     }
 
+    /// Writes the row of an attempt that an operator ended before it began.
     pub fn drop_killed(&mut self, attempt: Attempt, cx: &mut Context) {
         let Some(version) = self.table.get(attempt).map(|run| run.job.version) else { return };
         self.table.set_stage(attempt, Stage::Over);
-        self.push_row(attempt, version, RunState::Cancelled, rows::KILLED_BEFORE, cx);
+        self.push_row(attempt, version, rows::KILLED_BEFORE, cx);
     }
 
-    /// The job's runs of versions below this one (with none: of all) that are so.
+    /// The job's runs of versions below `below`, or of all versions, for which `is_so` holds.
     fn older(&self, id: JobId, below: Option<Version>, is_so: impl Fn(&InFlightRun) -> bool) -> Vec<Attempt> {
         let is_older = |run: &InFlightRun| below.is_none_or(|below| run.job.version < below);
         let of_job = self.table.of_job(id).filter(|(_, run)| is_so(run) && is_older(run));

@@ -1,14 +1,17 @@
-//! What becomes of runs whose leader or node was lost.
+//! Recovery of runs whose leader or node was lost.
 //!
-//! A run that a former leader left open, or that was sent to a node which was cut off, may have been started. It is given
-//! again only when the node that the last entry names has said, under this leader, that it neither holds it nor started
-//! it, and its log row, read after that, is not there. Nobody's word by the end of the grace: `lost`.
+//! A run that a former leader left open, or that was sent to a node which was cut off, may have been started. It is
+//! given to a node again only when the node that the last entry names has said, under this leader, that it neither
+//! holds nor started it, and its log row, read after that, is not there. Where that node has said nothing by the end of
+//! the grace, the run is `lost`.
 //!
-//! Invariant: of a mutex job, what may run holds the mutex until it is known to be over.
+//! Not the retries of attempts that failed: those are `retry`'s.
+//!
+//! Invariant: a run of a mutex job that may be running holds the mutex until it is known to be over.
 
+use super::in_flight::{InFlightRun, Stage, WaitsFor};
 use super::retry::Ended;
 use super::sending::Orders;
-use super::table::{InFlightRun, Stage, WaitsFor};
 use super::{Runs, rows, settled_to};
 use crate::core::Context;
 use crate::core::ledger::Ledger;
@@ -18,24 +21,26 @@ use crate::model::{Attempt, Job, JobId, NodeId, RunKey, RunState, Second, Versio
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// What recovery remembers for as long as the leader leads.
 #[derive(Debug, Default)]
 pub struct Recovery {
     /// Numbers the questions for log rows.
     questions: u64,
-    /// How long nobody led before this leader.
+    /// How long no node led before this leader.
     pub away_secs: i64,
 }
 
-/// What the store says was left.
+/// A former leader's runs, as the store tells them.
 pub struct Left<'a> {
+    /// The entries that are not done.
     pub open: &'a [StoredEntry],
-    /// Rows of the runs that the open entries name, all attempts of each.
+    /// The rows of the runs that the open entries name, of all attempts.
     pub logged: &'a BTreeMap<Attempt, RunState>,
-    /// The largest tick that is whole.
+    /// The last tick whose entry is whole.
     pub watermark: Option<Second>,
 }
 
-/// A run as an entry that was left open names it.
+/// A run as an open entry names it.
 struct LeftRun {
     entry: EntryId,
     attempt: Attempt,
@@ -45,17 +50,16 @@ struct LeftRun {
     due: Second,
 }
 
-/// What has to be asked of the log after a node has told its holdings.
+/// Attempts that their node neither holds nor started: whether they have log rows has to be read now.
 #[derive(Debug, Default, Eq, PartialEq)]
 pub struct Unknown {
-    /// Neither held nor started there: whether they have a log row is to be read now.
     pub attempts: Vec<Attempt>,
     /// The number of that question.
     pub question: u64,
 }
 
 impl Runs {
-    /// Takes in the entries that a former leader left open: every run without a row may be on the node that the last
+    /// Takes in the entries that a former leader left open. Every run without a row may be on the node that the last
     /// entry names.
     pub fn recover(&mut self, left: &Left, ledger: &mut Ledger, cx: &mut Context) {
         self.recovery.away_secs = left.watermark.map_or(0, |watermark| cx.now.wall.second().0 - watermark.0);
@@ -78,7 +82,7 @@ impl Runs {
         for run in &body.runs {
             let node = body.nodes.get(usize::from(run.node)).cloned().unwrap_or_default();
             let stage = if node.is_nobody() { Stage::Waiting(WaitsFor::Node) } else { Stage::Sent };
-            // When a further attempt was due is not known any more: its grace begins anew.
+            // The moment at which a further attempt was due is not known any more: its grace begins anew.
             let due = if run.attempt.number == 1 { run.attempt.run.scheduled_at } else { cx.now.wall.second() };
             let run = LeftRun { entry: id, attempt: run.attempt, version: run.version, node, stage, due };
             self.recover_run(run, left, ledger, cx);
@@ -94,20 +98,20 @@ impl Runs {
 
     fn recover_run(&mut self, found: LeftRun, left: &Left, ledger: &Ledger, cx: &Context) {
         let LeftRun { entry, attempt, version, node, stage, due } = found;
-        // `lost` may be the word of a leader that was deposed and did not know: the run may be there all the same, and its mutex
-        // with it.
+        // A row `lost` may be that of a leader which was deposed and did not know: the run may be on its node all the
+        // same, and hold its mutex.
         let logged = left.logged.get(&attempt);
         if logged.is_some_and(|state| *state != RunState::Lost || stage != Stage::Sent) {
             return;
         }
         let current = ledger.jobs.job(attempt.run.cron_id);
-        // Of a definition that is gone only this is needed: nothing of it will be sent.
+        // A definition that is gone is needed only for its id, version and mutex: no run of it will be sent.
         let is_mutex = current.is_some_and(|job| job.is_mutex);
         let gone = || Job { id: attempt.run.cron_id, version, is_mutex, ..Job::default() };
         let job = current.filter(|job| job.version == version).cloned().unwrap_or_else(|| Arc::new(gone()));
         let is_limited = job.parallel_max().is_some();
         let stage = if stage.is_waiting() && is_limited { Stage::Waiting(WaitsFor::PermitAndNode) } else { stage };
-        // Of the end of a delay the entry says the whole second by which it is over.
+        // An entry says the end of a delay in whole seconds, rounded up.
         let ready_at = cx.now.mono_at(due.wall());
         let planned = InFlightRun::planned(job, node, true, due.wall());
         let former = self.table.insert(attempt, InFlightRun { entry: Some(entry), stage, ready_at, ..planned });
@@ -116,7 +120,7 @@ impl Runs {
         }
     }
 
-    /// What a former leader owed: an attempt that failed or was lost, and the next one was not journaled any more.
+    /// Plans the next attempt after one that failed or was lost, where a former leader had not yet journaled it.
     fn recover_follower(&mut self, stored: &StoredEntry, left: &Left, ledger: &mut Ledger, cx: &mut Context) {
         let body = &stored.entry.body;
         let runs = body.runs.iter().map(|run| (run.attempt, run.version));
@@ -131,7 +135,8 @@ impl Runs {
         }
     }
 
-    /// The node has told all that it has. It is told what not to start, what to give back, and what to start after all.
+    /// The node has told its holdings. It is told which of them not to start, which to give back, and which to start.
+    /// Answers the attempts that it should have and does not.
     pub fn on_holdings(
         &mut self,
         node: &NodeId,
@@ -140,7 +145,7 @@ impl Runs {
         cx: &mut Context,
     ) -> Unknown {
         self.set_released(node, false);
-        let (mut drop, mut back, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut drop, mut to_return, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
         let (mut orders, mut jobs) = (Orders::default(), BTreeSet::new());
         let sent = self.table.sent_to(node);
         for attempt in sent.iter().copied() {
@@ -148,15 +153,16 @@ impl Runs {
             let is_mutex = self.table.get(attempt).is_some_and(|run| run.job.is_mutex);
             match held.get(&attempt) {
                 Some(Held::Begun | Held::Unknown) => {}
-                // Of a definition that is not in force any more, and about to start by itself: only the node can say whether it has.
-                Some(Held::Waiting) if !self.is_current(attempt, ledger) => back.push(attempt),
-                // It will start by itself; an order that came late, after its end, would start it a second time.
+                // It is of an old definition and starts by itself at its second: only the node can say whether it has
+                // begun.
+                Some(Held::Waiting) if !self.is_current(attempt, ledger) => to_return.push(attempt),
+                // It starts by itself at its second. An order that came after its end would start it a second time.
                 Some(Held::Waiting) => {}
                 Some(Held::Parked) if !self.is_current(attempt, ledger) => {
                     drop.push(attempt);
                     self.reassign(attempt, ledger, cx);
                 }
-                // Its mutex may be another's by now: it has to wait for it once more, in its turn.
+                // Another run may have its mutex by now: it has to wait for a permit once more.
                 Some(Held::Parked) if is_mutex => {
                     drop.push(attempt);
                     self.wait_for_permit(attempt);
@@ -166,23 +172,25 @@ impl Runs {
                 None => unknown.push(attempt),
             }
         }
-        // It is over, and word of its row did not come through; rows of ours will tell themselves.
+        // An attempt that is over has a row, but the node's word of it may be lost. Rows in this node's own logbook
+        // need no question.
         let over = self.table.over_on(node).into_iter();
         unknown.extend(over.filter(|attempt| !held.contains_key(attempt) && !cx.logbook.has(*attempt)));
-        // What waits there and is not ours to be there: of another node by now, or of an entry that is closed.
+        // Runs that wait there and must not start there: they are another node's by now, or of a closed entry.
         let is_waiting = |held: &Held| matches!(held, Held::Waiting | Held::Parked);
         let strays = held.iter().filter(|(attempt, held)| is_waiting(held) && sent.binary_search(attempt).is_err());
         drop.extend(strays.map(|(attempt, _)| *attempt));
         orders.send(cx);
         cx.fx.tell_node(node, ToNode::Settled { drop });
-        if !back.is_empty() {
-            cx.fx.tell_node(node, ToNode::Return(back));
+        if !to_return.is_empty() {
+            cx.fx.tell_node(node, ToNode::Return(to_return));
         }
-        // The node has been told what to drop: mutexes that waited for it may go on.
+        // Only now, after the node was told to drop them, their permits may go to other runs.
         jobs.into_iter().for_each(|id: JobId| self.grant_permits(id, ledger, cx));
         self.ask_for(unknown)
     }
 
+    /// Numbers the question for the rows of these attempts.
     fn ask_for(&mut self, attempts: Vec<Attempt>) -> Unknown {
         self.recovery.questions += 1;
         let question = self.recovery.questions;
@@ -190,8 +198,8 @@ impl Runs {
         Unknown { attempts, question }
     }
 
-    /// The log rows of what a node neither held nor had started were read: what has none is given again. What was given again
-    /// meanwhile was so by a later answer.
+    /// The log rows of attempts that their node neither holds nor started were read: an attempt without a row is given
+    /// to a node again. An answer to an older question is passed over.
     pub fn on_checked(
         &mut self,
         unknown: Unknown,
@@ -205,7 +213,7 @@ impl Runs {
         self.give_again(attempts, logged, ledger, cx);
     }
 
-    /// A node that is leaving will not start these.
+    /// The node gives these attempts back, and will not start them.
     pub fn on_returned(&mut self, node: &NodeId, mut attempts: Vec<Attempt>, ledger: &mut Ledger, cx: &mut Context) {
         attempts.retain(|attempt| self.table.get(*attempt).is_some_and(|run| run.node == *node));
         self.give_again(attempts, &BTreeMap::new(), ledger, cx);
@@ -233,7 +241,7 @@ impl Runs {
             } else if cx.logbook.has(attempt) {
                 self.table.set_stage(attempt, Stage::Over);
             } else if stage == Stage::Over {
-                self.push_row(attempt, version, RunState::Lost, rows::ROW_LOST, cx);
+                self.push_row(attempt, version, rows::ROW_LOST, cx);
             } else if !self.is_current(attempt, ledger) {
                 self.reassign(attempt, ledger, cx);
             } else if run.is_killed {
@@ -248,14 +256,14 @@ impl Runs {
         jobs.into_iter().for_each(|id| self.grant_permits(id, ledger, cx));
     }
 
-    /// The node's lease is surely over: what it had of mutex jobs has ended.
+    /// The node's lease is surely over: its mutex runs have ended.
     pub fn on_released(&mut self, node: &NodeId, ledger: &mut Ledger, cx: &mut Context) {
         self.set_released(node, true);
         let jobs: BTreeSet<_> = self.table.sent_to(node).iter().map(|attempt| attempt.run.cron_id).collect();
         jobs.into_iter().for_each(|id| self.grant_permits(id, ledger, cx));
     }
 
-    /// The node has not been heard of since then: what it had is lost when the grace is over.
+    /// The node is silent since `silent_since`: its runs are lost when the grace after that is over.
     pub fn give_up(&mut self, node: &NodeId, silent_since: Second, ledger: &mut Ledger, cx: &mut Context) {
         let now = cx.now.wall.second();
         let over = self.table.over_on(node).into_iter().filter(|attempt| !cx.logbook.has(*attempt));
@@ -264,7 +272,7 @@ impl Runs {
             let (due, version) = (run.due.second(), run.job.version);
             if silent_since.max(due).plus(self.limits.grace_secs) < now {
                 self.table.set_stage(attempt, Stage::Over);
-                self.push_row(attempt, version, RunState::Lost, rows::LOST, cx);
+                self.push_row(attempt, version, rows::LOST, cx);
                 self.follow_up(attempt, RunState::Lost, ledger, cx);
                 self.grant_permits_after(attempt.run.cron_id, true, ledger, cx);
             }

@@ -1,28 +1,33 @@
 //! Refused, missed and settled runs, from the entry that names them to their rows.
 //!
-//! Refusals are coalesced: the first of a job and reason has a row at once, those of the next ten seconds have one
-//! together, so that a flood does not fill the log with what it says of itself.
+//! Refusals are coalesced: the first of a job and reason has a row at once, those of the next ten seconds share one, so
+//! that a flood of refusals does not flood the log.
+//!
+//! Not the decision to refuse a run: that is `planning`'s.
 //!
 //! Invariant: every refusal is explained by exactly one row, and its entry stays open until that row is committed.
 
-use super::table::Stage;
+use super::in_flight::Stage;
+use super::rows::Why;
 use super::{Runs, rows};
 use crate::core::Context;
 use crate::core::ledger::Ledger;
 use crate::core::log::ending;
-use crate::core::ports::COALESCE_SECS;
+use crate::core::time::bounds::COALESCE_SECS;
 use crate::model::journal::{Body, EntryId, RefusedRun};
 use crate::model::{Attempt, JobId, Mono, NodeId, RunKey, RunState, Second, Version};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Refusals that have no row yet, by job and reason.
+/// Refusals that have no row yet.
 #[derive(Debug, Default)]
 pub struct Coalescer {
     windows: BTreeMap<Key, Window>,
 }
 
+/// A job, and the state of its refused runs.
 type Key = (JobId, &'static str);
 
+/// The refusals after the first one, until they share a row.
 #[derive(Debug)]
 struct Window {
     until: Mono,
@@ -30,7 +35,7 @@ struct Window {
 }
 
 impl Coalescer {
-    /// The entries whose refusals have no row yet, once for each.
+    /// The entries whose refusals have no row yet, once for each refusal.
     pub fn entries(&self) -> impl Iterator<Item = EntryId> {
         self.windows.values().flat_map(|window| &window.gathered).map(|(_, entry)| *entry)
     }
@@ -41,7 +46,7 @@ impl Coalescer {
 }
 
 impl Window {
-    /// Whether one of this second still belongs to the same row. They may come in any order.
+    /// Whether a refusal of this second may share the row. Refusals may come in any order of their seconds.
     fn takes(&self, at: Second) -> bool {
         let all = || self.gathered.iter().map(|(refused, _)| refused.run.scheduled_at).chain([at]);
         all().max().zip(all().min()).is_none_or(|(last, first)| last.0 - first.0 < COALESCE_SECS)
@@ -49,7 +54,7 @@ impl Window {
 }
 
 impl Runs {
-    /// Rows for what the entry itself decided: refusals and gaps. Those that `logged` explains are there already.
+    /// Writes the rows of the entry's refusals and gaps, save for those that `logged` explains already.
     pub fn write_outcomes(&mut self, id: EntryId, body: &Body, logged: &BTreeMap<Attempt, RunState>, cx: &mut Context) {
         let unexplained = body.refused.iter().filter(|refused| !is_explained(refused, logged));
         unexplained.for_each(|refused| self.coalesce(*refused, id, cx));
@@ -60,13 +65,14 @@ impl Runs {
             if !logged.contains_key(&attempt) {
                 self.entries.hold(id);
                 self.entries.explain(attempt, std::iter::once(id));
-                self.push_row(attempt, gap.version, state, &text, cx);
+                self.push_row(attempt, gap.version, Why { state, text: &text }, cx);
                 cx.logbook.count_coalesced(state, gap.count.saturating_sub(1));
             }
         }
     }
 
-    /// A node has too many runs of these jobs already. Like any refusal it is journaled first.
+    /// The node did not take these attempts because it has too many runs of their jobs. They are refused, which is
+    /// journaled first, like any refusal.
     pub fn on_refused(&mut self, node: &NodeId, attempts: Vec<Attempt>, ledger: &mut Ledger) {
         let mut refused = Vec::new();
         for attempt in attempts {
@@ -81,9 +87,9 @@ impl Runs {
         }
     }
 
-    /// Takes away what an earlier entry gave to a node that did not take it. Answers the jobs that have a permit more to
-    /// give. This entry stays open for as long as the earlier one, by which the next leader would take the run for one to be
-    /// given again.
+    /// Removes the entry's refused runs that an earlier entry had given to a node. Answers their jobs, which may have a
+    /// free permit now. This entry outlasts the earlier one: with that one alone the next leader would give the run to
+    /// a node again.
     pub fn drop_refused(&mut self, id: EntryId, body: &Body) -> BTreeSet<JobId> {
         let mut jobs = BTreeSet::new();
         for refused in &body.refused {
@@ -97,24 +103,25 @@ impl Runs {
         jobs
     }
 
-    pub fn push_row(&self, attempt: Attempt, version: Version, state: RunState, reason: &str, cx: &mut Context) {
-        let row = ending::unstarted_row(attempt, version, state, reason, &self.server);
+    /// Writes the row of a run that did not start, or of which nothing else is known.
+    pub fn push_row(&self, attempt: Attempt, version: Version, why: Why, cx: &mut Context) {
+        let row = ending::unstarted_row(attempt, version, why.state, why.text, &self.server);
         cx.logbook.push(row, cx.now);
     }
 
-    /// Writes the rows whose time is over; or all of them, before the node leaves.
+    /// Writes the shared rows whose window is over, or all of them at a shutdown.
     pub fn flush_refusals(&mut self, is_shutdown: bool, cx: &mut Context) {
         let is_over = |window: &Window| is_shutdown || window.until <= cx.now.mono;
         let over = self.refusals.windows.iter().filter(|(_, window)| is_over(window)).map(|(key, _)| *key);
         over.collect::<Vec<_>>().into_iter().for_each(|key| self.flush(key, cx));
     }
 
-    /// Whether refusals are there that have no row on the way yet.
+    /// Whether any refusal has no row yet.
     pub fn has_unwritten_refusals(&self) -> bool {
         !self.refusals.is_empty()
     }
 
-    /// The entry that names the refusal is in.
+    /// Gives the refusal a row at once where it is the first, or gathers it.
     fn coalesce(&mut self, refused: RefusedRun, entry: EntryId, cx: &mut Context) {
         let key = (refused.run.cron_id, refused.state.as_str());
         self.entries.hold(entry);
@@ -131,7 +138,7 @@ impl Runs {
         }
     }
 
-    /// A window that gathered something is followed by another; one that did not is over.
+    /// Writes a window's row and begins the next window. A window without refusals ends.
     fn flush(&mut self, key: Key, cx: &mut Context) {
         let Some(window) = self.refusals.windows.get_mut(&key) else { return };
         let gathered = std::mem::take(&mut window.gathered);
@@ -143,6 +150,7 @@ impl Runs {
         self.explain(&gathered, cx);
     }
 
+    /// Writes one row for all of these refusals, under the key of the last.
     fn explain(&mut self, refused: &[(RefusedRun, EntryId)], cx: &mut Context) {
         let runs = || refused.iter().map(|(refused, _)| refused);
         let Some(first) = runs().map(|refused| refused.run.scheduled_at).min() else { return };
@@ -150,7 +158,7 @@ impl Runs {
         let text = rows::refusal_text(last.state, first, last.run.scheduled_at, refused.len());
         let attempt = Attempt { run: RunKey::scheduled(last.run.cron_id, last.run.scheduled_at), number: 0 };
         self.entries.explain(attempt, refused.iter().map(|(_, entry)| *entry));
-        self.push_row(attempt, last.version, last.state, &text, cx);
+        self.push_row(attempt, last.version, Why { state: last.state, text: &text }, cx);
         cx.logbook.count_coalesced(last.state, refused.len() as u64 - 1);
     }
 }
@@ -159,12 +167,12 @@ fn window_end(cx: &Context) -> Mono {
     cx.now.mono.plus_ms(COALESCE_SECS as u64 * 1_000)
 }
 
-/// Whether a row of this job and state, with the key of `later`, explains what was refused at `at`.
+/// Whether a shared row with the key of second `later` explains a refusal at second `at`.
 fn explains(later: Second, at: Second) -> bool {
     (0..COALESCE_SECS).contains(&(later.0 - at.0))
 }
 
-/// Whether one of the rows of that job stands for this refusal, alone or coalesced with others.
+/// Whether one of these rows explains this refusal, alone or coalesced with others.
 fn is_explained(refused: &RefusedRun, logged: &BTreeMap<Attempt, RunState>) -> bool {
     let first = Attempt { run: refused.run, number: 0 };
     let of_job = logged.range(first..).take_while(|(attempt, _)| attempt.run.cron_id == refused.run.cron_id);

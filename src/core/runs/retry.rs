@@ -1,12 +1,14 @@
-//! What follows an attempt that did not end well: another one, where the job wants it.
+//! Retries: the next attempt after one that failed or was lost, where the job wants one.
 //!
-//! A further attempt goes into the journal at once, given to nobody; when its delay is over it is given to a node like
-//! any run that waited. So an entry that is not done is the only record of a retry that waits, and a new leader finds it.
+//! The next attempt goes into the journal at once, without a node; when its delay is over it is given to a node like
+//! any run that waited. So an open entry is the only record of a delayed retry, and a new leader finds it.
+//!
+//! Not the recovery of runs that may have started: that is `recovery`'s.
 //!
 //! Invariant: the entry of an attempt stays open until the attempt that follows it is in the journal.
 
+use super::in_flight::{InFlightRun, Stage};
 use super::sending::Orders;
-use super::table::{InFlightRun, Stage};
 use super::{Runs, rows};
 use crate::core::Context;
 use crate::core::ledger::Ledger;
@@ -14,12 +16,12 @@ use crate::model::journal::{Body, DelayedRun, EntryId};
 use crate::model::{Attempt, Job, Mono, NodeId, OnLost, RunState, Version};
 use std::sync::Arc;
 
-/// No delay is longer, however often it was doubled.
+/// The longest delay, however often it was doubled.
 const DELAY_SECS_MAX: i64 = 3_600;
-/// A command that kills its node each time must end somewhere.
+/// How often a lost run is run again beyond `retry_times`: a command may kill its node each time.
 const RERUNS_MAX: u32 = 10;
 
-/// How long after the attempt the next one is due; none where there is none.
+/// The delay of the next attempt after attempt `number`; none where there is no next attempt.
 fn delay_secs(job: &Job, number: u32, state: RunState) -> Option<i64> {
     match state {
         RunState::Failed | RunState::Timeout if number <= job.retry_times => {
@@ -45,21 +47,22 @@ pub struct Ended {
 }
 
 impl Runs {
-    /// The attempt is over, with this state.
+    /// The attempt is over, with this state: plans the next one, where there is one.
     pub fn follow_up(&mut self, attempt: Attempt, state: RunState, ledger: &mut Ledger, cx: &mut Context) {
         let Some(run) = self.table.get(attempt).filter(|run| !run.is_followed) else { return };
         let (version, entry) = (run.job.version, run.entry);
         if !run.is_killed {
             self.follow(Ended { attempt, version, entry, state }, ledger, cx);
         } else if delay_secs(&run.job, attempt.number, state).is_some() {
-            // It ended by itself before it could be ended: a row tells later leaders that there is no further attempt.
+            // It ended by itself before the operator's kill reached it: a row tells later leaders that there is no next
+            // attempt.
             self.table.set_followed(attempt);
             let next = Attempt { number: attempt.number + 1, ..attempt };
-            self.push_row(next, version, RunState::Cancelled, rows::KILLED_BEFORE, cx);
+            self.push_row(next, version, rows::KILLED_BEFORE, cx);
         }
     }
 
-    /// The same of an attempt that a former leader knew.
+    /// Plans the next attempt after one that may be of a former leader.
     pub fn follow(&mut self, ended: Ended, ledger: &mut Ledger, cx: &mut Context) {
         let Ended { attempt, version, entry, state } = ended;
         let is_wanted = |now: &&Arc<Job>| now.version == version && (!now.stop || attempt.run.manual.is_some());
@@ -69,7 +72,7 @@ impl Runs {
         if self.table.has(next) {
             return;
         }
-        // We hear of an end after it, so the delay is never shorter than it should be.
+        // The leader hears of the end only after it, so the delay is never shorter than it should be.
         let due = cx.now.wall.plus_secs(delay_secs);
         let ready_at = cx.now.mono.plus_ms(delay_secs as u64 * 1_000);
         self.table.set_followed(attempt);
@@ -79,7 +82,7 @@ impl Runs {
         ledger.journal.push(None, 0, Body { delayed, ..Body::default() });
     }
 
-    /// Gives out what has waited long enough.
+    /// Starts the attempts whose delay is over.
     pub fn start_delayed(&mut self, ledger: &mut Ledger, cx: &mut Context) {
         let mut orders = Orders::default();
         for attempt in self.table.delayed_until(cx.now.mono) {

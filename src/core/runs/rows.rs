@@ -1,30 +1,48 @@
-//! What the log rows say of runs that never came to a node: refused, missed, cancelled, lost.
+//! The texts of the log rows that the leader writes, for runs that no node tells of: refused, missed, cancelled, lost.
 //!
-//! Invariant: each text begins with its state and names what to look at.
+//! Not the rows themselves: those are made by `log::ending`.
+//!
+//! Invariant: each text begins with its state, and names the setting or the event that explains it.
 
-use crate::model::journal::MissedGap;
-use crate::model::journal::MissedWhy;
+use crate::model::journal::{MissedGap, MissedWhy};
 use crate::model::{RunState, Second};
 
-pub const CANCELLED: &str = "cancelled: the job was stopped, changed or deleted before the run began";
-pub const KILLED_BEFORE: &str = "cancelled: an operator ended it before it began";
-pub const MISSED: &str = "missed: nobody was there to start it, and the grace (misfire_grace) is over";
-pub const LOST: &str = "lost: the node that had it was not heard of until the grace (misfire_grace) was over";
-pub const ROW_LOST: &str = "lost: it ended, but its node lost the row that says how";
+/// The outcome of a run, and the text that explains it.
+#[derive(Clone, Copy, Debug)]
+pub struct Why<'a> {
+    pub state: RunState,
+    pub text: &'a str,
+}
 
-/// Of `count` refusals from `first` to `last`, all for the same reason.
+pub const CANCELLED: Why =
+    Why { state: RunState::Cancelled, text: "cancelled: the job was stopped, changed or deleted before the run began" };
+pub const KILLED_BEFORE: Why =
+    Why { state: RunState::Cancelled, text: "cancelled: an operator ended it before it began" };
+pub const MISSED: Why = Why {
+    state: RunState::Missed,
+    text: "missed: nobody was there to start it, and the grace (misfire_grace) is over",
+};
+pub const LOST: Why = Why {
+    state: RunState::Lost,
+    text: "lost: the node that had it was not heard of until the grace (misfire_grace) was over",
+};
+pub const ROW_LOST: Why =
+    Why { state: RunState::Lost, text: "lost: it ended, but its node lost the row that says how" };
+
+/// The text for `count` refusals from `first` to `last`, all with the same state.
 pub fn refusal_text(state: RunState, first: Second, last: Second, count: usize) -> String {
     let how_many = match count {
         1 => String::new(),
         _ => format!("{count} runs from {} to {} (unix seconds): ", first.0, last.0),
     };
     let reason = match state {
-        RunState::Skipped => "too many earlier runs of this job are waiting for their turn (max_pending_per_job)",
+        RunState::Skipped => "too many earlier runs of this job are waiting (max_pending_per_job)",
         _ => "every node that may run it has as many runs waiting and running as it may (max_pending, max_running)",
     };
     format!("{}: {how_many}{reason}", state.as_str())
 }
 
+/// The text for runs that were not handled in time.
 pub fn missed_text(gap: &MissedGap) -> String {
     let why = match gap.why {
         MissedWhy::Grace => "the grace (misfire_grace) is over",
@@ -34,6 +52,7 @@ pub fn missed_text(gap: &MissedGap) -> String {
     format!("missed: {}, not handled in time: {why}", runs_of(gap))
 }
 
+/// The text for runs whose job was changed before their seconds were handled.
 pub fn settled_text(gap: &MissedGap) -> String {
     format!("cancelled: {}: the job was stopped, changed or deleted before they were handled", runs_of(gap))
 }

@@ -1,43 +1,47 @@
-//! Sending: runs whose entry is in go to their nodes, so many at a time.
+//! Sending: runs whose entry is in go to their nodes, a limited number within one input.
 //!
-//! Invariants: no run is sent before its entry is in, and none of a tick before its part 0 is; of a mutex job at most one
-//! run is `Sent` to a node that may still run it.
+//! Not the choice of a node: that is `candidates`'.
+//!
+//! Invariants: no run is sent before its entry is in, and none of a tick before its part 0 is; of a mutex job at most
+//! one run is `Sent` to a node that may still run it.
 
+use super::in_flight::{InFlightRun, Stage, WaitsFor};
 use super::planning::body;
-use super::table::{InFlightRun, Stage, WaitsFor};
 use super::{Runs, rows};
 use crate::core::Context;
 use crate::core::ledger::Ledger;
 use crate::model::message::{Order, ToNode};
-use crate::model::{Attempt, Job, Mono, NodeId, Now, RunState};
+use crate::model::{Attempt, Job, Mono, NodeId, Now};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-/// Runs sent within one input.
+/// Limit of the runs that are sent within one input, so that no input takes long.
 const RELEASE_MAX: usize = 1_000;
 
+/// Journaled runs that are not sent yet.
 #[derive(Debug, Default)]
 pub struct Sending {
-    /// Runs of the parts of a tick whose part 0 is not in yet.
+    /// Runs of a tick whose part 0 is not in yet.
     held_back: Vec<Attempt>,
-    /// Runs whose tick is whole and that are yet to be sent: of many, some at each input, so that none takes long.
+    /// Runs whose tick is whole, in the order of sending.
     releasing: VecDeque<Attempt>,
+    /// When runs were sent last.
     released_at: Mono,
 }
 
 impl Sending {
-    /// Parts are written from the highest number down: the first runs of the tick come last, and are sent first all the
-    /// same.
+    /// Holds the runs of a part back until the tick is whole. Parts are written from the highest number down, so a
+    /// later part goes in front.
     pub fn hold_back(&mut self, attempts: impl Iterator<Item = Attempt>) {
         self.held_back.splice(0..0, attempts);
     }
 
-    /// The tick is whole.
+    /// The tick is whole: its runs may be sent.
     pub fn release_held_back(&mut self) {
         self.releasing.extend(self.held_back.drain(..));
     }
 
-    /// When more is to be sent: at once, and after whatever else has come.
+    /// When the next runs are sent: at once, but with a later input than the last ones.
     pub fn next_at(&self) -> Option<Mono> {
         (!self.releasing.is_empty()).then_some(Mono(self.released_at.0 + 1))
     }
@@ -48,10 +52,12 @@ impl Sending {
 pub struct Orders(BTreeMap<NodeId, Vec<Order>>);
 
 impl Orders {
+    /// Adds an order; it goes with the others to its node.
     pub fn push(&mut self, node: NodeId, order: Order) {
         self.0.entry(node).or_default().push(order);
     }
 
+    /// Sends one message to each node.
     pub fn send(self, cx: &mut Context) {
         for (node, orders) in self.0 {
             cx.fx.tell_node(&node, ToNode::Dispatch(orders));
@@ -60,12 +66,12 @@ impl Orders {
 }
 
 impl Runs {
-    /// When more is to be sent.
+    /// When `release_some` has runs to send; none where there are none.
     pub fn release_at(&self) -> Option<Mono> {
         self.sending.next_at()
     }
 
-    /// Sends what waits to be sent, so many at a time and once within one input.
+    /// Sends runs that may be sent, at most `RELEASE_MAX`, and once within one input.
     pub fn release_some(&mut self, ledger: &mut Ledger, cx: &mut Context) {
         if self.sending.next_at().is_none_or(|at| cx.now.mono < at) {
             return;
@@ -98,13 +104,14 @@ impl Runs {
         self.grant_permits(job.id, ledger, cx);
     }
 
-    /// To the node that its entry names, where that is there; else another one is journaled first.
+    /// Sends the run to the node that its entry names. Where that node cannot take it, journals another one first;
+    /// where no node can, the run waits.
     pub fn send_or_move(&mut self, attempt: Attempt, orders: &mut Orders, ledger: &mut Ledger, cx: &mut Context) {
         let Some(run) = self.table.get(attempt) else { return };
         let (job, had_permit) = (Arc::clone(&run.job), !run.stage.is_waiting());
         if self.is_too_late(attempt, run, cx.now) {
             self.table.set_stage(attempt, Stage::Over);
-            self.push_row(attempt, job.version, RunState::Missed, rows::MISSED, cx);
+            self.push_row(attempt, job.version, rows::MISSED, cx);
             if had_permit {
                 self.grant_permits(job.id, ledger, cx);
             }
@@ -120,14 +127,14 @@ impl Runs {
         }
     }
 
-    /// Names another node for it, by an entry that goes first.
+    /// Names another node for the run, by an entry that must be in before the run is sent.
     pub fn move_to(&mut self, attempt: Attempt, node: NodeId, ledger: &mut Ledger) {
         let Some(version) = self.table.get(attempt).map(|run| run.job.version) else { return };
         self.table.move_to(attempt, node.clone());
         ledger.journal.push(None, 0, body(&[(attempt, version, node)]));
     }
 
-    /// Orders a run that is `Sent` of its node.
+    /// Adds the order for a run in stage `Sent`.
     pub fn order(&self, attempt: Attempt, node: NodeId, orders: &mut Orders, now: Now) {
         let Some(run) = self.table.get(attempt) else { return };
         orders.push(
@@ -143,7 +150,7 @@ impl Runs {
         );
     }
 
-    /// Gives nodes to the runs for which none was there.
+    /// Finds nodes for the runs that had none.
     pub fn place_unplaced(&mut self, ledger: &mut Ledger, cx: &mut Context) {
         if self.table.unplaced().is_empty() || !self.candidates.takes_any(None) {
             return;
@@ -163,14 +170,15 @@ impl Runs {
         orders.send(cx);
     }
 
-    /// The wait for a permit makes a run late, which is no fault: of it only the time in which nobody led counts.
+    /// Whether the grace is over. A run that waits for a permit is late by its job's own wish: for it only the time in
+    /// which no node led counts.
     fn is_too_late(&self, attempt: Attempt, run: &InFlightRun, now: Now) -> bool {
         let late_secs = now.wall.second().0 - run.due.second().0;
         let waits_for_permit = run.is_limited() && attempt.number == 1;
         self.limits.grace_secs < if waits_for_permit { late_secs.min(self.recovery.away_secs) } else { late_secs }
     }
 
-    /// Whether the job stands in the journal's words as the run knows it, and may run.
+    /// Whether the run was planned under the job's present definition, and may run under it.
     pub fn is_current(&self, attempt: Attempt, ledger: &Ledger) -> bool {
         let version = self.table.get(attempt).map(|run| run.job.version);
         let may_run = |job: &&Arc<Job>| !job.stop || attempt.run.manual.is_some();

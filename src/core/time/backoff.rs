@@ -1,9 +1,9 @@
 //! How long to wait before asking a part that is away once more: doubling, up to a limit.
 
+use super::bounds::BACKOFF_MS_MAX;
 use crate::model::{Mono, Now};
 
 const FIRST_MS: u64 = 100;
-const LAST_MS: u64 = 2_000;
 
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Backoff {
@@ -14,7 +14,7 @@ pub struct Backoff {
 impl Backoff {
     /// It failed again.
     pub fn fail(&mut self, now: Now) {
-        self.step_ms = (self.step_ms * 2).clamp(FIRST_MS, LAST_MS);
+        self.step_ms = (self.step_ms * 2).clamp(FIRST_MS, BACKOFF_MS_MAX);
         self.until = Some(now.mono.plus_ms(self.step_ms));
     }
 

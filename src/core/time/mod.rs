@@ -3,6 +3,7 @@
 //! Not a clock: what the time is comes with each input.
 
 mod backoff;
+pub mod bounds;
 mod timers;
 
 pub use backoff::Backoff;

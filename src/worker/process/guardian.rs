@@ -9,6 +9,7 @@
 
 use super::kill::{Family, GUARDIAN_NAME, start_time, sweep};
 use super::marks::{self, Mark, Snapshot};
+use crate::core::time::bounds::{GUARDIAN_GRACE_MS, GUARDIAN_LOOK_MS};
 use crate::worker::clock;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FlockOperation;
@@ -31,10 +32,6 @@ pub const UNDER_GUARDIAN: &str = "--under-guardian";
 const SOUND_LIFE: Duration = Duration::from_secs(10);
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_LAST: Duration = Duration::from_secs(1);
-/// After the lease's end a daemon may still be between its check and its spawn for so long.
-const STARTING_GRACE_MS: u64 = 500;
-/// How often the lease is looked at while mutex runs may depend on it.
-const LEASE_EVERY_MS: u64 = 100;
 /// How long a daemon whose guardian is dead may need to end its runs and go.
 const LOCK_PATIENCE: Duration = Duration::from_secs(20);
 const LOCK_EVERY: Duration = Duration::from_millis(20);
@@ -204,7 +201,9 @@ impl Guardian {
     /// Ends the mutex runs of a lease that is over.
     fn keep_lease(&mut self, daemon: Pid) -> LeaseWatch {
         const IDLE_MS: u64 = 60_000;
-        let Ok(Some(snapshot)) = Snapshot::read(&self.marks_path) else { return LeaseWatch::For(LEASE_EVERY_MS * 10) };
+        let Ok(Some(snapshot)) = Snapshot::read(&self.marks_path) else {
+            return LeaseWatch::For(GUARDIAN_LOOK_MS * 10);
+        };
         let now = clock::mono();
         if now < snapshot.lease {
             self.expired = None;
@@ -213,7 +212,7 @@ impl Guardian {
         }
         let mutex: Vec<Mark> = snapshot.marks.into_iter().filter(|mark| mark.is_mutex && mark.may_run()).collect();
         if mutex.is_empty() {
-            return LeaseWatch::For(LEASE_EVERY_MS);
+            return LeaseWatch::For(GUARDIAN_LOOK_MS);
         }
         let is_new = self.expired.is_none_or(|expired| expired.lease_ns != snapshot.lease.0);
         let expired = if is_new {
@@ -230,12 +229,12 @@ impl Guardian {
         if let Some(end) = end {
             return LeaseWatch::Ended(end);
         }
-        let is_late = expired.at_ns + STARTING_GRACE_MS * 1_000_000 <= now.0;
+        let is_late = expired.at_ns + GUARDIAN_GRACE_MS * 1_000_000 <= now.0;
         if is_late && mutex.iter().any(Mark::is_starting) {
             log::error!("the lease is over and the daemon may still be starting a mutex run: it is killed");
             let _ = kill_process(daemon, Signal::KILL);
         }
-        LeaseWatch::For(LEASE_EVERY_MS)
+        LeaseWatch::For(GUARDIAN_LOOK_MS)
     }
 
     /// Kills what the marks say may still run, and waits until it is gone.

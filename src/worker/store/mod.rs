@@ -12,9 +12,9 @@ mod rows;
 pub mod sqlite;
 
 use crate::core::ports::{
-    Bump, Bumped, COALESCE_SECS, Change, Differences, JobBatch, Journaled, Loaded, Opened, Since, StoreError,
-    StoredLeader,
+    Bump, Bumped, Change, Differences, JobBatch, Journaled, Loaded, Opened, Since, StoreError, StoredLeader,
 };
+use crate::core::time::bounds::COALESCE_SECS;
 use crate::model::job::{JobFilter, JobPage};
 use crate::model::journal::{Entry, EntryId, StoredEntry};
 use crate::model::log_row::{LastRun, LogFilter, LogPage, StoredLog};

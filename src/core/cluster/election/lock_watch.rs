@@ -1,24 +1,23 @@
-//! What this node knows of the lock: a watch in Consul that answers when the lock changes, and what follows from what it saw.
+//! This node's knowledge of the lock: a watch in Consul that answers when the lock changes, and the conclusions from
+//! that.
 //!
-//! Not the place that takes the lock or destroys a session: that is the election's, of which this is a part.
+//! Not the place that takes the lock or destroys a session: that is the election, which this is a part of.
 //!
-//! Invariant: one watch is with Consul at a time; a lock that counts as stale was seen with one value for `STALE_MS`, and Consul
-//! answered meanwhile.
+//! Invariants: one watch is with Consul at a time; a stale lock was seen with one value for `LOCK_STALE_MS`, while
+//! Consul answered.
 
 use crate::core::io::Effects;
 use crate::core::ports::{ConsulError, LockState, LockValue, Work, WorkId};
+use crate::core::time::bounds::{LOCK_STALE_MS, LOCK_WATCH_MS};
 use crate::core::time::{Backoff, Timer, Timers};
 use crate::model::{Incarnation, Mono, NodeId, Now, Server};
 
-/// A lock value that stands still for so long, while Consul answers, belongs to a leader that hangs.
-pub(super) const STALE_MS: u64 = 3_000;
-/// A watch that sees no change answers after this, so that a value standing still is noticed.
-const WATCH_MS: u64 = 1_000;
-/// A leader lives whose lock value was seen to change so often: once may be a late write of one that is dead.
+/// A leader whose lock value was seen to change so often is alive. A single change may be the late write of a dead one.
 const MOVES_OF_LIVING: u32 = 2;
 
+/// The reason to take the lock from this node's own last life.
 pub(super) const LAST_LIFE: &str = "the lock was held by this node's last life";
-/// Why the lock is taken from a leader that hangs.
+/// The reason to take the lock from a leader that hangs.
 pub(super) const STANDS_STILL: &str = "the leader's lock value stands still";
 
 #[derive(Debug, Default)]
@@ -29,11 +28,11 @@ pub(super) struct LockWatch {
     seen: Seen,
     /// The session of a leader whose daemon is known to be dead.
     dead_session: Option<String>,
-    /// Why this node must not take part.
+    /// Why this node must not take part in the cluster.
     conflict: Option<String>,
 }
 
-/// Who this node is.
+/// This node's names.
 #[derive(Debug, Default)]
 pub(super) struct Identity {
     pub server: Server,
@@ -45,12 +44,12 @@ pub(super) struct Identity {
 #[derive(Debug, Default)]
 struct Seen {
     lock: Option<LockState>,
-    /// Since when its value is what it is.
+    /// Since when it has this value.
     since: Mono,
     is_stale: bool,
-    /// The lock was asked for; what is known of it is known, or it cannot be read.
+    /// A watch has been answered, be it with an error.
     is_asked: bool,
-    /// How often its holder was seen to write it.
+    /// How often its holder was seen to change the value.
     moves: u32,
 }
 
@@ -62,7 +61,7 @@ impl LockWatch {
     pub fn poll(&mut self, fx: &mut Effects, now: Now) {
         if self.watch.is_none() && self.backoff.is_over(now) {
             let index = self.seen.lock.as_ref().map_or(0, |lock| lock.index);
-            self.watch = Some(fx.work(Work::Watch { index, wait_ms: WATCH_MS }));
+            self.watch = Some(fx.work(Work::Watch { index, wait_ms: LOCK_WATCH_MS }));
         }
     }
 
@@ -76,7 +75,7 @@ impl LockWatch {
         }
         self.seen.is_asked = true;
         let Ok(lock) = result else {
-            // Whether Consul answers is told by the other statements; a silent one says nothing about the leader.
+            // The election's other statements show whether Consul answers. Its silence says nothing about the leader.
             self.backoff.fail(now);
             self.seen.since = now.mono;
             return;
@@ -89,70 +88,70 @@ impl LockWatch {
                 .is_some_and(|(session, value)| lock.session.is_some() && *session == lock.session && value.is_some());
             self.seen.moves = if is_move { self.seen.moves + 1 } else { 0 };
         }
-        self.seen.is_stale = self.seen.since.plus_ms(STALE_MS) <= now.mono;
+        self.seen.is_stale = self.seen.since.plus_ms(LOCK_STALE_MS) <= now.mono;
         self.conflict = self.conflict_with(&lock).filter(|_| MOVES_OF_LIVING <= self.seen.moves);
         self.seen.lock = Some(lock);
     }
 
-    /// What is known of the lock is old by now: the watch will tell.
+    /// Forgets the lock's state, which is out of date; the watch will tell the new one.
     pub fn forget(&mut self, now: Now) {
         self.seen = Seen { since: now.mono, is_asked: true, ..Seen::default() };
     }
 
-    /// None while nothing is known of it.
+    /// The lock as it was last seen; none while nothing is known of it.
     pub fn lock(&self) -> Option<&LockState> {
         self.seen.lock.as_ref()
     }
 
-    /// The lock, where some session holds it.
+    /// The lock, where a session holds it.
     fn taken(&self) -> Option<&LockState> {
         self.lock().filter(|lock| lock.session.is_some())
     }
 
-    /// The session that holds it.
+    /// The session that holds the lock.
     pub fn session(&self) -> Option<&String> {
         self.lock()?.session.as_ref()
     }
 
-    /// What its holder says in it.
+    /// The value that the lock's holder wrote.
     pub fn holders_value(&self) -> Option<&LockValue> {
         self.taken()?.value.as_ref()
     }
 
-    /// The same, where the holder is another node.
+    /// The value, where the holder is another node.
     pub fn others_value(&self) -> Option<&LockValue> {
         self.holders_value().filter(|value| value.node_id != self.own.node_id)
     }
 
-    /// Whether it was asked for, and can be read or cannot.
+    /// Whether Consul has answered a watch, be it with an error.
     pub fn is_asked(&self) -> bool {
         self.seen.is_asked
     }
 
-    /// Whether the lock can be read.
+    /// Whether the last watch was answered without an error.
     pub fn is_readable(&self) -> bool {
         !self.backoff.is_failing()
     }
 
-    /// Its holder's daemon is known to be dead.
+    /// The daemon of the lock's holder is known to be dead.
     pub fn suspect_dead(&mut self) {
         self.dead_session = self.session().cloned();
     }
 
-    /// Why this node must not take part, once.
+    /// Why this node must not take part in the cluster; told once.
     pub fn take_conflict(&mut self) -> Option<String> {
         self.conflict.take()
     }
 
-    /// Whether the holder may be one beside which this node must not be there.
+    /// Whether this node must not take part, if the lock's holder is alive.
     pub fn may_be_in_conflict(&self) -> bool {
         !self.seen.is_stale && self.lock().is_some_and(|lock| self.conflict_with(lock).is_some())
     }
 
-    /// Why the lock's holder does not lead any more, whatever Consul thinks.
+    /// Why the lock's holder does not lead any more, although its session may still be there.
     pub fn why_dead(&self) -> Option<&'static str> {
         let lock = self.lock()?;
-        // Our guardian saw our last life dead before it started this one.
+        // The guardian saw the last life dead before it started this one.
         let is_last_life = |value: &LockValue| {
             value.node_id == self.own.node_id
                 && value.server == self.own.server
@@ -167,7 +166,7 @@ impl LockWatch {
         }
     }
 
-    /// Why the lock's holder and this node cannot both take part, if that one lives.
+    /// Why the lock's holder and this node cannot both take part, if the holder is alive.
     fn conflict_with(&self, lock: &LockState) -> Option<String> {
         let other = lock.value.as_ref().filter(|_| lock.session.is_some())?;
         let (server, own) = (&other.server, &self.own);

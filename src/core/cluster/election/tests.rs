@@ -1,8 +1,8 @@
-//! The election, step by step: the tests ask it as a node does, and answer it as Consul does.
+//! Tests of the election, step by step: they poll it as a node does, and answer it as Consul does.
 
-use super::lock_watch::STALE_MS;
 use super::*;
 use crate::core::io::Effect;
+use crate::core::time::bounds::LOCK_STALE_MS;
 use crate::model::{Epoch, Second};
 
 const ALL: Standing = Standing { is_leader: false, can_lead: true, can_depose: true };
@@ -21,14 +21,14 @@ fn value(node: &str) -> LockValue {
     }
 }
 
-/// What the election asks of Consul now, beside its registration and session. Consul says yes to everything.
+/// The election's statements to Consul now, without those about its registration and session. Consul says yes to each.
 fn asked(election: &mut Election, standing: Standing, now: Now) -> Vec<String> {
     let mut fx = Effects::default();
     let mut asked = Vec::new();
     loop {
         election.poll(standing, || value("own"), &mut fx, now);
-        let Some(output) = fx.take() else { return asked };
-        let Effect::Work(id, Work::Consul(consul)) = output else { continue };
+        let Some(effect) = fx.take() else { return asked };
+        let Effect::Work(id, Work::Consul(consul)) = effect else { continue };
         let answer = match &consul {
             Consul::CreateSession => ConsulAnswer::Session("ours".into()),
             Consul::Acquire { .. } => ConsulAnswer::Acquired(true),
@@ -43,7 +43,7 @@ fn asked(election: &mut Election, standing: Standing, now: Now) -> Vec<String> {
     }
 }
 
-/// The watch tells who has the lock.
+/// The watch answers: that session of that node holds the lock.
 fn seen(election: &mut Election, session: Option<&str>, node: &str, now: Now) {
     let id = *election.lock.watch.insert(WorkId(1_000_000));
     let lock = LockState { index: 1, session: session.map(String::from), value: Some(value(node)) };
@@ -86,13 +86,13 @@ fn a_leader_that_stands_still_is_deposed_only_by_a_node_that_has_had_the_store_f
     let mut election = election(OWN);
     asked(&mut election, ALL, at(0));
     seen(&mut election, Some("theirs"), "other", at(0));
-    seen(&mut election, Some("theirs"), "other", at(STALE_MS));
-    assert!(asked(&mut election, fresh, at(STALE_MS)).is_empty());
-    assert_eq!(asked(&mut election, ALL, at(STALE_MS)), ["DestroySession"]);
+    seen(&mut election, Some("theirs"), "other", at(LOCK_STALE_MS));
+    assert!(asked(&mut election, fresh, at(LOCK_STALE_MS)).is_empty());
+    assert_eq!(asked(&mut election, ALL, at(LOCK_STALE_MS)), ["DestroySession"]);
     // A leader that is known to be dead is deposed by any node.
-    seen(&mut election, Some("theirs"), "other", at(STALE_MS));
+    seen(&mut election, Some("theirs"), "other", at(LOCK_STALE_MS));
     election.suspect_dead(&Server("other".into()));
-    assert_eq!(asked(&mut election, fresh, at(STALE_MS)), ["DestroySession"]);
+    assert_eq!(asked(&mut election, fresh, at(LOCK_STALE_MS)), ["DestroySession"]);
 }
 
 const OWN: (&str, &str, u64) = ("127.0.0.1:1", "own", 5);
@@ -112,13 +112,14 @@ fn lock((server, node_id, incarnation): (&str, &str, u64), tick: i64) -> LockSta
     LockState { index: tick as u64, session: Some("theirs".into()), value: Some(value) }
 }
 
-/// The statements of the election while the lock's holder writes so many values, and why the node has to end, if it has to.
+/// The statements of the election while the lock's holder writes so many values, and why the node has to end, if it has
+/// to.
 fn watched(election: &mut Election, holder: (&str, &str, u64), values: i64) -> (Vec<String>, Option<String>) {
     let (mut fx, now, mut asked) = (Effects::default(), Now::default(), Vec::new());
     for tick in 0..=values {
         election.poll(ALL, || unreachable!("it does not hold the lock"), &mut fx, now);
-        while let Some(output) = fx.take() {
-            match output {
+        while let Some(effect) = fx.take() {
+            match effect {
                 Effect::Work(id, Work::Watch { .. }) if tick < values => {
                     election.on_watched(id, Ok(lock(holder, tick)), now);
                 }
@@ -160,12 +161,12 @@ fn a_dead_leader_keeps_nobody_away() {
     let mut election = election(OWN);
     let dead = ("127.0.0.1:1", "b", 1);
     assert_eq!(watched(&mut election, dead, 2).1, None, "one late write does not mean that it lives");
-    let (mut fx, later) = (Effects::default(), Now { mono: Mono(0).plus_ms(STALE_MS), ..Now::default() });
+    let (mut fx, later) = (Effects::default(), Now { mono: Mono(0).plus_ms(LOCK_STALE_MS), ..Now::default() });
     let watch = election.lock.watch.unwrap();
     election.on_watched(watch, Ok(lock(dead, 1)), later);
     election.poll(ALL, || unreachable!("it does not hold the lock"), &mut fx, later);
     let asked: Vec<Effect> = std::iter::from_fn(|| fx.take()).collect();
-    let is_register = |output: &Effect| matches!(output, Effect::Work(_, Work::Consul(Consul::Register { .. })));
+    let is_register = |effect: &Effect| matches!(effect, Effect::Work(_, Work::Consul(Consul::Register { .. })));
     assert!(asked.iter().any(is_register), "{asked:?}");
 }
 
@@ -184,7 +185,7 @@ fn a_watch_that_tells_of_the_free_lock_before_the_answer_to_destroying_its_sessi
     election.lock.watch = Some(WorkId(1_000_000));
     election.on_watched(WorkId(1_000_000), Ok(before_restart()), now);
     election.poll(ALL, || value("own"), &mut fx, now);
-    let id = std::iter::from_fn(|| fx.take()).find_map(|output| match output {
+    let id = std::iter::from_fn(|| fx.take()).find_map(|effect| match effect {
         Effect::Work(id, Work::Consul(Consul::DestroySession { .. })) => Some(id),
         _ => None,
     });
@@ -213,8 +214,8 @@ fn an_agent_that_makes_no_session_is_asked_less_and_less_often_and_warned_of_onc
     let (mut fx, mut sessions, mut warnings) = (Effects::default(), 0, 0);
     for now in (0..10_000).step_by(10).map(at) {
         election.poll(ALL, || value("own"), &mut fx, now);
-        while let Some(output) = fx.take() {
-            match output {
+        while let Some(effect) = fx.take() {
+            match effect {
                 Effect::Work(id, Work::Consul(Consul::CreateSession)) => {
                     sessions += 1;
                     let unknown = ConsulError::Unknown("Check 'serfHealth' is in critical state".into());

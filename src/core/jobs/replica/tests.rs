@@ -110,7 +110,7 @@ fn a_copy_that_lacks_too_much_is_read_anew_in_place() {
     assert_eq!(bench.versions(), [(1_000, 1), (2_000, 2), (3_000, 1), (4_000, 1), (5_000, 1)]);
     assert_eq!(pages, 3);
     bench.differ(Some(Differences { as_of: EntryId(3), ..Differences::default() }));
-    bench.pass_ms(STALE_MS);
+    bench.pass_ms(REPLICA_STALE_MS);
     assert!(matches!(bench.asked(), Some((_, Read::Batch { after: JobId(0), .. }))), "too old for differences");
 }
 

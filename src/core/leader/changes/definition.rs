@@ -1,6 +1,8 @@
-//! What a command makes of a job's definition.
+//! Commands to definitions: which change of a job a command asks for.
 //!
-//! Invariant: what cannot be a job is refused here, before anything is done about it.
+//! Not the checks of single parameters: those are the API's.
+//!
+//! Invariant: a definition whose schedule cannot match is turned down here, before anything is stored.
 
 use crate::core::jobs::scheduler::Scheduler;
 use crate::core::ports::Change;
@@ -9,7 +11,7 @@ use crate::model::command::{CallError, Command, JobDraft, RequestKey};
 use crate::model::{Job, JobId, Second};
 use std::sync::Arc;
 
-/// The job that a command is to change.
+/// The existing job that a command changes; none where it adds one.
 pub fn job_of(command: &Command) -> Option<JobId> {
     match command {
         Command::UpdateJob(id, _) | Command::StopJob(id) | Command::StartJob(id) | Command::DeleteJob(id) => Some(*id),
@@ -17,13 +19,15 @@ pub fn job_of(command: &Command) -> Option<JobId> {
     }
 }
 
-/// A job that is to be started and is not stopped stays as it is.
+/// The job that a command is to start and that is not stopped; it stays as it is.
 pub fn started_already(command: &Command, scheduler: &Scheduler) -> Option<Arc<Job>> {
     let Command::StartJob(id) = command else { return None };
     scheduler.job(*id).filter(|job| !job.stop).cloned()
 }
 
-/// What a command makes of the jobs as they are now.
+/// The change that a command asks for, of the jobs as they are now. `own_key`: the request key where the client gave
+/// none; `since`: the first second of the new definition. The error is for the client: an unknown job, or a schedule
+/// that cannot match.
 pub fn change(
     command: Command,
     own_key: impl FnOnce() -> RequestKey,
@@ -35,7 +39,7 @@ pub fn change(
     Ok(match command {
         Command::AddJob(draft, key) => {
             let job = defined(columns::new_job(), draft, scheduler)?;
-            // A client's key is none of ours, whatever it looks like.
+            // The prefix keeps clients' keys apart from the leader's own.
             let key = key.map_or_else(own_key, |key| RequestKey(format!("client:{}", key.0)));
             Change::Add(Job { version: job.version.next(), since, ..job }, key)
         }

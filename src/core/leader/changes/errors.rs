@@ -1,14 +1,16 @@
-//! The words in which a change is refused, or told to hold only by half.
+//! The answers to changes that were not made, or that hold only in part.
 //!
-//! Invariant: each says whether anything was changed, and what to do.
+//! Not the store's own words: those come in as `trouble`.
+//!
+//! Invariant: each answer says whether anything was changed.
 
 use crate::model::JobId;
 use crate::model::command::CallError;
 
-/// Where the store has said nothing of its trouble.
+/// The reason where the store has given none.
 pub const SILENT: &str = "the store does not answer";
 
-/// A node that may still start runs of the old definition cannot be told.
+/// The change is stored, but a node that may still start runs of the old definition cannot be told.
 pub fn cut_off() -> CallError {
     CallError::unavailable(
         "the change is stored and in force, but a node is cut off that may have runs of the old definition: within 11 s they \
@@ -16,7 +18,7 @@ pub fn cut_off() -> CallError {
     )
 }
 
-/// A stop that the store does not have yet.
+/// The stop is in force, and the store does not have it yet.
 pub fn in_force(id: JobId) -> CallError {
     CallError::unavailable(format!(
         "in force, not stored: job {id} is stopped in the memory of this leader, and is stored as soon as the store takes it; \
@@ -24,6 +26,7 @@ pub fn in_force(id: JobId) -> CallError {
     ))
 }
 
+/// The stop is in force and not stored, and a node that may have runs of the job cannot be told.
 pub fn in_force_and_cut_off(id: JobId) -> CallError {
     CallError::unavailable(format!(
         "{}; a node is cut off that may have runs of it: within 11 s they are started or its lease is over",
@@ -31,11 +34,12 @@ pub fn in_force_and_cut_off(id: JobId) -> CallError {
     ))
 }
 
-/// Nothing was done about the change. `trouble`: what the store said, where it said anything.
+/// Nothing was changed. `trouble`: the store's error, where it gave one.
 pub fn untouched(trouble: Option<&str>) -> CallError {
     CallError::unavailable(format!("nothing was changed: {}", trouble.unwrap_or(SILENT)))
 }
 
+/// Nothing was changed, because the seconds before the change are not decided yet.
 pub fn undecided() -> CallError {
-    CallError::unavailable("nothing was changed: what is due before it is still being decided on; try again")
+    CallError::unavailable("nothing was changed: the job's earlier seconds are still being decided on; try again")
 }

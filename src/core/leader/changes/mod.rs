@@ -1,11 +1,15 @@
 //! The API's changes to jobs, one at a time: stored first, then in force, then answered.
 //!
-//! A change waits until every second before it is decided (see `ledger`). It is asked of the store until its result is known; its
-//! client waits `ANSWER_MS` for that, and is then told that nobody knows yet. A stop does not wait for a store that is away: it
-//! is put in force first, its client is told so with a 503, and it is stored as soon as the store takes it.
+//! A change waits until every second before it is decided (see `ledger`). Its statement is repeated until the result is
+//! known; the client waits `ANSWER_MS` for that, and is then told that the result is not known yet. A stop does not
+//! wait for a store that is away: it is put in force first, its client is told so with a 503, and it is stored as soon
+//! as the store takes it.
+//!
+//! Not the place that puts a change in force: that is the leader's `definitions`.
 //!
 //! Invariants: one change is with the store at a time; it is answered 200 only when no run of the old definition can
-//! start any more; every request is answered exactly once; what is in force and not stored is stored before anything else.
+//! start any more; every request is answered exactly once; stops that are in force and not stored are stored before any
+//! other change.
 
 mod definition;
 mod errors;
@@ -19,6 +23,7 @@ use crate::core::Context;
 use crate::core::io::Effects;
 use crate::core::ledger::Ledger;
 use crate::core::ports::{Change, Lead, StoreError, Work, WorkId};
+use crate::core::time::bounds::{ANSWER_MS, CHANGE_PATIENCE_MS, CHANGE_SILENT_MS};
 use crate::core::time::{Backoff, Timer, Timers};
 use crate::model::command::{CallError, Command, RequestId, RequestKey};
 use crate::model::{Job, JobId, Mono, Now};
@@ -29,13 +34,7 @@ use settling::SettlingChanges;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-/// How long a client waits for a store that does not answer.
-const ANSWER_MS: u64 = 3_000;
-/// A store that has not answered for so long is taken to be away: stops do not wait for it.
-const SILENT_MS: u64 = 2_000;
-/// How long late ticks are waited for, once they can be journaled.
-const PATIENCE_MS: u64 = 1_000;
-
+/// The changes that are not answered or not stored yet.
 #[derive(Debug, Default)]
 pub struct Changes {
     queue: VecDeque<Waiting>,
@@ -43,28 +42,31 @@ pub struct Changes {
     in_force: VecDeque<Job>,
     /// Jobs whose stop is in force and will not be stored.
     unstorable: BTreeSet<JobId>,
+    /// The change that is with the store, or next.
     asked: Option<PendingChange>,
-    /// Changes that are in force here and wait for nodes to say so too.
+    /// Changes that are in force here, and whose clients wait for nodes.
     pub settling: SettlingChanges,
-    /// Neither paused nor leaving: what is not decided yet soon will be, by its tick.
+    /// The leader takes ticks: they will soon decide the seconds that are not decided yet.
     takes_ticks: bool,
-    /// Jobs that are to be started and are not stopped.
+    /// Requests to start jobs that are not stopped.
     restated: Vec<(RequestId, Arc<Job>)>,
     backoff: Backoff,
-    /// The journal was not written, and is not being tried again, so nothing will be.
+    /// The journal's last statement failed and is not being repeated just now: the store must be away.
     is_journal_away: bool,
-    /// Since when ticks are late though the journal is written.
+    /// Since when ticks are late although the journal is written.
     behind_since: Option<Mono>,
-    /// What the store said when it last failed, at a change or at the journal; none while it does what it is asked.
+    /// The store's last error, for a change or a journal entry; none while its statements succeed.
     trouble: Option<String>,
 }
 
 impl Changes {
+    /// Adds a command to the queue.
     pub fn push(&mut self, client: RequestId, command: Command) {
         self.queue.push_back(Waiting { client, command, answer_by: None });
     }
 
-    /// Asks the store for the next change.
+    /// Takes the next change as far as it goes: decides the seconds before it, sends it to the store. Answers late
+    /// clients.
     pub fn poll(&mut self, takes_ticks: bool, ledger: &mut Ledger, cx: &mut Context) {
         let now = cx.now;
         self.takes_ticks = takes_ticks;
@@ -79,7 +81,7 @@ impl Changes {
                 self.asked = self.next(ledger, cx);
             }
             self.decide(ledger, cx);
-            // One that was refused makes room for the next.
+            // Where `decide` declined the change, the next one follows.
             if self.asked.is_some() || self.queue.is_empty() && self.in_force.is_empty() {
                 break;
             }
@@ -91,10 +93,10 @@ impl Changes {
             asked.id = Some(cx.fx.work(Work::Lead(Lead::Change { epoch: ledger.journal.epoch(), request, change })));
             asked.sent_at = now.mono;
         }
-        self.refuse_late(cx.fx, now);
+        self.decline_late(cx.fx, now);
     }
 
-    /// The next stop for which a store that is away is not waited.
+    /// While the store is away: the next stop to put in force before it is stored.
     pub fn next_urgent(&mut self, ledger: &mut Ledger, cx: &mut Context) -> Option<Urgent> {
         if !self.is_store_away(cx.now) {
             return None;
@@ -113,7 +115,7 @@ impl Changes {
             let at = self.queue.iter().position(|waiting| matches!(waiting.command, Command::StopJob(_)))?;
             let Waiting { client, command, .. } = self.queue.remove(at)?;
             let Some(id) = job_of(&command) else { continue };
-            self.refuse_earlier(id, at, cx.fx);
+            self.decline_earlier(id, at, cx.fx);
             match self.stopped(id, ledger, cx) {
                 Some(job) => return Some(Urgent { client: Some(client), job }),
                 None => cx.fx.reply(client, Err(CallError::unknown_job(id))),
@@ -121,14 +123,15 @@ impl Changes {
         }
     }
 
+    /// Says when to poll.
     pub fn timers(&self, timers: &mut Timers) {
         if let Some(asked) = &self.asked {
             let is_decided = asked.stand == Stand::Decided;
             let retries = is_decided && asked.id.is_none();
             timers.set(Timer::ChangeRetry, retries.then(|| self.backoff.ready_at()));
             timers.set(Timer::ChangeAnswer, asked.client.map(|_| asked.answer_by));
-            timers.set_ahead(Timer::ChangeSilence, (!retries).then(|| asked.sent_at.plus_ms(SILENT_MS)));
-            let patience = self.behind_since.filter(|_| !is_decided).map(|since| since.plus_ms(PATIENCE_MS));
+            timers.set_ahead(Timer::ChangeSilence, (!retries).then(|| asked.sent_at.plus_ms(CHANGE_SILENT_MS)));
+            let patience = self.behind_since.filter(|_| !is_decided).map(|since| since.plus_ms(CHANGE_PATIENCE_MS));
             timers.set_ahead(Timer::ChangePatience, patience);
         }
         if self.is_store_away(timers.now()) {
@@ -141,19 +144,19 @@ impl Changes {
         self.asked.is_some()
     }
 
-    /// The jobs that may be otherwise in the store than in memory.
+    /// The jobs whose definitions in the store and in memory may differ.
     pub fn under_way(&self) -> Vec<JobId> {
         let asked = self.asked.as_ref().and_then(|asked| job_of_change(&asked.change));
         let in_force = self.in_force.iter().map(|job| job.id);
         asked.into_iter().chain(in_force).chain(self.unstorable.iter().copied()).collect()
     }
 
-    /// Whether nothing is under way.
+    /// Whether no change waits for anything.
     pub fn is_idle(&self) -> bool {
         self.queue.is_empty() && self.in_force.is_empty() && self.asked.is_none() && self.settling.is_empty()
     }
 
-    /// The store's answer; with `Made`, the change is to be put in force.
+    /// The store's answer to a change; with `Made`, the change is to be put in force.
     pub fn on_changed(
         &mut self,
         id: WorkId,
@@ -163,7 +166,7 @@ impl Changes {
     ) -> Option<Made> {
         let asked = self.asked.as_mut().filter(|asked| asked.id == Some(id))?;
         if matches!(result, Err(StoreError::Permanent(_))) {
-            // It answers.
+            // An error of this kind shows all the same that the store answers.
             self.backoff.reset();
         }
         match result {
@@ -183,12 +186,12 @@ impl Changes {
                 self.unstorable.extend(job_of_change(&asked.change));
                 return Some(Made { client: None, change: asked.change, is_in_force: true });
             }
-            // At the first asking: surely nothing was done, and the client may be told so.
+            // The first statement has failed: surely nothing was changed, and the client can be told so.
             Err(StoreError::Away(reason)) if !self.backoff.is_failing() && !asked.is_stop => {
-                self.refuse(untouched(Some(&reason)), fx);
+                self.decline(untouched(Some(&reason)), fx);
             }
-            Err(StoreError::Permanent(reason)) => self.refuse(CallError::bad(reason), fx),
-            // The caller steps down on this and answers everybody.
+            Err(StoreError::Permanent(reason)) => self.decline(CallError::bad(reason), fx),
+            // The caller steps down, and `abandon` answers everybody.
             Err(StoreError::Deposed) => {}
             Err(StoreError::Away(reason) | StoreError::Unavailable(reason)) => {
                 if !self.backoff.is_failing() {
@@ -205,12 +208,12 @@ impl Changes {
         None
     }
 
-    /// Jobs that are as they were asked to be. Old runs of theirs may be somewhere still.
+    /// Requests that change nothing, with their jobs. Nodes may still have runs of older definitions.
     pub fn take_restated(&mut self) -> Vec<(RequestId, Arc<Job>)> {
         std::mem::take(&mut self.restated)
     }
 
-    /// The lead is lost: everybody is told.
+    /// The lead is lost: answers all clients.
     pub fn abandon(mut self, fx: &mut Effects) {
         let unknown =
             "the lead was lost while the change was under way: whether it is stored is not known; /cron/list tells";
@@ -229,10 +232,11 @@ impl Changes {
         waiting.for_each(|client| fx.reply(client, Err(CallError::unavailable(untouched))));
     }
 
+    /// Takes the next change from the queues: stops that are in force first.
     fn next(&mut self, ledger: &mut Ledger, cx: &mut Context) -> Option<PendingChange> {
         let now = cx.now;
         while let Some(job) = self.in_force.pop_front() {
-            // One that was deleted meanwhile needs no stop.
+            // A job that was deleted meanwhile needs no stop.
             if ledger.jobs.job(job.id).is_some() {
                 return Some(PendingChange::in_force(job, ledger.journal.next_request(), now.mono));
             }
@@ -242,14 +246,14 @@ impl Changes {
                 self.restated.push((client, job));
                 continue;
             }
-            // One that names no key of its own gets one, so that asking the store again adds it once.
+            // A job that is added without a client's key gets one, so that repeating the statement adds it once.
             let number = ledger.journal.next_request();
             let is_stop = matches!(command, Command::StopJob(_));
             let epoch = ledger.journal.epoch();
             let own_key = || RequestKey(format!("{}.{number}", epoch.0));
             let since = ledger.since(cx.now);
             if self.is_journal_away {
-                // It may be back.
+                // The store may be back.
                 ledger.journal.hurry();
                 self.is_journal_away = false;
             }
@@ -264,11 +268,11 @@ impl Changes {
         None
     }
 
-    /// Sees to it that what is due before the change is decided. Ticks that are late have a moment to do so, unless it is the
-    /// job's end: what would start until then is not wanted any more.
+    /// Sees to it that the seconds before the change are decided. Late ticks get a moment to do so, unless the change
+    /// stops or deletes the job: then its runs until the change are not wanted any more.
     fn decide(&mut self, ledger: &mut Ledger, cx: &mut Context) {
         let now = cx.now.mono;
-        let is_late = self.behind_since.is_some_and(|since| since.plus_ms(PATIENCE_MS) <= now);
+        let is_late = self.behind_since.is_some_and(|since| since.plus_ms(CHANGE_PATIENCE_MS) <= now);
         let Some(asked) = self.asked.as_mut().filter(|asked| asked.stand != Stand::Decided) else { return };
         let since = asked.since;
         let (id, ends) = match &asked.change {
@@ -285,18 +289,20 @@ impl Changes {
         } else if asked.stand == Stand::Open && asked.answer_by <= now {
             let is_failing = ledger.journal.is_failing();
             let error = if is_failing { untouched(self.trouble.as_deref()) } else { undecided() };
-            self.refuse(error, cx.fx);
+            self.decline(error, cx.fx);
         }
     }
 
     /// Whether the store has failed, or says nothing.
     fn is_store_away(&self, now: Now) -> bool {
         let is_waiting = |asked: &PendingChange| asked.id.is_some() || asked.stand != Stand::Decided;
-        let is_silent = |asked: &PendingChange| is_waiting(asked) && asked.sent_at.plus_ms(SILENT_MS) <= now.mono;
+        let is_silent =
+            |asked: &PendingChange| is_waiting(asked) && asked.sent_at.plus_ms(CHANGE_SILENT_MS) <= now.mono;
         self.is_journal_away || self.backoff.is_failing() || self.asked.as_ref().is_some_and(is_silent)
     }
 
-    /// The job as a stop leaves it, which is to be stored. One that is stopped and waits to be stored stays as it is.
+    /// The job as the stop leaves it, which is queued for the store. A job whose stop is queued already stays as it is.
+    /// None where there is no such job.
     fn stopped(&mut self, id: JobId, ledger: &mut Ledger, cx: &Context) -> Option<Job> {
         let asked = self.asked.as_ref().and_then(|asked| match &asked.change {
             Change::Put(job) if job.id == id => Some((job, asked.is_in_force)),
@@ -307,7 +313,7 @@ impl Changes {
         }
         let job = match asked {
             Some((job, true)) => return Some(job.clone()),
-            // The store may have this change already, so the stop comes on top of it.
+            // The store may have made this change already, so the stop comes on top of it.
             Some((job, false)) => job.clone(),
             None => Job::clone(ledger.jobs.job(id)?),
         };
@@ -318,8 +324,8 @@ impl Changes {
         Some(job)
     }
 
-    /// Nothing that came before a stop may undo it afterwards.
-    fn refuse_earlier(&mut self, id: JobId, count: usize, fx: &mut Effects) {
+    /// Declines the job's changes among the first `count` of the queue: they came before a stop, and must not undo it.
+    fn decline_earlier(&mut self, id: JobId, count: usize, fx: &mut Effects) {
         let mut at = 0;
         self.queue.retain(|waiting| {
             at += 1;
@@ -331,7 +337,8 @@ impl Changes {
         });
     }
 
-    fn refuse_late(&mut self, fx: &mut Effects, now: Now) {
+    /// Declines the queued changes that have waited for `ANSWER_MS`, while the store is away.
+    fn decline_late(&mut self, fx: &mut Effects, now: Now) {
         let is_away = self.is_store_away(now);
         self.queue.retain_mut(|waiting| {
             let answer_by = *waiting.answer_by.get_or_insert(now.mono.plus_ms(ANSWER_MS));
@@ -343,14 +350,16 @@ impl Changes {
         });
     }
 
-    fn refuse(&mut self, error: CallError, fx: &mut Effects) {
+    /// Gives the present change up, and answers its client.
+    fn decline(&mut self, error: CallError, fx: &mut Effects) {
         if let Some(client) = self.asked.take().and_then(|asked| asked.client) {
             fx.reply(client, Err(error));
         }
     }
 
+    /// Answers the client of a change whose result is not known in time. The change goes on without it.
     fn answer_late(&mut self, fx: &mut Effects, now: Now) {
-        // Of one that nothing was done about yet something better can be said.
+        // While the change stands open nothing was done, and `decide` answers so.
         let late = self.asked.as_mut().filter(|asked| asked.answer_by <= now.mono && asked.stand != Stand::Open);
         if let Some(client) = late.and_then(|asked| asked.client.take()) {
             let why = self.trouble.as_deref().unwrap_or(SILENT);
@@ -360,7 +369,7 @@ impl Changes {
     }
 }
 
-/// The job that is there already and is being changed.
+/// The existing job that a change concerns; none where it adds one.
 fn job_of_change(change: &Change) -> Option<JobId> {
     match change {
         Change::Add(..) => None,

@@ -1,4 +1,6 @@
-//! A change on its way: what was asked, how far the seconds before it are decided, and with whom it is.
+//! A change on its way: the command, how far the seconds before it are decided, and whether the store has it.
+//!
+//! Not the place that moves it on: that is `changes`.
 //!
 //! Invariant: a change that is in force and not stored is a stop.
 
@@ -7,34 +9,39 @@ use crate::core::ports::{Change, WorkId};
 use crate::model::command::{Command, RequestId};
 use crate::model::{Job, Mono, Second};
 
+/// A command in the queue.
 #[derive(Debug)]
 pub struct Waiting {
     pub client: RequestId,
     pub command: Command,
-    /// When its client is refused at the latest, while the store is away; none before it was first looked at.
+    /// When its client is told that nothing was changed, if the store is away then; none before the first poll.
     pub answer_by: Option<Mono>,
 }
 
+/// The change that is being made.
 #[derive(Debug)]
 pub struct PendingChange {
-    /// None while the store, or what is due before, is being waited for.
+    /// The statement that is with the store; none before the first, and between two of them.
     pub id: Option<WorkId>,
-    /// Of the present asking; before the first, when its wait began.
+    /// When the present statement was sent; before the first, when the change began to wait.
     pub sent_at: Mono,
     pub stand: Stand,
     /// The first second in which it is in force.
     pub since: Second,
-    /// It may be put in force before it is stored; and it has been.
+    /// It stops its job, so it may be put in force before it is stored.
     pub is_stop: bool,
+    /// It is in force, and not stored yet.
     pub is_in_force: bool,
+    /// None once the client is answered.
     pub client: Option<RequestId>,
     pub answer_by: Mono,
+    /// The request number, by which the store knows a repeated statement.
     pub request: u64,
     pub change: Change,
 }
 
 impl PendingChange {
-    /// A client's change, which has yet to be looked at.
+    /// A client's change, before anything was done about it.
     pub fn asked(client: RequestId, change: Change, since: Second, request: u64, now: Mono) -> PendingChange {
         PendingChange {
             id: None,
@@ -50,7 +57,7 @@ impl PendingChange {
         }
     }
 
-    /// A stop that is in force, and that its client has been told of.
+    /// A stop that is in force, and whose client is answered without it.
     pub fn in_force(job: Job, request: u64, now: Mono) -> PendingChange {
         PendingChange {
             id: None,
@@ -67,22 +74,23 @@ impl PendingChange {
     }
 }
 
-/// How far what is due before a change is decided.
+/// How far the job's seconds before a change are decided.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Stand {
-    /// It is not, and nothing was done about it.
+    /// They are not decided, and nothing was done about that: the change can still be declined.
     Open,
-    /// What the job owed is being cancelled: the change is as good as asked for.
+    /// The seconds that the job owed are being cancelled: the change has to be made.
     Settled,
+    /// They are decided, and the journal says so.
     Decided,
 }
 
-/// A change that the store has made.
+/// A change that is done with the store.
 #[derive(Debug)]
 pub struct Made {
     pub client: Option<RequestId>,
     pub change: Change,
-    /// It has been for some time. The store may have refused it all the same.
+    /// It is a stop that was put in force before. The store may not have taken it, and never will then.
     pub is_in_force: bool,
 }
 

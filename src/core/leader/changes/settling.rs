@@ -1,6 +1,8 @@
-//! Changes that are in force on the leader, and wait for nodes to say that they hold no run of the old definition any more.
+//! Changes that are in force on the leader, and wait for nodes to drop their runs of the old definition.
 //!
-//! Invariant: each client is answered once, when its last node has answered or one of them cannot.
+//! Not the runs: the leader has told the nodes already.
+//!
+//! Invariant: each client is answered once, when the last of its nodes has answered, or one of them cannot.
 
 use super::errors::{cut_off, in_force, in_force_and_cut_off};
 use crate::core::io::Effects;
@@ -10,6 +12,7 @@ use crate::model::{Job, JobId, NodeId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+/// The changes that wait for nodes.
 #[derive(Debug, Default)]
 pub struct SettlingChanges {
     all: Vec<Settling>,
@@ -19,27 +22,27 @@ pub struct SettlingChanges {
 struct Settling {
     client: RequestId,
     job: Arc<Job>,
-    /// Those that have yet to answer.
+    /// The nodes that have yet to answer.
     nodes: BTreeSet<NodeId>,
     is_stored: bool,
 }
 
 impl SettlingChanges {
-    /// The change is in force here, and these nodes have been told to cancel old runs: answer when they have.
+    /// Answers the client when these nodes, which were told to cancel old runs, have done so.
     pub fn wait_for(&mut self, client: RequestId, job: Arc<Job>, nodes: BTreeSet<NodeId>) {
         self.all.push(Settling { client, job, nodes, is_stored: true });
     }
 
-    /// The same of a stop that is not stored.
+    /// As `wait_for`, for a stop that is not stored.
     pub fn wait_unstored(&mut self, client: RequestId, job: Arc<Job>, nodes: BTreeSet<NodeId>) {
         self.all.push(Settling { client, job, nodes, is_stored: false });
     }
 
     /// The node holds no old run of this job any more.
     pub fn on_cancelled(&mut self, node: &NodeId, id: JobId, fx: &mut Effects) {
-        // Each change has asked for itself, and answers come in the order of the questions.
-        let asked = self.all.iter().position(|settling| settling.job.id == id && settling.nodes.contains(node));
-        let Some(at) = asked else { return };
+        // Each change has told the node by itself, and the node answers in the same order.
+        let first = self.all.iter().position(|settling| settling.job.id == id && settling.nodes.contains(node));
+        let Some(at) = first else { return };
         self.all[at].nodes.remove(node);
         if self.all[at].nodes.is_empty() {
             let Settling { client, job, is_stored, .. } = self.all.remove(at);
@@ -47,7 +50,7 @@ impl SettlingChanges {
         }
     }
 
-    /// The node will not answer: what it holds of old definitions may start until its lease is over.
+    /// The node will not answer: its runs of old definitions may start until its lease is over.
     pub fn on_silent(&mut self, node: &NodeId, fx: &mut Effects) {
         for settling in self.all.extract_if(.., |settling| settling.nodes.contains(node)) {
             let error = if settling.is_stored { cut_off() } else { in_force_and_cut_off(settling.job.id) };
@@ -68,7 +71,7 @@ impl SettlingChanges {
         self.all.is_empty()
     }
 
-    /// The lead is lost: those who wait.
+    /// The clients that wait, when the lead is lost.
     pub fn into_clients(self) -> impl Iterator<Item = RequestId> {
         self.all.into_iter().map(|settling| settling.client)
     }

@@ -1,3 +1,5 @@
+//! Tests of changes, with a store that answers only when a test says so.
+
 use super::*;
 use crate::core::io::Effect;
 use crate::core::jobs::scheduler::Scheduler;
@@ -8,7 +10,7 @@ use crate::model::{Epoch, NodeId, Second, Version, Zones};
 
 const CRON_SET: &str = "* * * * * *";
 
-/// Changes with jobs 1 to 3 to change, a leader that puts in force what is urgent, and the store's questions.
+/// Changes of jobs 1 to 3, with a leader that puts urgent stops in force, and the statements that the store was sent.
 struct World {
     changes: Changes,
     ledger: Ledger,
@@ -63,8 +65,8 @@ impl World {
     }
 
     fn drain(&mut self) {
-        while let Some(output) = self.fx.take() {
-            match output {
+        while let Some(effect) = self.fx.take() {
+            match effect {
                 Effect::Work(id, Work::Lead(Lead::Change { change, .. })) => self.asked.push((id, *change)),
                 Effect::Reply(client, reply) => {
                     let text = reply.map_or_else(|error| error.message, |_| "ok".into());
@@ -76,13 +78,13 @@ impl World {
         }
     }
 
-    /// The node has dropped what it had of this job.
+    /// The node has dropped its old runs of this job.
     fn cancelled(&mut self, id: u32) {
         self.changes.settling.on_cancelled(&NodeId("node".into()), JobId(id), &mut self.fx);
         self.drain();
     }
 
-    /// The store answers what it was asked last.
+    /// The store answers its last statement.
     fn answer(&mut self, result: Result<(), StoreError>) -> Option<Made> {
         let (id, change) = self.asked.pop().unwrap();
         let given = match &change {
@@ -102,7 +104,7 @@ impl World {
         assert!(text.contains(words), "{text:?} does not say {words:?}");
     }
 
-    /// The id and the version of what the store is asked to put.
+    /// The ids and the versions of the jobs that the store is to put.
     fn asked(&self) -> Vec<(u32, u64)> {
         let put = |(_, change): &(WorkId, Change)| match change {
             Change::Put(job) => Some((job.id.0, job.version.0)),
@@ -149,7 +151,7 @@ fn stops_behind_a_change_without_an_answer_go_ahead_of_it_and_are_stored_after_i
     world.push(2, Command::StopJob(JobId(2)));
     world.push(3, Command::DeleteJob(JobId(1)));
     world.push(4, Command::StopJob(JobId(1)));
-    world.wait(SILENT_MS - 1);
+    world.wait(CHANGE_SILENT_MS - 1);
     assert!(world.put.is_empty() && world.replies.is_empty());
     let first = Timers::first(world.now, |timers| world.changes.timers(timers));
     assert_eq!(first, Some((Timer::ChangeSilence, world.now.mono.plus_ms(1))));
@@ -157,7 +159,7 @@ fn stops_behind_a_change_without_an_answer_go_ahead_of_it_and_are_stored_after_i
     assert_eq!(world.put, [(2, 6), (1, 6)]);
     world.expect_reply(3, "nothing was changed");
     world.push(5, Command::DeleteJob(JobId(3)));
-    world.wait(ANSWER_MS - SILENT_MS);
+    world.wait(ANSWER_MS - CHANGE_SILENT_MS);
     world.expect_reply(1, "whether the change is stored is not known yet");
     world.wait(ANSWER_MS);
     world.expect_reply(5, "nothing was changed");
@@ -180,7 +182,7 @@ fn a_stop_comes_on_top_of_a_change_of_its_job_that_may_be_stored() {
     let draft = JobDraft::default().with("cron_set", CRON_SET).with("command", "new");
     world.push(1, Command::UpdateJob(JobId(1), draft));
     world.push(2, Command::StopJob(JobId(1)));
-    world.wait(SILENT_MS);
+    world.wait(CHANGE_SILENT_MS);
     assert_eq!((world.asked(), &world.put[..]), (vec![(1, 6)], &[(1, 7)][..]));
     let job = world.ledger.jobs.job(JobId(1)).unwrap();
     assert!(job.stop && job.command == "new");

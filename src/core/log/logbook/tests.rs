@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::core::io::Effect;
-use crate::core::log::backlog::GATHER_MS;
 use crate::core::ports::{GROUP_BYTES_MAX, GROUP_ROWS_MAX, Spool};
+use crate::core::time::bounds::GATHER_MS;
 use crate::model::{JobId, RunKey, Second, Server, Version};
 
 fn row(id: u32, bytes: usize) -> LogRow {
@@ -144,8 +144,8 @@ fn a_store_that_says_nothing_is_away_and_what_it_was_given_is_spooled() {
         let (mut logbook, mut fx) = open();
         logbook.push(row(1, 5), at(0));
         let write = expect(&mut logbook, &mut fx, at(GATHER_MS), "write", 1);
-        let silent = at(GATHER_MS + SILENT_MS);
-        assert!(!logbook.is_store_away(at(GATHER_MS + SILENT_MS - 1)));
+        let silent = at(GATHER_MS + LOG_SILENT_MS);
+        assert!(!logbook.is_store_away(at(GATHER_MS + LOG_SILENT_MS - 1)));
         assert_eq!(due(&logbook, at(GATHER_MS)), Some(silent.mono));
         let append = expect(&mut logbook, &mut fx, silent, "append", 1);
         logbook.on_spooled(append, Ok(Spooled::Chunk(chunk(7))), &mut fx, silent);
@@ -168,7 +168,7 @@ fn a_group_that_is_answered_while_it_is_being_spooled_is_neither_lost_nor_kept_f
         let (mut logbook, mut fx) = open();
         logbook.push(row(1, 5), at(0));
         let write = expect(&mut logbook, &mut fx, at(GATHER_MS), "write", 1);
-        let silent = at(GATHER_MS + SILENT_MS);
+        let silent = at(GATHER_MS + LOG_SILENT_MS);
         let append = expect(&mut logbook, &mut fx, silent, "append", 1);
         logbook.on_written(write, if is_taken { Ok(()) } else { away() }, &mut fx, silent);
         assert!(!logbook.is_empty());
