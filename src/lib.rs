@@ -9,7 +9,7 @@
 //! | `wire` | the languages: HTTP, frames and proofs between nodes; bytes to values and back |
 //! | `api` | (method, path, parameters) to `Command`, `Reply` to JSON |
 //! | `worker` | the hands: pool, stores, Consul, processes with marks and guardian; the only blocking code |
-//! | `reactor` | ears and mouth: the poll loop, connections, peers, children, timer |
+//! | `reactor` | ears and mouth: the poll loop, connections, links to other nodes, children, timer |
 //! | `config`, `logging`, `next` | app.toml and the host's time zones, log lines, the `next` subcommand |
 //!
 //! Who may import whom: main -> all of it; reactor -> api, core, wire, worker, model; worker -> core's `ports` (and

@@ -1,7 +1,10 @@
-//! Log lines: to stderr, and to a file as well where one is named. Each opens with its moment in UTC, to the millisecond.
+//! Log lines: to stderr, and to a file as well where one is named. Each opens with its moment in UTC, to the
+//! millisecond.
 //!
-//! Invariants: only our own lines, not those of libraries; a line is written whole, at once, because guardian and daemon
-//! write to the same places; what is in the file is what was said on stderr.
+//! Not the lines of libraries: only our own are written.
+//!
+//! Invariants: a line is written as a whole, because guardian and daemon write to the same places; stderr and the file
+//! get the same lines.
 
 use crate::model::config::Config;
 use log::LevelFilter;
@@ -29,7 +32,7 @@ pub fn start(config: &Config) -> Result<(), String> {
         .set_location_level(LevelFilter::Off)
         .add_filter_allow_str("wing_crontab")
         .build();
-    // The logger writes a line piece by piece.
+    // The logger writes a line in pieces; `LineWriter` puts them together.
     WriteLogger::init(config.log_level, format, LineWriter::new(both))
         .map_err(|error| format!("start logging: {error}"))
 }
@@ -40,7 +43,7 @@ struct Both {
 }
 
 impl Write for Both {
-    /// Where one of them cannot be written the other is all the same, and there is nowhere to say so.
+    /// Writes to each place, whether or not the other one fails: there is no third place to report a failure.
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let _ = stderr().write_all(bytes);
         let _ = self.file.as_mut().map(|file| file.write_all(bytes));

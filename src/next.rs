@@ -1,6 +1,8 @@
 //! `wing-crontab next`: when a schedule fires, by the code that the daemon uses.
 //!
-//! Invariant: what it prints is what the daemon would do, for the same zone.
+//! Not a look at stored jobs: the schedule is an argument, and no job's `jitter` is added.
+//!
+//! Invariant: the printed times are those of the daemon, for the same time zone.
 
 use crate::config::zones;
 use crate::core::schedule::Schedule;
@@ -14,10 +16,11 @@ const USAGE: &str = "wing-crontab next 'CRONSET' [-n COUNT] [--from TIME] [--tz 
 const COUNT_DEFAULT: usize = 5;
 const COUNT_MAX: usize = 100_000;
 
-/// What to print.
+/// The text to print.
 pub struct Times {
+    /// One time a line.
     pub lines: String,
-    /// What is wrong with the host's zones, and why there are fewer lines than were asked for.
+    /// Warnings about the host's time zones, and the reason where there are fewer lines than were asked for.
     pub notes: Vec<String>,
 }
 

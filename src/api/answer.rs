@@ -1,5 +1,8 @@
-//! Replies as JSON: `{"code", "data", "message"}`, the fields in the order in which the older system gave them, ours
-//! behind them.
+//! Replies as JSON: `{"code", "data", "message"}`.
+//!
+//! Not the decision what to answer: that is the node's.
+//!
+//! Invariant: the fields of the older system come first and in its order, ours behind them.
 
 use crate::model::Job;
 use crate::model::columns::{COLUMNS, Kind};
@@ -19,7 +22,7 @@ struct Envelope<'a, T: Serialize> {
     message: &'a str,
 }
 
-/// A job's columns as the table has them.
+/// A job's shown columns, in the order of the table in `model::columns`.
 struct JobView<'a>(&'a Job);
 
 impl Serialize for JobView<'_> {
@@ -35,7 +38,7 @@ impl Serialize for JobView<'_> {
     }
 }
 
-/// A job of a list: what it is, when it is due next, and what became of its last run.
+/// A job of a list: its columns, its next due second, and its last run.
 #[derive(Serialize)]
 struct ListedJobView<'a> {
     #[serde(flatten)]
@@ -114,7 +117,7 @@ pub fn failure(error: &CallError) -> Response {
     json(error.status, (), &error.message)
 }
 
-/// What probes go by: 503 where something keeps work from being done.
+/// 503 where some trouble keeps the node from its work: probes read the status.
 fn health_reply(health: &HealthView) -> Response {
     match &health.wrong {
         None => ok(health),
@@ -144,7 +147,7 @@ fn listed_view(listed: &ListedJob) -> ListedJobView<'_> {
     }
 }
 
-/// What a row written by hand has there may be no object: then it is shown as it is.
+/// The environment as an object. A row written by hand may hold another text, which is shown as it is.
 fn env_view(env: &str) -> Value {
     match env.is_empty() {
         true => Value::Object(serde_json::Map::new()),
@@ -154,7 +157,7 @@ fn env_view(env: &str) -> Value {
 
 fn output_view(output: &RunOutput) -> OutputView<'_> {
     let part = &output.part;
-    // What is half a character now is a whole one in the next part.
+    // A character that is cut off at the end comes whole in the next part.
     let left = if part.is_over { 0 } else { begun_character(&part.bytes) };
     OutputView {
         run_key: output.attempt.run.to_string(),

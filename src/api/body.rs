@@ -1,9 +1,11 @@
 //! A request's body as parameters: a form or a JSON object, as its type says.
 //!
-//! Not its first character decides, but its type. One thing stands beside that: `curl -d '{..}'` calls a form what it
-//! sends, so a form that is a JSON object as a whole is read as one. No form of ours can be: no parameter begins so.
+//! The type decides, with one exception: `curl -d '{..}'` sends JSON with the type of a form, so a form that is a JSON
+//! object as a whole is read as one. No form of ours can be taken for one: no parameter's name begins with a brace.
 //!
-//! Invariant: what is not understood is refused, never read by halves.
+//! Not the meaning of parameters: that is `params`.
+//!
+//! Invariant: a body that is not understood is refused, never read in part.
 
 use crate::model::command::CallError;
 use crate::wire::http::Request;
@@ -16,7 +18,7 @@ pub enum Body<'a> {
     Object(Map<String, Value>),
 }
 
-/// Where no type is given it is taken for a form, as the tools that give none send.
+/// A body without a type is taken for a form: tools that give no type send forms.
 pub fn read(request: &Request) -> Result<Body<'_>, CallError> {
     let is_post = request.method == "POST";
     let body = request.body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&request.body);

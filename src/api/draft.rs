@@ -1,8 +1,8 @@
-//! What a request says of a job, read column by column as the table in `model::columns` has them.
+//! A request's draft of a job, read column by column in the order of the table in `model::columns`.
 //!
-//! It does not know any column but the two that bound the time in which a job may run.
+//! Not a place that knows columns, save the two that bound the time in which a job may run.
 //!
-//! Invariant: a draft that is used has only values that their columns take.
+//! Invariant: a draft without mistakes has only values that their columns take.
 
 use super::params::Params;
 use crate::model::columns::{self, Column, Kind, LeftOut, SetBy, TIME_MAX};
@@ -10,7 +10,7 @@ use crate::model::command::JobDraft;
 use crate::model::job::parse_env;
 use crate::model::value::Value;
 
-/// The parameters' names: of each column the one that messages use, and the column's own.
+/// The parameters' names: each column's parameter, and the column's own name where it differs.
 pub fn names() -> Vec<&'static str> {
     let names = |column: &'static Column| {
         let own = (column.name() != column.parameter()).then(|| column.name());
@@ -19,7 +19,7 @@ pub fn names() -> Vec<&'static str> {
     columns::given().flat_map(names).collect()
 }
 
-/// Mistakes are told to `params`; the draft is good only where it has none.
+/// Reads a draft. Its mistakes are in `params`; it may be used only where there are none.
 pub fn read(params: &mut Params) -> JobDraft {
     let mut draft = JobDraft::default();
     for column in columns::given() {
@@ -63,7 +63,7 @@ fn read_column(params: &mut Params, column: &Column) -> Option<Value<'static>> {
     }
 }
 
-/// One that may be empty may be given empty, to take away what was there.
+/// A text. One that is not required may be given empty, to clear the column.
 fn text(params: &mut Params, column: &Column, chars_max: usize) -> Option<String> {
     match column.set_by {
         SetBy::Request(LeftOut::Refused(what)) => Some(params.required_text(column.parameter(), chars_max, what)),
@@ -71,7 +71,7 @@ fn text(params: &mut Params, column: &Column, chars_max: usize) -> Option<String
     }
 }
 
-/// Environment variables as a JSON object of texts, written anew so that it is known to be one.
+/// Environment variables as a JSON object of texts, written anew so that it is certainly one.
 fn own_env(params: &mut Params, name: &str, text: &str) -> Option<String> {
     if text.trim().is_empty() {
         return Some(String::new());

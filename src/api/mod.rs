@@ -1,7 +1,7 @@
 //! The HTTP API: (method, path, parameters) to a `Command`, and a `Reply` to JSON.
 //!
-//! Form is checked here (types, lengths, ranges, known names), sense by the node (a known id, a schedule that can
-//! match). Every answer is `{"code", "data", "message"}`.
+//! Not the check whether a command can be carried out (a known id, a schedule that can match): the node does that. Here
+//! the form is checked (types, lengths, ranges, known names). Every answer is `{"code", "data", "message"}`.
 //!
 //! Invariant: a request gives either a command or an answer, and a bad one changes nothing.
 
@@ -21,13 +21,14 @@ pub use answer::{failure, reply};
 
 /// The columns are signed 32-bit integers.
 const INT_MAX: i64 = i32::MAX as i64;
-/// No column that is searched holds more.
+/// The columns that a search looks into hold no more.
 const SEARCH_CHARS_MAX: usize = 2048;
 const SERVER_CHARS_MAX: usize = 1024;
 const LIMIT_DEFAULT: i64 = 50;
 const LIMIT_MAX: i64 = 10_000;
 const RUNS_DEFAULT: i64 = 1_000;
-/// What a request asks for, or the answer to one that asks for nothing that there is.
+
+/// The command of a request. The error is the response to a request that makes none.
 pub fn command(request: &Request) -> Result<Command, Response> {
     let path = request.path.trim_end_matches('/');
     let mut parts = path.trim_start_matches('/').split('/');
@@ -100,7 +101,7 @@ const PATHS: &str = "GET /cron/list, GET /cron/stop/{id}, GET /cron/start/{id}, 
                      POST /cron/update, POST /cron/run/{id}, GET /run/list, POST /run/kill/{run_key}, \
                      GET /run/output/{run_key}, GET /log/list, GET /cluster, POST /cluster/drain, POST /cluster/pause, POST /cluster/resume, GET /health";
 
-/// The answer to bytes that are no request.
+/// The response to bytes that are not a request.
 pub fn bad_request(bad: BadRequest) -> Response {
     failure(&CallError { status: bad.status, message: bad.reason.into() })
 }
@@ -121,7 +122,7 @@ fn path_id(text: &str) -> Result<JobId, CallError> {
     }
 }
 
-/// Where neither a body nor a query was sent, the client meant to send a body and left its length out.
+/// Refuses a request without body and query: its client most likely sent a body and left the length out.
 fn wants_body(request: &Request) -> Result<(), CallError> {
     if request.has_length || !request.query.is_empty() {
         return Ok(());
@@ -163,7 +164,7 @@ fn run_key(text: &str) -> Result<RunKey, CallError> {
         .map_err(|error| CallError::bad(format!("run_key: {text:?} is none: {error}, see /run/list and /log/list")))
 }
 
-/// A proxy that repeats a request gets the first one's result.
+/// The header Idempotency-Key: a proxy that repeats a request with it gets the result of the first.
 fn request_key(request: &Request) -> Result<Option<RequestKey>, CallError> {
     let Some(key) = &request.request_key else { return Ok(None) };
     let is_right = (1..=REQUEST_KEY_CHARS_MAX).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
@@ -205,7 +206,7 @@ fn drain(request: &Request) -> Result<Command, CallError> {
     Ok(Command::DrainNode(Server(server.trim().into())))
 }
 
-/// Without a page, a limit or a search it is the whole list, as the older system answers.
+/// Without page, limit and search the answer is the whole list, as in the older system.
 fn list_jobs(request: &Request) -> Result<Command, CallError> {
     let mut params = Params::of(request)?;
     params.allow(&["search", "page", "limit", "_"]);
@@ -219,7 +220,7 @@ fn list_jobs(request: &Request) -> Result<Command, CallError> {
 
 fn list_logs(request: &Request) -> Result<Command, CallError> {
     let mut params = Params::of(request)?;
-    // `_` is what browsers' libraries add to go around caches.
+    // Libraries in browsers add `_`, to go around caches.
     params.allow(&["cron_id", "search", "dispatch_server", "run_server", "page", "limit", "_"]);
     let filter = LogFilter {
         cron_id: params.integer("cron_id", 1, INT_MAX).map(|id| JobId(id as u32)),

@@ -1,6 +1,7 @@
-//! A request's parameters: from the query string, a form, or a JSON object, all read alike.
+//! A request's parameters: from the query string, a form, or a JSON object, all read alike. Mistakes are collected, so
+//! that one answer names them all.
 //!
-//! Mistakes are collected, so that one answer names them all.
+//! Not the columns of a job: those are `draft`.
 //!
 //! Invariant: an empty value counts as absent; a name that is given twice has the same value both times.
 
@@ -31,7 +32,7 @@ impl Params {
         Ok(params)
     }
 
-    /// Names beyond these are mistakes: a misspelt one must not be dropped in silence.
+    /// Notes every other name as a mistake: a misspelt parameter must not be ignored.
     pub fn allow(&mut self, names: &[&str]) {
         let unknown: Vec<String> = self.values.keys().filter(|name| !names.contains(&name.as_str())).cloned().collect();
         let there_are = if names.is_empty() { "none".into() } else { names.join(", ") };
@@ -40,14 +41,14 @@ impl Params {
         }
     }
 
-    /// Takes the value of another name for the same thing.
+    /// Moves the value of `other`, which means the same, to `name`.
     pub fn rename(&mut self, other: &str, name: &str) {
         if let Some(value) = self.values.remove(other) {
             self.add(name.into(), value);
         }
     }
 
-    /// A text of lines: each ends with LF, however it came.
+    /// Makes each line of a text end with LF.
     pub fn end_lines_with_lf(&mut self, name: &str) {
         if let Some(value) = self.values.get_mut(name) {
             *value = with_lf(value);
@@ -75,7 +76,7 @@ impl Params {
         Some(text)
     }
 
-    /// A text that may be given empty, to take away what was there.
+    /// A text that may be given empty, to clear the column.
     pub fn clearable_text(&mut self, name: &str, chars_max: usize) -> Option<String> {
         let is_given = self.values.contains_key(name);
         self.text(name, chars_max).or(is_given.then(String::new))
@@ -123,7 +124,7 @@ impl Params {
 
     fn add_form(&mut self, bytes: &[u8]) -> Result<(), CallError> {
         for (name, value) in form_urlencoded::parse(bytes) {
-            // The decoder puts U+FFFD for what is not UTF-8; one that was sent as such stands in the bytes.
+            // The decoder puts U+FFFD for bytes that are not UTF-8. A U+FFFD that was sent is in the bytes themselves.
             if (name.contains('\u{fffd}') || value.contains('\u{fffd}')) && !has_replacement_character(bytes) {
                 return Err(CallError::bad(format!("{}: its value is not UTF-8", shown(&name))));
             }
@@ -160,7 +161,7 @@ impl Params {
     }
 }
 
-/// Of all parameters only environment variables may be an object.
+/// Whether the parameter is environment variables: only those may be an object.
 fn is_env(name: &str) -> bool {
     columns::find(name).is_some_and(|column| matches!(column.kind, Kind::Env { .. }))
 }
@@ -171,7 +172,7 @@ fn has_replacement_character(bytes: &[u8]) -> bool {
     has(b"\xEF\xBF\xBD") || has(b"%EF%BF%BD")
 }
 
-/// JSON may write 100 as 100.0 or 1e2, which comes here as the former.
+/// Takes off the fraction of a whole number: JSON may write 100 as 100.0, or as 1e2, which arrives as 100.0.
 fn whole(text: &str) -> &str {
     text.strip_suffix(".0").unwrap_or(text)
 }

@@ -1,10 +1,11 @@
-//! The columns of a job: one table that says what each is called, what it takes, and what it is for.
+//! The columns of a job: one table with the name, the values and the purpose of each.
 //!
-//! The API's parameters, their checks, its answers, what a request changes of a job, and both stores' statements follow from
-//! this table, in its order: the older system's columns first, then ours. It does not make a column in a database; a
-//! migration does (see `sql/`).
+//! The API's parameters with their checks, its answers, the changes that a request makes, and both stores' statements
+//! follow from this table, in its order: the older system's columns first, then ours.
 //!
-//! Invariant: every column has a name of its own, and its default is a value that it takes.
+//! Not the place that makes a column in a database: a migration does (see `sql/`).
+//!
+//! Invariant: every column has a name of its own, and its default is one of its values.
 
 use super::value::{Cell, CellKind, Value};
 use super::{Job, Misfire, OnLost};
@@ -12,7 +13,7 @@ use std::borrow::Cow;
 
 /// Most number columns are signed 32-bit integers.
 const INT_MAX: i64 = i32::MAX as i64;
-/// The last second of the year 9999; what is beyond was meant otherwise, such as in milliseconds.
+/// The last second of the year 9999. A larger number is a mistake, such as a time in milliseconds.
 pub const TIME_MAX: i64 = 253_402_300_799;
 const EMPTY: Value<'static> = Value::Text(Cow::Borrowed(""));
 const ZERO: Value<'static> = Value::Number(0);
@@ -22,10 +23,10 @@ const ZERO: Value<'static> = Value::Number(0);
 pub struct Column {
     pub field: Field,
     pub kind: Kind,
-    /// What a new row has of which nothing is said.
+    /// The value of a new row where nothing else is given.
     pub default: Value<'static>,
     pub set_by: SetBy,
-    /// What it is for, in one sentence.
+    /// The column's purpose, in one sentence.
     pub help: &'static str,
 }
 
@@ -33,7 +34,7 @@ pub struct Column {
 #[derive(Debug)]
 pub struct Field {
     pub name: &'static str,
-    /// What requests and messages call it: as the older system does, where that has another name for it.
+    /// Its name in requests and messages: that of the older system, where it has another one.
     pub parameter: &'static str,
     get: for<'a> fn(&'a Job) -> Value<'a>,
     set: for<'a> fn(&mut Job, Value<'a>),
@@ -53,7 +54,7 @@ macro_rules! field {
     };
 }
 
-/// What a column takes. A text may be empty, unless it is required.
+/// The values of a column. A text may be empty, unless it is required.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
     Text {
@@ -85,29 +86,29 @@ pub enum Kind {
     Seconds {
         max: i64,
     },
-    /// A unix second up to the year 9999; 0 for none.
+    /// A Unix second up to the year 9999; 0 for none.
     Time,
 }
 
-/// Whose a column is.
+/// Who gives a column its value.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum SetBy {
-    /// The database gives it when the row is added. Answers show it.
+    /// The database, when the row is added. Answers show it.
     Store,
-    /// The leader gives it with every change. Answers do not show it.
+    /// The leader, with every change. Answers do not show it.
     Leader,
-    /// A request gives it, and answers show it.
+    /// A request. Answers show it.
     Request(LeftOut),
 }
 
-/// What a request means that leaves the column out.
+/// The meaning of a request that leaves the column out.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum LeftOut {
-    /// It is refused, and told that this is expected.
+    /// The request is refused; the text says what is expected.
     Refused(&'static str),
-    /// The default, at every update too: so the older system documents its columns.
+    /// The default, also for an update: the older system documents its columns so.
     Default,
-    /// An update keeps what the job has.
+    /// An update keeps the job's value.
     Kept,
 }
 
@@ -134,7 +135,7 @@ impl Column {
         (self.field.get)(job)
     }
 
-    /// Rows that others have written may hold a time before 1970: that is none.
+    /// Sets the job's field. A time before 1970, which a row written by another program may have, becomes none.
     pub fn set(&self, job: &mut Job, value: Value) {
         let value = match (self.kind, value) {
             (Kind::Time, Value::Number(time)) => Value::Number(time.max(0)),
@@ -143,10 +144,12 @@ impl Column {
         (self.field.set)(job, value);
     }
 
+    /// Whether answers show the column.
     pub fn is_shown(&self) -> bool {
         self.set_by != SetBy::Leader
     }
 
+    /// Whether statements write the column.
     pub fn is_written(&self) -> bool {
         self.set_by != SetBy::Store
     }
@@ -156,12 +159,12 @@ pub fn find(name: &str) -> Option<&'static Column> {
     COLUMNS.iter().find(|column| column.name() == name)
 }
 
-/// Those that a request gives.
+/// The columns that a request gives.
 pub fn given() -> impl Iterator<Item = &'static Column> {
     COLUMNS.iter().filter(|column| matches!(column.set_by, SetBy::Request(_)))
 }
 
-/// A job of which a request says nothing.
+/// A job with the default in every column that a request gives.
 pub fn new_job() -> Job {
     let mut job = Job::default();
     given().for_each(|column| column.set(&mut job, column.default.clone()));

@@ -1,7 +1,9 @@
-//! What the API asks of the node, and what it is answered.
+//! The API's commands to the node, and their answers.
 //!
-//! Invariant: a `Command` is well-formed (types, lengths, ranges are checked in `api`); whether it makes sense (a known
-//! id, a schedule that can match) is the node's to say.
+//! Not HTTP or JSON: `api` turns requests into commands, and answers into responses.
+//!
+//! Invariant: a `Command` is well-formed (`api` checks types, lengths and ranges). The node checks whether it can be
+//! carried out (a known id, a schedule that can match).
 
 use super::columns::{self, Column, LeftOut, SetBy};
 use super::job::JobFilter;
@@ -19,7 +21,8 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct RequestId(pub u64);
 
-/// What a client calls its request by (header Idempotency-Key): 1 to `REQUEST_KEY_CHARS_MAX` visible ASCII characters.
+/// A client's name for its request (header Idempotency-Key): 1 to `REQUEST_KEY_CHARS_MAX` visible ASCII characters. A
+/// second request with the same key gets the result of the first.
 #[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(transparent)]
 pub struct RequestKey(pub String);
@@ -28,7 +31,7 @@ pub const REQUEST_KEY_CHARS_MAX: usize = 200;
 
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Command {
-    /// With none, all of them.
+    /// A page of the jobs, or all of them where there is no filter.
     ListJobs(Option<JobFilter>),
     AddJob(JobDraft, Option<RequestKey>),
     UpdateJob(JobId, JobDraft),
@@ -36,26 +39,26 @@ pub enum Command {
     StartJob(JobId),
     DeleteJob(JobId),
     ListLogs(LogFilter),
-    /// Who takes part, as the leader sees it.
+    /// The nodes of the cluster, as the leader sees them.
     ShowCluster,
     /// The node with this server takes no new runs.
     DrainNode(Server),
-    /// A run at once, of a stopped job too.
+    /// Start a run now, even of a stopped job.
     RunJob(JobId, Option<RequestKey>),
-    /// What runs and waits in the whole cluster, so many at most.
+    /// The running and waiting runs of the whole cluster, at most `limit`.
     ListRuns {
         limit: usize,
     },
     KillRun(RunKey),
-    /// No scheduled run from now on, or again.
+    /// Pause (true) or resume (false) all scheduled runs.
     Pause(bool),
-    /// How this node is.
+    /// The health of this node.
     ShowHealth,
     ReadOutput(OutputQuery),
 }
 
 impl Command {
-    /// It only reads: to repeat it is harmless, and a refusal need not say what has become of it.
+    /// Whether the command only reads: a repetition is harmless, and a refusal need not say that nothing was changed.
     pub fn is_read(&self) -> bool {
         match self {
             Command::ListJobs(_)
@@ -76,25 +79,27 @@ impl Command {
         }
     }
 
-    /// The refusal of one that nobody has taken up.
+    /// The refusal of a command that was not begun.
     pub fn not_taken(&self, why: &str) -> CallError {
         CallError::unavailable(if self.is_read() { why.into() } else { format!("nothing was changed: {why}") })
     }
 }
 
-/// Which part of which run's output is asked for.
+/// A request for a part of a run's output.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct OutputQuery {
     pub run: RunKey,
     /// None: the run's latest attempt.
     pub attempt: Option<u32>,
+    /// The position (see `model::output`) at which the part begins.
     pub from: u64,
-    /// The client stays for what comes next. It is asked for a part at a time, so to the node this means nothing.
+    /// The client wants all further output too. The reactor asks the node for one part after the other, so the node
+    /// ignores this.
     pub follow: bool,
 }
 
-/// The columns of a job that a request gives, by their names. A column that the older system's API documents has the
-/// documented default where the request leaves it out; a later one is not there then, and keeps its value on update.
+/// The columns of a job that a request gives, by their names. A column that the request leaves out is in the draft with
+/// its default (`LeftOut::Default`), or is not in it, so that an update keeps the job's value (`LeftOut::Kept`).
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct JobDraft(BTreeMap<Cow<'static, str>, Value<'static>>);
@@ -107,9 +112,9 @@ impl Default for JobDraft {
 }
 
 impl JobDraft {
-    /// `column` is the name of one that a request may give.
+    /// Sets a column. `column` must be the name of one that a request may give.
     pub fn with(mut self, column: &'static str, value: impl Into<Value<'static>>) -> JobDraft {
-        debug_assert!(columns::given().any(|given| given.name() == column), "{column} is no column that is given");
+        debug_assert!(columns::given().any(|given| given.name() == column), "no request may give {column}");
         self.0.insert(column.into(), value.into());
         self
     }
@@ -128,7 +133,7 @@ impl JobDraft {
         }
     }
 
-    /// What the draft says nothing of stays as it is.
+    /// Changes the job's columns that are in the draft.
     pub fn apply(mut self, job: &mut Job) {
         for column in columns::given() {
             if let Some(value) = self.0.remove(column.name()) {
@@ -153,11 +158,11 @@ pub enum Answer {
     Output(RunOutput),
 }
 
-/// A part of a run's output, and whose it is.
+/// A part of an attempt's output.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct RunOutput {
     pub attempt: Attempt,
-    /// The node that has it; empty where none does.
+    /// The node that has the output; empty where no node has it.
     pub server: Server,
     pub part: OutputPart,
 }
@@ -167,12 +172,12 @@ pub struct RunOutput {
 pub struct RunAnswer {
     pub run_key: RunKey,
     pub cron_id: JobId,
-    /// How it ended, where it has.
+    /// How the run ended; none while it has not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<RunState>,
 }
 
-/// What runs and waits; running ones first.
+/// The running and waiting runs, running ones first.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct RunPage {
     pub list: Vec<RunView>,
@@ -185,13 +190,13 @@ pub struct RunView {
     pub run_key: RunKey,
     pub attempt: u32,
     pub cron_id: JobId,
-    /// Empty while it is given to no node.
+    /// The run's node; empty while it is given to no node.
     pub server: Server,
     pub state: RunStatus,
-    /// Unix milliseconds; none while it has not begun.
+    /// When it started, in Unix milliseconds; none while it has not.
     pub started: Option<i64>,
     pub pid: Option<u32>,
-    /// How long it has run.
+    /// For how long it has run.
     pub seconds: Option<u64>,
 }
 
@@ -199,30 +204,31 @@ pub struct RunView {
 pub struct HealthView {
     pub server: Server,
     pub role: Role,
-    /// Who leads; empty where nobody is known to.
+    /// The leader; empty where none is known.
     pub leader: Server,
     /// No scheduled run is started anywhere.
     pub paused: bool,
     /// As in `NodeView`.
     pub store_ok: bool,
-    /// None: standing alone.
+    /// Consul answers; none where the node stands alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub consul_ok: Option<bool>,
     pub running: usize,
     pub queued: usize,
-    /// Since the leader wrote the journal, which it does every five seconds at least, or took the lead; none where nobody leads.
+    /// The time since the leader wrote the journal, which it does at least every five seconds, or took the lead; none
+    /// where there is no leader.
     pub journal_age_ms: Option<u64>,
-    /// How far the last second that the leader has decided on lies behind; none where nobody leads.
+    /// How far the watermark is behind the present; none where there is no leader.
     pub watermark_lag_secs: Option<u64>,
-    /// What keeps work from being done, in plain words; none: nothing that is known.
+    /// The trouble that keeps the node from its work, in plain words; none where no trouble is known.
     #[serde(skip)]
     pub wrong: Option<String>,
 }
 
-/// How the leader's own work goes, as it tells its nodes.
+/// The state of the leader's own work, as it tells its nodes.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Progress {
-    /// None: by a leader that does not tell it yet.
+    /// None where the leader is of an earlier version, which does not tell it.
     pub journal_age_ms: Option<u64>,
     pub watermark_lag_secs: u64,
     pub wrong: Option<String>,
@@ -231,18 +237,18 @@ pub struct Progress {
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct JobList {
     pub jobs: Vec<ListedJob>,
-    /// How many the filter matches in all; none where these are all jobs.
+    /// How many jobs the filter matches in all; none where these are all jobs.
     pub total: Option<u64>,
 }
 
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct ListedJob {
     pub job: Arc<Job>,
-    /// The next second at which it is due, if there is one.
+    /// The next second at which the job is due; none where it never is again.
     pub next_time: Option<Second>,
-    /// None where it never ran, or the store did not tell in time.
+    /// The job's last run; none where it never ran, or the store did not answer in time.
     pub last: Option<LastRun>,
-    /// Why it is never due, where its schedule cannot be read.
+    /// Why the job's schedule cannot be read; such a job is never due.
     #[serde(default)]
     pub error: Option<String>,
 }
@@ -252,7 +258,7 @@ pub struct ListedJob {
 pub struct ClusterView {
     pub leader: Server,
     pub epoch: Epoch,
-    /// The last second that was taken.
+    /// The last second whose entry is whole in the journal.
     pub watermark: Second,
     /// No scheduled run is started anywhere until `/cluster/resume`.
     pub paused: bool,
@@ -271,18 +277,20 @@ pub struct NodeView {
     pub state: NodeState,
     pub running: usize,
     pub queued: usize,
-    /// Its system has no room for another process just now.
+    /// Its host can start no further process just now.
     #[serde(default)]
     pub throttled: bool,
-    /// Runs that it has told as skipped, shed or missed since its daemon's start; most are told by the leader.
+    /// Skipped, shed and missed runs whose log rows this node wrote since its daemon's start. The leader writes most of
+    /// them.
     #[serde(default)]
     pub refused: u64,
-    /// Runs that it may have at one time, waiting or running.
+    /// How many runs it may have at one time, waiting or running.
     pub capacity: usize,
     /// Its clock minus the leader's.
     pub clock_offset_ms: i64,
+    /// The time since the leader last heard of it.
     pub last_contact_ms: u64,
-    /// Its own store answers, and takes what it has to take: log rows, and the leader's journal.
+    /// Its own store answers, and takes the node's log rows, and the leader's journal entries.
     #[serde(default)]
     pub store_ok: bool,
 }
@@ -301,7 +309,7 @@ pub enum NodeState {
     Alive,
     /// It takes no new runs.
     Draining,
-    /// Nothing was heard of it for a second: it gets nothing new.
+    /// It has said nothing for a second: it gets no new runs.
     Suspect,
     /// Its lease is over.
     Lost,
@@ -311,7 +319,7 @@ pub enum NodeState {
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct CallError {
     pub status: u16,
-    /// What is wrong with what, and what is expected or what to do.
+    /// What is wrong, and what is expected or to be done.
     pub message: String,
 }
 
@@ -331,7 +339,7 @@ impl CallError {
         }
     }
 
-    /// A client's mistake that must not look like its success.
+    /// The client gave the key of another request. The answer to that request would look like this one's success.
     pub fn other_request(first: impl std::fmt::Display) -> CallError {
         let message = format!(
             "Idempotency-Key: it was another request's, which made {first}: nothing is done; give this one a key of its own"

@@ -1,4 +1,8 @@
-//! What app.toml says, checked and whole. `crate::config` makes it; the rooms only read it.
+//! The configuration, as app.toml gives it.
+//!
+//! Not the reading of the file: `crate::config` does that, the other rooms only read the values.
+//!
+//! Invariant: a `Config` was checked as a whole.
 
 use super::{Server, Zones};
 use std::fmt;
@@ -10,7 +14,7 @@ pub const OUTPUT_BYTES_MAX: usize = 4 << 20;
 
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The concrete `ip:port` that names this node; checked to be one.
+    /// The concrete `ip:port` that names this node.
     pub bind_address: Server,
     pub http_bind_address: SocketAddr,
     pub pprof_listen: Option<SocketAddr>,
@@ -19,29 +23,29 @@ pub struct Config {
     pub data_dir: PathBuf,
     pub service_name: String,
     pub lock_key: String,
-    /// None: standing alone.
+    /// None where the node stands alone.
     pub consul: Option<ConsulConfig>,
     pub cluster: ClusterConfig,
-    /// None: the embedded store in `data_dir`.
+    /// None for the embedded store in `data_dir`.
     pub mysql: Option<MysqlConfig>,
-    /// An absolute path; given `-c COMMAND`.
+    /// The absolute path of a program that takes `-c COMMAND`.
     pub shell: PathBuf,
     pub drain_timeout_ms: u64,
     pub limits: Limits,
     pub zones: HostZones,
-    /// 0: log rows are kept for ever.
+    /// How long log rows are kept; 0 for ever.
     pub log_retention_days: u32,
-    /// What a job's `node` may name beside the server.
+    /// Names for this node, beside its server, that a job's `node` may have.
     pub labels: Vec<String>,
-    /// Whether the whole output of a run is kept in data_dir, beside what the log row keeps of it.
+    /// Whether the whole output of a run is kept in data_dir, beside the part of it that is in the log row.
     pub spool_output: bool,
 }
 
-/// The zones, and for people where they come from.
+/// The time zones, and messages about their origin.
 #[derive(Clone, Debug)]
 pub struct HostZones {
     pub zones: Zones,
-    /// The zone of schedules that name none, and whose data are used: two lines.
+    /// Two lines for people: the zone of schedules that name none, and the source of the zones' data.
     pub told: [String; 2],
     pub warnings: Vec<String>,
 }
@@ -51,14 +55,14 @@ pub struct ConsulConfig {
     /// `host:port`.
     pub address: String,
     pub token: Option<Secret>,
-    /// Where the token comes from, if from a file: it may be replaced there.
+    /// The file that the token comes from, if it does: a new token may be put there at any time.
     pub token_file: Option<PathBuf>,
 }
 
 /// How nodes trust each other.
 #[derive(Clone, Debug, Default)]
 pub struct ClusterConfig {
-    /// None: only nodes of this host are spoken to, unless `insecure`.
+    /// Without one the node speaks only to nodes of its own host, unless `insecure`.
     pub secret: Option<Secret>,
     pub insecure: bool,
 }
@@ -76,28 +80,29 @@ pub struct MysqlConfig {
 pub struct Limits {
     /// Processes at one time on this node.
     pub max_running: usize,
-    /// Runs that wait on this node for their second or for a place.
+    /// Runs that wait on this node, for their second or for capacity.
     pub max_pending: usize,
-    /// Runs of one mutex job that wait for the one that runs, and of any other that wait on one node for their turn.
+    /// Runs of one mutex job that wait for its running one; and runs of any other job in the ready queue of one node.
     pub max_pending_per_job: usize,
     /// How late a run may still start.
     pub misfire_grace_secs: u32,
-    /// Output kept of one run, at most `OUTPUT_BYTES_MAX`.
+    /// Bytes of output kept of one run, at most `OUTPUT_BYTES_MAX`.
     pub max_output_bytes: usize,
-    /// Between TERM and KILL.
+    /// The time between TERM and KILL.
     pub kill_grace_ms: u64,
-    /// With less free memory fewer runs are started at one time; 0: whatever is free.
+    /// With less free memory than this, fewer runs are started at one time; 0 sets no such limit.
     pub min_free_memory_mb: u64,
-    /// Runs in one part of a tick: a part is one statement, and stays well below what a store takes. No key of app.toml.
+    /// Runs in one part of a tick: a part is one statement, and its size stays well below a store's limit. Not a key of
+    /// app.toml.
     pub part_runs_max: usize,
 }
 
-/// Runs that are over and wait for their log row, beyond those for which `max_pending` has room.
+/// How many runs that are over and wait for their log row a node may have, beside those that `max_pending` allows.
 const OVER_MAX: usize = 10_000;
 
 impl Limits {
-    /// What a node may have in all: what runs and waits (a leader gives it a tenth beyond `max_running` and
-    /// `max_pending`), and what is over and has no committed log row yet.
+    /// How many runs a node may hold in all: running and waiting ones (a leader gives it a tenth beyond `max_running`
+    /// and `max_pending`), and those that are over and have no committed log row yet.
     pub fn held_max(&self) -> usize {
         self.max_running + 2 * self.max_pending + OVER_MAX
     }
@@ -123,7 +128,7 @@ impl Default for Limits {
 pub struct Secret(pub String);
 
 impl Secret {
-    /// As it stands in a file of its own: without the line's end.
+    /// The secret that a file holds: its text without the end of the line.
     pub fn of_file(text: &str) -> Secret {
         Secret(text.trim_end_matches(['\n', '\r']).into())
     }

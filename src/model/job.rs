@@ -1,5 +1,8 @@
-//! A job: a row of table `cron`. What each column takes stands in `columns`; whether the schedule can be understood is for
-//! `core::schedule` to say.
+//! A job: a row of table `cron`.
+//!
+//! Not the columns' values: those are in `columns`. Not the meaning of a schedule: that is in `core::schedule`.
+//!
+//! Invariant: an environment from `parse_env` can be given to a process.
 
 use super::Second;
 use super::columns::new_job;
@@ -17,7 +20,7 @@ impl std::fmt::Display for JobId {
     }
 }
 
-/// Which definition of a job: grows by one with every change that the API makes.
+/// The number of a job's definition: it grows by one with every change by the API.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(transparent)]
 pub struct Version(pub u64);
@@ -28,17 +31,17 @@ impl Version {
     }
 }
 
-/// What becomes of ticks that were not handled in their second, within the grace. Beyond it they are `missed`, whatever
-/// this says.
+/// What becomes of a job's due seconds that were not handled in time but within the grace. Beyond the grace they are
+/// always `missed`.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Misfire {
-    /// Each runs, late, the oldest first.
+    /// Each one is run late, the oldest first.
     #[default]
     All,
-    /// Only the last of them runs.
+    /// Only the last one is run.
     Once,
-    /// None runs.
+    /// None is run.
     Skip,
 }
 
@@ -59,7 +62,7 @@ impl Misfire {
     }
 }
 
-/// What becomes of a run that was lost: nobody can say whether it started, or how it ended.
+/// What becomes of a lost run: one of which nobody knows whether it started, or how it ended.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnLost {
@@ -86,7 +89,7 @@ impl OnLost {
     }
 }
 
-/// What a message of a node of an earlier version does not tell is as in a new job.
+/// A row of table `cron`. A field that is missing in the message of a node of an earlier version is as in a new job.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default = "new_job")]
 pub struct Job {
@@ -95,27 +98,27 @@ pub struct Job {
     pub command: String,
     pub remark: String,
     pub stop: bool,
-    /// The first second at which it may run (unix); 0: no bound.
+    /// The first Unix second at which it may run; 0: no bound.
     pub start_time: i64,
-    /// The first second at which it may no longer run (unix); 0: no bound.
+    /// The first Unix second at which it may no longer run; 0: no bound.
     pub end_time: i64,
-    /// Never two runs of it at once, in the whole cluster.
+    /// The cluster never has two runs of it at once.
     pub is_mutex: bool,
-    /// A mutex run that holds longer is ended, in seconds; 0: no limit.
+    /// A mutex run that takes longer is ended, in seconds; 0: no limit.
     pub lock_limit: u32,
     pub misfire: Misfire,
     pub on_lost: OnLost,
-    /// Runs of it at one time in the whole cluster; what falls due beyond waits its turn. 0: no limit.
+    /// Runs of it at one time in the whole cluster; further due runs wait for a permit. 0: no limit.
     pub max_parallel: u32,
     /// A run that takes longer is ended, in seconds; 0: no limit.
     pub timeout: u32,
-    /// So many further attempts after one that failed.
+    /// How many further attempts follow one that failed.
     pub retry_times: u32,
-    /// Before the first of them, in seconds; doubled before each further one.
+    /// The delay before the first further attempt, in seconds; it doubles before each one after that.
     pub retry_delay: u32,
     /// The user that its processes run as; empty: the daemon's.
     pub run_as: String,
-    /// Where they start; empty: in the daemon's own directory.
+    /// The folder in which they start; empty: the daemon's.
     pub work_dir: String,
     /// A JSON object of further environment variables; empty: none.
     pub env: String,
@@ -123,14 +126,14 @@ pub struct Job {
     pub shell: String,
     /// The only server, or the label of the only servers, that may run it; empty: any.
     pub node: String,
-    /// It is due up to so many seconds later than its schedule says: by a number of its own that never changes.
+    /// It is due up to so many seconds after its schedule, by an offset of its own that never changes.
     pub jitter: u32,
     pub version: Version,
     /// The first second at which this definition was there; 0 for rows written by hand.
     pub since: Second,
 }
 
-/// Which jobs `/cron/list` asks for.
+/// The jobs that `/cron/list` asks for.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct JobFilter {
     /// A text that `cron_set`, `command` or `remark` contains, taken literally, or the id.
@@ -153,11 +156,11 @@ impl JobFilter {
     }
 }
 
-/// Jobs by id.
+/// Jobs in order of their ids.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct JobPage {
     pub jobs: Vec<Job>,
-    /// How many the filter matches in all; none where there was no filter and these are all.
+    /// How many jobs the filter matches in all; none where there was no filter, and these are all jobs.
     pub total: Option<u64>,
 }
 
@@ -180,21 +183,21 @@ pub fn parse_env(text: &str) -> Result<BTreeMap<String, String>, String> {
     Ok(variables)
 }
 
-/// Lines that end with CR LF, as browsers send them, end with LF: a shell takes CR for a part of the line.
+/// Turns the ends of lines into LF. Browsers send CR LF, and a shell takes the CR for a part of the line.
 pub fn with_lf(text: &str) -> String {
     text.replace("\r\n", "\n")
 }
 
 impl Job {
-    /// The command as it is given to the shell behind `-c`: rows that others have written may have CR LF in them, and what
-    /// begins with a sign would be read as the shell's own options. A line before it changes nothing, to a shell or to any
-    /// other language.
+    /// The command as the shell gets it behind `-c`. A row that another program wrote may have CR LF in it. A command
+    /// that begins with a sign would be taken for options of the shell, so it gets an empty line before it, which
+    /// changes nothing to a shell or any other language.
     pub fn script(&self) -> String {
-        let sign = if self.command.starts_with(['-', '+']) { "\n" } else { "" };
-        format!("{sign}{}", with_lf(&self.command))
+        let empty_line = if self.command.starts_with(['-', '+']) { "\n" } else { "" };
+        format!("{empty_line}{}", with_lf(&self.command))
     }
 
-    /// How many runs of it may go at one time, where that is limited.
+    /// How many runs of it the cluster may have at one time; none where there is no limit.
     pub fn parallel_max(&self) -> Option<usize> {
         match (self.is_mutex, self.max_parallel) {
             (true, _) => Some(1),
@@ -203,7 +206,7 @@ impl Job {
         }
     }
 
-    /// Whether the job, schedule aside, may have a run at `second`.
+    /// Whether the job may have a run at `second`, whatever its schedule.
     pub fn may_run_at(&self, second: Second) -> bool {
         !self.stop
             && self.since <= second

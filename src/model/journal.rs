@@ -1,6 +1,8 @@
 //! The journal: the cluster's one durable, ordered, fenced log of the leader's decisions.
 //!
-//! Invariant: nothing is sent to a node before the entry that names it is in the store.
+//! Not the writing of entries: that is the ledger's journaler, and the store.
+//!
+//! Invariant: no run is sent to a node before the entry that names it is in the store.
 
 use super::command::RequestKey;
 use super::{Attempt, Epoch, JobId, NodeId, RunState, Second, Version};
@@ -14,18 +16,18 @@ pub struct EntryId(pub i64);
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Entry {
     pub epoch: Epoch,
-    /// Counts the entries of one epoch: with it, a statement whose answer was lost can be repeated.
+    /// Counts the entries of one epoch, so that a statement whose answer was lost can be repeated.
     pub request: u64,
     /// The tick that the entry handles; none for retries, manual runs, runs given anew, and changes.
     pub tick: Option<Second>,
     /// A large tick is cut in parts, written from the highest number down: the tick is whole once part 0 is in.
     pub part: u32,
     pub body: Body,
-    /// What a client calls its request by; asked again with the same one, the first entry counts.
+    /// The key of the client's request. When a request with the same key comes again, the first entry counts.
     pub request_key: Option<RequestKey>,
 }
 
-/// What was decided.
+/// The decisions of one entry.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Body {
     /// The nodes that `runs` names, by index.
@@ -39,12 +41,12 @@ pub struct Body {
     pub refused: Vec<RefusedRun>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missed: Vec<MissedGap>,
-    /// Seconds of before a change of their job that no tick will handle: they are cancelled. Nobody decides on them again.
+    /// Due seconds before a change of their job, which are cancelled: no tick will handle them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub settled: Vec<MissedGap>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changes: Vec<ChangeNote>,
-    /// Of the jobs in `changes`, whose rows were edited by hand, seconds up to this one are decided.
+    /// For a reload: the seconds up to and with this one are decided for the jobs in `changes`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decided_to: Option<Second>,
 }
@@ -71,7 +73,8 @@ impl From<PlannedRun> for (super::RunKey, u32, Version, u16) {
     }
 }
 
-/// A further attempt that is given to nobody before `due`, a whole second at or after the end of its delay, as the array `[run_key, attempt, version, due]`.
+/// A further attempt that is given to no node before `due`, a whole second at or after the end of its delay, as the
+/// array `[run_key, attempt, version, due]`.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(from = "(super::RunKey, u32, Version, Second)", into = "(super::RunKey, u32, Version, Second)")]
 pub struct DelayedRun {
@@ -92,7 +95,7 @@ impl From<DelayedRun> for (super::RunKey, u32, Version, Second) {
     }
 }
 
-/// A run that was due and refused, `skipped` or `shed`.
+/// A due run that was refused: `skipped` or `shed`.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct RefusedRun {
     pub run: super::RunKey,
@@ -100,7 +103,7 @@ pub struct RefusedRun {
     pub state: RunState,
 }
 
-/// Ticks of one job that are not run: a gap beyond the grace swallowed them, or its `misfire` says so of a late one.
+/// Due seconds of one job that are not run: they lie beyond the grace, or the job's `misfire` says so.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct MissedGap {
     pub cron_id: JobId,
@@ -108,7 +111,7 @@ pub struct MissedGap {
     pub first: Second,
     pub last: Second,
     pub count: u64,
-    /// The count stopped at a limit: there were at least so many.
+    /// The counting stopped at a limit: there were at least `count`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub at_least: bool,
     #[serde(default, skip_serializing_if = "MissedWhy::is_grace")]
@@ -121,9 +124,9 @@ pub enum MissedWhy {
     /// The grace was over.
     #[default]
     Grace,
-    /// A later one runs for all that were late together.
+    /// One later second is run for all late ones (`misfire` is `once`).
     Once,
-    /// The job is never run late.
+    /// The job is never run late (`misfire` is `skip`).
     Skip,
 }
 
@@ -133,7 +136,7 @@ impl MissedWhy {
     }
 }
 
-/// A job's row is about to have this version, or none (deleted).
+/// The note that a job's row is about to be changed or deleted.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct ChangeNote {
     pub cron_id: JobId,

@@ -1,4 +1,8 @@
-//! A row of table `log`: what became of one run or attempt.
+//! A row of table `log`: the outcome of one run or attempt.
+//!
+//! Not the way of a row to the store: that is `core::log`.
+//!
+//! Invariant: a row that we write names its attempt and its state; only rows of the older system lack them.
 
 use super::{Attempt, JobId, RunState, Second, Server, Version};
 use serde::{Deserialize, Serialize};
@@ -10,21 +14,21 @@ pub struct LogRow {
     pub state: RunState,
     /// The process's exit code; none where it died of a signal or there was no process.
     pub exit_code: Option<i32>,
-    /// What the command wrote, already made valid UTF-8 and capped.
+    /// The command's output, as valid UTF-8 and within `max_output_bytes`, and lines of ours behind it.
     pub output: String,
     /// The wall-clock moment of the start in milliseconds; 0 where nothing was started.
     pub start_time_ms: i64,
     /// How long the command took, in milliseconds.
     pub use_time_ms: i64,
-    /// The second in which the leader sent it; 0 where it was not sent.
+    /// The second in which the leader sent the run to a node; 0 where it was not sent.
     pub dispatch_time: Second,
-    /// The leader that decided on it.
+    /// The leader that decided on the run.
     pub dispatch_server: Server,
-    /// The node that ran it; empty where none did.
+    /// The run's node; empty where no node had it.
     pub run_server: Server,
 }
 
-/// A log row as it is read back. The columns that an older system's rows do not have are optional.
+/// A log row as it is read back. The columns that rows of the older system lack are optional.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct StoredLog {
     pub id: i64,
@@ -44,17 +48,17 @@ pub struct StoredLog {
     pub version: Option<u64>,
 }
 
-/// What a job's newest log row says.
+/// A job's newest log row, in short.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct LastRun {
-    /// None in an older system's row.
+    /// None in a row of the older system.
     pub state: Option<String>,
     /// The scheduled second.
     pub time: i64,
     pub use_time_ms: i64,
 }
 
-/// Which rows `/log/list` asks for; absent filters match everything.
+/// The rows that `/log/list` asks for. A field that is none matches every row.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct LogFilter {
     pub cron_id: Option<JobId>,

@@ -1,12 +1,14 @@
-//! What nodes say to each other. The leader's own node is spoken to in the same words, without a socket.
+//! The messages between nodes. A leader and its own node exchange the same messages, without a socket.
 //!
 //! ```text
 //! node -> leader   Hello, Holdings, Heartbeat, ToLeader, Command
-//! leader -> node   Welcome or Refused, Beat, ToNode, Reply
+//! leader -> node   Welcome or Rejected, HeartbeatAck, ToNode, Reply
 //! ```
 //!
-//! Invariant: a message is a value; who sent it is known by the link that it came over, and under which epoch by that
-//! link's Welcome: a link lives under one epoch only.
+//! Not the bytes on a socket: those are in `wire::frame`.
+//!
+//! Invariant: a message does not name its sender or its epoch. The link that it came over tells the sender, and the
+//! link's Welcome the epoch: a link lives under one epoch only.
 
 use super::command::{Command, Progress, Reply};
 use super::output::OutputPart;
@@ -20,34 +22,35 @@ use std::sync::Arc;
 pub enum LinkId {
     /// Made by this node, which gives the number.
     Out(u64),
-    /// Made by another, numbered by the reactor.
+    /// Made by another node; the reactor gives the number.
     In(u64),
-    /// The leader's to its own node: it has no socket, and lasts as long as the lead.
+    /// Between the leader and its own node: it has no socket, and lasts as long as the lead.
     Loopback,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub enum Message {
     Hello(Hello),
-    /// From here on the node's leader is this one.
+    /// From now on the sender is the node's leader.
     Welcome {
         epoch: Epoch,
         /// The leader's clock when it wrote this.
         wall: Wall,
+        /// The lease, as in `HeartbeatAck`, from the sending of the Hello.
         valid_for_ms: u64,
     },
     /// The node may not take part: the reason, for people.
     Rejected {
         reason: String,
     },
-    /// All that the node has, former incarnations included; said once, after Welcome.
+    /// All runs that the node has, those of former incarnations included. Sent once, after Welcome.
     Holdings(Vec<(Attempt, Held)>),
     Heartbeat(Heartbeat),
     HeartbeatAck {
         /// The heartbeat's own `sent`.
         sent: u64,
         wall: Wall,
-        /// The lease: so long from the sending of the heartbeat.
+        /// How long the lease lasts, from the sending of the heartbeat.
         valid_for_ms: u64,
         /// No scheduled run is started.
         paused: bool,
@@ -72,32 +75,34 @@ pub struct Hello {
     pub node_id: NodeId,
     pub server: Server,
     pub incarnation: Incarnation,
-    /// Runs that it may have at one time, waiting or running.
+    /// How many runs the node may have at one time, waiting or running.
     pub capacity: usize,
-    /// What jobs may name in `node`, beside the server.
+    /// Names for the node, beside its server, that a job's `node` may have.
     pub labels: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Heartbeat {
-    /// By the node's own monotonic clock; comes back in the answer.
+    /// When it was sent, by the node's own monotonic clock. It comes back in the answer.
     pub sent: u64,
-    /// The node's wall clock. Former versions judge it, wrongly where this lay in a buffer: nobody need read it.
+    /// The node's wall clock. Only leaders of former versions read it, and misjudge the clock where the heartbeat lay
+    /// in a buffer.
     pub wall: Wall,
-    /// How far that was ahead of the leader's, by a quick exchange; none where there was none lately.
+    /// How far the node's clock is ahead of the leader's, by their last quick exchange; none where there was none
+    /// lately.
     #[serde(default)]
     pub clock_offset_ms: Option<i64>,
     pub running: usize,
     pub waiting: usize,
-    /// It takes no new runs.
+    /// The node takes no new runs.
     pub is_draining: bool,
     /// Its own store answers.
     #[serde(default)]
     pub store_ok: bool,
-    /// The system has no room for another process just now: runs are better given to others.
+    /// The node's host can start no further process just now: other nodes are better candidates.
     #[serde(default)]
     pub is_full: bool,
-    /// Runs that it has told as skipped, shed or missed since its daemon's start.
+    /// As in `NodeView`.
     #[serde(default)]
     pub refused: u64,
 }
@@ -105,13 +110,13 @@ pub struct Heartbeat {
 /// How far a node has come with an attempt that it has.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Held {
-    /// Taken, and surely not started; it will be, at its second.
+    /// Certainly not started. It will start at its second.
     Waiting,
-    /// Taken, and not started without a new order: the lease was over meanwhile, or the daemon was.
+    /// Certainly not started, and it starts only by a new order: the lease was over meanwhile, or the daemon died.
     Parked,
-    /// Started, perhaps over: its log row is on its way.
+    /// Started, perhaps over. Its log row will come or is on its way.
     Begun,
-    /// By marks that are void: nobody can say.
+    /// Nobody knows: its mark is from before the host's last start.
     Unknown,
 }
 
@@ -120,35 +125,36 @@ pub enum Held {
 pub enum ToNode {
     /// Arm these runs; each starts at its second, or at once where that is past.
     Dispatch(Vec<Order>),
-    /// Drop every run of the job, not spawned yet, of a version below this one; with none, of every version.
+    /// Drop the job's runs that have not started, of versions older than `below` (none: of every version).
+    /// `ToLeader::Cancelled` answers.
     Cancel { cron_id: JobId, below: Option<Version> },
-    /// The answer to Holdings: these are not to be started, and what former incarnations had begun may be explained.
+    /// The answer to Holdings: drop these runs, and write the log rows of runs that former incarnations began.
     Settled { drop: Vec<Attempt> },
-    /// Give back those of these that have not begun; `ToLeader::Returned` lists them.
+    /// Give back those of these runs that have not started; `ToLeader::Returned` lists them.
     Return(Vec<Attempt>),
     /// Take no new runs until the next start.
     Drain,
-    /// End this attempt, or drop it where it has not begun; `Finished` tells when it is over.
+    /// End this attempt, or drop it where it has not started; `ToLeader::Finished` says when it is over.
     Kill { attempt: Attempt },
-    /// Tell what is held; `ToLeader::Runs` with the same number answers.
+    /// List the held runs; `ToLeader::Runs` with the same number answers.
     ListRuns { request: u64 },
-    /// Tell what this attempt has written from there on; `ToLeader::OutputRead` with the same number answers.
+    /// Read this attempt's output from byte `from` on; `ToLeader::OutputRead` with the same number answers.
     ReadOutput { request: u64, attempt: Attempt, from: u64 },
 }
 
 /// From a node to the leader.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum ToLeader {
-    /// Every run that `Cancel` meant is dropped (listed here) or has been spawned.
+    /// Every run that `Cancel` applies to has been dropped (these) or started.
     Cancelled {
         cron_id: JobId,
         dropped: Vec<Attempt>,
     },
-    /// The node is leaving and will not start these.
+    /// The node gives these runs back: it will not start them, because it shuts down or was asked to.
     Returned(Vec<Attempt>),
-    /// Too many runs of their jobs wait on this node already: it does not take these, and has forgotten them.
+    /// The node has dropped these runs: too many runs of their jobs wait on it already.
     Refused(Vec<Attempt>),
-    /// The process is over, or will never be started; its log row, with this state, is on its way.
+    /// The process is over, or will never be started. The log row, with this state, is on its way.
     Finished {
         attempt: Attempt,
         state: RunState,
@@ -173,12 +179,12 @@ pub struct HeldRun {
     pub status: RunStatus,
     /// 0 while there is no process.
     pub pid: u32,
-    /// When it began, by the node's wall clock in milliseconds; 0 while it has not.
+    /// When it started, by the node's wall clock, in Unix milliseconds; 0 while it has not.
     pub started_ms: i64,
 }
 
 impl HeldRun {
-    /// A node tells of so many at most.
+    /// The most runs that a node lists.
     pub const LIST_MAX: usize = 10_000;
 }
 
@@ -187,9 +193,9 @@ impl HeldRun {
 pub struct Order {
     pub attempt: Attempt,
     pub job: Arc<Job>,
-    /// Its second is past: it goes in capacity that runs on time leave spare.
+    /// Its second is past: it starts in capacity that runs on time leave free.
     pub late: bool,
-    /// The last second in which it may still start; none: a mutex run that waited its turn, however long.
+    /// The last second in which it may still start; none for a run that waited for a permit, however long.
     pub expires: Option<Second>,
     pub dispatch_time: Second,
     pub dispatch_server: Server,

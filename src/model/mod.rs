@@ -1,6 +1,8 @@
-//! The nouns: plain data that every other room may use. Nothing here reads a clock, holds a lock or does IO.
+//! The nouns: plain data that every other room may use.
 //!
-//! Invariant: a value that exists is valid on its own; what depends on the state of the world is checked in `core`.
+//! Not a place that reads a clock, holds a lock or does IO.
+//!
+//! Invariant: a value that exists is valid by itself; `core` checks whatever depends on the state of the world.
 
 pub mod columns;
 pub mod command;

@@ -1,4 +1,6 @@
-//! Who is who: nodes, their lives, and the fencing token.
+//! Nodes: their ids, servers and incarnations, and the fencing token of their leader.
+//!
+//! Not the state of a node: the leader's roster has that. Invariant: a node id never changes.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -11,7 +13,7 @@ use std::sync::Arc;
 pub struct NodeId(pub Arc<str>);
 
 impl NodeId {
-    /// In the journal: given to nobody yet.
+    /// In the journal: the run is given to no node yet.
     pub fn is_nobody(&self) -> bool {
         self.0.is_empty()
     }
@@ -33,7 +35,7 @@ pub struct Incarnation(pub u64);
 pub struct Epoch(pub u64);
 
 impl Server {
-    /// Whether only this host itself reaches it.
+    /// Whether only this host can reach it.
     pub fn is_loopback(&self) -> bool {
         self.0.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback())
     }

@@ -1,27 +1,31 @@
-//! What a command writes, within a cap: the head and the tail, and in between what was left out. And how it is read, a
-//! part at a time.
+//! The output of a command, within a limit: its head and its tail are kept, the middle is left out. And the reading of
+//! it, one part after the other.
 //!
-//! A place in the output is a count of the bytes that the command had written before it, whether they are kept or not;
-//! behind them come the lines that its log row ends with. So who reads on from `next` gets every byte that is kept once.
+//! A position in the output is the number of bytes that the command wrote before it, whether they are kept or not.
+//! Behind the output come the lines that its log row ends with. A reader that goes on from `next` gets every kept byte
+//! once.
 //!
-//! Invariant: never holds more than its cap, however much is pushed.
+//! Not the file with a whole output: that is the reactor's.
+//!
+//! Invariant: an output never keeps more bytes than its limit, however many are pushed.
 
 use super::RunState;
 use super::status::RunStatus;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
-/// Bytes read by one question; a line of ours may come on top.
+/// The most bytes of one part; a line of ours may come on top.
 pub const PART_BYTES_MAX: usize = 256 << 10;
 
-/// A part of what an attempt has written.
+/// A part of an attempt's output.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct OutputPart {
     pub state: OutputState,
+    /// The position at which the part begins.
     pub from: u64,
     #[serde(with = "base64_text")]
     pub bytes: Vec<u8>,
-    /// Where to read on.
+    /// The position at which the next part begins.
     pub next: u64,
     /// The attempt is over, and nothing comes after this.
     pub is_over: bool,
@@ -36,12 +40,12 @@ pub enum OutputState {
 }
 
 impl OutputPart {
-    /// Nothing is there yet.
-    pub fn empty(stage: RunStatus, from: u64) -> OutputPart {
-        OutputPart { state: OutputState::Held(stage), from, bytes: Vec::new(), next: from, is_over: false }
+    /// The part of an attempt that has no output from there on yet.
+    pub fn empty(status: RunStatus, from: u64) -> OutputPart {
+        OutputPart { state: OutputState::Held(status), from, bytes: Vec::new(), next: from, is_over: false }
     }
 
-    /// Of an attempt that is over, as its log row tells it.
+    /// A part of the output in a log row: the attempt is over.
     pub fn of_row(state: RunState, text: &str, from: u64) -> OutputPart {
         let kept = Capped::of_text(text);
         let (bytes, next) = kept.read(from, PART_BYTES_MAX);
@@ -64,11 +68,11 @@ impl Output {
     }
 
     pub fn push(&mut self, bytes: &[u8]) {
-        let head_room = self.bytes_max.div_ceil(2) - self.head.len();
-        let (to_head, to_tail) = bytes.split_at(head_room.min(bytes.len()));
+        let head_left = self.bytes_max.div_ceil(2) - self.head.len();
+        let (to_head, to_tail) = bytes.split_at(head_left.min(bytes.len()));
         self.head.extend_from_slice(to_head);
         let tail_max = self.bytes_max / 2;
-        // Of a chunk larger than the whole tail only the end can stay, so the rest is not copied at all.
+        // Only the end of bytes that are more than a whole tail can be kept, so the rest is not copied at all.
         let skipped = to_tail.len().saturating_sub(tail_max);
         self.tail.extend(&to_tail[skipped..]);
         let excess = self.tail.len().saturating_sub(tail_max);
@@ -76,7 +80,7 @@ impl Output {
         self.bytes_left_out += (skipped + excess) as u64;
     }
 
-    /// Puts a line of ours behind what was written, on a line of its own.
+    /// Adds a line of ours behind the command's output.
     pub fn push_line(&mut self, line: &str) {
         let last = self.tail.back().or(self.head.last());
         if last.is_some_and(|byte| *byte != b'\n') {
@@ -91,7 +95,7 @@ impl Output {
     }
 
     /// Bytes that may come before some are left out.
-    pub fn room(&self) -> usize {
+    pub fn bytes_free(&self) -> usize {
         self.bytes_max - self.bytes_kept()
     }
 
@@ -100,12 +104,12 @@ impl Output {
         self.bytes_kept() as u64 + self.bytes_left_out
     }
 
-    /// The place from which on all is in memory.
+    /// The position from which on every byte is in memory.
     pub fn tail_start(&self) -> u64 {
         if self.bytes_left_out == 0 { 0 } else { self.head.len() as u64 + self.bytes_left_out }
     }
 
-    /// What is in memory, with the lines behind it.
+    /// The output in memory, with these lines behind it.
     pub fn kept<'a>(&'a self, last_lines: &'a str) -> Capped<'a> {
         let (front, back) = self.tail.as_slices();
         Capped { head: &self.head, left_out: self.bytes_left_out, rest: [front, back, last_lines.as_bytes()] }
@@ -124,7 +128,7 @@ impl Output {
     }
 }
 
-/// What is kept of an output: its head, the number of bytes that were left out, and the rest.
+/// The kept bytes of an output: its head, the number of bytes that were left out, and the rest.
 #[derive(Clone, Copy, Debug)]
 pub struct Capped<'a> {
     head: &'a [u8],
@@ -133,7 +137,8 @@ pub struct Capped<'a> {
 }
 
 impl<'a> Capped<'a> {
-    /// Of a log row's text. A command that has written the very line that says what was left out is believed.
+    /// Reads the text of a log row. Where the command itself wrote a line like the one for bytes that were left out,
+    /// the line is taken for ours.
     fn of_text(text: &'a str) -> Capped<'a> {
         let whole = Capped { head: text.as_bytes(), left_out: 0, rest: [&[]; 3] };
         let Some((head, rest)) = text.split_once(LEFT_OUT.0) else { return whole };
@@ -144,12 +149,13 @@ impl<'a> Capped<'a> {
         }
     }
 
-    /// The place behind the last byte.
+    /// The position behind the last byte.
     pub fn end(&self) -> u64 {
         self.rest_start() + self.rest.iter().map(|piece| piece.len() as u64).sum::<u64>()
     }
 
-    /// What stands from there on, and where to read on. Over what was left out it goes with a line that says so.
+    /// The bytes from the position `from` on, `bytes_max` at most, and the position behind them. A line stands for
+    /// bytes that were left out.
     pub fn read(&self, from: u64, bytes_max: usize) -> (Vec<u8>, u64) {
         let (mut bytes, mut next) = (Vec::new(), from);
         let take = |piece: &[u8], piece_start: u64, bytes: &mut Vec<u8>, next: &mut u64| {
@@ -183,7 +189,7 @@ fn left_out_line(bytes: u64) -> String {
     format!("{}{bytes}{}", LEFT_OUT.0, LEFT_OUT.1)
 }
 
-/// Bytes in a message: as an array of numbers they would be four times as long.
+/// Bytes in a message, as Base64: an array of numbers would be about three times as long.
 mod base64_text {
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;

@@ -1,4 +1,8 @@
-//! Runs and attempts: their keys and how they end.
+//! Runs and attempts: their keys and their outcomes.
+//!
+//! Not how far a run has come: that is `status` for people, and the leader's and the node's own.
+//!
+//! Invariant: a key that is written as text and read back is the same key.
 
 use super::{JobId, Second};
 use serde::{Deserialize, Serialize};
@@ -13,7 +17,7 @@ pub struct RunKey {
     pub manual: Option<Manual>,
 }
 
-/// What sets the manual runs of one second apart: the leader's epoch and its own count.
+/// Tells the manual runs of one second apart: the leader's epoch, and a count within it.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Manual {
     pub epoch: u64,
@@ -79,8 +83,8 @@ impl<'de> Deserialize<'de> for RunKey {
     }
 }
 
-/// One process started for a run; unique by both fields. A run's first attempt has number 1; number 0 stands for a
-/// run that never came to an attempt (skipped, shed, missed).
+/// One process started for a run; unique by both fields. A run's first attempt has number 1; number 0 stands for a run
+/// that came to no attempt (skipped, shed, missed).
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct Attempt {
     pub run: RunKey,
@@ -101,19 +105,19 @@ pub enum RunState {
     Ok,
     /// It exited otherwise, died of a signal, or could not be started.
     Failed,
-    /// It ran longer than it may (`lock_limit`, `timeout`) and was ended.
+    /// It ran for longer than it may (`lock_limit`, `timeout`) and was ended.
     Timeout,
-    /// It was ended by an operator, or by the daemon's own end.
+    /// It was ended by an operator, by the daemon's shutdown, or at the end of a lease.
     Killed,
     /// The job was stopped, changed or deleted before the run started.
     Cancelled,
-    /// It fell due while too many earlier ones of its mutex job were waiting.
+    /// It fell due while too many earlier runs of its job were waiting.
     Skipped,
-    /// Refused by overload protection.
+    /// No node had capacity for it.
     Shed,
-    /// Its second passed unhandled, and the grace is over or its job is not to be run late (`misfire`).
+    /// It was not started in time: the grace was over, or its job is not to be run late (`misfire`).
     Missed,
-    /// Nobody can say whether it started, or how it ended. The only state that a later one may replace.
+    /// Nobody knows whether it started, or how it ended. The one state that every other may replace.
     Lost,
 }
 

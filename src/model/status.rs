@@ -1,6 +1,8 @@
-//! How far an attempt has come, as people are shown it.
+//! How far an attempt has come, for people.
 //!
-//! Not the stage that the leader decides by, and not the phase that its node does.
+//! Not the stage by which the leader decides, and not the phase by which the node does.
+//!
+//! Invariant: an attempt that is over has no status; it has a `RunState`.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,13 +10,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RunStatus {
-    /// The leader keeps it: its mutex is another's, it may not run beside those that do, or no node has capacity for it.
+    /// With the leader: it waits for a permit, or no node has capacity for it.
     Waiting,
-    /// The leader keeps it until its delay is over.
+    /// With the leader, until its delay is over.
     Delayed,
-    /// On its node, before its second.
+    /// With its node, before its second.
     Armed,
-    /// On its node, past its second: it is in the ready queue.
+    /// With its node, past its second and not started yet.
     Queued,
     Running,
     /// It is being ended.

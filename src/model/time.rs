@@ -1,6 +1,8 @@
-//! Two clocks and the tick. Elapsed time is judged by `Mono`, calendars by `Wall`; the types keep them apart.
+//! Two clocks and the second. Elapsed time is measured with `Mono`, calendars use `Wall`; the types keep them apart.
 //!
-//! Nothing here reads a clock: a `Now` is made by the reactor's clock (or a simulator) and handed in.
+//! Not a clock: `worker::clock` (or a simulator) makes a `Now`, and the driver hands it in.
+//!
+//! Invariant: no sum or difference overflows; it stops at the largest or smallest value.
 
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -8,19 +10,20 @@ use std::time::Duration;
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
 const NANOS_PER_MS: u64 = 1_000_000;
 
-/// A moment on the host's monotonic clock, in nanoseconds since boot (CLOCK_BOOTTIME: it goes on while the host sleeps).
+/// A moment on the host's monotonic clock, in nanoseconds since boot (CLOCK_BOOTTIME: it goes on while the host
+/// sleeps).
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Mono(pub u64);
 
 impl Mono {
-    /// Later than every moment a host lives to see: a lease without end.
+    /// Later than every moment that a host can see; such as the end of a lease without end.
     pub const NEVER: Mono = Mono(u64::MAX);
 
     pub fn plus_ms(self, ms: u64) -> Mono {
         Mono(self.0.saturating_add(ms.saturating_mul(NANOS_PER_MS)))
     }
 
-    /// The time from `earlier` to here; zero if `earlier` is the later one.
+    /// The time from `earlier` to this moment; zero where `earlier` is later.
     pub fn since(self, earlier: Mono) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
@@ -32,7 +35,7 @@ impl Mono {
 pub struct Wall(pub i64);
 
 impl Wall {
-    /// The whole second that this moment lies in.
+    /// The whole second in which this moment lies.
     pub fn second(self) -> Second {
         Second(self.0.div_euclid(NANOS_PER_SECOND))
     }
@@ -52,7 +55,7 @@ impl Wall {
     }
 }
 
-/// A tick: a whole wall-clock second, counted from the Unix epoch.
+/// A whole second of the wall clock, counted from the Unix epoch.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(transparent)]
 pub struct Second(pub i64);
@@ -75,13 +78,13 @@ pub struct Now {
 }
 
 impl Now {
-    /// The monotonic moment at which the wall clock will show (or showed) `wall`, if nobody steps it.
+    /// The monotonic moment at which the wall clock shows `wall`, if nobody sets it.
     pub fn mono_at(self, wall: Wall) -> Mono {
         let delta = wall.0.saturating_sub(self.wall.0);
         Mono(self.mono.0.saturating_add_signed(delta))
     }
 
-    /// The wall-clock moment that belongs to a monotonic one, by this pair of readings.
+    /// The wall-clock moment at a monotonic one, if nobody sets the wall clock.
     pub fn wall_at(self, mono: Mono) -> Wall {
         let delta = i128::from(mono.0) - i128::from(self.mono.0);
         Wall(self.wall.0.saturating_add(delta.clamp(i64::MIN.into(), i64::MAX.into()) as i64))

@@ -1,6 +1,6 @@
-//! What one cell of a table holds, and which of our types can be kept in one.
+//! The value of one cell of a table, and the types of ours that a cell can hold.
 //!
-//! It knows neither a database nor a request: both turn their own values into these and back.
+//! Not the values of a database or a request: each turns its own into these and back.
 //!
 //! Invariant: a value that was taken out of a field and put back leaves the field as it was.
 
@@ -8,7 +8,7 @@ use super::{JobId, Misfire, OnLost, Second, Version};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
-/// In JSON it is what it holds: null, true or false, a number, a text.
+/// The value of a cell. In JSON it is null, true or false, a number, or a text.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Value<'a> {
@@ -42,7 +42,7 @@ impl From<String> for Value<'_> {
     }
 }
 
-/// How a database is asked for a cell.
+/// The type by which a database is asked for a cell.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum CellKind {
     /// Flags too: databases keep them as 0 and 1.
@@ -53,8 +53,8 @@ pub enum CellKind {
 /// A type that a cell can hold.
 pub trait Cell {
     fn value(&self) -> Value<'_>;
-    /// Takes the nearest value that the type has, since rows that others have written may hold anything. A value of another
-    /// kind, or null where the type has none, changes nothing.
+    /// Takes the nearest value that the type has: a row that another program wrote may hold anything. A value of
+    /// another kind, or null where the type has none, changes nothing.
     fn set_value(&mut self, value: Value<'_>);
 }
 
@@ -84,7 +84,7 @@ impl Cell for bool {
     }
 }
 
-/// Whole numbers, and what is one under a name of its own.
+/// Whole numbers, and types that wrap one.
 macro_rules! number_cells {
     ($($kind:ty: $to:expr, $from:expr;)*) => {$(
         impl Cell for $kind {
@@ -111,7 +111,7 @@ number_cells! {
     Version: |version: Version| version.0 as i64, |number: i64| Version(number.max(1) as u64);
 }
 
-/// One of a few words; any other text is taken for the default.
+/// Types that are one of a few words. Any other text is taken for the default.
 macro_rules! word_cells {
     ($($kind:ty),*) => {$(
         impl Cell for $kind {

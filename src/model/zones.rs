@@ -1,9 +1,9 @@
-//! The time zones that this daemon knows: the host's, and where it has none of a name, ours, which are compiled in.
+//! The time zones that this daemon knows: the host's, and for a name that the host lacks the compiled-in ones.
 //!
-//! Plain data, read before anything starts (by `crate::config::zones`), so that looking a zone up touches no file: not the
-//! place that knows where they came from.
+//! Not the reading of the host's files: `crate::config::zones` does that before anything starts, so that no look-up of
+//! a zone touches a file.
 //!
-//! Invariant: the same value finds the same rules for ever.
+//! Invariant: one `Zones` gives the same rules for a name at all times.
 
 use jiff::tz::{TimeZone, TimeZoneDatabase};
 use std::collections::BTreeMap;
@@ -12,19 +12,19 @@ use std::sync::Arc;
 
 #[derive(Clone)]
 pub struct Zones {
-    /// That of schedules that name none.
+    /// The zone of schedules that name none.
     pub own: TimeZone,
-    /// The host's, by their names in lower case.
+    /// The host's zones, by their names in lower case.
     of_host: Arc<BTreeMap<String, TimeZone>>,
 }
 
 impl Zones {
-    /// Those of a host, by their names in lower case; UTC is its own until that is set.
+    /// The zones of a host, by their names in lower case. `own` is UTC until it is set.
     pub fn of(host: BTreeMap<String, TimeZone>) -> Zones {
         Zones { own: TimeZone::UTC, of_host: Arc::new(host) }
     }
 
-    /// The zone of this name, in upper or lower case.
+    /// The zone of this name, whatever its case; none where neither the host nor the compiled-in zones have it.
     pub fn named(&self, name: &str) -> Option<TimeZone> {
         self.named_by_host(name).cloned().or_else(|| TimeZoneDatabase::bundled().get(name).ok())
     }
@@ -34,7 +34,7 @@ impl Zones {
     }
 }
 
-/// No host's, so what is compiled in.
+/// Only the compiled-in zones.
 impl Default for Zones {
     fn default() -> Zones {
         Zones::of(BTreeMap::new())

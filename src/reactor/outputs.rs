@@ -95,7 +95,7 @@ impl Outputs {
 
     pub fn push(&mut self, attempt: Attempt, bytes: &[u8]) {
         let Some(run) = self.runs.get_mut(&attempt) else { return };
-        if self.keeps_all && run.whole == Whole::InMemory && run.output.room() < bytes.len() {
+        if self.keeps_all && run.whole == Whole::InMemory && run.output.bytes_free() < bytes.len() {
             run.whole = Whole::InFile;
             let (all, _) = run.output.kept("").read(0, usize::MAX);
             self.write(attempt, 0, all);
@@ -111,7 +111,7 @@ impl Outputs {
     /// Whether so many bytes more have to wait until some are in the file.
     pub fn must_wait(&self, attempt: Attempt, bytes: usize) -> bool {
         let needs_file = |run: &Run| match run.whole {
-            Whole::InMemory => run.output.room() < bytes,
+            Whole::InMemory => run.output.bytes_free() < bytes,
             Whole::InFile => true,
             Whole::GivenUp(_) => false,
         };

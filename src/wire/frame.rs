@@ -1,13 +1,16 @@
-//! Frames between nodes: `u32 length, u8 version, u8 kind, body`, the length in network order and of what follows it.
+//! Frames between nodes: `u32 length, u8 version, u8 kind, body`. The length is in network order, and counts the bytes
+//! behind itself.
 //!
-//! Invariants: what is found does not depend on how the bytes were split on their way; no more than a frame's limit is
-//! ever waited for.
+//! Not the proof that the other end is a node: that is `handshake`.
+//!
+//! Invariants: the frames that are found do not depend on how the bytes were split on their way; a frame beyond the
+//! limit is refused by its head, never waited for.
 
 use crate::model::message::Message;
 
 /// The largest frame between nodes that have proved themselves.
 pub const FRAME_BYTES_MAX: usize = 8 << 20;
-/// Nodes with another one are refused.
+/// The protocol's version: nodes with another one are refused.
 pub const VERSION: u8 = 4;
 const HEAD_BYTES: usize = 6;
 
@@ -24,11 +27,11 @@ pub struct Frame {
     pub body: Vec<u8>,
 }
 
-/// The bytes are no frame of ours: the connection cannot go on.
+/// The bytes are not a frame of ours, for this reason: the connection cannot go on.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct BadFrame(pub String);
 
-/// The frame as it goes out.
+/// The bytes of a frame.
 pub fn frame(kind: Kind, body: &[u8]) -> Vec<u8> {
     let length = (body.len() + HEAD_BYTES - 4) as u32;
     let mut bytes = Vec::with_capacity(HEAD_BYTES + body.len());
@@ -38,7 +41,7 @@ pub fn frame(kind: Kind, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A message as it goes out; None where it would be larger than a frame may be.
+/// The bytes of a message in a frame; none where it would be larger than `FRAME_BYTES_MAX`.
 pub fn message_frame(message: &Message) -> Option<Vec<u8>> {
     let body = serde_json::to_vec(message).ok()?;
     (body.len() + HEAD_BYTES - 4 <= FRAME_BYTES_MAX).then(|| frame(Kind::Message, &body))
@@ -48,7 +51,7 @@ pub fn message(body: &[u8]) -> Result<Message, BadFrame> {
     serde_json::from_slice(body).map_err(|error| BadFrame(format!("a message cannot be read: {error}")))
 }
 
-/// Takes the first frame out of the buffer, once it is whole. `bytes_max` is the limit of what its length may say.
+/// Takes the first frame out of the buffer, once it is whole. `bytes_max` is the largest length that is taken.
 pub fn take(buffer: &mut Vec<u8>, bytes_max: usize) -> Result<Option<Frame>, BadFrame> {
     let Some(head) = buffer.first_chunk::<HEAD_BYTES>() else { return Ok(None) };
     let [a, b, c, d, version, kind] = *head;

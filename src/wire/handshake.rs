@@ -1,4 +1,4 @@
-//! How two nodes prove to each other that they have the same `cluster_secret`, before anything else is read.
+//! The handshake: two nodes prove to each other that they have the same `cluster_secret`, before anything else is read.
 //!
 //! ```text
 //! both       Challenge(nonce)
@@ -6,7 +6,9 @@
 //! listener   Proof = HMAC-SHA256(secret, "listener" own nonce, peer's nonce), only when the dialler's was right
 //! ```
 //!
-//! Nonces are fresh, so nothing can be replayed, and roles differ, so nothing can be reflected. It does not encrypt.
+//! Nonces are fresh, so nothing can be replayed; the two ends sign different texts, so nothing can be reflected.
+//!
+//! Not encryption: messages go over the network as they are.
 //!
 //! Invariant: a stranger learns nothing that depends on the secret by dialling.
 
@@ -33,12 +35,12 @@ pub struct Handshake {
     peer_nonce: Option<Vec<u8>>,
 }
 
-/// What is to be done next.
+/// The next step of the caller.
 #[derive(Debug, Eq, PartialEq)]
 pub enum Step {
     Wait,
     Send(Vec<u8>),
-    /// Send this, where there is something; the other end is one of us.
+    /// The other end has proved itself. Send this, where there is something.
     Done(Option<Vec<u8>>),
 }
 
@@ -52,12 +54,12 @@ impl Handshake {
         frame(Kind::Challenge, &self.nonce)
     }
 
-    /// Whether the other end has our proof, as far as it is ours to send.
+    /// Whether this end, as the dialler, has sent its proof.
     pub fn has_proved(&self) -> bool {
         self.end == End::Dialler && self.peer_nonce.is_some()
     }
 
-    /// The error is for people.
+    /// Takes a frame of the other end. The error is for people: the connection cannot go on.
     pub fn on_frame(&mut self, frame: &Frame) -> Result<Step, &'static str> {
         match (frame.kind, &self.peer_nonce) {
             (Kind::Challenge, None) if frame.body.len() == NONCE_BYTES && frame.body != self.nonce => {

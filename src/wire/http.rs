@@ -1,13 +1,15 @@
 //! HTTP/1.1: requests taken out of a growing buffer, responses written.
 //!
-//! `httparse` takes the head apart; framing, limits and keep-alive are decided here. Bodies come by Content-Length only:
-//! a chunked request is answered 411.
+//! `httparse` takes the head apart; framing, limits and keep-alive are decided here. Bodies come by Content-Length
+//! only: a chunked request is answered with 411.
 //!
-//! Invariant: what is found does not depend on how the bytes were split on their way.
+//! Not the meaning of a request: that is `api`. Not a socket: that is the reactor's.
+//!
+//! Invariant: the requests that are found do not depend on how the bytes were split on their way.
 
-/// The request line and headers together.
+/// The most bytes of the request line and the headers together.
 pub const HEAD_BYTES_MAX: usize = 8 << 10;
-/// The request line's target.
+/// The most bytes of the request line's target.
 const TARGET_BYTES_MAX: usize = 4 << 10;
 pub const BODY_BYTES_MAX: usize = 1 << 20;
 const HEADERS_MAX: usize = 64;
@@ -20,7 +22,7 @@ pub struct Request {
     /// What follows the question mark, as sent.
     pub query: Vec<u8>,
     pub body: Vec<u8>,
-    /// Whether the length of the body was said; otherwise there is none.
+    /// Whether there was a Content-Length; without one there is no body.
     pub has_length: bool,
     /// The header Content-Type, as sent.
     pub content_type: Option<String>,
@@ -32,20 +34,20 @@ pub struct Request {
     pub takes_chunks: bool,
 }
 
-/// What the buffer holds by now.
+/// What the parser has found in the buffer.
 #[derive(Debug, Eq, PartialEq)]
 pub enum Parsed {
     /// No whole request yet.
     Partial,
-    /// The client waits for `CONTINUE` before it sends the body; told once a request.
+    /// The client waits for `CONTINUE` before it sends the body; answered once for each request.
     ExpectsContinue,
-    /// Taken out of the buffer.
+    /// A whole request, which is taken out of the buffer.
     Request(Request),
 }
 
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// The bytes are no request that we take. The connection cannot go on: where the next request begins is not known.
+/// The bytes are not a request that we take. The connection cannot go on: nobody knows where the next request begins.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct BadRequest {
     pub status: u16,
@@ -56,7 +58,7 @@ pub struct BadRequest {
 #[derive(Debug, Default)]
 pub struct Parser {
     head: Option<Head>,
-    /// Bytes of the buffer in which no end of a head was found.
+    /// How many bytes of the buffer have been searched for the end of a head, in vain.
     searched: usize,
 }
 
@@ -73,7 +75,7 @@ impl Parser {
         self.head.is_some() || !buffer.is_empty()
     }
 
-    /// Call it whenever the buffer has grown, and again after each request that it gave.
+    /// Looks for the next request. Call it whenever the buffer has grown, and again after each request.
     pub fn next(&mut self, buffer: &mut Vec<u8>) -> Result<Parsed, BadRequest> {
         if self.head.is_none() {
             let Some(head_bytes) = self.find_head_end(buffer)? else { return Ok(Parsed::Partial) };
@@ -181,7 +183,7 @@ fn parse_head(bytes: &[u8]) -> Result<Head, BadRequest> {
     Ok(Head { request, body_bytes, expects_continue: expects_continue && version == 1 })
 }
 
-/// A proxy may name the whole URL: what counts begins at the path.
+/// The target from its path on: a proxy may send the whole URL.
 fn origin_form(target: &str) -> &str {
     let Some(rest) = target.strip_prefix("http://").or_else(|| target.strip_prefix("https://")) else { return target };
     rest.find('/').map_or("/", |at| &rest[at..])
@@ -241,7 +243,7 @@ pub fn text_head(headers: &[(&str, String)], is_chunked: bool, keep_alive: bool)
     .into_bytes()
 }
 
-/// One chunk. An empty one would be the last, so of no bytes nothing is made.
+/// One chunk; no bytes at all for an empty one, which would end the body.
 pub fn chunk(bytes: &[u8]) -> Vec<u8> {
     match bytes.is_empty() {
         true => Vec::new(),

@@ -1,4 +1,6 @@
-//! The languages: bytes to values and back. Nothing here reads a socket or a clock, and no input makes it panic.
+//! The languages: bytes to values and back.
+//!
+//! Not a place that reads a socket or a clock. Invariant: no input makes it panic.
 
 pub mod http;
 

@@ -32,9 +32,13 @@ fn check(node: &Node, close: impl Fn()) {
         close();
         let reply = form.map_or_else(|| node.api.get(&path), |form| node.api.post(&path, &form));
         assert_eq!(reply.status, 200, "{path}: {}", reply.body);
-        assert_eq!(node.api.get("/health").status, 200);
+        let health = node.api.get("/health");
+        assert_eq!(health.status, 200, "after {path}: {}", health.body);
+        // The next close must not hit the statement that writes the run's row: a statement that is cut is told of.
+        if path.starts_with("/cron/run/") {
+            node.api.wait_for_first_row(id);
+        }
     }
-    node.api.wait_for_first_row(id);
     assert_eq!(node.api.rows(id).len(), 1);
     assert_eq!(node.api.jobs().len(), 1);
     let trouble = ["WARN", "ERROR", "wait"].map(|word| (word, node.said().contains(word)));

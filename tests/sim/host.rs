@@ -13,6 +13,8 @@ use wing_crontab::model::config::Limits;
 use wing_crontab::model::message::Held;
 use wing_crontab::model::{Attempt, Epoch, Incarnation, Job, JobId, LogRow, Mono, NodeId, Now, Server, Version, Wall};
 
+/// Every so many steps of the world a node recounts its jobs, which takes longer than a step.
+const JOBS_CHECKED_EVERY: u64 = 50;
 /// The monotonic clock at virtual zero: hosts were booted long ago.
 const BOOT: u64 = 1_000 * SECOND;
 /// By how many millionths the rates of clocks are off at most: of monotonic clocks, and of wall clocks.
@@ -191,6 +193,9 @@ impl World {
         let Some(mut node) = self.hosts[host].node.take() else { return };
         node.handle(input, now);
         node.check_invariants();
+        if self.steps.is_multiple_of(JOBS_CHECKED_EVERY) {
+            node.check_jobs();
+        }
         let mut is_over = false;
         while let Some(effect) = node.poll_effect() {
             is_over |= self.carry_out_effect(host, life, effect);

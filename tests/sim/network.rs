@@ -106,8 +106,8 @@ impl World {
                 return None;
             }
             Message::ToNode(ToNode::Dispatch(orders)) => {
-                let attempts: Vec<String> = orders.iter().map(|order| order.attempt.to_string()).collect();
-                self.say(format!("host {host} -> {to}: {}", attempts.join(" ")));
+                let attempts = orders.iter().map(|order| order.attempt.to_string()).collect::<Vec<_>>().join(" ");
+                self.say(format!("host {host} -> {to}: {attempts}"));
             }
             _ => {}
         }

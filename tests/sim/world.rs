@@ -31,7 +31,7 @@ pub struct World {
     pub without: Option<Guard>,
     pub now: u64,
     made: u64,
-    steps: u64,
+    pub steps: u64,
     queue: BTreeMap<(u64, u64), Event>,
     pub hosts: Vec<Host>,
     pub store: Store,

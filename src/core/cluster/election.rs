@@ -103,6 +103,7 @@ pub enum Outcome {
 }
 
 impl Election {
+    /// This node's part in the election, before anything is known of the lock.
     pub fn new(server: Server, node_id: NodeId, incarnation: Incarnation) -> Election {
         Election { lock: LockWatch::new(Identity { server, node_id, incarnation }), ..Election::default() }
     }
@@ -137,6 +138,7 @@ impl Election {
         self.asked = Some(Question { id, step, sent_at: now.mono });
     }
 
+    /// Says when to poll.
     pub fn timers(&self, timers: &mut Timers) {
         timers.set_ahead(Timer::Abstention, self.abstains_until);
         if self.leave.is_some() {
@@ -153,6 +155,7 @@ impl Election {
         timers.set(Timer::LockValue, self.is_holder.then_some(self.value_at));
     }
 
+    /// Whether this node holds the lock, by Consul's last answer.
     pub fn is_holder(&self) -> bool {
         self.is_holder
     }
@@ -220,6 +223,7 @@ impl Election {
         self.leave.get_or_insert(Leave::Wanted);
     }
 
+    /// Whether this node has left Consul.
     pub fn has_left(&self) -> bool {
         self.leave == Some(Leave::Over)
     }
@@ -232,6 +236,7 @@ impl Election {
         Some(conflict)
     }
 
+    /// Consul's answer to a statement.
     pub fn on_consul(
         &mut self,
         id: WorkId,
@@ -267,6 +272,7 @@ impl Election {
         }
     }
 
+    /// Consul's answer to the watch of the lock.
     pub fn on_watched(&mut self, id: WorkId, result: Result<LockState, ConsulError>, now: Now) {
         self.lock.on_watched(id, result, now);
     }
@@ -325,7 +331,7 @@ impl Election {
             }
             (Step::Pass, _) => self.pass_at = sent_at.plus_ms(PASS_EVERY_MS),
             (Step::Session, ConsulAnswer::Session(session)) => {
-                fx.notice(log::Level::Info, format!("session {session} made"));
+                fx.notice(log::Level::Info, format!("made session {session} in Consul"));
                 self.session = Some(session);
             }
             (Step::Release, _) => self.is_holder = false,

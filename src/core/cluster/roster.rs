@@ -101,6 +101,7 @@ impl Roster {
         }
     }
 
+    /// The node's last heartbeat; one of defaults before the first.
     pub fn last_heartbeat(&self, node: &NodeId) -> Option<&Heartbeat> {
         self.members.get(node).map(|member| &member.last)
     }
@@ -118,7 +119,7 @@ impl Roster {
         let is_off = OFFSET_MS_MAX < member.clock_offset_ms.abs();
         let is_new = is_off && !member.is_offset_said;
         member.is_offset_said = is_off;
-        is_new.then(|| format!("the clock of {} is {} ms off from this one", member.server, member.clock_offset_ms))
+        is_new.then(|| format!("the clock of {} is {} ms off from this host's", member.server, member.clock_offset_ms))
     }
 
     /// The link is gone; answers the node at its other end.
@@ -129,14 +130,17 @@ impl Roster {
         Some(node.clone())
     }
 
+    /// The node at the other end of the link.
     pub fn node_of(&self, link: LinkId) -> Option<NodeId> {
         self.members.iter().find(|(_, member)| member.link == Some(link)).map(|(node, _)| node.clone())
     }
 
+    /// The node's link; none where it has none.
     pub fn link_of(&self, node: &NodeId) -> Option<LinkId> {
         self.members.get(node)?.link
     }
 
+    /// The node with this server, linked or not.
     pub fn node_at(&self, server: &Server) -> Option<NodeId> {
         self.members.iter().find(|(_, member)| member.server == *server).map(|(node, _)| node.clone())
     }
@@ -147,6 +151,7 @@ impl Roster {
         links.filter(|link| *link != LinkId::Loopback).collect()
     }
 
+    /// The node's server; empty where it has not greeted.
     pub fn server_of(&self, node: &NodeId) -> Server {
         self.members.get(node).map(|member| member.server.clone()).unwrap_or_default()
     }

@@ -1,8 +1,9 @@
-//! What is known of the held runs without a look at all of them: who is next, and how many there are of a kind.
+//! Indexes of the held runs: which run is next in its phase, and how many runs are in a phase, without a look at all of
+//! them.
 //!
-//! Not the runs, and not whose turn it is: those are `table` and `ready_queue`.
+//! Not the owner of the runs (that is `table`), nor the order in which they start (that is `ready_queue`).
 //!
-//! Invariant: it is what one gets by entering every run of the table into an empty one.
+//! Invariant: it equals an empty index into which every run of the table was entered.
 
 use super::run::{Phase, Run};
 use crate::core::ports::WorkId;
@@ -11,19 +12,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Default, Eq, PartialEq)]
 pub struct Index {
-    /// Not started.
+    /// How many runs have not started.
     pub waiting: usize,
-    /// By the moment at which their second begins, and in the order in which they came.
+    /// Armed runs, by the moment at which their second begins, and then in the order in which they came.
     pub armed: BTreeSet<((Mono, u64), Attempt)>,
-    /// Of each job that is no mutex: its time has come, and it is in the ready queue.
+    /// How many runs of each job are in the ready queue; mutex jobs are not counted.
     pub ready_of: BTreeMap<JobId, usize>,
-    /// Those in the ready queue, by the last second in which they may still start.
+    /// Runs in the ready queue, by the last second in which they may still start.
     pub expiring: BTreeSet<(Second, Attempt)>,
-    /// Those that a lease lets go on.
+    /// Parked runs that are ready again with a new lease: those of no mutex job.
     pub parked: BTreeSet<Attempt>,
     pub spawning: BTreeMap<WorkId, Attempt>,
     pub running: BTreeSet<Attempt>,
-    /// By the moment at which they have had enough time.
+    /// Running runs, by the moment at which their alarm goes off.
     pub alarms: BTreeSet<(Mono, Attempt)>,
     pub ending: BTreeMap<WorkId, Attempt>,
 }

@@ -1,22 +1,24 @@
-//! The node's part: it takes runs, starts each at its second, and tells what became of it.
+//! The node's part of a run: it takes runs, starts each at its second, and tells the leader how each ended.
 //!
 //! ```text
-//! Dispatch -> Armed -> Ready (it waits for its turn) -> Spawning -> Running -> [Ending] -> Over -> (row committed) gone
-//!                        ^  ^   |                        |  |
-//!                        |  |   v no lease      no lease v  | no room for a process
-//!                        |  +--- Parked <----------------+  |
-//!                        +----------------------------------+        Cancel takes a run out of any phase before Spawning.
-//! Found (a mark of a former incarnation) -> Dispatch as above, or explained by a row. A mutex run that is parked starts
-//! only by a new order: its mutex may be another's by then.
+//! Dispatch -> Armed -> Ready (in the ready queue) -> Spawning -> Running -> [Ending] -> Over -> (row committed) gone
+//!                        ^  ^   |                     |  |
+//!                        |  |   v no lease   no lease v  | the host can start no process
+//!                        |  +--- Parked <-------------+  |
+//!                        +-------------------------------+
+//! Cancel takes a run out of any phase before Spawning.
+//! Found (a mark of a former incarnation) -> Dispatch as above, or a log row explains it.
 //! ```
 //!
-//! Not the leader: it never decides that a run is due, and it may start one only while the lease holds. `table` owns the
-//! runs and their phases, `orders` takes them and gives them back, `ready_queue` says whose turn it is, `starting` gives
-//! runs to the threads, `stopping` ends them.
+//! A parked mutex run starts only by a new order: meanwhile its mutex may have gone to another run.
 //!
-//! Invariants: what it holds is in the marks; an attempt is handed to the spawning threads again only when they have said
-//! that it was not started; at most `max_running` processes run, and at most `SPAWNS_MAX` are with the threads, so that a
-//! cancel finds the rest here; no input costs a look at all that is held, save those that change all of it.
+//! Not the leader: it never decides that a run is due, and it may start one only while the lease holds. `table` owns
+//! the runs and their phases, `orders` takes them and gives them back, `ready_queue` says which run starts next,
+//! `starting` gives runs to the spawning threads, `stopping` ends them.
+//!
+//! Invariants: every held run has a mark; an attempt is handed to the spawning threads again only when they have said
+//! that it was not started; at most `max_running` processes run, and at most `SPAWNS_MAX` runs are with the threads, so
+//! that a cancel finds all others here; only an input that changes all held runs looks at all of them.
 
 mod index;
 mod orders;
@@ -42,8 +44,8 @@ use run::{Phase, Run};
 use table::HeldRuns;
 use throttle::Throttle;
 
-/// Runs with the two spawning threads at one time: enough that no thread waits for us, few enough that a cancel has
-/// little to wait for.
+/// Runs with the two spawning threads at one time: enough that no thread waits for us, and so few that a cancel does
+/// not wait long for them.
 const SPAWNS_MAX: usize = 4;
 
 #[derive(Debug)]
@@ -51,31 +53,33 @@ pub struct Executor {
     server: Server,
     limits: Limits,
     held: HeldRuns,
-    /// How many orders it took.
+    /// How many orders this node took: the number of the next one.
     arrivals: u64,
     throttle: Throttle,
-    /// When the first of those that wait for their turn has waited for too long.
+    /// When the first run in the ready queue has waited for too long.
     expires_at: Option<Mono>,
+    /// Cancels that are not answered yet.
     cancels: Vec<Cancel>,
+    /// Runs may start before this moment.
     lease: Mono,
     is_draining: bool,
     counters: Counters,
 }
 
-/// What this node was asked to start since its own start. What became of it is counted with the rows.
+/// Starts of processes since the daemon's own start. How the runs ended is counted with their log rows.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Counters {
     pub started: u64,
-    /// Starts that had to be put off: the system had no room for another process.
+    /// Starts that had to be put off because the host could start no further process.
     pub put_off: u64,
 }
 
-/// What a node had of an attempt whose row is committed.
+/// How far this node was with an attempt when its log row was committed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Committed {
     Over,
     StillHeld,
-    /// The row is a leader's, who gave the attempt to nobody or to another node.
+    /// This node does not have the attempt: a leader wrote the row, and gave it to no node or to another one.
     NotHeld,
 }
 
@@ -99,7 +103,7 @@ impl Executor {
         }
     }
 
-    /// What has its log row on the way is over, whatever its mark says.
+    /// A run whose log row is on its way to the store is over, whatever its mark says.
     pub fn mark_logged(&mut self, logbook: &Logbook) {
         let attempts = self.held.iter().map(|(attempt, _)| attempt);
         let logged: Vec<Attempt> = attempts.filter(|attempt| logbook.has(*attempt)).collect();
@@ -112,17 +116,17 @@ impl Executor {
         self.held.get(attempt).map(Run::held)
     }
 
-    /// All that this node has.
+    /// All runs that this node has, those that are over included.
     pub fn holdings(&self) -> Vec<(Attempt, Held)> {
         self.held.iter().map(|(attempt, run)| (attempt, run.held())).collect()
     }
 
-    /// What this node has and is not over, for people: what runs first, and not without end.
+    /// The runs that this node has and that are not over, for people: the running ones first, at most `LIST_MAX`.
     pub fn runs(&self) -> Vec<HeldRun> {
         self.held.views(HeldRun::LIST_MAX)
     }
 
-    /// How much it has to do, for the leader.
+    /// How much this node has to do, for the leader.
     pub fn load(&self) -> Heartbeat {
         Heartbeat {
             running: self.active(),
@@ -137,13 +141,13 @@ impl Executor {
         self.counters
     }
 
-    /// Nothing runs, nothing is about to, and what did has its row.
+    /// No process runs or is being started, and every run that ran has its log row.
     pub fn is_idle(&self) -> bool {
         self.active() == 0 && self.held.ending() == 0
     }
 
-    /// Runs may start until then; a lease is only ever made longer. After one that was over, the mutex of what waits here
-    /// may be another's by now: only a new order lets that start.
+    /// Runs may start until `until`; a lease is only ever made longer. Where the former lease was over, the mutex of a
+    /// run that waits here may have gone to another run: only a new order lets such a run start.
     pub fn extend_lease(&mut self, until: Mono, cx: &mut Context) {
         if until <= self.lease {
             return;
@@ -164,8 +168,8 @@ impl Executor {
         }
     }
 
-    /// The log row is committed. Answers what this node had of the attempt: the row of one that is about to begin here or has
-    /// not ended is what this node wrote when it led, and not the whole truth.
+    /// The log row of the attempt is committed. `StillHeld` means that the row does not tell how the run ended: this
+    /// node wrote it when it led, and the run has yet to begin or to end here.
     pub fn on_committed(&mut self, attempt: Attempt, fx: &mut Effects) -> Committed {
         match self.held.phase(attempt) {
             None => Committed::NotHeld,
@@ -177,14 +181,14 @@ impl Executor {
         }
     }
 
-    /// The log row is committed, or the leader has dropped the run.
+    /// Drops the run and its mark: its log row is committed, or the leader does not want the run.
     fn forget(&mut self, attempt: Attempt, fx: &mut Effects) {
         if self.held.remove(attempt).is_some() {
             fx.mark(MarkOp::Clear { attempt });
         }
     }
 
-    /// Starts what is due and rings what has run out of time.
+    /// Starts the due runs, and ends those whose time is over.
     pub fn poll(&mut self, leaders_wall: Wall, cx: &mut Context) {
         for attempt in self.held.due(cx.now.mono) {
             self.on_due(attempt, cx);
@@ -201,7 +205,7 @@ impl Executor {
     fn debug_assert_nothing_is_due(&self, now: Now) {
         let is_ahead = |at: Option<Mono>| at.is_none_or(|at| now.mono < at);
         debug_assert!(is_ahead(self.held.first_armed()), "a run stays armed though its second has begun");
-        debug_assert!(is_ahead(self.held.first_alarm()), "an alarm that was due did not ring");
+        debug_assert!(is_ahead(self.held.first_alarm()), "a due alarm was not taken");
         debug_assert!(is_ahead(self.expires_at), "a run that may no longer start stays in the ready queue");
     }
 
@@ -212,12 +216,13 @@ impl Executor {
         self.throttle.timers(self.held.ready() != 0 && self.has_capacity(), timers);
     }
 
-    /// Starts nothing more.
+    /// No further run is taken or started.
     pub fn drain(&mut self) {
         self.is_draining = true;
     }
 
-    /// Writes the rows of what former incarnations had begun, and drops what they held and no leader has asked for.
+    /// Writes the log rows of runs that former incarnations began, and drops the runs that they only held: no leader
+    /// has ordered those anew.
     pub fn explain_found(&mut self, cx: &mut Context) {
         let found = self.held.iter().filter_map(|(attempt, run)| match run.phase {
             Phase::Found(state) => Some((attempt, state)),
@@ -233,12 +238,12 @@ impl Executor {
         }
     }
 
-    /// Processes that run or are being started.
+    /// How many processes run or are being started.
     fn active(&self) -> usize {
         self.held.running().len() + self.held.spawning().len()
     }
 
-    /// It is over, in this way.
+    /// The run is over: writes its log row and tells the leader.
     fn finish(&mut self, attempt: Attempt, ending: Ending, cx: &mut Context) {
         self.held.set_phase(attempt, Phase::Over);
         self.report(attempt, ending, cx);
@@ -247,7 +252,7 @@ impl Executor {
     /// Writes the log row of a run that is over, and tells the leader.
     fn report(&self, attempt: Attempt, ending: Ending, cx: &mut Context) {
         let Some(run) = self.held.get(attempt) else { return };
-        debug_assert!(matches!(run.phase, Phase::Over), "the end of {attempt} is told and it is {:?}", run.phase);
+        debug_assert!(matches!(run.phase, Phase::Over), "{attempt} is reported as over and is {:?}", run.phase);
         let bytes_written = ending.output_bytes();
         let head = RowHead { attempt, version: run.version, order: run.order.as_ref(), server: &self.server };
         let row = head.row(ending, cx.now);

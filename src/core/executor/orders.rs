@@ -1,8 +1,8 @@
-//! What the leader orders: runs to take, to drop and to give back.
+//! The leader's orders: runs to take, to drop and to give back.
 //!
-//! Not the order of starting: a run whose second has come goes into the ready queue and is taken up there.
+//! Not the start of a run: a run whose second has come goes into the ready queue, and `starting` takes it from there.
 //!
-//! Invariant: a cancel is answered once, when none of the runs that it means is with the spawning threads.
+//! Invariant: a cancel is answered once, when the spawning threads have none of its runs.
 
 #[cfg(test)]
 mod tests;
@@ -27,8 +27,8 @@ pub(super) struct Cancel {
 }
 
 impl Executor {
-    /// Takes runs. One that is held already is only told its order again. `leaders_wall`: the leader's clock decides when
-    /// a run starts.
+    /// Takes runs. For a run that is held already and has not started, the new order replaces the former one.
+    /// `leaders_wall` is the leader's clock: it decides when a run starts.
     pub fn on_dispatch(&mut self, orders: Vec<Order>, leaders_wall: Wall, cx: &mut Context) {
         if self.is_draining {
             return self.refuse(orders, cx.fx);
@@ -44,7 +44,7 @@ impl Executor {
         }
     }
 
-    /// What was on its way while this node began to leave.
+    /// Gives back runs whose order was on its way when this node began to drain.
     fn refuse(&self, orders: Vec<Order>, fx: &mut Effects) {
         let attempts = orders.into_iter().map(|order| order.attempt);
         let refused: Vec<Attempt> = attempts.filter(|attempt| self.held.get(*attempt).is_none()).collect();
@@ -53,14 +53,14 @@ impl Executor {
         }
     }
 
-    /// It is held for no longer than it takes to tell.
+    /// The run is held only until its log row is committed.
     fn shed(&mut self, order: Order, cx: &mut Context) {
         let attempt = order.attempt;
         self.held.insert(attempt, Run::ordered(order, Phase::Parked));
         self.finish(attempt, Ending::NotStarted(RunState::Shed, NODE_FULL.into()), cx);
     }
 
-    /// Its second begins at `at`. A run that is held already keeps its place among the others.
+    /// Arms a run whose second begins at `at`. A run that is held already keeps its place among the others.
     fn take(&mut self, order: Order, at: Mono, cx: &mut Context) {
         let attempt = order.attempt;
         cx.fx.mark(MarkOp::Hold { attempt, version: order.job.version, is_mutex: order.job.is_mutex });
@@ -79,11 +79,12 @@ impl Executor {
         }
     }
 
-    /// Its time has come: it waits for its turn, unless too many of its job do so already.
+    /// The run's second has come: it goes into the ready queue, unless too many runs of its job are there already.
     pub(super) fn on_due(&mut self, attempt: Attempt, cx: &mut Context) {
         let is_full = self.limits.max_pending_per_job <= self.held.ready_of(attempt.run.cron_id);
         if is_full && attempt.number == 1 && attempt.run.manual.is_none() {
-            // Those of a job share a row, and the leader writes it. Asked for by hand or a retry, it has one of its own.
+            // The leader writes one row for many skipped runs of a job. A manual run and a retry have rows of their
+            // own.
             self.forget(attempt, cx.fx);
             cx.fx.push(Effect::Ended { attempt, state: RunState::Skipped, last_lines: JOB_FULL.into() });
             cx.fx.tell_leader(ToLeader::Refused(vec![attempt]));
@@ -94,7 +95,7 @@ impl Executor {
         }
     }
 
-    /// The leader will not have these started.
+    /// The leader does not want these runs started.
     pub fn on_settled(&mut self, drop: Vec<Attempt>, fx: &mut Effects) {
         for attempt in drop {
             if self.is_unstarted(attempt) {
@@ -103,13 +104,13 @@ impl Executor {
         }
     }
 
-    /// Gives back what was not started: this node is leaving.
+    /// Gives back the runs that have not started: this node shuts down.
     pub fn hand_back(&mut self, fx: &mut Effects) {
         let waiting = self.held.unstarted();
         self.give_back(waiting, fx);
     }
 
-    /// The leader wants these back, where they have not begun meanwhile.
+    /// Gives back those of the runs that have not started.
     pub fn give_back(&mut self, attempts: Vec<Attempt>, fx: &mut Effects) {
         let waiting: Vec<Attempt> = attempts.into_iter().filter(|attempt| self.is_unstarted(*attempt)).collect();
         waiting.iter().for_each(|attempt| self.forget(*attempt, fx));
@@ -118,7 +119,8 @@ impl Executor {
         }
     }
 
-    /// Drops the job's runs that are not spawned yet and of a version below; answers when none is with the threads.
+    /// Drops the job's runs that have not started, of versions older than `below` (none: of every version). The leader
+    /// gets the answer when the spawning threads have none of these runs.
     pub fn on_cancel(&mut self, cron_id: JobId, below: Option<Version>, fx: &mut Effects) {
         let waiting = self.held.of_job(cron_id, below).filter(|(_, run)| run.is_unstarted());
         let dropped: Vec<Attempt> = waiting.map(|(attempt, _)| attempt).collect();
@@ -127,6 +129,7 @@ impl Executor {
         self.answer_cancels(fx);
     }
 
+    /// Answers the cancels that wait for the spawning threads no longer.
     pub(super) fn answer_cancels(&mut self, fx: &mut Effects) {
         for cancel in std::mem::take(&mut self.cancels) {
             if self.waits_for_threads(&cancel) {
@@ -141,6 +144,7 @@ impl Executor {
         self.held.spawning().any(|attempt| self.is_meant(cancel, attempt))
     }
 
+    /// Whether the cancel applies to the attempt.
     pub(super) fn is_meant(&self, cancel: &Cancel, attempt: Attempt) -> bool {
         let version = self.held.get(attempt).map(|run| run.version);
         attempt.run.cron_id == cancel.cron_id

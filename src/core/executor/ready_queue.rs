@@ -1,22 +1,22 @@
-//! Whose turn it is among the runs whose time has come: by turns those that somebody waits for and those that are on time,
-//! each in the order in which they came; then the backlog, job by job in turn, of each job the oldest first. So a flood
-//! delays neither a mutex nor what falls due after it, and one job's backlog does not starve another's. One turn in four
-//! is the backlog's, lest jobs that take all the capacity starve it.
+//! The runs whose second has come, in the order in which they start: urgent runs and runs on time alternate, each kind
+//! in the order in which they came; then the backlog, one run of each job after the other, each job's oldest first. So
+//! a flood of late runs delays neither a mutex run nor a run on time, and one job's backlog does not starve another's.
+//! One start in four is the backlog's, lest runs that take all the capacity starve it.
 //!
-//! Not the place that counts or limits, nor the owner of a run: `table` puts in and takes out.
+//! Not the place of counts and limits, nor the owner of a run: `table` puts runs in and takes them out.
 //!
 //! Invariant: a run is in it once, in the line of its rank or, when its second is over, in the backlog.
 
 use crate::model::{Attempt, JobId, Second};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// While a backlog waits, it has one turn in so many.
+/// While the backlog has runs, one start in so many is its own.
 const BACKLOG_EVERY: u32 = 4;
 
-/// How a run takes its turn.
+/// How urgent a run is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Rank {
-    /// Never of the backlog: others wait for it (a mutex run), or somebody does (a manual one).
+    /// Never in the backlog: other runs wait for its end (a run that had a permit), or a person does (a manual run).
     Urgent,
     /// On time, until its second is over.
     Prompt,
@@ -28,14 +28,14 @@ pub enum Rank {
 pub struct ReadyQueue {
     places: BTreeMap<Attempt, Place>,
     urgent: Line,
-    /// The last turn was one of these, and the next is another's.
+    /// The last pick was urgent, so the next is not.
     was_urgent: bool,
     on_time: Line,
     /// No job here is without a run.
     backlog: BTreeMap<JobId, BTreeSet<Attempt>>,
-    /// Turns since the backlog had one.
+    /// Picks since the last one from the backlog.
     passed_over: u32,
-    /// The first job from here on is the next of the backlog.
+    /// The backlog goes on with the first job that has this id or a larger one.
     next_job: JobId,
 }
 
@@ -47,12 +47,12 @@ enum Place {
     Backlog,
 }
 
-/// Runs in the order in which they came, by a number that tells no more than that.
+/// Runs in the order in which they came, by a number that means nothing else.
 #[derive(Debug, Default)]
 struct Line(BTreeMap<i64, Attempt>);
 
 impl ReadyQueue {
-    /// It waits behind those that came before it.
+    /// Puts a run behind those of its rank.
     pub fn push(&mut self, attempt: Attempt, rank: Rank) {
         let place = match rank {
             Rank::Urgent => Place::Urgent(self.urgent.push_back(attempt)),
@@ -63,7 +63,7 @@ impl ReadyQueue {
         debug_assert_eq!(former, None, "{attempt} is in the ready queue twice");
     }
 
-    /// It had its turn and could not use it: it is the next of its kind.
+    /// A run that was picked could not start: it becomes the next of its kind.
     pub fn move_to_front(&mut self, attempt: Attempt) {
         let Some(place) = self.places.get_mut(&attempt) else { return };
         match place {
@@ -84,7 +84,7 @@ impl ReadyQueue {
         debug_assert!(was_there, "{attempt} leaves the ready queue and is not where it should be");
     }
 
-    /// The one that has its turn now. It stays in the queue until it is removed.
+    /// Picks the run to start now. It stays in the queue until it is removed.
     pub fn next(&mut self, now: Second) -> Option<Attempt> {
         if BACKLOG_EVERY <= self.passed_over + 1
             && let Some(attempt) = self.next_of_backlog()
@@ -101,7 +101,7 @@ impl ReadyQueue {
         next
     }
 
-    /// Passes over those whose second is over: they belong to the backlog by now.
+    /// The next run on time. Runs whose second is over fall back into the backlog.
     fn next_on_time(&mut self, now: Second) -> Option<Attempt> {
         while let Some((number, attempt)) = self.on_time.0.pop_first() {
             if now <= attempt.run.scheduled_at {
@@ -140,12 +140,12 @@ impl ReadyQueue {
         runs.first().copied()
     }
 
-    /// Those that wait, in no order of theirs.
+    /// All runs in the queue, by attempt and not in the order of their starts.
     pub fn attempts(&self) -> impl Iterator<Item = Attempt> {
         self.places.keys().copied()
     }
 
-    /// Looks for every run in its place, and counts. Costs a look at every run.
+    /// Looks for every run in its place, and counts all again. Costs a look at every run.
     pub fn check_invariants(&self) {
         for (attempt, place) in &self.places {
             let is_there = match place {
@@ -159,19 +159,19 @@ impl ReadyQueue {
         let placed = self.urgent.0.len() + self.on_time.0.len() + backlog;
         assert_eq!(placed, self.places.len(), "some run in the ready queue has two places, or none");
         assert!(self.backlog.values().all(|runs| !runs.is_empty()), "a job of the backlog has no run");
-        assert!(self.passed_over < BACKLOG_EVERY, "the backlog is passed over: {} turns", self.passed_over);
+        assert!(self.passed_over < BACKLOG_EVERY, "the backlog is passed over: {} picks", self.passed_over);
     }
 }
 
 impl Line {
-    /// Answers its number.
+    /// Answers the run's number.
     fn push_back(&mut self, attempt: Attempt) -> i64 {
         let number = self.0.last_key_value().map_or(0, |(last, _)| last + 1);
         self.0.insert(number, attempt);
         number
     }
 
-    /// Answers its new number.
+    /// Answers the run's new number.
     fn move_to_front(&mut self, number: i64, attempt: Attempt) -> i64 {
         self.0.remove(&number);
         let number = self.0.first_key_value().map_or(0, |(first, _)| first - 1);
@@ -219,12 +219,12 @@ mod tests {
         use Rank::Prompt;
         check(&[(3, 10, Prompt), (1, 10, Prompt), (2, 10, Prompt)], 10, &[(3, 10), (1, 10), (2, 10)]);
         check(&[(3, 10, Prompt), (1, 11, Prompt)], 10, &[(3, 10), (1, 11)]);
-        // A flood of the second before does not hold up what is due in this one.
+        // A flood in the second before does not delay the runs of this one.
         check(&[(3, 10, Prompt), (2, 10, Prompt), (1, 11, Prompt)], 11, &[(1, 11), (2, 10), (3, 10)]);
     }
 
     #[test]
-    fn what_is_late_comes_after_what_is_on_time() {
+    fn late_runs_come_after_runs_on_time() {
         use Rank::{Late, Prompt};
         check(&[(1, 9, Late), (2, 10, Prompt)], 10, &[(2, 10), (1, 9)]);
         check(&[(1, 8, Prompt), (2, 10, Prompt)], 10, &[(2, 10), (1, 8)]);
@@ -241,13 +241,13 @@ mod tests {
     }
 
     #[test]
-    fn what_others_wait_for_never_falls_back() {
+    fn an_urgent_run_never_falls_back() {
         use Rank::{Late, Prompt, Urgent};
         check(&[(1, 1, Prompt), (2, 1, Urgent), (3, 1, Late)], 50, &[(2, 1), (1, 1), (3, 1)]);
     }
 
     #[test]
-    fn what_others_wait_for_takes_turns_with_a_flood_that_came_before() {
+    fn urgent_runs_alternate_with_a_flood_that_came_before() {
         let mut ready = ReadyQueue::default();
         (0..4).for_each(|job| ready.push(attempt(10 + job, 100), Rank::Prompt));
         (0..2).for_each(|job| ready.push(attempt(20 + job, 100), Rank::Urgent));
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_does_not_delay_what_falls_due_after_it() {
+    fn a_flood_does_not_delay_runs_that_fall_due_after_it() {
         let mut ready = ReadyQueue::default();
         (1..=11_000).for_each(|job| ready.push(attempt(job, 100), Rank::Prompt));
         for _ in 0..500 {
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backlog_has_its_share_beside_what_is_always_on_time() {
+    fn a_backlog_has_its_share_beside_runs_on_time() {
         let mut ready = ReadyQueue::default();
         (0..3).for_each(|second| ready.push(attempt(7, second), Rank::Late));
         (0..12).for_each(|job| ready.push(attempt(10 + job, 100), Rank::Prompt));
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_use_its_turn_is_the_next_of_its_kind() {
+    fn a_run_that_could_not_start_is_the_next_of_its_kind() {
         let mut ready = ReadyQueue::default();
         for (job, second) in [(1, 1), (2, 1), (3, 1), (1, 2), (2, 2), (3, 2)] {
             ready.push(attempt(job, second), Rank::Late);
@@ -289,7 +289,7 @@ mod tests {
         ready.move_to_front(attempt(2, 1));
         assert_eq!(take(&mut ready, 9), Some(attempt(2, 1)));
         assert_eq!(take(&mut ready, 9), Some(attempt(3, 1)));
-        // What was on time at its turn and no longer is has its job's next turn in the backlog.
+        // A run that was on time when it was picked, and is late now, is the next in the backlog.
         ready.push(attempt(7, 9), Rank::Prompt);
         assert_eq!(take(&mut ready, 9), Some(attempt(7, 9)));
         ready.push(attempt(7, 9), Rank::Prompt);

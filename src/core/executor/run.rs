@@ -1,8 +1,8 @@
-//! One run that this node has: how far it has come, and where it may go from there.
+//! One run that this node has: its phase, and the phases that may follow.
 //!
-//! Not the place that decides when it goes there: that is the executor's. Only the table changes a phase.
+//! Not the place that decides when a phase changes: that is the executor. Only the table changes a phase.
 //!
-//! Invariants: a run that was ordered keeps its order; only a run whose process lives has an alarm.
+//! Invariants: a run that was ordered keeps its order; only a running run has an alarm.
 
 use super::EndedBy;
 use super::ready_queue::Rank;
@@ -14,12 +14,12 @@ use crate::model::{Attempt, Exit, Mono, Version};
 
 #[derive(Debug)]
 pub struct Run {
-    /// None for a mark that was found and that no leader has spoken of yet.
+    /// None for a mark that was found at the start and that no leader has ordered since.
     pub order: Option<Order>,
     pub version: Version,
-    /// Where somebody ends it.
+    /// Who ends the run; none while nobody does.
     pub ended_by: Option<EndedBy>,
-    /// When it has had enough time: its limit first, then what follows a gentle signal.
+    /// When and how the run is ended: first at its time limit, then by force, `kill_grace` after a gentle signal.
     pub alarm: Option<Alarm>,
     pub phase: Phase,
 }
@@ -34,22 +34,22 @@ pub struct Alarm {
 #[derive(Debug)]
 pub enum Phase {
     Found(FoundState),
-    /// It waits for its second.
+    /// Waits for its second.
     Armed {
-        /// When that begins.
+        /// When its second begins.
         at: Mono,
-        /// Of runs of one moment the one that came first is the first.
+        /// Runs of one second start in the order of this number.
         arrival: u64,
     },
     Ready,
     Parked,
     Spawning {
         work: WorkId,
-        /// To be ended as soon as it runs.
+        /// An operator wants it ended as soon as it runs.
         is_killed: bool,
     },
     Running(Started),
-    /// The main process is over, what is left of its run is being killed.
+    /// The main process is over, and the run's other processes are being killed.
     Ending {
         work: WorkId,
         started: Started,
@@ -60,7 +60,8 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// Whether a run comes from that phase into this one: the arrows of the diagram in `executor`. A new order begins anew.
+    /// Whether this phase may come after the former one: the arrows of the diagram in `executor`. A new order begins
+    /// anew.
     pub fn may_follow(&self, former: &Phase) -> bool {
         match former {
             Phase::Found(_) => matches!(self, Phase::Over),
@@ -74,7 +75,7 @@ impl Phase {
         }
     }
 
-    /// Whether the run may be dropped: no process of it is left, and its log row, if it has one, is committed or is another's.
+    /// Whether the run may be dropped in this phase: none of its processes is left.
     pub fn may_be_last(&self) -> bool {
         !matches!(self, Phase::Running(_) | Phase::Ending { .. })
     }
@@ -93,7 +94,7 @@ impl Run {
         self.order.as_ref().is_some_and(|order| order.job.is_mutex)
     }
 
-    /// How it takes its turn; none unless it waits in the ready queue.
+    /// How urgent the run is; none unless it is in the ready queue.
     pub fn rank(&self) -> Option<Rank> {
         let order = self.order.as_ref().filter(|_| matches!(self.phase, Phase::Ready))?;
         let waited_for_permit = order.expires.is_none();
@@ -120,7 +121,7 @@ impl Run {
         matches!(self.held(), Held::Waiting | Held::Parked)
     }
 
-    /// As people see it; nothing of what is over.
+    /// The run as people see it; none for one that is over, or only found.
     pub fn view(&self, attempt: Attempt) -> Option<HeldRun> {
         let (status, started) = match self.phase {
             Phase::Armed { .. } => (RunStatus::Armed, None),

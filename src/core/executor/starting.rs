@@ -1,6 +1,8 @@
-//! Giving runs to the spawning threads, and what comes back from them.
+//! Giving runs to the spawning threads, and taking their answers.
 //!
-//! Invariant: what comes back unstarted waits again, or is told to whoever no longer wants it.
+//! Not the choice of the next run: that is the ready queue's. Not the end of a run: that is `stopping`.
+//!
+//! Invariant: a run that comes back unstarted waits again, has a log row, or is told to the leader as given back.
 
 #[cfg(test)]
 mod tests;
@@ -14,10 +16,11 @@ use crate::core::ports::{KillHow, Spawn, SpawnError, Started, Work, WorkId};
 use crate::model::message::ToLeader;
 use crate::model::{Attempt, Now, RunState, Wall};
 
-const TOO_LATE: &str = "not started: its turn had not come when the grace (misfire_grace) was over";
+const TOO_LATE: &str = "not started: it was still waiting in the ready queue when the grace (misfire_grace) was over";
 
 impl Executor {
-    /// Tells what has waited for too long, whether or not there is capacity: those who come after it need its own.
+    /// Drops the runs that have waited for longer than the grace, whether or not there is capacity for them now: later
+    /// runs need it.
     pub(super) fn miss_expired(&mut self, leaders_wall: Wall, cx: &mut Context) {
         for attempt in self.held.expired(leaders_wall.second()) {
             self.finish(attempt, Ending::NotStarted(RunState::Missed, TOO_LATE.into()), cx);
@@ -27,9 +30,10 @@ impl Executor {
         self.expires_at = next.map(|expires| leaders_now.mono_at(expires.plus(1).wall()));
     }
 
+    /// Starts runs of the ready queue, as many as there is capacity for.
     pub(super) fn start_ready(&mut self, leaders_wall: Wall, cx: &mut Context) {
-        if self.throttle.take_over(cx.now) {
-            cx.fx.notice(log::Level::Info, "there is room for more processes again");
+        if self.throttle.end_if_quiet(cx.now) {
+            cx.fx.notice(log::Level::Info, "the host starts further processes again");
         }
         let mut left = self.held.ready();
         while self.may_start(cx.now) {
@@ -40,7 +44,7 @@ impl Executor {
         }
     }
 
-    /// It has its turn.
+    /// Gives the run to the spawning threads, or parks it where the lease is over.
     fn start(&mut self, attempt: Attempt, cx: &mut Context) {
         if self.lease <= cx.now.mono {
             self.held.set_phase(attempt, Phase::Parked);
@@ -78,7 +82,7 @@ impl Executor {
         debug_assert_eq!(
             self.held.spawned_by(id),
             None,
-            "the threads have told of {attempt}, and it still is with them"
+            "the spawning threads have answered for {attempt} and still have it"
         );
         self.answer_cancels(cx.fx);
     }
@@ -97,22 +101,22 @@ impl Executor {
         }
     }
 
-    /// The system has no room for another process just now. Answers the reason where waiting is of no use: for longer
-    /// than a run may be late not even a single one has had room.
+    /// The host can start no further process just now. Answers the reason where waiting is of no use: for longer than
+    /// the grace not a single process could be started.
     fn put_off(&mut self, reason: String, cx: &mut Context) -> Option<String> {
         self.counters.put_off += 1;
-        // The one that is put off is none of those that have room.
+        // The run that is put off still counts as active.
         let others = self.active() - 1;
         let refused = self.throttle.on_no_resources(others, cx.now);
         if refused.is_new {
-            let text = format!("{reason}; it waits, and fewer runs are started until there is room again");
+            let text = format!("{reason}; the run waits, and fewer runs are started until the host can start more");
             cx.fx.notice(log::Level::Warn, text);
         }
         let grace_ms = u64::from(self.limits.misfire_grace_secs) * 1_000;
         (grace_ms < refused.nothing_for_ms).then_some(reason)
     }
 
-    /// Not started, and wanted no longer where its job was changed or this node is leaving.
+    /// The run was not started. It goes on in `phase`, unless its job was changed or this node drains.
     fn come_back(&mut self, attempt: Attempt, phase: Phase, fx: &mut Effects) {
         if let Some(at) = self.cancels.iter().position(|cancel| self.is_meant(cancel, attempt)) {
             self.forget(attempt, fx);

@@ -1,7 +1,9 @@
-//! Ending runs: their limits, operators, the daemon's own end.
+//! Ending runs: at their time limits, for an operator, and at the daemon's shutdown.
 //!
-//! Invariants: a gentle signal is followed by the one that cannot be refused; a run that somebody ended is over only when
-//! every process of it is.
+//! Not the signals themselves: the processes' worker sends those.
+//!
+//! Invariants: a gentle signal is followed by one that cannot be refused; a run that somebody ended is over only when
+//! each of its processes is.
 
 #[cfg(test)]
 mod tests;
@@ -19,7 +21,7 @@ const KILLED: i32 = 9;
 const CANCELLED: &str = "cancelled: an operator ended it before it began";
 
 impl Executor {
-    /// An operator wants it ended, however far it is. Asked again it changes nothing.
+    /// An operator wants the run ended, whatever its phase. A second call changes nothing.
     pub fn kill(&mut self, attempt: Attempt, cx: &mut Context) {
         match self.held.phase(attempt) {
             Some(Phase::Armed { .. } | Phase::Ready | Phase::Parked) => self.finish_cancelled(attempt, cx),
@@ -28,23 +30,23 @@ impl Executor {
                 self.held.set_phase(attempt, killed);
             }
             Some(Phase::Running(_)) => self.end(attempt, KillHow::Ask, EndedBy::Operator, cx),
-            // What is over or about to be tells so itself.
+            // These runs are over, or end by themselves.
             Some(Phase::Found(_) | Phase::Ending { .. } | Phase::Over) | None => {}
         }
     }
 
-    /// Ends everything that runs.
+    /// Ends every running run: this node shuts down.
     pub fn end_all(&mut self, how: KillHow, cx: &mut Context) {
         let running: Vec<Attempt> = self.held.running().collect();
-        running.into_iter().for_each(|attempt| self.end(attempt, how, EndedBy::Leaving, cx));
+        running.into_iter().for_each(|attempt| self.end(attempt, how, EndedBy::Shutdown, cx));
     }
 
-    /// The main process is over. Where somebody ended the run, what is left of it is killed before it counts as over.
+    /// The main process is over. Where somebody ended the run, its other processes are killed before it counts as over.
     pub fn on_exited(&mut self, attempt: Attempt, exit: Exit, output: String, cx: &mut Context) {
         let Some(run) = self.held.get(attempt) else { return };
         let Phase::Running(started) = run.phase else { return };
         cx.fx.mark(MarkOp::Ended { attempt, exit });
-        // The guardian kills a mutex run whose lease is over, and can tell us only by that.
+        // The guardian kills a mutex run when the lease is over, and this signal is all that it can tell us.
         let is_by_guardian = run.is_mutex() && self.lease <= cx.now.mono && exit == Exit::Signal(KILLED);
         if run.ended_by.is_none() && !is_by_guardian {
             return self.finish(attempt, Ending::Exited { started, exit, output, ended_by: None }, cx);
@@ -54,7 +56,7 @@ impl Executor {
         self.held.set_phase(attempt, Phase::Ending { work, started, exit, output });
     }
 
-    /// The processes of an attempt have been signalled.
+    /// The last processes of an ending run are killed: it is over.
     pub fn on_killed(&mut self, id: WorkId, cx: &mut Context) {
         let Some(attempt) = self.held.ended_by(id) else { return };
         let ended_by = self.held.get(attempt).and_then(|run| run.ended_by);
@@ -63,7 +65,7 @@ impl Executor {
         }
     }
 
-    /// Sets the alarm of a run that may take only so long.
+    /// Sets the alarm of a run that has a time limit.
     pub(super) fn limit_time(&mut self, attempt: Attempt, started: Started, now: Now) {
         let order = self.held.get(attempt).and_then(|run| run.order.as_ref());
         if let Some((secs, ended_by)) = order.and_then(|order| time_limit(&order.job)) {
@@ -72,7 +74,7 @@ impl Executor {
         }
     }
 
-    /// Signals a run, and sees to it that a gentle signal is followed by the one that cannot be refused.
+    /// Signals a run. After a gentle signal it sets the alarm for the one that cannot be refused.
     pub(super) fn end(&mut self, attempt: Attempt, how: KillHow, ended_by: EndedBy, cx: &mut Context) {
         let Some(run) = self.held.get(attempt).filter(|run| matches!(run.phase, Phase::Running(_))) else { return };
         let is_ended = run.ended_by.is_some();
@@ -80,7 +82,7 @@ impl Executor {
         if how == KillHow::Ask && is_ended && is_force_next {
             return;
         }
-        // One that has had its time and is still there is asked no more.
+        // A run that was asked to end and is still there is forced.
         let how = if is_ended || self.limits.kill_grace_ms == 0 { KillHow::Force } else { how };
         self.held.set_ended_by(attempt, ended_by);
         cx.fx.work(Work::Kill(Kill { attempt, how }));
@@ -94,7 +96,7 @@ impl Executor {
     }
 }
 
-/// How long a run of the job may take, and by which limit: the shorter one.
+/// The shorter of the job's time limits, in seconds; none where it has neither.
 fn time_limit(job: &Job) -> Option<(u32, EndedBy)> {
     let lock_limit = if job.is_mutex { job.lock_limit } else { 0 };
     let limits = [(lock_limit, EndedBy::LockLimit), (job.timeout, EndedBy::Timeout)];

@@ -1,9 +1,9 @@
-//! What the node has: the one owner of every held run and of its phase, and of all that follows from the phases.
+//! The held runs: the one owner of every run that this node has, of its phase, and of the indexes that follow from it.
 //!
-//! Not the place that decides how far a run goes: that is the executor's.
+//! Not the place that decides when a phase changes: that is the executor.
 //!
-//! Invariants: a phase changes here and nowhere else, along the arrows of the diagram in `executor`; the index and the ready
-//! queue are at every moment those of the runs.
+//! Invariants: a phase changes here and nowhere else, along the arrows of the diagram in `executor`; index and ready
+//! queue agree with the runs at every moment.
 
 use super::EndedBy;
 use super::index::Index;
@@ -23,7 +23,8 @@ pub struct HeldRuns {
 
 /// Changes.
 impl HeldRuns {
-    /// In place of what there was of it. A run that is ready and stays so, with the same rank, keeps its place in the queue.
+    /// Puts the run in, in place of its former state. One that was ready and still is, with the same rank, keeps its
+    /// place in the queue.
     pub fn insert(&mut self, attempt: Attempt, run: Run) {
         if let Some(former) = self.all.get(&attempt) {
             debug_assert!(former.is_unstarted(), "{attempt} is taken anew and has begun already: {former:?}");
@@ -43,7 +44,7 @@ impl HeldRuns {
         Some(run)
     }
 
-    /// Answers the phase that it had. A run that becomes ready goes behind those of its rank.
+    /// Answers the former phase. A run that becomes ready goes behind those of its rank.
     pub fn set_phase(&mut self, attempt: Attempt, phase: Phase) -> Option<Phase> {
         let run = self.all.get_mut(&attempt)?;
         debug_assert!(phase.may_follow(&run.phase), "{attempt} goes from {:?} to {phase:?}", run.phase);
@@ -59,13 +60,13 @@ impl HeldRuns {
         Some(former)
     }
 
-    /// It had its turn and could not use it: it is ready again, the next of its rank.
+    /// The run could not be started: it is ready again, as the next of its rank.
     pub fn put_back(&mut self, attempt: Attempt) {
         self.set_phase(attempt, Phase::Ready);
         self.ready.move_to_front(attempt);
     }
 
-    /// The first who ends it is the one that is told.
+    /// Notes who ends the run. Of several, the first one counts.
     pub fn set_ended_by(&mut self, attempt: Attempt, ended_by: EndedBy) {
         if let Some(run) = self.all.get_mut(&attempt) {
             debug_assert!(matches!(run.phase, Phase::Running(_)), "{attempt} is ended and does not run: {run:?}");
@@ -73,7 +74,7 @@ impl HeldRuns {
         }
     }
 
-    /// In place of the alarm that it had.
+    /// Replaces the run's alarm.
     pub fn set_alarm(&mut self, attempt: Attempt, alarm: Option<Alarm>) {
         let Some(run) = self.all.get_mut(&attempt) else { return };
         debug_assert!(matches!(run.phase, Phase::Running(_)), "{attempt} has an alarm and does not run: {run:?}");
@@ -82,7 +83,7 @@ impl HeldRuns {
         self.index.enter(attempt, run);
     }
 
-    /// The alarms that ring by now, the first of them first: they are gone with that.
+    /// Takes the due alarms away, the earliest first.
     pub fn take_due_alarms(&mut self, now: Mono) -> Vec<(Attempt, Alarm)> {
         let due: Vec<Attempt> = until(&self.index.alarms, now).collect();
         let alarm_of = |attempt| self.get(attempt).and_then(|run| run.alarm);
@@ -91,7 +92,7 @@ impl HeldRuns {
         alarms
     }
 
-    /// Whose turn it is. It has it until it is ready no longer.
+    /// Picks the run to start now. The caller gives it another phase, which takes it out of the queue.
     pub fn next_ready(&mut self, now: Second) -> Option<Attempt> {
         self.ready.next(now)
     }
@@ -109,7 +110,7 @@ impl HeldRuns {
     }
 }
 
-/// What there is.
+/// Questions.
 impl HeldRuns {
     pub fn get(&self, attempt: Attempt) -> Option<&Run> {
         self.all.get(&attempt)
@@ -123,12 +124,12 @@ impl HeldRuns {
         self.all.iter().map(|(attempt, run)| (*attempt, run))
     }
 
-    /// All, what is over included.
+    /// How many runs there are, those that are over included.
     pub fn count(&self) -> usize {
         self.all.len()
     }
 
-    /// Not started.
+    /// How many runs have not started.
     pub fn waiting(&self) -> usize {
         self.index.waiting
     }
@@ -143,37 +144,37 @@ impl HeldRuns {
         until(&self.index.armed, (now, u64::MAX)).collect()
     }
 
-    /// How many are in the ready queue.
+    /// How many runs are in the ready queue.
     pub fn ready(&self) -> usize {
         self.ready.len()
     }
 
-    /// How many of the job are in the ready queue; none is counted of a mutex job.
+    /// How many runs of the job are in the ready queue; always 0 for a mutex job.
     pub fn ready_of(&self, id: JobId) -> usize {
         self.index.ready_of.get(&id).copied().unwrap_or(0)
     }
 
-    /// The first second after which one that is in the ready queue may no longer start.
+    /// The second after which the first run in the ready queue may no longer start.
     pub fn first_expiring(&self) -> Option<Second> {
         self.index.expiring.first().map(|(expires, _)| *expires)
     }
 
-    /// Those in the ready queue that may no longer start.
+    /// The runs in the ready queue that may no longer start.
     pub fn expired(&self, now: Second) -> Vec<Attempt> {
         until(&self.index.expiring, now.plus(-1)).collect()
     }
 
-    /// Those that a lease lets go on.
+    /// The parked runs that are ready again with a new lease: those of no mutex job.
     pub fn parked(&self) -> Vec<Attempt> {
         self.index.parked.iter().copied().collect()
     }
 
-    /// Those that are with the spawning threads.
+    /// The runs that are with the spawning threads.
     pub fn spawning(&self) -> impl ExactSizeIterator<Item = Attempt> {
         self.index.spawning.values().copied()
     }
 
-    /// Whose spawn this work is.
+    /// The run that this work starts.
     pub fn spawned_by(&self, work: WorkId) -> Option<Attempt> {
         self.index.spawning.get(&work).copied()
     }
@@ -182,17 +183,17 @@ impl HeldRuns {
         self.index.running.iter().copied()
     }
 
-    /// When the first alarm rings.
+    /// When the first alarm is due.
     pub fn first_alarm(&self) -> Option<Mono> {
         self.index.alarms.first().map(|(at, _)| *at)
     }
 
-    /// How many are being ended, with their main process over.
+    /// How many runs have no main process any more and are still being ended.
     pub fn ending(&self) -> usize {
         self.index.ending.len()
     }
 
-    /// Whose last processes this work has ended.
+    /// The run whose last processes this work kills.
     pub fn ended_by(&self, work: WorkId) -> Option<Attempt> {
         self.index.ending.get(&work).copied()
     }
@@ -201,7 +202,7 @@ impl HeldRuns {
         self.iter().filter(|(_, run)| run.is_unstarted()).map(|(attempt, _)| attempt).collect()
     }
 
-    /// The job's runs of versions below; with none, of all.
+    /// The job's runs of versions older than `below`; of every version where that is none.
     pub fn of_job(&self, id: JobId, below: Option<Version>) -> impl Iterator<Item = (Attempt, &Run)> {
         let first = Attempt { run: RunKey::scheduled(id, Second(i64::MIN)), number: 0 };
         self.all
@@ -211,7 +212,7 @@ impl HeldRuns {
             .filter(move |(_, run)| below.is_none_or(|below| run.version < below))
     }
 
-    /// For people: what runs first, so many at most.
+    /// The runs as people see them: at most `max`, those with a process first.
     pub fn views(&self, max: usize) -> Vec<HeldRun> {
         let views = self.iter().filter_map(|(attempt, run)| run.view(attempt));
         let (mut begun, waiting): (Vec<HeldRun>, Vec<HeldRun>) = views.partition(|run| run.pid != 0);
@@ -225,12 +226,12 @@ impl HeldRuns {
         self.iter().for_each(|(attempt, run)| run.check_invariants(attempt));
         assert_eq!(self.index, Index::of(self.iter()), "the index is not that of the held runs");
         let ready = self.iter().filter(|(_, run)| run.rank().is_some()).map(|(attempt, _)| attempt);
-        assert!(ready.eq(self.ready.attempts()), "the ready queue has others than the runs that are ready");
+        assert!(ready.eq(self.ready.attempts()), "the ready queue does not hold exactly the runs that are ready");
         self.ready.check_invariants();
     }
 }
 
-/// Those that come up to and with `last`, in order.
+/// The attempts up to and with `last`, in order.
 fn until<T: Copy + Ord>(entries: &BTreeSet<(T, Attempt)>, last: T) -> impl Iterator<Item = Attempt> {
     entries.iter().take_while(move |(at, _)| *at <= last).map(|(_, attempt)| *attempt)
 }
@@ -331,17 +332,17 @@ mod tests {
         });
         held.insert(attempt(1, 9), Run::ordered(order(attempt(1, 9), false, false), Phase::Ready));
         held.insert(attempt(2, 9), Run::ordered(order(attempt(2, 9), false, true), Phase::Ready));
-        let turns: Vec<u32> = std::iter::from_fn(|| {
+        let picked: Vec<u32> = std::iter::from_fn(|| {
             let next = held.next_ready(Second(9))?;
             held.set_phase(next, Phase::Over);
             Some(next.run.cron_id.0)
         })
         .collect();
-        assert_eq!(turns, [1, 3, 2], "the second is late by now");
+        assert_eq!(picked, [1, 3, 2], "the second is late by now");
     }
 
     #[test]
-    fn people_see_what_runs_first_and_nothing_that_is_over() {
+    fn people_see_running_runs_first_and_none_that_is_over() {
         let mut held = HeldRuns::default();
         (0..7).for_each(|at| {
             let attempt = attempt(1, at as i64);

@@ -1,9 +1,9 @@
-//! How many runs there may be at one time while the system has no room for another process: as many as there were when
-//! it refused one, and one more after each pause, to see whether there is room again.
+//! How many processes may run at one time while the host can start no more: as many as ran when it refused one, and
+//! after each pause one more as a probe, to see whether it can again.
 //!
-//! Not a guess at what the system has: it is asked, at most ten times a second and at least every two.
+//! Not a guess at what the host can do: a probe asks it, at most ten times a second and at least every two seconds.
 //!
-//! Invariant: without a further refusal it ends by itself.
+//! Invariant: without a further refusal the throttle ends by itself.
 
 use crate::core::time::bounds::THROTTLE_QUIET_MS;
 use crate::core::time::{Backoff, Timer, Timers};
@@ -16,23 +16,24 @@ pub struct Throttle {
 
 #[derive(Debug)]
 struct State {
-    /// So many have had room.
+    /// How many processes the host could run when it last refused one.
     limit: usize,
-    /// Before the next that is beyond the limit.
+    /// The time before the next probe.
     pause: Backoff,
-    /// The one that is beyond the limit, on its way.
+    /// The run that is being started beyond the limit.
     probe: Option<Attempt>,
+    /// When the host last refused a process.
     exhausted_at: Mono,
-    /// Since when not even a single run has had room.
+    /// Since when the host has not run a single process of ours.
     nothing_since: Option<Mono>,
 }
 
-/// What a refusal means.
+/// The host has refused to start a process.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Shortage {
-    /// It is the first.
+    /// It is the first refusal: the throttle was not on.
     pub is_new: bool,
-    /// For how long nothing at all has had room, in milliseconds.
+    /// For how long the host has not run a single process of ours, in milliseconds.
     pub nothing_for_ms: u64,
 }
 
@@ -41,12 +42,12 @@ impl Throttle {
         self.state.is_some()
     }
 
-    /// Whether one more may be started beside `active` that run or are being started.
+    /// Whether one more may be started beside the `active` processes that run or are being started.
     pub fn may_start(&self, active: usize, now: Now) -> bool {
         self.state.as_ref().is_none_or(|state| active < state.limit || state.pause.is_over(now))
     }
 
-    /// One more is being started beside `active`.
+    /// One more process is being started beside `active` others.
     pub fn on_start(&mut self, attempt: Attempt, active: usize, now: Now) {
         if let Some(state) = self.state.as_mut().filter(|state| state.limit <= active) {
             state.limit = active + 1;
@@ -58,13 +59,13 @@ impl Throttle {
     pub fn on_started(&mut self, attempt: Attempt) {
         let Some(state) = &mut self.state else { return };
         state.nothing_since = None;
-        // There was room for one more, so perhaps there is for another.
+        // The host could run one more, so perhaps it can run another.
         if state.probe.take_if(|probe| *probe == attempt).is_some() {
             state.pause.reset();
         }
     }
 
-    /// There was no room for one more beside `active`.
+    /// The host has refused one more process beside `active` others.
     pub fn on_no_resources(&mut self, active: usize, now: Now) -> Shortage {
         let is_new = self.state.is_none();
         let state = self.state.get_or_insert_with(|| State {
@@ -77,7 +78,7 @@ impl Throttle {
         state.limit = active;
         state.probe = None;
         state.exhausted_at = now.mono;
-        // Several that were on their way together are one refusal.
+        // Several starts that were under way together count as one refusal.
         if state.pause.is_over(now) {
             state.pause.fail(now);
         }
@@ -86,12 +87,12 @@ impl Throttle {
         Shortage { is_new, nothing_for_ms }
     }
 
-    /// True once: there is room again.
-    pub fn take_over(&mut self, now: Now) -> bool {
+    /// Ends the throttle where the host has refused nothing for `THROTTLE_QUIET_MS`; true where it does.
+    pub fn end_if_quiet(&mut self, now: Now) -> bool {
         self.state.take_if(|state| state.exhausted_at.plus_ms(THROTTLE_QUIET_MS) <= now.mono).is_some()
     }
 
-    /// `is_waiting`: some run would be started now, but for the pause.
+    /// `is_waiting`: a run would be started now if there were no pause.
     pub fn timers(&self, is_waiting: bool, timers: &mut Timers) {
         let Some(state) = &self.state else { return };
         timers.set(Timer::StartProbe, is_waiting.then(|| state.pause.ready_at()));
@@ -117,18 +118,18 @@ mod tests {
     }
 
     #[test]
-    fn as_many_as_had_room_may_run_and_one_more_after_a_pause() {
+    fn as_many_as_ran_at_the_refusal_may_run_and_one_more_after_a_pause() {
         let mut throttle = Throttle::default();
         assert!(throttle.may_start(1_000, at(0)));
         assert_eq!(throttle.on_no_resources(50, at(0)), Shortage { is_new: true, nothing_for_ms: 0 });
-        assert!(!throttle.may_start(50, at(0)), "no room for the 51st");
+        assert!(!throttle.may_start(50, at(0)), "the host has refused the 51st");
         assert!(throttle.may_start(49, at(0)), "one has ended, and another may begin");
         assert_eq!(first(&throttle, true), Some((Timer::StartProbe, at(100).mono)));
         assert!(throttle.may_start(50, at(100)), "a probe");
         throttle.on_start(attempt(1), 50, at(100));
         assert!(!throttle.may_start(51, at(100)), "one at a time");
         throttle.on_started(attempt(1));
-        assert!(throttle.may_start(51, at(101)), "there was room, so one more may try");
+        assert!(throttle.may_start(51, at(101)), "the probe was started, so one more may try");
     }
 
     #[test]
@@ -147,15 +148,15 @@ mod tests {
         let mut throttle = Throttle::default();
         throttle.on_no_resources(3, at(0));
         throttle.on_no_resources(3, at(2_000));
-        assert!(!throttle.take_over(at(6_999)));
+        assert!(!throttle.end_if_quiet(at(6_999)));
         assert_eq!(first(&throttle, false), Some((Timer::ThrottleEnd, at(7_000).mono)));
-        assert!(throttle.take_over(at(7_000)));
-        assert!(!throttle.take_over(at(7_000)));
+        assert!(throttle.end_if_quiet(at(7_000)));
+        assert!(!throttle.end_if_quiet(at(7_000)));
         assert_eq!(first(&throttle, true), None);
     }
 
     #[test]
-    fn how_long_not_a_single_run_had_room_is_known() {
+    fn it_knows_for_how_long_not_a_single_run_could_start() {
         let mut throttle = Throttle::default();
         throttle.on_no_resources(1, at(0));
         assert_eq!(throttle.on_no_resources(0, at(1_000)).nothing_for_ms, 0);

@@ -1,6 +1,8 @@
-//! Where the state machines put what they want done, until the driver takes it.
+//! The queue of effects: the state machines push them, the driver takes them.
 //!
-//! Invariant: work ids are never given twice.
+//! Not the carrying out of effects: that is the driver's.
+//!
+//! Invariant: no work id is given twice.
 
 use crate::core::io::{Effect, MarkOp, Notice};
 use crate::core::ports::{Work, WorkId};
@@ -9,7 +11,8 @@ use crate::model::command::{Reply, RequestId};
 use crate::model::message::{LinkId, Message, ToLeader, ToNode};
 use std::collections::VecDeque;
 
-/// What leader and nodes say to each other: to our own it needs no socket; all is delivered before the input is done.
+/// A message between the leader and a node. One to this node itself needs no socket. All are delivered before the input
+/// is done.
 #[derive(Debug)]
 pub enum Mail {
     ToNode(NodeId, ToNode),
@@ -24,7 +27,7 @@ pub struct Effects {
 }
 
 impl Effects {
-    /// Asks a hand; its answer will carry the id.
+    /// Gives work to a hand. The answer will carry the id.
     pub fn work(&mut self, work: Work) -> WorkId {
         self.works += 1;
         let id = WorkId(self.works);

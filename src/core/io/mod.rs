@@ -1,8 +1,8 @@
-//! What the core is told and what it wants done: one input in, effects out.
+//! The core's inputs and effects: one input goes in, effects come out.
 //!
-//! Not what is asked of the store, Consul and the processes: that is `ports`.
+//! Not the work for the store, Consul and the processes: that is `ports`.
 //!
-//! Invariant: whatever happens to a node comes as an `Input`, whatever it does leaves as an effect.
+//! Invariant: everything that happens to a node comes as an `Input`, everything that it does leaves as an `Effect`.
 
 mod effects;
 
@@ -14,7 +14,7 @@ use crate::model::message::{LinkId, Message};
 use crate::model::output::OutputPart;
 use crate::model::{Attempt, Exit, Mono, RunState, Server, Version};
 
-/// What happens to the node.
+/// Something that happens to the node.
 #[derive(Clone, Debug)]
 pub enum Input {
     /// The time of `poll_timeout` has come, or the wall clock was set.
@@ -27,7 +27,7 @@ pub enum Input {
         exit: Exit,
         output: String,
     },
-    /// The answer to `Output::ReadOutput`; none where nothing of it is here (any more).
+    /// The answer to `Effect::ReadOutput`; none where this node does not have the output (any more).
     OutputRead {
         request: u64,
         part: Option<OutputPart>,
@@ -47,10 +47,10 @@ pub enum Gone {
     Lost,
 }
 
-/// What the operator's signals and the guardian's death ask for.
+/// A signal of an operator, or the guardian's death.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Signal {
-    /// SIGTERM, SIGINT: take nothing new, finish what runs, leave. A second one hurries.
+    /// SIGTERM, SIGINT: take no new runs, let the running ones end, exit. After a second one: end them at once.
     Drain,
     /// SIGHUP: read the jobs again.
     Reload,
@@ -58,35 +58,35 @@ pub enum Signal {
     Orphaned,
 }
 
-/// What the node does.
+/// Something that the node wants done.
 #[derive(Clone, Debug)]
 pub enum Effect {
     Work(WorkId, Work),
     Reply(RequestId, Reply),
     Mark(MarkOp),
-    /// The attempt's log row is on its way, with these lines behind what it wrote: whoever reads its output may know.
+    /// The attempt's log row is on its way. Readers of its output get `last_lines` behind it.
     Ended {
         attempt: Attempt,
         state: RunState,
         last_lines: String,
     },
-    /// Read what the attempt has written from there on; `Input::OutputRead` with the same number tells.
+    /// Read the attempt's output from byte `from` on. The answer is `Input::OutputRead` with the same number.
     ReadOutput {
         request: u64,
         attempt: Attempt,
         from: u64,
     },
     Notice(Notice),
-    /// Make a link to this server; `Input::Linked` or `Input::Unlinked` will tell.
+    /// Make a link to this server. The answer is `Input::Linked` or `Input::Unlinked`.
     Link(LinkId, Server),
     Send(LinkId, Message),
-    /// No input comes of it any more.
+    /// Close the link. No input comes from it any more.
     Unlink(LinkId),
-    /// The last output.
+    /// Exit: the last effect.
     Exit(ExitReason),
 }
 
-/// Writes to the marks (DESIGN: a memory-mapped file that survives the daemon).
+/// A write to the marks, the memory-mapped file that survives the daemon.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum MarkOp {
     Hold {
@@ -102,7 +102,7 @@ pub enum MarkOp {
     Clear {
         attempt: Attempt,
     },
-    /// Runs may start, and mutex runs may go on, until then.
+    /// Runs may start, and mutex runs may go on, until `until`.
     Lease {
         until: Mono,
     },
@@ -119,12 +119,12 @@ pub struct FoundMark {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum FoundState {
-    /// Taken, and surely not started.
+    /// Held, and certainly not started.
     Held,
-    /// Started, or about to be: its processes are dead by now, its end is not known.
+    /// Started, or about to be. Its processes are dead now, and nobody knows how it ended.
     Started,
     Ended(Exit),
-    /// The marks are of another boot: nobody can say.
+    /// The marks are from before the host's last start, so nobody knows whether it was started.
     Unknown,
 }
 
@@ -137,9 +137,9 @@ pub struct Notice {
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ExitReason {
-    /// Drained.
+    /// The shutdown is complete.
     Clean,
-    /// It makes no sense to go on or to be restarted: the reason.
+    /// Neither going on nor a restart can help: the reason.
     Fatal(String),
     /// The guardian died.
     Orphaned,

@@ -1,6 +1,6 @@
-//! What a gap of ticks swallowed: counted from the schedules, and never without end.
+//! The runs that would have been due in a gap of ticks: counted from the schedules, with a limit to the work.
 //!
-//! Not the place that decides what becomes of it: that is the leader's.
+//! Not the place that decides what becomes of the missed runs: that is the leader.
 //!
 //! Invariant: a count is exact, or it says that it is a lower bound.
 
@@ -9,32 +9,33 @@ use crate::core::jobs::timetable::Entry;
 use crate::model::journal::{MissedGap, MissedWhy};
 use crate::model::{Job, JobId, Second};
 
-/// How many fire times all schedules together may step through to count what a gap swallowed; beyond it the count is
-/// a lower bound. A million steps take well under a second.
+/// How many fire times of all schedules together may be counted in a gap; beyond it a count is a lower bound. A million
+/// steps take well under a second.
 pub(super) const GAP_STEPS_MAX: u64 = 1_000_000;
-/// The same limit for one job; so many steps take about a millisecond.
+/// The same limit where one job is asked about; so many steps take about a millisecond.
 pub(super) const OWED_STEPS_MAX: u64 = 2_000;
-/// And for a job that begins where the steps of its schedule have ended.
+/// The same limit for a job that begins only after the steps that were counted of its schedule.
 const STEPS_BEYOND_MAX: u64 = 100;
 
 impl Scheduler {
-    /// What the job, as it is defined now, has due after the cursor up to and with `last`; none where that is nothing.
+    /// The job's due runs, as it is defined now, after the cursor up to and with `last`; none where there is not one.
     pub fn owed(&self, id: JobId, last: Second) -> Option<MissedGap> {
         let (job, entry) = self.planned(id)?;
         self.gap_of(job, entry, last, OWED_STEPS_MAX)
     }
 
-    /// Whether that is anything.
+    /// Whether the job has a due run after the cursor up to and with `last`.
     pub fn owes(&self, id: JobId, last: Second) -> bool {
         self.planned(id).is_some_and(|(job, entry)| self.gap_of(job, entry, last, 1).is_some())
     }
 
-    /// Passes over the ticks up to and with `last` and says, by job id, what would have been due in them.
+    /// Passes over the ticks up to and with `last`. Answers the runs that would have been due in them, in order of job
+    /// ids.
     pub fn skip_to(&mut self, last: Second) -> Vec<MissedGap> {
         let mut gaps = Vec::new();
         let mut steps_left = GAP_STEPS_MAX;
         for (_, entry) in self.timetable().entries() {
-            // Each schedule may use its share of the steps that are left, and one at the least.
+            // Each schedule may use its share of the remaining steps, and at least one.
             let steps_max = (steps_left / self.timetable().count() as u64).max(1);
             let fires = Fires::until(entry, entry.next, last, steps_max);
             steps_left = steps_left.saturating_sub(fires.seconds.len() as u64);
@@ -45,8 +46,8 @@ impl Scheduler {
         gaps
     }
 
-    /// What a gap swallowed of one job. Where the steps did not reach as far as the job begins, a few of its own tell that it
-    /// has missed some.
+    /// The job's missed runs in a gap. Where the counted fires end before the job begins, a few steps from its own
+    /// first second tell whether it missed any.
     fn gap_in(&self, job: &Job, entry: &Entry, fires: &Fires) -> Option<MissedGap> {
         let is_before = |end: &Second| *end < self.first_of(job);
         let is_beyond = fires.is_cut && fires.seconds.last().is_none_or(is_before);
@@ -56,7 +57,7 @@ impl Scheduler {
         }
     }
 
-    /// The same, counted from the first second that the job can have.
+    /// The job's missed runs in a gap, counted from the first second that it can have.
     fn gap_of(&self, job: &Job, entry: &Entry, last: Second, steps_max: u64) -> Option<MissedGap> {
         let first = self.first_of(job);
         let next = entry.next.filter(|next| first <= *next);
@@ -68,14 +69,14 @@ impl Scheduler {
 /// The fire times of a schedule in a gap.
 struct Fires {
     seconds: Vec<Second>,
-    /// There are more, after the last one listed.
+    /// There are more after the last of `seconds`: the steps were used up.
     is_cut: bool,
     /// The last second of the gap.
     last: Second,
 }
 
 impl Fires {
-    /// From `next` on.
+    /// The fires from `next` up to and with `last`.
     fn until(entry: &Entry, mut next: Option<Second>, last: Second, steps_max: u64) -> Fires {
         let mut seconds = Vec::new();
         while let Some(second) = next.filter(|second| *second <= last) {
@@ -89,7 +90,8 @@ impl Fires {
         Fires { seconds, is_cut: false, last }
     }
 
-    /// The fires are in order, so the job's window is cut out of them without a look at each: many jobs may share many fires.
+    /// The fires in the job's window. They are in order, so the window is found without a look at each: many jobs may
+    /// share many fires.
     fn missed_by(&self, job: &Job, first: Second) -> Option<MissedGap> {
         let before = |bound: i64| self.seconds.partition_point(|second| second.0 < bound);
         let from = before(first.0);

@@ -1,15 +1,18 @@
-//! Job lists on their way to whoever asked.
+//! Job lists on their way to the clients that asked for them.
 //!
 //! ```text
 //! wanted (until the jobs in memory are as new as the question) -> waiting -> its jobs' last runs are read -> answered
 //! ```
 //!
-//! The jobs come from memory: a leader's are always new, those of another node are brought up to date first. What became of
-//! each job's last run is read from the store. One read is under way at a time, and lists that are asked for meanwhile
-//! share the next one: many clients cost the store little more than one.
+//! The jobs come from memory: a leader's are always new, a replica is brought up to date first. How each job's last run
+//! ended is read from the store. One read is under way at a time, and lists that are asked for meanwhile share the next
+//! one: many clients cost the store little more than one.
 //!
-//! Invariants: every list is answered exactly once, and within twice its patience, whatever the store does: from the jobs as
-//! they are, without last runs. What it says of last runs was read after it was asked for.
+//! Not the place that searches: a list with a search is read from the store, not from memory.
+//!
+//! Invariants: every list is answered exactly once, and within twice its patience, whatever the store does; where the
+//! store is silent, with the jobs as they are and without last runs. The last runs in a list were read after it was
+//! asked for.
 
 use crate::core::io::Effects;
 use crate::core::jobs::scheduler::Scheduler;
@@ -24,17 +27,20 @@ use crate::model::{Job, JobId, Mono, Now, Second, Zones};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-/// How long a list waits for the store, and how much longer for each job of it.
+/// How long a list waits for the store.
 const PATIENCE_MS: u64 = 1_000;
+/// It waits a millisecond longer for every so many jobs.
 const JOBS_PER_MS: u64 = 20;
-/// Lists that wait for the store at one time; beyond it they do not wait.
+/// Lists that wait for the store at one time. Further lists are answered without waiting.
 const WAITING_MAX: usize = 1_000;
 
 #[derive(Debug, Default)]
 pub struct Listing {
-    /// In the order in which they came.
+    /// Lists for which the jobs in memory may be too old, in the order in which they came.
     wanted: VecDeque<Wanted>,
+    /// Lists for the next read of last runs.
     waiting: Vec<PendingList>,
+    /// Lists of the read that is under way.
     in_flight: Option<(WorkId, Vec<PendingList>)>,
 }
 
@@ -59,17 +65,18 @@ struct PendingList {
 }
 
 impl Listing {
-    /// A page of the jobs is asked for, or all of them.
+    /// A client asks for a page of the jobs, or for all of them.
     pub fn want(&mut self, client: RequestId, filter: Option<JobFilter>, now: Now) {
         self.wanted.push_back(Wanted { client, filter, since: now.mono });
     }
 
-    /// How new the jobs must be for those who wait for them.
+    /// How new the jobs in memory must be for the newest wanted list; none where no list is wanted.
     pub fn wanted_since(&self) -> Option<Mono> {
         self.wanted.back().map(|wanted| wanted.since)
     }
 
-    /// Takes from the jobs as they are what waits for them no longer. `is_of`: whether they are as new as they were then.
+    /// Fills the wanted lists for which the jobs are new enough, or that have waited for long enough. `is_of` says
+    /// whether the jobs are as new as the given moment.
     pub fn take(&mut self, jobs: &Scheduler, is_of: impl Fn(Mono) -> bool, fx: &mut Effects, now: Now) {
         let is_ready = |wanted: &Wanted| is_of(wanted.since) || wanted.answer_by() <= now.mono;
         while self.wanted.front().is_some_and(is_ready) || WAITING_MAX < self.wanted.len() {
@@ -78,6 +85,7 @@ impl Listing {
         }
     }
 
+    /// Takes a filled list, to add its last runs.
     pub fn push(&mut self, client: RequestId, list: JobList, fx: &mut Effects, now: Now) {
         if list.jobs.is_empty() || WAITING_MAX <= self.waiting.len() {
             return fx.reply(client, Ok(Answer::Jobs(list)));
@@ -86,7 +94,7 @@ impl Listing {
         self.waiting.push(PendingList { client, list, answer_by });
     }
 
-    /// Asks the store where lists wait, and answers those that have waited long enough.
+    /// Asks the store where lists wait, and answers the lists that have waited for long enough.
     pub fn poll(&mut self, fx: &mut Effects, now: Now) {
         if self.in_flight.is_none() && !self.waiting.is_empty() {
             let asked = std::mem::take(&mut self.waiting);
@@ -120,7 +128,7 @@ impl Listing {
     }
 }
 
-/// The jobs of a page, or all of them. What is searched for is not looked for here.
+/// The jobs of a page, or all of them. A filter's search is not applied here.
 fn page(jobs: &Scheduler, filter: Option<&JobFilter>, now: Now) -> JobList {
     let (offset, limit) = filter.map_or((0, u64::MAX), |filter| (filter.offset(), filter.limit));
     let (offset, limit) = (offset.min(usize::MAX as u64) as usize, limit.min(usize::MAX as u64) as usize);
@@ -132,7 +140,7 @@ fn page(jobs: &Scheduler, filter: Option<&JobFilter>, now: Now) -> JobList {
     JobList { jobs: jobs.jobs().skip(offset).take(limit).map(listed).collect(), total }
 }
 
-/// Jobs as they were read from the store, with their next seconds after this one.
+/// Jobs that were read from the store, each with its next due second after `after`.
 pub fn listed(jobs: Vec<Job>, zones: &Zones, after: Second) -> Vec<ListedJob> {
     let mut schedules: BTreeMap<String, Result<Arc<Schedule>, String>> = BTreeMap::new();
     let mut listed = |job: Job| {

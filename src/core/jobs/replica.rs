@@ -1,16 +1,16 @@
-//! The warm copy: every node keeps the jobs in memory, so that whoever takes the lead need not read them first.
+//! The replica: every node keeps the jobs in memory, so that a new leader need not read them all first.
 //!
 //! ```text
-//! Reading (page by page) -> Ready <-> Lent (this node leads: its leader has the jobs)
-//!    ^------------------------| older than the journal reaches back, or too much has changed
+//! Reading (batch by batch) -> Ready <-> Lent (this node leads: its leader has the jobs)
+//!    ^---------------------------| older than the journal reaches back, or too much has changed
 //! ```
 //!
-//! Not a place to schedule from: it lags behind the store by up to `REFRESH_MS`. Who wants to show it asks for it to be
-//! brought up to date first, and shows it as it is where the store does not answer. What it lacks
-//! when the lead is taken, the new leader reads after its bump, when nobody else can change anything any more. Rows
-//! edited by hand it knows when the leader was told to reload, which notes them in the journal.
+//! Not a place to schedule from: the replica lags behind the store by up to `REFRESH_MS`. For a list of jobs it is
+//! brought up to date first; where the store does not answer, the list shows the replica as it is. A new leader reads
+//! the changes that the replica lacks after its epoch is in the store, when no other node can change a job any more.
+//! Rows that were edited by hand reach the replica when the leader reloads, which notes them in the journal.
 //!
-//! Invariant: with every change noted up to `as_of` it has been brought up to date, save for jobs in `again`.
+//! Invariant: the replica has every change that the journal notes up to `as_of`, save those of the jobs in `again`.
 
 #[cfg(test)]
 mod tests;
@@ -26,21 +26,22 @@ use crate::model::{Job, JobId, Mono, Now, Zones};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// How often what has changed is read.
+/// How often the changes are read.
 const REFRESH_MS: u64 = 2_000;
-/// The schedules are kept wound to so many seconds ago: a new leader begins after the last tick of the former one.
+/// The schedules stand at so many seconds ago: a new leader begins after the last tick of the former one.
 const LAG_SECS: i64 = 30;
 
 #[derive(Debug)]
 pub struct Replica {
     zones: Zones,
-    /// None before the first page, and while it is lent.
+    /// None before the first batch, and while it is lent.
     scheduler: Option<Scheduler>,
-    /// It was complete once: later ones are read into it in place.
+    /// A scan has ended once: all jobs are here, and a later scan only mends them.
     is_complete: bool,
     as_of: AsOf,
-    /// When the newest question was sent that has an answer, or has failed.
+    /// When the newest of the questions was sent that were answered or have failed.
     answered: Mono,
+    /// Jobs that must be read again with the next changes: one may have been changed while it was read.
     again: BTreeSet<JobId>,
     state: State,
     question: Option<Question>,
@@ -50,8 +51,9 @@ pub struct Replica {
 /// How new the jobs are.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct AsOf {
+    /// Every change up to this entry of the journal is in.
     pub entry: EntryId,
-    /// It was the newest entry then, or later.
+    /// The entry was the newest one at this moment, or later.
     pub at: Mono,
 }
 
@@ -60,7 +62,7 @@ pub struct AsOf {
 pub struct Lent {
     pub scheduler: Scheduler,
     pub as_of: AsOf,
-    /// What is in the store of this job is not known: a change of it was under way.
+    /// Jobs of which a change was under way: their rows in the store are not known.
     pub again: Vec<JobId>,
 }
 
@@ -92,7 +94,7 @@ impl Replica {
         }
     }
 
-    /// Whether a leader may begin with it.
+    /// Whether a leader may begin with these jobs.
     pub fn is_ready(&self) -> bool {
         matches!(self.state, State::Ready { .. })
     }
@@ -101,17 +103,18 @@ impl Replica {
         self.question.is_some_and(|asked| asked.id == id)
     }
 
-    /// The jobs, for those who want to show them.
+    /// The jobs, for lists; none while they are incomplete or lent.
     pub fn jobs(&self) -> Option<&Scheduler> {
         self.scheduler.as_ref().filter(|_| self.is_complete)
     }
 
-    /// Whether it is as new as it was then, or the store, asked since, has said nothing new.
+    /// Whether the jobs are as new as `then`, or the store was asked after it and has failed.
     pub fn is_of(&self, then: Mono) -> bool {
         then <= self.answered
     }
 
-    /// Reads on, or reads what has changed; at once where it is wanted as of then.
+    /// Reads the next batch, or the changes. `wanted` is the moment that the jobs should be as new as: where they are
+    /// older, the changes are read at once.
     pub fn poll(&mut self, wanted: Option<Mono>, fx: &mut Effects, now: Now) {
         let is_wanted = self.is_ready() && wanted.is_some_and(|then| !self.is_of(then));
         if self.question.is_some() || !is_wanted && !self.backoff.is_over(now) {
@@ -158,7 +161,7 @@ impl Replica {
         step.changed.into_iter().for_each(|job| drop(put(scheduler, job, fx)));
         if step.is_over {
             let jobs = scheduler.job_count();
-            fx.notice(log::Level::Info, format!("the copy of the jobs is complete: jobs={jobs}"));
+            fx.notice(log::Level::Info, format!("the replica of the jobs is complete: jobs={jobs}"));
             self.is_complete = true;
             self.state = State::Ready { refresh_at: now.mono };
         }
@@ -178,10 +181,10 @@ impl Replica {
         self.bring_up(differences, asked.sent_at, fx, now);
     }
 
-    /// Takes in what it lacked, read by a question sent at `sent_at`. False: it has to be read anew.
+    /// Takes in the changes that it lacked, as of `sent_at`. Answers false where they are too many and it is read anew.
     pub fn bring_up(&mut self, differences: Option<Differences>, sent_at: Mono, fx: &mut Effects, now: Now) -> bool {
         let (Some(differences), Some(scheduler)) = (differences, &mut self.scheduler) else {
-            fx.notice(log::Level::Info, "the copy of the jobs lacks too much: it is read anew");
+            fx.notice(log::Level::Info, "the replica of the jobs lacks too much: it is read anew");
             self.read_anew();
             self.poll(None, fx, now);
             return false;
@@ -204,7 +207,7 @@ impl Replica {
         true
     }
 
-    /// What a new leader must ask for. An answer of before, still on its way, is not heard any more.
+    /// What to ask for to learn the changes. The answer to an earlier question is not heard any more.
     pub fn since(&mut self) -> Since {
         self.question = None;
         Since {
@@ -224,7 +227,7 @@ impl Replica {
         Lent { scheduler, as_of: self.as_of, again: Vec::new() }
     }
 
-    /// The node does not lead any more.
+    /// Takes the jobs back from the leader: the node does not lead any more.
     pub fn take_back(&mut self, lent: Lent, now: Now) {
         debug_assert!(matches!(self.state, State::Lent), "jobs come back that were not lent: {:?}", self.state);
         self.scheduler = Some(lent.scheduler);
@@ -281,7 +284,7 @@ impl Replica {
     }
 }
 
-/// Takes a job in; one whose schedule cannot be understood is said once, here, and never due.
+/// Takes a job in. Where its schedule cannot be read, this is said here, once, and the job is never due.
 pub fn put(scheduler: &mut Scheduler, job: Job, fx: &mut Effects) -> Option<Arc<Job>> {
     let id = job.id;
     if let Err(error) = scheduler.put(job) {

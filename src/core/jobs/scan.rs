@@ -1,9 +1,9 @@
-//! A walk through table `cron`, page by page, that finds where the jobs in memory differ from it.
+//! A scan of table `cron`, batch by batch, that finds where the jobs in memory differ from it.
 //!
-//! Each page takes a bounded time, so that millions of jobs hold up nobody. What changes behind the walk it does not see:
-//! its owner knows of that by other ways.
+//! Each batch takes a bounded time, so that millions of jobs delay nothing else. Not a snapshot: a scan does not see
+//! rows that change behind it. Its owner learns of those from the journal.
 //!
-//! Invariant: a walk that is over has seen every id once, in order.
+//! Invariant: a scan that is over has seen every id once, in order.
 
 use crate::core::io::Effects;
 use crate::core::jobs::scheduler::Scheduler;
@@ -11,22 +11,25 @@ use crate::core::ports::{JobBatch, Read, Work, WorkId};
 use crate::model::{Job, JobId};
 use std::collections::BTreeSet;
 
-/// Rows in one page: a few milliseconds of work for the reactor.
+/// Rows in one batch: a few milliseconds of work for the reactor.
 const BATCH_JOBS: usize = 1_000;
-/// Jobs in memory that one page is held against.
+/// Jobs in memory that one batch is compared with.
 const KNOWN_MAX: usize = 2 * BATCH_JOBS;
 
 #[derive(Debug, Default)]
 pub struct Scan {
-    /// Jobs up to this one are done with.
+    /// Jobs up to and with this one have been compared.
     after: JobId,
 }
 
-/// Where the jobs differ, up to where the page goes.
+/// The jobs of one batch that differ.
 #[derive(Debug, Default)]
 pub struct Step {
+    /// Rows that are new, or not as in memory.
     pub changed: Vec<Job>,
+    /// Jobs in memory that have no row.
     pub gone: Vec<JobId>,
+    /// This was the last batch.
     pub is_over: bool,
 }
 
@@ -36,16 +39,17 @@ impl Scan {
         self.after == JobId(0)
     }
 
-    /// Asks for the next page.
+    /// Asks for the next batch.
     pub fn ask(&self, fx: &mut Effects) -> WorkId {
         fx.work(Work::Read(Read::Batch { after: self.after, limit: BATCH_JOBS }))
     }
 
+    /// Compares a batch with the jobs in memory.
     pub fn step(&mut self, batch: JobBatch, scheduler: &Scheduler) -> Step {
         let is_last = batch.jobs.len() < BATCH_JOBS;
         let end = batch.jobs.last().filter(|_| !is_last).map_or(JobId(u32::MAX), |job| job.id);
         let known: Vec<JobId> = scheduler.ids_between(self.after, end).take(KNOWN_MAX).collect();
-        // Where many rows are gone, what lies beyond is left to the next page.
+        // Where many rows are gone, the jobs beyond this limit are left to the next batch.
         let end = known.get(KNOWN_MAX - 1).copied().unwrap_or(end);
         let mut gone: BTreeSet<JobId> = known.into_iter().collect();
         let mut changed = Vec::new();

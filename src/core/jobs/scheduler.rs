@@ -1,9 +1,9 @@
 //! The jobs in memory, and which of them are due at a tick.
 //!
-//! Not the place where a due job becomes a run: that is `runs`', after the journal. Which schedules there are and when they
-//! fire is `timetable`'s, what a gap of ticks swallowed is counted in `gaps`.
+//! Not the place where a due job becomes a run: that is `runs`, after the journal. `timetable` has the schedules and
+//! when they fire, `gaps` counts the runs that a gap of ticks passed over.
 //!
-//! Invariant: a job whose schedule can be read is one of its entry's in the timetable, and no other job is.
+//! Invariant: the timetable lists exactly the jobs whose schedule can be read, each with its own schedule.
 
 #[cfg(test)]
 mod tests;
@@ -21,24 +21,24 @@ pub struct Scheduler {
     zones: Zones,
     jobs: BTreeMap<JobId, Planned>,
     timetable: Timetable,
-    /// Jobs of which seconds ahead of the cursor are decided already, up to and with these.
+    /// Jobs whose seconds ahead of the cursor are decided already, up to and with this one.
     settled: BTreeMap<JobId, Second>,
 }
 
 #[derive(Debug)]
 struct Planned {
     job: Arc<Job>,
-    /// None where the text cannot be understood: the job is never due.
+    /// None where the schedule cannot be read: the job is never due.
     schedule: Option<Item>,
 }
 
 impl Scheduler {
-    /// The first tick will be the one after `cursor`. Their zones are found in `zones`.
+    /// The first tick will be the one after `cursor`. `zones` has the time zones that schedules name.
     pub fn new(zones: Zones, cursor: Second) -> Scheduler {
         Scheduler { zones, jobs: BTreeMap::new(), timetable: Timetable::new(cursor), settled: BTreeMap::new() }
     }
 
-    /// Whether the text is a schedule that can match.
+    /// An error where the text is no schedule, or one that can never match.
     pub fn check(&self, cron_set: &str) -> Result<(), ScheduleError> {
         match self.timetable.has_text(cron_set) {
             true => Ok(()),
@@ -46,7 +46,7 @@ impl Scheduler {
         }
     }
 
-    /// Takes the job in, in place of an older definition. With an error the job is kept, and never due.
+    /// Takes the job in, in place of an older definition. With an error the job is kept and is never due.
     pub fn put(&mut self, job: Job) -> Result<Arc<Job>, ScheduleError> {
         let is_same = |old: &Job| old.cron_set == job.cron_set && old.jitter == job.jitter;
         let kept = self.jobs.get(&job.id).filter(|planned| is_same(&planned.job));
@@ -74,7 +74,7 @@ impl Scheduler {
         self.jobs.get(&id).map(|planned| &planned.job)
     }
 
-    /// The largest id.
+    /// The largest id; 0 where there is no job.
     pub fn newest(&self) -> JobId {
         self.jobs.last_key_value().map_or(JobId(0), |(id, _)| *id)
     }
@@ -116,7 +116,7 @@ impl Scheduler {
         self.timetable.cursor()
     }
 
-    /// Takes the next tick: the jobs that are due in it, by id.
+    /// Takes the next tick, and answers its due jobs in order of their ids.
     pub fn tick(&mut self) -> Vec<Arc<Job>> {
         let fired = self.timetable.turn();
         let tick = self.cursor();
@@ -128,7 +128,7 @@ impl Scheduler {
         due
     }
 
-    /// Makes the tick after `cursor` the next one, whatever came before.
+    /// Makes the tick after `cursor` the next one. It may go forwards or backwards, and answers no due jobs.
     pub fn wind_to(&mut self, cursor: Second) {
         self.timetable.wind_to(cursor);
         debug_assert_eq!(self.cursor(), cursor, "the wheel was not turned as far as it was to be");
@@ -140,8 +140,8 @@ impl Scheduler {
         *settled = last.max(*settled);
     }
 
-    /// Forgets the settled seconds. A new leader reads them from the open entries of the journal; what memory says may never have
-    /// been stored.
+    /// Forgets the settled seconds. A new leader reads them from the open entries of the journal; those in memory may
+    /// never have been stored.
     pub fn forget_settled(&mut self) {
         self.settled.clear();
     }
@@ -150,7 +150,7 @@ impl Scheduler {
         &self.timetable
     }
 
-    /// The job with its schedule; none where that cannot be read.
+    /// The job with its schedule; none where the schedule cannot be read.
     pub(super) fn planned(&self, id: JobId) -> Option<(&Arc<Job>, &Entry)> {
         let planned = self.jobs.get(&id)?;
         Some((&planned.job, self.timetable.entry(planned.schedule?)?))
@@ -165,7 +165,7 @@ impl Scheduler {
         entry.jobs.iter().filter_map(|id| self.job(*id))
     }
 
-    /// The first second that the job can have, as far as it and what is settled of it say.
+    /// The first second that the job can have: after its creation, its start of the window and its settled seconds.
     pub(super) fn first_of(&self, job: &Job) -> Second {
         Second(job.since.0.max(job.start_time).max(self.settled_to(job.id).0.saturating_add(1)))
     }

@@ -1,9 +1,9 @@
 //! The schedules of all jobs, each once, and which of them fire at a tick.
 //!
-//! Jobs that share a schedule's text and their offset (`jitter`) share one entry, and one item of the wheel, so a tick costs
-//! what is due and never what is stored.
+//! Jobs with the same text and the same offset (`jitter`) share one entry, and one item of the wheel. So the cost of a
+//! tick grows with its due schedules, not with the stored jobs.
 //!
-//! Not the jobs: of them only the ids are known here.
+//! Not the owner of the jobs: it knows only their ids.
 //!
 //! Invariants: every entry has at least one job; an entry that will fire again lies in the wheel at its `next`.
 
@@ -14,33 +14,34 @@ use crate::model::{Job, JobId, Second, Zones};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// So far ahead the wheel is turned, at the cost of what fires on the way; beyond it, it is filled anew from every schedule.
+/// So many seconds ahead the wheel is turned, at the cost of the schedules that fire on the way. For more it is filled
+/// anew from every schedule.
 const TURNS_MAX: i64 = 60;
 
 #[derive(Debug)]
 pub struct Timetable {
     entries: Vec<Option<Entry>>,
-    /// Places of entries that are gone.
+    /// Indexes of `entries` that have none.
     free: Vec<Item>,
     by_text: BTreeMap<Arc<str>, Text>,
     wheel: Wheel,
 }
 
-/// What jobs with one text have in common.
+/// A text of a schedule, read once for all jobs that have it.
 #[derive(Debug)]
 struct Text {
     schedule: Arc<Schedule>,
     by_offset: BTreeMap<u32, Item>,
 }
 
-/// One schedule.
+/// A schedule with an offset, and the jobs that have both.
 #[derive(Debug)]
 pub struct Entry {
     pub text: Arc<str>,
     pub schedule: Shifted,
-    /// Whose it is.
+    /// At least one.
     pub jobs: BTreeSet<JobId>,
-    /// When it fires first after the cursor.
+    /// When it fires first after the cursor; none where it never does again.
     pub next: Option<Second>,
     offset_secs: u32,
 }
@@ -72,7 +73,7 @@ impl Timetable {
         self.entries.len() - self.free.len()
     }
 
-    /// Finds the job its entry, or makes one.
+    /// Adds the job to the entry of its schedule, which is made where it is not there.
     pub fn share(&mut self, job: &Job, zones: &Zones) -> Result<Item, ScheduleError> {
         let offset_secs = offset_secs(job.id, job.jitter);
         let known = self.by_text.get_key_value(job.cron_set.as_str());
@@ -95,7 +96,7 @@ impl Timetable {
         Ok(item)
     }
 
-    /// Where there was another, or in a new place; and in the wheel.
+    /// Puts the entry at a free index or a new one, and into the wheel.
     fn place(&mut self, entry: Entry) -> Item {
         let item = self.free.pop().unwrap_or(self.entries.len() as Item);
         if let Some(next) = entry.next {
@@ -103,7 +104,7 @@ impl Timetable {
         }
         match self.entries.get_mut(item as usize) {
             Some(place) => {
-                debug_assert!(place.is_none(), "the place of {place:?} counts as free");
+                debug_assert!(place.is_none(), "the index of {place:?} counts as free");
                 *place = Some(entry);
             }
             None => self.entries.push(Some(entry)),
@@ -111,7 +112,7 @@ impl Timetable {
         item
     }
 
-    /// The entry goes with the last of its jobs.
+    /// Takes the job from the entry; the entry goes with its last job.
     pub fn unshare(&mut self, item: Item, id: JobId) {
         let Some(entry) = &mut self.entries[item as usize] else { return };
         let was_there = entry.jobs.remove(&id);
@@ -129,12 +130,12 @@ impl Timetable {
         self.free.push(item);
     }
 
-    /// Moves on by one tick: the entries that fire in it, each at its next one already.
+    /// Moves on by one tick, and answers the entries that fire in it. Their `next` is already the one after it.
     pub fn turn(&mut self) -> Vec<Item> {
         let mut fired = self.wheel.tick();
         let tick = self.cursor();
         fired.retain(|item| {
-            // An entry that was dropped may still lie in the wheel, and its place may be another's by now.
+            // An entry that was dropped may still lie in the wheel, and another entry may have its index.
             let Some(entry) = self.entries[*item as usize].as_mut().filter(|entry| entry.next == Some(tick)) else {
                 return false;
             };
@@ -173,9 +174,9 @@ impl Timetable {
             let Some(next) = next else { continue };
             assert!(timed.contains(&(*next, item)), "{text:?} fires next at {next:?} and is not in the wheel there");
         }
-        assert_eq!(self.entries().count(), self.count(), "a place without an entry does not count as free");
+        assert_eq!(self.entries().count(), self.count(), "an index without an entry does not count as free");
         let listed: usize = self.by_text.values().map(|text| text.by_offset.len()).sum();
-        assert_eq!(listed, self.count(), "more is found by its text than there is");
+        assert_eq!(listed, self.count(), "more schedules are found by their texts than there are");
     }
 
     #[cfg(test)]
@@ -183,7 +184,7 @@ impl Timetable {
         self.by_text.len()
     }
 
-    /// Places, the free ones included.
+    /// Indexes, the free ones included.
     #[cfg(test)]
     pub fn place_count(&self) -> usize {
         self.entries.len()

@@ -173,7 +173,7 @@ impl Leader {
             Command::KillRun(run) => self.kill(client, run, cx),
             Command::ListRuns { limit } => self.list_runs(client, limit, cx),
             Command::Pause(paused) => self.pause(client, paused, cx),
-            _ => cx.fx.reply(client, Err(CallError { status: 500, message: "this asks nothing of runs".into() })),
+            _ => cx.fx.reply(client, Err(CallError { status: 500, message: "this command is not about runs".into() })),
         }
     }
 

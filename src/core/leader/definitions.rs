@@ -56,7 +56,7 @@ impl Leader {
         match result {
             Err(error) => {
                 let done = reload.summary();
-                let text = format!("reload the jobs: {error}; taken up so far: {done}; send SIGHUP again");
+                let text = format!("reload the jobs: {error}; so far: {done}; send SIGHUP again");
                 cx.fx.notice(log::Level::Error, text);
             }
             Ok(_) if self.changes.has_asked() => {
@@ -190,7 +190,7 @@ fn change_text(change: &Change) -> String {
 }
 
 /// The answer to a repeated request to add a job, whose key belongs to the job `known`. Where that is not what was
-/// asked, it is refused as another request, unless the job was changed since and the two cannot be compared.
+/// asked, the request is declined as another one, unless the job was changed since and the two cannot be compared.
 fn added_again(asked: &Job, known: Arc<Job>) -> Reply {
     let as_asked = Job { since: known.since, ..asked.clone() };
     if known.version == asked.version && as_asked != *known {

@@ -77,7 +77,7 @@ impl Leader {
             }
             Ok(former) => {
                 former.into_iter().for_each(|former| fx.push(Effect::Unlink(former)));
-                fx.notice(log::Level::Info, format!("node {} is here", hello.server));
+                fx.notice(log::Level::Info, format!("node {} has joined", hello.server));
                 let valid_for_ms = valid_for_ms(authority, now);
                 self.roster.on_granted(&hello.node_id, now);
                 fx.send(link, Message::Welcome { epoch: self.epoch, wall: now.wall, valid_for_ms });
@@ -103,7 +103,7 @@ impl Leader {
     /// A node's link is gone.
     pub fn on_unlinked(&mut self, link: LinkId, cx: &mut Context) {
         let Some(node) = self.roster.on_unlinked(link, cx.now) else { return };
-        cx.fx.notice(log::Level::Warn, format!("node {} is gone", self.roster.server_of(&node)));
+        cx.fx.notice(log::Level::Warn, format!("node {} is gone: its link is closed", self.roster.server_of(&node)));
         self.changes.settling.on_silent(&node, cx.fx);
         self.controls.on_silent(&node, cx.fx);
         self.runs.set_candidates(self.roster.candidates(cx.now));
@@ -143,12 +143,13 @@ impl Leader {
         let node = self.roster.node_at(server).filter(|node| self.is_reachable(node));
         let node = node.ok_or_else(|| CallError {
             status: 404,
-            message: format!("server {server}: there is no such node; /cluster shows those that are there"),
+            message: format!("server {server}: there is no such node; /cluster shows the nodes"),
         })?;
         fx.tell_node(&node, ToNode::Drain);
         Ok(())
     }
 
+    /// Whether the node has a link.
     pub(super) fn is_reachable(&self, node: &NodeId) -> bool {
         self.roster.link_of(node).is_some()
     }

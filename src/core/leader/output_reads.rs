@@ -81,7 +81,7 @@ impl Questions {
     /// Takes a client's question; its output is at `source`.
     pub fn ask(&mut self, client: RequestId, query: OutputQuery, source: Where, cx: &mut Context) {
         if QUESTIONS_MAX <= self.asked.len() + self.reading.len() {
-            let message = format!("{QUESTIONS_MAX} outputs are being read, which is the most there may be at one time");
+            let message = format!("{QUESTIONS_MAX} outputs are being read, the most at one time; try again");
             return cx.fx.reply(client, Err(CallError::unavailable(message)));
         }
         match source {

@@ -45,7 +45,7 @@ impl Leader {
         }
         let lag_secs = self.lag_secs(now);
         let is_late = !self.is_draining && !self.is_paused && LATE_SECS <= lag_secs;
-        is_late.then(|| format!("the seconds are decided on {lag_secs} s late"))
+        is_late.then(|| format!("seconds are decided {lag_secs} s late"))
     }
 
     /// The time since an entry was written last, or since this leader began where it has written none.

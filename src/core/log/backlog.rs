@@ -1,8 +1,8 @@
-//! Log rows that are in memory and nowhere else: collected for a moment, then taken in groups.
+//! Log rows that are only in memory: gathered for a moment, then taken in groups.
 //!
-//! Not bounded in rows: how many runs a node has is. Bounded in what they wrote.
+//! Not bounded in rows, because the runs of a node are; bounded in the bytes of their output.
 //!
-//! Invariants: rows leave in the order in which they came; while there is a row there is a moment at which it is to be sent.
+//! Invariants: rows leave in the order in which they came; while there is a row, `flush_at` says when to send it.
 
 use crate::core::ports::{GROUP_BYTES_MAX, GROUP_ROWS_MAX};
 use crate::core::time::bounds::GATHER_MS;
@@ -10,13 +10,14 @@ use crate::model::{LogRow, Mono, Now};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Output kept in memory while neither the store nor the spool takes it. Beyond it rows are kept and their output is not.
+/// Bytes of output kept in memory while neither the store nor the spool takes rows. Beyond it rows are kept without
+/// their output.
 const BACKLOG_BYTES_MAX: usize = 256 << 20;
 
 #[derive(Debug, Default)]
 pub struct Backlog {
     rows: VecDeque<LogRow>,
-    /// What the runs of all these rows wrote.
+    /// The bytes of output of all rows.
     bytes: usize,
     flush_at: Option<Mono>,
 }
@@ -34,24 +35,24 @@ impl Backlog {
         self.flush_at.get_or_insert(now.mono.plus_ms(GATHER_MS));
     }
 
-    /// Rows that neither the store nor the disk has taken: they are the next.
+    /// Takes back rows that neither the store nor the disk has taken: they are the next to go.
     pub fn take_back(&mut self, rows: &[LogRow], now: Now) {
         self.bytes += rows.iter().map(|row| row.output.len()).sum::<usize>();
         rows.iter().rev().for_each(|row| self.rows.push_front(row.clone()));
         self.flush(now);
     }
 
-    /// Does not gather any longer.
+    /// Gathers no longer: the rows may go now.
     pub fn flush(&mut self, now: Now) {
         self.flush_at = (!self.rows.is_empty()).then_some(now.mono);
     }
 
-    /// When rows are to be sent: once they are gathered, or fill a group.
+    /// When rows are to be sent: at the end of the gathering, or at once where they fill a group.
     pub fn due_at(&self) -> Option<Mono> {
         if GROUP_ROWS_MAX <= self.rows.len() { Some(Mono(0)) } else { self.flush_at }
     }
 
-    /// The first rows, as many as make a group. There must be one.
+    /// Takes the first rows, as many as make a group. There must be at least one row.
     pub fn next_group(&mut self, now: Now) -> Arc<[LogRow]> {
         debug_assert!(!self.rows.is_empty(), "a group is wanted and no row waits");
         let mut bytes = 0;

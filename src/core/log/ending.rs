@@ -1,6 +1,8 @@
-//! How runs end, told as log rows: what the operator reads afterwards.
+//! How runs end, and the log rows that say so to operators.
 //!
-//! Invariant: a row that was not `ok` says in its output why.
+//! Not the way of a row to the store: that is `logbook`.
+//!
+//! Invariant: the row of a run that was not `ok` says in its output why.
 
 use crate::core::io::FoundState;
 use crate::core::ports::Started;
@@ -13,7 +15,7 @@ pub enum EndedBy {
     LockLimit,
     Timeout,
     Operator,
-    Leaving,
+    Shutdown,
     /// The guardian, because the daemon did not renew its lease.
     LeaseEnd,
 }
@@ -22,7 +24,7 @@ impl EndedBy {
     fn state(self) -> RunState {
         match self {
             EndedBy::LockLimit | EndedBy::Timeout => RunState::Timeout,
-            EndedBy::Operator | EndedBy::Leaving | EndedBy::LeaseEnd => RunState::Killed,
+            EndedBy::Operator | EndedBy::Shutdown | EndedBy::LeaseEnd => RunState::Killed,
         }
     }
 
@@ -31,7 +33,7 @@ impl EndedBy {
             EndedBy::LockLimit => "[ended: it held its lock longer than lock_limit]",
             EndedBy::Timeout => "[ended: it ran longer than its job's timeout]",
             EndedBy::Operator => "[killed: by an operator]",
-            EndedBy::Leaving => "[ended: the daemon is leaving and drain_timeout is over]",
+            EndedBy::Shutdown => "[ended: the daemon is shutting down and drain_timeout is over]",
             EndedBy::LeaseEnd => {
                 "[ended: the daemon hung or was cut off until its lease was over, and its mutex had to be free]"
             }
@@ -48,14 +50,14 @@ pub enum Ending {
         output: String,
         ended_by: Option<EndedBy>,
     },
-    /// Refused by the system, or its time was over.
+    /// The process was not started, for this reason.
     NotStarted(RunState, String),
     /// A former incarnation of the daemon had it.
     Found(FoundState),
 }
 
 impl Ending {
-    /// How much of the row's output the command wrote; lines of ours follow.
+    /// How many bytes of the row's output the command wrote; lines of ours follow.
     pub fn output_bytes(&self) -> usize {
         match self {
             Ending::Exited { output, .. } => output.len(),
@@ -64,12 +66,12 @@ impl Ending {
     }
 }
 
-/// What the row of an attempt that this node had says, however that ended.
+/// The part of a log row that does not depend on how the attempt ended.
 #[derive(Clone, Copy, Debug)]
 pub struct RowHead<'a> {
     pub attempt: Attempt,
     pub version: Version,
-    /// None where no leader of this life ordered it.
+    /// None where no leader ordered it in this incarnation.
     pub order: Option<&'a Order>,
     /// This node.
     pub server: &'a Server,
@@ -113,7 +115,7 @@ impl RowHead<'_> {
                 add_line(&mut row.output, "[its output is lost: the daemon died before it was written]");
             }
             Ending::Found(FoundState::Unknown) => {
-                add_line(&mut row.output, "[lost: the host was restarted; whether it had been started is not known]");
+                add_line(&mut row.output, "[lost: the host was restarted; nobody knows whether the run had started]");
             }
             Ending::Found(FoundState::Held | FoundState::Started) => {
                 add_line(&mut row.output, "[lost: the daemon died while it ran; what was left of it was killed]");
@@ -150,7 +152,7 @@ fn code_of(exit: Exit) -> Option<i32> {
     }
 }
 
-/// Puts a line of ours behind what the command wrote, on a line of its own.
+/// Adds a line of ours behind the command's output.
 fn add_line(output: &mut String, line: &str) {
     if !output.is_empty() && !output.ends_with('\n') {
         output.push('\n');

@@ -1,9 +1,9 @@
 //! Log rows on their way to the store: written in groups, kept until they are committed.
 //!
-//! Rows come from the executor (what ran) and from the leader (what was refused, missed or cancelled). While the store is
-//! away they go to the spool, and with it they outlive the daemon.
+//! Rows come from the executor (runs that ended) and from the leader (runs that were refused, missed or cancelled).
+//! While the store is away they go to the spool, and there they outlive the daemon.
 //!
-//! Not where rows wait: that is `backlog` in memory and `spooler` on the disk.
+//! Not the place where rows wait: that is `backlog` in memory and `spooler` on the disk.
 //!
 //! Invariants: one group is under way at a time; a row leaves only when the store has said that it is committed.
 
@@ -23,18 +23,18 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub struct Logbook {
     backlog: Backlog,
-    /// Whose rows wait, here or on the disk.
+    /// The attempts whose rows wait, in memory or on the disk.
     attempts: BTreeSet<Attempt>,
     in_flight: Option<InFlight>,
     backoff: Backoff,
     /// What the store said when it last failed; none while it takes rows.
     trouble: Option<String>,
     spooler: Spooler,
-    /// The store has been reached in this life.
+    /// The store has been reached in this incarnation.
     is_open: bool,
-    /// The group before came off the disk: rows of now have the next turn.
-    was_page: bool,
-    /// How many runs came to which end since the daemon's start, in the order of `RunState::ALL`.
+    /// The last group came from the disk, so the next one comes from memory.
+    was_spooled: bool,
+    /// How many runs ended in each state since the daemon's start, in the order of `RunState::ALL`.
     outcomes: [u64; RunState::ALL.len()],
 }
 
@@ -44,21 +44,21 @@ struct InFlight {
     id: WorkId,
     group: Arc<[LogRow]>,
     sent_at: Mono,
-    /// Where it is on the disk, if it is.
+    /// Its chunk in the spool; none where it is not on the disk.
     chunk: Option<Chunk>,
 }
 
 impl Logbook {
-    /// With what former lives have left in the spool.
-    pub fn new(kept: SpoolLeft) -> Logbook {
+    /// `left`: the rows that former incarnations left in the spool.
+    pub fn new(left: SpoolLeft) -> Logbook {
         Logbook {
-            attempts: kept.attempts.into_iter().collect(),
-            spooler: Spooler::new(kept.chunks),
+            attempts: left.attempts.into_iter().collect(),
+            spooler: Spooler::new(left.chunks),
             ..Logbook::default()
         }
     }
 
-    /// The store is there, for the first time in this life.
+    /// The store is reached for the first time in this incarnation.
     pub fn on_opened(&mut self) {
         self.is_open = true;
     }
@@ -69,20 +69,20 @@ impl Logbook {
         self.backlog.push(row, now);
     }
 
-    /// The row that was pushed stands for so many more runs of the same end.
+    /// The row that was pushed stands for `more` further runs of the same state.
     pub fn count_coalesced(&mut self, state: RunState, more: u64) {
         self.outcomes[state as usize] += more;
     }
 
-    /// How many runs came to which end, as far as this daemon has told it.
+    /// How many runs ended in each state, as far as this daemon wrote their rows since its start.
     pub fn outcomes(&self) -> impl Iterator<Item = (RunState, u64)> {
         RunState::ALL.into_iter().zip(self.outcomes)
     }
 
-    /// How many runs were told as not run for want of room or time.
+    /// How many runs were skipped, shed or missed.
     pub fn refused(&self) -> u64 {
-        let is_one = |state| matches!(state, RunState::Skipped | RunState::Shed | RunState::Missed);
-        self.outcomes().filter(|(state, _)| is_one(*state)).map(|(_, count)| count).sum()
+        let is_refused = |state| matches!(state, RunState::Skipped | RunState::Shed | RunState::Missed);
+        self.outcomes().filter(|(state, _)| is_refused(*state)).map(|(_, count)| count).sum()
     }
 
     /// Whether a row of this attempt waits to be committed.
@@ -115,12 +115,12 @@ impl Logbook {
         self.in_flight.is_some() || self.backoff.is_failing()
     }
 
-    /// Do not gather any longer: the node is about to leave.
+    /// Gathers no longer: the node shuts down.
     pub fn hurry(&mut self, now: Now) {
         self.backlog.flush(now);
     }
 
-    /// Sends the next group where one is due: to the spool while the store is away, and to the store.
+    /// Sends the next group where there is one: to the store, and while that is away to the spool.
     pub fn poll(&mut self, fx: &mut Effects, now: Now) {
         if self.is_store_away(now) && self.spooler.is_free(now) {
             self.spool(fx, now);
@@ -148,7 +148,7 @@ impl Logbook {
         }
     }
 
-    /// The attempts whose rows are committed by this answer.
+    /// The store has answered. Answers the attempts whose rows are committed now.
     pub fn on_written(
         &mut self,
         id: WorkId,
@@ -204,7 +204,7 @@ impl Logbook {
                     self.backlog.take_back(&rows, now);
                 }
             }
-            // Of rows that could not be read back nothing more will be heard.
+            // The file is empty, so attempts whose rows could not be read back wait for nothing any more.
             Fate::Emptied => {
                 let in_flight = self.in_flight.iter().flat_map(|in_flight| in_flight.group.iter());
                 self.attempts = self.backlog.rows().chain(in_flight).map(|row| row.attempt).collect();
@@ -212,12 +212,12 @@ impl Logbook {
         }
     }
 
-    /// The page of the spool that is with the store.
+    /// The chunk of the spool that is with the store.
     fn writing(&self) -> Option<Chunk> {
         self.in_flight.as_ref().and_then(|in_flight| in_flight.chunk)
     }
 
-    /// Puts onto the disk what is in memory only; first what the store was given and may not have taken.
+    /// Appends to the spool rows that are only in memory: first those that the store was given and may not have taken.
     fn spool(&mut self, fx: &mut Effects, now: Now) {
         let with_store = self.in_flight.as_ref().filter(|in_flight| in_flight.chunk.is_none());
         if let Some(in_flight) = with_store {
@@ -228,11 +228,11 @@ impl Logbook {
         }
     }
 
-    /// To the store in turn: rows of now, and rows that wait on the disk.
+    /// Gives the store a group: rows from memory and rows from the disk alternate.
     fn write(&mut self, fx: &mut Effects, now: Now) {
         let is_due = self.backlog.due_at().is_some_and(|at| at <= now.mono);
-        let chunk = if is_due && self.was_page { None } else { self.spooler.take_loaded() };
-        self.was_page = chunk.is_some();
+        let chunk = if is_due && self.was_spooled { None } else { self.spooler.take_loaded() };
+        self.was_spooled = chunk.is_some();
         let (chunk, group) = match chunk {
             Some((chunk, group)) => (Some(chunk), group),
             None if is_due => (None, self.backlog.next_group(now)),
@@ -256,7 +256,7 @@ impl Logbook {
                 "{chunk:?} is with the store and not on the disk"
             );
         }
-        // Which rows are in a page that is not read back nobody here knows.
+        // The rows of a chunk that is not read back are not known here.
         if self.spooler.is_empty() {
             let in_flight = self.in_flight.iter().flat_map(|in_flight| in_flight.group.iter());
             let waiting: BTreeSet<Attempt> = self.backlog.rows().chain(in_flight).map(|row| row.attempt).collect();

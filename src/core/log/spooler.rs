@@ -2,13 +2,16 @@
 //! outage loses them.
 //!
 //! ```text
-//! appended -> a page on the disk -> (its turn) read back -> written to the store -> forgotten; none left: emptied
+//! appended -> a chunk on the disk -> (once it is the first) read back -> written to the store -> forgotten
+//! The file is emptied when no chunk is left.
 //! ```
 //!
-//! Not the file: that is `worker::spool`'s. Rows on the disk are not kept in memory as well, save those of the first page.
+//! Not the file itself: that is `worker::spool`. Rows on the disk are not kept in memory, save those of the first
+//! chunk.
 //!
-//! Invariants: one piece of work is with the file at a time; the file is emptied only when all that is in it is committed.
-//! A page that is written to the store twice does no harm there, so after a death between the two it simply comes again.
+//! Invariants: one piece of work is with the file at a time; the file is emptied only when all of its rows are
+//! committed. A chunk may be written to the store twice, which does no harm: so after a crash every chunk in the file
+//! comes again.
 
 use crate::core::io::Effects;
 use crate::core::ports::{Chunk, Spool, Spooled, Work, WorkId};
@@ -19,9 +22,9 @@ use std::sync::Arc;
 
 #[derive(Debug, Default)]
 pub struct Spooler {
-    /// On the disk and not committed, the oldest first.
+    /// Chunks on the disk that are not committed, the oldest first.
     chunks: VecDeque<Chunk>,
-    /// The rows of the first page, read back.
+    /// The rows of the first chunk, read back.
     loaded: Option<Arc<[LogRow]>>,
     under_way: Option<(WorkId, UnderWay)>,
     backoff: Backoff,
@@ -33,26 +36,26 @@ pub struct Spooler {
 enum UnderWay {
     Append {
         group: Arc<[LogRow]>,
-        /// The store has the rows: what is on the disk of them counts for nothing.
+        /// The store has the rows: the chunk on the disk is not needed.
         is_committed: bool,
     },
     Read(Chunk),
     Empty,
 }
 
-/// What became of the rows that were appended.
+/// What an answer of the spool means for the rows.
 #[derive(Debug)]
 pub enum Fate {
     Nothing,
     OnDisk(Chunk, Arc<[LogRow]>),
-    /// The disk does not take them.
+    /// The disk has not taken these rows.
     NotOnDisk(Arc<[LogRow]>),
-    /// Nothing is in the file any more.
+    /// The file is empty.
     Emptied,
 }
 
 impl Spooler {
-    /// With what former lives left.
+    /// `chunks`: those that former incarnations left.
     pub fn new(chunks: Vec<Chunk>) -> Spooler {
         Spooler { is_used: !chunks.is_empty(), chunks: chunks.into(), ..Spooler::default() }
     }
@@ -63,7 +66,7 @@ impl Spooler {
     }
 
     pub fn append(&mut self, group: Arc<[LogRow]>, fx: &mut Effects) {
-        debug_assert!(!group.is_empty(), "a page without a row goes to the disk");
+        debug_assert!(!group.is_empty(), "a chunk without a row goes to the disk");
         let id = fx.work(Work::Spool(Spool::Append(Arc::clone(&group))));
         self.begin(id, UnderWay::Append { group, is_committed: false });
     }
@@ -72,7 +75,7 @@ impl Spooler {
         matches!(&self.under_way, Some((_, UnderWay::Append { group, .. })) if Arc::ptr_eq(group, rows))
     }
 
-    /// The store has taken these rows, which are being appended or are in this page.
+    /// The store has committed these rows, which are in this chunk or are being appended.
     pub fn on_committed(&mut self, rows: &Arc<[LogRow]>, chunk: Option<Chunk>) {
         self.chunks.retain(|kept| Some(*kept) != chunk);
         if let Some((_, UnderWay::Append { group, is_committed })) = &mut self.under_way {
@@ -80,12 +83,12 @@ impl Spooler {
         }
     }
 
-    /// The first page, for the store; it stays until it is committed.
+    /// The first chunk, for the store. It stays on the disk until it is committed.
     pub fn take_loaded(&mut self) -> Option<(Chunk, Arc<[LogRow]>)> {
         Some((*self.chunks.front()?, self.loaded.take()?))
     }
 
-    /// The store has not taken the rows of this page.
+    /// The store has not taken the rows of this chunk.
     pub fn put_back(&mut self, chunk: Chunk, rows: Arc<[LogRow]>) {
         if self.chunks.front() == Some(&chunk) {
             self.loaded = Some(rows);
@@ -101,7 +104,7 @@ impl Spooler {
         self.chunks.is_empty() && !self.is_used && !matches!(self.under_way, Some((_, UnderWay::Append { .. })))
     }
 
-    /// Reads the first page back, or empties a file that is done with. `writing`: a page that is with the store.
+    /// Reads the first chunk back, or empties a file without chunks. `writing`: the chunk that is with the store.
     pub fn poll(&mut self, writing: Option<Chunk>, fx: &mut Effects, now: Now) {
         if !self.is_free(now) || self.loaded.is_some() {
             return;
@@ -120,7 +123,7 @@ impl Spooler {
         self.under_way = Some((id, under_way));
     }
 
-    /// Whether the page is on the disk and not committed.
+    /// Whether the chunk is on the disk and not committed.
     pub fn has(&self, chunk: Chunk) -> bool {
         self.chunks.contains(&chunk)
     }
@@ -173,7 +176,7 @@ impl Spooler {
                 }
             }
             (UnderWay::Read(_), Ok(Spooled::Rows(rows))) => self.loaded = Some(rows.into()),
-            // The file is set aside instead of emptied, so what cannot be read is there for people to look at.
+            // The file will be set aside instead of emptied, so people can look at the rows that cannot be read.
             (UnderWay::Read(chunk), result) => {
                 let error = result.err().unwrap_or_default();
                 fx.notice(log::Level::Error, format!("{error}: these log rows are passed over"));
@@ -187,28 +190,29 @@ impl Spooler {
         }
         Fate::Nothing
     }
-    /// Costs a look at every page.
+
+    /// Costs a look at every chunk.
     pub fn check_invariants(&self) {
-        let pages = self.chunks.iter().zip(self.chunks.iter().skip(1));
-        pages
-            .for_each(|(one, next)| assert!(is_behind(*one, *next), "{next:?} comes after {one:?} and lies before it"));
-        assert!(self.is_used || self.chunks.is_empty(), "there are pages in a file that counts as empty");
+        for (one, next) in self.chunks.iter().zip(self.chunks.iter().skip(1)) {
+            assert!(is_behind(*one, *next), "{next:?} comes after {one:?} and lies before it");
+        }
+        assert!(self.is_used || self.chunks.is_empty(), "there are chunks in a file that counts as empty");
         let first = self.chunks.front();
         if let Some(rows) = &self.loaded {
-            assert!(first.is_some() && !rows.is_empty(), "{} rows of no page are read back", rows.len());
+            assert!(first.is_some() && !rows.is_empty(), "{} rows of no chunk are read back", rows.len());
         }
         match &self.under_way {
             Some((_, UnderWay::Read(chunk))) => {
-                assert_eq!(first, Some(chunk), "another page than the first is read back");
-                assert!(self.loaded.is_none(), "a page is read back while one is loaded");
+                assert_eq!(first, Some(chunk), "another chunk than the first is read back");
+                assert!(self.loaded.is_none(), "a chunk is read back while one is loaded");
             }
-            Some((_, UnderWay::Empty)) => assert_eq!(first, None, "the file is emptied while a page is in it"),
+            Some((_, UnderWay::Empty)) => assert_eq!(first, None, "the file is emptied while a chunk is in it"),
             Some((_, UnderWay::Append { .. })) | None => {}
         }
     }
 }
 
-/// Whether the page `next` lies behind the page `one` in the file.
+/// Whether the chunk `next` lies behind the chunk `one` in the file.
 fn is_behind(one: Chunk, next: Chunk) -> bool {
     one.at + one.bytes <= next.at
 }

@@ -1,7 +1,9 @@
 //! The node's health, for probes, and its load, for the leader.
 //!
 //! Health is judged by work done: whether this node's log rows and its leader's journal entries are written. The store
-//! is asked for its own sake only while there is nothing to write: see `health_check`.
+//! is asked for its own sake only while there is nothing to write.
+//!
+//! Not the check of the store itself: that is `health_check`.
 //!
 //! Invariant: a fault is reported for as long as it lasts.
 

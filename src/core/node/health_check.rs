@@ -13,6 +13,7 @@ use crate::core::time::bounds::{HEALTH_CHECK_MS, STORE_SILENT_MS};
 use crate::core::time::{Timer, Timers};
 use crate::model::{Mono, Now};
 
+/// The question to the store, and its last answer.
 #[derive(Debug, Default)]
 pub struct HealthCheck {
     /// The question that is with the store, and when it was sent.

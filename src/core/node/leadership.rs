@@ -25,6 +25,7 @@ impl Node {
         }
     }
 
+    /// The store is open, or why it is not; it is opened again until it opens.
     pub(super) fn on_opened(&mut self, id: WorkId, result: Result<Opened, StoreError>, now: Now) {
         if !matches!(self.store, StoreConnection::Opening { id: opening, .. } if opening == id) {
             return;
@@ -74,6 +75,7 @@ impl Node {
         }
     }
 
+    /// Whether this node may take the lead: it holds the lock or stands alone, and its store and its replica are ready.
     pub(super) fn may_take_lead(&self, now: Now) -> bool {
         let may_stay = self.shutdown.is_none() && self.fatal.is_none();
         let has_lock = |election: &Election| election.may_lead(now) && self.is_store_ok(now);
@@ -81,6 +83,7 @@ impl Node {
         matches!(self.lead, Leadership::None) && may_stay && may_lead
     }
 
+    /// The epoch is bumped: reads the journal's open entries under it.
     pub(super) fn on_bumped(&mut self, id: WorkId, result: Result<Bumped, StoreError>, now: Now) {
         let Leadership::Bumping { id: bumping, sent_at } = self.lead else { return };
         if bumping != id {
@@ -99,6 +102,7 @@ impl Node {
         };
     }
 
+    /// The open entries are read: brings the replica up to date, and leads.
     pub(super) fn on_loaded(&mut self, id: WorkId, result: Result<Loaded, StoreError>, now: Now) {
         match (&self.lead, result) {
             (Leadership::Loading { id: loading, own }, Ok(mut loaded)) if *loading == id => {

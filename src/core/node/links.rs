@@ -4,14 +4,14 @@
 //!
 //! Invariant: a message is heard only over this node's link to its leader, or while this node leads.
 
-use super::{Leadership, Node, OwnEpoch, StoreConnection};
+use super::{Leadership, Node, OwnEpoch};
 use crate::core::Context;
 use crate::core::cluster::election::{Election, Standing};
 use crate::core::cluster::follower::{Heard, Lease};
 use crate::core::io::{Effect, ExitReason, Gone, Mail};
 use crate::core::ports::{ConsulError, LockState, LockValue, WorkId};
 use crate::core::time::bounds::{ABSTAIN_MS, DEPOSE_AFTER_MS, TAKE_LEAD_MS};
-use crate::model::command::{Answer, Command, RequestId};
+use crate::model::command::RequestId;
 use crate::model::message::{Held, Hello, LinkId, Message, ToLeader, ToNode};
 use crate::model::output::OutputPart;
 use crate::model::status::RunStatus;
@@ -23,6 +23,7 @@ const FORWARDED_FROM: u64 = 1 << 62;
 const NOT_LEADING: &str = "this node does not lead";
 
 impl Node {
+    /// The link to the leader is up. Other nodes' links to this one are heard of by their first message.
     pub(super) fn on_linked(&mut self, link: LinkId, now: Now) {
         if self.follower.has(link) {
             let hello = self.hello();
@@ -42,6 +43,7 @@ impl Node {
         }
     }
 
+    /// A message of the leader, or of a node that takes this one for the leader.
     pub(super) fn on_received(&mut self, link: LinkId, message: Message, now: Now) {
         if self.follower.has(link) {
             let heard = self.follower.on_message(message, self.last_epoch, &mut self.fx, now);
@@ -70,6 +72,7 @@ impl Node {
         }
     }
 
+    /// A link is gone: the one to the leader, or one of the leader's nodes'.
     pub(super) fn on_unlinked(&mut self, link: LinkId, gone: Gone, now: Now) {
         if self.follower.has(link) {
             let leader = self.follower.leader().cloned();
@@ -116,6 +119,7 @@ impl Node {
         }
     }
 
+    /// The watch of the lock has an answer. It may show that this node must not be part of the cluster.
     pub(super) fn on_watched(&mut self, id: WorkId, result: Result<LockState, ConsulError>, now: Now) {
         let Some(election) = &mut self.election else { return };
         election.on_watched(id, result, now);
@@ -209,18 +213,6 @@ impl Node {
         }
     }
 
-    /// Answers a call about the cluster, where this node leads.
-    pub(super) fn on_cluster_command(&mut self, client: RequestId, command: Command, now: Now) {
-        let Leadership::Leading(leader) = &mut self.lead else { return };
-        let reply = match &command {
-            Command::DrainNode(server) => {
-                leader.drain_node(server, &mut self.fx).map(|()| Answer::Cluster(leader.view(now)))
-            }
-            _ => Ok(Answer::Cluster(leader.view(now))),
-        };
-        self.fx.reply(client, reply);
-    }
-
     /// Sends the reply to another node's client over the link that its call came by.
     pub(super) fn redirect(&mut self, effect: Effect) -> Effect {
         match effect {
@@ -299,12 +291,12 @@ impl Node {
         }
     }
 
-    /// A leader whose store does not answer hands the lead over where another node's does.
+    /// A leader that the store does not answer hands the lead over, where the store answers another node.
     pub(super) fn give_way(&mut self, now: Now) {
         let (Leadership::Leading(leader), Some(election)) = (&self.lead, &mut self.election) else { return };
         let Some(server) = leader.better_leader(now) else { return };
         election.abstain_for(ABSTAIN_MS, now);
-        let text = format!("this leader has lost the store, and {server} has it: the lead is handed over");
+        let text = format!("the store does not answer this leader, and answers {server}: the lead is handed over");
         self.fx.notice(log::Level::Warn, text);
         self.step_down(now);
     }
@@ -367,31 +359,5 @@ impl Node {
             self.fx.notice(log::Level::Info, "the lead is handed over");
             self.step_down(now);
         }
-    }
-
-    /// Why a call cannot be carried out here and cannot be forwarded, for people.
-    pub(super) fn why_no_leader(&self) -> String {
-        match (&self.store, &self.election) {
-            (
-                StoreConnection::Closed { reason: Some(reason) }
-                | StoreConnection::Opening { reason: Some(reason), .. },
-                _,
-            ) => {
-                format!("the store is not open: {reason}")
-            }
-            (StoreConnection::Closed { reason: None } | StoreConnection::Opening { reason: None, .. }, _) => {
-                "the store is not open yet; try again in a second".into()
-            }
-            (StoreConnection::Open, Some(election)) => election.why_not_leader(),
-            (StoreConnection::Open, None) if !self.replica.is_ready() => {
-                "this node is still reading the jobs; try again in some seconds".into()
-            }
-            (StoreConnection::Open, None) => "this node does not lead yet; try again in a second".into(),
-        }
-    }
-
-    /// Declines a call that nobody can carry out. `why`: for its client.
-    pub(super) fn decline(&mut self, client: RequestId, command: &Command, why: &str) {
-        self.fx.reply(client, Err(command.not_taken(why)));
     }
 }

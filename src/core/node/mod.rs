@@ -8,16 +8,18 @@
 //!
 //! Not a place for decisions about runs: those are `leader`'s and `executor`'s. The node routes inputs to them,
 //! delivers their messages to each other, and owns what outlives a lead. `leadership` goes from a closed store to the
-//! lead and back, `links` speaks with other nodes, `shutdown` knows the steps of the way out, `reads` answers from
-//! memory or the store, `health` and `health_check` tell how this node and its store are.
+//! lead and back, `links` speaks with other nodes, `calls` and `reads` answer clients, `shutdown` knows the steps of
+//! the way out, `retention` deletes old log rows, `health` and `health_check` tell how this node and its store are.
 //!
 //! Invariants: every command is answered exactly once; after `handle` no mail is left undelivered.
 
+mod calls;
 mod health;
 mod health_check;
 mod leadership;
 mod links;
 mod reads;
+mod retention;
 mod shutdown;
 
 use crate::core::Context;
@@ -32,8 +34,7 @@ use crate::core::leader::{Leader, Verdict};
 use crate::core::log::logbook::Logbook;
 use crate::core::node::health_check::HealthCheck;
 use crate::core::node::shutdown::Shutdown;
-use crate::core::ports::{Done, Log, Read, SpoolLeft, StoreError, Work, WorkId};
-use crate::core::time::bounds::{FORWARD_MS, NO_LEADER_MS};
+use crate::core::ports::{Done, SpoolLeft, WorkId};
 use crate::core::time::{Backoff, Stalled, Timer, Timers};
 use crate::model::command::{Answer, Command, RequestId};
 use crate::model::config::Limits;
@@ -45,10 +46,6 @@ use std::collections::{BTreeMap, VecDeque};
 const WAITING_MAX: usize = 1_000;
 /// How often leader and node of this process may answer each other within one input.
 const ROUNDS_MAX: usize = 1_000;
-/// How often old log rows are deleted.
-const RETAIN_EVERY_MS: u64 = 3_600_000;
-/// The answer to calls that come during a shutdown.
-const SHUTTING_DOWN: &str = "this node is shutting down";
 
 /// A node's settings, and what its former lives left on the disk.
 #[derive(Clone, Debug)]
@@ -265,7 +262,14 @@ impl Node {
         }
         self.executor.check_invariants();
         self.logbook.check_invariants();
-        self.replica.check_invariants();
+    }
+
+    /// Recounts the jobs with their schedules, which takes as long as there are jobs; for tests and the simulator, now and then.
+    pub fn check_jobs(&self) {
+        match &self.lead {
+            Leadership::Leading(leader) => leader.jobs().check_invariants(),
+            _ => self.replica.check_invariants(),
+        }
     }
 
     fn timers(&self) -> Timers {
@@ -296,47 +300,6 @@ impl Node {
             leader.timers(&mut timers);
         }
         timers
-    }
-
-    fn on_command(&mut self, client: RequestId, command: Command, now: Now) {
-        let answer_by = now.mono.plus_ms(FORWARD_MS + self.may_take_ms(&command));
-        match (command, &mut self.lead) {
-            (Command::ListJobs(filter), _) => self.list_jobs(client, filter, now),
-            (Command::ListLogs(filter), _) => self.read(client, Read::Logs(filter)),
-            (command @ (Command::ShowCluster | Command::DrainNode(_)), Leadership::Leading(_)) => {
-                self.on_cluster_command(client, command, now);
-            }
-            (Command::ReadOutput(query), Leadership::Leading(leader)) => {
-                leader.read_output(client, query, &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
-            }
-            (Command::ShowHealth, _) => {
-                let health = self.health(now);
-                self.fx.reply(client, Ok(Answer::Health(health)));
-            }
-            // A node that shuts down changes nothing any more. Reads go on: a run's output can be read to its end.
-            (command, _) if self.shutdown.is_some() && !command.is_read() => {
-                self.decline(client, &command, SHUTTING_DOWN);
-            }
-            (
-                command @ (Command::RunJob(..) | Command::KillRun(_) | Command::ListRuns { .. } | Command::Pause(_)),
-                Leadership::Leading(leader),
-            ) => {
-                let mut cx = Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
-                leader.control(client, command, &mut cx);
-            }
-            (command, Leadership::Leading(leader)) => leader.change(client, command),
-            (command, _) if self.follower.forward(client, &command, answer_by, &mut self.fx) => {}
-            (command, _) if self.shutdown.is_some() => self.decline(client, &command, SHUTTING_DOWN),
-            (command, _) if WAITING_MAX <= self.waiting.len() => {
-                self.decline(client, &command, "too many calls wait for a leader");
-            }
-            (command, _) => self.waiting.push_back((now.mono.plus_ms(NO_LEADER_MS), client, command)),
-        }
-    }
-
-    /// The time that the leader may need for this command when nothing is wrong.
-    fn may_take_ms(&self, command: &Command) -> u64 {
-        if matches!(command, Command::KillRun(_)) { self.setup.limits.kill_grace_ms } else { 0 }
     }
 
     fn on_done(&mut self, id: WorkId, done: Done, now: Now) {
@@ -390,13 +353,6 @@ impl Node {
             Done::Spawned(result) => executor.on_spawned(id, result, &mut Context { logbook, fx, now }),
             Done::Killed => executor.on_killed(id, &mut Context { logbook, fx, now }),
         }
-    }
-
-    fn on_retained(&mut self, result: Result<(), StoreError>, now: Now) {
-        if let Err(error) = result {
-            self.fx.notice(log::Level::Warn, format!("delete log rows older than log_retention_days: {error}"));
-        }
-        self.retain_at = now.mono.plus_ms(RETAIN_EVERY_MS);
     }
 
     fn on_signal(&mut self, signal: Signal, now: Now) {
@@ -467,27 +423,6 @@ impl Node {
         self.listing.poll(&mut self.fx, now);
     }
 
-    fn retains(&self) -> bool {
-        self.is_open() && self.setup.log_retention_days != 0
-    }
-
-    fn retain(&mut self, now: Now) {
-        if self.retains() && self.retain_at <= now.mono {
-            let before = now.wall.second().plus(-86_400 * i64::from(self.setup.log_retention_days));
-            self.fx.work(Work::Log(Log::Retain { before }));
-            self.retain_at = Mono::NEVER;
-        }
-    }
-
-    fn decline_waiting(&mut self, now: Now) {
-        let is_shutdown = self.shutdown.is_some();
-        while self.waiting.front().is_some_and(|(until, _, _)| is_shutdown || *until <= now.mono) {
-            let Some((_, client, command)) = self.waiting.pop_front() else { return };
-            let why = self.why_no_leader();
-            self.decline(client, &command, &why);
-        }
-    }
-
     /// Whether this node's own store answers, as far as is known.
     fn is_store_ok(&self, now: Now) -> bool {
         // Deleting old rows may take long, and no other statement can go over that connection meanwhile.
@@ -503,10 +438,6 @@ impl Node {
     /// Whether another statement is with the store, and will show whether it answers.
     fn is_store_busy(&self) -> bool {
         self.logbook.is_asking() || self.is_retaining()
-    }
-
-    fn is_retaining(&self) -> bool {
-        self.retain_at == Mono::NEVER
     }
 
     /// Whether the replica reads the jobs. A node that takes the lead, or leads, reads them in other ways.

@@ -58,6 +58,7 @@ impl Node {
         }
     }
 
+    /// The store's answer to a search of jobs.
     pub(super) fn on_jobs(&mut self, id: WorkId, result: Result<JobPage, StoreError>, now: Now) {
         match result {
             Ok(page) => {
@@ -69,6 +70,7 @@ impl Node {
         }
     }
 
+    /// The store's answer to any other read.
     pub(super) fn on_read(&mut self, id: WorkId, result: Result<Answer, StoreError>) {
         if let Some(client) = self.reads.remove(&id) {
             let reply = result.map_err(|error| match error {

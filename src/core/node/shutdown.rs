@@ -15,6 +15,7 @@ const KILL_GRACE_MS: u64 = 5_000;
 /// How long a shutdown waits for a store that is away, once nothing runs any more.
 const STORE_MS: u64 = 10_000;
 
+/// How far a shutdown has come.
 #[derive(Debug)]
 pub struct Shutdown {
     reason: Signal,

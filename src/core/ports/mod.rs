@@ -1,8 +1,10 @@
-//! Work that blocks, and its answers: what the brain asks of the hands.
+//! Work that blocks, and its answers: what the core asks of the hands.
 //!
-//! Every `Work` goes out with a `WorkId` and comes back as exactly one `Done` with the same id. Each hand is a queue of
-//! its own and carries out its work in order: the leader's statements, the log rows, the spool, the readers, Consul,
-//! the Consul watch, and the processes (where two threads share one queue).
+//! Not the carrying out of the work: that is `worker`. Each hand has a queue of its own and carries out its work in
+//! order: the leader's statements, the log rows, the spool, the readers, Consul, the Consul watch, and the processes
+//! (where two threads share one queue).
+//!
+//! Invariant: every `Work` goes out with a `WorkId` and comes back as exactly one `Done` with the same id.
 
 use crate::model::command::RequestKey;
 use crate::model::job::{JobFilter, JobPage};
@@ -65,16 +67,16 @@ pub enum Done {
 
 // The store.
 
-/// Why the store did not do it.
+/// Why the store did not do some work.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum StoreError {
-    /// Not reached: surely nothing was done.
+    /// The store was not reached: certainly nothing was done.
     Away(String),
-    /// Too slow, or the answer was lost: whether it was done is unknown. The same work may be asked again.
+    /// The store was too slow, or its answer was lost: nobody knows whether the work was done. It may be asked again.
     Unavailable(String),
     /// The epoch in the store is not the one that the statement names: another node leads now.
     Deposed,
-    /// It will not be done however often it is asked: the reason, for people.
+    /// The store refuses, and will refuse again: the reason, for people.
     Permanent(String),
 }
 
@@ -89,43 +91,46 @@ impl fmt::Display for StoreError {
     }
 }
 
-/// The leader's statements. Each that changes something is guarded by the epoch.
+/// The leader's statements. Those that change something have an effect only under the leader's epoch.
 #[derive(Clone, Debug)]
 pub enum Lead {
     /// Connect and apply the migrations; `Done::Opened`.
     Open,
     /// Take the lead: make the epoch one larger; `Done::Bumped`.
     Bump(Bump),
-    /// Read what a new leader must know, after the bump; `Done::Loaded`.
+    /// Read what a new leader must know, once its epoch is in the store; `Done::Loaded`.
     Load { epoch: Epoch, since: Since },
     /// `Done::Journaled`. Asking again with the same epoch and request is harmless.
     Journal(Entry),
     /// Journal a change's note, then write the row; `Done::Changed`. Asking again with the same request is harmless.
     Change { epoch: Epoch, request: u64, change: Box<Change> },
-    /// The rows of the runs of these attempts, all attempts of each; `Done::Found`.
+    /// Read the log rows of all attempts of the runs that these attempts belong to; `Done::Rows`.
     ReadRows { epoch: Epoch, attempts: Vec<Attempt> },
-    /// Set these entries `done`, and delete done ones older than `delete_before_ms` (wall), never the watermark's.
+    /// Set these entries `done`, and delete done entries older than `delete_before`, but never the watermark's;
+    /// `Done::Closed`.
     Close { epoch: Epoch, entries: Vec<EntryId>, delete_before: Wall },
-    /// Remember that no scheduled run is to be started, or that they are again; `Done::Paused`.
+    /// Store whether scheduled runs are paused; `Done::Paused`.
     Pause { epoch: Epoch, paused: bool },
 }
 
+/// The node that takes the lead.
 #[derive(Clone, Debug)]
 pub struct Bump {
     pub lock_key: String,
     pub server: Server,
     pub node_id: NodeId,
-    /// Standing alone, nobody else may lead: refused while another node's journal row is younger than `lease_ms`.
+    /// The node has no Consul, so no other node may lead: it is refused while another node's last journal entry is
+    /// younger than `lease_ms`.
     pub alone: bool,
     pub lease_ms: u64,
 }
 
-/// The store is there and migrated.
+/// The store is reached, and its tables are up to date.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Opened {
-    /// The store's own clock where it has one (MySQL), to compare with ours.
+    /// The store's own clock, to compare with ours; none where it has none (SQLite).
     pub clock: Option<Wall>,
-    /// What the operator should know, e.g. that an INT column should be widened and how.
+    /// Messages for the operator, such as that an INT column should be widened, and how.
     pub advice: Vec<String>,
 }
 
@@ -136,24 +141,24 @@ pub struct Bumped {
 
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Loaded {
-    /// What the copy lacks; none: more than can be told this way, so it must be read anew.
+    /// The changes that the replica lacks; none where they are too many, so that it must be read anew.
     pub differences: Option<Differences>,
-    /// The largest tick whose part 0 is in; none in a new database.
+    /// The last tick whose part 0 is in the journal; none in a new database.
     pub watermark: Option<Second>,
     /// The entries that are not done, by id.
     pub open: Vec<StoredEntry>,
-    /// The rows of the runs that the open entries name, all attempts of each (a refused or missed run has number 0), and
-    /// those that may explain their refusals.
+    /// The log rows of all attempts of the runs that the open entries name (a refused or missed run has number 0), and
+    /// the rows that may explain their refusals.
     pub logged: BTreeMap<Attempt, RunState>,
-    /// No scheduled run is to be started.
+    /// Scheduled runs are paused.
     pub is_paused: bool,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Journaled {
-    /// In, now or at an earlier asking.
+    /// The entry is in the journal, since now or since an earlier try.
     Entry(EntryId),
-    /// Another entry has the same request key: what was decided then. Nothing was written.
+    /// An earlier entry has the same request key, and this body. Nothing was written.
     Known(Body),
     /// An older epoch has journaled this tick and part.
     TickTaken,
@@ -161,10 +166,10 @@ pub enum Journaled {
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Change {
-    /// The id is the store's to give; it is in the answer. With a key that another job was added under, that job's id is
-    /// the answer, and nothing is written.
+    /// The store gives the id, and answers it. Where a job was added under this key before, that job's id is the
+    /// answer, and nothing is written.
     Add(Job, RequestKey),
-    /// The row as it will be; the row there has the version before this one.
+    /// The new row. The row in the store must have the version before this one.
     Put(Job),
     Delete {
         id: JobId,
@@ -172,31 +177,32 @@ pub enum Change {
     },
 }
 
-/// Rows in one group of log rows at most.
+/// The most rows in one group of log rows.
 pub const GROUP_ROWS_MAX: usize = 1_000;
-/// Bytes of output in one group at most; a single larger row goes alone.
+/// The most bytes of output in one group of log rows; a single larger row goes alone.
 pub const GROUP_BYTES_MAX: usize = 8 << 20;
 
 /// Log rows, on a connection of their own.
 #[derive(Clone, Debug)]
 pub enum Log {
-    /// All or nothing; `Done::LogsWritten`. A definite state replaces `lost`, and the row of a run that was started one that
-    /// says it never was: the word of a leader that did not know. Nothing else replaces a definite state.
+    /// Write all rows or none; `Done::LogsWritten`. A definite state replaces `lost`. The row of a run that was started
+    /// replaces a row by which it never was: a leader wrote that without knowing. Nothing else replaces a definite
+    /// state.
     Write(Arc<[LogRow]>),
-    /// Delete the rows with `time` before this second, a bounded number at a time; `Done::LogsRetained`.
+    /// Delete the rows whose `time` is before this second, a bounded number at a time; `Done::LogsRetained`.
     Retain { before: Second },
     /// Whether the store answers; `Done::Pinged`.
     Ping,
 }
 
-/// Log rows on this node's own disk, for as long as the store is away.
+/// Log rows on this node's own disk, while the store is away. Every answer is `Done::Spooled`.
 #[derive(Clone, Debug)]
 pub enum Spool {
-    /// Put them behind what is there, and onto the disk.
+    /// Write the rows to the end of the file, as one chunk, and wait until the disk has them.
     Append(Arc<[LogRow]>),
-    /// Bring back what was appended together.
+    /// Read the rows of a chunk back.
     Read(Chunk),
-    /// Everything in it is committed.
+    /// Empty the file: all of its rows are committed.
     Empty,
 }
 
@@ -207,14 +213,14 @@ pub enum Spooled {
     Emptied,
 }
 
-/// A part of the spool: whole rows, few enough for one group.
+/// A part of the spool, by its place in the file: whole rows, few enough for one group.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Chunk {
     pub at: u64,
     pub bytes: u64,
 }
 
-/// What former lives left in the spool.
+/// What former incarnations left in the spool.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct SpoolLeft {
     pub attempts: Vec<Attempt>,
@@ -223,28 +229,28 @@ pub struct SpoolLeft {
 
 #[derive(Clone, Debug)]
 pub enum Read {
-    /// `Done::Logs`.
+    /// A page of the log rows; `Done::Logs`.
     Logs(LogFilter),
-    /// `Done::Jobs`; with none, all of them.
+    /// A page of the jobs, or all of them where there is no filter; `Done::Jobs`.
     Jobs(Option<JobFilter>),
-    /// What the newest log rows of these jobs say; `Done::LastRuns`.
+    /// The newest log row of each of these jobs; `Done::LastRuns`.
     LastRuns(Vec<JobId>),
-    /// The first so many jobs with larger ids than this; `Done::Page`.
+    /// The first `limit` jobs with ids larger than `after`; `Done::Batch`.
     Batch { after: JobId, limit: usize },
-    /// What a copy of the jobs lacks; `Done::Differences`.
+    /// The changes that a replica lacks; `Done::Differences`.
     Differences(Since),
-    /// Who leads, by the store; `Done::Leader`.
+    /// The node that leads, as the store knows it; `Done::Leader`.
     Leader,
-    /// The row of a run's attempt, or of its latest one; `Done::LogRow`.
+    /// The log row of a run's attempt, or of its latest one where `attempt` is none; `Done::LogRow`.
     LogRow { run: RunKey, attempt: Option<u32> },
 }
 
-/// How new a copy of the jobs is.
+/// How new a replica is.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Since {
-    /// It has every change that is noted up to this entry; 0: up to the beginning of the journal.
+    /// The replica has every change that the journal notes up to this entry; 0: none of them.
     pub as_of: EntryId,
-    /// Its largest id: new jobs have larger ones, and are not noted.
+    /// The replica's largest job id: new jobs have larger ones, and the journal does not note them.
     pub newest: JobId,
     /// Jobs to be read again, whatever the journal says.
     pub again: Vec<JobId>,
@@ -254,28 +260,29 @@ pub struct Since {
 pub struct JobBatch {
     /// The largest entry before the rows were read.
     pub as_of: EntryId,
-    /// With the first page, as in `Differences`.
+    /// With the first batch, as in `Differences`.
     pub last: Option<JobId>,
-    /// By id.
+    /// In order of their ids.
     pub jobs: Vec<Job>,
 }
 
-/// What a copy of the jobs lacks.
+/// The changes that a replica lacks.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Differences {
     /// The largest entry before the rows were read.
     pub as_of: EntryId,
-    /// The rows as they are; where a job comes twice the later one holds.
+    /// The rows as they are now. Where a job comes twice, the later one holds.
     pub changed: Vec<Job>,
     pub gone: Vec<JobId>,
-    /// The job that was noted last: changes are made one after the other, so only its row may still be on its way.
+    /// The job whose change was noted last. Changes are made one after the other, so only its row may not be written
+    /// yet.
     pub last: Option<JobId>,
 }
 
-/// Who was the last to take the lead.
+/// The node that was the last to take the lead.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct StoredLeader {
-    /// The cluster's.
+    /// The cluster's lock key.
     pub lock_key: String,
     pub epoch: Epoch,
     pub server: Server,
@@ -286,14 +293,14 @@ pub struct StoredLeader {
 
 #[derive(Clone, Debug)]
 pub enum Consul {
-    /// Register (or register again) the service, its check, and the tag `isleader:..`.
+    /// Register the service with its check and the tag `isleader:..`; again where it is registered already.
     Register {
         is_leader: bool,
     },
-    /// Tell the check that we live.
+    /// Pass the service's check: this node lives.
     Pass,
     CreateSession,
-    /// Write the lock's value while taking or keeping the lock.
+    /// Take the lock or keep it, with this value.
     Acquire {
         session: String,
         value: LockValue,
@@ -312,7 +319,7 @@ pub enum Consul {
     },
 }
 
-/// What the leader writes into the lock every second: it is alive, and this is where.
+/// The lock's value, which the leader writes every second: it is alive, and this is its server.
 #[derive(Clone, Debug, Eq, PartialEq, serde::Deserialize, serde::Serialize)]
 pub struct LockValue {
     pub epoch: Epoch,
@@ -324,16 +331,16 @@ pub struct LockValue {
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ConsulAnswer {
-    /// Registered, passed, left, destroyed.
+    /// The service is registered, the check passed, the lock released or the session destroyed.
     Done,
     Session(String),
-    /// Whether the lock is ours.
+    /// Whether this node has the lock.
     Acquired(bool),
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ConsulError {
-    /// Not reached, or it answered with an error of its own.
+    /// Consul was not reached, or answered with an error of its own.
     Unavailable(String),
     /// The session, or the check, is not known to Consul (any more).
     Unknown(String),
@@ -342,17 +349,17 @@ pub enum ConsulError {
 /// The lock as it is in Consul.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct LockState {
-    /// Hand it back with the next watch.
+    /// Consul's number for this state: the next watch names it.
     pub index: u64,
     pub session: Option<String>,
-    /// None where the key does not exist or its value is not ours to read.
+    /// None where the key does not exist, or its value is not a `LockValue`.
     pub value: Option<LockValue>,
 }
 
 // Processes.
 
-/// Start the command of one attempt. The hand checks the lease in the marks right before, and marks the attempt
-/// `starting`, then `started` with its pid.
+/// Start the command of one attempt. Right before, the hand looks at the lease in the marks. It marks the attempt
+/// `starting`, and then `started` with its pid.
 #[derive(Clone, Debug)]
 pub struct Spawn {
     pub attempt: Attempt,
@@ -362,7 +369,7 @@ pub struct Spawn {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Started {
     pub pid: u32,
-    /// When, on the wall clock.
+    /// When it was started.
     pub at: Wall,
 }
 
@@ -370,10 +377,11 @@ pub struct Started {
 pub enum SpawnError {
     /// The lease had ended: nothing was started, and the mark says `held` again.
     NoLease,
-    /// The host has no room for another process just now (processes, memory, descriptors): nothing was started, and the
+    /// The host can start no further process just now (processes, memory, descriptors): nothing was started, and the
     /// mark says `held` again.
     Exhausted(String),
-    /// It will not start however often it is tried, or was ended at once; the reason, for the run's output.
+    /// The command cannot be started, however often it is tried; or it was started and had to be ended at once. The
+    /// reason, for the run's output.
     Failed(String),
 }
 

@@ -40,10 +40,12 @@ pub struct Candidates {
 }
 
 impl Candidates {
+    /// Replaces all candidates.
     pub fn set(&mut self, all: Vec<Candidate>) {
         self.all = all;
     }
 
+    /// All candidates.
     pub fn iter(&self) -> impl Iterator<Item = &Candidate> {
         self.all.iter()
     }

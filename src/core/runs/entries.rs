@@ -11,6 +11,7 @@
 use super::table::RunTable;
 use crate::model::journal::{Body, EntryId};
 use crate::model::{Attempt, Second};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 /// The open entries, and what keeps each open.
@@ -25,11 +26,14 @@ pub struct OpenEntries {
     /// The later entries that stay open until this one is closed.
     outlasting: BTreeMap<EntryId, Vec<EntryId>>,
     to_close: Vec<EntryId>,
+    /// Something has changed since the last recount.
+    is_touched: Cell<bool>,
 }
 
 impl OpenEntries {
     /// The entry is in the journal. It stays open until all seconds up to `until` are decided, where one is given.
     pub fn open(&mut self, id: EntryId, until: Option<Second>) {
+        self.is_touched.set(true);
         self.holds.insert(id, 0);
         if let Some(until) = until {
             self.until.insert(id, until);
@@ -38,6 +42,7 @@ impl OpenEntries {
 
     /// The entry waits for one more row, which `explain` will name.
     pub fn hold(&mut self, id: EntryId) {
+        self.is_touched.set(true);
         if let Some(holds) = self.holds.get_mut(&id) {
             *holds += 1;
         }
@@ -45,6 +50,7 @@ impl OpenEntries {
 
     /// This row, once committed, ends one hold of each of these entries.
     pub fn explain(&mut self, row: Attempt, entries: impl Iterator<Item = EntryId>) {
+        self.is_touched.set(true);
         let holds = &self.holds;
         self.rows.entry(row).or_default().extend(entries.filter(|entry| holds.contains_key(entry)));
     }
@@ -59,11 +65,13 @@ impl OpenEntries {
 
     /// The row is committed.
     pub fn on_row(&mut self, row: Attempt, table: &RunTable) {
+        self.is_touched.set(true);
         self.rows.remove(&row).into_iter().flatten().for_each(|entry| self.release(entry, table));
     }
 
     /// All ticks up to this one are decided.
     pub fn on_decided(&mut self, tick: Option<Second>, table: &RunTable) {
+        self.is_touched.set(true);
         let past = self.until.extract_if(.., |_, until| Some(*until) <= tick);
         let past: Vec<EntryId> = past.map(|(entry, _)| entry).collect();
         past.into_iter().for_each(|entry| self.close_if_settled(entry, table));
@@ -73,6 +81,7 @@ impl OpenEntries {
     pub fn close_if_settled(&mut self, id: EntryId, table: &RunTable) {
         let is_held = self.until.contains_key(&id) || table.named_by(id) != 0;
         if self.holds.get(&id) == Some(&0) && !is_held {
+            self.is_touched.set(true);
             self.holds.remove(&id);
             self.to_close.push(id);
             self.outlasting.remove(&id).into_iter().flatten().for_each(|later| self.release(later, table));
@@ -94,6 +103,11 @@ impl OpenEntries {
         self.to_close.append(&mut entries);
     }
 
+    /// Whether something has changed since this was asked last.
+    pub fn take_touched(&self) -> bool {
+        self.is_touched.take()
+    }
+
     /// Recounts what keeps each entry open. `gathered`: the entries of refusals that have no row yet.
     pub fn check_invariants(&self, table: &RunTable, gathered: impl Iterator<Item = EntryId>) {
         let mut recount: BTreeMap<EntryId, usize> = self.holds.keys().map(|id| (*id, 0)).collect();
@@ -111,6 +125,7 @@ impl OpenEntries {
     }
 
     fn release(&mut self, id: EntryId, table: &RunTable) {
+        self.is_touched.set(true);
         if let Some(holds) = self.holds.get_mut(&id) {
             debug_assert!(*holds != 0, "entry {id:?}: released more often than held");
             *holds = holds.saturating_sub(1);

@@ -1,11 +1,12 @@
 //! The leader's runs: from the decision, through the journal, to a node, until their log rows are committed.
 //!
 //! ```text
-//! plan -> Planned -> (entry in the journal) -> Waiting (for a permit, for a node) -> Sent -> Over -> (row committed)
-//! gone              \________________________________/  |  ^                               |
-//!               a change of the job: reassigned,   v  |                               +-> a further attempt: Delayed
-//! -> Waiting               or a `cancelled` row             Moving
-//!                       its node is not there: another one is named, journaled, and only then told
+//! plan -> Planned -> (journaled) -> Waiting (for a permit, for a node) -> Sent -> Over -> (row committed) gone
+//!            \________________________/       |  ^                                 |
+//!             a change of the job:            v  |                                 +-> a further attempt:
+//!             reassigned, or a              Moving                                     Delayed -> Waiting
+//!             `cancelled` row               its node is not there: another one is named, journaled,
+//!                                           and only then told
 //! ```
 //!
 //! `table` alone holds the runs, and moves them from stage to stage. Over it work `planning` (which node for which due
@@ -172,8 +173,8 @@ impl Runs {
         }
     }
 
-    /// The row is committed: the entry that names it is one outcome nearer to its end.
-    pub fn on_logged(&mut self, attempt: Attempt, ledger: &mut Ledger, cx: &mut Context) {
+    /// The attempt's row is committed: the run is removed, and its entry closed where nothing else keeps it open.
+    fn on_logged(&mut self, attempt: Attempt, ledger: &mut Ledger, cx: &mut Context) {
         match self.table.remove(attempt).map(|run| run.entry) {
             Some(Some(entry)) => self.entries.close_if_settled(entry, &self.table),
             _ => self.entries.on_row(attempt, &self.table),
@@ -227,6 +228,9 @@ impl Runs {
 
     /// Recounts every index and every entry's holds, and compares.
     pub fn check_invariants(&self) {
+        if !(self.table.take_touched() | self.entries.take_touched()) {
+            return;
+        }
         self.table.check_invariants();
         self.entries.check_invariants(&self.table, self.refusals.entries());
     }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 impl Runs {
     /// Whether the job may have one more run: one that goes at once, or waits with at most `max_pending_per_job` in
     /// all.
-    pub fn has_permit(&self, job: &Job) -> bool {
+    pub(super) fn has_permit(&self, job: &Job) -> bool {
         let Some(parallel_max) = job.parallel_max() else { return true };
         // As many runs as there are permits go or will go; the others wait, with this one. Runs that a former leader
         // sent count even before their node has told of them.
@@ -27,7 +27,7 @@ impl Runs {
 
     /// Whether a planned run of the job may be sent now: it needs no permit, or one is free and no earlier run waits
     /// for it.
-    pub fn may_go_at_once(&self, job: &Job) -> bool {
+    pub(super) fn may_go_at_once(&self, job: &Job) -> bool {
         let may_run = |run: &InFlightRun| matches!(run.stage, Stage::Sent | Stage::Moving | Stage::Delayed);
         let is_free = match job.is_mutex {
             // Here a run on a node whose lease is over counts too: only that node's word makes the mutex free.
@@ -40,17 +40,17 @@ impl Runs {
 
     /// Whether the job's delayed run alone has the mutex. It has it during its delay, but where a node's lease ended
     /// meanwhile, another run may have it too.
-    pub fn has_kept_mutex(&self, job: &Job) -> bool {
+    pub(super) fn has_kept_mutex(&self, job: &Job) -> bool {
         job.is_mutex && self.permits_held(job.id) == 1
     }
 
     /// Puts the run into its job's queue for a permit, in the order of their seconds.
-    pub fn wait_for_permit(&mut self, attempt: Attempt) {
+    pub(super) fn wait_for_permit(&mut self, attempt: Attempt) {
         self.table.set_stage(attempt, Stage::Waiting(WaitsFor::Permit));
     }
 
     /// Gives the job's free permits to the runs that wait for one.
-    pub fn grant_permits(&mut self, id: JobId, ledger: &mut Ledger, cx: &mut Context) {
+    pub(super) fn grant_permits(&mut self, id: JobId, ledger: &mut Ledger, cx: &mut Context) {
         let is_sent_mutex = |run: &InFlightRun| run.stage == Stage::Sent && run.job.is_mutex;
         let is_by_lease = self.table.of_job(id).any(|(_, run)| is_sent_mutex(run));
         self.grant_permits_after(id, is_by_lease, ledger, cx);
@@ -59,7 +59,7 @@ impl Runs {
     /// As `grant_permits`. `is_by_lease`: the mutex is free because a lease is over, and not by the word of the node
     /// that had it. A leader of which this one has not heard may have extended that lease; so the next run is journaled
     /// once more, which fails where there is such a leader.
-    pub fn grant_permits_after(&mut self, id: JobId, is_by_lease: bool, ledger: &mut Ledger, cx: &mut Context) {
+    pub(super) fn grant_permits_after(&mut self, id: JobId, is_by_lease: bool, ledger: &mut Ledger, cx: &mut Context) {
         let Some(job) = self.limited_job(id, ledger) else { return };
         let mut orders = Orders::default();
         while self.permits_left(&job) != 0
@@ -78,7 +78,7 @@ impl Runs {
     }
 
     /// Notes that the node's mutex runs have surely ended, or that they may run again.
-    pub fn set_released(&mut self, node: &NodeId, is_released: bool) {
+    pub(super) fn set_released(&mut self, node: &NodeId, is_released: bool) {
         if is_released {
             self.released.insert(node.clone());
         } else {

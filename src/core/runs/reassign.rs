@@ -72,7 +72,7 @@ impl Runs {
 
     /// Gives a run that has not begun to a node once more, or cancels it. Only first attempts of scheduled runs are
     /// given again: others were wanted of the old definition only.
-    pub fn reassign(&mut self, attempt: Attempt, ledger: &mut Ledger, cx: &mut Context) {
+    pub(super) fn reassign(&mut self, attempt: Attempt, ledger: &mut Ledger, cx: &mut Context) {
         let Some(run) = self.table.get(attempt) else { return };
         let (id, version) = (attempt.run.cron_id, run.job.version);
         let is_first = attempt.run.manual.is_none() && attempt.number == 1;
@@ -128,7 +128,7 @@ impl Runs {
     }
 
     /// Writes the row of an attempt that an operator ended before it began.
-    pub fn drop_killed(&mut self, attempt: Attempt, cx: &mut Context) {
+    pub(super) fn drop_killed(&mut self, attempt: Attempt, cx: &mut Context) {
         let Some(version) = self.table.get(attempt).map(|run| run.job.version) else { return };
         self.table.set_stage(attempt, Stage::Over);
         self.push_row(attempt, version, rows::KILLED_BEFORE, cx);

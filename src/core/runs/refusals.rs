@@ -55,7 +55,13 @@ impl Window {
 
 impl Runs {
     /// Writes the rows of the entry's refusals and gaps, save for those that `logged` explains already.
-    pub fn write_outcomes(&mut self, id: EntryId, body: &Body, logged: &BTreeMap<Attempt, RunState>, cx: &mut Context) {
+    pub(super) fn write_outcomes(
+        &mut self,
+        id: EntryId,
+        body: &Body,
+        logged: &BTreeMap<Attempt, RunState>,
+        cx: &mut Context,
+    ) {
         let unexplained = body.refused.iter().filter(|refused| !is_explained(refused, logged));
         unexplained.for_each(|refused| self.coalesce(*refused, id, cx));
         let missed = body.missed.iter().map(|gap| (gap, RunState::Missed, rows::missed_text(gap)));
@@ -90,7 +96,7 @@ impl Runs {
     /// Removes the entry's refused runs that an earlier entry had given to a node. Answers their jobs, which may have a
     /// free permit now. This entry outlasts the earlier one: with that one alone the next leader would give the run to
     /// a node again.
-    pub fn drop_refused(&mut self, id: EntryId, body: &Body) -> BTreeSet<JobId> {
+    pub(super) fn drop_refused(&mut self, id: EntryId, body: &Body) -> BTreeSet<JobId> {
         let mut jobs = BTreeSet::new();
         for refused in &body.refused {
             let Some(run) = self.table.remove(Attempt { run: refused.run, number: 1 }) else { continue };
@@ -104,7 +110,7 @@ impl Runs {
     }
 
     /// Writes the row of a run that did not start, or of which nothing else is known.
-    pub fn push_row(&self, attempt: Attempt, version: Version, why: Why, cx: &mut Context) {
+    pub(super) fn push_row(&self, attempt: Attempt, version: Version, why: Why, cx: &mut Context) {
         let row = ending::unstarted_row(attempt, version, why.state, why.text, &self.server);
         cx.logbook.push(row, cx.now);
     }

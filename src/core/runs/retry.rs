@@ -48,7 +48,7 @@ pub struct Ended {
 
 impl Runs {
     /// The attempt is over, with this state: plans the next one, where there is one.
-    pub fn follow_up(&mut self, attempt: Attempt, state: RunState, ledger: &mut Ledger, cx: &mut Context) {
+    pub(super) fn follow_up(&mut self, attempt: Attempt, state: RunState, ledger: &mut Ledger, cx: &mut Context) {
         let Some(run) = self.table.get(attempt).filter(|run| !run.is_followed) else { return };
         let (version, entry) = (run.job.version, run.entry);
         if !run.is_killed {
@@ -63,7 +63,7 @@ impl Runs {
     }
 
     /// Plans the next attempt after one that may be of a former leader.
-    pub fn follow(&mut self, ended: Ended, ledger: &mut Ledger, cx: &mut Context) {
+    pub(super) fn follow(&mut self, ended: Ended, ledger: &mut Ledger, cx: &mut Context) {
         let Ended { attempt, version, entry, state } = ended;
         let is_wanted = |now: &&Arc<Job>| now.version == version && (!now.stop || attempt.run.manual.is_some());
         let Some(job) = ledger.jobs.job(attempt.run.cron_id).filter(is_wanted).cloned() else { return };

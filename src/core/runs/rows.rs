@@ -14,20 +14,23 @@ pub struct Why<'a> {
     pub text: &'a str,
 }
 
+/// The run's job was changed before it began.
 pub const CANCELLED: Why =
     Why { state: RunState::Cancelled, text: "cancelled: the job was stopped, changed or deleted before the run began" };
+/// An operator ended the attempt before it began.
 pub const KILLED_BEFORE: Why =
     Why { state: RunState::Cancelled, text: "cancelled: an operator ended it before it began" };
+/// No node took the run within the grace.
 pub const MISSED: Why = Why {
     state: RunState::Missed,
-    text: "missed: nobody was there to start it, and the grace (misfire_grace) is over",
+    text: "missed: no node was there to start it, and the grace (misfire_grace) is over",
 };
-pub const LOST: Why = Why {
-    state: RunState::Lost,
-    text: "lost: the node that had it was not heard of until the grace (misfire_grace) was over",
-};
+/// The run's node was silent for the whole grace.
+pub const LOST: Why =
+    Why { state: RunState::Lost, text: "lost: its node said nothing until the grace (misfire_grace) was over" };
+/// The run is over, and its node has no row of it any more.
 pub const ROW_LOST: Why =
-    Why { state: RunState::Lost, text: "lost: it ended, but its node lost the row that says how" };
+    Why { state: RunState::Lost, text: "lost: it ended, but its node lost the row that tells how" };
 
 /// The text for `count` refusals from `first` to `last`, all with the same state.
 pub fn refusal_text(state: RunState, first: Second, last: Second, count: usize) -> String {

@@ -106,7 +106,13 @@ impl Runs {
 
     /// Sends the run to the node that its entry names. Where that node cannot take it, journals another one first;
     /// where no node can, the run waits.
-    pub fn send_or_move(&mut self, attempt: Attempt, orders: &mut Orders, ledger: &mut Ledger, cx: &mut Context) {
+    pub(super) fn send_or_move(
+        &mut self,
+        attempt: Attempt,
+        orders: &mut Orders,
+        ledger: &mut Ledger,
+        cx: &mut Context,
+    ) {
         let Some(run) = self.table.get(attempt) else { return };
         let (job, had_permit) = (Arc::clone(&run.job), !run.stage.is_waiting());
         if self.is_too_late(attempt, run, cx.now) {
@@ -128,14 +134,14 @@ impl Runs {
     }
 
     /// Names another node for the run, by an entry that must be in before the run is sent.
-    pub fn move_to(&mut self, attempt: Attempt, node: NodeId, ledger: &mut Ledger) {
+    pub(super) fn move_to(&mut self, attempt: Attempt, node: NodeId, ledger: &mut Ledger) {
         let Some(version) = self.table.get(attempt).map(|run| run.job.version) else { return };
         self.table.move_to(attempt, node.clone());
         ledger.journal.push(None, 0, body(&[(attempt, version, node)]));
     }
 
     /// Adds the order for a run in stage `Sent`.
-    pub fn order(&self, attempt: Attempt, node: NodeId, orders: &mut Orders, now: Now) {
+    pub(super) fn order(&self, attempt: Attempt, node: NodeId, orders: &mut Orders, now: Now) {
         let Some(run) = self.table.get(attempt) else { return };
         orders.push(
             node,
@@ -151,7 +157,7 @@ impl Runs {
     }
 
     /// Finds nodes for the runs that had none.
-    pub fn place_unplaced(&mut self, ledger: &mut Ledger, cx: &mut Context) {
+    pub(super) fn place_unplaced(&mut self, ledger: &mut Ledger, cx: &mut Context) {
         if self.table.unplaced().is_empty() || !self.candidates.takes_any(None) {
             return;
         }
@@ -179,7 +185,7 @@ impl Runs {
     }
 
     /// Whether the run was planned under the job's present definition, and may run under it.
-    pub fn is_current(&self, attempt: Attempt, ledger: &Ledger) -> bool {
+    pub(super) fn is_current(&self, attempt: Attempt, ledger: &Ledger) -> bool {
         let version = self.table.get(attempt).map(|run| run.job.version);
         let may_run = |job: &&Arc<Job>| !job.stop || attempt.run.manual.is_some();
         ledger.jobs.job(attempt.run.cron_id).filter(may_run).is_some_and(|job| Some(job.version) == version)

@@ -10,6 +10,7 @@ use super::in_flight::{InFlightRun, Stage, WaitsFor};
 use super::indexes::Indexes;
 use crate::model::journal::EntryId;
 use crate::model::{Attempt, Job, JobId, Mono, NodeId, RunKey, Second};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -19,25 +20,32 @@ pub struct RunTable {
     /// Ordered by job, second and number.
     runs: BTreeMap<Attempt, InFlightRun>,
     indexes: Indexes,
+    /// A run has changed since the last recount. Every change goes through `put` and `remove`.
+    is_touched: Cell<bool>,
 }
 
 impl RunTable {
+    /// The run of the attempt; none where it is not in flight.
     pub fn get(&self, attempt: Attempt) -> Option<&InFlightRun> {
         self.runs.get(&attempt)
     }
 
+    /// Whether the attempt is in flight.
     pub fn has(&self, attempt: Attempt) -> bool {
         self.runs.contains_key(&attempt)
     }
 
+    /// The attempt's stage; none where it is not in flight.
     pub fn stage(&self, attempt: Attempt) -> Option<Stage> {
         self.get(attempt).map(|run| run.stage)
     }
 
+    /// Whether the attempt is in this stage.
     pub fn is(&self, attempt: Attempt, stage: Stage) -> bool {
         self.stage(attempt) == Some(stage)
     }
 
+    /// Whether the attempt waits here, for whatever.
     pub fn is_waiting(&self, attempt: Attempt) -> bool {
         self.stage(attempt).is_some_and(Stage::is_waiting)
     }
@@ -49,7 +57,9 @@ impl RunTable {
         former
     }
 
+    /// Removes the attempt; answers its run.
     pub fn remove(&mut self, attempt: Attempt) -> Option<InFlightRun> {
+        self.is_touched.set(true);
         let run = self.runs.remove(&attempt)?;
         self.indexes.remove(attempt, &run);
         Some(run)
@@ -90,14 +100,17 @@ impl RunTable {
         self.update(attempt, |run| run.question = question);
     }
 
+    /// Notes that the attempt's next one is decided on.
     pub fn set_followed(&mut self, attempt: Attempt) {
         self.update(attempt, |run| run.is_followed = true);
     }
 
+    /// Notes that an operator wants the attempt ended.
     pub fn set_killed(&mut self, attempt: Attempt) {
         self.update(attempt, |run| run.is_killed = true);
     }
 
+    /// All in-flight runs, by job, second and number.
     pub fn all(&self) -> impl Iterator<Item = (&Attempt, &InFlightRun)> {
         self.runs.iter()
     }
@@ -170,6 +183,11 @@ impl RunTable {
         over.map(|(_, attempt)| *attempt).collect()
     }
 
+    /// Whether a run has changed since this was asked last.
+    pub fn take_touched(&self) -> bool {
+        self.is_touched.take()
+    }
+
     /// Rebuilds the indexes, and compares; checks each run by itself.
     pub fn check_invariants(&self) {
         let mut recount = Indexes::default();
@@ -189,6 +207,7 @@ impl RunTable {
     }
 
     fn put(&mut self, attempt: Attempt, run: InFlightRun) {
+        self.is_touched.set(true);
         self.indexes.add(attempt, &run);
         self.runs.insert(attempt, run);
     }

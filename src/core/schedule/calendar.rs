@@ -1,9 +1,13 @@
-//! Wall-clock times that match a set of fields. Times are seconds since 1970-01-01T00:00:00 of the wall clock itself, as
-//! if it stood in UTC: what a zone makes of them is `zone`'s matter.
+//! Wall-clock times that match a set of fields. A time is in seconds since 1970-01-01T00:00:00 of the wall clock
+//! itself, as if that stood in UTC.
 //!
-//! The `cron` crate is the calendar. It is asked only in words that it and crontab understand alike: explicit lists, its
-//! own numbers for the days of the week (Sunday is 1), and two schedules where crontab takes either of two day fields
-//! (the crate always wants both). It is never asked about a zone with daylight saving, which it gets wrong.
+//! Not a place for time zones: `zone` turns wall-clock times into seconds.
+//!
+//! The `cron` crate is the calendar. It is asked only in words that mean the same to it and to crontab: explicit lists,
+//! its own numbers for the days of the week (Sunday is 1), and two schedules where crontab takes either of two day
+//! fields (the crate always wants both). It is never asked about a zone with daylight saving, which it gets wrong.
+//!
+//! Invariant: every calendar has a matching time.
 
 use super::ScheduleError;
 use super::parse::Fields;
@@ -14,7 +18,7 @@ use std::str::FromStr;
 pub struct Calendar {
     fields: Fields,
     by_month_day: cron::Schedule,
-    /// Where either of the two day fields will do: the other one.
+    /// Where a day of either day field matches: the schedule for days of the week.
     by_week_day: Option<Box<cron::Schedule>>,
 }
 
@@ -30,13 +34,11 @@ impl Calendar {
         let calendar = Calendar { fields: *fields, by_month_day, by_week_day };
         match calendar.next(0) {
             Some(_) => Ok(calendar),
-            None => {
-                Err(ScheduleError("day-of-month: it can never match: no month that is named has such a day".into()))
-            }
+            None => Err(ScheduleError("day-of-month: it can never match: none of the months has such a day".into())),
         }
     }
 
-    /// The first matching time after this one.
+    /// The first matching time after `after`.
     pub fn next(&self, after: i64) -> Option<i64> {
         if self.matches(after + 1) {
             return Some(after + 1);
@@ -47,7 +49,7 @@ impl Calendar {
         next(&self.by_month_day).into_iter().chain(by_week_day).min()
     }
 
-    /// Judged by the sets alone; it saves the busiest schedules the search.
+    /// Whether the time matches, by the sets alone. It saves schedules that fire every second a search.
     fn matches(&self, time: i64) -> bool {
         let in_day = time.rem_euclid(86_400);
         let has = |set: u64, value: i64| set >> value & 1 == 1;

@@ -1,29 +1,30 @@
-//! Jitter: jobs that share a schedule, each due some seconds later by a number of its own.
+//! Jitter: jobs that share a schedule are each due some seconds later, by an offset of their own.
 //!
-//! The number is made of the job's id and its `jitter` alone. Every node, every release and every restart finds the same
-//! one, so a job is due at the same second of every day, and a new leader looks for no tick twice.
+//! Not chance: the offset follows from the job's id and its `jitter` alone. Every node, every release and every restart
+//! finds the same one, so the job of a daily schedule is due at the same second of every day, and a new leader agrees
+//! with the former one.
 //!
-//! Invariant: what is shifted fires exactly `by_secs` after its schedule does.
+//! Invariant: a shifted schedule fires exactly `by_secs` after the schedule itself does.
 
 use super::Schedule;
 use crate::model::{Job, JobId, Second};
 use std::sync::Arc;
 
-/// 2^64 divided by the golden ratio: its multiples, taken as fractions of 2^64, lie as far from each other as any can.
+/// 2^64 divided by the golden ratio: its multiples, taken as fractions of 2^64, lie as far apart as multiples can.
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// How much later than its schedule says a job is due: in 0..=jitter.
+/// How many seconds after its schedule a job is due: 0..=jitter.
 ///
-/// It is the fraction of `id * GOLDEN / 2^64`, in its upper 32 bits, times `jitter + 1`. Jobs that were added one after
-/// the other come out evenly spread over the whole of 0..=jitter, not only about so as by chance. It must never change:
-/// a job would have a day with two runs or none.
+/// It is the fraction of `id * GOLDEN / 2^64`, in its upper 32 bits, times `jitter + 1`. Jobs with consecutive ids are
+/// spread evenly over 0..=jitter, where random numbers would be only roughly even. This function must never change: a
+/// job would have a day with two runs or with none.
 pub fn offset_secs(id: JobId, jitter: u32) -> u32 {
     let fraction = u64::from(id.0).wrapping_mul(GOLDEN) >> 32;
     // At most (2^32 - 1) * 2^32, shifted back: it fits.
     ((fraction * (u64::from(jitter) + 1)) >> 32) as u32
 }
 
-/// A schedule, so many seconds later.
+/// A schedule that fires `by_secs` later.
 #[derive(Clone, Debug)]
 pub struct Shifted {
     schedule: Arc<Schedule>,
@@ -43,7 +44,7 @@ impl Shifted {
         self.schedule.matches(second.plus(-self.by_secs))
     }
 
-    /// The first second after this one at which the job has a run, its window and its `stop` considered.
+    /// The first second after `after` at which the job has a run, its window and its `stop` considered.
     pub fn next_due(&self, job: &Job, after: Second) -> Option<Second> {
         let from = after.max(job.since.plus(-1)).max(Second(job.start_time).plus(-1));
         self.next_after(from).filter(|next| job.may_run_at(*next))

@@ -1,8 +1,10 @@
 //! Schedules: the rule that says when a job is due. Linux crontab's rules with a seconds field first, `@` descriptors,
-//! `@every`, and a zone of one's own (`TZ=Area/City `).
+//! `@every`, and a time zone of the schedule's own (`TZ=Area/City `).
 //!
 //! `parse` turns the text into sets, `calendar` finds matching wall-clock times, `zone` turns them into seconds across
-//! daylight saving; `jitter` spreads jobs that share a schedule. Not a timer: it only answers "when next".
+//! daylight saving; `jitter` spreads jobs that share a schedule; `wheel` finds the schedules that fire at a tick.
+//!
+//! Not a timer: a schedule only answers when it fires next.
 //!
 //! Invariant: going from fire to fire by `next_after` visits exactly the seconds for which `matches` is true.
 
@@ -25,16 +27,17 @@ pub struct Schedule {
 
 #[derive(Clone, Debug)]
 enum Kind {
-    /// At every second that the period divides, counted from the Unix epoch: it needs no memory of when it began, so
-    /// every leader finds the same seconds.
+    /// At every second that the period divides, counted from the Unix epoch. So it does not matter when the schedule
+    /// began, and every leader finds the same seconds.
     Every { period_secs: i64 },
-    /// At every instant whose wall time matches: both comings of a repeated hour, nothing for a skipped one.
+    /// At every second whose wall time matches: in both passes of a repeated hour, and never for a skipped hour.
     Elapsed(Calendar, Zone),
-    /// At the first coming of a repeated time; what a gap skips, once, at the first second after it.
+    /// In the first pass of a repeated hour only. Matching times in a skipped hour count once, at the first second
+    /// after it.
     Fixed(Calendar, Zone),
 }
 
-/// Which field is wrong and why.
+/// The wrong field, and the reason.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ScheduleError(String);
 
@@ -45,7 +48,7 @@ impl fmt::Display for ScheduleError {
 }
 
 impl Schedule {
-    /// Reads a `cron_set`, by the rules that `zones` has of its zone.
+    /// Reads a `cron_set`. `zones` has the rules of the time zone that it names, or of the host's own.
     pub fn parse(text: &str, zones: &Zones) -> Result<Schedule, ScheduleError> {
         let Parsed { zone: name, rule } = parse::parse(text)?;
         let zone = match name {
@@ -67,7 +70,7 @@ impl Schedule {
         Ok(Schedule { kind })
     }
 
-    /// The first second after this one at which the schedule fires; none where it never does again (the calendar ends
+    /// The first second after `after` at which the schedule fires; none where it never does again (the calendar ends
     /// with the year 2100).
     pub fn next_after(&self, after: Second) -> Option<Second> {
         match &self.kind {

@@ -1,13 +1,15 @@
-//! The text of a schedule, taken apart into sets. Crontab's rules, strictly: what is not one of them is refused with the
-//! field's name and the reason.
+//! The text of a schedule, taken apart into sets of values.
 //!
-//! Not the place that knows what a date is: a set may name 30 February; the calendar refuses that.
+//! Not the place that knows dates: sets may name 30 February, which the calendar refuses.
+//!
+//! Invariant: a text that does not follow crontab's rules is refused, with the field's name and the reason.
 
 use super::ScheduleError;
 
-/// A schedule's text, understood.
+/// A schedule's text, taken apart.
 #[derive(Debug)]
 pub struct Parsed<'a> {
+    /// The time zone that the text names.
     pub zone: Option<&'a str>,
     pub rule: Rule,
 }
@@ -18,7 +20,7 @@ pub enum Rule {
     Fields(Fields),
 }
 
-/// The sets, a bit a value. Sunday is bit 0.
+/// The sets, one bit for each value. Sunday is bit 0.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Fields {
     pub seconds: u64,
@@ -27,7 +29,7 @@ pub struct Fields {
     pub days_of_month: u64,
     pub months: u64,
     pub days_of_week: u64,
-    /// Both day fields restrict, so a day that either names will do (else it must be in both sets).
+    /// Both day fields restrict the days, so a day in either set matches. Otherwise a day must be in both sets.
     pub either_day: bool,
     /// The minute or the hour field begins with `*`.
     pub follows_elapsed_time: bool,
@@ -53,7 +55,7 @@ const FIELDS: [Field; 6] = [
     Field { name: "day-of-week", min: 0, max: 6, names: &DAYS },
 ];
 const DAY_OF_WEEK: &str = FIELDS[5].name;
-/// Sunday's other number.
+/// Sunday is day 0, and day 7 as well.
 const SUNDAY: u32 = 7;
 
 const DESCRIPTORS: [(&str, &str); 7] = [
@@ -175,7 +177,7 @@ fn item_set(field: &Field, item: &str) -> Result<u64, ScheduleError> {
     Ok(values.fold(0, |set, value| set | 1 << if field.name == DAY_OF_WEEK { value % SUNDAY } else { value }))
 }
 
-/// The end of a range: a Sunday that ends one is day 7, so FRI-SUN and 5-7 are the same.
+/// The end of a range. The name SUN at the end is day 7, so FRI-SUN and 5-7 are the same.
 fn range_end(field: &Field, first: &str, last: &str) -> Result<u32, ScheduleError> {
     let end = value(field, last)?;
     let is_sunday = field.name == DAY_OF_WEEK && last.eq_ignore_ascii_case(DAYS[0]);

@@ -1,10 +1,10 @@
-//! The timer wheel: what is due at a tick is found without looking at what is not.
+//! The timer wheel: it finds the items that are due at a tick without a look at the others.
 //!
-//! Five levels of 64 slots; level 0 holds single seconds, each further level slots 64 times as wide. An item lies on the
-//! level of the highest base-64 digit in which its second differs from the cursor, so it moves down once per digit and
-//! is taken in its own second. What lies beyond the last level (34 years) waits in `far`.
+//! Five levels of 64 slots: a slot of level 0 is one second, a slot of each further level is 64 times as wide. An item
+//! lies on the level of the highest base-64 digit in which its second differs from the cursor. So it moves down at most
+//! once per level, and is taken in its own second. Items beyond the last level (34 years) wait in `far`.
 //!
-//! Not a clock and not exact about removal: an item that its owner no longer wants comes out all the same, and the owner
+//! Not a clock. Not exact about removal: an item that its owner no longer wants comes out all the same, and the owner
 //! passes over it.
 //!
 //! Invariant: every item's second is after the cursor.
@@ -15,7 +15,7 @@ const LEVELS: usize = 5;
 const DIGIT_BITS: u32 = 6;
 const SLOTS: usize = 1 << DIGIT_BITS;
 
-/// What the wheel carries: an index that its owner understands.
+/// An index that the wheel's owner understands.
 pub type Item = u32;
 
 #[derive(Clone, Copy, Debug)]
@@ -42,13 +42,13 @@ impl Wheel {
         self.cursor
     }
 
-    /// `at` must lie after the cursor.
+    /// Puts the item in for `at`, which must lie after the cursor.
     pub fn insert(&mut self, item: Item, at: Second) {
         debug_assert!(self.cursor < at, "item {item} is put in for {at:?}, which is not after {:?}", self.cursor);
         self.place(Timed { at, item });
     }
 
-    /// Moves on by one second and takes what is due in it, in no particular order.
+    /// Moves on by one second, and takes the items that are due in it, in no particular order.
     pub fn tick(&mut self) -> Vec<Item> {
         self.cursor = self.cursor.plus(1);
         for level in (1..=LEVELS).rev() {
@@ -66,7 +66,7 @@ impl Wheel {
         due.into_iter().map(|timed| timed.item).collect()
     }
 
-    /// All that it carries, in no particular order.
+    /// All items, in no particular order.
     pub fn items(&self) -> impl Iterator<Item = (Second, Item)> {
         self.levels.iter().flatten().flatten().chain(&self.far).map(|timed| (timed.at, timed.item))
     }
@@ -96,7 +96,7 @@ impl Wheel {
         }
     }
 
-    /// That of the highest digit in which the second differs from the cursor.
+    /// The level of the highest digit in which the second differs from the cursor.
     fn level_of(&self, at: Second) -> usize {
         let differing = (at.0 ^ self.cursor.0) as u64;
         ((63 - (differing | 1).leading_zeros()) / DIGIT_BITS) as usize
@@ -107,7 +107,7 @@ fn digit(second: Second, level: usize) -> usize {
     (second.0 >> (DIGIT_BITS * level as u32)) as usize & (SLOTS - 1)
 }
 
-/// The part of the second that the slots of `level` are wide.
+/// How far the second lies inside its slot of `level`.
 fn digits_below(second: Second, level: usize) -> i64 {
     second.0 & ((1 << (DIGIT_BITS * level as u32)) - 1)
 }

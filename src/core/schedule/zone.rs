@@ -1,9 +1,11 @@
 //! From wall-clock times to seconds, across a zone's transitions.
 //!
-//! Between two transitions the offset is constant, so a schedule is followed segment by segment; the rule for gaps and
-//! folds is cronie's: see the two functions.
+//! Between two transitions the offset is constant, so a schedule is followed segment by segment. At a transition clocks
+//! skip times (a gap) or repeat them (a fold); the rules for both are cronie's, and stand at the two functions.
 //!
-//! Invariant: what is returned lies after what was asked for.
+//! Not the source of the zones' rules: those come with `model::Zones`.
+//!
+//! Invariant: a second that is returned lies after the second that was asked about.
 
 use super::calendar::Calendar;
 use jiff::Timestamp;
@@ -13,6 +15,7 @@ use jiff::tz::TimeZone;
 pub enum Zone {
     /// Always the same offset, in seconds east of UTC.
     Fixed(i64),
+    /// With transitions.
     Ruled(TimeZone),
 }
 
@@ -20,9 +23,9 @@ pub enum Zone {
 #[derive(Clone, Copy, Debug)]
 struct Segment {
     offset_secs: i64,
-    /// Where it begins, and the offset before it; none for the first.
+    /// The second in which it begins, and the offset before it; none for the first segment.
     start: Option<(i64, i64)>,
-    /// Where the next one begins; none for the last.
+    /// The second in which the next segment begins; none for the last one.
     end: Option<i64>,
 }
 
@@ -34,8 +37,8 @@ impl Zone {
         }
     }
 
-    /// The first second after this one whose wall time matches: a time that a gap skips has none, one that comes twice
-    /// has two.
+    /// The first second after `after` whose wall time matches. A wall time in a gap has no second, one in a fold has
+    /// two.
     pub fn next_elapsed(&self, calendar: &Calendar, after: i64) -> Option<i64> {
         let mut from = after + 1;
         loop {
@@ -48,8 +51,8 @@ impl Zone {
         }
     }
 
-    /// The same, but a time that comes twice counts at its first coming only, and the times that a gap skips count once,
-    /// together, at the first second after it.
+    /// The same, but a wall time in a fold counts only the first time, and all matching wall times in a gap count once,
+    /// at the first second after the gap.
     pub fn next_fixed(&self, calendar: &Calendar, after: i64) -> Option<i64> {
         let mut from = after + 1;
         loop {
@@ -61,7 +64,7 @@ impl Zone {
                 if from == start && calendar.next(wall_before - 1).is_some_and(is_skipped) {
                     return Some(start);
                 }
-                // After a fold, the wall times before this one have come already.
+                // After a fold the wall times up to `wall_before` come for the second time.
                 wall = wall.max(wall_before);
             }
             let next = calendar.next(wall - 1)? - segment.offset_secs;
@@ -72,6 +75,7 @@ impl Zone {
         }
     }
 
+    /// The segment in which the second `at` lies.
     fn segment(&self, at: i64) -> Option<Segment> {
         let zone = match self {
             Zone::Fixed(offset_secs) => return Some(Segment { offset_secs: *offset_secs, start: None, end: None }),

@@ -1,4 +1,8 @@
-//! How long to wait before asking a part that is away once more: doubling, up to a limit.
+//! How long to wait before the next try with a part that is away: twice as long each time, up to a limit.
+//!
+//! Not a timer: its owner lists `ready_at` in the table of timers.
+//!
+//! Invariant: a wait is between `FIRST_MS` and `BACKOFF_MS_MAX` long.
 
 use super::bounds::BACKOFF_MS_MAX;
 use crate::model::{Mono, Now};
@@ -12,33 +16,33 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// It failed again.
+    /// A try has failed.
     pub fn fail(&mut self, now: Now) {
         self.step_ms = (self.step_ms * 2).clamp(FIRST_MS, BACKOFF_MS_MAX);
         self.until = Some(now.mono.plus_ms(self.step_ms));
     }
 
-    /// It may be asked at once, whatever it did last.
+    /// The next try may come at once.
     pub fn hurry(&mut self) {
         self.until = None;
     }
 
-    /// It works.
+    /// A try has succeeded.
     pub fn reset(&mut self) {
         *self = Backoff::default();
     }
 
-    /// Whether it may be asked now.
+    /// Whether the next try may come now.
     pub fn is_over(&self, now: Now) -> bool {
         self.until.is_none_or(|until| until <= now.mono)
     }
 
-    /// From when on it may be asked.
+    /// When the next try may come.
     pub fn ready_at(&self) -> Mono {
         self.until.unwrap_or(Mono(0))
     }
 
-    /// Whether it has failed since it last worked.
+    /// Whether a try has failed, and none has succeeded since.
     pub fn is_failing(&self) -> bool {
         self.step_ms != 0
     }

@@ -1,6 +1,6 @@
 //! Time in the core: its constants, its one table of timers, and waits that grow.
 //!
-//! Not a clock: what the time is comes with each input.
+//! Not a clock: every input comes with its time. Invariants stand in the modules.
 
 mod backoff;
 pub mod bounds;

@@ -1,18 +1,18 @@
-//! What the node waits for: one table in which each timer has an entry of its own.
+//! The node's timers: one table in which each timer has an entry of its own.
 //!
-//! After every input the parts that wait write the table anew, so that no entry outlives its wait. A part lists a timer only
-//! while it would act at that moment: one that waits for an answer, or for another part, lists nothing.
+//! After every input the parts write the table anew, so that no entry outlives its wait. A part lists a timer only
+//! where it would act at that moment: a part that waits for an answer, or for another part, lists nothing.
 //!
-//! Not a clock, and no queue of what is to be done: a part looks for itself what is due.
+//! Not a clock, and not a queue of tasks: each part finds for itself what it has to do.
 //!
-//! Invariants: no entry hides another; the node wakes at the next second at the latest. A timer that was due at the last
-//! input and is listed still is stalled: its owner had its chance and did not act. That is an error in the owner, never a
+//! Invariants: no entry hides another; the node wakes at the next second at the latest. A timer that was due at the
+//! last input and is still listed is stalled: its owner could act and did not. That is an error in the owner, never a
 //! reason to wait longer.
 
 use crate::model::{Mono, Now};
 use std::collections::BTreeSet;
 
-/// Everything that the node waits for, each once.
+/// Every timer of the node.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Timer {
     /// The node itself.
@@ -38,23 +38,24 @@ pub enum Timer {
     /// Whether the store answers.
     StorePing,
     StoreSilence,
-    /// The election: Consul asked again, its watch, the health check, the lock's value, the end of keeping away from the lead.
+    /// The election: the next try with Consul, its watch, the service's check, the lock's value, the end of an
+    /// abstention.
     ConsulRetry,
     ConsulWatch,
     ConsulPass,
     LockValue,
     Abstention,
-    /// The link to the leader, and who that is.
+    /// The link to the leader, and the search for a leader.
     LinkRetry,
     Heartbeat,
     LeaderSilence,
     ForwardedCall,
     LeaderLookup,
-    /// The way out.
+    /// The shutdown.
     ShutdownKill,
     ShutdownStore,
-    /// The leader: its next tick, the entry that shows that it is there, the end of a retry's delay, runs of a large tick that
-    /// are yet to be sent.
+    /// The leader: its next tick, the entry of a quiet journal, the end of a retry's delay, the next runs of a large
+    /// tick to send, and so on.
     Tick,
     QuietEntry,
     Delayed,
@@ -72,7 +73,7 @@ pub enum Timer {
     KillAnswer,
     RunList,
     PauseAnswer,
-    /// The next whole second, whatever else there is. It must stay the last one: `COUNT` is derived from it.
+    /// The next whole second; it is always listed. It must stay the last one: `COUNT` is derived from it.
     NextSecond,
 }
 
@@ -86,7 +87,7 @@ pub struct Timers {
 }
 
 impl Timers {
-    /// `now`: that of the last input.
+    /// `now`: the time of the last input.
     pub fn new(now: Now) -> Timers {
         let mut timers = Timers { now, entries: [None; COUNT] };
         timers.set(Timer::NextSecond, now.mono_at(now.wall.second().plus(1).wall()));
@@ -97,42 +98,43 @@ impl Timers {
         self.now
     }
 
-    /// Lists the timer, unless `at` is none or never.
+    /// Lists the timer, unless `at` is none or `Mono::NEVER`.
     pub fn set(&mut self, timer: Timer, at: impl Into<Option<Mono>>) {
         let entry = &mut self.entries[timer as usize];
         debug_assert!(entry.is_none(), "{timer:?} is listed twice");
         *entry = at.into().filter(|at| *at != Mono::NEVER).map(|at| (timer, at));
     }
 
-    /// A moment from which on something counts as silent or over. Nothing is done then but to judge anew, so once it is past it is
-    /// not listed, and cannot be stalled.
+    /// Lists the moment from which on something counts as silent or over. The owner does nothing at that moment but
+    /// judge anew, so the timer is not listed once it is past, and cannot be stalled.
     pub fn set_ahead(&mut self, timer: Timer, at: impl Into<Option<Mono>>) {
         let now = self.now.mono;
         self.set(timer, at.into().filter(|at| now < *at));
     }
 
-    /// When to wake.
+    /// When the node is to wake.
     pub fn next(&self) -> Mono {
         self.ahead(COUNT).unwrap_or(Mono::NEVER)
     }
 
-    /// When the parts themselves want to wake: a simulator that drives them by nothing else finds what they forget to list.
+    /// When the parts themselves want to wake. The simulator wakes the node only then, and so finds timers that a part
+    /// forgot to list.
     pub fn next_listed(&self) -> Option<Mono> {
         self.ahead(Timer::NextSecond as usize)
     }
 
-    /// The first of so many kinds that lies ahead.
+    /// The first moment ahead among the first `kinds` timers.
     fn ahead(&self, kinds: usize) -> Option<Mono> {
         self.entries[..kinds].iter().flatten().map(|(_, at)| *at).filter(|at| self.now.mono < *at).min()
     }
 
-    /// Those on which nobody acted.
+    /// The timers that were due at the last input and are still listed.
     pub fn stalled(&self) -> impl Iterator<Item = Timer> {
         let due = self.entries.iter().flatten().filter(|(_, at)| *at <= self.now.mono);
         due.map(|(timer, _)| *timer)
     }
 
-    /// What one part waits for first.
+    /// The first timer that one part lists.
     #[cfg(test)]
     pub fn first(now: Now, list: impl FnOnce(&mut Timers)) -> Option<(Timer, Mono)> {
         let mut timers = Timers { now, entries: [None; COUNT] };
@@ -149,7 +151,7 @@ pub struct Stalled {
 }
 
 impl Stalled {
-    /// Counts one; answers what to say of it, the first time.
+    /// Counts a stalled timer. Answers a message the first time for each timer.
     pub fn note(&mut self, timer: Timer) -> Option<String> {
         self.count += 1;
         self.said.insert(timer).then(|| {

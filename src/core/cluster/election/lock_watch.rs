@@ -20,6 +20,7 @@ pub(super) const LAST_LIFE: &str = "the lock was held by this node's last life";
 /// The reason to take the lock from a leader that hangs.
 pub(super) const STANDS_STILL: &str = "the leader's lock value stands still";
 
+/// The watch, and the lock as it last showed it.
 #[derive(Debug, Default)]
 pub(super) struct LockWatch {
     own: Identity,
@@ -54,10 +55,12 @@ struct Seen {
 }
 
 impl LockWatch {
+    /// A watch for this node; nothing is known of the lock yet.
     pub fn new(own: Identity) -> LockWatch {
         LockWatch { own, ..LockWatch::default() }
     }
 
+    /// Sends the next watch where none is with Consul.
     pub fn poll(&mut self, fx: &mut Effects, now: Now) {
         if self.watch.is_none() && self.backoff.is_over(now) {
             let index = self.seen.lock.as_ref().map_or(0, |lock| lock.index);
@@ -65,10 +68,12 @@ impl LockWatch {
         }
     }
 
+    /// Says when to poll.
     pub fn timers(&self, timers: &mut Timers) {
         timers.set(Timer::ConsulWatch, self.watch.is_none().then(|| self.backoff.ready_at()));
     }
 
+    /// Consul's answer to the watch.
     pub fn on_watched(&mut self, id: WorkId, result: Result<LockState, ConsulError>, now: Now) {
         if self.watch.take_if(|watch| *watch == id).is_none() {
             return;

@@ -31,7 +31,7 @@ fn too_many_of_one_job_are_refused_and_another_job_is_not() {
 }
 
 #[test]
-fn runs_that_are_over_and_have_no_row_yet_take_room_as_well() {
+fn runs_that_are_over_and_have_no_row_yet_count_as_held_as_well() {
     let limits = Limits { max_running: 1, max_pending: 1, ..Limits::default() };
     let mut bench = Bench::new(limits);
     bench.dispatch((0..limits.held_max() as u32 + 2).map(|at| order(at + 1, T + 9)).collect());
@@ -55,7 +55,7 @@ fn a_draining_node_gives_back_what_comes_to_it_all_the_same() {
 }
 
 #[test]
-fn what_comes_back_without_room_is_dropped_by_a_cancel_and_given_back_by_a_drain() {
+fn a_run_that_the_host_refused_is_dropped_by_a_cancel_and_given_back_by_a_drain() {
     let mut bench = Bench::new(limits(9));
     bench.dispatch(vec![order(1, T), order(2, T)]);
     bench.executor.on_cancel(JobId(1), None, &mut bench.fx);

@@ -6,7 +6,7 @@ use crate::model::run::Manual;
 use crate::model::{Attempt, Job, JobId, RunState};
 
 #[test]
-fn late_runs_take_what_those_on_time_leave_and_jobs_take_turns() {
+fn late_runs_start_after_those_on_time_and_their_jobs_alternate() {
     let mut bench = Bench::new(limits(1));
     let mutex = order_of(Job { id: JobId(9), is_mutex: true, ..Job::default() }, T - 30);
     let mut manual = order(8, T - 30);
@@ -17,7 +17,7 @@ fn late_runs_take_what_those_on_time_leave_and_jobs_take_turns() {
     let mut started: Vec<Attempt> = Vec::new();
     for _ in 0..6 {
         let run = bench.start_all();
-        assert_eq!(run.len(), 1, "one has a place");
+        assert_eq!(run.len(), 1, "there is capacity for one");
         started.extend(&run);
         bench.exit(run[0]);
     }
@@ -45,7 +45,7 @@ fn a_flood_does_not_delay_what_falls_due_later() {
 }
 
 #[test]
-fn a_run_without_room_waits_at_the_front_and_goes_when_there_is_room() {
+fn a_run_that_the_host_refused_waits_at_the_front_until_the_host_can_start_it() {
     let mut bench = Bench::new(limits(100));
     bench.dispatch((1..=3).map(|job| order(job, T)).collect());
     bench.start_all();
@@ -66,7 +66,7 @@ fn a_run_without_room_waits_at_the_front_and_goes_when_there_is_room() {
     assert_eq!(probe.len(), 1);
     bench.spawned(probe[0].0, Ok(5));
     let started = bench.start_all();
-    assert_eq!(started.len(), 16, "there is room again");
+    assert_eq!(started.len(), 16, "the host can start more again");
     assert_eq!(bench.notices.len(), 1);
     bench.pass_ms(5_000);
     assert!(!bench.executor.load().is_full);
@@ -75,7 +75,7 @@ fn a_run_without_room_waits_at_the_front_and_goes_when_there_is_room() {
 }
 
 #[test]
-fn a_run_without_room_is_missed_when_its_time_is_over_while_others_run() {
+fn a_run_that_the_host_refused_is_missed_when_its_time_is_over_while_others_run() {
     let mut bench = Bench::new(limits(100));
     bench.dispatch(vec![order(1, T)]);
     bench.start_all();
@@ -103,7 +103,7 @@ fn where_nothing_runs_and_nothing_can_a_run_fails_with_the_reason() {
 }
 
 #[test]
-fn what_waits_for_too_long_is_told_as_missed_though_no_place_comes_free() {
+fn a_run_that_waits_for_too_long_is_missed_though_there_is_no_capacity() {
     let mut bench = Bench::new(limits(1));
     bench.dispatch(vec![order(1, T)]);
     bench.start_all();

@@ -48,7 +48,7 @@ pub fn change(
         Command::StartJob(id) => renewed(Job { stop: false, ..old(id)? }),
         Command::DeleteJob(id) => Change::Delete { id, version: old(id)?.version },
         _ => {
-            return Err(CallError { status: 500, message: "this changes nothing".into() });
+            return Err(CallError { status: 500, message: "this command changes no job".into() });
         }
     })
 }

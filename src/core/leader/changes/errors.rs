@@ -29,7 +29,7 @@ pub fn in_force(id: JobId) -> CallError {
 /// The stop is in force and not stored, and a node that may have runs of the job cannot be told.
 pub fn in_force_and_cut_off(id: JobId) -> CallError {
     CallError::unavailable(format!(
-        "{}; a node is cut off that may have runs of it: within 11 s they are started or its lease is over",
+        "{}; a node is cut off that may have runs of the job: within 11 s they are started or its lease is over",
         in_force(id).message
     ))
 }

@@ -67,6 +67,7 @@ impl SettlingChanges {
         }
     }
 
+    /// Whether no change waits for a node.
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
