@@ -35,6 +35,7 @@ impl Executor {
         if self.throttle.end_if_quiet(cx.now) {
             cx.fx.notice(log::Level::Info, "the host starts further processes again");
         }
+        // The queue is asked until it is empty: it forgets then whose turn was the last.
         let mut left = self.held.ready();
         while self.may_start(cx.now) {
             let Some(attempt) = self.held.next_ready(leaders_wall.second()) else { return };
