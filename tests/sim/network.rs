@@ -72,12 +72,8 @@ impl World {
     }
 
     /// The message as it goes out to that end; none where the world answers it itself.
-    fn told(
-        &mut self,
-        (host, life): (usize, u64),
-        (link, end): (usize, usize),
-        mut message: Message,
-    ) -> Option<Message> {
+    fn told(&mut self, from: (usize, u64), to: (usize, usize), mut message: Message) -> Option<Message> {
+        let ((host, life), (link, end)) = (from, to);
         let to = self.links[link].ends[end].0;
         if let Message::Welcome { valid_for_ms, .. } | Message::HeartbeatAck { valid_for_ms, .. } = &mut message
             && self.without == Some(Guard::LeaseWithinAuthority)

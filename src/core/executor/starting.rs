@@ -35,12 +35,13 @@ impl Executor {
         if self.throttle.end_if_quiet(cx.now) {
             cx.fx.notice(log::Level::Info, "the host starts further processes again");
         }
-        for _ in 0..self.held.ready() {
-            if !self.may_start(cx.now) {
-                return;
-            }
+        // The queue is asked until it is empty: it forgets then whose turn was the last.
+        let mut left = self.held.ready();
+        while self.may_start(cx.now) {
             let Some(attempt) = self.held.next_ready(leaders_wall.second()) else { return };
             self.start(attempt, cx);
+            debug_assert_eq!(self.held.ready() + 1, left, "{attempt} had its turn and is still in the ready queue");
+            left = self.held.ready();
         }
     }
 

@@ -9,13 +9,15 @@
 //! Not a place for decisions about runs: those are `leader`'s and `executor`'s. The node routes inputs to them,
 //! delivers their messages to each other, and owns what outlives a lead. `leadership` goes from a closed store to the
 //! lead and back, `links` speaks with other nodes, `calls` and `reads` answer clients, `shutdown` knows the steps of
-//! the way out, `retention` deletes old log rows, `health` and `health_check` tell how this node and its store are.
+//! the way out, `retention` deletes old log rows, `health` and `health_check` tell how this node and its store are,
+//! `inspection` counts and recounts.
 //!
 //! Invariants: every command is answered exactly once; after `handle` no mail is left undelivered.
 
 mod calls;
 mod health;
 mod health_check;
+mod inspection;
 mod leadership;
 mod links;
 mod reads;
@@ -26,7 +28,7 @@ use crate::core::Context;
 use crate::core::cluster::election::Election;
 use crate::core::cluster::follower::Follower;
 use crate::core::cluster::lookup::Lookup;
-use crate::core::executor::{Committed, Counters, Executor};
+use crate::core::executor::{Committed, Executor};
 use crate::core::io::{Effect, Effects, FoundMark, Input, Signal};
 use crate::core::jobs::listing::Listing;
 use crate::core::jobs::replica::Replica;
@@ -221,14 +223,6 @@ impl Node {
         Some(self.redirect(effect))
     }
 
-    /// Counters since this node's start, by name: starts, outcomes told by this node's log rows, stalled timers.
-    pub fn counters(&self) -> impl Iterator<Item = (String, u64)> {
-        let Counters { started, put_off } = self.executor.counters();
-        let outcomes = self.logbook.outcomes().map(|(state, count)| (format!("runs_{}", state.as_str()), count));
-        let own = [("runs_started", started), ("starts_put_off", put_off), ("timers_stalled", self.stalled.count())];
-        own.map(|(name, count)| (name.into(), count)).into_iter().chain(outcomes)
-    }
-
     /// When to call `handle(Input::Wake)` at the latest. To be asked once the effects of the last input are taken.
     pub fn poll_timeout(&mut self) -> Mono {
         self.checked_timers().next()
@@ -248,28 +242,6 @@ impl Node {
             }
         }
         timers
-    }
-
-    /// How often a timer was due and no part acted on it. More than 0 means an error in this program.
-    pub fn stalled(&self) -> u64 {
-        self.stalled.count()
-    }
-
-    /// Recounts everything that is counted along the way, and compares; for tests and the simulator, after each input.
-    pub fn check_invariants(&self) {
-        if let Leadership::Leading(leader) = &self.lead {
-            leader.check_invariants();
-        }
-        self.executor.check_invariants();
-        self.logbook.check_invariants();
-    }
-
-    /// Recounts the jobs with their schedules, which takes as long as there are jobs; for tests and the simulator, now and then.
-    pub fn check_jobs(&self) {
-        match &self.lead {
-            Leadership::Leading(leader) => leader.jobs().check_invariants(),
-            _ => self.replica.check_invariants(),
-        }
     }
 
     fn timers(&self) -> Timers {
