@@ -4,7 +4,7 @@
 //!
 //! * reads and the ping change nothing;
 //! * a journal entry has a unique key of epoch and request number;
-//! * a change notes an entry, and then writes the row at the version before only, adds one under a new key only, or deletes;
+//! * a change notes an entry, and then writes a row only at the version before, adds one only under a new key, or deletes;
 //! * `bump` makes the epoch larger once more, and answers with the larger one;
 //! * `close`, `pause` and `retain_logs` name the state to reach, and add nothing;
 //! * a log row has a unique key of run and attempt; while that is still being built for a large log, it is looked up first.
