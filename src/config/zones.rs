@@ -66,7 +66,7 @@ impl Data {
         let tzdir = tzdir.filter(|folder| !folder.is_empty());
         for folder in tzdir.iter().map(String::as_str).chain(FOLDERS) {
             let mut found = ZoneFiles::default();
-            found.walk(Path::new(folder), "", DEPTH_MAX);
+            found.look_in(Path::new(folder), "", DEPTH_MAX);
             warnings.extend(found.damage(folder));
             if !found.zones.is_empty() {
                 return Data { folder: Some(folder.into()), zones: Zones::of(found.zones) };
@@ -148,7 +148,7 @@ struct ZoneFiles {
 }
 
 impl ZoneFiles {
-    fn walk(&mut self, folder: &Path, prefix: &str, depth: usize) {
+    fn look_in(&mut self, folder: &Path, prefix: &str, depth: usize) {
         let Some(depth) = depth.checked_sub(1) else { return };
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let Ok(name) = entry.file_name().into_string() else { continue };
@@ -157,7 +157,7 @@ impl ZoneFiles {
             }
             let (path, name) = (entry.path(), format!("{prefix}{name}"));
             if path.is_dir() {
-                self.walk(&path, &format!("{name}/"), depth);
+                self.look_in(&path, &format!("{name}/"), depth);
                 continue;
             }
             match read_zone(&name, &path) {
