@@ -197,7 +197,7 @@ fn spawn_error(shell: &Path, error: &io::Error) -> SpawnError {
     let reason = |advice: &str| format!("not started: {} -c: {error}{advice}", shell.display());
     match Errno::from_io_error(error) {
         Some(Errno::AGAIN | Errno::NOMEM) => SpawnError::Exhausted(reason(
-            "; the host has no room for another process: see ulimit -u, pids.max and free memory",
+            "; the host has no resources for another process: see ulimit -u, pids.max and free memory",
         )),
         Some(Errno::MFILE | Errno::NFILE) => {
             SpawnError::Exhausted(reason("; too many files are open: raise ulimit -n or lower max_running"))
