@@ -16,7 +16,7 @@ fn refuse(text: &str, expect: &[&str]) {
 }
 
 /// The file of the older system, to the letter.
-const SEED: &str = r#"
+const OLDER_APP_TOML: &str = r#"
 consul_address = "127.0.0.1:8500"
 service_name = "wing-crontab-service"
 lock_key = "wing-crontab-lock"
@@ -34,7 +34,7 @@ mysql_charset = "utf8"
 
 #[test]
 fn the_older_systems_file_is_taken_as_it_is() {
-    let config = read(SEED).unwrap();
+    let config = read(OLDER_APP_TOML).unwrap();
     assert_eq!(&*config.bind_address.0, "127.0.0.1:9991");
     assert_eq!(config.log_level, log::LevelFilter::Debug);
     assert_eq!(config.consul.unwrap().address, "127.0.0.1:8500");

@@ -80,7 +80,7 @@ impl Http {
                     return Ok(());
                 }
             };
-            crate::worker::process::make_room(&stream);
+            crate::worker::process::raise_if_short(&stream);
             let serial = self.next_serial;
             self.next_serial += 1;
             // Small answers must not wait for an acknowledgement; if this fails they are merely slower.

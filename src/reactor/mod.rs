@@ -226,7 +226,7 @@ impl Reactor {
         // Nobody writes to this pipe: its end of file is the message.
         if matches!(rustix::io::read(&self.link.death_pipe, &mut byte), Ok(0)) {
             let _ = self.poll.registry().deregister(&mut SourceFd(&self.link.death_pipe.as_raw_fd()));
-            log::error!("the guardian is dead: ending the runs and leaving");
+            log::error!("the guardian is dead: ending the runs and exiting");
             self.input(Input::Signal(Signal::Orphaned));
         }
     }

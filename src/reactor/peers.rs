@@ -106,7 +106,7 @@ impl Peers {
             if STRANGERS_MAX <= strangers {
                 continue;
             }
-            crate::worker::process::make_room(&stream);
+            crate::worker::process::raise_if_short(&stream);
             let id = LinkId::In(self.next_serial as u64);
             let Some(handshake) = self.handshake(End::Listener) else { continue };
             let output = handshake.challenge();

@@ -89,7 +89,7 @@ pub enum WaitsFor {
 }
 
 impl Stage {
-    /// Whether a run in this stage waits here, for whatever.
+    /// Whether a run in this stage waits on the leader.
     pub fn is_waiting(self) -> bool {
         matches!(self, Stage::Waiting(_))
     }

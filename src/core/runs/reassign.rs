@@ -100,7 +100,7 @@ impl Runs {
         self.undecided.insert(id);
     }
 
-    /// The job's stop is stored: the runs that it took back are cancelled.
+    /// The job's stop is stored, or never will be: the runs that it took back are cancelled.
     pub fn decide(&mut self, id: JobId, ledger: &mut Ledger, cx: &mut Context) {
         if !self.undecided.remove(&id) {
             return;

@@ -45,7 +45,7 @@ impl RunTable {
         self.stage(attempt) == Some(stage)
     }
 
-    /// Whether the attempt waits here, for whatever.
+    /// Whether the attempt waits on the leader.
     pub fn is_waiting(&self, attempt: Attempt) -> bool {
         self.stage(attempt).is_some_and(Stage::is_waiting)
     }

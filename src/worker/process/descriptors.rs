@@ -17,7 +17,7 @@ const SPARE: u64 = 128;
 
 /// Raises the limit as far as it may be when `newest`, a descriptor just opened, shows that they run short: a new one
 /// always has the lowest number that is free.
-pub fn make_room(newest: &impl AsRawFd) {
+pub fn raise_if_short(newest: &impl AsRawFd) {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum && is_short(newest, &limit) {
         // While a command is being started the next descriptor will do: nobody is kept waiting, the reactor least of

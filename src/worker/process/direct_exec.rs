@@ -44,7 +44,7 @@ const MOVING: [&str; 14] = [
 ];
 /// Variables that a shell sets for its commands.
 const SET_BY_SHELL: [&str; 4] = ["OLDPWD", "PWD", "SHLVL", "_"];
-/// What the shell is tried with: what it tells of itself is what it is told.
+/// The program by which the shell is tried: it prints the pid and the environment that the shell gave it.
 const TRIED: &str = "/bin/cat";
 
 #[derive(Debug)]

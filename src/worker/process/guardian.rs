@@ -148,7 +148,7 @@ impl Guardian {
             let started_at = clock::mono();
             let daemon = self.start()?;
             match self.watch(daemon)? {
-                // What was started well once is not given up for a disk that is full or a port that is taken just now.
+                // A daemon that has started before is started again, even when a full disk or a taken port stops it now.
                 End::Exited(CANNOT_START) if has_died => {
                     log::error!("the daemon could not be started; it is tried again");
                 }

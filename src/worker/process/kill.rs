@@ -30,7 +30,7 @@ pub fn ask(mark: &Mark) {
     if is_leader_alive(mark)
         && let Some(pid) = Pid::from_raw(mark.pid as i32)
     {
-        // An error means that it has just ended, which is what was wanted.
+        // An error means that the process has just ended, as wanted.
         let _ = kill_process_group(pid, Signal::TERM);
     }
 }

@@ -25,7 +25,7 @@ pub const LAUNCH: &str = "--launch";
 /// The exit code of a command that was not executed.
 pub const NOT_LAUNCHED: u8 = 125;
 
-/// What a command is to have that a child of ours has not.
+/// What a command needs and does not inherit from this process.
 #[derive(Debug)]
 pub struct Launch<'a> {
     pub account: Option<&'a Account>,

@@ -17,7 +17,7 @@ mod memory;
 mod spawn;
 mod words;
 
-pub use descriptors::make_room;
+pub use descriptors::raise_if_short;
 pub use guardian::{CANNOT_START, DaemonLink, REFUSED, UNDER_GUARDIAN, adopt, guard};
 pub use inheritance::end_inheritance;
 pub use launch::{LAUNCH, NOT_LAUNCHED, launch};

@@ -9,7 +9,7 @@ fn job(id: u32, version: u64) -> Job {
     Job { id: JobId(id), version: Version(version), cron_set: cron_set.into(), ..Job::default() }
 }
 
-/// A copy with what it wants of the store, one question at a time.
+/// A replica with what it wants of the store, one question at a time.
 struct Bench {
     replica: Replica,
     fx: Effects,

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 
 /// In order; the number of a file is its position here, from 1.
 const MIGRATIONS: &[&str] = &[
-    include_str!("../../../../sql/mysql/0001_seed_tables.sql"),
+    include_str!("../../../../sql/mysql/0001_tables.sql"),
     include_str!("../../../../sql/mysql/0002_columns.sql"),
     include_str!("../../../../sql/mysql/0003_scheduler.sql"),
     include_str!("../../../../sql/mysql/0004_control.sql"),
