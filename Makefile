@@ -30,7 +30,7 @@ test: ## every test; fetches MariaDB, Consul and croniter where they are missing
 	cargo test -- --test-threads=$(TEST_THREADS)
 
 sim: ## SEEDS=10000 histories of a simulated cluster; SEED=n shows one of them, step by step
-	cargo test --release --test sim -- --nocapture
+	cargo test --profile sim --test sim -- --nocapture
 
 test-faults: ## three hosts, fault after fault, and a table of what each did (as root); WING_FAULTS=long: up to a minute each
 	scripts/install-test-services

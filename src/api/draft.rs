@@ -66,7 +66,7 @@ fn read_column(params: &mut Params, column: &Column) -> Option<Value<'static>> {
 /// A text. One that is not required may be given empty, to clear the column.
 fn text(params: &mut Params, column: &Column, chars_max: usize) -> Option<String> {
     match column.set_by {
-        SetBy::Request(LeftOut::Refused(what)) => Some(params.required_text(column.parameter(), chars_max, what)),
+        SetBy::Request(LeftOut::Required(what)) => Some(params.required_text(column.parameter(), chars_max, what)),
         _ => params.clearable_text(column.parameter(), chars_max),
     }
 }

@@ -99,14 +99,14 @@ pub struct OutputQuery {
 }
 
 /// The columns of a job that a request gives, by their names. A column that the request leaves out is in the draft with
-/// its default (`LeftOut::Default`), or is not in it, so that an update keeps the job's value (`LeftOut::Kept`).
+/// its default (`LeftOut::Default`), or is not in it, so that an update keeps the job's value (`LeftOut::Unchanged`).
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct JobDraft(BTreeMap<Cow<'static, str>, Value<'static>>);
 
 impl Default for JobDraft {
     fn default() -> JobDraft {
-        let is_set = |column: &&Column| column.set_by != SetBy::Request(LeftOut::Kept);
+        let is_set = |column: &&Column| column.set_by != SetBy::Request(LeftOut::Unchanged);
         JobDraft(columns::given().filter(is_set).map(|column| (column.name().into(), column.default.clone())).collect())
     }
 }

@@ -10,7 +10,7 @@ use crate::core::Context;
 use crate::core::io::Effects;
 use crate::core::ports::{Lead, StoreError, Work, WorkId};
 use crate::core::runs::Stage;
-use crate::core::time::bounds::{ANSWER_MS, QUIET_SECS};
+use crate::core::time::bounds::{ANSWER_MS, KILL_MS, QUIET_SECS};
 use crate::core::time::{Timer, Timers};
 use crate::model::command::{Answer, CallError, Command, RequestId, RequestKey, RunAnswer};
 use crate::model::journal::{Body, Entry};
@@ -19,8 +19,6 @@ use crate::model::run::Manual;
 use crate::model::{Attempt, JobId, Mono, NodeId, Now, RunKey, RunState};
 use std::collections::BTreeMap;
 
-/// How long a killed run may take to end, beyond `kill_grace`, before its client is told that it has not.
-const KILL_MS: u64 = 10_000;
 /// Limit of the requests of each kind that wait for an answer.
 const WAITING_MAX: usize = 1_000;
 

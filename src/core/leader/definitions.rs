@@ -87,7 +87,7 @@ impl Leader {
                 let (id, version) = (job.id, job.version);
                 (id, Some(version), put(&mut self.ledger.jobs, job, cx.fx))
             }
-            Change::Delete { id, .. } => (id, None, self.ledger.jobs.remove(id)),
+            Change::Delete { id, .. } => (id, None, self.remove_job(id, cx)),
         };
         self.reload.iter_mut().for_each(|reload| reload.touch(id));
         cx.fx.notice(log::Level::Info, text);
@@ -95,6 +95,13 @@ impl Leader {
         if let (Some(client), Some(job)) = (client, job) {
             self.answer(client, job, cancelling, cx.fx);
         }
+    }
+
+    /// The job is gone, and with it a stop that the store has yet to take: the runs that the stop took back are cancelled.
+    fn remove_job(&mut self, id: JobId, cx: &mut Context) -> Option<Arc<Job>> {
+        let job = self.ledger.jobs.remove(id);
+        self.runs.decide(id, &mut self.ledger, cx);
+        job
     }
 
     /// Answers requests that change nothing, like a change: when no run of an older definition can start any more.
@@ -164,7 +171,7 @@ impl Leader {
             self.ledger.journal.push(None, 0, body);
         }
         for id in step.gone {
-            self.ledger.jobs.remove(id);
+            self.remove_job(id, cx);
             self.cancel(id, None, cx);
         }
         for job in step.changed {

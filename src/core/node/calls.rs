@@ -8,7 +8,7 @@
 use super::{Leadership, Node, StoreConnection, WAITING_MAX};
 use crate::core::Context;
 use crate::core::ports::Read;
-use crate::core::time::bounds::{FORWARD_MS, NO_LEADER_MS};
+use crate::core::time::bounds::{FORWARD_MS, KILL_MS, NO_LEADER_MS};
 use crate::model::Now;
 use crate::model::command::{Answer, Command, RequestId};
 
@@ -55,7 +55,7 @@ impl Node {
 
     /// The time that the leader may need for this command when nothing is wrong.
     fn may_take_ms(&self, command: &Command) -> u64 {
-        if matches!(command, Command::KillRun(_)) { self.setup.limits.kill_grace_ms } else { 0 }
+        if matches!(command, Command::KillRun(_)) { self.setup.limits.kill_grace_ms + KILL_MS } else { 0 }
     }
 
     /// Declines the calls that have waited too long for a leader, and all at a shutdown.

@@ -45,6 +45,7 @@ use crate::model::journal::{Entry, EntryId};
 use crate::model::{Attempt, JobId, NodeId, RunKey, RunState, Server};
 use candidates::Candidates;
 use entries::{OpenEntries, settled_to};
+use in_flight::WaitsFor;
 use planning::Planning;
 use recovery::Recovery;
 use refusals::Coalescer;
@@ -226,11 +227,20 @@ impl Runs {
         self.entries.put_back_closable(entries);
     }
 
+    /// The jobs whose stop is in force and not stored.
+    pub fn undecided(&self) -> impl Iterator<Item = JobId> {
+        self.undecided.iter().copied()
+    }
+
     /// Recounts every index and every entry's holds, and compares.
     pub fn check_invariants(&self) {
         if !(self.table.take_touched() | self.entries.take_touched()) {
             return;
         }
+        let waits = |run: &InFlightRun| run.stage == Stage::Waiting(WaitsFor::Decision);
+        let mut waiting = self.table.all().filter(|(_, run)| waits(run));
+        let is_undecided = |(attempt, _): (&Attempt, _)| self.undecided.contains(&attempt.run.cron_id);
+        assert!(waiting.all(is_undecided), "a run waits for a decision that nobody will make");
         self.table.check_invariants();
         self.entries.check_invariants(&self.table, self.refusals.entries());
     }

@@ -96,6 +96,9 @@ pub const ANSWER_MS: u64 = 3_000;
 pub const NO_LEADER_MS: u64 = 3_000;
 /// A forwarded call that is not answered after so long may have been carried out or not, and its client is told so.
 pub const FORWARD_MS: u64 = 10_000;
+/// How long a run may take to end, beyond `kill_grace`, before the client that ends it is told that it has not. A forwarded
+/// call that ends a run is waited for as much longer.
+pub const KILL_MS: u64 = 10_000;
 /// A followed output is asked for again for so long: the leader may change, and a node may be slow.
 pub const FOLLOW_MS: u64 = 15_000;
 

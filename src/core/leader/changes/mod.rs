@@ -144,6 +144,13 @@ impl Changes {
         self.asked.is_some()
     }
 
+    /// Whether a stop of this job is in force, and has yet to be stored.
+    pub fn has_stop_in_force(&self, id: JobId) -> bool {
+        let asked = self.asked.as_ref().filter(|asked| asked.is_in_force);
+        let is_asked = asked.and_then(|asked| job_of_change(&asked.change)) == Some(id);
+        is_asked || self.in_force.iter().any(|job| job.id == id)
+    }
+
     /// The jobs whose definitions in the store and in memory may differ.
     pub fn under_way(&self) -> Vec<JobId> {
         let asked = self.asked.as_ref().and_then(|asked| job_of_change(&asked.change));
