@@ -403,3 +403,6 @@ impl Leader {
         self.roster.check_invariants();
     }
 }
+
+#[cfg(test)]
+mod tests;
