@@ -12,8 +12,8 @@
 //! | `reactor` | ears and mouth: the poll loop, connections, links to other nodes, children, timer |
 //! | `config`, `logging`, `next` | app.toml and the host's time zones, log lines, the `next` subcommand |
 //!
-//! Who may import whom: main -> all of it; reactor -> api, core, wire, worker, model; worker -> core's `ports` (and
-//! `MarkOp`, `FoundMark`), model; api -> wire, model; wire -> model; core -> model; config -> model.
+//! Who may import whom: main -> all of it; reactor -> api, core, wire, worker, model; worker -> core's `ports` and
+//! `time::bounds` (and `MarkOp`, `FoundMark`), model; api -> wire, model; wire -> model; core -> model; config -> model.
 //! `tests/house_rules.rs` holds the sources to this.
 //!
 //! Invariants that cross rooms:

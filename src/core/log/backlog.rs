@@ -97,22 +97,7 @@ fn bytes_of<'a>(rows: impl IntoIterator<Item = &'a LogRow>) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Attempt, JobId, RunKey, RunState, Second, Server, Version};
-
-    fn row(id: u32, bytes: usize) -> LogRow {
-        LogRow {
-            attempt: Attempt { run: RunKey::scheduled(JobId(id), Second(1)), number: 1 },
-            version: Version(1),
-            state: RunState::Ok,
-            exit_code: Some(0),
-            output: "x".repeat(bytes),
-            start_time_ms: 0,
-            use_time_ms: 0,
-            dispatch_time: Second(1),
-            dispatch_server: Server::default(),
-            run_server: Server::default(),
-        }
-    }
+    use crate::core::log::sample::row;
 
     #[test]
     fn beyond_the_backlog_a_row_is_kept_without_its_output() {

@@ -7,3 +7,6 @@ pub mod logbook;
 
 mod backlog;
 mod spooler;
+
+#[cfg(test)]
+mod sample;

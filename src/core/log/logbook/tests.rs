@@ -2,28 +2,9 @@
 
 use super::*;
 use crate::core::io::Effect;
+use crate::core::log::sample::{attempt, row};
 use crate::core::ports::{GROUP_BYTES_MAX, GROUP_ROWS_MAX, Spool};
 use crate::core::time::bounds::GATHER_MS;
-use crate::model::{JobId, RunKey, Second, Server, Version};
-
-fn row(id: u32, bytes: usize) -> LogRow {
-    LogRow {
-        attempt: attempt(id),
-        version: Version(1),
-        state: RunState::Ok,
-        exit_code: Some(0),
-        output: "x".repeat(bytes),
-        start_time_ms: 0,
-        use_time_ms: 0,
-        dispatch_time: Second(1),
-        dispatch_server: Server::default(),
-        run_server: Server::default(),
-    }
-}
-
-fn attempt(id: u32) -> Attempt {
-    Attempt { run: RunKey::scheduled(JobId(id), Second(1)), number: 1 }
-}
 
 fn at(ms: u64) -> Now {
     Now { mono: Mono(0).plus_ms(ms), ..Now::default() }
