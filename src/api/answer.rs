@@ -4,7 +4,9 @@
 //!
 //! Invariant: the fields of the older system come first and in its order, ours behind them.
 
+use super::access::Denied;
 use crate::model::Job;
+use crate::model::access::Caller;
 use crate::model::columns::{COLUMNS, Kind};
 use crate::model::command::{Answer, CallError, HealthView, JobList, ListedJob, Reply, RunOutput};
 use crate::model::log_row::{LogPage, StoredLog};
@@ -115,6 +117,25 @@ pub fn reply(reply: &Reply) -> Response {
 /// The answer to a request that is not carried out.
 pub fn failure(error: &CallError) -> Response {
     json(error.status, (), &error.message)
+}
+
+/// The answer to a request that the door does not let in.
+pub fn denied(denied: Denied) -> Response {
+    Response { header: denied.header, ..json(denied.status, (), &denied.message) }
+}
+
+/// The answer to who asks for its own name.
+pub fn who(caller: &Caller) -> Response {
+    ok(caller)
+}
+
+/// The health without its reasons, for a caller who is not known.
+pub fn status_only(reply: &Reply) -> Response {
+    match reply {
+        Ok(Answer::Health(health)) if health.wrong.is_none() => ok(()),
+        Err(error) => json(error.status, (), "not healthy"),
+        Ok(_) => json(503, (), "not healthy"),
+    }
 }
 
 /// 503 where some trouble keeps the node from its work: probes read the status.

@@ -5,6 +5,7 @@
 //!
 //! Invariant: a request gives either a command or an answer, and a bad one changes nothing.
 
+pub mod access;
 mod answer;
 mod body;
 mod draft;
@@ -17,7 +18,7 @@ use crate::model::{JobId, RunKey, Server};
 use crate::wire::http::{BadRequest, Request, Response};
 use params::Params;
 
-pub use answer::{failure, reply};
+pub use answer::{denied, failure, reply, status_only, who};
 
 /// The columns are signed 32-bit integers.
 const INT_MAX: i64 = i32::MAX as i64;
@@ -97,9 +98,18 @@ pub fn command(request: &Request) -> Result<Command, Response> {
     }
 }
 
+/// Whether the caller asks for its own name and level.
+pub fn asks_who(request: &Request) -> bool {
+    request.method == "GET" && request.path == "/whoami"
+}
+
+pub fn asks_for_health(request: &Request) -> bool {
+    request.method == "GET" && request.path == "/health"
+}
+
 const PATHS: &str = "GET /cron/list, GET /cron/stop/{id}, GET /cron/start/{id}, GET /cron/delete/{id}, POST /cron/add, \
                      POST /cron/update, POST /cron/run/{id}, GET /run/list, POST /run/kill/{run_key}, \
-                     GET /run/output/{run_key}, GET /log/list, GET /cluster, POST /cluster/drain, POST /cluster/pause, POST /cluster/resume, GET /health";
+                     GET /run/output/{run_key}, GET /log/list, GET /cluster, POST /cluster/drain, POST /cluster/pause, POST /cluster/resume, GET /health, GET /whoami";
 
 /// The response to bytes that are not a request.
 pub fn bad_request(bad: BadRequest) -> Response {

@@ -16,6 +16,7 @@ fn request(method: &str, target: &str, body: &str) -> Request {
         query: query.as_bytes().to_vec(),
         body: body.as_bytes().to_vec(),
         has_length: !body.is_empty(),
+        headers: crate::wire::headers::Headers::default(),
         content_type: None,
         request_key: None,
         keep_alive: true,

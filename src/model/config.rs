@@ -4,6 +4,7 @@
 //!
 //! Invariant: a `Config` was checked as a whole.
 
+use super::access::AccessConfig;
 use super::{Server, Zones};
 use std::fmt;
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ pub struct Config {
     /// The concrete `ip:port` that names this node.
     pub bind_address: Server,
     pub http_bind_address: SocketAddr,
+    pub access: AccessConfig,
     pub pprof_listen: Option<SocketAddr>,
     pub log_level: log::LevelFilter,
     pub log_file: Option<PathBuf>,

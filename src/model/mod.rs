@@ -4,6 +4,7 @@
 //!
 //! Invariant: a value that exists is valid by itself; `core` checks whatever depends on the state of the world.
 
+pub mod access;
 pub mod columns;
 pub mod command;
 pub mod config;

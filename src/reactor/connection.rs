@@ -13,12 +13,12 @@
 //! Invariants: the node has at most one request of a connection; the buffers hold at most one request and one answer,
 //! or one part of an answer.
 
+use super::stream::Stream;
 use crate::model::Mono;
 use crate::wire::http::{
     BODY_BYTES_MAX, BadRequest, CONTINUE, HEAD_BYTES_MAX, LAST_CHUNK, Parsed, Parser, Request, Response, chunk,
     text_head,
 };
-use mio::net::TcpStream;
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 
@@ -37,7 +37,7 @@ const TURN_BYTES_MAX: usize = 256 << 10;
 const INPUT_BYTES_MAX: usize = HEAD_BYTES_MAX + BODY_BYTES_MAX + 1;
 
 pub struct Connection {
-    pub stream: TcpStream,
+    pub stream: Stream,
     parser: Parser,
     input: Vec<u8>,
     output: Vec<u8>,
@@ -71,7 +71,7 @@ pub enum Progress {
 }
 
 impl Connection {
-    pub fn new(stream: TcpStream, now: Mono) -> Connection {
+    pub fn new(stream: Stream, now: Mono) -> Connection {
         Connection {
             stream,
             parser: Parser::default(),
@@ -190,7 +190,7 @@ impl Connection {
 
     /// Looks without reading: the next request may be there already, and has to wait.
     fn is_client_gone(&self) -> bool {
-        match self.stream.peek(&mut [0]) {
+        match self.stream.peek() {
             Ok(count) => count == 0,
             Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted),
         }

@@ -6,14 +6,16 @@
 //! that connection is gone.
 
 use super::connection::{Connection, Progress};
+use super::stream::Listener;
 use super::{Source, earlier};
 use crate::api;
+use crate::api::access::{Arrival, Denied, Door, permit};
 use crate::core::node::Node;
 use crate::core::output::follow::{Follow, Step};
 use crate::model::Mono;
+use crate::model::access::{Caller, Tokens};
 use crate::model::command::{CallError, Command, Reply, RequestId, RunOutput};
 use crate::wire::http::{Request, Response};
-use mio::net::TcpListener;
 use mio::{Interest, Registry};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
@@ -29,16 +31,33 @@ const READS_MAX: usize = 32;
 /// How many of these reads the streams may take: the others are left to clients that ask for one part.
 const STREAM_READS_MAX: usize = 16;
 
+/// Where clients connect.
+pub struct Listeners {
+    pub api: Listener,
+    pub debug: Option<Listener>,
+    /// The Unix socket in data_dir.
+    pub socket: Option<Listener>,
+}
+
+/// A client that follows a run.
+struct Follower {
+    follow: Follow,
+    caller: Caller,
+}
+
 pub struct Http {
-    listener: TcpListener,
-    debug_listener: Option<TcpListener>,
+    listeners: Listeners,
+    door: Door,
     next_serial: usize,
     connections: HashMap<usize, Connection>,
+    arrivals: HashMap<usize, Arrival>,
     /// Connections of the debug listener: they never reach the node.
     debug: HashSet<usize>,
     requests: HashMap<RequestId, usize>,
     /// The connections whose answer comes in parts.
-    streams: BTreeMap<usize, Follow>,
+    streams: BTreeMap<usize, Follower>,
+    /// The questions for the health whose clients are told the status only.
+    status_only: BTreeSet<RequestId>,
     /// The requests that ask for output.
     reads: BTreeSet<RequestId>,
     next_request: u64,
@@ -48,15 +67,17 @@ pub struct Http {
 }
 
 impl Http {
-    pub fn new(listener: TcpListener, debug_listener: Option<TcpListener>) -> Http {
+    pub fn new(listeners: Listeners, door: Door) -> Http {
         Http {
-            listener,
-            debug_listener,
+            listeners,
+            door,
             next_serial: 0,
             connections: HashMap::new(),
+            arrivals: HashMap::new(),
             debug: HashSet::new(),
             requests: HashMap::new(),
             streams: BTreeMap::new(),
+            status_only: BTreeSet::new(),
             reads: BTreeSet::new(),
             next_request: 0,
             unfinished: Vec::new(),
@@ -69,10 +90,14 @@ impl Http {
     pub fn accept(&mut self, source: Source, registry: &Registry, now: Mono) -> io::Result<()> {
         let is_debug = source == Source::DebugListener;
         loop {
-            let listener = if is_debug { self.debug_listener.as_ref() } else { Some(&self.listener) };
+            let listener = match source {
+                Source::DebugListener => self.listeners.debug.as_ref(),
+                Source::SocketListener => self.listeners.socket.as_ref(),
+                _ => Some(&self.listeners.api),
+            };
             let Some(listener) = listener else { return Ok(()) };
-            let mut stream = match listener.accept() {
-                Ok((stream, _)) => stream,
+            let (mut stream, arrival) = match listener.accept() {
+                Ok(accepted) => accepted,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => {
                     // Out of descriptors, or a client that was gone again: the next event comes with the next client.
@@ -83,8 +108,6 @@ impl Http {
             crate::worker::process::raise_if_short(&stream);
             let serial = self.next_serial;
             self.next_serial += 1;
-            // Small answers must not wait for an acknowledgement; if this fails they are merely slower.
-            let _ = stream.set_nodelay(true);
             registry.register(
                 &mut stream,
                 Source::Connection(serial).token(),
@@ -102,6 +125,7 @@ impl Http {
                 self.debug.insert(serial);
             }
             self.connections.insert(serial, connection);
+            self.arrivals.insert(serial, arrival);
             self.unfinished.push(serial);
         }
     }
@@ -126,20 +150,10 @@ impl Http {
                 }
                 Progress::Request(request) => {
                     *self.counters.entry("http_requests").or_default() += 1;
-                    if self.debug.contains(&serial) {
-                        self.debug_answer(&request, node)
-                    } else {
-                        match api::command(&request) {
-                            Ok(Command::ReadOutput(query)) if query.follow && self.streams.len() < STREAMS_MAX => {
-                                self.streams.insert(serial, Follow::new(query, now));
-                                return None;
-                            }
-                            Ok(Command::ReadOutput(query)) if query.follow || READS_MAX <= self.reads.len() => {
-                                api::failure(&too_many_reads())
-                            }
-                            Ok(command) => return Some((self.request(serial, &command), command)),
-                            Err(response) => response,
-                        }
+                    match self.answer(serial, &request, node, now) {
+                        Answered::Now(response) => response,
+                        Answered::ByNode(id, command) => return Some((id, command)),
+                        Answered::InParts => return None,
                     }
                 }
             };
@@ -147,16 +161,77 @@ impl Http {
         }
     }
 
+    /// Lets a request in, or says why not.
+    fn answer(&mut self, serial: usize, request: &Request, node: &Node, now: Mono) -> Answered {
+        if self.debug.contains(&serial) {
+            return Answered::Now(self.debug_answer(request, node));
+        }
+        let Some(arrival) = self.arrivals.get(&serial).copied() else { return Answered::InParts };
+        let admitted = self.door.admit(request, arrival, now);
+        let caller = match admitted {
+            Ok(caller) => caller,
+            // A probe need not be known, and gets the status only.
+            Err(denied) if denied.status == 403 && api::asks_for_health(request) => {
+                let id = self.request(serial, &Command::ShowHealth);
+                self.status_only.insert(id);
+                return Answered::ByNode(id, Command::ShowHealth);
+            }
+            Err(denied) => return Answered::Now(api::denied(denied)),
+        };
+        if api::asks_who(request) {
+            return Answered::Now(api::who(&caller));
+        }
+        let command = match api::command(request) {
+            Ok(command) => command,
+            Err(response) => return Answered::Now(response),
+        };
+        if let Err(denied) = permit(&caller, &command, request) {
+            return Answered::Now(api::denied(denied));
+        }
+        match command {
+            Command::ReadOutput(query) if query.follow && self.streams.len() < STREAMS_MAX => {
+                self.streams.insert(serial, Follower { follow: Follow::new(query, now), caller });
+                Answered::InParts
+            }
+            Command::ReadOutput(query) if query.follow || READS_MAX <= self.reads.len() => {
+                Answered::Now(api::failure(&too_many_reads()))
+            }
+            command => Answered::ByNode(self.request(serial, &command), command),
+        }
+    }
+
+    /// Puts these tokens in force, and ends the streams of those that are gone.
+    pub fn set_tokens(&mut self, tokens: Tokens, now: Mono) {
+        log::info!("{} token(s) are in force", tokens.len());
+        self.door.set_tokens(tokens);
+        let is_out = |follower: &Follower| !self.door.is_known(&follower.caller);
+        let out: Vec<usize> =
+            self.streams.iter().filter(|(_, follower)| is_out(follower)).map(|(serial, _)| *serial).collect();
+        for serial in out {
+            let (Some(follower), Some(connection)) = (self.streams.remove(&serial), self.connections.get_mut(&serial))
+            else {
+                continue;
+            };
+            match follower.follow.interrupt("this token is not in force any more") {
+                Some(line) => end_stream(&line, connection, now),
+                None => connection.respond_last(api::denied(Denied::token_gone()), now),
+            }
+            self.unfinished.push(serial);
+        }
+    }
+
     pub fn reply(&mut self, client: RequestId, reply: &Reply, now: Mono) {
         let Some(serial) = self.requests.remove(&client) else { return };
         self.reads.remove(&client);
+        let is_status_only = self.status_only.remove(&client);
         let Some(connection) = self.connections.get_mut(&serial) else { return };
         match self.streams.get_mut(&serial) {
             Some(stream) => {
-                if pass_on(stream, reply, connection, now) {
+                if pass_on(&mut stream.follow, reply, connection, now) {
                     self.streams.remove(&serial);
                 }
             }
+            None if is_status_only => connection.respond(api::status_only(reply), now),
             None => connection.respond(api::reply(reply), now),
         }
         self.unfinished.push(serial);
@@ -169,7 +244,7 @@ impl Http {
             let is_ready = self.connections.get(serial).is_some_and(Connection::has_sent_all);
             if is_ready
                 && self.reads.len() < STREAM_READS_MAX
-                && let Some(command) = stream.ask(now)
+                && let Some(command) = stream.follow.ask(now)
             {
                 self.next_request += 1;
                 let id = RequestId(self.next_request);
@@ -187,7 +262,7 @@ impl Http {
         let streams = self.streams.iter().filter(|_| self.reads.len() < STREAM_READS_MAX);
         let is_ready = |serial: &usize| self.connections.get(serial).is_some_and(Connection::has_sent_all);
         let ready = streams.filter(|(serial, _)| is_ready(serial));
-        ready.fold(None, |least, (_, stream)| earlier(least, stream.deadline()))
+        ready.fold(None, |least, (_, stream)| earlier(least, stream.follow.deadline()))
     }
 
     /// The connections to go on with at once.
@@ -225,8 +300,8 @@ impl Http {
 
     /// Sends as much of the last answers as goes out at once.
     pub fn flush(&mut self, now: Mono) {
-        for (serial, stream) in &mut self.streams {
-            let last_line = stream.interrupt("the daemon that was asked is leaving");
+        for (serial, stream) in &self.streams {
+            let last_line = stream.follow.interrupt("the daemon that was asked is leaving");
             if let (Some(line), Some(connection)) = (last_line, self.connections.get_mut(serial)) {
                 end_stream(&line, connection, now);
             }
@@ -239,6 +314,7 @@ impl Http {
 
     fn close(&mut self, serial: usize) {
         self.connections.remove(&serial);
+        self.arrivals.remove(&serial);
         self.debug.remove(&serial);
         self.streams.remove(&serial);
     }
@@ -253,8 +329,9 @@ impl Http {
         id
     }
 
-    fn now_open(&self) -> [(&'static str, u64); 3] {
+    fn now_open(&self) -> [(&'static str, u64); 4] {
         [
+            ("http_tokens_failed", self.door.failed_tries()),
             ("http_connections_open", self.connections.len() as u64),
             ("http_streams_open", self.streams.len() as u64),
             ("http_requests_in_flight", self.requests.len() as u64),
@@ -275,6 +352,14 @@ impl Http {
             }
         }
     }
+}
+
+/// Who answers a request.
+enum Answered {
+    Now(Response),
+    ByNode(RequestId, Command),
+    /// The answer comes in parts; or the connection is gone.
+    InParts,
 }
 
 /// Sends what an answer brings to a client that follows a run. True: that was the last of it.

@@ -10,7 +10,9 @@ mod children;
 mod connection;
 mod http;
 mod peers;
+mod socket;
 mod start;
+mod stream;
 mod timer;
 
 use crate::core::io::{Effect, ExitReason, Input, MarkOp, Signal};
@@ -28,6 +30,7 @@ use mio::net::UnixStream;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use peers::Peers;
+use socket::SocketFile;
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -53,9 +56,10 @@ enum Source {
     Peer(usize),
     ChildExit(usize),
     ChildOutput(usize),
+    SocketListener,
 }
 
-const KINDS: usize = 11;
+const KINDS: usize = 12;
 
 impl Source {
     fn token(self) -> Token {
@@ -71,6 +75,7 @@ impl Source {
             Source::ChildOutput(serial) => (serial, 8),
             Source::PeerListener => (0, 9),
             Source::Peer(serial) => (serial, 10),
+            Source::SocketListener => (0, 11),
         };
         Token(serial * KINDS + kind)
     }
@@ -88,7 +93,8 @@ impl Source {
             7 => Source::ChildExit(serial),
             8 => Source::ChildOutput(serial),
             9 => Source::PeerListener,
-            _ => Source::Peer(serial),
+            10 => Source::Peer(serial),
+            _ => Source::SocketListener,
         }
     }
 }
@@ -110,6 +116,8 @@ struct Reactor {
     peers: Peers,
     signals: Vec<(Signal, UnixStream)>,
     link: DaemonLink,
+    /// Held, for the file goes with it.
+    _socket_file: Option<SocketFile>,
     exit: Option<ExitReason>,
 }
 
@@ -160,7 +168,7 @@ impl Reactor {
             }
             Source::Signal(at) => self.on_signal(at),
             Source::Guardian => self.on_guardian(),
-            Source::HttpListener | Source::DebugListener => {
+            Source::HttpListener | Source::DebugListener | Source::SocketListener => {
                 self.http.accept(source, self.poll.registry(), clock::mono())?
             }
             Source::Connection(serial) => self.on_connection(serial),
@@ -242,6 +250,10 @@ impl Reactor {
                 }
                 Answer::File(answer) => {
                     self.children.on_file_answer(answer);
+                    continue;
+                }
+                Answer::Tokens(tokens) => {
+                    self.http.set_tokens(tokens, clock::mono());
                     continue;
                 }
                 Answer::Spawned(id, _, Err(error)) => Input::Done(id, Done::Spawned(Err(error))),

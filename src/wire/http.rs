@@ -7,6 +7,8 @@
 //!
 //! Invariant: the requests that are found do not depend on how the bytes were split on their way.
 
+use super::headers::Headers;
+
 /// The most bytes of the request line and the headers together.
 pub const HEAD_BYTES_MAX: usize = 8 << 10;
 /// The most bytes of the request line's target.
@@ -24,6 +26,7 @@ pub struct Request {
     pub body: Vec<u8>,
     /// Whether there was a Content-Length; without one there is no body.
     pub has_length: bool,
+    pub headers: Headers,
     /// The header Content-Type, as sent.
     pub content_type: Option<String>,
     /// The header Idempotency-Key, as sent.
@@ -144,6 +147,7 @@ fn parse_head(bytes: &[u8]) -> Result<Head, BadRequest> {
         query: query.as_bytes().to_vec(),
         body: Vec::new(),
         has_length: false,
+        headers: Headers::default(),
         content_type: None,
         request_key: None,
         keep_alive: version == 1,
@@ -152,6 +156,7 @@ fn parse_head(bytes: &[u8]) -> Result<Head, BadRequest> {
     let text = |value: &[u8]| String::from_utf8_lossy(value).trim().to_string();
     let (mut length, mut is_chunked, mut expects_continue) = (None, false, false);
     for header in parsed.headers.iter() {
+        request.headers.add(header.name, header.value);
         let has = |word: &str| {
             header.value.split(|byte| *byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
         };
@@ -207,20 +212,23 @@ pub struct Response {
     pub content_type: &'static str,
     /// The methods that a 405 names.
     pub allow: Option<&'static str>,
+    /// One more header.
+    pub header: Option<(&'static str, String)>,
     pub body: Vec<u8>,
 }
 
 impl Response {
     pub fn json(status: u16, body: Vec<u8>) -> Response {
-        Response { status, content_type: "application/json; charset=utf-8", allow: None, body }
+        Response { status, content_type: "application/json; charset=utf-8", allow: None, header: None, body }
     }
 
     /// The bytes to send. `keep_alive`: the connection stays open after it.
     pub fn into_bytes(self, keep_alive: bool) -> Vec<u8> {
         let connection = if keep_alive { "keep-alive" } else { "close" };
         let allow = self.allow.map(|methods| format!("Allow: {methods}\r\n")).unwrap_or_default();
+        let more = self.header.map(|(name, value)| format!("{name}: {value}\r\n")).unwrap_or_default();
         let head = format!(
-            "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\n{allow}Connection: {connection}\r\n\r\n",
+            "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\n{allow}{more}Connection: {connection}\r\n\r\n",
             self.status,
             reason_phrase(self.status),
             self.content_type,
@@ -257,6 +265,8 @@ fn reason_phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",
         400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
@@ -264,6 +274,7 @@ fn reason_phrase(status: u16) -> &'static str {
         413 => "Content Too Large",
         414 => "URI Too Long",
         415 => "Unsupported Media Type",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
         503 => "Service Unavailable",

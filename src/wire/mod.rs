@@ -2,7 +2,7 @@
 //!
 //! Not a place that reads a socket or a clock. Invariant: no input makes it panic.
 
-pub mod http;
-
 pub mod frame;
 pub mod handshake;
+pub mod headers;
+pub mod http;
