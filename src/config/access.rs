@@ -5,7 +5,7 @@
 use super::reader::Reader;
 use crate::model::access::{AccessConfig, Host, Networks, Tokens};
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 /// It outdoes the file.
@@ -15,10 +15,16 @@ const TOKENS_VARIABLE: &str = "WING_HTTP_TOKENS";
 /// and `http_hosts` is left out, so that this layout needs one more line and not two.
 const OLDER_PROXY_NAME: &str = "wing.crontab.com";
 
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
 pub fn access(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> AccessConfig {
     let (tokens, tokens_file) = tokens(reader, environment);
     let allow = networks(reader, "http_allow");
-    let trusted_proxies = networks(reader, "http_trusted_proxies").unwrap_or_default();
+    let loopback = Networks::loopback();
+    // A proxy of this host is believed, unless a process of this host could win by it an address that it is not.
+    let is_loopback_open = allow.as_ref().is_none_or(|allow| allow.contains(LOOPBACK));
+    let default_proxies = || if is_loopback_open { loopback.clone() } else { Networks::default() };
+    let trusted_proxies = networks(reader, "http_trusted_proxies").unwrap_or_else(default_proxies);
     if trusted_proxies.has_everything() {
         reader.mistake(
             "http_trusted_proxies",
@@ -27,7 +33,7 @@ pub fn access(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>)
     }
     let default_hosts = || allow.iter().filter_map(|_| Host::without_port(OLDER_PROXY_NAME)).collect();
     let hosts = hosts(reader).unwrap_or_else(default_hosts);
-    AccessConfig { tokens, tokens_file, allow: allow.unwrap_or_else(Networks::loopback), trusted_proxies, hosts }
+    AccessConfig { tokens, tokens_file, allow: allow.unwrap_or(loopback), trusted_proxies, hosts }
 }
 
 /// What the operator should know of the access that is open.

@@ -10,9 +10,11 @@ use std::net::IpAddr;
 /// Headers by which a proxy says that it asks for somebody else.
 const FORWARDED: [&str; 4] = ["x-forwarded-for", "forwarded", "x-real-ip", "via"];
 
-/// Whether a proxy has passed the request on.
-pub fn is_forwarded(headers: &Headers) -> bool {
-    FORWARDED.iter().any(|name| headers.get(name).is_some())
+/// Whether a proxy has passed the request on, and nothing tells for whom. Then its own address, such as loopback, says nothing
+/// of the client.
+pub fn is_hidden(headers: &Headers, is_trusted: bool) -> bool {
+    let is_told = is_trusted && headers.get("x-forwarded-for").is_some();
+    !is_told && FORWARDED.iter().any(|name| headers.get(name).is_some())
 }
 
 /// The client: the last address of X-Forwarded-For that is not a trusted proxy's, or the other end of the connection where

@@ -134,10 +134,10 @@ impl Door {
     }
 
     fn admit_address(&self, headers: &Headers, from: IpAddr, client: IpAddr) -> Result<Caller, Denied> {
-        if from.is_loopback() && client == from && address::is_forwarded(headers) {
+        if from.is_loopback() && address::is_hidden(headers, self.config.trusted_proxies.contains(from)) {
             return Err(Denied::forbidden(format!(
-                "a proxy on {from} passes this request on for somebody else: name the proxy in http_trusted_proxies, so that \
-                 http_allow is held against its client's address, or send a token (Authorization: Bearer)"
+                "a proxy on {from} passes this request on and does not say for whom, or is not believed: name it in \
+                 http_trusted_proxies and have it send X-Forwarded-For, or send a token (Authorization: Bearer)"
             )));
         }
         if !self.config.allow.contains(client) {

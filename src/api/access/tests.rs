@@ -42,7 +42,7 @@ fn ask(text: &str, arrival: Arrival) -> Result<(String, Proof), u16> {
 }
 
 fn from_lan(headers: &str) -> Result<(String, Proof), u16> {
-    ask(&format!("POST /cron/add HTTP/1.1\nHost: 10.0.0.5:9990\n{headers}").trim_end().to_string(), tcp("10.0.0.7"))
+    ask(format!("POST /cron/add HTTP/1.1\nHost: 10.0.0.5:9990\n{headers}").trim_end(), tcp("10.0.0.7"))
 }
 
 #[test]
