@@ -176,7 +176,7 @@ impl Http {
                 self.status_only.insert(id);
                 return Answered::ByNode(id, Command::ShowHealth);
             }
-            Err(denied) => return Answered::Now(api::denied(denied)),
+            Err(denied) => return self.refuse(denied),
         };
         if api::asks_who(request) {
             return Answered::Now(api::who(&caller));
@@ -186,7 +186,7 @@ impl Http {
             Err(response) => return Answered::Now(response),
         };
         if let Err(denied) = permit(&caller, &command, request) {
-            return Answered::Now(api::denied(denied));
+            return self.refuse(denied);
         }
         match command {
             Command::ReadOutput(query) if query.follow && self.streams.len() < STREAMS_MAX => {
@@ -198,6 +198,11 @@ impl Http {
             }
             command => Answered::ByNode(self.request(serial, &command), command),
         }
+    }
+
+    fn refuse(&mut self, denied: Denied) -> Answered {
+        *self.counters.entry("http_refused").or_default() += 1;
+        Answered::Now(api::denied(denied))
     }
 
     /// Puts these tokens in force, and ends the streams of those that are gone.
