@@ -38,6 +38,8 @@ impl Chromium {
             "--disable-background-networking",
             "--disable-component-update",
             "--disable-sync",
+            "--disable-breakpad",
+            "--disable-crash-reporter",
             "--disable-popup-blocking",
             &self.rules,
             &profile,
