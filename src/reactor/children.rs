@@ -18,6 +18,7 @@ use super::{Source, earlier};
 use crate::core::output::retention::Outputs;
 use crate::core::ports::output_files::FileAnswer;
 use crate::core::ports::{Kill, KillHow};
+use crate::core::time::bounds::FILE_WAIT_MS;
 use crate::model::{Attempt, Exit, Mono};
 use crate::worker::process::{Running, kill};
 use mio::unix::SourceFd;
@@ -32,8 +33,6 @@ const AFTER_EXIT_MS: u64 = 50;
 /// waiting.
 const TURN_BYTES_MAX: usize = 256 << 10;
 const READ_BYTES: usize = 64 << 10;
-/// How long the end of a run waits for a disk that does not answer.
-const FILE_WAIT_MS: u64 = 5_000;
 
 /// How many pipes are drained for processes left behind; beyond it the oldest is closed.
 const LEFTOVERS_MAX: usize = 1_024;

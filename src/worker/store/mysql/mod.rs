@@ -22,6 +22,9 @@ use super::{Hand, Store};
 use crate::core::ports::{
     Bump, Bumped, Change, Differences, JobBatch, Journaled, Loaded, Opened, Since, StoreError, StoredLeader,
 };
+use crate::core::time::bounds::{
+    MYSQL_ANSWER_MS, MYSQL_CONNECT_MS, MYSQL_LOCK_WAIT_SECS, MYSQL_READ_MS, MYSQL_READ_SECS, MYSQL_UNHEARD_MS,
+};
 use crate::model::config::MysqlConfig;
 use crate::model::job::{JobFilter, JobPage};
 use crate::model::journal::{Entry, EntryId};
@@ -37,15 +40,6 @@ use std::error::Error as _;
 use std::io::ErrorKind;
 use std::time::Duration;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// A server whose host has not acknowledged our bytes for so long is cut off. After the cut a new connection is made at
-/// once, while this one would wait for as long again before it repeated the bytes.
-const UNHEARD_MS: u32 = 3_000;
-/// A server that answers nothing for so long is away. Migrations of large tables have connections of their own.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// A read of a large log may take so long; then the server ends it. Should it fail to, we give up a little later.
-const READ_SECS_MAX: u64 = 30;
-const READ_TIMEOUT: Duration = Duration::from_secs(READ_SECS_MAX + 5);
 /// Done entries are deleted with one of so many closings.
 const CLOSINGS_A_DELETION: u32 = 60;
 /// Errors of the server that no repetition will mend: a character or a length that a column does not take.
@@ -163,7 +157,7 @@ impl MysqlStore {
             Failure::Mysql(mysql::Error::MySqlError(error)) => {
                 if STATEMENT_TIMEOUTS.contains(&error.code) {
                     return StoreError::Away(format!(
-                        "{what}: it took longer than {READ_SECS_MAX} s and was ended; narrow it, e.g. with cron_id"
+                        "{what}: it took longer than {MYSQL_READ_SECS} s and was ended; narrow it, e.g. with cron_id"
                     ));
                 }
                 let message = format!("{what} in MySQL at {server}: {} ({})", error.message, error.code);
@@ -186,22 +180,22 @@ impl MysqlStore {
 }
 
 fn options(config: &MysqlConfig, hand: Hand) -> OptsBuilder {
-    let read_timeout = if hand == Hand::Reader { READ_TIMEOUT } else { ANSWER_TIMEOUT };
+    let read_ms = if hand == Hand::Reader { MYSQL_READ_MS } else { MYSQL_ANSWER_MS };
     OptsBuilder::new()
         .ip_or_hostname(Some(&config.host))
         .tcp_port(config.port)
         .user(Some(&config.user))
         .pass(Some(&config.password.0))
         .prefer_socket(false)
-        .tcp_connect_timeout(Some(CONNECT_TIMEOUT))
-        .tcp_user_timeout_ms(Some(UNHEARD_MS))
-        .read_timeout(Some(read_timeout))
-        .write_timeout(Some(ANSWER_TIMEOUT))
+        .tcp_connect_timeout(Some(Duration::from_millis(MYSQL_CONNECT_MS)))
+        .tcp_user_timeout_ms(Some(MYSQL_UNHEARD_MS))
+        .read_timeout(Some(Duration::from_millis(read_ms)))
+        .write_timeout(Some(Duration::from_millis(MYSQL_ANSWER_MS)))
         .tcp_nodelay(true)
         .init(vec![
             // A superset of utf8: the limits of a table are not to be those of the connection.
-            "SET NAMES utf8mb4",
-            "SET SESSION innodb_lock_wait_timeout = 2, SESSION sql_mode = 'STRICT_TRANS_TABLES'",
+            "SET NAMES utf8mb4".to_string(),
+            format!("SET SESSION innodb_lock_wait_timeout = {MYSQL_LOCK_WAIT_SECS}, SESSION sql_mode = 'STRICT_TRANS_TABLES'"),
         ])
 }
 
@@ -212,8 +206,8 @@ fn connect(config: &MysqlConfig, hand: Hand) -> Outcome<Connection> {
     if hand == Hand::Reader {
         // MariaDB's name of the limit, or MySQL's. A server that is too old for both goes on until its client is gone.
         let _ = conn
-            .query_drop(format!("SET SESSION max_statement_time = {READ_SECS_MAX}"))
-            .or_else(|_| conn.query_drop(format!("SET SESSION max_execution_time = {}", READ_SECS_MAX * 1_000)));
+            .query_drop(format!("SET SESSION max_statement_time = {MYSQL_READ_SECS}"))
+            .or_else(|_| conn.query_drop(format!("SET SESSION max_execution_time = {}", MYSQL_READ_SECS * 1_000)));
     }
     Ok(Connection { conn, packet_bytes, log: None })
 }

@@ -16,6 +16,7 @@ use super::{Hand, Store};
 use crate::core::ports::{
     Bump, Bumped, Change, Differences, JobBatch, Journaled, Loaded, Opened, Since, StoreError, StoredLeader,
 };
+use crate::core::time::bounds::SQLITE_BUSY_MS;
 use crate::model::job::{JobFilter, JobPage};
 use crate::model::journal::{Entry, EntryId};
 use crate::model::log_row::{LastRun, LogFilter, LogPage, StoredLog};
@@ -27,9 +28,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
-
-/// How long a statement waits for another connection's statement.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// In which order the connections write. SQLite itself would let a waiting writer sleep while a busy one goes on for
 /// ever: the journal would wait behind ten thousand log rows.
@@ -110,7 +108,7 @@ impl SqliteStore {
     fn connection(&mut self) -> Outcome<&mut Connection> {
         if self.connection.is_none() {
             let connection = Connection::open(&self.path)?;
-            connection.busy_timeout(BUSY_TIMEOUT)?;
+            connection.busy_timeout(Duration::from_millis(SQLITE_BUSY_MS))?;
             connection.pragma_update(None, "journal_mode", "WAL")?;
             connection.pragma_update(None, "synchronous", "FULL")?;
             self.connection = Some(connection);
