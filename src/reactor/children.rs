@@ -14,7 +14,7 @@
 //!
 //! Invariant: each process that was added comes out of `take_ended` once, reaped.
 
-use super::{Source, earlier};
+use super::source::Source;
 use crate::core::output::retention::Outputs;
 use crate::core::ports::output_files::FileAnswer;
 use crate::core::ports::{Kill, KillHow};
@@ -166,7 +166,7 @@ impl Children {
 
     /// When the first open pipe of an ended process is given up.
     pub fn deadline(&self) -> Option<Mono> {
-        self.lingering.values().fold(None, |least, at| earlier(least, Some(*at)))
+        self.lingering.values().min().copied()
     }
 
     /// One run that is over: how its process ended, and the text for its log row.
