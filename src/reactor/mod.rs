@@ -66,7 +66,7 @@ struct Reactor {
 }
 
 impl Reactor {
-    fn run(mut self) -> io::Result<ExitReason> {
+    fn serve(mut self) -> io::Result<ExitReason> {
         let mut events = Events::with_capacity(EVENTS_MAX);
         self.input(Input::Wake);
         loop {

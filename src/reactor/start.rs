@@ -34,7 +34,7 @@ use std::sync::Arc;
 
 /// Runs the daemon to its end. The error says why the event loop could not start or go on.
 pub fn run(config: &Config, link: DaemonLink) -> Result<ExitReason, String> {
-    reactor(config, link)?.run().map_err(|error| format!("the event loop: {error}"))
+    reactor(config, link)?.serve().map_err(|error| format!("the event loop: {error}"))
 }
 
 fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {

@@ -5,26 +5,15 @@
 //! Invariant: a node that does not answer in time does not hold up the list: its runs are shown as unknown.
 
 use super::Leader;
+use super::requests::List;
 use crate::core::Context;
 use crate::core::runs::{InFlightRun, Stage};
 use crate::core::time::bounds::RUN_LIST_MS;
 use crate::model::command::{RequestId, RunPage, RunView};
 use crate::model::message::{HeldRun, ToNode};
 use crate::model::status::RunStatus;
-use crate::model::{Attempt, Mono, NodeId, Now};
+use crate::model::{Attempt, NodeId, Now};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// A list that is being put together.
-#[derive(Debug)]
-pub struct List {
-    pub client: RequestId,
-    pub limit: usize,
-    /// Nodes that have yet to answer.
-    pub waiting: BTreeSet<NodeId>,
-    /// The attempts that nodes have told of.
-    pub held: BTreeMap<Attempt, HeldRun>,
-    pub answer_by: Mono,
-}
 
 impl Leader {
     /// Begins a list: asks every node. `limit`: the most runs to answer.

@@ -11,13 +11,13 @@
 //!
 //! Invariant: a connection that the server, or somebody, has closed is no error: the work is done on a new one.
 
+mod connection;
 mod jobs;
 mod journal;
 mod lead;
 mod logs;
 mod schema;
 
-use super::rows::Cells;
 use super::{Hand, Store};
 use crate::core::ports::{
     Bump, Bumped, Change, Differences, JobBatch, Journaled, Loaded, Opened, Since, StoreError, StoredLeader,
@@ -29,91 +29,26 @@ use crate::model::config::MysqlConfig;
 use crate::model::job::{JobFilter, JobPage};
 use crate::model::journal::{Entry, EntryId};
 use crate::model::log_row::{LastRun, LogFilter, LogPage, StoredLog};
-use crate::model::value::{CellKind, Value};
 use crate::model::{Attempt, Epoch, Job, JobId, LogRow, RunKey, RunState, Second, Wall};
-use mysql::prelude::{FromValue, Queryable};
-use mysql::{Conn, OptsBuilder, Row};
-use schema::LogTable;
+use connection::{Connection, Failure, Outcome, is_out_of_time, system_error};
+use mysql::prelude::Queryable;
+use mysql::{Conn, OptsBuilder};
 use std::collections::BTreeMap;
-use std::convert::Infallible;
-use std::error::Error as _;
-use std::io::ErrorKind;
 use std::time::Duration;
 
 /// Done entries are deleted with one of so many closings.
 const CLOSINGS_A_DELETION: u32 = 60;
 /// Errors of the server that no repetition will mend: a character or a length that a column does not take.
 const DATA_ERRORS: [u16; 4] = [1264, 1366, 1406, 3988];
-/// Where an INT ends; as a time, 2038-01-19.
-const INT_MAX: i64 = i32::MAX as i64;
-const DUPLICATE_KEY: u16 = 1062;
 const UNKNOWN_DATABASE: u16 = 1049;
 /// MariaDB's and MySQL's own ends of a statement that took too long.
 const STATEMENT_TIMEOUTS: [u16; 2] = [1969, 3024];
-/// The errors that a server gives before it closes a connection: it shuts down, it ends the thread, somebody killed the
-/// connection (MariaDB), it was idle for too long (MySQL).
-const CLOSINGS: [u16; 4] = [1053, 1080, 1927, 4031];
-
 pub struct MysqlStore {
     config: MysqlConfig,
     hand: Hand,
     connection: Option<Connection>,
     closings: u32,
 }
-
-struct Connection {
-    conn: Conn,
-    /// What the server takes in one statement.
-    packet_bytes: usize,
-    log: Option<LogTable>,
-}
-
-/// Why a piece of work ended early.
-enum Failure {
-    Store(StoreError),
-    Connect(mysql::Error),
-    Mysql(mysql::Error),
-}
-
-impl From<mysql::Error> for Failure {
-    fn from(error: mysql::Error) -> Failure {
-        Failure::Mysql(error)
-    }
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Failure {
-        Failure::Store(error)
-    }
-}
-
-impl Failure {
-    /// The server has closed the connection. A server that does not answer in time has not, and is not waited for
-    /// twice.
-    fn is_closed(&self) -> bool {
-        match self {
-            Failure::Mysql(mysql::Error::MySqlError(error)) => CLOSINGS.contains(&error.code),
-            Failure::Mysql(error @ (mysql::Error::IoError(_) | mysql::Error::CodecError(_))) => !is_out_of_time(error),
-            Failure::Mysql(_) | Failure::Connect(_) | Failure::Store(_) => false,
-        }
-    }
-}
-
-/// Whether our own time limit ended the wait. The system calls that a resource that is temporarily unavailable.
-fn is_out_of_time(error: &mysql::Error) -> bool {
-    let is_limit = |error: &std::io::Error| [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind());
-    system_error(error).is_some_and(is_limit)
-}
-
-fn system_error(error: &mysql::Error) -> Option<&std::io::Error> {
-    match error {
-        mysql::Error::IoError(error) => Some(error),
-        mysql::Error::CodecError(error) => error.source()?.downcast_ref(),
-        _ => None,
-    }
-}
-
-type Outcome<T> = Result<T, Failure>;
 
 impl MysqlStore {
     pub fn new(config: &MysqlConfig, hand: Hand) -> MysqlStore {
@@ -217,35 +152,6 @@ fn create_database(config: &MysqlConfig) -> Outcome<()> {
     let mut conn = Conn::new(options(config, Hand::Lead)).map_err(Failure::Connect)?;
     let name = config.database.replace('`', "``");
     Ok(conn.query_drop(format!("CREATE DATABASE IF NOT EXISTS `{name}` CHARACTER SET utf8mb4"))?)
-}
-
-/// The cell of this name, where the row has one that can be read so.
-fn cell<T: FromValue>(row: &Row, name: &str) -> Outcome<T> {
-    let found = row.get_opt(name).and_then(Result::ok);
-    found.ok_or_else(|| StoreError::Permanent(format!("column {name} has a value that cannot be read")).into())
-}
-
-/// A value as the database takes it.
-fn sql_value(value: Value) -> mysql::Value {
-    match value {
-        Value::Null => mysql::Value::NULL,
-        Value::Flag(flag) => flag.into(),
-        Value::Number(number) => number.into(),
-        Value::Text(text) => text.as_bytes().into(),
-    }
-}
-
-/// Rows written by hand may hold anything that their columns take: what cannot be read is null.
-impl Cells for Row {
-    type Error = Infallible;
-
-    fn cell(&self, at: usize, kind: CellKind) -> Result<Value<'_>, Infallible> {
-        Ok(match (kind, self.as_ref(at)) {
-            (CellKind::Text, Some(mysql::Value::Bytes(bytes))) => Value::Text(String::from_utf8_lossy(bytes)),
-            (CellKind::Number, Some(_)) => self.get_opt(at).and_then(Result::ok).map_or(Value::Null, Value::Number),
-            _ => Value::Null,
-        })
-    }
 }
 
 impl Store for MysqlStore {
