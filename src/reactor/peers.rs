@@ -360,3 +360,6 @@ impl Peer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
