@@ -75,7 +75,9 @@ fn import_tree(tokens: &[&str], prefix: &[String], is_public: bool, imports: &mu
                 imports.push(Import { path, name, is_public });
                 return at + 2;
             }
-            "::" | "*" | "self" if *token != "self" || at != 0 || !prefix.is_empty() => {}
+            "::" | "*" => {}
+            // What stands before the brace is meant itself.
+            "self" if !prefix.is_empty() => {}
             word if is_word(word) => path.push(word.to_string()),
             _ => break,
         }
@@ -161,15 +163,14 @@ impl Sources {
 
     /// Whom each file needs.
     fn needs(&self) -> BTreeMap<&str, BTreeSet<&str>> {
-        let needs = |(module, (name, file)): (&Path, &(String, File))| {
+        let mut needs = BTreeMap::new();
+        for (module, (name, file)) in self.0.iter().filter(|(_, (name, _))| name != "lib.rs") {
             let is_need = |import: &&Import| !import.is_public || file.names.contains(&import.name);
             let imports = file.imports.iter().filter(is_need).map(|import| &import.path);
             let targets = imports.chain(&file.paths).filter_map(|path| self.target(module, path, 0));
-            let others: BTreeSet<&str> = targets.filter(|target| target != name).collect();
-            // By their addresses in `self`, not in the iterator.
-            (self.0[module].0.as_str(), others)
-        };
-        self.0.iter().map(needs).filter(|(name, _)| *name != "lib.rs").collect()
+            needs.insert(name.as_str(), targets.filter(|target| target != name).collect());
+        }
+        needs
     }
 }
 
