@@ -52,6 +52,11 @@ impl InFlightRun {
         }
     }
 
+    /// Whether it is a further attempt that waits for the end of its delay and for nothing else: its entry is in.
+    pub fn is_delayed_and_journaled(&self) -> bool {
+        self.stage == Stage::Delayed && self.entry.is_some()
+    }
+
     /// Whether its job limits how many of its runs may go at one time.
     pub fn is_limited(&self) -> bool {
         self.job.parallel_max().is_some()
