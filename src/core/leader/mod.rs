@@ -397,7 +397,7 @@ impl Leader {
 
     /// Recounts everything that is counted along the way, and compares.
     pub fn check_invariants(&self) {
-        self.runs.check_invariants();
+        self.runs.check_invariants(&self.ledger.journal);
         let mut undecided = self.runs.undecided();
         assert!(undecided.all(|id| self.changes.has_stop_in_force(id)), "runs wait for a stop that nobody will store");
         self.roster.check_invariants();

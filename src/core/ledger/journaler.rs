@@ -98,6 +98,11 @@ impl Journaler {
         request
     }
 
+    /// The entries that are not known to be in the journal, in their order.
+    pub fn under_way(&self) -> impl Iterator<Item = &Entry> {
+        self.queue.iter()
+    }
+
     /// Whether an entry that is not in the journal yet decides on seconds of this job before `since`.
     pub fn decides_before(&self, since: Second, id: JobId) -> bool {
         let is_before = |entry: &Entry| entry.tick.is_some_and(|tick| tick < since) && names(&entry.body, id);
