@@ -222,3 +222,6 @@ fn change_stage(attempt: Attempt, run: &mut InFlightRun, stage: Stage) {
     run.stage = stage;
     run.question = 0;
 }
+
+#[cfg(test)]
+mod tests;
