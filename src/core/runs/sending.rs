@@ -11,6 +11,7 @@ use super::in_flight::{InFlightRun, Stage, WaitsFor};
 use super::planning::body;
 use super::{Runs, rows};
 use crate::core::Context;
+use crate::core::io::Effects;
 use crate::core::ledger::Ledger;
 use crate::core::ledger::journaler::Journaler;
 use crate::model::journal::Body;
@@ -62,9 +63,9 @@ impl Orders {
     }
 
     /// Sends one message to each node.
-    pub fn send(self, cx: &mut Context) {
+    pub fn send(self, fx: &mut Effects) {
         for (node, orders) in self.0 {
-            cx.fx.tell_node(&node, ToNode::Dispatch(orders));
+            fx.tell_node(&node, ToNode::Dispatch(orders));
         }
     }
 }
@@ -86,7 +87,7 @@ impl Runs {
             let Some(attempt) = self.sending.releasing.pop_front() else { break };
             self.release(attempt, &mut orders, ledger, cx);
         }
-        orders.send(cx);
+        orders.send(cx.fx);
     }
 
     /// Sends a planned run, or lets it wait for a permit; one whose job has changed meanwhile is reassigned.
@@ -177,7 +178,7 @@ impl Runs {
                 _ => {}
             }
         }
-        orders.send(cx);
+        orders.send(cx.fx);
     }
 
     /// Whether the grace is over. A run that waits for a permit is late by its job's own wish: for it only the time in
