@@ -121,7 +121,8 @@ impl Stage {
             (Planned | Waiting(Node) | Delayed | Moving | Sent, Waiting(Node)) => true,
             // The same for a run that has its permit. It gives the permit back.
             (Planned | Waiting(Permit | PermitAndNode) | Delayed | Moving, Waiting(PermitAndNode)) => true,
-            // Its node takes it no longer, or it has none yet: another one is named.
+            // Its node takes it no longer, or it has none yet, and another one is named; or the lease of the node that had
+            // its mutex is over, and it is named once more (see `grant_permits_after`).
             (Planned | Waiting(Node | Permit | PermitAndNode) | Delayed | Moving, Moving) => true,
             // Its node lost it, gave it back or refused it. An entry names another node, or the refusal.
             (Sent, Moving) => true,
@@ -131,7 +132,7 @@ impl Stage {
             (Sent, Sent) => true,
             // It ended or is lost; or it will not begin: it is too late, cancelled or ended by an operator.
             (Planned | Waiting(_) | Delayed | Moving | Sent, Over) => true,
-            // It is lost with its row, or its row is in this node's own logbook.
+            // Its node stays silent, and it is lost with its row; or its row turns out to be in this node's own logbook.
             (Over, Over) => true,
             _ => false,
         }
