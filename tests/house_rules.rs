@@ -87,6 +87,25 @@ fn the_pure_rooms_touch_nothing() {
     }
 }
 
+/// What a context of the core lends, as a parameter of its own.
+const LENT: [&str; 3] = [": Now", "&mut Effects", "&mut Logbook"];
+
+/// The log's rows are a part of the context: they cannot be handed the whole.
+const LENT_APART: &str = "core/log/";
+
+#[test]
+fn a_function_of_the_core_takes_the_context_rather_than_two_parts_of_it() {
+    for (name, code) in sources() {
+        if !name.starts_with("core/") || name.starts_with(LENT_APART) {
+            continue;
+        }
+        for signature in code.split("fn ").skip(1).filter_map(|rest| rest.split('{').next()) {
+            let parts: Vec<&str> = LENT.into_iter().filter(|part| signature.contains(part)).collect();
+            assert!(parts.len() < 2, "{name} takes {parts:?} and not `cx: &mut Context`: fn {signature}");
+        }
+    }
+}
+
 #[test]
 fn every_module_opens_with_what_it_is() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

@@ -114,8 +114,8 @@ impl Peers {
             crate::worker::process::raise_if_short(&stream);
             let id = LinkId::In(self.next_serial as u64);
             let Some(handshake) = self.handshake(End::Listener) else { continue };
-            let output = handshake.challenge();
-            self.add(id, address.to_string(), stream, LinkState::Proving(handshake), output, registry, now)?;
+            let (output, state) = (handshake.challenge(), LinkState::Proving(handshake));
+            self.add(Peer { output, state, ..Peer::new(id, address.to_string(), stream, now) }, registry)?;
         }
         Ok(true)
     }
@@ -128,9 +128,7 @@ impl Peers {
             log::error!("no link to {server}: without cluster_secret only nodes of this host are spoken to");
         }
         match address.filter(|_| is_allowed).map(TcpStream::connect) {
-            Some(Ok(stream)) => {
-                self.add(id, server.to_string(), stream, LinkState::Connecting, Vec::new(), registry, now)
-            }
+            Some(Ok(stream)) => self.add(Peer::new(id, server.to_string(), stream, now), registry),
             _ => {
                 self.heard.push_back(Input::Unlinked(id, Gone::Lost));
                 Ok(())
@@ -235,26 +233,15 @@ impl Peers {
         handshake_of(&self.config, end)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one peer, named here and nowhere else")]
-    fn add(
-        &mut self,
-        id: LinkId,
-        address: String,
-        mut stream: TcpStream,
-        state: LinkState,
-        output: Vec<u8>,
-        registry: &Registry,
-        now: Mono,
-    ) -> io::Result<()> {
+    fn add(&mut self, mut peer: Peer, registry: &Registry) -> io::Result<()> {
         let serial = self.next_serial;
         self.next_serial += 1;
         let interest = Interest::READABLE | Interest::WRITABLE;
-        registry.register(&mut stream, Source::Peer(serial).token(), interest)?;
+        registry.register(&mut peer.stream, Source::Peer(serial).token(), interest)?;
         // Small frames must not wait for an acknowledgement; if this fails they are merely slower.
-        let _ = stream.set_nodelay(true);
-        let deadline = now.plus_ms(PROVE_MS);
-        self.serials.insert(id, serial);
-        self.peers.insert(serial, Peer { id, address, stream, input: Vec::new(), output, sent: 0, state, deadline });
+        let _ = peer.stream.set_nodelay(true);
+        self.serials.insert(peer.id, serial);
+        self.peers.insert(serial, peer);
         self.unfinished.push(serial);
         Ok(())
     }
@@ -277,6 +264,12 @@ fn handshake_of(config: &ClusterConfig, end: End) -> Option<Handshake> {
 }
 
 impl Peer {
+    /// A peer whose connection is not known to be made yet.
+    fn new(id: LinkId, address: String, stream: TcpStream, now: Mono) -> Peer {
+        let (state, deadline) = (LinkState::Connecting, now.plus_ms(PROVE_MS));
+        Peer { id, address, stream, input: Vec::new(), output: Vec::new(), sent: 0, state, deadline }
+    }
+
     /// Whether the connection is made.
     fn connected(&self) -> Result<bool, Ending> {
         if let Some(error) = self.stream.take_error()? {

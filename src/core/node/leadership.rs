@@ -109,7 +109,8 @@ impl Node {
                 let own = *own;
                 // Where the replica is too old, this node takes the lead again once it has read the jobs anew.
                 self.lead = Leadership::None;
-                if self.replica.bring_up(loaded.differences.take(), own.sent_at, &mut self.fx, now) {
+                let cx = &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
+                if self.replica.bring_up(loaded.differences.take(), own.sent_at, cx) {
                     self.establish(own, loaded, now);
                 }
             }

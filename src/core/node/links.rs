@@ -30,7 +30,7 @@ impl Node {
     pub(super) fn on_linked(&mut self, link: LinkId, now: Now) {
         if self.follower.has(link) {
             let hello = self.hello();
-            self.follower.on_linked(hello, &mut self.fx, now);
+            self.follower.on_linked(hello, &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
         }
     }
 
@@ -49,7 +49,8 @@ impl Node {
     /// A message of the leader, or of a node that takes this one for the leader.
     pub(super) fn on_received(&mut self, link: LinkId, message: Message, now: Now) {
         if self.follower.has(link) {
-            let heard = self.follower.on_message(message, self.last_epoch, &mut self.fx, now);
+            let cx = &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
+            let heard = self.follower.on_message(message, self.last_epoch, cx);
             return self.on_heard(heard, now);
         }
         let Leadership::Leading(leader) = &mut self.lead else {
@@ -82,7 +83,7 @@ impl Node {
             if let (Gone::NobodyThere, Some(leader), Some(election)) = (gone, leader, &mut self.election) {
                 election.suspect_dead(&leader);
             }
-            self.follower.on_unlinked(&mut self.fx, now);
+            self.follower.on_unlinked(&mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
         } else if let Leadership::Leading(leader) = &mut self.lead {
             leader.on_unlinked(link, &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
         }
@@ -170,7 +171,7 @@ impl Node {
     pub(super) fn drain_executor(&mut self, now: Now) {
         self.executor.drain();
         let heartbeat = self.load(now);
-        self.follower.heartbeat_now(heartbeat, &mut self.fx, now);
+        self.follower.heartbeat_now(heartbeat, &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
         self.hear_own(now);
         self.executor.hand_back(&mut self.fx);
     }
@@ -233,7 +234,7 @@ impl Node {
     pub(super) fn follow(&mut self, now: Now) {
         let leader = self.leader_to_follow().cloned();
         let load = self.load(now);
-        self.follower.poll(leader.as_ref(), load, &mut self.fx, now);
+        self.follower.poll(leader.as_ref(), load, &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
     }
 
     /// The leader by the lock or by the store, whichever names the newer epoch. Either may be out of date; the named
@@ -249,7 +250,7 @@ impl Node {
         let may_follow = self.is_open() && matches!(self.lead, Leadership::None);
         let is_lost = |election: &Election| !election.sees_lock() || self.follower.joined().is_none();
         let is_needed = may_follow && self.election.as_ref().is_some_and(is_lost);
-        self.lookup.poll(is_needed, &mut self.fx, now);
+        self.lookup.poll(is_needed, &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
     }
 
     /// Whether this node takes part in the election. One that has never reached its store must not keep others from
@@ -280,7 +281,8 @@ impl Node {
             incarnation: self.setup.incarnation,
         };
         if takes_part {
-            election.poll(Standing { is_leader, can_lead, can_depose }, value, &mut self.fx, now);
+            let cx = &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
+            election.poll(Standing { is_leader, can_lead, can_depose }, value, cx);
         }
     }
 

@@ -42,6 +42,7 @@ pub use recovery::{Left, Unknown};
 
 use crate::core::Context;
 use crate::core::ledger::Ledger;
+use crate::core::ledger::journaler::Journaler;
 use crate::model::journal::{Entry, EntryId};
 use crate::model::{Attempt, JobId, NodeId, RunKey, RunState, Server};
 use candidates::Candidates;
@@ -230,8 +231,9 @@ impl Runs {
         self.undecided.iter().copied()
     }
 
-    /// Recounts every index and every entry's holds, and compares.
-    pub fn check_invariants(&self) {
+    /// Recounts every index, every entry's holds and the runs that go on by themselves, and compares. `journal`: the
+    /// entries under way.
+    pub fn check_invariants(&self, journal: &Journaler) {
         if !(self.table.take_touched() | self.entries.take_touched()) {
             return;
         }
@@ -240,6 +242,7 @@ impl Runs {
         let is_undecided = |(attempt, _): (&Attempt, _)| self.undecided.contains(&attempt.run.cron_id);
         assert!(waiting.all(is_undecided), "a run waits for a decision that nobody will make");
         self.table.check_invariants();
+        self.check_sending(journal);
         self.entries.check_invariants(&self.table, self.refusals.entries());
     }
 }

@@ -1,6 +1,7 @@
 //! The replica, and the store that answers it step by step.
 
 use super::*;
+use crate::core::Lender;
 use crate::core::io::Effect;
 use crate::model::{Second, Version};
 
@@ -12,26 +13,27 @@ fn job(id: u32, version: u64) -> Job {
 /// A replica with what it wants of the store, one question at a time.
 struct Bench {
     replica: Replica,
-    fx: Effects,
+    lender: Lender,
     now: Now,
 }
 
 impl Bench {
     fn new() -> Bench {
-        let mut bench = Bench { replica: Replica::new(Zones::default()), fx: Effects::default(), now: Now::default() };
-        bench.replica.poll(None, &mut bench.fx, bench.now);
+        let mut bench =
+            Bench { replica: Replica::new(Zones::default()), lender: Lender::default(), now: Now::default() };
+        bench.replica.poll(None, &mut bench.lender.at(bench.now));
         bench
     }
 
     fn pass_ms(&mut self, ms: u64) {
         self.now.mono = self.now.mono.plus_ms(ms);
-        self.replica.poll(None, &mut self.fx, self.now);
+        self.replica.poll(None, &mut self.lender.at(self.now));
     }
 
     /// What it asks now.
     fn asked(&mut self) -> Option<(WorkId, Read)> {
         self.replica.check_invariants();
-        std::iter::from_fn(|| self.fx.take()).find_map(|output| match output {
+        std::iter::from_fn(|| self.lender.fx.take()).find_map(|output| match output {
             Effect::Work(id, Work::Read(read)) => Some((id, read)),
             _ => None,
         })
@@ -42,14 +44,14 @@ impl Bench {
         let Some((id, Read::Batch { after, limit })) = self.asked() else { panic!("no page is asked for") };
         let jobs = rows.iter().filter(|job| after < job.id).take(limit).cloned().collect();
         let batch = JobBatch { as_of: EntryId(as_of), last: None, jobs };
-        self.replica.on_batch(id, Ok(batch), &mut self.fx, self.now);
+        self.replica.on_batch(id, Ok(batch), &mut self.lender.at(self.now));
         after
     }
 
     /// Answers what is asked for with these differences; since when it was asked for.
     fn differ(&mut self, differences: Option<Differences>) -> Since {
         let Some((id, Read::Differences(since))) = self.asked() else { panic!("no differences are asked for") };
-        self.replica.on_differences(id, Ok(differences), &mut self.fx, self.now);
+        self.replica.on_differences(id, Ok(differences), &mut self.lender.at(self.now));
         since
     }
 
@@ -124,11 +126,11 @@ fn whoever_wants_it_new_has_the_store_asked_at_once_and_once() {
     for result in [Ok(Some(Differences::default())), Err(StoreError::Away("away".into()))] {
         bench.now.mono = bench.now.mono.plus_ms(5);
         let wanted = Some(bench.now.mono);
-        bench.replica.poll(wanted, &mut bench.fx, bench.now);
+        bench.replica.poll(wanted, &mut bench.lender.at(bench.now));
         let (id, _) = bench.asked().expect("it is asked before its time");
-        bench.replica.poll(wanted, &mut bench.fx, bench.now);
+        bench.replica.poll(wanted, &mut bench.lender.at(bench.now));
         assert!(bench.asked().is_none() && !bench.replica.is_of(bench.now.mono));
-        bench.replica.on_differences(id, result, &mut bench.fx, bench.now);
+        bench.replica.on_differences(id, result, &mut bench.lender.at(bench.now));
         assert!(bench.replica.is_of(bench.now.mono), "a store that is away has nothing newer to tell");
     }
 }
@@ -137,7 +139,7 @@ fn whoever_wants_it_new_has_the_store_asked_at_once_and_once() {
 fn a_read_that_fails_is_asked_again_and_an_answer_from_before_the_lead_is_not_heard() {
     let mut bench = Bench::new();
     let (id, _) = bench.asked().unwrap();
-    bench.replica.on_batch(id, Err(StoreError::Away("away".into())), &mut bench.fx, bench.now);
+    bench.replica.on_batch(id, Err(StoreError::Away("away".into())), &mut bench.lender.at(bench.now));
     assert!(bench.asked().is_none());
     bench.now.mono = Timers::first(bench.now, |timers| bench.replica.timers(timers)).unwrap().1;
     bench.pass_ms(0);
@@ -148,8 +150,8 @@ fn a_read_that_fails_is_asked_again_and_an_answer_from_before_the_lead_is_not_he
     let changed =
         |version| Some(Differences { as_of: EntryId(5), changed: vec![job(1, version)], ..Differences::default() });
     assert_eq!(since.as_of, EntryId(1));
-    assert!(bench.replica.bring_up(changed(3), bench.now.mono, &mut bench.fx, bench.now));
-    bench.replica.on_differences(id, Ok(changed(2)), &mut bench.fx, bench.now);
+    assert!(bench.replica.bring_up(changed(3), bench.now.mono, &mut bench.lender.at(bench.now)));
+    bench.replica.on_differences(id, Ok(changed(2)), &mut bench.lender.at(bench.now));
     assert_eq!(bench.versions(), [(1, 3)]);
     let mut lent = bench.replica.lend(bench.now);
     assert!(!bench.replica.is_ready());
