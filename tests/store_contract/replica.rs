@@ -1,4 +1,4 @@
-//! What a node that keeps the jobs in memory reads.
+//! Checks of the reads by which a node keeps its replica of the jobs.
 
 use super::{Check, Connect, added, attempt, entry, job, leading, tick};
 use std::collections::BTreeSet;
@@ -57,7 +57,7 @@ fn differing(connect: Connect) {
     let told = store.differences(&again).unwrap().unwrap();
     assert!(told.changed.contains(&Job { id: kept, ..new }), "whatever the journal says: {told:?}");
     assert!(told.gone.contains(&deleted));
-    // Notes of what was changed by hand: several in one entry.
+    // An entry with several notes, as a reload writes it for jobs that were changed by hand.
     let notes = [kept, added].map(|cron_id| ChangeNote { cron_id, version: Some(Version(1)) });
     let body = Body { changes: notes.to_vec(), ..Body::default() };
     store.journal(&Entry { body, ..entry(epoch, 10, None, 0) }).unwrap();

@@ -117,7 +117,7 @@ impl Bench {
     pub fn refuse_all(&mut self) -> Vec<Attempt> {
         let refused = std::mem::take(&mut self.spawns);
         for (id, _) in &refused {
-            self.spawned(*id, Err(SpawnError::Exhausted("not started: no room".into())));
+            self.spawned(*id, Err(SpawnError::Exhausted("not started: no memory".into())));
         }
         refused.into_iter().map(|(_, attempt)| attempt).collect()
     }

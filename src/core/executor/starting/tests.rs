@@ -98,7 +98,7 @@ fn where_nothing_runs_and_nothing_can_a_run_fails_with_the_reason() {
         assert!(bench.now.wall.second().0 < T + 15);
     }
     assert_eq!(bench.states(), [RunState::Failed]);
-    assert_eq!(bench.rows[0].output, "[not started: no room]\n");
+    assert_eq!(bench.rows[0].output, "[not started: no memory]\n");
     assert!(T + 10 <= bench.now.wall.second().0);
 }
 

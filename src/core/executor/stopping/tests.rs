@@ -123,6 +123,6 @@ fn a_run_killed_while_it_is_being_started_is_ended_as_soon_as_it_runs() {
     bench.spawned(ids[0], Ok(7));
     assert_eq!(bench.take_kills(), [KillHow::Ask]);
     bench.spawned(ids[1], Err(SpawnError::NoLease));
-    bench.spawned(ids[2], Err(SpawnError::Exhausted("no room".into())));
+    bench.spawned(ids[2], Err(SpawnError::Exhausted("no memory".into())));
     assert_eq!(bench.states(), [RunState::Cancelled; 2]);
 }
