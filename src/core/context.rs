@@ -1,8 +1,8 @@
-//! The context that every part of the core is handed with an input: the time, the effects, the log rows.
+//! The context that every part of the core gets with an input: the time, the effects, the log rows.
 //!
 //! Not a place for things that only some parts need.
 //!
-//! Invariant: it is lent for one call; nobody keeps it.
+//! Invariant: a part has it for one call, and does not keep it.
 
 use crate::core::io::Effects;
 use crate::core::log::logbook::Logbook;

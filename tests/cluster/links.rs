@@ -247,6 +247,6 @@ fn with_the_older_systems_app_toml_one_host_works_and_says_that_more_need_a_secr
         assert_eq!(said, 1, "the daemon says it, and its guardian does not: {}", node.said());
     }
     second.wait_said(&format!("no link to {}", first.server));
-    second.api.get("/health").refused(503, "no leader is known");
+    second.api.get("/health").refused(503, "knows no leader");
     second.api.post("/cron/add", "cronSet=* * * * * *&command=true").refused(503, &first.server);
 }

@@ -212,7 +212,7 @@ impl World {
         // set.
         let wake = node.poll_listed();
         if node.stalled() != 0 {
-            self.truth.rule(format!("host {host}: a timer was due and nobody acted on it: {:?}", node.poll_effect()));
+            self.truth.rule(format!("host {host}: a timer was due and no part acted on it: {:?}", node.poll_effect()));
         }
         let is_forgotten = self.without == Some(Guard::EveryTimerWakes) && self.random.within(0, FORGOTTEN_WAKES) == 0;
         if let Some(wake) = wake.filter(|_| !is_forgotten) {

@@ -10,9 +10,9 @@
 //!
 //! Not the place that searches: a list with a search is read from the store, not from memory.
 //!
-//! Invariants: every list is answered exactly once, and within twice its patience, whatever the store does; where the
-//! store is silent, with the jobs as they are and without last runs. The last runs in a list were read after it was
-//! asked for.
+//! Invariants: every list is answered exactly once, and within twice its patience. Where the store does not answer, the
+//! list has the jobs in memory as they are, without last runs. The last runs in a list were read after the client asked
+//! for it.
 
 use crate::core::io::Effects;
 use crate::core::jobs::scheduler::Scheduler;
@@ -188,7 +188,7 @@ mod tests {
         }
     }
 
-    /// Who was answered, with the ids whose last runs were told.
+    /// The client that was answered, and the ids of the jobs in the list that have a last run.
     fn answered(fx: &mut Effects) -> (u64, Vec<u32>) {
         match fx.take() {
             Some(Effect::Reply(client, Ok(Answer::Jobs(list)))) => {
@@ -238,7 +238,7 @@ mod tests {
         jobs.put(Job { id: JobId(7), cron_set: "* * * * * *".into(), ..Job::default() }).unwrap();
         listing.take(&jobs, |_| false, &mut fx, at(100 + PATIENCE_MS));
         listing.poll(&mut fx, at(100 + PATIENCE_MS));
-        assert_eq!(asked(&mut fx).1, [7], "the jobs as they are when its patience is over");
+        assert_eq!(asked(&mut fx).1, [7], "when its patience is over it gets the jobs as they are");
         assert_eq!(listing.wanted_since(), None);
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Reading (batch by batch) -> Ready <-> Lent (this node leads: its leader has the jobs)
-//!    ^---------------------------| older than the journal reaches back, or too much has changed
+//!    ^---------------------------| the journal does not reach back so far, or there are too many changes
 //! ```
 //!
 //! Not a place to schedule from: the replica lags behind the store by up to `REFRESH_MS`. For a list of jobs it is
@@ -28,7 +28,8 @@ use std::sync::Arc;
 
 /// How often the changes are read.
 const REFRESH_MS: u64 = 2_000;
-/// The schedules stand at so many seconds ago: a new leader begins after the last tick of the former one.
+/// The cursor of the schedules lags behind the clock by so many seconds, because a new leader begins after the last
+/// tick of the former one.
 const LAG_SECS: i64 = 30;
 
 #[derive(Debug)]
@@ -36,12 +37,12 @@ pub struct Replica {
     zones: Zones,
     /// None before the first batch, and while it is lent.
     scheduler: Option<Scheduler>,
-    /// A scan has ended once: all jobs are here, and a later scan only mends them.
+    /// The first scan has ended, so all jobs are here; a later scan only corrects them.
     is_complete: bool,
     as_of: AsOf,
-    /// When the newest of the questions was sent that were answered or have failed.
+    /// When the newest question was sent that has been answered or has failed.
     answered: Mono,
-    /// Jobs that must be read again with the next changes: one may have been changed while it was read.
+    /// Jobs that must be read again with the next changes, because they may have been changed while they were read.
     again: BTreeSet<JobId>,
     state: State,
     question: Option<Question>,
@@ -181,7 +182,8 @@ impl Replica {
         self.bring_up(differences, asked.sent_at, fx, now);
     }
 
-    /// Takes in the changes that it lacked, as of `sent_at`. Answers false where they are too many and it is read anew.
+    /// Takes in the changes that it lacked at `sent_at`. Answers false where there are too many, so that it is read
+    /// anew.
     pub fn bring_up(&mut self, differences: Option<Differences>, sent_at: Mono, fx: &mut Effects, now: Now) -> bool {
         let (Some(differences), Some(scheduler)) = (differences, &mut self.scheduler) else {
             fx.notice(log::Level::Info, "the replica of the jobs lacks too much: it is read anew");

@@ -32,7 +32,7 @@ impl HealthCheck {
         }
     }
 
-    /// Says when to poll. `is_busy`: as for `poll`.
+    /// Lists when to poll. `is_busy`: as for `poll`.
     pub fn timers(&self, is_busy: bool, timers: &mut Timers) {
         match self.asked {
             Some((_, sent_at)) => timers.set_ahead(Timer::StoreSilence, sent_at.plus_ms(STORE_SILENT_MS)),
@@ -41,7 +41,7 @@ impl HealthCheck {
         }
     }
 
-    /// The answer to a question of `poll`. An answer to any other question is passed over.
+    /// The answer to a question of `poll`. An answer to any other question has no effect.
     pub fn on_pinged(&mut self, id: WorkId, result: &Result<(), StoreError>, now: Now) {
         if self.asked.take_if(|(asked, _)| *asked == id).is_some() {
             self.failure = result.as_ref().err().map(StoreError::to_string);
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_says_nothing_does_not_answer_and_any_word_of_it_counts() {
+    fn a_silent_store_counts_as_failing_until_it_answers_any_statement() {
         let (mut health_check, mut fx) = (HealthCheck::default(), Effects::default());
         let id = asked(&mut health_check, &mut fx, at(0)).unwrap();
         assert!(health_check.is_ok(at(STORE_SILENT_MS - 1)));

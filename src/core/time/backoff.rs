@@ -1,4 +1,4 @@
-//! How long to wait before the next try with a part that is away: twice as long each time, up to a limit.
+//! The wait before the next try with a service that is away: twice as long each time, up to a limit.
 //!
 //! Not a timer: its owner lists `ready_at` in the table of timers.
 //!
@@ -9,6 +9,7 @@ use crate::model::{Mono, Now};
 
 const FIRST_MS: u64 = 100;
 
+/// The waits of one owner.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Backoff {
     step_ms: u64,

@@ -21,7 +21,7 @@ fn value(node: &str) -> LockValue {
     }
 }
 
-/// The election's statements to Consul now, without those about its registration and session. Consul says yes to each.
+/// The election's present statements to Consul, without those about its registration and session. Each succeeds.
 fn asked(election: &mut Election, standing: Standing, now: Now) -> Vec<String> {
     let mut fx = Effects::default();
     let mut asked = Vec::new();
@@ -146,7 +146,7 @@ fn check(own: (&str, &str, u64), leader: (&str, &str, u64), reason: Option<&str>
 }
 
 #[test]
-fn a_node_takes_no_part_beside_a_leader_with_its_address_or_id_or_out_of_its_reach() {
+fn a_node_does_not_take_part_where_the_leader_has_its_address_or_id_or_cannot_reach_it() {
     check(OWN, ("127.0.0.1:2", "b", 1), None);
     check(("10.0.0.1:1", "own", 5), ("10.0.0.2:1", "b", 1), None);
     check(OWN, ("127.0.0.1:1", "own", 4), None);
@@ -157,7 +157,7 @@ fn a_node_takes_no_part_beside_a_leader_with_its_address_or_id_or_out_of_its_rea
 }
 
 #[test]
-fn a_dead_leader_keeps_nobody_away() {
+fn a_dead_leader_keeps_no_node_from_taking_part() {
     let mut election = election(OWN);
     let dead = ("127.0.0.1:1", "b", 1);
     assert_eq!(watched(&mut election, dead, 2).1, None, "one late write does not mean that it lives");
@@ -176,7 +176,7 @@ fn before_restart() -> LockState {
 }
 
 #[test]
-fn a_watch_that_tells_of_the_free_lock_before_the_answer_to_destroying_its_session_counts() {
+fn a_watch_may_show_the_free_lock_before_the_destroying_of_its_session_is_answered() {
     let (mut fx, now) = (Effects::default(), at(0));
     let mut election = election(OWN);
     // It is registered and has a session, and sees its own lock from before the restart.
