@@ -18,8 +18,8 @@ use std::sync::Arc;
 pub struct Planning {
     /// Runs that a former leader named, whatever their outcome, for a tick that it did not complete.
     pub named: BTreeSet<RunKey>,
-    /// The first job that was refused in the last tick with refusals. The next tick begins with it, so that it is not
-    /// always the same jobs that are refused.
+    /// The first job that was refused in the last tick with refusals. The next tick begins with it, so that not the
+    /// same jobs are refused every time.
     refused_from: Option<JobId>,
 }
 
@@ -86,7 +86,7 @@ impl Runs {
         (runs, refused)
     }
 
-    /// Plans a run that an operator wants now. The error is the state of a refused run, of which nothing is remembered.
+    /// Plans a run that an operator wants now. The error is the state of a refused run; nothing else is noted of it.
     pub fn plan_manual(&mut self, job: &Arc<Job>, manual: Manual, now: Now) -> Result<(RunKey, Body), RunState> {
         let second = now.wall.second();
         let run = RunKey { cron_id: job.id, scheduled_at: second, manual: Some(manual) };
