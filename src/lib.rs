@@ -4,12 +4,12 @@
 //!
 //! | room | what it is |
 //! |---|---|
-//! | `model` | the nouns: jobs, runs, entries, clocks; plain data |
-//! | `core` | the brain: state machines without IO, under `Node::handle` |
-//! | `wire` | the languages: HTTP, frames and proofs between nodes; bytes to values and back |
+//! | `model` | plain data: jobs, runs, entries, clocks |
+//! | `core` | all decisions: state machines without IO, under `Node::handle` |
+//! | `wire` | bytes to values and back: HTTP, frames and proofs between nodes |
 //! | `api` | (method, path, parameters) to `Command`, `Reply` to JSON |
-//! | `worker` | the hands: pool, stores, Consul, processes with marks and guardian; the only blocking code |
-//! | `reactor` | ears and mouth: the poll loop, connections, links to other nodes, children, timer |
+//! | `worker` | the only code that blocks: pool, stores, Consul, processes with marks and guardian |
+//! | `reactor` | the poll loop: connections, links to other nodes, children, timer |
 //! | `config`, `logging`, `next` | app.toml and the host's time zones, log lines, the `next` subcommand |
 //!
 //! Who may import whom: main -> all of it; reactor -> api, core, wire, worker, model; worker -> core's `ports` and

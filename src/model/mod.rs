@@ -1,4 +1,4 @@
-//! The nouns: plain data that every other room may use.
+//! The model: plain data that every other room may use.
 //!
 //! Not a place that reads a clock, holds a lock or does IO.
 //!
