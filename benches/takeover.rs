@@ -92,7 +92,7 @@ fn faults(rounds: usize) -> [Fault; 5] {
 /// Whether the daemon has all jobs in memory since it was last started.
 fn is_ready(node: &Node) -> bool {
     let said = node.said();
-    said.rfind(" wing-crontab ") < said.rfind("the copy of the jobs is complete")
+    said.rfind(" wing-crontab ") < said.rfind("the replica of the jobs is complete")
 }
 
 impl Bench<'_> {

@@ -8,7 +8,7 @@
 //! Not the bytes on a socket: those are in `wire::frame`.
 //!
 //! Invariant: a message does not name its sender or its epoch. The link that it came over tells the sender, and the
-//! link's Welcome the epoch: a link lives under one epoch only.
+//! link's Welcome the epoch: a link lasts under one epoch only.
 
 use super::command::{Command, Progress, Reply};
 use super::output::OutputPart;

@@ -1,4 +1,4 @@
-//! A host: its daemon and how that lives and dies, its marks, its spool, its processes and its clocks.
+//! A host: its daemon and its starts and ends, its marks, its spool, its processes and its clocks.
 //!
 //! How the work of its daemon ends is in `hands`; what daemons send to each other is in `network`.
 

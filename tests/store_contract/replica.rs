@@ -8,9 +8,9 @@ use wing_crontab::model::{Job, JobId, NodeId, Version, Wall};
 use wing_crontab::worker::store::Store;
 
 pub const CHECKS: [Check; 3] = [
-    ("a copy of the jobs is read in pages, by id", paging),
-    ("a copy of the jobs is told what it lacks, by readers and at a load alike", differing),
-    ("a copy that the journal does not reach back to, or that lacks too much, is told so", lacking_too_much),
+    ("a replica is read batch by batch, by id", paging),
+    ("a replica gets the changes that it lacks, by a read and by a load alike", differing),
+    ("a replica that the journal does not reach back to, or that lacks too much, gets no changes", lacking_too_much),
 ];
 
 fn paging(connect: Connect) {

@@ -198,7 +198,7 @@ impl Leader {
         }
     }
 
-    /// Journals an empty entry every `QUIET_SECS`: a paused leader takes no ticks, and others must see that it lives.
+    /// Journals an empty entry every `QUIET_SECS`: a paused leader takes no ticks, and others must see that it is alive.
     pub(super) fn keep_pause(&mut self, now: Now) {
         if self.controls.quiet_at <= now.mono {
             self.controls.quiet_at = now.mono.plus_ms(QUIET_SECS as u64 * 1_000);

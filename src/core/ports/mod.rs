@@ -301,7 +301,7 @@ pub enum Consul {
     Register {
         is_leader: bool,
     },
-    /// Pass the service's check: this node lives.
+    /// Pass the service's check: this node is alive.
     Pass,
     CreateSession,
     /// Take the lock or keep it, with this value.
