@@ -9,7 +9,7 @@
 //! Invariants: a stranger can send nothing but its proof, in five seconds and a small buffer. The bytes that wait to be
 //! sent over a link have a limit; beyond it the link is cut, and the node begins anew over the next one.
 
-use super::Source;
+use super::source::Source;
 use crate::core::io::{Gone, Input};
 use crate::model::config::{ClusterConfig, Secret};
 use crate::model::message::{LinkId, Message};
@@ -29,6 +29,10 @@ const PROVE_MS: u64 = 5_000;
 const OUTPUT_BYTES_MAX: usize = 64 << 20;
 /// The most bytes that are read from one link in one turn of the loop.
 const TURN_BYTES_MAX: usize = 1 << 20;
+/// Messages after which no more is read from one link in one turn of the loop. Those of the last read are still taken.
+const TURN_MESSAGES_MAX: usize = 256;
+/// Nodes that are taken from the listener in one turn of the loop.
+const ACCEPTS_A_TURN_MAX: usize = 64;
 
 pub struct Peers {
     listener: Option<TcpListener>,
@@ -86,15 +90,16 @@ impl Peers {
         }
     }
 
-    /// Takes every connection that waits at the listener.
-    pub fn accept(&mut self, registry: &Registry, now: Mono) -> io::Result<()> {
-        while let Some(listener) = &self.listener {
+    /// Takes the connections that wait at the listener. True: there may be more.
+    pub fn accept(&mut self, registry: &Registry, now: Mono) -> io::Result<bool> {
+        for _ in 0..ACCEPTS_A_TURN_MAX {
+            let Some(listener) = &self.listener else { return Ok(false) };
             let (stream, address) = match listener.accept() {
                 Ok(accepted) => accepted,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => {
                     log::warn!("accept a node: {error}");
-                    return Ok(());
+                    return Ok(false);
                 }
             };
             if !self.may_speak(address.ip().is_loopback()) {
@@ -113,7 +118,7 @@ impl Peers {
             let output = handshake.challenge();
             self.add(id, address.to_string(), stream, LinkState::Proving(handshake), output, registry, now)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Makes a link to a server.
@@ -203,6 +208,11 @@ impl Peers {
     /// The next input from the links, in the order in which they came.
     pub fn take_heard(&mut self) -> Option<Input> {
         self.heard.pop_front()
+    }
+
+    /// How many inputs there are to take.
+    pub fn heard_count(&self) -> usize {
+        self.heard.len()
     }
 
     pub fn take_unfinished(&mut self) -> Vec<usize> {
@@ -307,7 +317,8 @@ impl Peer {
         }
         let mut buffer = [0; 16 << 10];
         let mut budget = TURN_BYTES_MAX;
-        while budget != 0 {
+        let heard_max = heard.len() + TURN_MESSAGES_MAX;
+        while budget != 0 && heard.len() < heard_max {
             match self.stream.read(&mut buffer) {
                 Ok(0) => return Err(Ending::Gone(Gone::Lost)),
                 Ok(count) => {
@@ -352,3 +363,6 @@ impl Peer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@
 //! is older than one that this node has seen is not followed.
 
 use crate::core::io::{Effect, Effects};
-use crate::core::time::bounds::{HEARTBEAT_MS, LEADER_SILENT_MS};
+use crate::core::time::bounds::{HEARTBEAT_MS, LEADER_SILENT_MS, QUICK_MS};
 use crate::core::time::{Backoff, Timer, Timers};
 use crate::model::command::{CallError, Command, Progress, Reply, RequestId};
 use crate::model::message::{Heartbeat, Hello, LinkId, Message};
@@ -24,8 +24,6 @@ const FORWARDED_MAX: usize = 1_000;
 /// A measurement of the leader's clock is kept for so long, unless a quicker round trip gives a better one. Clocks
 /// drift, so after that any newer measurement replaces it.
 const CLOCK_KEEP_MS: u64 = 10_000;
-/// A measurement by a longer round trip is too inexact to warn of a wrong clock.
-const QUICK_MS: u64 = 250;
 
 /// This node's side of its link to the leader.
 #[derive(Debug, Default)]

@@ -12,7 +12,9 @@
 
 use super::kill::{Family, GUARDIAN_NAME, end_runs, start_time};
 use super::marks::{self, Mark, Snapshot};
-use crate::core::time::bounds::{GUARDIAN_GRACE_MS, GUARDIAN_LOOK_MS};
+use crate::core::time::bounds::{
+    GUARDIAN_BACKOFF_MS_MAX, GUARDIAN_GRACE_MS, GUARDIAN_LOOK_MS, GUARDIAN_PATIENCE_MS, SOUND_LIFE_MS,
+};
 use crate::worker::clock;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FlockOperation;
@@ -31,13 +33,10 @@ use std::time::Duration;
 
 /// The hidden first argument of a daemon. The second one is `LOCK,PIPE`, two descriptors.
 pub const UNDER_GUARDIAN: &str = "--under-guardian";
-/// A daemon that lived so long is started again at once; one that died sooner, after a wait that grows.
-const SOUND_LIFE: Duration = Duration::from_secs(10);
+const SOUND_LIFE: Duration = Duration::from_millis(SOUND_LIFE_MS);
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
-const BACKOFF_LAST: Duration = Duration::from_secs(1);
-/// How long a daemon whose guardian is dead may take to end its runs and to exit.
-const LOCK_PATIENCE: Duration = Duration::from_secs(20);
-/// The time between two tries to lock data_dir.
+const BACKOFF_LAST: Duration = Duration::from_millis(GUARDIAN_BACKOFF_MS_MAX);
+const LOCK_PATIENCE: Duration = Duration::from_millis(GUARDIAN_PATIENCE_MS);
 const LOCK_EVERY: Duration = Duration::from_millis(20);
 /// The exit code of a daemon that could not be started.
 pub const CANNOT_START: i32 = 2;
