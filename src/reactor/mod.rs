@@ -4,7 +4,7 @@
 //! Not a place for decisions, and not for work that blocks: that goes to the pool. The only room that names mio.
 //!
 //! Invariants: the thread blocks in poll and nowhere else; an event is a hint, so each source is read and written until
-//! it would block, or until it has used up its budget for this turn of the loop. mio tells of a source once, so a source
+//! it would block, or until its budget for this turn of the loop is used up. mio tells of a source once, so a source
 //! that has used up its budget is gone on with in the next turn without an event, and that turn does not wait.
 
 mod children;
@@ -128,7 +128,7 @@ impl Reactor {
         Ok(())
     }
 
-    /// Goes on with sources that had used up their budget, and gives the node what has come of them.
+    /// Goes on with sources that had used up their budget, and gives the node their inputs.
     ///
     /// Each loop here ends: nothing that the node does about an ended run or a part of an output ends another run or
     /// gives another part at once. What it does about a link may end a link, which is heard of in the next turn.

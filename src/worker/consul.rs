@@ -20,7 +20,7 @@ use ureq::{Agent, Body, RequestBuilder};
 /// Consul forgets a service whose check has failed for so long.
 const FORGET_AFTER: &str = "1m";
 const CALL_TIMEOUT: Duration = Duration::from_millis(CONSUL_CALL_MS);
-/// Answers of ours are small; a larger one is not from Consul.
+/// Consul's answers to these calls are small; a larger one comes from another program.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
 /// The client of one Consul agent, for one service and one lock.
@@ -119,7 +119,8 @@ impl ConsulClient {
                 "CheckID": self.check_id(),
                 "Name": "wing-crontab daemon",
                 "TTL": format!("{CHECK_TTL_SECS}s"),
-                // Registering again, for the tag, must not end the session that depends on the check.
+                // The service is registered again to change its tag. The check must be passing then, because the session
+                // depends on it.
                 "Status": "passing",
                 "DeregisterCriticalServiceAfter": FORGET_AFTER,
             },

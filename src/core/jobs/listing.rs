@@ -237,7 +237,7 @@ mod tests {
         jobs.put(Job { id: JobId(7), cron_set: "* * * * * *".into(), ..Job::default() }).unwrap();
         listing.take(&jobs, |_| false, &mut fx, at(100 + JOB_LIST_MS));
         listing.poll(&mut fx, at(100 + JOB_LIST_MS));
-        assert_eq!(asked(&mut fx).1, [7], "the jobs as they are when its patience is over");
+        assert_eq!(asked(&mut fx).1, [7], "when its patience is over it gets the jobs as they are");
         assert_eq!(listing.wanted_since(), None);
     }
 

@@ -22,7 +22,7 @@ const FORWARDED_FROM: u64 = 1 << 62;
 /// Limit of the messages between leader and nodes that are delivered in one go. It is never reached; messages beyond it
 /// would be delivered with the next input.
 const MAILS_MAX: usize = 1_000_000;
-/// The answer to a node that greets a node which does not lead; it will soon know a better one.
+/// The answer to a node that takes this one for the leader by mistake; it will soon know the real leader.
 const NOT_LEADING: &str = "this node does not lead";
 
 impl Node {

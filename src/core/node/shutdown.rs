@@ -38,7 +38,7 @@ impl Shutdown {
     /// The step to take against the runs now, if any.
     pub fn kill_now(&mut self, now: Now) -> Option<KillHow> {
         let (_, how) = self.next_kill.take_if(|(at, _)| *at <= now.mono)?;
-        // The step is repeated from time to time: a process may not have been there yet when the last signal was sent.
+        // The step is repeated from time to time, because a process may have been started after the last signal.
         self.next_kill = Some((now.mono.plus_ms(SHUTDOWN_KILL_MS), KillHow::Force));
         Some(how)
     }

@@ -19,7 +19,7 @@ use crate::model::status::RunStatus;
 use crate::model::{Attempt, Mono, RunState};
 use std::collections::{BTreeMap, VecDeque};
 
-/// How many outputs of runs that are over are held, and how many bytes of theirs; beyond either the oldest goes.
+/// The most outputs of ended runs that are held, and the most bytes of them; beyond either the oldest is dropped.
 const OVER_MAX: usize = 4_096;
 const OVER_BYTES_MAX: usize = 16 << 20;
 /// The most bytes on their way into files.

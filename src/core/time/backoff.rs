@@ -7,6 +7,7 @@
 use super::bounds::{BACKOFF_FIRST_MS, BACKOFF_MS_MAX};
 use crate::model::{Mono, Now};
 
+/// The waits of one owner.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Backoff {
     step_ms: u64,

@@ -43,7 +43,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Done entries are deleted with one of so many closings.
-const CLOSINGS_A_DELETION: u32 = 60;
+const CLOSES_PER_DELETION: u32 = 60;
 /// Errors of the server that no repetition will mend: a character or a length that a column does not take.
 const DATA_ERRORS: [u16; 4] = [1264, 1366, 1406, 3988];
 const UNKNOWN_DATABASE: u16 = 1049;
@@ -135,7 +135,7 @@ fn options(config: &MysqlConfig, hand: Hand) -> OptsBuilder {
         .write_timeout(Some(Duration::from_millis(MYSQL_ANSWER_MS)))
         .tcp_nodelay(true)
         .init(vec![
-            // A superset of utf8: the limits of a table are not to be those of the connection.
+            // The charset of the connection must not be narrower than that of any table.
             "SET NAMES utf8mb4".to_string(),
             format!("SET SESSION innodb_lock_wait_timeout = {MYSQL_LOCK_WAIT_SECS}, SESSION sql_mode = 'STRICT_TRANS_TABLES'"),
         ])

@@ -30,8 +30,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-/// In which order the connections write. SQLite itself would let a waiting writer sleep while a busy one goes on for
-/// ever: the journal would wait behind ten thousand log rows.
+/// The order in which the connections write: the leader's statements first. SQLite itself lets a waiting writer sleep
+/// while a busy one goes on, so the journal could wait behind ten thousand log rows.
 #[derive(Debug, Default)]
 pub struct WriteOrder {
     state: Mutex<Writers>,
