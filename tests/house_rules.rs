@@ -1,5 +1,8 @@
-//! The house rules, checked against the sources: which room may import which, where a name may stand, how long files may be.
+//! The house rules, checked against the sources: which room may import which, that no files
+//! need each other, where a name may stand, how long files may be.
 
+#[path = "house_rules/circles.rs"]
+mod circles;
 #[path = "house_rules/sizes.rs"]
 mod sizes;
 

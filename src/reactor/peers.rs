@@ -10,7 +10,7 @@
 //! that wait to be sent over a link have a limit, beyond which the link is cut: the node says everything anew over the
 //! next one.
 
-use super::Source;
+use super::source::Source;
 use crate::core::io::{Gone, Input};
 use crate::model::config::{ClusterConfig, Secret};
 use crate::model::message::{LinkId, Message};
@@ -30,6 +30,10 @@ const PROVE_MS: u64 = 5_000;
 const OUTPUT_BYTES_MAX: usize = 64 << 20;
 /// Bytes that are read from one link in one turn of the loop.
 const TURN_BYTES_MAX: usize = 1 << 20;
+/// Messages after which no more is read from one link in one turn of the loop. Those of the last read are still taken.
+const TURN_MESSAGES_MAX: usize = 256;
+/// Nodes that are taken from the listener in one turn of the loop.
+const ACCEPTS_A_TURN_MAX: usize = 64;
 
 pub struct Peers {
     listener: Option<TcpListener>,
@@ -87,15 +91,16 @@ impl Peers {
         }
     }
 
-    /// Takes every connection that waits at the listener.
-    pub fn accept(&mut self, registry: &Registry, now: Mono) -> io::Result<()> {
-        while let Some(listener) = &self.listener {
+    /// Takes the connections that wait at the listener. True: there may be more.
+    pub fn accept(&mut self, registry: &Registry, now: Mono) -> io::Result<bool> {
+        for _ in 0..ACCEPTS_A_TURN_MAX {
+            let Some(listener) = &self.listener else { return Ok(false) };
             let (stream, address) = match listener.accept() {
                 Ok(accepted) => accepted,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => {
                     log::warn!("accept a node: {error}");
-                    return Ok(());
+                    return Ok(false);
                 }
             };
             if !self.may_speak(address.ip().is_loopback()) {
@@ -112,7 +117,7 @@ impl Peers {
             let (output, state) = (handshake.challenge(), LinkState::Proving(handshake));
             self.add(Peer { output, state, ..Peer::new(id, address.to_string(), stream, now) }, registry)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Makes a link to a server.
@@ -198,6 +203,11 @@ impl Peers {
     /// The next input that a link has given, in the order of their coming.
     pub fn take_heard(&mut self) -> Option<Input> {
         self.heard.pop_front()
+    }
+
+    /// How many inputs there are to take.
+    pub fn heard_count(&self) -> usize {
+        self.heard.len()
     }
 
     pub fn take_unfinished(&mut self) -> Vec<usize> {
@@ -297,7 +307,8 @@ impl Peer {
         }
         let mut buffer = [0; 16 << 10];
         let mut budget = TURN_BYTES_MAX;
-        while budget != 0 {
+        let heard_max = heard.len() + TURN_MESSAGES_MAX;
+        while budget != 0 && heard.len() < heard_max {
             match self.stream.read(&mut buffer) {
                 Ok(0) => return Err(Ending::Gone(Gone::Lost)),
                 Ok(count) => {
@@ -342,3 +353,6 @@ impl Peer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

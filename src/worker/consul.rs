@@ -9,6 +9,7 @@
 
 use super::token::Token;
 use crate::core::ports::{Consul, ConsulAnswer, ConsulError, LockState, LockValue};
+use crate::core::time::bounds::{CHECK_TTL_SECS, CONSUL_CALL_MS, CONSUL_CONNECT_MS};
 use crate::model::config::ConsulConfig;
 use crate::model::{Server, config::Secret};
 use serde_json::{Value, json};
@@ -16,12 +17,9 @@ use std::time::Duration;
 use ureq::http::Response;
 use ureq::{Agent, Body, RequestBuilder};
 
-/// The check fails when it was not passed for so long; it is passed every second.
-const CHECK_TTL: &str = "3s";
 /// Consul forgets a service whose check has failed for so long.
 const FORGET_AFTER: &str = "1m";
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+const CALL_TIMEOUT: Duration = Duration::from_millis(CONSUL_CALL_MS);
 /// Answers of ours are small; a larger one is not from Consul.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
@@ -46,7 +44,7 @@ struct Said {
 impl ConsulClient {
     pub fn new(config: &ConsulConfig, service_name: &str, lock_key: &str, server: &Server) -> ConsulClient {
         let agent = Agent::config_builder()
-            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_connect(Some(Duration::from_millis(CONSUL_CONNECT_MS)))
             .http_status_as_error(false)
             .max_idle_age(Duration::from_secs(30))
             .build();
@@ -114,7 +112,7 @@ impl ConsulClient {
             "Check": {
                 "CheckID": self.check_id(),
                 "Name": "wing-crontab daemon",
-                "TTL": CHECK_TTL,
+                "TTL": format!("{CHECK_TTL_SECS}s"),
                 // Registering again, for the tag, must not end the session that depends on the check.
                 "Status": "passing",
                 "DeregisterCriticalServiceAfter": FORGET_AFTER,

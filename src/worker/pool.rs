@@ -22,6 +22,8 @@ use std::sync::Arc;
 
 /// How many processes are being started at one time: more does not make the machine start more.
 const SPAWN_THREADS: usize = 2;
+/// Orders to end runs that are taken together.
+const KILLS_AT_ONCE_MAX: usize = 4_096;
 
 /// What comes back from the threads.
 #[derive(Debug)]
@@ -177,8 +179,8 @@ fn thread<T: Send + 'static>(
     Ok(sender)
 }
 
-/// The thread that ends runs. It takes all orders that wait together: a look at the host's processes costs the same for
-/// many runs as for one.
+/// The thread that ends runs. It takes orders that wait together: a look at the host's processes costs the same for many
+/// runs as for one.
 fn killer(answers: &Answers, guardian: u32) -> std::io::Result<Sender<KillOrder>> {
     let (sender, orders) = unbounded::<KillOrder>();
     let answers = answers.clone();
@@ -189,7 +191,7 @@ fn killer(answers: &Answers, guardian: u32) -> std::io::Result<Sender<KillOrder>
     };
     let body = move || {
         while let Ok(first) = orders.recv() {
-            let batch: Vec<KillOrder> = std::iter::once(first).chain(orders.try_iter()).collect();
+            let batch = with_waiting(first, &orders, KILLS_AT_ONCE_MAX);
             let marks = |how| {
                 let wanted = batch.iter().filter(move |order| order.kill.how == how);
                 wanted.filter_map(|order| order.mark).collect::<Vec<Mark>>()
@@ -200,6 +202,11 @@ fn killer(answers: &Answers, guardian: u32) -> std::io::Result<Sender<KillOrder>
         }
     };
     start_thread("kill", body).map(|()| sender)
+}
+
+/// The first with those that wait behind it, so many at the most.
+fn with_waiting<T>(first: T, waiting: &Receiver<T>, most: usize) -> Vec<T> {
+    std::iter::once(first).chain(waiting.try_iter()).take(most).collect()
 }
 
 fn file_keeper(answers: &Answers, files: OutputFiles) -> std::io::Result<Sender<FileOrder>> {
@@ -274,4 +281,19 @@ fn do_read(store: &mut dyn Store, read: Read) -> Done {
 fn ask(consul: Option<&Arc<ConsulClient>>) -> Result<&ConsulClient, ConsulError> {
     let standing_alone = || ConsulError::Unavailable("this node stands alone".into());
     consul.map(Arc::as_ref).ok_or_else(standing_alone)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_beyond_a_batch_wait_for_the_next_and_none_is_lost() {
+        let (sender, orders) = unbounded();
+        (0..=KILLS_AT_ONCE_MAX).for_each(|order| sender.send(order).unwrap());
+        let first = with_waiting(orders.recv().unwrap(), &orders, KILLS_AT_ONCE_MAX);
+        assert!(first.into_iter().eq(0..KILLS_AT_ONCE_MAX));
+        assert_eq!(with_waiting(orders.recv().unwrap(), &orders, KILLS_AT_ONCE_MAX), [KILLS_AT_ONCE_MAX]);
+        assert!(orders.is_empty());
+    }
 }

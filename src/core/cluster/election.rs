@@ -22,12 +22,9 @@ mod tests;
 use self::lock_watch::{Identity, LAST_LIFE, LockWatch, STANDS_STILL};
 use crate::core::Context;
 use crate::core::ports::{Consul, ConsulAnswer, ConsulError, LockState, LockValue, Work, WorkId};
-use crate::core::time::bounds::LOCK_VALUE_MS;
+use crate::core::time::bounds::{CHECK_PASS_MS, LOCK_VALUE_MS};
 use crate::core::time::{Backoff, Timer, Timers};
 use crate::model::{Epoch, Incarnation, Mono, NodeId, Now, Server};
-
-/// How often the service's check is passed. Its time to live is three times as long.
-const PASS_EVERY_MS: u64 = 1_000;
 
 /// This node's part in the election.
 #[derive(Debug, Default)]
@@ -323,7 +320,7 @@ impl Election {
                 self.registered = Some(registered);
                 self.pass_at = cx.now.mono;
             }
-            (Step::Pass, _) => self.pass_at = sent_at.plus_ms(PASS_EVERY_MS),
+            (Step::Pass, _) => self.pass_at = sent_at.plus_ms(CHECK_PASS_MS),
             (Step::Session, ConsulAnswer::Session(session)) => {
                 cx.fx.notice(log::Level::Info, format!("made session {session} in Consul"));
                 self.session = Some(session);

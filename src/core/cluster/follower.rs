@@ -13,7 +13,7 @@
 
 use crate::core::Context;
 use crate::core::io::{Effect, Effects};
-use crate::core::time::bounds::{HEARTBEAT_MS, LEADER_SILENT_MS};
+use crate::core::time::bounds::{HEARTBEAT_MS, LEADER_SILENT_MS, QUICK_MS};
 use crate::core::time::{Backoff, Timer, Timers};
 use crate::model::command::{CallError, Command, Progress, Reply, RequestId};
 use crate::model::message::{Heartbeat, Hello, LinkId, Message};
@@ -24,8 +24,6 @@ use std::collections::BTreeMap;
 const FORWARDED_MAX: usize = 1_000;
 /// A measurement of the leader's clock gives way to a slower one only after so long: clocks drift.
 const CLOCK_KEEP_MS: u64 = 10_000;
-/// A round trip that took longer says too little of the leader's clock to judge ours by it.
-const QUICK_MS: u64 = 250;
 
 /// This node's side of its link to the leader.
 #[derive(Debug, Default)]

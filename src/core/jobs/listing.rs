@@ -20,6 +20,7 @@ use crate::core::jobs::scheduler::Scheduler;
 use crate::core::ports::{Read, StoreError, Work, WorkId};
 use crate::core::schedule::Schedule;
 use crate::core::schedule::jitter::{Shifted, offset_secs};
+use crate::core::time::bounds::JOB_LIST_MS;
 use crate::core::time::{Timer, Timers};
 use crate::model::command::{Answer, JobList, ListedJob, RequestId};
 use crate::model::job::JobFilter;
@@ -28,9 +29,7 @@ use crate::model::{Job, JobId, Mono, Now, Second, Zones};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-/// How long a list waits for the store.
-const PATIENCE_MS: u64 = 1_000;
-/// It waits a millisecond longer for every so many jobs.
+/// A list waits a millisecond longer for every so many jobs.
 const JOBS_PER_MS: u64 = 20;
 /// Lists that wait for the store at one time. Further lists are answered without waiting.
 const WAITING_MAX: usize = 1_000;
@@ -54,7 +53,7 @@ struct Wanted {
 
 impl Wanted {
     fn answer_by(&self) -> Mono {
-        self.since.plus_ms(PATIENCE_MS)
+        self.since.plus_ms(JOB_LIST_MS)
     }
 }
 
@@ -92,7 +91,7 @@ impl Listing {
         if list.jobs.is_empty() || WAITING_MAX <= self.waiting.len() {
             return cx.fx.reply(client, Ok(Answer::Jobs(list)));
         }
-        let answer_by = cx.now.mono.plus_ms(PATIENCE_MS + list.jobs.len() as u64 / JOBS_PER_MS);
+        let answer_by = cx.now.mono.plus_ms(JOB_LIST_MS + list.jobs.len() as u64 / JOBS_PER_MS);
         self.waiting.push(PendingList { client, list, answer_by });
     }
 
@@ -235,12 +234,12 @@ mod tests {
         assert_eq!(listing.wanted_since(), Some(at(100).mono));
         listing.take(&jobs, |then| then < at(100).mono, &mut lender.at(at(200)));
         assert_eq!(answered(&mut lender), (1, vec![]), "nothing to ask of the store");
-        assert_eq!(due(&listing, at(200)), Some(at(100 + PATIENCE_MS).mono));
-        listing.take(&jobs, |_| false, &mut lender.at(at(100 + PATIENCE_MS - 1)));
+        assert_eq!(due(&listing, at(200)), Some(at(100 + JOB_LIST_MS).mono));
+        listing.take(&jobs, |_| false, &mut lender.at(at(100 + JOB_LIST_MS - 1)));
         assert!(lender.fx.take().is_none());
         jobs.put(Job { id: JobId(7), cron_set: "* * * * * *".into(), ..Job::default() }).unwrap();
-        listing.take(&jobs, |_| false, &mut lender.at(at(100 + PATIENCE_MS)));
-        listing.poll(&mut lender.at(at(100 + PATIENCE_MS)));
+        listing.take(&jobs, |_| false, &mut lender.at(at(100 + JOB_LIST_MS)));
+        listing.poll(&mut lender.at(at(100 + JOB_LIST_MS)));
         assert_eq!(asked(&mut lender).1, [7], "the jobs as they are when its patience is over");
         assert_eq!(listing.wanted_since(), None);
     }
@@ -257,10 +256,10 @@ mod tests {
         listing.poll(&mut lender.at(at(0)));
         let (id, _) = asked(&mut lender);
         listing.push(RequestId(3), list(&[1]), &mut lender.at(at(500)));
-        assert_eq!(due(&listing, at(500)), Some(at(PATIENCE_MS).mono));
-        listing.poll(&mut lender.at(at(PATIENCE_MS)));
+        assert_eq!(due(&listing, at(500)), Some(at(JOB_LIST_MS).mono));
+        listing.poll(&mut lender.at(at(JOB_LIST_MS)));
         assert_eq!(answered(&mut lender), (2, vec![]));
-        listing.poll(&mut lender.at(at(PATIENCE_MS + 500)));
+        listing.poll(&mut lender.at(at(JOB_LIST_MS + 500)));
         assert_eq!(answered(&mut lender), (3, vec![]));
         listing.on_last_runs(id, Ok(last_runs(&[1])), &mut lender.fx);
         assert!(lender.fx.take().is_none(), "too late for anybody");

@@ -5,7 +5,7 @@
 //!    ^---------------------------| older than the journal reaches back, or too much has changed
 //! ```
 //!
-//! Not a place to schedule from: the replica lags behind the store by up to `REFRESH_MS`. For a list of jobs it is
+//! Not a place to schedule from: the replica lags behind the store by up to `REPLICA_REFRESH_MS`. For a list of jobs it is
 //! brought up to date first; where the store does not answer, the list shows the replica as it is. A new leader reads
 //! the changes that the replica lacks after its epoch is in the store, when no other node can change a job any more.
 //! Rows that were edited by hand reach the replica when the leader reloads, which notes them in the journal.
@@ -20,17 +20,12 @@ use crate::core::io::Effects;
 use crate::core::jobs::scan::Scan;
 use crate::core::jobs::scheduler::Scheduler;
 use crate::core::ports::{Differences, JobBatch, Read, Since, StoreError, Work, WorkId};
-use crate::core::time::bounds::REPLICA_STALE_MS;
+use crate::core::time::bounds::{REPLICA_LAG_SECS, REPLICA_REFRESH_MS, REPLICA_STALE_MS};
 use crate::core::time::{Backoff, Timer, Timers};
 use crate::model::journal::EntryId;
 use crate::model::{Job, JobId, Mono, Now, Zones};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-
-/// How often the changes are read.
-const REFRESH_MS: u64 = 2_000;
-/// The schedules stand at so many seconds ago: a new leader begins after the last tick of the former one.
-const LAG_SECS: i64 = 30;
 
 #[derive(Debug)]
 pub struct Replica {
@@ -155,7 +150,7 @@ impl Replica {
             self.as_of = AsOf { entry: batch.as_of, at: asked.sent_at };
             self.again = batch.last.into_iter().collect();
         }
-        let cursor = cx.now.wall.second().plus(-LAG_SECS);
+        let cursor = cx.now.wall.second().plus(-REPLICA_LAG_SECS);
         let scheduler = self.scheduler.get_or_insert_with(|| Scheduler::new(self.zones.clone(), cursor));
         let step = scan.step(batch, scheduler);
         step.gone.into_iter().for_each(|id| drop(scheduler.remove(id)));
@@ -171,7 +166,7 @@ impl Replica {
 
     pub fn on_differences(&mut self, id: WorkId, result: Result<Option<Differences>, StoreError>, cx: &mut Context) {
         let Some(asked) = self.take_asked(id) else { return };
-        self.state = State::Ready { refresh_at: cx.now.mono.plus_ms(REFRESH_MS) };
+        self.state = State::Ready { refresh_at: cx.now.mono.plus_ms(REPLICA_REFRESH_MS) };
         let Some(differences) = self.taken(result, cx) else { return };
         self.bring_up(differences, asked.sent_at, cx);
     }
@@ -190,7 +185,7 @@ impl Replica {
                 put(scheduler, job, cx.fx);
             }
         }
-        let wound_to = cx.now.wall.second().plus(-LAG_SECS);
+        let wound_to = cx.now.wall.second().plus(-REPLICA_LAG_SECS);
         if scheduler.cursor() < wound_to {
             scheduler.wind_to(wound_to);
         }

@@ -12,12 +12,14 @@
 
 mod changes;
 mod controls;
+mod course;
 mod definitions;
 mod misfire;
 mod nodes;
 mod output_reads;
 mod progress;
 mod reload;
+mod requests;
 mod run_list;
 mod ticks;
 
@@ -38,11 +40,11 @@ use crate::model::message::{Hello, ToLeader};
 use crate::model::status::RunStatus;
 use crate::model::{Attempt, Epoch, Mono, NodeId, Now, Second, Server, Wall};
 use changes::Changes;
-use controls::Controls;
+use course::Ticks;
 use output_reads::{Questions, Where};
 use reload::Reload;
+use requests::Controls;
 use std::collections::BTreeMap;
-use ticks::Ticks;
 
 /// How often finished entries are closed, in one statement.
 const CLOSE_EVERY_MS: u64 = 1_000;

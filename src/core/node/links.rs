@@ -19,6 +19,9 @@ use crate::model::{NodeId, Now, Server};
 
 /// The first request id of calls that came over a link; the ids of HTTP clients lie below.
 const FORWARDED_FROM: u64 = 1 << 62;
+/// Limit of the messages between leader and nodes that are delivered in one go. It is never reached; messages beyond it
+/// would be delivered with the next input.
+const MAILS_MAX: usize = 1_000_000;
 /// The answer to a node that greets a node which does not lead; it will soon know a better one.
 const NOT_LEADING: &str = "this node does not lead";
 
@@ -184,7 +187,9 @@ impl Node {
     /// Delivers the messages between leader and nodes; false when there was none.
     pub(super) fn deliver(&mut self, now: Now) -> bool {
         let mut is_any = false;
-        while let Some(mail) = self.fx.take_mail() {
+        for count in 1..=MAILS_MAX {
+            debug_assert!(count < MAILS_MAX, "leader and node of one process go on answering each other");
+            let Some(mail) = self.fx.take_mail() else { break };
             is_any = true;
             match mail {
                 Mail::ToLeader(message) => self.tell_leader(message, now),

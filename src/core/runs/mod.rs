@@ -12,7 +12,7 @@
 //! `table` alone holds the runs, and moves them from stage to stage. Over it work `planning` (which node for which due
 //! run), `sending`, `permits` (how many runs of a job at one time), `retry` (the attempt after a failed one),
 //! `reassign` (runs whose job was changed), `recovery` (runs whose node or leader was lost) and `refusals` (the rows of
-//! refused runs). `entries` knows which journal entries are still needed.
+//! refused runs). `memory` is what these remember; `entries` knows which journal entries are still needed.
 //!
 //! Not the scheduler: it does not know which jobs are due. Not the journal: it says which runs an entry must name, and
 //! hears when the entry is in.
@@ -24,6 +24,7 @@ mod candidates;
 mod entries;
 mod in_flight;
 mod indexes;
+mod memory;
 mod permits;
 mod planning;
 mod reassign;
@@ -47,10 +48,7 @@ use crate::model::{Attempt, JobId, NodeId, RunKey, RunState, Server};
 use candidates::Candidates;
 use entries::{OpenEntries, settled_to};
 use in_flight::WaitsFor;
-use planning::Planning;
-use recovery::Recovery;
-use refusals::Coalescer;
-use sending::Sending;
+use memory::{Coalescer, Planning, Recovery, Sending};
 use std::collections::{BTreeMap, BTreeSet};
 use table::RunTable;
 

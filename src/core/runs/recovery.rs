@@ -21,15 +21,6 @@ use crate::model::{Attempt, Job, JobId, NodeId, Now, RunKey, RunState, Second, V
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// What recovery remembers for as long as the leader leads.
-#[derive(Debug, Default)]
-pub struct Recovery {
-    /// Numbers the questions for log rows.
-    questions: u64,
-    /// How long no node led before this leader.
-    pub away_secs: i64,
-}
-
 /// A former leader's runs, as the store tells them.
 pub struct Left<'a> {
     /// The entries that are not done.

@@ -8,6 +8,7 @@
 //! Invariant: every refusal is explained by exactly one row, and its entry stays open until that row is committed.
 
 use super::in_flight::Stage;
+use super::memory::{Coalescer, Key, Window};
 use super::rows::Why;
 use super::{Runs, rows};
 use crate::core::Context;
@@ -17,22 +18,6 @@ use crate::core::time::bounds::COALESCE_SECS;
 use crate::model::journal::{Body, EntryId, RefusedRun};
 use crate::model::{Attempt, JobId, Mono, NodeId, Now, RunKey, RunState, Second, Version};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Refusals that have no row yet.
-#[derive(Debug, Default)]
-pub struct Coalescer {
-    windows: BTreeMap<Key, Window>,
-}
-
-/// A job, and the state of its refused runs.
-type Key = (JobId, &'static str);
-
-/// The refusals after the first one, until they share a row.
-#[derive(Debug)]
-struct Window {
-    until: Mono,
-    gathered: Vec<(RefusedRun, EntryId)>,
-}
 
 impl Coalescer {
     /// The entries whose refusals have no row yet, once for each refusal.

@@ -8,6 +8,7 @@
 //! attempt whose first entry is under way.
 
 use super::in_flight::{InFlightRun, Stage, WaitsFor};
+use super::memory::Sending;
 use super::planning::body;
 use super::{Runs, rows};
 use crate::core::Context;
@@ -17,22 +18,11 @@ use crate::core::ledger::journaler::Journaler;
 use crate::model::journal::Body;
 use crate::model::message::{Order, ToNode};
 use crate::model::{Attempt, Job, Mono, NodeId, Now};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Limit of the runs that are sent within one input, so that no input takes long.
 const RELEASE_MAX: usize = 1_000;
-
-/// Journaled runs that are not sent yet, each once. A run whose row was committed meanwhile stays here until its turn.
-#[derive(Debug, Default)]
-pub struct Sending {
-    /// Runs of a tick whose part 0 is not in yet.
-    held_back: Vec<Attempt>,
-    /// Runs whose tick is whole, in the order of sending.
-    releasing: VecDeque<Attempt>,
-    /// When runs were sent last.
-    released_at: Mono,
-}
 
 impl Sending {
     /// Holds the runs of a part back until the tick is whole. Parts are written from the highest number down, so a

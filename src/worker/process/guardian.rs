@@ -9,7 +9,9 @@
 
 use super::kill::{Family, GUARDIAN_NAME, end_runs, start_time};
 use super::marks::{self, Mark, Snapshot};
-use crate::core::time::bounds::{GUARDIAN_GRACE_MS, GUARDIAN_LOOK_MS};
+use crate::core::time::bounds::{
+    GUARDIAN_BACKOFF_MS_MAX, GUARDIAN_GRACE_MS, GUARDIAN_LOOK_MS, GUARDIAN_PATIENCE_MS, SOUND_LIFE_MS,
+};
 use crate::worker::clock;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FlockOperation;
@@ -28,12 +30,10 @@ use std::time::Duration;
 
 /// The hidden first argument of a daemon, followed by its two descriptors.
 pub const UNDER_GUARDIAN: &str = "--under-guardian";
-/// A daemon that lived so long starts its back-off anew.
-const SOUND_LIFE: Duration = Duration::from_secs(10);
+const SOUND_LIFE: Duration = Duration::from_millis(SOUND_LIFE_MS);
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
-const BACKOFF_LAST: Duration = Duration::from_secs(1);
-/// How long a daemon whose guardian is dead may need to end its runs and go.
-const LOCK_PATIENCE: Duration = Duration::from_secs(20);
+const BACKOFF_LAST: Duration = Duration::from_millis(GUARDIAN_BACKOFF_MS_MAX);
+const LOCK_PATIENCE: Duration = Duration::from_millis(GUARDIAN_PATIENCE_MS);
 const LOCK_EVERY: Duration = Duration::from_millis(20);
 /// Exit codes of a daemon that could not be started, and of one that its cluster or store refused for good.
 pub const CANNOT_START: i32 = 2;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::core::Lender;
 use crate::core::io::Effect;
-use crate::core::time::bounds::LOCK_STALE_MS;
+use crate::core::time::bounds::{CHECK_TTL_SECS, CONSUL_CALL_MS, LOCK_STALE_MS};
 use crate::model::{Epoch, Second};
 
 const ALL: Standing = Standing { is_leader: false, can_lead: true, can_depose: true };
@@ -233,4 +233,32 @@ fn an_agent_that_makes_no_session_is_asked_less_and_less_often_and_warned_of_onc
     }
     assert!(!election.is_well());
     assert_eq!((sessions, warnings), (9, 1), "after 0, 0.1, 0.3, 0.7, 1.5, 3.1, 5.1, 7.1 and 9.1 s");
+}
+
+/// The statement that the election sends now, beside its watch.
+fn sent(election: &mut Election, now: Now) -> Option<(WorkId, Consul)> {
+    let mut lender = Lender::default();
+    election.poll(ALL, || value("own"), &mut lender.at(now));
+    std::iter::from_fn(|| lender.fx.take()).find_map(|effect| match effect {
+        Effect::Work(id, Work::Consul(consul)) => Some((id, consul)),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_call_that_hangs_for_as_long_as_it_may_costs_no_leader_its_check() {
+    let mut election = holder();
+    // The check was passed at 0. The worst moment for another call is right before it is passed again.
+    let worst = at(CHECK_PASS_MS - 1);
+    election.renew_value(worst);
+    let (id, _) = sent(&mut election, worst).expect("the value is written");
+    let failed = at(CHECK_PASS_MS - 1 + CONSUL_CALL_MS);
+    let silent = Err(ConsulError::Unavailable("it does not answer".into()));
+    election.on_consul(id, silent, &mut Lender::default().at(failed));
+    assert!(sent(&mut election, failed).is_none());
+    let (timer, next) = Timers::first(failed, |timers| election.timers(timers)).expect("it tries again");
+    assert_eq!(timer, Timer::ConsulRetry);
+    let next = Now { mono: next, ..Now::default() };
+    assert!(matches!(sent(&mut election, next), Some((_, Consul::Pass))), "the check goes first");
+    assert!(next.mono < at(CHECK_TTL_SECS * 1_000).mono, "the check has failed by then, and the lock is lost");
 }

@@ -85,10 +85,10 @@ fn it_is_filled_page_by_page_and_then_brought_up_to_what_changed_meanwhile() {
     assert_eq!((since.as_of, since.newest), (EntryId(7), JobId(2_500)), "before the first page was read");
     rows.push(job(2_501, 1));
     assert_eq!(bench.versions(), rows.iter().map(|job| (job.id.0, job.version.0)).collect::<Vec<_>>());
-    bench.pass_ms(REFRESH_MS);
+    bench.pass_ms(REPLICA_REFRESH_MS);
     let since = bench.differ(Some(Differences { as_of: EntryId(11), ..Differences::default() }));
     assert_eq!(since, Since { as_of: EntryId(10), newest: JobId(2_501), again: vec![JobId(1_500)] });
-    bench.pass_ms(REFRESH_MS);
+    bench.pass_ms(REPLICA_REFRESH_MS);
     assert_eq!(bench.differ(None).again, [JobId(1_500)], "until there is another last one");
 }
 
@@ -155,7 +155,7 @@ fn a_read_that_fails_is_asked_again_and_an_answer_from_before_the_lead_is_not_he
     assert_eq!(bench.versions(), [(1, 3)]);
     let mut lent = bench.replica.lend(bench.now);
     assert!(!bench.replica.is_ready());
-    bench.pass_ms(10 * REFRESH_MS);
+    bench.pass_ms(10 * REPLICA_REFRESH_MS);
     assert!(bench.asked().is_none(), "the leader has the jobs");
     lent.scheduler.remove(JobId(1));
     lent.again = vec![JobId(1)];
@@ -169,5 +169,5 @@ fn its_schedules_are_kept_near_the_present() {
     bench.page(1, &[job(1, 1)]);
     bench.now.wall = Second(1_000_000).wall();
     bench.differ(Some(Differences::default()));
-    assert_eq!(bench.replica.lend(bench.now).scheduler.cursor(), Second(1_000_000 - LAG_SECS));
+    assert_eq!(bench.replica.lend(bench.now).scheduler.cursor(), Second(1_000_000 - REPLICA_LAG_SECS));
 }

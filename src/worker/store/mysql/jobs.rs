@@ -2,9 +2,9 @@
 //!
 //! Invariant: a statement that changes a row names the epoch, and the version that the row has.
 
+use super::connection::{DUPLICATE_KEY, INT_MAX, Outcome, sql_value};
 use super::journal::{check_epoch, is_epoch, last_noted, newest_entry};
 use super::schema::{self, Charset};
-use super::{DUPLICATE_KEY, INT_MAX, Outcome, sql_value};
 use crate::core::ports::{Differences, JobBatch, Since, StoreError};
 use crate::model::columns::{COLUMNS, Column};
 use crate::model::command::RequestKey;

@@ -2,8 +2,8 @@
 //!
 //! Invariant: a row is written whatever it holds; a definite state replaces `lost`, nothing replaces a definite state.
 
+use super::connection::{Connection, INT_MAX, Outcome, cell, sql_value};
 use super::schema::{self, LogTable};
-use super::{Connection, INT_MAX, Outcome, cell, sql_value};
 use crate::model::log_row::{LastRun, LogFilter, LogPage, StoredLog};
 use crate::model::value::Value;
 use crate::model::{Attempt, JobId, LogRow, RunKey, RunState, Second};

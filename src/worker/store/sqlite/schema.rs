@@ -2,7 +2,8 @@
 //!
 //! Invariant: applied twice, or by two connections at once, they do what they do once.
 
-use super::{Outcome, Transaction};
+use super::outcome::Outcome;
+use rusqlite::Transaction;
 
 /// In order; the number of a file is its position here, from 1.
 const MIGRATIONS: &[&str] =
