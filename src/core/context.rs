@@ -1,4 +1,4 @@
-//! The context that every part of the core is handed with an input: the time, the effects, the log rows.
+//! The context that every part of the core gets with an input: the time, the effects, the log rows.
 //!
 //! Not a place for things that only some parts need.
 //!

@@ -1,10 +1,10 @@
-//! Ears and mouth: one thread, one poll loop. It hears sockets, pipes, signals and clocks, hands them to the node as
-//! inputs, and does what the node says.
+//! The reactor: one thread with one poll loop. It gives the events of sockets, pipes, signals and clocks to the node as
+//! inputs, and carries out the node's effects.
 //!
-//! Not a place for decisions, and never for waiting: what blocks goes to the pool. The only room that names mio.
+//! Not a place for decisions, and not for work that blocks: that goes to the pool. The only room that names mio.
 //!
 //! Invariants: the thread blocks in poll and nowhere else; an event is a hint, so each source is read and written until
-//! it would block, or until it has used up its budget for this turn of the loop. mio tells of a source once, so a source
+//! it would block, or until its budget for this turn of the loop is used up. mio tells of a source once, so a source
 //! that has used up its budget is gone on with in the next turn without an event, and that turn does not wait.
 
 mod children;
@@ -39,7 +39,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use timer::Timer;
 
-/// The longest wait in poll, however far the next deadline lies: a safety net, not a clock.
+/// The longest wait in poll. The next deadline may be later, so this only repairs a missed wake-up.
 const POLL_MAX: Duration = Duration::from_millis(500);
 const EVENTS_MAX: usize = 1_024;
 /// The workers' answers that are taken in one turn of the loop.
@@ -90,7 +90,7 @@ impl Reactor {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => result?,
         }
-        // A due deadline goes before the events: they can wait until the runs of this second are started.
+        // A due deadline comes before the events, so that the runs of this second start first.
         if deadline <= clock::mono() {
             self.input(Input::Wake);
         }
@@ -128,7 +128,7 @@ impl Reactor {
         Ok(())
     }
 
-    /// Goes on with sources that had used up their budget, and gives the node what has come of them.
+    /// Goes on with sources that had used up their budget, and gives the node their inputs.
     ///
     /// Each loop here ends: nothing that the node does about an ended run or a part of an output ends another run or
     /// gives another part at once. What it does about a link may end a link, which is heard of in the next turn.
@@ -192,7 +192,7 @@ impl Reactor {
         // Nobody writes to this pipe: its end of file is the message.
         if matches!(rustix::io::read(&self.link.death_pipe, &mut byte), Ok(0)) {
             let _ = self.poll.registry().deregister(&mut SourceFd(&self.link.death_pipe.as_raw_fd()));
-            log::error!("the guardian is dead: ending the runs and exiting");
+            log::error!("the guardian is dead: the daemon ends its runs and exits");
             self.input(Input::Signal(Signal::Orphaned));
         }
     }

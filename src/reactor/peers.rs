@@ -4,11 +4,10 @@
 //! Connecting -> Proving -> Open
 //! ```
 //!
-//! Not here: which links there are to be, and what is said over them; the node decides that.
+//! Not here: which links are made, and which messages go over them; the node decides that.
 //!
-//! Invariants: nothing but a proof is read from a stranger, who has five seconds and a small buffer for it; the bytes
-//! that wait to be sent over a link have a limit, beyond which the link is cut: the node says everything anew over the
-//! next one.
+//! Invariants: a stranger can send nothing but its proof, in five seconds and a small buffer. The bytes that wait to be
+//! sent over a link have a limit; beyond it the link is cut, and the node begins anew over the next one.
 
 use super::source::Source;
 use crate::core::io::{Gone, Input};
@@ -28,7 +27,7 @@ const STRANGERS_MAX: usize = 256;
 const PROVE_MS: u64 = 5_000;
 /// How many bytes may wait to be sent over one link.
 const OUTPUT_BYTES_MAX: usize = 64 << 20;
-/// Bytes that are read from one link in one turn of the loop.
+/// The most bytes that are read from one link in one turn of the loop.
 const TURN_BYTES_MAX: usize = 1 << 20;
 /// Messages after which no more is read from one link in one turn of the loop. Those of the last read are still taken.
 const TURN_MESSAGES_MAX: usize = 256;
@@ -43,7 +42,7 @@ pub struct Peers {
     serials: BTreeMap<LinkId, usize>,
     unfinished: Vec<usize>,
     heard: VecDeque<Input>,
-    /// A log line has said that without a secret other hosts are not spoken to.
+    /// A log line has said that without a secret there are no links to other hosts.
     is_secret_missed: bool,
 }
 
@@ -104,7 +103,9 @@ impl Peers {
                 }
             };
             if !self.may_speak(address.ip().is_loopback()) {
-                log::warn!("a node at {address} is refused: without cluster_secret only nodes of this host are taken");
+                log::warn!(
+                    "a node at {address} is refused: without cluster_secret only nodes of this host may connect; set it on all nodes"
+                );
                 continue;
             }
             let strangers = self.peers.values().filter(|peer| !matches!(peer.state, LinkState::Open)).count();
@@ -125,7 +126,9 @@ impl Peers {
         let address: Option<std::net::SocketAddr> = server.0.parse().ok();
         let is_allowed = address.is_some_and(|address| self.may_speak(address.ip().is_loopback()));
         if !is_allowed && !std::mem::replace(&mut self.is_secret_missed, true) {
-            log::error!("no link to {server}: without cluster_secret only nodes of this host are spoken to");
+            log::error!(
+                "no link to {server}: without cluster_secret this node connects only to nodes of its own host; set it on all nodes"
+            );
         }
         match address.filter(|_| is_allowed).map(TcpStream::connect) {
             Some(Ok(stream)) => self.add(Peer::new(id, server.to_string(), stream, now), registry),
@@ -148,18 +151,18 @@ impl Peers {
                 self.unfinished.push(serial);
             }
             None => {
-                log::warn!("the link to {} is cut: too much waits to be sent", peer.address);
+                log::warn!("the link to {} is cut: more than {OUTPUT_BYTES_MAX} bytes wait to be sent", peer.address);
                 self.end(serial, Gone::Lost);
             }
         }
     }
 
-    /// Ends a link. Messages of it that were not taken yet are dropped.
+    /// Ends a link. Messages from it that the node has not got yet are dropped.
     pub fn unlink(&mut self, id: LinkId) {
         if let Some(serial) = self.serials.remove(&id)
             && let Some(mut peer) = self.peers.remove(&serial)
         {
-            // A last word, such as a refusal, goes out where it can at once.
+            // A last message, such as a rejection, is sent if the socket takes it at once.
             let _ = peer.write();
         }
         self.heard.retain(|input| !matches!(input, Input::Linked(of) | Input::Received(of, _) if *of == id));
@@ -200,7 +203,7 @@ impl Peers {
         }
     }
 
-    /// The next input that a link has given, in the order of their coming.
+    /// The next input from the links, in the order in which they came.
     pub fn take_heard(&mut self) -> Option<Input> {
         self.heard.pop_front()
     }

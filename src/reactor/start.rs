@@ -1,8 +1,8 @@
-//! Puts the daemon together: identity, marks, sockets, threads, node.
+//! The start of the daemon: it makes all parts (identity, marks, sockets, threads, node) and connects them.
 //!
-//! Not here: what any of these parts does.
+//! Not here: the work of these parts.
 //!
-//! Invariant: either every part is there, or the error says which part could not be had.
+//! Invariant: either every part is made, or the error says which part cannot be made, and why.
 
 use super::children::Children;
 use super::http::Http;
@@ -46,7 +46,7 @@ fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
     for notice in notice.into_iter().chain(damage) {
         log::error!("{notice}");
     }
-    let poll = Poll::new().map_err(|error| format!("make the event loop: {error}"))?;
+    let poll = Poll::new().map_err(|error| format!("create the event loop: {error}"))?;
     let listener = listen(&poll, "http_bind_address", config.http_bind_address, Source::HttpListener)?;
     let debug_listener =
         config.pprof_listen.map(|address| listen(&poll, "pprof_listen", address, Source::DebugListener)).transpose()?;
@@ -162,7 +162,7 @@ fn node_id(data_dir: &Path) -> Result<NodeId, String> {
             rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
                 .map_err(|error| fail(error.into()))?;
             let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-            // The file is whole or not there: a half-written id would stop the next start.
+            // The file must be complete or missing: half an id would stop the next start.
             let temporary = path.with_extension("new");
             std::fs::write(&temporary, &text).and_then(|()| std::fs::rename(&temporary, &path)).map_err(fail)?;
             Ok(NodeId(text.into()))

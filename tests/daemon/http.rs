@@ -1,4 +1,4 @@
-//! Bytes that are no request, slow clients, many clients.
+//! HTTP: bytes that are not a request, slow clients, many clients.
 
 use crate::support::daemon::Node;
 use crate::support::process::resident_kb;
@@ -132,7 +132,7 @@ fn a_client_that_does_not_read_its_answer_costs_a_bounded_buffer() {
 }
 
 #[test]
-fn many_idle_connections_leave_room_for_others() {
+fn many_idle_connections_keep_no_other_client_out() {
     let node = Node::started("");
     let idle: Vec<TcpStream> = (0..500).map(|_| connect(&node)).collect();
     assert!(node.api.is_up());

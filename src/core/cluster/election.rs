@@ -9,9 +9,9 @@
 //! Not a proof of leadership: a leader that has lost the lock is fenced by the epoch in the store. Not the knowledge of
 //! the lock: that is `lock_watch`'s.
 //!
-//! Before it registers it looks at the lock. A leader may be alive beside which this node must not take part: one with
-//! the same address or node id, or one that cannot reach this node. Then this node leaves that leader's registration
-//! alone, and says why.
+//! Before it registers it reads the lock. The lock may belong to a living leader that has the same address or node id
+//! as this node, or that cannot reach it. Then this node must not take part: it does not touch that leader's
+//! registration, and exits with the reason.
 //!
 //! Invariant: one statement is with Consul at a time, beside the watch.
 
@@ -36,7 +36,7 @@ pub struct Election {
     value_at: Mono,
     asked: Option<Question>,
     backoff: Backoff,
-    /// A statement waits because Consul has failed a moment ago.
+    /// A statement waits for the end of the back-off, because the last one failed.
     is_put_off: bool,
     lock: LockWatch,
     leave: Option<Leave>,
@@ -82,20 +82,20 @@ pub struct Standing {
     pub is_leader: bool,
     /// It could lead if it held the lock.
     pub can_lead: bool,
-    /// It may take the lock from a leader that stands still. Its store has answered for so long that such a leader, had
-    /// its own store been away at the same time, would have gone on by now.
+    /// It may take the lock from a leader that stands still. The store has answered this node for so long that a leader
+    /// which only waited for the same store would have gone on by now.
     pub can_depose: bool,
 }
 
-/// The meaning of Consul's answer for the node.
+/// What Consul's answer means for the node.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome {
     Nothing,
-    /// The lock is newly ours: the epoch may be bumped.
+    /// This node has got the lock: the epoch may be bumped.
     Elected,
     /// The lock is still ours, by a statement that was sent at this moment.
     Renewed(Mono),
-    /// The lock is ours no longer.
+    /// This node has the lock no more.
     Lost,
 }
 
@@ -135,7 +135,7 @@ impl Election {
         self.asked = Some(Question { id, step, sent_at: cx.now.mono });
     }
 
-    /// Says when to poll.
+    /// Lists when to poll.
     pub fn timers(&self, timers: &mut Timers) {
         timers.set_ahead(Timer::Abstention, self.abstains_until);
         if self.leave.is_some() {
@@ -157,7 +157,7 @@ impl Election {
         self.is_holder
     }
 
-    /// Whether the lock is ours, and we want it.
+    /// Whether this node holds the lock and does not abstain.
     pub fn may_lead(&self, now: Now) -> bool {
         self.is_holder && !self.is_abstaining(now)
     }
@@ -242,8 +242,8 @@ impl Election {
                 Outcome::Nothing
             }
             (step, Ok(answer)) => {
-                // An agent registers and passes without its servers. So before there is a session, only a new session
-                // shows that Consul is well.
+                // An agent takes a registration, and a passed check, without Consul's servers. So as long as there is
+                // no session, only a new one shows that Consul is well.
                 if self.session.is_some() || step == Step::Session {
                     if self.backoff.is_failing() {
                         cx.fx.notice(log::Level::Info, "Consul answers again");
@@ -301,10 +301,11 @@ impl Election {
             // A node that cannot lead yet leaves the free lock to others.
             None => can_lead.then_some(Step::Acquire),
             session if *session == self.session => can_lead.then_some(Step::Acquire),
-            // A node that cannot lead ends the session of its own last life all the same, which keeps others from the
-            // lock.
+            // A node that cannot lead still ends the session of its own former incarnation, because that session keeps
+            // other nodes from the lock.
             Some(_) => {
-                let may_end = |why: &&str| *why == LAST_LIFE || can_lead && (*why != STANDS_STILL || can_depose);
+                let may_end =
+                    |why: &&str| *why == FORMER_INCARNATION || can_lead && (*why != STANDS_STILL || can_depose);
                 self.lock.why_dead().filter(may_end).map(|_| Step::Destroy)
             }
         }
@@ -349,7 +350,7 @@ impl Election {
             (true, true) => Outcome::Renewed(sent_at),
             (true, false) => Outcome::Lost,
             (false, false) => {
-                // Another node was quicker, or this node's knowledge of the lock is old: wait for the watch.
+                // Another node was quicker, or the known state of the lock was out of date: wait for the watch.
                 self.lock.forget(now);
                 Outcome::Nothing
             }

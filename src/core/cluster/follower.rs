@@ -5,11 +5,11 @@
 //! Apart -> Linking -> Greeting -> Joined -> Apart (link gone, no answer, another leader)
 //! ```
 //!
-//! Not the place that says who leads: that is the election's and the lookup's. Not the executor, which acts on the
-//! leader's messages.
+//! Not the search for the leader: that is the election's and the lookup's. Not the executor, which acts on the leader's
+//! messages.
 //!
-//! Invariants: there is one link at a time; no message is heard over a link that was given up; a leader whose epoch is
-//! older than one that this node has seen is not followed.
+//! Invariants: there is one link at a time; a message over a link that was given up has no effect; a leader whose epoch
+//! is older than one that this node has seen is not followed.
 
 use crate::core::Context;
 use crate::core::io::{Effect, Effects};
@@ -22,7 +22,8 @@ use std::collections::BTreeMap;
 
 /// Limit of the calls that wait for the leader's reply.
 const FORWARDED_MAX: usize = 1_000;
-/// A measurement of the leader's clock gives way to a slower one only after so long: clocks drift.
+/// A measurement of the leader's clock is kept for so long, unless a quicker round trip gives a better one. Clocks
+/// drift, so after that any newer measurement replaces it.
 const CLOCK_KEEP_MS: u64 = 10_000;
 
 /// This node's side of its link to the leader.
@@ -77,7 +78,7 @@ enum LinkState {
     Joined,
 }
 
-/// The leader's wall clock against our monotonic one, by the quickest of the recent answers.
+/// The leader's wall clock compared with this node's monotonic one, by the quickest of the recent answers.
 #[derive(Clone, Copy, Debug)]
 struct LeaderClock {
     /// The leader's clock, as measured, when ours showed `at`.
@@ -86,7 +87,7 @@ struct LeaderClock {
     round_trip_ns: u64,
 }
 
-/// The meaning of a leader's message for this node.
+/// What a leader's message means for this node.
 #[derive(Debug)]
 pub enum Heard {
     Nothing,
@@ -141,7 +142,7 @@ impl Follower {
         }
     }
 
-    /// Says when to poll. `has_leader`: whether there is a leader to link to.
+    /// Lists when to poll. `has_leader`: whether there is a leader to link to.
     pub fn timers(&self, has_leader: bool, timers: &mut Timers) {
         match &self.link {
             Some(link) => {

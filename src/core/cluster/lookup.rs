@@ -1,9 +1,10 @@
-//! The leader by the store's word: for a node whose Consul does not answer, or names no node that takes this one in.
+//! The lookup: asks the store which node leads. It is for a node whose Consul does not answer, or names a node that
+//! does not take this one in.
 //!
-//! Not the election: nobody comes to lead by it. Not a proof either: it says which node to greet, and that node's
+//! Not the election: no node becomes leader by it. Not a proof either: it says which node to greet, and that node's
 //! Welcome says under which epoch it leads.
 //!
-//! Invariants: one question is under way at a time; while Consul's word will do, the store is not asked.
+//! Invariants: one question is under way at a time; while Consul's answer is enough, the store is not asked.
 
 use crate::core::Context;
 use crate::core::ports::{Read, StoreError, StoredLeader, Work, WorkId};
@@ -22,7 +23,7 @@ pub struct Lookup {
     node_id: NodeId,
     lock_key: String,
     asked: Option<WorkId>,
-    /// None while Consul's word will do.
+    /// None while Consul's answer is enough.
     ask_at: Option<Mono>,
     named: Option<StoredLeader>,
 }
@@ -41,7 +42,7 @@ impl Lookup {
         }
     }
 
-    /// Says when to ask next.
+    /// Lists when to ask next.
     pub fn timers(&self, timers: &mut Timers) {
         timers.set(Timer::LeaderLookup, self.ask_at.filter(|_| self.asked.is_none()));
     }
@@ -52,7 +53,7 @@ impl Lookup {
             return;
         }
         self.ask_at = self.ask_at.map(|_| now.mono.plus_ms(ASK_EVERY_MS));
-        // An error is passed over: the health check and the logbook report a store that is away.
+        // An error needs no report here: the health check and the logbook report a store that is away.
         if let Ok(Some(named)) = result {
             self.named = Some(named);
         }
@@ -103,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn the_store_is_asked_every_second_and_only_while_it_must_be() {
+    fn the_store_is_asked_every_second_and_only_while_consul_is_not_enough() {
         let mut lookup = lookup("10.0.0.1:1");
         assert_eq!(asked(&mut lookup, false, at(60_000)), None);
         assert_eq!(asked(&mut lookup, true, at(60_000)), None, "a takeover is no reason");
@@ -132,7 +133,11 @@ mod tests {
         let other = "10.0.0.2:1";
         assert_eq!(leader("10.0.0.1:1", named(other, "other", "key")), Some((3, other.into())));
         assert_eq!(leader("10.0.0.1:1", named(other, "other", "another key")), None, "another cluster's");
-        assert_eq!(leader("10.0.0.1:1", named(other, "own", "key")), None, "its own former life, or a copied data_dir");
+        assert_eq!(
+            leader("10.0.0.1:1", named(other, "own", "key")),
+            None,
+            "its own former incarnation, or a copied data_dir"
+        );
         assert_eq!(leader(other, named(other, "other", "key")), None, "its own address");
         assert_eq!(leader("127.0.0.1:1", named(other, "other", "key")), None, "that one could not reach it");
     }

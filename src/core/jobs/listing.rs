@@ -10,9 +10,9 @@
 //!
 //! Not the place that searches: a list with a search is read from the store, not from memory.
 //!
-//! Invariants: every list is answered exactly once, and within twice its patience, whatever the store does; where the
-//! store is silent, with the jobs as they are and without last runs. The last runs in a list were read after it was
-//! asked for.
+//! Invariants: every list is answered exactly once, and within twice its patience. Where the store does not answer, the
+//! list has the jobs in memory as they are, without last runs. The last runs in a list were read after the client asked
+//! for it.
 
 use crate::core::Context;
 use crate::core::io::Effects;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Reading (batch by batch) -> Ready <-> Lent (this node leads: its leader has the jobs)
-//!    ^---------------------------| older than the journal reaches back, or too much has changed
+//!    ^---------------------------| the journal does not reach back so far, or there are too many changes
 //! ```
 //!
 //! Not a place to schedule from: the replica lags behind the store by up to `REPLICA_REFRESH_MS`. For a list of jobs it is
@@ -32,12 +32,12 @@ pub struct Replica {
     zones: Zones,
     /// None before the first batch, and while it is lent.
     scheduler: Option<Scheduler>,
-    /// A scan has ended once: all jobs are here, and a later scan only mends them.
+    /// The first scan has ended, so all jobs are here; a later scan only corrects them.
     is_complete: bool,
     as_of: AsOf,
-    /// When the newest of the questions was sent that were answered or have failed.
+    /// When the newest question was sent that has been answered or has failed.
     answered: Mono,
-    /// Jobs that must be read again with the next changes: one may have been changed while it was read.
+    /// Jobs that must be read again with the next changes, because they may have been changed while they were read.
     again: BTreeSet<JobId>,
     state: State,
     question: Option<Question>,

@@ -2,8 +2,8 @@
 //!
 //! It exists from the moment at which its node has an epoch of its own and has read the open entries, until the lead is
 //! lost. `ticks` and `misfire` take the ticks; `changes`, `definitions` and `reload` change the jobs; `controls`,
-//! `run_list` and `output_reads` answer operators; `nodes` looks after the other nodes; `progress` tells how the leader
-//! itself does.
+//! `run_list` and `output_reads` answer operators; `nodes` looks after the other nodes; `progress` tells whether the
+//! leader does its work.
 //!
 //! Not the runs themselves: those are in `runs`.
 //!

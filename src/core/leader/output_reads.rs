@@ -107,7 +107,7 @@ impl Questions {
         let Some(PendingRead { client, attempt, from, server, row, .. }) = self.asked.remove(&request) else { return };
         match (part, row) {
             (Some(part), Some(row)) => {
-                // The output is a former life's, and the node does not know how that attempt ended; the row does.
+                // The output is of a former incarnation. This one does not know how the attempt ended; the row does.
                 let state = row_state(&row).map_or(part.state, OutputState::Over);
                 fx.reply(client, output(attempt, server, OutputPart { state, ..part }));
             }
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_node_has_its_row_tells() {
+    fn the_row_has_the_output_that_no_node_has() {
         let expect = OutputPart::of_row(RunState::Failed, "written\n", 2);
         let (mut questions, mut lender) = questions();
         questions.ask(CLIENT, query(), Where::Logged, &mut lender.at(Now::default()));

@@ -1,6 +1,6 @@
-//! The list of in-flight runs: the leader's table, completed by each node's word about the runs that it has.
+//! The list of in-flight runs: the leader's table, completed by each node's answer about the runs that it has.
 //!
-//! Not the place that changes runs: it only reads them.
+//! Not here: changes of runs; the list only reads them.
 //!
 //! Invariant: a node that does not answer in time does not hold up the list: its runs are shown as unknown.
 

@@ -37,7 +37,7 @@ impl Leader {
         }
     }
 
-    /// Says once that the clock was set back. No second is handled twice, so nothing is due until the clock has caught
+    /// Warns once that the clock was set back. No second is handled twice, so no run is due until the clock has caught
     /// up.
     fn say_ahead(&mut self, taken_by: Second, fx: &mut Effects) {
         let ahead_secs = self.ledger.jobs.cursor().0 - taken_by.0;

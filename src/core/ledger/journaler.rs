@@ -1,8 +1,8 @@
-//! The leader's entries on their way into the journal, one at a time and in order.
+//! The journaler: it writes the leader's entries into the journal, one at a time and in order.
 //!
 //! While the result of an entry's statement is not known, the statement is repeated, and no other entry is sent.
 //!
-//! Not the place that decides what an entry says.
+//! Not the decisions in an entry: other parts make them.
 //!
 //! Invariant: an entry has one request number for ever, so repeating its statement cannot write it twice.
 
@@ -158,7 +158,7 @@ impl Journaler {
         }
     }
 
-    /// Says when to poll.
+    /// Lists when to poll.
     pub fn timers(&self, timers: &mut Timers) {
         let waits = self.asked.is_none() && !self.queue.is_empty();
         timers.set(Timer::JournalRetry, waits.then(|| self.backoff.ready_at()));
@@ -175,7 +175,7 @@ impl Journaler {
                 if !self.backoff.is_failing() {
                     cx.fx.notice(
                         log::Level::Error,
-                        format!("the journal waits, and runs with it: {error}; asking again until it works"),
+                        format!("the journal waits, and runs with it: {error}; trying again until it works"),
                     );
                 }
                 self.trouble = Some(error.to_string());
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_stuck_when_it_has_failed_or_said_nothing_for_too_long() {
+    fn it_is_stuck_when_the_store_has_failed_or_has_not_answered_for_too_long() {
         let at = |ms| Now { mono: Mono(0).plus_ms(ms), ..Now::default() };
         let (mut journaler, mut lender) = (Journaler::new(Epoch(3)), Lender::default());
         assert!(!journaler.is_stuck(at(100_000)), "nothing is asked");

@@ -32,7 +32,7 @@ impl HealthCheck {
         }
     }
 
-    /// Says when to poll. `is_busy`: as for `poll`.
+    /// Lists when to poll. `is_busy`: as for `poll`.
     pub fn timers(&self, is_busy: bool, timers: &mut Timers) {
         match self.asked {
             Some((_, sent_at)) => timers.set_ahead(Timer::StoreSilence, sent_at.plus_ms(STORE_SILENT_MS)),
@@ -41,7 +41,7 @@ impl HealthCheck {
         }
     }
 
-    /// The answer to a question of `poll`. An answer to any other question is passed over.
+    /// The answer to a question of `poll`. An answer to any other question has no effect.
     pub fn on_pinged(&mut self, id: WorkId, result: &Result<(), StoreError>, now: Now) {
         if self.asked.take_if(|(asked, _)| *asked == id).is_some() {
             self.failure = result.as_ref().err().map(StoreError::to_string);

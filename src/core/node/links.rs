@@ -22,7 +22,7 @@ const FORWARDED_FROM: u64 = 1 << 62;
 /// Limit of the messages between leader and nodes that are delivered in one go. It is never reached; messages beyond it
 /// would be delivered with the next input.
 const MAILS_MAX: usize = 1_000_000;
-/// The answer to a node that greets a node which does not lead; it will soon know a better one.
+/// The answer to a node that takes this one for the leader by mistake; it will soon know the real leader.
 const NOT_LEADING: &str = "this node does not lead";
 
 impl Node {
@@ -143,7 +143,8 @@ impl Node {
             ToNode::Return(attempts) => self.executor.give_back(attempts, &mut self.fx),
             ToNode::Settled { drop } => {
                 self.executor.on_settled(drop, cx.fx);
-                // The leader has just said which of the former lives' marks it wants; the others can be explained now.
+                // The leader has just said which runs of former incarnations are to start again; the others get their
+                // log rows now.
                 self.executor.explain_found(cx);
             }
             ToNode::Kill { attempt } => self.executor.kill(attempt, cx),
@@ -166,8 +167,8 @@ impl Node {
         }
     }
 
-    /// Gives back the runs that were not started. The leader hears first that this node takes nothing new, lest it
-    /// sends them here again.
+    /// Gives back the runs that were not started. The leader is told first that this node takes no new runs, so that it
+    /// does not send them here again.
     pub(super) fn drain_executor(&mut self, now: Now) {
         self.executor.drain();
         let heartbeat = self.load(now);
@@ -176,7 +177,7 @@ impl Node {
         self.executor.hand_back(&mut self.fx);
     }
 
-    /// A leader hears its own node's heartbeat with each input, so it never takes that node to be silent.
+    /// A leader gets its own node's heartbeat with each input, so that node never counts as silent.
     pub(super) fn hear_own(&mut self, now: Now) {
         let load = self.load(now);
         if let Leadership::Leading(leader) = &mut self.lead {
@@ -245,7 +246,7 @@ impl Node {
         named.max_by_key(|(epoch, _)| *epoch).map(|(_, server)| server)
     }
 
-    /// Asks the store who leads, where Consul does not tell or names no node that takes this one in.
+    /// Asks the store which node leads, where Consul does not tell, or names a node that does not take this one in.
     pub(super) fn look_up(&mut self, now: Now) {
         let may_follow = self.is_open() && matches!(self.lead, Leadership::None);
         let is_lost = |election: &Election| !election.sees_lock() || self.follower.joined().is_none();
@@ -286,8 +287,8 @@ impl Node {
         }
     }
 
-    /// Whether this node could lead if it held the lock. A node whose store does not answer, or that has yet to read
-    /// the jobs, would only keep the lock from a node that can.
+    /// Whether this node could lead if it held the lock. A node whose store does not answer, or that has not read the
+    /// jobs yet, would only keep the lock from a node that can.
     fn can_lead(&self, now: Now) -> bool {
         match &self.lead {
             Leadership::Leading(_) => true,
@@ -308,8 +309,8 @@ impl Node {
         self.step_down(now);
     }
 
-    /// Exits for the fatal reason, where there is one, once this node has left Consul: a node that is there and cannot
-    /// lead would keep others waiting.
+    /// Exits for the fatal reason, where there is one. It leaves Consul first: otherwise other nodes would wait for its
+    /// session to end.
     fn exit_refused(&mut self) {
         match (&mut self.election, &self.fatal) {
             (_, None) => {}

@@ -8,8 +8,8 @@
 //!
 //! Not a place for decisions about runs: those are `leader`'s and `executor`'s. The node routes inputs to them,
 //! delivers their messages to each other, and owns what outlives a lead. `leadership` goes from a closed store to the
-//! lead and back, `links` speaks with other nodes, `calls` and `reads` answer clients, `shutdown` knows the steps of
-//! the way out, `retention` deletes old log rows, `health` and `health_check` tell how this node and its store are,
+//! lead and back, `links` speaks with other nodes, `calls` and `reads` answer clients, `shutdown` knows the steps of a
+//! shutdown, `retention` deletes old log rows, `health` and `health_check` tell whether this node and its store work,
 //! `inspection` counts and recounts.
 //!
 //! Invariants: every command is answered exactly once; after `handle` no mail is left undelivered.
@@ -49,7 +49,7 @@ const WAITING_MAX: usize = 1_000;
 /// How often leader and node of this process may answer each other within one input.
 const ROUNDS_MAX: usize = 1_000;
 
-/// A node's settings, and what its former lives left on the disk.
+/// A node's settings, and the marks and log rows of its former incarnations.
 #[derive(Clone, Debug)]
 pub struct Setup {
     pub server: Server,
@@ -66,9 +66,9 @@ pub struct Setup {
     pub drain_timeout_ms: u64,
     /// Log rows older than so many days are deleted; 0: none are.
     pub log_retention_days: u32,
-    /// Marks of former lives.
+    /// Marks of former incarnations.
     pub found: Vec<FoundMark>,
-    /// Log rows of former lives.
+    /// Log rows of former incarnations.
     pub spool_left: SpoolLeft,
 }
 
@@ -289,8 +289,8 @@ impl Node {
                 if result.is_ok() {
                     self.health_check.on_answer(now);
                 }
-                // A row that this node wrote as a leader which was deposed since is not told: the present leader may
-                // have given the run to another node.
+                // Where this node wrote a row as leader and was deposed since, it does not tell of the row: the present
+                // leader may have given the run to another node.
                 let is_leader = matches!(self.lead, Leadership::Leading(_));
                 let mut attempts = logbook.on_written(id, result, fx, now);
                 attempts.retain(|attempt| match executor.on_committed(*attempt, fx) {
@@ -406,7 +406,7 @@ impl Node {
         self.is_open() && (!is_known || !self.logbook.is_store_away(now) && self.health_check.is_ok(now))
     }
 
-    /// Whether the store is asked at all. Where this node stands alone, nobody needs the answer.
+    /// Whether the store is pinged at all. Where this node stands alone, nobody needs the answer.
     fn checks_health(&self) -> bool {
         self.is_open() && self.election.is_some()
     }

@@ -2,8 +2,8 @@
 //!
 //! Not the answers of a leader about runs and their output: those are the leader's.
 //!
-//! Invariants: once the jobs are in memory they are listed whatever the store does; the refusal of a read never speaks
-//! of a change.
+//! Invariants: once the jobs are in memory they are listed even while the store is away; the refusal of a read does not
+//! mention changes.
 
 use super::{Leadership, Node, StoreConnection, WAITING_MAX};
 use crate::core::Context;
@@ -84,11 +84,11 @@ impl Node {
         }
     }
 
-    /// Where the jobs are in memory, the failed read was a search: its client is told what works all the same.
+    /// Where the jobs are in memory, the failed read was a search: its client is told that a list without search works.
     fn unsearchable(&self, error: StoreError) -> StoreError {
         match error {
             StoreError::Away(reason) | StoreError::Unavailable(reason) if self.jobs().is_some() => StoreError::Away(
-                format!("the jobs cannot be searched: {reason}; /cron/list without search is answered all the same"),
+                format!("the jobs cannot be searched: {reason}; /cron/list without search still works"),
             ),
             error => error,
         }

@@ -1,9 +1,8 @@
 //! A shutdown: start nothing new, wait for the runs, ask them to end, force them to end, store the rows, exit.
 //!
-//! Not the place that carries the steps out: that is the node's `shut_down`.
+//! Not here: the carrying out of the steps; see the node's `shut_down`.
 //!
-//! Invariant: the exit always comes, and once: no process, store or Consul can hold it up for longer than the limits
-//! here.
+//! Invariant: the node exits exactly once; no process, store or Consul delays that for longer than the limits here.
 
 use crate::core::io::{ExitReason, Signal};
 use crate::core::ports::KillHow;
@@ -39,7 +38,7 @@ impl Shutdown {
     /// The step to take against the runs now, if any.
     pub fn kill_now(&mut self, now: Now) -> Option<KillHow> {
         let (_, how) = self.next_kill.take_if(|(at, _)| *at <= now.mono)?;
-        // The step is repeated from time to time: a process may not have been there yet when the last signal was sent.
+        // The step is repeated from time to time, because a process may have been started after the last signal.
         self.next_kill = Some((now.mono.plus_ms(SHUTDOWN_KILL_MS), KillHow::Force));
         Some(how)
     }
@@ -50,7 +49,7 @@ impl Shutdown {
         is_stored || store_by <= now.mono
     }
 
-    /// Whether the operator has yet to be told that something could not be stored; true once.
+    /// Whether to tell the operator that something could not be stored; true once.
     pub fn say_unstored(&mut self) -> bool {
         !std::mem::replace(&mut self.is_unstored_said, true)
     }
@@ -64,7 +63,7 @@ impl Shutdown {
         })
     }
 
-    /// Says when the next step is due.
+    /// Lists when the next step is due.
     pub fn timers(&self, timers: &mut Timers) {
         timers.set(Timer::ShutdownKill, self.next_kill.map(|(at, _)| at));
         timers.set_ahead(Timer::ShutdownStore, self.store_by);

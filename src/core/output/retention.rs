@@ -1,14 +1,15 @@
-//! Which outputs this node holds and for how long: in memory up to a cap, and beyond the cap in a file, where that is
-//! wanted.
+//! The outputs that this node holds: each is in memory up to a limit and, where the operator wants that, beyond the
+//! limit in a file.
 //!
-//! An output stays readable here until the run's log row can be read instead, and a moment longer for those who follow
-//! it. An output that needs a file goes there from its first byte, so a position in the file is a position in the
-//! output.
+//! An output can be read here until the run's log row can be read instead, and for a moment longer by clients that
+//! follow it. An output that needs a file goes there from its first byte, so a position in the file is a position in
+//! the output.
 //!
 //! Not here: the files and the pipes. `take_order` says what to do with files, `must_wait` when to leave a pipe alone.
 //!
-//! Invariants: a question is answered once; a part begins exactly where the last one ended, whether memory or file gave
-//! it; bytes on their way into files have a limit, beyond which no more are taken from runs that need files.
+//! Invariants: a question is answered once; a part begins where the last one ended, even where one came from memory and
+//! the other from the file; the bytes on their way into files have a limit, and beyond it a run that needs a file has
+//! to wait.
 
 use super::held::{Held, Whole};
 use crate::core::ports::output_files::{FileAnswer, FileOrder, FilePart};
@@ -18,10 +19,10 @@ use crate::model::status::RunStatus;
 use crate::model::{Attempt, Mono, RunState};
 use std::collections::{BTreeMap, VecDeque};
 
-/// How many outputs of runs that are over are held, and how many bytes of theirs; beyond either the oldest goes.
+/// The most outputs of ended runs that are held, and the most bytes of them; beyond either the oldest is dropped.
 const OVER_MAX: usize = 4_096;
 const OVER_BYTES_MAX: usize = 16 << 20;
-/// Bytes on their way into files.
+/// The most bytes on their way into files.
 const UNWRITTEN_BYTES_MAX: usize = 8 << 20;
 
 /// The outputs of the attempts that were started here.
@@ -40,7 +41,7 @@ pub struct Outputs {
 }
 
 impl Outputs {
-    /// Of each output at most `bytes_max` bytes are in memory; with `keeps_all` a longer one goes into a file.
+    /// Holds at most `bytes_max` bytes of each output in memory; with `keeps_all` a longer one goes into a file.
     pub fn new(bytes_max: usize, keeps_all: bool) -> Outputs {
         Outputs {
             bytes_max,
@@ -138,7 +139,7 @@ impl Outputs {
         }
     }
 
-    /// Takes the answer to an order. Returns what the operator should be told, if anything.
+    /// Takes the answer to an order. Returns a message for the operator, if there is one.
     pub fn on_file_answer(&mut self, answer: FileAnswer) -> Option<String> {
         match answer {
             FileAnswer::Written { attempt, bytes, result } => {
@@ -239,7 +240,7 @@ mod tests {
         }
     }
 
-    /// Carries out every order. Returns what the operator is told.
+    /// Carries out every order. Returns the messages for the operator.
     fn carry_out(outputs: &mut Outputs, files: &mut Files) -> Vec<String> {
         let mut notices = Vec::new();
         while let Some(order) = outputs.take_order() {
@@ -325,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_takes_nothing_is_told_in_the_row_and_costs_only_the_file() {
+    fn a_row_says_that_the_disk_took_no_file_and_nothing_else_is_lost() {
         let mut files = Files { is_full: true, ..Files::default() };
         let mut outputs = Outputs::new(1_000, true);
         outputs.begin(attempt(1));

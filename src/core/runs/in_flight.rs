@@ -1,6 +1,6 @@
 //! An in-flight run, and the stages that it goes through.
 //!
-//! Not the place that changes it: only the table does.
+//! Not here: changes of a run; only the table makes them.
 //!
 //! Invariant: a run goes from stage to stage only as `Stage::may_become` allows.
 
@@ -27,7 +27,7 @@ pub struct InFlightRun {
     pub ready_at: Mono,
     /// An operator wants it ended: it is not given to a node any more, and has no further attempt.
     pub is_killed: bool,
-    /// Whether there is a further attempt is decided; that attempt may be over already, and there is no other.
+    /// It is decided whether a further attempt follows; so none is planned again, even where that one is over already.
     pub is_followed: bool,
     /// The number of the question for its log row, which is asked because its node said that it does not have the run.
     /// Only the answer to this question counts. 0: nothing is asked.

@@ -12,36 +12,36 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 #[derive(Debug, Default)]
 pub struct Planning {
     /// Runs that a former leader named, whatever their outcome, for a tick that it did not complete.
-    pub named: BTreeSet<RunKey>,
+    pub(super) named: BTreeSet<RunKey>,
     /// The first job that was refused in the last tick with refusals. The next tick begins with it, so that it is not
     /// always the same jobs that are refused.
-    pub refused_from: Option<JobId>,
+    pub(super) refused_from: Option<JobId>,
 }
 
 /// Journaled runs that are not sent yet, each once. A run whose row was committed meanwhile stays here until its turn.
 #[derive(Debug, Default)]
 pub struct Sending {
     /// Runs of a tick whose part 0 is not in yet.
-    pub held_back: Vec<Attempt>,
+    pub(super) held_back: Vec<Attempt>,
     /// Runs whose tick is whole, in the order of sending.
-    pub releasing: VecDeque<Attempt>,
+    pub(super) releasing: VecDeque<Attempt>,
     /// When runs were sent last.
-    pub released_at: Mono,
+    pub(super) released_at: Mono,
 }
 
 /// What recovery remembers for as long as the leader leads.
 #[derive(Debug, Default)]
 pub struct Recovery {
     /// Numbers the questions for log rows.
-    pub questions: u64,
+    pub(super) questions: u64,
     /// How long no node led before this leader.
-    pub away_secs: i64,
+    pub(super) away_secs: i64,
 }
 
 /// Refusals that have no row yet.
 #[derive(Debug, Default)]
 pub struct Coalescer {
-    pub windows: BTreeMap<Key, Window>,
+    pub(super) windows: BTreeMap<Key, Window>,
 }
 
 /// A job, and the state of its refused runs.
@@ -50,6 +50,6 @@ pub type Key = (JobId, &'static str);
 /// The refusals after the first one, until they share a row.
 #[derive(Debug)]
 pub struct Window {
-    pub until: Mono,
-    pub gathered: Vec<(RefusedRun, EntryId)>,
+    pub(super) until: Mono,
+    pub(super) gathered: Vec<(RefusedRun, EntryId)>,
 }

@@ -64,7 +64,7 @@ pub struct Runs {
     sending: Sending,
     refusals: Coalescer,
     recovery: Recovery,
-    /// Nodes that surely run no mutex job any more, whatever runs they were sent.
+    /// Nodes whose mutex runs have surely ended, because their leases are over.
     released: BTreeSet<NodeId>,
     /// Jobs whose stop is in force and not stored.
     undecided: BTreeSet<JobId>,

@@ -76,7 +76,7 @@ impl Runs {
         (runs, refused)
     }
 
-    /// Plans a run that an operator wants now. The error is the state of a refused run, of which nothing is remembered.
+    /// Plans a run that an operator wants now. The error is the state of a refused run; nothing else is noted of it.
     pub fn plan_manual(&mut self, job: &Arc<Job>, manual: Manual, now: Now) -> Result<(RunKey, Body), RunState> {
         let second = now.wall.second();
         let run = RunKey { cron_id: job.id, scheduled_at: second, manual: Some(manual) };

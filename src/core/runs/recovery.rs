@@ -7,7 +7,7 @@
 //!
 //! Not the retries of attempts that failed: those are `retry`'s.
 //!
-//! Invariant: a run of a mutex job that may be running holds the mutex until it is known to be over.
+//! Invariant: a run of a mutex job that may be running keeps its permit until it is known to be over.
 
 use super::in_flight::{InFlightRun, Stage, WaitsFor};
 use super::retry::Ended;
@@ -41,7 +41,7 @@ struct LeftRun {
     due: Second,
 }
 
-/// Attempts that their node neither holds nor started: whether they have log rows has to be read now.
+/// Attempts that their node neither holds nor started. Their log rows have to be read now.
 #[derive(Debug, Default, Eq, PartialEq)]
 pub struct Unknown {
     pub attempts: Vec<Attempt>,
@@ -73,7 +73,7 @@ impl Runs {
         for run in &body.runs {
             let node = body.nodes.get(usize::from(run.node)).cloned().unwrap_or_default();
             let stage = if node.is_nobody() { Stage::Waiting(WaitsFor::Node) } else { Stage::Sent };
-            // The moment at which a further attempt was due is not known any more: its grace begins anew.
+            // The entry does not say when a further attempt was due, so its grace begins anew.
             let due = if run.attempt.number == 1 { run.attempt.run.scheduled_at } else { cx.now.wall.second() };
             let run = LeftRun { entry: id, attempt: run.attempt, version: run.version, node, stage, due };
             self.recover_run(run, left, ledger, cx.now);
@@ -89,14 +89,14 @@ impl Runs {
 
     fn recover_run(&mut self, found: LeftRun, left: &Left, ledger: &Ledger, now: Now) {
         let LeftRun { entry, attempt, version, node, stage, due } = found;
-        // A row `lost` may be that of a leader which was deposed and did not know: the run may be on its node all the
-        // same, and hold its mutex.
+        // A row `lost` may have been written by a leader that did not know yet that it was deposed. So the run may
+        // still be on its node, and have its permit.
         let logged = left.logged.get(&attempt);
         if logged.is_some_and(|state| *state != RunState::Lost || stage != Stage::Sent) {
             return;
         }
         let current = ledger.jobs.job(attempt.run.cron_id);
-        // A definition that is gone is needed only for its id, version and mutex: no run of it will be sent.
+        // No run of a definition that is gone will be sent, so its id, version and mutex are enough.
         let is_mutex = current.is_some_and(|job| job.is_mutex);
         let gone = || Job { id: attempt.run.cron_id, version, is_mutex, ..Job::default() };
         let job = current.filter(|job| job.version == version).cloned().unwrap_or_else(|| Arc::new(gone()));
@@ -144,16 +144,16 @@ impl Runs {
             let is_mutex = self.table.get(attempt).is_some_and(|run| run.job.is_mutex);
             match held.get(&attempt) {
                 Some(Held::Begun | Held::Unknown) => {}
-                // It is of an old definition and starts by itself at its second: only the node can say whether it has
-                // begun.
+                // The run is of an old definition and will start by itself at its second. Only the node can say whether
+                // it has begun.
                 Some(Held::Waiting) if !self.is_current(attempt, ledger) => to_return.push(attempt),
-                // It starts by itself at its second. An order that came after its end would start it a second time.
+                // The run will start by itself at its second. An order that came after its end would start it again.
                 Some(Held::Waiting) => {}
                 Some(Held::Parked) if !self.is_current(attempt, ledger) => {
                     drop.push(attempt);
                     self.reassign(attempt, ledger, cx);
                 }
-                // Another run may have its mutex by now: it has to wait for a permit once more.
+                // Its mutex may have gone to another run meanwhile, so it has to wait for a permit once more.
                 Some(Held::Parked) if is_mutex => {
                     drop.push(attempt);
                     self.wait_for_permit(attempt);
@@ -167,7 +167,7 @@ impl Runs {
         // need no question.
         let over = self.table.over_on(node).into_iter();
         unknown.extend(over.filter(|attempt| !held.contains_key(attempt) && !cx.logbook.has(*attempt)));
-        // Runs that wait there and must not start there: they are another node's by now, or of a closed entry.
+        // Runs that wait there and must not start there: another node has them meanwhile, or their entry is closed.
         let is_waiting = |held: &Held| matches!(held, Held::Waiting | Held::Parked);
         let strays = held.iter().filter(|(attempt, held)| is_waiting(held) && sent.binary_search(attempt).is_err());
         drop.extend(strays.map(|(attempt, _)| *attempt));
@@ -176,7 +176,7 @@ impl Runs {
         if !to_return.is_empty() {
             cx.fx.tell_node(node, ToNode::Return(to_return));
         }
-        // Only now, after the node was told to drop them, their permits may go to other runs.
+        // The node was told to drop these runs, so now their permits may go to other runs.
         jobs.into_iter().for_each(|id: JobId| self.grant_permits(id, ledger, cx));
         self.ask_for(unknown)
     }

@@ -94,7 +94,7 @@ impl Runs {
         jobs
     }
 
-    /// Writes the row of a run that did not start, or of which nothing else is known.
+    /// Writes the row of a run that did not start, or that is lost.
     pub(super) fn push_row(&self, attempt: Attempt, version: Version, why: Why, cx: &mut Context) {
         let row = ending::unstarted_row(attempt, version, why.state, why.text, &self.server);
         cx.logbook.push(row, cx.now);
@@ -112,7 +112,7 @@ impl Runs {
         !self.refusals.is_empty()
     }
 
-    /// Gives the refusal a row at once where it is the first, or gathers it.
+    /// Writes the refusal's row at once where it is the first of its job and reason; otherwise gathers it.
     fn coalesce(&mut self, refused: RefusedRun, entry: EntryId, cx: &mut Context) {
         let key = (refused.run.cron_id, refused.state.as_str());
         self.entries.hold(entry);

@@ -18,7 +18,8 @@ use std::sync::Arc;
 
 /// The longest delay, however often it was doubled.
 const DELAY_SECS_MAX: i64 = 3_600;
-/// How often a lost run is run again beyond `retry_times`: a command may kill its node each time.
+/// The most further attempts of a lost run, beyond `retry_times`. There is a limit because a command may kill its node
+/// each time.
 const RERUNS_MAX: u32 = 10;
 
 /// The delay of the next attempt after attempt `number`; none where there is no next attempt.
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_retried_as_often_as_wanted_after_delays_that_double() {
+    fn a_failed_run_has_as_many_retries_as_wanted_after_delays_that_double() {
         check(0, OnLost::Skip, 1, RunState::Failed, None);
         check(2, OnLost::Skip, 1, RunState::Failed, Some(10));
         check(2, OnLost::Skip, 2, RunState::Timeout, Some(20));
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_lost_runs_again_only_where_that_is_wanted_and_not_for_ever() {
+    fn a_lost_run_is_repeated_only_where_that_is_wanted_and_not_for_ever() {
         check(0, OnLost::Rerun, 1, RunState::Lost, Some(0));
         check(0, OnLost::Rerun, RERUNS_MAX, RunState::Lost, Some(0));
         check(0, OnLost::Rerun, RERUNS_MAX + 1, RunState::Lost, None);

@@ -80,7 +80,7 @@ impl Runs {
         orders.send(cx.fx);
     }
 
-    /// Sends a planned run, or lets it wait for a permit; one whose job has changed meanwhile is reassigned.
+    /// Sends a planned run, or lets it wait for a permit. Where its job has changed meanwhile, the run is reassigned.
     fn release(&mut self, attempt: Attempt, orders: &mut Orders, ledger: &mut Ledger, cx: &mut Context) {
         let Some(run) = self.table.get(attempt) else { return };
         let (stage, job) = (run.stage, Arc::clone(&run.job));
@@ -171,8 +171,8 @@ impl Runs {
         orders.send(cx.fx);
     }
 
-    /// Whether the grace is over. A run that waits for a permit is late by its job's own wish: for it only the time in
-    /// which no node led counts.
+    /// Whether the grace is over. A run that waits for a permit is late because its job wants that; for such a run only
+    /// the time without a leader counts.
     fn is_too_late(&self, attempt: Attempt, run: &InFlightRun, now: Now) -> bool {
         let late_secs = now.wall.second().0 - run.due.second().0;
         let waits_for_permit = run.is_limited() && attempt.number == 1;

@@ -1,7 +1,7 @@
 //! The table of the leader's in-flight runs. It alone changes a run's stage and node.
 //!
-//! Not the place that decides: the parts over it (`planning`, `sending`, `permits`, `retry`, `recovery`, `refusals`)
-//! do.
+//! Not here: decisions; the parts over it (`planning`, `sending`, `permits`, `retry`, `recovery`, `refusals`) make
+//! them.
 //!
 //! Invariants: a run changes its stage only as `Stage::may_become` allows; the indexes agree with the runs at all
 //! times.

@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fixed_time_that_comes_twice_runs_at_its_first_coming() {
+    fn a_fixed_time_in_a_repeated_hour_runs_the_first_time_only() {
         // Berlin, 2026-10-25: 02:00 to 03:00 comes at 00:00 UTC and again at 01:00 UTC.
         let day = ("2026-10-24T12:00:00Z", "2026-10-25T12:00:00Z");
         check("TZ=Europe/Berlin 0 30 2 * * *", day.0, day.1, &["2026-10-25T00:30:00Z"]);
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_elapsed_time_notices_nothing() {
+    fn a_schedule_that_follows_elapsed_time_ignores_daylight_saving() {
         let spring = fires("TZ=Europe/Berlin 0 */30 * * * *", "2026-03-29T00:00:00Z", "2026-03-29T02:00:00Z");
         assert_eq!(spring.len(), 4);
         let autumn = fires("TZ=Europe/Berlin 0 30 * * * *", "2026-10-24T23:00:00Z", "2026-10-25T03:00:00Z");

@@ -1,4 +1,4 @@
-//! How long to wait before the next try with a part that is away: twice as long each time, up to a limit.
+//! The wait before the next try with a service that is away: twice as long each time, up to a limit.
 //!
 //! Not a timer: its owner lists `ready_at` in the table of timers.
 //!
@@ -7,6 +7,7 @@
 use super::bounds::{BACKOFF_FIRST_MS, BACKOFF_MS_MAX};
 use crate::model::{Mono, Now};
 
+/// The waits of one owner.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Backoff {
     step_ms: u64,

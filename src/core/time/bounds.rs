@@ -1,15 +1,15 @@
-//! Lengths of time that must stand in an order with another one, and that order, checked by the compiler.
+//! The bounds of time: lengths of time that must be longer or shorter than another one. The compiler checks that.
 //!
-//! Not the place for lengths that matter to one part alone: they stand with that part.
+//! Not here: lengths that matter to one part alone; each is with its part.
 //!
-//! Invariant: a promise rests on each assertion; its comment says how.
+//! Invariant: a promise depends on each assertion; the comment above it says how.
 
-// The lease: how long a node may start runs, and keep mutex runs, without a further word of its leader.
+// The lease: how long a node may start runs, and keep mutex runs, without hearing from its leader.
 
 /// How long a leader's authority lasts, from the sending of its last statement that succeeded; and how long a lease
 /// lasts.
 pub const LEASE_MS: u64 = 10_000;
-/// So long after the end of a node's lease the leader relies on it: the node's mutex runs are over.
+/// So long after the end of a node's lease the leader takes the node's mutex runs for over.
 pub const LEASE_MARGIN_MS: u64 = 1_000;
 /// How often the guardian looks at the lease while mutex runs may depend on it.
 pub const GUARDIAN_LOOK_MS: u64 = 100;
@@ -53,10 +53,10 @@ pub const JOURNAL_FAILING_MS: u64 = 2_000;
 /// A journal that has not answered for so long is away.
 pub const JOURNAL_SILENT_MS: u64 = 3_000;
 
-// A leader that has lost the store does not give way to a node that has lost it as well and has not noticed yet.
+// A leader that has lost the store does not give way to a node that has lost it, too, but has not noticed yet.
 const _: () = assert!(HEALTH_CHECK_MS + STORE_SILENT_MS < JOURNAL_SILENT_MS);
-// After an outage for all nodes the leader has tried the store again, however long its pause, before it gives way on
-// the word of a node.
+// After an outage for all nodes, the leader has tried the store again (even after its longest pause) before it gives
+// way to a node whose store answers.
 const _: () = assert!(BACKOFF_MS_MAX < STORE_FIRM_MS);
 const _: () = assert!(JOURNAL_SLOW_MS < JOURNAL_SILENT_MS && JOURNAL_SILENT_MS < LEASE_MS);
 
@@ -119,8 +119,8 @@ pub const ANSWER_MS: u64 = 3_000;
 pub const NO_LEADER_MS: u64 = 3_000;
 /// A forwarded call that is not answered after so long may have been carried out or not, and its client is told so.
 pub const FORWARD_MS: u64 = 10_000;
-/// How long a run may take to end, beyond `kill_grace`, before the client that ends it is told that it has not. A forwarded
-/// call that ends a run is waited for as much longer.
+/// How long a run may take to end, beyond `kill_grace`, before the client that ends it is told that it has not. A
+/// forwarded call that ends a run is waited for as much longer.
 pub const KILL_MS: u64 = 10_000;
 /// A followed output is asked for again for so long: the leader may change, and a node may be slow.
 pub const FOLLOW_MS: u64 = 15_000;

@@ -119,13 +119,13 @@ impl Timers {
         self.set(timer, at.into().filter(|at| now < *at));
     }
 
-    /// When the node is to wake.
+    /// When the node must wake.
     pub fn next(&self) -> Mono {
         self.ahead(COUNT).unwrap_or(Mono::NEVER)
     }
 
-    /// When the parts themselves want to wake. The simulator wakes the node only then, and so finds timers that a part
-    /// forgot to list.
+    /// When the parts themselves want to wake; none where no part does. The simulator wakes the node only then, and so
+    /// finds timers that a part forgot to list.
     pub fn next_listed(&self) -> Option<Mono> {
         self.ahead(Timer::NextSecond as usize)
     }
@@ -162,7 +162,10 @@ impl Stalled {
     pub fn note(&mut self, timer: Timer) -> Option<String> {
         self.count += 1;
         self.said.insert(timer).then(|| {
-            format!("{STALLED} {timer:?} was due and nobody acted on it: this is an error of the program; it is tried again every second")
+            format!(
+                "{STALLED} {timer:?} was due and no part acted on it: this is an error of the program, please report it; it is tried \
+                 again every second"
+            )
         })
     }
 
@@ -185,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timer_that_nobody_acted_on_hides_no_other_and_is_told_once() {
+    fn a_stalled_timer_hides_no_other_and_is_reported_once() {
         let mut timers = Timers::new(at(250));
         timers.set(Timer::Delayed, at(200).mono);
         timers.set(Timer::Tick, at(900).mono);
@@ -197,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_second_is_always_waited_for_and_what_never_comes_is_not() {
+    fn the_next_second_is_always_listed_and_a_moment_that_never_comes_is_not() {
         let mut timers = Timers::new(at(250));
         assert_eq!(timers.next(), at(1_000).mono);
         timers.set(Timer::Retention, Mono::NEVER);

@@ -1,4 +1,4 @@
-//! The table fits the fields that it names, and what a field takes.
+//! Tests of the table: each column fits its field, and a field takes any value that a row may have.
 
 use super::*;
 use std::collections::BTreeSet;

@@ -22,7 +22,7 @@ fn value(node: &str) -> LockValue {
     }
 }
 
-/// The election's statements to Consul now, without those about its registration and session. Consul says yes to each.
+/// The election's present statements to Consul, without those about its registration and session. Each succeeds.
 fn asked(election: &mut Election, standing: Standing, now: Now) -> Vec<String> {
     let mut lender = Lender::default();
     let mut asked = Vec::new();
@@ -147,7 +147,7 @@ fn check(own: (&str, &str, u64), leader: (&str, &str, u64), reason: Option<&str>
 }
 
 #[test]
-fn a_node_takes_no_part_beside_a_leader_with_its_address_or_id_or_out_of_its_reach() {
+fn a_node_does_not_take_part_where_the_leader_has_its_address_or_id_or_cannot_reach_it() {
     check(OWN, ("127.0.0.1:2", "b", 1), None);
     check(("10.0.0.1:1", "own", 5), ("10.0.0.2:1", "b", 1), None);
     check(OWN, ("127.0.0.1:1", "own", 4), None);
@@ -158,7 +158,7 @@ fn a_node_takes_no_part_beside_a_leader_with_its_address_or_id_or_out_of_its_rea
 }
 
 #[test]
-fn a_dead_leader_keeps_nobody_away() {
+fn a_dead_leader_keeps_no_node_from_taking_part() {
     let mut election = election(OWN);
     let dead = ("127.0.0.1:1", "b", 1);
     assert_eq!(watched(&mut election, dead, 2).1, None, "one late write does not mean that it lives");

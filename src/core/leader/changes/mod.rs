@@ -5,7 +5,7 @@
 //! wait for a store that is away: it is put in force first, its client is told so with a 503, and it is stored as soon
 //! as the store takes it.
 //!
-//! Not the place that puts a change in force: that is the leader's `definitions`.
+//! Not here: how a change comes into force; see the leader's `definitions`.
 //!
 //! Invariants: one change is with the store at a time; it is answered 200 only when no run of the old definition can
 //! start any more; every request is answered exactly once; stops that are in force and not stored are stored before any
@@ -53,7 +53,7 @@ pub struct Changes {
     backoff: Backoff,
     /// The journal's last statement failed and is not being repeated just now: the store must be away.
     is_journal_away: bool,
-    /// Since when ticks are late although the journal is written.
+    /// Since when ticks have been late although the journal is written.
     behind_since: Option<Mono>,
     /// The store's last error, for a change or a journal entry; none while its statements succeed.
     trouble: Option<String>,
@@ -123,7 +123,7 @@ impl Changes {
         }
     }
 
-    /// Says when to poll.
+    /// Lists when to poll.
     pub fn timers(&self, timers: &mut Timers) {
         if let Some(asked) = &self.asked {
             let is_decided = asked.stand == Stand::Decided;
@@ -167,7 +167,7 @@ impl Changes {
     pub fn on_changed(&mut self, id: WorkId, result: Result<JobId, StoreError>, cx: &mut Context) -> Option<Made> {
         let asked = self.asked.as_mut().filter(|asked| asked.id == Some(id))?;
         if matches!(result, Err(StoreError::Permanent(_))) {
-            // An error of this kind shows all the same that the store answers.
+            // Even this error is an answer of the store.
             self.backoff.reset();
         }
         match result {
@@ -198,7 +198,7 @@ impl Changes {
                 if !self.backoff.is_failing() {
                     cx.fx.notice(
                         log::Level::Error,
-                        format!("a change of a job waits: {reason}; asking again until its result is known"),
+                        format!("a change of a job waits: {reason}; trying again until its result is known"),
                     );
                 }
                 asked.id = None;
@@ -269,8 +269,8 @@ impl Changes {
         None
     }
 
-    /// Sees to it that the seconds before the change are decided. Late ticks get a moment to do so, unless the change
-    /// stops or deletes the job: then its runs until the change are not wanted any more.
+    /// Has the seconds before the change decided. Late ticks get `CHANGE_PATIENCE_MS` for that, unless the change stops
+    /// or deletes the job: then nobody wants its runs before the change any more.
     fn decide(&mut self, ledger: &mut Ledger, cx: &mut Context) {
         let now = cx.now.mono;
         let is_late = self.behind_since.is_some_and(|since| since.plus_ms(CHANGE_PATIENCE_MS) <= now);
@@ -294,7 +294,7 @@ impl Changes {
         }
     }
 
-    /// Whether the store has failed, or says nothing.
+    /// Whether the store has failed, or does not answer.
     fn is_store_away(&self, now: Now) -> bool {
         let is_waiting = |asked: &PendingChange| asked.id.is_some() || asked.stand != Stand::Decided;
         let is_silent =
@@ -314,7 +314,7 @@ impl Changes {
         }
         let job = match asked {
             Some((job, true)) => return Some(job.clone()),
-            // The store may have made this change already, so the stop comes on top of it.
+            // The store may have made this change already, so the stop is based on it.
             Some((job, false)) => job.clone(),
             None => Job::clone(ledger.jobs.job(id)?),
         };

@@ -1,15 +1,21 @@
-//! The store in MySQL or MariaDB. Every statement is committed by itself: no lock of ours outlives its round trip.
+//! The store in MySQL or MariaDB. Every statement is its own transaction.
 //!
-//! A statement whose answer was lost may have been carried out, and may be carried out once more, because
+//! When the answer to a statement is lost, nobody knows whether the server carried the statement out. So each call can
+//! be made twice:
 //!
 //! * reads and the ping change nothing;
 //! * a journal entry has a unique key of epoch and request number;
-//! * a change notes an entry, and then writes a row only at the version before, adds one only under a new key, or deletes;
-//! * `bump` makes the epoch larger once more, and answers with the larger one;
-//! * `close`, `pause` and `retain_logs` name the state to reach, and add nothing;
-//! * a log row has a unique key of run and attempt; while that is still being built for a large log, it is looked up first.
+//! * a change journals its note under such a key; then it updates the row only from the version before, or inserts it
+//!   under a unique request key, or deletes it;
+//! * `bump` makes the epoch larger twice, and answers with the second one;
+//! * `close`, `pause` and `retain_logs` say which state to reach;
+//! * a log row has a unique key of run and attempt. While that key of a large log is still being built, each row is
+//!   looked up before it is written.
 //!
-//! Invariant: a connection that the server, or somebody, has closed is no error: the work is done on a new one.
+//! Not here: the SQL of a table; it is in `journal`, `jobs` and `logs`.
+//!
+//! Invariant: a connection that was closed between two calls (by the server, an operator or a firewall) is no error:
+//! the call is made again on a new connection.
 
 mod connection;
 mod jobs;
@@ -37,32 +43,33 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Done entries are deleted with one of so many closings.
-const CLOSINGS_A_DELETION: u32 = 60;
+const CLOSES_PER_DELETION: u32 = 60;
 /// Errors of the server that no repetition will mend: a character or a length that a column does not take.
 const DATA_ERRORS: [u16; 4] = [1264, 1366, 1406, 3988];
 const UNKNOWN_DATABASE: u16 = 1049;
-/// MariaDB's and MySQL's own ends of a statement that took too long.
+/// The server ended a statement that took too long: MariaDB's error, and MySQL's.
 const STATEMENT_TIMEOUTS: [u16; 2] = [1969, 3024];
 pub struct MysqlStore {
     config: MysqlConfig,
     hand: Hand,
     connection: Option<Connection>,
-    closings: u32,
+    /// How often `close` was called.
+    closes: u32,
 }
 
 impl MysqlStore {
     pub fn new(config: &MysqlConfig, hand: Hand) -> MysqlStore {
-        MysqlStore { config: config.clone(), hand, connection: None, closings: 0 }
+        MysqlStore { config: config.clone(), hand, connection: None, closes: 0 }
     }
 
-    /// Runs `action` on the connection; `what` names it in errors. After an error the next one connects anew, and where
-    /// the server had only closed the connection that is done at once.
+    /// Runs `action` on the connection; `what` names it in errors. After an error of the connection the next action
+    /// connects anew. Where the connection was only closed since the last action, this one runs again at once.
     fn with<T>(&mut self, what: &str, action: impl Fn(&mut Connection) -> Outcome<T>) -> Result<T, StoreError> {
         let had_connection = self.connection.is_some();
         match self.once(&action) {
             Err(failure) if had_connection && failure.is_closed() => {
                 self.once(&action).map_err(|failure| match self.error(what, failure) {
-                    // The first try may have been carried out.
+                    // The server may have carried the action out the first time, so `Away` would be wrong.
                     StoreError::Away(reason) => StoreError::Unavailable(reason),
                     error => error,
                 })
@@ -96,7 +103,7 @@ impl MysqlStore {
                     ));
                 }
                 let message = format!("{what} in MySQL at {server}: {} ({})", error.message, error.code);
-                // The server has not done what it refuses.
+                // A statement with an error has changed nothing.
                 if DATA_ERRORS.contains(&error.code) {
                     StoreError::Permanent(message)
                 } else {
@@ -128,7 +135,7 @@ fn options(config: &MysqlConfig, hand: Hand) -> OptsBuilder {
         .write_timeout(Some(Duration::from_millis(MYSQL_ANSWER_MS)))
         .tcp_nodelay(true)
         .init(vec![
-            // A superset of utf8: the limits of a table are not to be those of the connection.
+            // The charset of the connection must not be narrower than that of any table.
             "SET NAMES utf8mb4".to_string(),
             format!("SET SESSION innodb_lock_wait_timeout = {MYSQL_LOCK_WAIT_SECS}, SESSION sql_mode = 'STRICT_TRANS_TABLES'"),
         ])
@@ -139,7 +146,7 @@ fn connect(config: &MysqlConfig, hand: Hand) -> Outcome<Connection> {
     let mut conn = Conn::new(options).map_err(Failure::Connect)?;
     let packet_bytes = conn.query_first("SELECT @@max_allowed_packet")?.unwrap_or(1 << 20);
     if hand == Hand::Reader {
-        // MariaDB's name of the limit, or MySQL's. A server that is too old for both goes on until its client is gone.
+        // First MariaDB's name of the limit, then MySQL's. A server too old for both reads on until the client is gone.
         let _ = conn
             .query_drop(format!("SET SESSION max_statement_time = {MYSQL_READ_SECS}"))
             .or_else(|_| conn.query_drop(format!("SET SESSION max_execution_time = {}", MYSQL_READ_SECS * 1_000)));
@@ -147,7 +154,7 @@ fn connect(config: &MysqlConfig, hand: Hand) -> Outcome<Connection> {
     Ok(Connection { conn, packet_bytes, log: None })
 }
 
-/// Makes the database where it is missing and the user may make one.
+/// Creates the database, where the user may.
 fn create_database(config: &MysqlConfig) -> Outcome<()> {
     let mut conn = Conn::new(options(config, Hand::Lead)).map_err(Failure::Connect)?;
     let name = config.database.replace('`', "``");
@@ -172,7 +179,7 @@ impl Store for MysqlStore {
         })
     }
 
-    /// Goes the way of the journal and writes nothing: to explain a statement takes the same rights as to carry it out.
+    /// Explains an INSERT into the journal, which changes nothing and needs the same rights as the INSERT.
     fn ping(&mut self) -> Result<(), StoreError> {
         let sql = "EXPLAIN INSERT INTO journal (epoch, request, node_id, body, created_at) SELECT epoch, 0, node_id, '', 0 FROM scheduler";
         self.with("ask for an answer", |connection| Ok(connection.conn.query_drop(sql)?))
@@ -196,8 +203,8 @@ impl Store for MysqlStore {
     }
 
     fn close(&mut self, epoch: Epoch, entries: &[EntryId], delete_before: Wall) -> Result<(), StoreError> {
-        self.closings += 1;
-        let must_delete = self.closings % CLOSINGS_A_DELETION == 1;
+        self.closes += 1;
+        let must_delete = self.closes % CLOSES_PER_DELETION == 1;
         let delete_before = Some(delete_before).filter(|_| must_delete);
         self.with("close journal entries", |connection| {
             journal::close(&mut connection.conn, epoch, entries, delete_before)

@@ -1,6 +1,7 @@
 //! Table `log` in SQLite.
 //!
-//! Invariant: a definite state replaceholders `lost`, nothing replaceholders a definite state.
+//! Invariant: a definite state replaces `lost`; only the row of a run that was started replaces a definite state, and
+//! only one by which the run was not started.
 
 use super::outcome::{Outcome, Sql, only};
 use crate::model::log_row::{LastRun, LogFilter, LogPage, StoredLog};

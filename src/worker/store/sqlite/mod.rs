@@ -1,9 +1,11 @@
-//! The embedded store: one SQLite file in data_dir, for a node that stands alone with nothing beside it.
+//! The embedded store: one SQLite file in data_dir, for a node that stands alone and has no database server.
 //!
 //! The file has a write-ahead log (WAL). Each call is one transaction.
 //!
-//! Invariant: a call that was answered is on the disk (`synchronous=FULL`), for entries of the journal and log rows
-//! alike.
+//! Not for several nodes: the file is on one host.
+//!
+//! Invariant: a call is answered when its changes are on the disk (`synchronous=FULL`), those of the journal and of the
+//! log alike.
 
 mod jobs;
 mod journal;
@@ -28,8 +30,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-/// In which order the connections write. SQLite itself would let a waiting writer sleep while a busy one goes on for
-/// ever: the journal would wait behind ten thousand log rows.
+/// The order in which the connections write: the leader's statements first. SQLite itself lets a waiting writer sleep
+/// while a busy one goes on, so the journal could wait behind ten thousand log rows.
 #[derive(Debug, Default)]
 pub struct WriteOrder {
     state: Mutex<Writers>,
@@ -39,7 +41,7 @@ pub struct WriteOrder {
 #[derive(Debug, Default)]
 struct Writers {
     is_taken: bool,
-    /// How many writers wait that go before the others.
+    /// How many of the leader's statements wait: other writers let them go first.
     leaders_waiting: usize,
 }
 
@@ -66,6 +68,7 @@ impl Drop for Write<'_> {
     }
 }
 
+/// The store of one hand: at most one connection.
 pub struct SqliteStore {
     hand: Hand,
     write_order: Arc<WriteOrder>,
@@ -74,7 +77,7 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Every store of this file must get the same `write_order`.
+    /// A store in this file; each of them must get the same `write_order`.
     pub fn new(path: &Path, hand: Hand, write_order: Arc<WriteOrder>) -> SqliteStore {
         SqliteStore { hand, write_order, path: path.to_path_buf(), connection: None }
     }
@@ -198,7 +201,7 @@ impl Store for SqliteStore {
     }
 
     fn retain_logs(&mut self, before: Second) -> Result<(), StoreError> {
-        // Each portion is a transaction of its own, so that log rows of runs get in between.
+        // Each call of `retain` is a transaction of its own, so that new log rows are written in between.
         while 0 < self.transact("delete old log rows", |transaction| logs::retain(transaction, before))? {}
         Ok(())
     }
