@@ -19,7 +19,7 @@ mod lock_watch;
 #[cfg(test)]
 mod tests;
 
-use self::lock_watch::{Identity, LAST_LIFE, LockWatch, STANDS_STILL};
+use self::lock_watch::{FORMER_INCARNATION, Identity, LockWatch, STANDS_STILL};
 use crate::core::Context;
 use crate::core::ports::{Consul, ConsulAnswer, ConsulError, LockState, LockValue, Work, WorkId};
 use crate::core::time::bounds::{CHECK_PASS_MS, LOCK_VALUE_MS};
