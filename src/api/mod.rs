@@ -20,16 +20,18 @@ use params::Params;
 
 pub use answer::{denied, failure, reply, status_only, who};
 
-/// The columns are signed 32-bit integers.
+/// The largest id: the column is a signed 32-bit integer.
 const INT_MAX: i64 = i32::MAX as i64;
-/// The columns that a search looks into hold no more.
+/// The longest text to search for: no searched column of a job is longer.
 const SEARCH_CHARS_MAX: usize = 2048;
 const SERVER_CHARS_MAX: usize = 1024;
+/// The rows or jobs of a page.
 const LIMIT_DEFAULT: i64 = 50;
 const LIMIT_MAX: i64 = 10_000;
+/// The runs in a list.
 const RUNS_DEFAULT: i64 = 1_000;
 
-/// The command of a request. The error is the response to a request that makes none.
+/// The command of a request; or the response, where the request is wrong.
 pub fn command(request: &Request) -> Result<Command, Response> {
     let path = request.path.trim_end_matches('/');
     let mut parts = path.trim_start_matches('/').split('/');
@@ -80,7 +82,7 @@ pub fn command(request: &Request) -> Result<Command, Response> {
             drain(request).map_err(|error| failure(&error))
         }
         (Some("cron"), Some(action @ ("stop" | "start" | "delete")), Some(id), None) => {
-            // The older system takes GET here; POST is what HTTP would have.
+            // The older system takes GET here, but by HTTP a change is a POST: both are taken.
             if !is_post {
                 only(request, "GET").map_err(|response| Response { allow: Some("GET, POST"), ..response })?;
             }
@@ -111,7 +113,7 @@ const PATHS: &str = "GET /cron/list, GET /cron/stop/{id}, GET /cron/start/{id}, 
                      POST /cron/update, POST /cron/run/{id}, GET /run/list, POST /run/kill/{run_key}, \
                      GET /run/output/{run_key}, GET /log/list, GET /cluster, POST /cluster/drain, POST /cluster/pause, POST /cluster/resume, GET /health, GET /whoami";
 
-/// The response to bytes that are not a request.
+/// The response to bytes that are not an HTTP request.
 pub fn bad_request(bad: BadRequest) -> Response {
     failure(&CallError { status: bad.status, message: bad.reason.into() })
 }
@@ -120,7 +122,7 @@ fn only(request: &Request, method: &'static str) -> Result<(), Response> {
     if request.method == method {
         return Ok(());
     }
-    let message = format!("{} is not taken here; {method} is", request.method);
+    let message = format!("{} is not taken here; send {method}", request.method);
     Err(Response { allow: Some(method), ..failure(&CallError { status: 405, message }) })
 }
 
@@ -170,11 +172,10 @@ fn list_runs(request: &Request) -> Result<Command, CallError> {
 }
 
 fn run_key(text: &str) -> Result<RunKey, CallError> {
-    text.parse()
-        .map_err(|error| CallError::bad(format!("run_key: {text:?} is none: {error}, see /run/list and /log/list")))
+    text.parse().map_err(|error| CallError::bad(format!("run_key: {text:?}: {error}, see /run/list and /log/list")))
 }
 
-/// The header Idempotency-Key: a proxy that repeats a request with it gets the result of the first.
+/// The header Idempotency-Key. When a client or proxy repeats a request with the key, it gets the first one's result.
 fn request_key(request: &Request) -> Result<Option<RequestKey>, CallError> {
     let Some(key) = &request.request_key else { return Ok(None) };
     let is_right = (1..=REQUEST_KEY_CHARS_MAX).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
@@ -230,7 +231,7 @@ fn list_jobs(request: &Request) -> Result<Command, CallError> {
 
 fn list_logs(request: &Request) -> Result<Command, CallError> {
     let mut params = Params::of(request)?;
-    // Libraries in browsers add `_`, to go around caches.
+    // JavaScript libraries add the parameter `_` to get around caches.
     params.allow(&["cron_id", "search", "dispatch_server", "run_server", "page", "limit", "_"]);
     let filter = LogFilter {
         cron_id: params.integer("cron_id", 1, INT_MAX).map(|id| JobId(id as u32)),

@@ -6,8 +6,8 @@
 //! that connection is gone.
 
 use super::connection::{Connection, Progress};
+use super::source::Source;
 use super::stream::Listener;
-use super::{Source, earlier};
 use crate::api;
 use crate::api::access::{Arrival, Denied, Door, permit};
 use crate::core::node::Node;
@@ -22,6 +22,10 @@ use std::io;
 
 /// Connections that may be open at one time; a further client is told so, and its connection is closed.
 const CONNECTIONS_MAX: usize = 10_000;
+/// Connections that are taken from one listener in one turn of the loop.
+const ACCEPTS_A_TURN_MAX: usize = 64;
+/// Requests of one connection that are answered without the node in one turn of the loop.
+const REQUESTS_A_TURN_MAX: usize = 32;
 /// How often the deadlines of the connections are looked at.
 const HOUSEKEEPING_EVERY_MS: u64 = 250;
 /// Clients that may follow a run at one time.
@@ -86,23 +90,23 @@ impl Http {
         }
     }
 
-    /// Takes every connection that waits at the listener.
-    pub fn accept(&mut self, source: Source, registry: &Registry, now: Mono) -> io::Result<()> {
+    /// Takes the connections that wait at the listener. True: there may be more.
+    pub fn accept(&mut self, source: Source, registry: &Registry, now: Mono) -> io::Result<bool> {
         let is_debug = source == Source::DebugListener;
-        loop {
+        for _ in 0..ACCEPTS_A_TURN_MAX {
             let listener = match source {
                 Source::DebugListener => self.listeners.debug.as_ref(),
                 Source::SocketListener => self.listeners.socket.as_ref(),
                 _ => Some(&self.listeners.api),
             };
-            let Some(listener) = listener else { return Ok(()) };
+            let Some(listener) = listener else { return Ok(false) };
             let (mut stream, arrival) = match listener.accept() {
                 Ok(accepted) => accepted,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => {
                     // Out of descriptors, or a client that was gone again: the next event comes with the next client.
                     log::warn!("accept a connection: {error}");
-                    return Ok(());
+                    return Ok(false);
                 }
             };
             crate::worker::process::raise_if_short(&stream);
@@ -128,11 +132,12 @@ impl Http {
             self.arrivals.insert(serial, arrival);
             self.unfinished.push(serial);
         }
+        Ok(true)
     }
 
     /// Goes on with a connection, and answers requests that the node need not see. Returns one that it must see.
     pub fn on_ready(&mut self, serial: usize, node: &Node, now: Mono) -> Option<(RequestId, Command)> {
-        loop {
+        for _ in 0..REQUESTS_A_TURN_MAX {
             let connection = self.connections.get_mut(&serial)?;
             let response = match connection.advance(now) {
                 Progress::Waiting => return None,
@@ -159,6 +164,8 @@ impl Http {
             };
             self.connections.get_mut(&serial)?.respond(response, now);
         }
+        self.unfinished.push(serial);
+        None
     }
 
     /// Lets a request in, or says why not.
@@ -267,7 +274,7 @@ impl Http {
         let streams = self.streams.iter().filter(|_| self.reads.len() < STREAM_READS_MAX);
         let is_ready = |serial: &usize| self.connections.get(serial).is_some_and(Connection::has_sent_all);
         let ready = streams.filter(|(serial, _)| is_ready(serial));
-        ready.fold(None, |least, (_, stream)| earlier(least, stream.follow.deadline()))
+        ready.filter_map(|(_, stream)| stream.follow.deadline()).min()
     }
 
     /// The connections to go on with at once.
