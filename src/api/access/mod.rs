@@ -12,7 +12,10 @@
 
 mod address;
 mod browser;
+mod denied;
 mod tries;
+
+pub use denied::Denied;
 
 use crate::model::Mono;
 use crate::model::access::{AccessConfig, Caller, Level, Proof, Token, Tokens};
@@ -35,30 +38,6 @@ pub enum Arrival {
     },
     /// The Unix socket, from a process of this user.
     Socket { uid: u32 },
-}
-
-/// Why a request is not carried out, and a header that says more.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Denied {
-    pub status: u16,
-    pub message: String,
-    pub header: Option<(&'static str, String)>,
-}
-
-impl Denied {
-    fn forbidden(message: impl Into<String>) -> Denied {
-        Denied { status: 403, message: message.into(), header: None }
-    }
-
-    /// The token was taken out while its answer went on.
-    pub fn token_gone() -> Denied {
-        Denied::unauthorized("this token is not in force any more")
-    }
-
-    fn unauthorized(message: &str) -> Denied {
-        let challenge = "Bearer realm=\"wing-crontab\"".to_string();
-        Denied { status: 401, message: message.into(), header: Some(("WWW-Authenticate", challenge)) }
-    }
 }
 
 /// What the door knows.

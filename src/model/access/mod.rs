@@ -5,59 +5,19 @@
 //! Invariant: nothing here holds a token itself, only its hash, so that no log line or answer can show one.
 
 mod host;
+mod level;
 mod networks;
 mod tokens;
 
 pub use host::Host;
+pub use level::Level;
 pub use networks::Networks;
 pub use tokens::{Token, Tokens, line};
 
 use serde::Serialize;
 use std::collections::BTreeSet;
-use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::Arc;
-
-/// What a caller may do. Each level includes the ones before it.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    /// See everything.
-    Read,
-    /// Also start, stop, run and kill, pause, resume and drain.
-    Operate,
-    /// Also define jobs. Their commands are code that the daemon runs.
-    Admin,
-}
-
-impl Level {
-    pub const NAMES: &str = "read, operate or admin";
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Level::Read => "read",
-            Level::Operate => "operate",
-            Level::Admin => "admin",
-        }
-    }
-}
-
-impl fmt::Display for Level {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Level {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Level, String> {
-        let all = [Level::Read, Level::Operate, Level::Admin];
-        let found = all.into_iter().find(|level| level.name() == text);
-        found.ok_or_else(|| format!("{text:?} is no level; {} is expected", Level::NAMES))
-    }
-}
 
 /// Who sends a request, once the door has let it in.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]

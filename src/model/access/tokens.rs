@@ -9,7 +9,7 @@
 //!
 //! Invariants: a token's own text is hashed and forgotten; a search takes as long for a right token as for a wrong one.
 
-use super::Level;
+use super::level::Level;
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::sync::Arc;
