@@ -14,6 +14,10 @@ use crate::wire::http::Response;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
+use std::io;
+
+/// The most bytes of an answer.
+pub const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 #[derive(Serialize)]
 struct Envelope<'a, T: Serialize> {
@@ -61,6 +65,8 @@ struct JobPageView<'a> {
 struct LogPageView<'a> {
     list: Vec<LogView<'a>>,
     total: u64,
+    #[serde(skip_serializing_if = "is_false")]
+    truncated: bool,
 }
 
 #[derive(Serialize)]
@@ -130,9 +136,34 @@ fn ok(data: impl Serialize) -> Response {
 }
 
 fn json(status: u16, data: impl Serialize, message: &str) -> Response {
-    // Strings and numbers always have a JSON form, so this cannot fail; an empty body would say so.
-    let body = serde_json::to_vec(&Envelope { code: status, data, message }).unwrap_or_default();
-    Response::json(status, body)
+    let mut body = Bounded { bytes: Vec::new(), bytes_max: ANSWER_BYTES_MAX };
+    // Strings and numbers always have a JSON form, so there is one reason only why this can fail.
+    match serde_json::to_writer(&mut body, &Envelope { code: status, data, message }) {
+        Ok(()) => Response::json(status, body.bytes),
+        Err(_) => failure(&CallError::bad(TOO_LARGE)),
+    }
+}
+
+const TOO_LARGE: &str = "the answer would be larger than 64 MiB; ask for it page by page, with page and limit";
+
+/// A text that does not grow beyond its bound.
+struct Bounded {
+    bytes: Vec<u8>,
+    bytes_max: usize,
+}
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.bytes_max - self.bytes.len() < bytes.len() {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn listed_view(listed: &ListedJob) -> ListedJobView<'_> {
@@ -179,7 +210,11 @@ fn begun_character(bytes: &[u8]) -> usize {
 }
 
 fn page_view(page: &LogPage) -> LogPageView<'_> {
-    LogPageView { list: page.rows.iter().map(log_view).collect(), total: page.total }
+    LogPageView { list: page.rows.iter().map(log_view).collect(), total: page.total, truncated: page.is_truncated }
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 fn log_view(row: &StoredLog) -> LogView<'_> {

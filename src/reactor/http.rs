@@ -5,6 +5,7 @@
 //! Invariant: a request that the node was given is answered on the connection that it came from, or not at all where
 //! that connection is gone.
 
+use super::budget::{Budget, Holding};
 use super::connection::{Connection, Progress};
 use super::{Source, earlier};
 use crate::api;
@@ -20,6 +21,9 @@ use std::io;
 
 /// Connections that may be open at one time; a further client is told so, and its connection is closed.
 const CONNECTIONS_MAX: usize = 10_000;
+/// The bytes that the kernel keeps of an answer (it doubles the number). More of them would hide from us whether the client
+/// still takes any.
+const SEND_BUFFER_BYTES: usize = 128 << 10;
 /// How often the deadlines of the connections are looked at.
 const HOUSEKEEPING_EVERY_MS: u64 = 250;
 /// Clients that may follow a run at one time.
@@ -34,6 +38,7 @@ pub struct Http {
     debug_listener: Option<TcpListener>,
     next_serial: usize,
     connections: HashMap<usize, Connection>,
+    budget: Budget,
     /// Connections of the debug listener: they never reach the node.
     debug: HashSet<usize>,
     requests: HashMap<RequestId, usize>,
@@ -54,6 +59,7 @@ impl Http {
             debug_listener,
             next_serial: 0,
             connections: HashMap::new(),
+            budget: Budget::default(),
             debug: HashSet::new(),
             requests: HashMap::new(),
             streams: BTreeMap::new(),
@@ -85,18 +91,17 @@ impl Http {
             self.next_serial += 1;
             // Small answers must not wait for an acknowledgement; if this fails they are merely slower.
             let _ = stream.set_nodelay(true);
+            let _ = rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER_BYTES);
             registry.register(
                 &mut stream,
                 Source::Connection(serial).token(),
                 Interest::READABLE | Interest::WRITABLE,
             )?;
-            *self.counters.entry("http_connections").or_default() += 1;
+            self.count("http_connections");
             let mut connection = Connection::new(stream, now);
             if CONNECTIONS_MAX <= self.connections.len() {
-                let full = CallError::unavailable(format!(
-                    "{CONNECTIONS_MAX} connections are open, which is the most there may be"
-                ));
-                connection.respond_last(api::failure(&full), now);
+                let full = format!("{CONNECTIONS_MAX} connections are open, which is the most there may be");
+                connection.respond_last(api::busy(full), now);
             }
             if is_debug {
                 self.debug.insert(serial);
@@ -109,41 +114,63 @@ impl Http {
     /// Goes on with a connection, and answers requests that the node need not see. Returns one that it must see.
     pub fn on_ready(&mut self, serial: usize, node: &Node, now: Mono) -> Option<(RequestId, Command)> {
         loop {
+            let progress = self.connections.get_mut(&serial)?.advance(now);
+            let has_memory = self.settle(serial, now);
             let connection = self.connections.get_mut(&serial)?;
-            let response = match connection.advance(now) {
+            let response = match progress {
+                Progress::Closed => {
+                    self.close(serial);
+                    return None;
+                }
+                Progress::Waiting | Progress::Unfinished | Progress::Body | Progress::Request(_) if !has_memory => {
+                    self.count("http_requests_without_memory");
+                    self.respond_last(serial, api::busy(NO_MEMORY), now);
+                    continue;
+                }
                 Progress::Waiting => return None,
                 Progress::Unfinished => {
                     self.unfinished.push(serial);
                     return None;
                 }
-                Progress::Closed => {
-                    self.close(serial);
-                    return None;
+                Progress::Body => {
+                    connection.admit(now);
+                    continue;
                 }
                 Progress::BadRequest(bad) => {
-                    connection.respond_last(api::bad_request(bad), now);
+                    self.respond_last(serial, api::bad_request(bad), now);
                     continue;
                 }
                 Progress::Request(request) => {
-                    *self.counters.entry("http_requests").or_default() += 1;
-                    if self.debug.contains(&serial) {
-                        self.debug_answer(&request, node)
-                    } else {
-                        match api::command(&request) {
-                            Ok(Command::ReadOutput(query)) if query.follow && self.streams.len() < STREAMS_MAX => {
-                                self.streams.insert(serial, Follow::new(query, now));
-                                return None;
-                            }
-                            Ok(Command::ReadOutput(query)) if query.follow || READS_MAX <= self.reads.len() => {
-                                api::failure(&too_many_reads())
-                            }
-                            Ok(command) => return Some((self.request(serial, &command), command)),
-                            Err(response) => response,
-                        }
+                    self.count("http_requests");
+                    match self.on_request(serial, &request, node, now) {
+                        Ok(command) => return command,
+                        Err(response) => response,
                     }
                 }
             };
             self.connections.get_mut(&serial)?.respond(response, now);
+            self.settle(serial, now);
+        }
+    }
+
+    /// A request that the node must see, or none where a stream begins; the error answers any other.
+    fn on_request(
+        &mut self,
+        serial: usize,
+        request: &Request,
+        node: &Node,
+        now: Mono,
+    ) -> Result<Option<(RequestId, Command)>, Response> {
+        if self.debug.contains(&serial) {
+            return Err(api::debug(request, || self.vars(node)));
+        }
+        match api::command(request)? {
+            Command::ReadOutput(query) if query.follow && self.streams.len() < STREAMS_MAX => {
+                self.streams.insert(serial, Follow::new(query, now));
+                Ok(None)
+            }
+            Command::ReadOutput(query) if query.follow || READS_MAX <= self.reads.len() => Err(too_many_reads()),
+            command => Ok(Some((self.request(serial, &command), command))),
         }
     }
 
@@ -159,6 +186,7 @@ impl Http {
             }
             None => connection.respond(api::reply(reply), now),
         }
+        self.settle(serial, now);
         self.unfinished.push(serial);
     }
 
@@ -213,12 +241,13 @@ impl Http {
             .collect();
         for serial in overdue {
             let Some(connection) = self.connections.get_mut(&serial) else { continue };
-            if connection.is_midway() {
-                let slow = CallError { status: 408, message: "the request took longer than 10 s to arrive".into() };
-                connection.respond_last(api::failure(&slow), now);
-                self.unfinished.push(serial);
-            } else {
-                self.close(serial);
+            match connection.slow_part() {
+                Some(slow_part) => {
+                    let slow = CallError { status: 408, message: slow_part.into() };
+                    self.respond_last(serial, api::failure(&slow), now);
+                    self.unfinished.push(serial);
+                }
+                None => self.close(serial),
             }
         }
     }
@@ -238,9 +267,39 @@ impl Http {
     }
 
     fn close(&mut self, serial: usize) {
-        self.connections.remove(&serial);
+        if let Some(connection) = self.connections.remove(&serial) {
+            self.budget.replace(connection.counted, Holding::default());
+        }
         self.debug.remove(&serial);
         self.streams.remove(&serial);
+    }
+
+    fn respond_last(&mut self, serial: usize, response: Response, now: Mono) {
+        if let Some(connection) = self.connections.get_mut(&serial) {
+            connection.respond_last(response, now);
+        }
+        self.settle(serial, now);
+    }
+
+    /// Tells the budget what the connection holds now, and ends slow readers where unread answers come to too much.
+    /// False: there is no memory for the request that it has begun or gone on with.
+    fn settle(&mut self, serial: usize, now: Mono) -> bool {
+        let Some(connection) = self.connections.get_mut(&serial) else { return true };
+        let holding = connection.holding();
+        let former = std::mem::replace(&mut connection.counted, holding);
+        self.budget.replace(former, holding);
+        while self.budget.has_too_many_answers() {
+            let unread = self.connections.iter().filter(|(_, connection)| connection.counted.answer != 0);
+            let slowest = unread.min_by_key(|(serial, connection)| (connection.patience(now), **serial));
+            let Some((slowest, _)) = slowest else { break };
+            self.close(*slowest);
+            self.count("http_slow_readers_cut");
+        }
+        !(former.request < holding.request && self.budget.has_too_many_requests())
+    }
+
+    fn count(&mut self, name: &'static str) {
+        *self.counters.entry(name).or_default() += 1;
     }
 
     fn request(&mut self, serial: usize, command: &Command) -> RequestId {
@@ -253,29 +312,22 @@ impl Http {
         id
     }
 
-    fn now_open(&self) -> [(&'static str, u64); 3] {
-        [
+    /// What the daemon counts, by name.
+    fn vars(&self, node: &Node) -> BTreeMap<String, u64> {
+        let held = self.budget.total();
+        let now_open = [
             ("http_connections_open", self.connections.len() as u64),
             ("http_streams_open", self.streams.len() as u64),
             ("http_requests_in_flight", self.requests.len() as u64),
-        ]
-    }
-
-    fn debug_answer(&self, request: &Request, node: &Node) -> Response {
-        match request.path.as_str() {
-            "/debug/vars" => {
-                let mut vars: BTreeMap<String, u64> = node.counters().collect();
-                let ours =
-                    self.counters.iter().map(|(name, count)| (*name, *count)).chain(self.now_open()).chain(memory());
-                vars.extend(ours.map(|(name, count)| (name.to_string(), count)));
-                Response::json(200, serde_json::to_vec(&vars).unwrap_or_default())
-            }
-            path => {
-                api::failure(&CallError { status: 404, message: format!("there is no {path:?}; there is /debug/vars") })
-            }
-        }
+            ("http_request_bytes_held", held.request as u64),
+            ("http_answer_bytes_held", held.answer as u64),
+        ];
+        let ours = self.counters.iter().map(|(name, count)| (*name, *count)).chain(now_open).chain(memory());
+        node.counters().chain(ours.map(|(name, count)| (name.to_string(), count))).collect()
     }
 }
+
+const NO_MEMORY: &str = "so many requests are being received that there is no memory for another; repeat this one";
 
 /// Sends what an answer brings to a client that follows a run. True: that was the last of it.
 fn pass_on(stream: &mut Follow, reply: &Reply, connection: &mut Connection, now: Mono) -> bool {
@@ -285,8 +337,11 @@ fn pass_on(stream: &mut Follow, reply: &Reply, connection: &mut Connection, now:
         Step::End(line) => end_stream(&line, connection, now),
         Step::Pass { output: RunOutput { attempt, server, part }, is_first } => {
             if is_first {
-                let headers = [("X-Run-Attempt", attempt.number.to_string()), ("X-Run-Server", server.to_string())];
-                connection.begin_stream(&headers, now);
+                let headers = vec![("X-Run-Attempt", attempt.number.to_string()), ("X-Run-Server", server.to_string())];
+                if !connection.begin_stream(headers, now) {
+                    connection.end_stream(now);
+                    return true;
+                }
             }
             connection.stream(&part.bytes, now);
             if part.is_over {
@@ -303,8 +358,8 @@ fn end_stream(last_line: &str, connection: &mut Connection, now: Mono) {
     connection.end_stream(now);
 }
 
-fn too_many_reads() -> CallError {
-    CallError::unavailable(format!(
+fn too_many_reads() -> Response {
+    api::busy(format!(
         "too many outputs are being read from this node ({STREAMS_MAX} followed or {READS_MAX} asked for at one time); try another, or again"
     ))
 }

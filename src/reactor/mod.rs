@@ -6,9 +6,12 @@
 //! Invariants: the thread blocks in poll and nowhere else; an event is a hint, so each source is read and written until
 //! it would block, or until it has used up its budget for this turn of the loop.
 
+mod budget;
 mod children;
 mod connection;
 mod http;
+mod outbox;
+mod pace;
 mod peers;
 mod start;
 mod timer;
