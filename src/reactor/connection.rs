@@ -215,7 +215,11 @@ impl Connection {
     }
 
     pub fn holding(&self) -> Holding {
-        Holding { request: self.parser.head_bytes() + self.input.len() + self.body_bytes, answer: self.outbox.len() }
+        let request = match self.body_bytes {
+            0 => self.parser.head_bytes() + self.input.len(),
+            body_bytes => body_bytes,
+        };
+        Holding { request, answer: self.outbox.len() }
     }
 
     /// Whether its time is over. Only a client in the middle of a request is told so; see `slow_part`.

@@ -16,7 +16,7 @@ use crate::model::command::{CallError, Command, Reply, RequestId, RunOutput};
 use crate::wire::http::{Request, Response};
 use mio::net::TcpListener;
 use mio::{Interest, Registry};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::io;
 
 /// Connections that may be open at one time; a further client is told so, and its connection is closed.
@@ -30,6 +30,9 @@ const HOUSEKEEPING_EVERY_MS: u64 = 250;
 const STREAMS_MAX: usize = 256;
 /// Outputs that may be read at one time. Each answer may be a part of full size, and a link has a limit.
 const READS_MAX: usize = 32;
+/// Pages of log rows that the node may be asked for at one time; the other clients wait. Each page may be as large as pages
+/// get, and is in memory twice while it becomes an answer.
+const LOG_PAGES_MAX: usize = 4;
 /// How many of these reads the streams may take: the others are left to clients that ask for one part.
 const STREAM_READS_MAX: usize = 16;
 
@@ -46,6 +49,9 @@ pub struct Http {
     streams: BTreeMap<usize, Follow>,
     /// The requests that ask for output.
     reads: BTreeSet<RequestId>,
+    /// The requests for log rows that the node has, and those that wait.
+    log_pages: BTreeSet<RequestId>,
+    waiting: VecDeque<(RequestId, Command)>,
     next_request: u64,
     unfinished: Vec<usize>,
     housekeeping_at: Mono,
@@ -64,6 +70,8 @@ impl Http {
             requests: HashMap::new(),
             streams: BTreeMap::new(),
             reads: BTreeSet::new(),
+            log_pages: BTreeSet::new(),
+            waiting: VecDeque::new(),
             next_request: 0,
             unfinished: Vec::new(),
             housekeeping_at: Mono(0),
@@ -170,6 +178,11 @@ impl Http {
                 Ok(None)
             }
             Command::ReadOutput(query) if query.follow || READS_MAX <= self.reads.len() => Err(too_many_reads()),
+            command @ Command::ListLogs(_) if LOG_PAGES_MAX <= self.log_pages.len() => {
+                let id = self.new_id(serial);
+                self.waiting.push_back((id, command));
+                Ok(None)
+            }
             command => Ok(Some((self.request(serial, &command), command))),
         }
     }
@@ -177,6 +190,7 @@ impl Http {
     pub fn reply(&mut self, client: RequestId, reply: &Reply, now: Mono) {
         let Some(serial) = self.requests.remove(&client) else { return };
         self.reads.remove(&client);
+        self.log_pages.remove(&client);
         let Some(connection) = self.connections.get_mut(&serial) else { return };
         match self.streams.get_mut(&serial) {
             Some(stream) => {
@@ -192,7 +206,7 @@ impl Http {
 
     /// The questions that the streams ask now.
     pub fn take_questions(&mut self, now: Mono) -> Vec<(RequestId, Command)> {
-        let mut questions = Vec::new();
+        let mut questions = self.take_waiting();
         for (serial, stream) in &mut self.streams {
             let is_ready = self.connections.get(serial).is_some_and(Connection::has_sent_all);
             if is_ready
@@ -207,6 +221,23 @@ impl Http {
             }
         }
         questions
+    }
+
+    /// The requests that have waited and need not wait any more. Those whose client is gone are dropped.
+    fn take_waiting(&mut self) -> Vec<(RequestId, Command)> {
+        let mut taken = Vec::new();
+        while self.log_pages.len() < LOG_PAGES_MAX
+            && let Some((id, command)) = self.waiting.pop_front()
+        {
+            let serial = self.requests.get(&id);
+            if serial.is_some_and(|serial| self.connections.contains_key(serial)) {
+                self.log_pages.insert(id);
+                taken.push((id, command));
+            } else {
+                self.requests.remove(&id);
+            }
+        }
+        taken
     }
 
     /// When the first stream has a question.
@@ -303,12 +334,19 @@ impl Http {
     }
 
     fn request(&mut self, serial: usize, command: &Command) -> RequestId {
+        let id = self.new_id(serial);
+        let _ = match command {
+            Command::ReadOutput(_) => self.reads.insert(id),
+            Command::ListLogs(_) => self.log_pages.insert(id),
+            _ => false,
+        };
+        id
+    }
+
+    fn new_id(&mut self, serial: usize) -> RequestId {
         self.next_request += 1;
         let id = RequestId(self.next_request);
         self.requests.insert(id, serial);
-        if matches!(command, Command::ReadOutput(_)) {
-            self.reads.insert(id);
-        }
         id
     }
 

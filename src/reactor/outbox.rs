@@ -65,9 +65,8 @@ impl Outbox {
     /// The order in which clients are given up: by the bytes a second that they have taken since they first had to be
     /// waited for, and of those who took the same by their age.
     pub fn patience(&self, now: Mono) -> (u64, Mono) {
-        let rate = self
-            .waited
-            .map_or(0, |(since, bytes)| bytes as u64 * 1_000 / (now.since(since).as_millis() as u64 + 1));
+        let rate =
+            self.waited.map_or(0, |(since, bytes)| bytes as u64 * 1_000 / (now.since(since).as_millis() as u64 + 1));
         (rate, self.began)
     }
 
