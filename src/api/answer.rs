@@ -235,3 +235,21 @@ fn log_view(row: &StoredLog) -> LogView<'_> {
         version: row.version,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_has_its_largest_size() {
+        let mut bounded = Bounded { bytes: Vec::new(), bytes_max: 5 };
+        assert!(serde_json::to_writer(&mut bounded, "abc").is_ok());
+        assert!(serde_json::to_writer(&mut bounded, &1).is_err());
+        assert_eq!(bounded.bytes, b"\"abc\"");
+        let text = |chars: usize| json(200, "x".repeat(chars), "ok");
+        let beside = text(0).body.len();
+        assert_eq!(text(ANSWER_BYTES_MAX - beside).body.len(), ANSWER_BYTES_MAX);
+        let refused = text(ANSWER_BYTES_MAX - beside + 1);
+        assert!(refused.status == 400 && refused.body.len() < 200, "{}", refused.status);
+    }
+}

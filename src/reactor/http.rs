@@ -293,7 +293,7 @@ impl Http {
         }
         #[expect(clippy::iter_over_hash_type, reason = "they have nothing to do with each other")]
         for connection in self.connections.values_mut() {
-            let _ = connection.advance(now);
+            while matches!(connection.advance(now), Progress::Unfinished) {}
         }
     }
 

@@ -190,6 +190,21 @@ fn head_answers_what_get_does_without_a_body_and_changes_nothing() {
 }
 
 #[test]
+fn head_of_a_stream_is_its_head() {
+    let node = Node::started("");
+    let id = node.api.add_idle("echo seen", "");
+    let run = node.api.post(&format!("/cron/run/{id}"), "").ok();
+    node.api.wait_for_first_row(id);
+    let path = format!("/run/output/{}?follow=1", run["run_key"].as_str().unwrap());
+    let (head, body) = exchange(&node, &get(&path, ""));
+    assert!(body.contains("seen") && header(&head, "Transfer-Encoding") == Some("chunked"), "{head}{body}");
+    let two = request(&format!("HEAD {path}"), "", "").repeat(2);
+    let answers = ask(&node, two.as_bytes());
+    assert_eq!(answers.matches("HTTP/1.1 200 OK\r\nContent-Type: text/plain").count(), 2, "{answers}");
+    assert!(!answers.contains("seen") && answers.ends_with("\r\n\r\n"), "{answers}");
+}
+
+#[test]
 fn every_path_says_which_methods_it_takes() {
     let node = Node::started("");
     for (path, allow) in [

@@ -159,7 +159,7 @@ fn read_headers(mut request: Request, bytes: &[u8]) -> Result<(Request, Framing,
     };
     let mut fields = Fields::default();
     for header in headers {
-        let value = String::from_utf8_lossy(header.value).trim().to_string();
+        let value = trimmed(&String::from_utf8_lossy(header.value)).to_string();
         match header.name.to_ascii_lowercase().as_str() {
             "host" => once(&mut fields.host, value, "Host is given twice")?,
             "content-length" => once(&mut fields.length, value, "Content-Length is given twice")?,
@@ -197,7 +197,12 @@ fn once(kept: &mut Option<String>, value: String, reason: &'static str) -> Resul
 
 /// The items of a list, in small letters. An empty value has one empty item.
 fn items(value: &str) -> Vec<String> {
-    value.split(',').map(|item| item.trim().to_ascii_lowercase()).collect()
+    value.split(',').map(|item| trimmed(item).to_ascii_lowercase()).collect()
+}
+
+/// Without the spaces that HTTP allows around a value; others, such as a no-break space, are a part of it.
+fn trimmed(text: &str) -> &str {
+    text.trim_matches([' ', '\t'])
 }
 
 fn check_host(host: Option<&str>, is_old: bool) -> Result<(), BadRequest> {

@@ -168,6 +168,8 @@ fn a_body_has_one_framing() {
         ("Transfer-Encoding: chunked, gzip", 501),
         ("Transfer-Encoding: identity", 501),
         ("Transfer-Encoding: xchunked", 501),
+        ("Transfer-Encoding: chunked\u{a0}", 501),
+        ("Content-Length: 3\u{a0}", 400),
         ("Transfer-Encoding:", 501),
         ("Expect: 200-ok", 417),
         ("Content-Type: a\r\nContent-Type: b", 400),
