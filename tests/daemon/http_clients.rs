@@ -1,7 +1,7 @@
-//! The API as clients in use speak it: curl, wget, Python, Node, and nginx between.
+//! The API as clients in use speak it: curl, wget, Python, Node and Go, and nginx and HAProxy between.
 
 use crate::support::daemon::{Node, finish};
-use crate::support::proxy::proxy;
+use crate::support::proxy::{Proxy, haproxy, proxy};
 use crate::support::{program, required};
 use serde_json::Value;
 use std::path::PathBuf;
@@ -180,11 +180,45 @@ fn node_is_answered() {
     assert_eq!(said(Command::new(program).args(["-e", NODE, &node.api.address])), "well\n");
 }
 
+const GO: &str = r#"
+package main
+
+import ("fmt"; "io"; "net/http"; "net/url"; "os"; "strings")
+
+func main() {
+    base := "http://" + os.Args[1]
+    form := url.Values{"cronSet": {"@yearly"}, "command": {strings.Repeat("true", 500)}}
+    for at := 0; at < 3; at++ {
+        answer, err := http.PostForm(base + "/cron/add", form)
+        if err != nil || answer.StatusCode != 200 { panic(fmt.Sprint(err, answer)) }
+        io.Copy(io.Discard, answer.Body)
+        answer.Body.Close()
+    }
+    chunked := io.MultiReader(strings.NewReader("cronSet=@yearly&"), strings.NewReader("command=true"))
+    answer, err := http.Post(base + "/cron/add", "application/x-www-form-urlencoded", chunked)
+    if err != nil || answer.StatusCode != 200 { panic(fmt.Sprint(err, answer)) }
+    answer, err = http.Get(base + "/cron/list")
+    if err != nil || !answer.Uncompressed { panic(fmt.Sprint(err, answer)) }
+    body, err := io.ReadAll(answer.Body)
+    if err != nil || strings.Count(string(body), "cron_set") != 4 { panic(string(body)) }
+    answer, err = http.Head(base + "/cron/list")
+    if err != nil || answer.StatusCode != 200 { panic(fmt.Sprint(err, answer)) }
+    fmt.Println("well")
+}
+"#;
+
 #[test]
-fn nginx_passes_all_of_it_on() {
+fn go_is_answered() {
     let node = Node::started("");
+    let Some(program) = rare_client("go") else { return };
+    let source = node.path("main.go");
+    std::fs::write(&source, GO).unwrap();
+    assert_eq!(said(Command::new(program).arg("run").args([source.to_str().unwrap(), &node.api.address])), "well\n");
+}
+
+/// What a proxy has to pass on, asked by curl.
+fn check_through(proxy: &Proxy, node: &Node) {
     let Some(program) = client("curl") else { return };
-    let Some(proxy) = proxy(&[&node.api], |config| config) else { return };
     for _ in 0..10 {
         node.api.add_idle(&"x".repeat(2_000), "");
     }
@@ -200,4 +234,21 @@ fn nginx_passes_all_of_it_on() {
     let plain = ask(&[], "/cron/list");
     assert_eq!((ask(&["--compressed"], "/cron/list"), plain.matches("\"cron_set\"").count()), (plain.clone(), 11));
     assert_eq!(ask(&[&status[..], &["-F", "a=b"]].concat(), "/cron/add"), "415");
+    assert_eq!(ask(&[&status[..], &["-X", "OPTIONS"]].concat(), "/cron/list"), "204");
+    let large = format!("remark={}", "x".repeat(100_000));
+    assert_eq!(ask(&[&status[..], &["-d", &large]].concat(), "/cron/add"), "400");
+}
+
+#[test]
+fn nginx_passes_all_of_it_on() {
+    let node = Node::started("");
+    let Some(proxy) = proxy(&[&node.api], |config| config) else { return };
+    check_through(&proxy, &node);
+}
+
+#[test]
+fn haproxy_passes_all_of_it_on() {
+    let node = Node::started("");
+    let Some(proxy) = haproxy(&node.api) else { return };
+    check_through(&proxy, &node);
 }
