@@ -41,8 +41,8 @@ pub fn read(request: &Request) -> Result<Body<'_>, CallError> {
         },
         kind if kind == JSON || kind.ends_with("+json") => object(body).map(Body::Object),
         kind if is_post => {
-            let from = if kind == MULTIPART { " (curl -F sends it)" } else { "" };
-            let message = format!("{kind} is not read here{from}; send {FORM} (curl -d, --data-urlencode) or {JSON}");
+            let message =
+                format!("{kind} is not read here; send {FORM} (curl -d or --data-urlencode, and not -F) or {JSON}");
             Err(CallError { status: 415, message })
         }
         _ => Ok(Body::None),
@@ -51,7 +51,6 @@ pub fn read(request: &Request) -> Result<Body<'_>, CallError> {
 
 const FORM: &str = "application/x-www-form-urlencoded";
 const JSON: &str = "application/json";
-const MULTIPART: &str = "multipart/form-data";
 
 /// Whether this Content-Encoding says that nothing was done to the body.
 fn is_plain(coding: &str) -> bool {

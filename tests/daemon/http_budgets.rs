@@ -153,9 +153,9 @@ fn those_who_read_slowest_are_cut_when_unread_answers_come_to_too_much() {
             }
             read
         });
-        let others: Vec<TcpStream> = (0..20).map(|_| deaf(&node)).collect();
+        let others: Vec<TcpStream> = (0..15).map(|_| deaf(&node)).collect();
         let cut = || counters(&debug).get("http_slow_readers_cut").copied().unwrap_or(0);
-        wait_to_see("some are cut", cut, |cut| 5 <= *cut);
+        wait_to_see("some are cut", cut, |cut| 1 <= *cut);
         is_over.store(true, Ordering::Relaxed);
         (reader.join().unwrap(), others)
     });
