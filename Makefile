@@ -2,7 +2,7 @@
 
 TARGET ?= x86_64-unknown-linux-musl
 ARGS ?=
-# The tests of real daemons wait far more than they compute: four at once, also where there are fewer cores.
+# The tests with real daemons mostly wait, so at least four run at once, even on fewer cores.
 TEST_THREADS ?= $(shell cores=$$(nproc); [ $$cores -gt 4 ] && echo $$cores || echo 4)
 
 .DEFAULT_GOAL := help
@@ -24,7 +24,7 @@ static: ## bin/wing-crontab, one static binary for any Linux host of this archit
 	cargo build --release --bin wing-crontab --target $(TARGET)
 	install -D target/$(TARGET)/release/wing-crontab bin/wing-crontab
 
-test: ## every test; fetches MariaDB, Consul and croniter where they are missing and can be had; TEST_THREADS=2 at once
+test: ## every test; installs MariaDB, Consul and croniter where they are missing; TEST_THREADS=2 runs two at once
 	scripts/install-test-services
 	scripts/python-venv
 	cargo test -- --test-threads=$(TEST_THREADS)
@@ -32,21 +32,21 @@ test: ## every test; fetches MariaDB, Consul and croniter where they are missing
 sim: ## SEEDS=10000 histories of a simulated cluster; SEED=n shows one of them, step by step
 	cargo test --profile sim --test sim -- --nocapture
 
-test-faults: ## three hosts, fault after fault, and a table of what each did (as root); WING_FAULTS=long: up to a minute each
+test-faults: ## three hosts, one fault after the other, and a table of the effects; as root; WING_FAULTS=long: a minute each
 	scripts/install-test-services
 	cargo test --test cluster disasters -- --nocapture
 
-check: ## what must be clean before a commit: format, clippy, dependencies, every test
+check: ## all that must pass before a commit: format, clippy, dependencies, every test
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	$(MAKE) deny
 	$(MAKE) test
 
-deny: ## licences, duplicates and sources of the dependencies; builds cargo-deny once, where it can be had
+deny: ## licences, duplicates and sources of the dependencies; builds cargo-deny once, where it can be fetched
 	scripts/install-check-tools
 	if [ -x target/tools/bin/cargo-deny ]; then target/tools/bin/cargo-deny check licenses bans sources; fi
 
-advisories: ## known holes in the dependencies; fetches the database of them
+advisories: ## known vulnerabilities of the dependencies; fetches their database
 	scripts/install-check-tools
 	target/tools/bin/cargo-deny check advisories
 
@@ -58,11 +58,11 @@ bench-flood: ## 50,000 runs due in one second: memory, answers, and the jobs bes
 	cargo build --release --bin wing-crontab
 	cargo bench --bench flood
 
-bench-takeover: ## how long a cluster of three is without a leader, fault by fault (needs what the tests need)
+bench-takeover: ## how long a cluster of three is without a leader, for each fault; installs services as `make test`
 	scripts/install-test-services
 	cargo build --release --bin wing-crontab
 	cargo bench --bench takeover
 
-clean: ## remove what was built
+clean: ## remove all that was built
 	cargo clean
 	rm -rf bin

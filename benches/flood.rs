@@ -1,5 +1,5 @@
-//! `make bench-flood`: 50,000 runs due in one second on one node, and what that does to everything else: the daemon's
-//! memory, the API, and jobs beside the flood that want to be on time.
+//! `make bench-flood`: 50,000 runs due in one second on one node. It measures the effects on the daemon's memory, on
+//! the API, and on the lateness of other jobs.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -11,14 +11,14 @@ use support::process::peak_kb;
 use support::time::pass_until;
 use support::witness::Witness;
 
-/// What is promised.
+/// The limits that must not be exceeded.
 const RSS_MB_MAX: u64 = 200;
 const ANSWER_MS_MAX: u128 = 100;
 const LATE_MS_MAX: f64 = 1_000.0;
 /// How long the flood is watched.
 const WATCH: Duration = Duration::from_secs(30);
 
-/// What was measured.
+/// The results.
 struct Measured {
     peak_mb: u64,
     /// Sorted.
@@ -43,7 +43,7 @@ fn measure() -> Measured {
     node.start();
     node.wait_health(200);
     node.api.add_every_second(&mutex.write("x"), "is_mutex=1");
-    // Once a minute, ten seconds into the flood.
+    // This job is due once a minute, ten seconds after the flood.
     node.api.add(&format!("{} * * * * *", (at + 10) % 60), &minute.write("x"), "");
     let pid = node.daemon_pid();
     pass_until(at - 1);

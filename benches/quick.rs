@@ -1,9 +1,9 @@
 //! `make bench-quick`: how late every-second jobs start, against a bare loop that starts as many of the same command on
 //! the same machine.
 //!
-//! The jobs write down their own time: each is this program again with `--stamp FILE`, which appends the moment at which
-//! it began. The bare loop is what a program with nothing else to do can reach: two threads that start `SHELL -c COMMAND`
-//! at the second, read what it says, and reap it.
+//! The jobs write down their own time: each is this program with `--stamp FILE`, which appends the time of its start.
+//! The bare loop shows the best that is possible: two threads that start `SHELL -c COMMAND` at the second, read its
+//! output, and reap it.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -51,7 +51,7 @@ fn main() {
     println!("\nwithin {RATIO_MAX} times the bare loop: {}", if is_good { "yes" } else { "NO" });
 }
 
-/// The job.
+/// The command of the jobs: appends the present time to the file.
 fn stamp(file: &Path) {
     let line = format!("{}\n", now_ns());
     let _ =

@@ -1,8 +1,9 @@
-//! `make bench-takeover`: how long a cluster of three is without a leader, for each way in which one can be lost.
+//! `make bench-takeover`: how long a cluster of three is without a leader, for each way to lose one.
 //!
-//! Measured from the fault until the lock's value shows a new epoch and a tick taken under it: from then on runs are
-//! given out again. It needs MariaDB and Consul as the tests do. JOBS=1000000 puts so many jobs into the database, of
-//! SCHEDULES=1000 schedules, none of them due but in January; ROUNDS=5 hits the leader so often with each fault.
+//! The time is measured from the fault until the lock's value shows a new epoch and a tick taken under it: from then on
+//! runs are given out again. It needs MariaDB and Consul, as the tests do. JOBS=1000000 puts so many jobs into the
+//! database, with SCHEDULES=1000 different schedules, all of them due in January only. ROUNDS=5 repeats each fault so
+//! often.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -16,10 +17,10 @@ use support::mariadb::{self, Database};
 use support::process::{children, resident_kb, send_signal};
 use support::wait_until;
 
-/// What is done to the leader, and how often.
+/// A fault: its name, how often it is done, and the function that does it to the leader.
 type Fault = (&'static str, usize, fn(&mut Node));
 
-/// Three nodes, and what is known of their lead.
+/// Three nodes, and the lock by which their leader is known.
 struct Bench<'a> {
     cluster: Cluster,
     agent: &'a Agent,
@@ -91,11 +92,11 @@ fn faults(rounds: usize) -> [Fault; 5] {
 /// Whether the daemon has all jobs in memory since it was last started.
 fn is_ready(node: &Node) -> bool {
     let said = node.said();
-    said.rfind(" wing-crontab ") < said.rfind("the copy of the jobs is complete")
+    said.rfind(" wing-crontab ") < said.rfind("the replica of the jobs is complete")
 }
 
 impl Bench<'_> {
-    /// Does that to the leader, and gives how many milliseconds it took until a node led under a new epoch.
+    /// Does this fault to the leader; gives the milliseconds until a node led under a new epoch.
     fn measure(&mut self, fault: fn(&mut Node)) -> u128 {
         self.cluster.wait_alive(3);
         wait_until("all could lead", || self.cluster.nodes.iter().all(is_ready));

@@ -4,22 +4,23 @@
 //!
 //! | room | what it is |
 //! |---|---|
-//! | `model` | the nouns: jobs, runs, entries, clocks; plain data |
-//! | `core` | the brain: sans-IO state machines under `Node::handle` |
-//! | `wire` | the languages: HTTP, frames and proofs between nodes; bytes to values and back |
+//! | `model` | plain data: jobs, runs, entries, clocks |
+//! | `core` | all decisions: state machines without IO, under `Node::handle` |
+//! | `wire` | bytes to values and back: HTTP, frames and proofs between nodes |
 //! | `api` | (method, path, parameters) to `Command`, `Reply` to JSON |
-//! | `worker` | the hands: pool, stores, Consul, processes with marks and guardian; the only blocking code |
-//! | `reactor` | ears and mouth: the poll loop, connections, links to other nodes, children, timer |
+//! | `worker` | the only code that blocks: pool, stores, Consul, processes with marks and guardian |
+//! | `reactor` | the poll loop: connections, links to other nodes, children, timer |
 //! | `config`, `logging`, `next` | app.toml and the host's time zones, log lines, the `next` subcommand |
 //!
 //! Who may import whom: main -> all of it; reactor -> api, core, wire, worker, model; worker -> core's `ports` and
-//! `time::bounds` (and `MarkOp`, `FoundMark`), model; api -> wire, model; wire -> model; core -> model; config -> model.
+//! `time::bounds` (and `MarkOp`, `FoundMark`), model; api -> wire, model; wire -> model; core -> model; config ->
+//! model.
 //! `tests/house_rules.rs` holds the sources to this.
 //!
 //! Invariants that cross rooms:
 //!
 //! 1. Nothing is sent to a node before it is in the journal.
-//! 2. Every statement of a leader names its epoch; a store with another one does nothing.
+//! 2. Every statement of a leader names its epoch; where the store has another one, the statement does nothing.
 //! 3. Every tick of every job has exactly one visible outcome: ok, failed, timeout, killed, cancelled, skipped, shed,
 //!    missed, lost.
 //! 4. The reactor's thread blocks in poll and nowhere else; clocks are read in `worker::clock` and nowhere else.

@@ -1,9 +1,9 @@
-//! Log lines: to stderr, and to a file as well where one is named. Each opens with its moment in UTC, to the
-//! millisecond.
+//! Log lines: they go to stderr, and also to a file where `log_file` names one. Each begins with the time in UTC, to
+//! the millisecond.
 //!
-//! Not the lines of libraries: only our own are written.
+//! Not the lines of libraries: only this program's are written.
 //!
-//! Invariants: a line is written as a whole, because guardian and daemon write to the same places; stderr and the file
+//! Invariants: a line is written in one piece, because guardian and daemon write to the same file; stderr and the file
 //! get the same lines.
 
 use crate::model::config::Config;
@@ -13,11 +13,11 @@ use std::fs::{File, OpenOptions};
 use std::io::{LineWriter, Write, stderr};
 use time::macros::format_description;
 
-/// RFC 3339.
+/// The time of a line, by RFC 3339.
 const MOMENT: &[FormatItem] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
-/// Sets the logger up for this process, once.
+/// Sets up the logger of this process; to be called once. Error: the file cannot be opened.
 pub fn start(config: &Config) -> Result<(), String> {
     let open = |path: &std::path::PathBuf| {
         let file = OpenOptions::new().append(true).create(true).open(path);
@@ -37,13 +37,13 @@ pub fn start(config: &Config) -> Result<(), String> {
         .map_err(|error| format!("start logging: {error}"))
 }
 
-/// One logger for both places: two would ask the clock twice.
+/// Stderr and the file, as one target: two loggers would give a line two times.
 struct Both {
     file: Option<File>,
 }
 
 impl Write for Both {
-    /// Writes to each place, whether or not the other one fails: there is no third place to report a failure.
+    /// Writes to each of the two, even where the other one fails. A failure could be reported nowhere else.
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let _ = stderr().write_all(bytes);
         let _ = self.file.as_mut().map(|file| file.write_all(bytes));

@@ -1,7 +1,12 @@
-//! The door: arguments, configuration, logging, run. Errors are printed here, once.
+//! The program's entry: it reads the arguments and the configuration, and runs the guardian, the daemon, or one of the
+//! small commands. Errors are printed here, once.
 //!
-//! Started by a person this is the guardian, which starts the same program again as the daemon; and the daemon starts it
-//! once more for some commands, to become them.
+//! The same program has three roles. An operator starts it as the guardian; the guardian starts it as the daemon; and
+//! for some runs the daemon starts it as a launch, which then becomes the run's command.
+//!
+//! Not here: the work of these roles; see `worker::process` and `reactor`.
+//!
+//! Invariant: a wrong argument or configuration ends the program before it changes anything.
 
 #![deny(unsafe_code)]
 #![warn(
@@ -30,7 +35,7 @@ const HELP: &str = "\
 wing-crontab: a distributed crontab, exact to the second
 
   wing-crontab [--config PATH]                 run (Ctrl-C or SIGTERM ends it, SIGHUP reads the jobs again)
-  wing-crontab [--config PATH] --check-config  read the configuration, say what it means or what is wrong, exit
+  wing-crontab [--config PATH] --check-config  read the configuration, print it or its mistakes, and exit
   wing-crontab next 'CRONSET' [-n COUNT] [--from TIME] [--tz ZONE]
                                                print the next times of a schedule
   wing-crontab --version | --help
@@ -57,6 +62,7 @@ fn main() -> ExitCode {
 struct Arguments {
     config: Option<PathBuf>,
     check_config: bool,
+    /// None: this process is not a daemon.
     link: Option<DaemonLink>,
 }
 
@@ -97,14 +103,14 @@ fn run(all: Vec<OsString>) -> Result<u8, String> {
         Some(link) => daemon(&config, &warnings, link),
         None => {
             let data_dir = config.data_dir.clone();
-            // The guardian is small, and needs nothing else of it.
+            // The guardian needs nothing else of the configuration, and is to stay small.
             drop(config);
             guard(&data_dir, all).map(|code| code as u8)
         }
     }
 }
 
-/// The configuration, and what is to be said of it.
+/// The configuration, and warnings about it.
 fn load(arguments: &Arguments) -> Result<(Config, Vec<String>), String> {
     let path = config::find(arguments.config.clone())?;
     let config = config::load(&path, environment)?;
@@ -118,7 +124,8 @@ fn environment(name: &str) -> Option<String> {
 }
 
 fn daemon(config: &Config, warnings: &[String], link: DaemonLink) -> Result<u8, String> {
-    // A thread that panics would leave its work unanswered: better to die whole and be started again.
+    // Without one of its threads the daemon would wait for ever for answers. So a panic ends all of it, and the
+    // guardian starts it again.
     std::panic::set_hook(Box::new(|panic| {
         log::error!("{panic}");
         process::die();
@@ -136,12 +143,12 @@ fn daemon(config: &Config, warnings: &[String], link: DaemonLink) -> Result<u8, 
     }
 }
 
-/// Prints to stdout; a reader that has gone away (`| head`) is no mistake.
+/// Prints to stdout. It is no error where the reader has closed the pipe (`| head`).
 fn print(text: &str) -> Result<u8, String> {
     use std::io::Write;
     let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(0)
 }
 
-/// The hidden option is spelt out above, where the parser wants a literal.
+/// The parser needs the hidden option as a literal (above), so this checks that both are the same.
 const _: () = assert!(matches!(UNDER_GUARDIAN.as_bytes(), b"--under-guardian"));

@@ -1,4 +1,4 @@
-//! `wing-crontab next`: when a schedule fires, by the code that the daemon uses.
+//! `wing-crontab next`: the next times of a schedule, computed by the daemon's own code.
 //!
 //! Not a look at stored jobs: the schedule is an argument, and no job's `jitter` is added.
 //!
@@ -24,7 +24,7 @@ pub struct Times {
     pub notes: Vec<String>,
 }
 
-/// The times to print. TIME is RFC 3339 or Unix seconds; fires are after it.
+/// The times to print: those after TIME, which is RFC 3339 or Unix seconds. Error: an argument is wrong.
 pub fn run(
     mut arguments: lexopt::Parser,
     now: Second,
@@ -52,14 +52,14 @@ pub fn run(
     for fire in std::iter::successors(next(&from), next).take(count) {
         let timestamp = Timestamp::from_second(fire.0).map_err(|error| format!("show {}: {error}", fire.0))?;
         left -= 1;
-        // A String takes whatever is written to it.
+        // Writing to a String cannot fail.
         let _ = writeln!(lines, "{}", timestamp.display_with_offset(shown_in.to_offset(timestamp)));
     }
     let note = (left != 0).then(|| format!("{left} fewer than asked for: the calendar ends with the year 2100"));
     Ok(Times { lines, notes: host.warnings.into_iter().chain(note).collect() })
 }
 
-/// The zone that the schedule names itself: its times are shown in it.
+/// The zone that the schedule itself names; its times are shown in that zone.
 fn own_zone(text: &str, zones: &Zones) -> Option<TimeZone> {
     let rest = text.trim_start().strip_prefix("TZ=").or_else(|| text.trim_start().strip_prefix("CRON_TZ="))?;
     zones.named(rest.split_whitespace().next()?)

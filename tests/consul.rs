@@ -1,4 +1,4 @@
-//! The Consul client, held against a real Consul.
+//! The Consul client, tested with a real Consul.
 
 mod support;
 
@@ -95,7 +95,7 @@ fn a_session_ends_when_its_check_is_not_passed_or_when_another_destroys_it() {
     let first = session(&client);
     assert_eq!(acquire(&client, &first, 1), Ok(ConsulAnswer::Acquired(true)));
     let key = format!("{name}/lock");
-    // Nobody passes the check: after its time to live the lock is free.
+    // No call passes the check, so the lock is free after the check's time to live.
     let is_free = |lock: &Option<(Option<String>, Value)>| lock.as_ref().is_some_and(|(session, _)| session.is_none());
     wait_to_see("a free lock", || agent.lock(&key), is_free);
     assert!(matches!(acquire(&client, &first, 2), Err(ConsulError::Unknown(_))));

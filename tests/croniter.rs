@@ -1,6 +1,6 @@
 //! Schedules compared with another implementation of crontab, Python's croniter, over thousands of random expressions.
 //!
-//! The seed below makes them the same at every run; `WING_SEED` tries another seed.
+//! They come from a random generator with the fixed start value below; `WING_SEED` tries another one.
 
 mod support;
 

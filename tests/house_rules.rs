@@ -1,5 +1,8 @@
-//! The house rules, checked against the sources: which room may import which, where a name may stand, how long files may be.
+//! The house rules, checked against the sources: which room may import which, that no files
+//! need each other, where a name may stand, how long files may be.
 
+#[path = "house_rules/circles.rs"]
+mod circles;
 #[path = "house_rules/sizes.rs"]
 mod sizes;
 
@@ -16,7 +19,7 @@ const IMPORTS: [(&str, &[&str]); 6] = [
     ("reactor/", &["api", "core", "wire", "worker", "model"]),
 ];
 
-/// A word, and the only places where it may stand. What clippy can tell stands in clippy.toml.
+/// A word, and the only places where it may be. clippy.toml has the rules that clippy can check.
 const WORDS: [(&str, &[&str]); 9] = [
     ("mio::", &["reactor/"]),
     ("mysql::", &["worker/store/mysql/"]),
@@ -29,7 +32,7 @@ const WORDS: [(&str, &[&str]); 9] = [
     ),
     ("expect(clippy::disallowed_types", &[]),
     ("expect(unsafe_code", &["worker/process/mod.rs"]),
-    // Unlike `expect` it stays when its reason has gone.
+    // Unlike `expect`, clippy does not report an `allow` that is not needed any more.
     ("#[allow(", &[]),
     ("#![allow(", &[]),
 ];
@@ -58,7 +61,7 @@ fn rooms_import_only_whom_they_may() {
 }
 
 #[test]
-fn what_has_its_place_is_named_nowhere_else() {
+fn a_word_with_its_own_place_is_in_no_other() {
     for (name, code) in sources() {
         for (word, places) in WORDS {
             let may = places.iter().any(|place| name.starts_with(place));
@@ -67,7 +70,7 @@ fn what_has_its_place_is_named_nowhere_else() {
     }
 }
 
-/// Whether the word stands there by itself, not as the end of another path.
+/// Whether the code has the word by itself, and not as the end of another path.
 fn names(code: &str, word: &str) -> bool {
     let is_path = |character: char| character == ':' || character == '_' || character.is_alphanumeric();
     code.match_indices(word).any(|(at, _)| !code[..at].ends_with(is_path))
@@ -80,6 +83,25 @@ fn the_pure_rooms_touch_nothing() {
             for word in IMPURE {
                 assert!(!code.contains(word), "{name} names {word}");
             }
+        }
+    }
+}
+
+/// What a context of the core lends, as a parameter of its own.
+const LENT: [&str; 3] = [": Now", "&mut Effects", "&mut Logbook"];
+
+/// The log's rows are a part of the context: they cannot be handed the whole.
+const LENT_APART: &str = "core/log/";
+
+#[test]
+fn a_function_of_the_core_takes_the_context_rather_than_two_parts_of_it() {
+    for (name, code) in sources() {
+        if !name.starts_with("core/") || name.starts_with(LENT_APART) {
+            continue;
+        }
+        for signature in code.split("fn ").skip(1).filter_map(|rest| rest.split('{').next()) {
+            let parts: Vec<&str> = LENT.into_iter().filter(|part| signature.contains(part)).collect();
+            assert!(parts.len() < 2, "{name} takes {parts:?} and not `cx: &mut Context`: fn {signature}");
         }
     }
 }
@@ -109,12 +131,12 @@ fn page(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
 }
 
-/// What stands between `from` and `to` in the text, each time.
+/// The texts between a `from` and the next `to`.
 fn between<'a>(text: &'a str, from: &str, to: char) -> Vec<&'a str> {
     text.split(from).skip(1).filter_map(|rest| rest.split(to).next()).collect()
 }
 
-/// A heading as a link names it.
+/// The anchor by which a link names a heading.
 fn anchor(heading: &str) -> String {
     let heading = heading.trim_start_matches('#').trim().to_lowercase();
     let kept = heading.chars().filter(|letter| letter.is_alphanumeric() || " -_".contains(*letter));
@@ -145,7 +167,7 @@ fn every_file_that_the_manual_names_is_there() {
     let rooms = ["src/", "tests/", "docs/", "config/", "sql/", "scripts/", "benches/"];
     for name in PAGES {
         let text = page(name);
-        // NNNN stands for a number that is yet to be given.
+        // NNNN stands for a number of the reader's choice.
         let is_file = |path: &&str| rooms.iter().any(|room| path.starts_with(room)) && !path.contains("NNNN");
         for path in between(&text, "`", '`').into_iter().filter(is_file) {
             assert!(root.join(path).exists(), "{name}: there is no {path}");

@@ -1,4 +1,4 @@
-//! What only MySQL has: the older system's tables, narrow character sets, a server that goes away.
+//! Tests that concern MySQL only: the older system's tables, narrow character sets, a server that goes away.
 
 mod support;
 
@@ -23,7 +23,7 @@ const OLDER_CRON: &str = "CREATE TABLE `cron` (
  `remark` varchar(1024) NOT NULL DEFAULT '' COMMENT '定时任务的备注信息',
  PRIMARY KEY (`id`)
 ) ENGINE=InnoDB AUTO_INCREMENT=1184 DEFAULT CHARSET=utf8";
-/// And as the same README has them for a cluster: with is_mutex and lock_limit, without the window.
+/// The same table for a cluster, by the same README: with is_mutex and lock_limit, without start_time and end_time.
 const CLUSTER_CRON: &str = "CREATE TABLE `cron` (
  `id` int(11) NOT NULL AUTO_INCREMENT COMMENT '自增id',
  `cron_set` varchar(128) NOT NULL DEFAULT '' COMMENT '定时任务配置，如：* * * * * *，这里精确到秒，前面的意思是每秒执行一次，分别对应，秒分时日月周',
@@ -90,7 +90,7 @@ fn either_variant_of_the_older_systems_tables_is_taken_as_it_is() {
         assert_eq!(jobs[0].start_time, if window.is_empty() { 0 } else { 77 });
         assert_eq!((jobs[0].is_mutex, jobs[0].stop, jobs[0].lock_limit, jobs[0].since), (false, false, 0, Second(0)));
         assert_eq!(outputs(&mut store), ["旧"]);
-        // The older system's own statements go on working beside us.
+        // The older system's own statements still work on the tables.
         database.run(&[
             "INSERT INTO log (cron_id, time, output, use_time, dispatch_time, dispatch_server, run_server) VALUES (1, 2, '', 3, 4, 'a', 'b')",
             "INSERT INTO cron (cron_set, command, stop, remark) VALUES ('* * * * * *', 'true', 0, '')",
@@ -110,7 +110,7 @@ fn either_variant_of_the_older_systems_tables_is_taken_as_it_is() {
 /// 2100-01-01: no INT holds it.
 const LATE: i64 = 4_102_444_800;
 
-/// Those of our columns that hold a time (or the id of a log row) and end in 2038 or after as many rows.
+/// The columns with a time or with the id of a log row whose types are too small.
 fn narrow_columns(database: &Database) -> Vec<String> {
     let sql = "SELECT CONCAT(table_name, '.', column_name) FROM information_schema.columns WHERE table_schema = DATABASE() AND
                data_type IN ('int', 'timestamp') AND (column_name LIKE '%time' OR column_name IN ('time', 'since', 'tick', 'applied_at')
@@ -132,7 +132,7 @@ fn add_late(store: &mut MysqlStore, request: u64) -> Result<JobId, StoreError> {
     store.change(epoch, request, &Change::Add(late, RequestKey(request.to_string())))
 }
 
-/// Stores what is of the year 2100, and finds it again.
+/// Stores a job and a log row of the year 2100, and reads them back.
 #[track_caller]
 fn holds_late_times(store: &mut MysqlStore) {
     let id = add_late(store, 7).unwrap();
@@ -157,7 +157,7 @@ fn new_tables_and_small_ones_of_either_older_variant_hold_times_after_2038() {
         store.open().unwrap();
         assert_eq!(narrow_columns(&database), [""; 0]);
         holds_late_times(&mut store);
-        // The older system's own statements go on working beside us.
+        // The older system's own statements still work on the tables.
         database.run(&["INSERT INTO log (cron_id, time, output, use_time, dispatch_time) VALUES (1, 2, '', 3, 4)"]);
     }
 }
@@ -354,7 +354,7 @@ fn a_read_that_takes_too_long_is_ended_by_the_server_and_says_what_to_do() {
     let Some(database) = mariadb::database() else { return };
     store(&database).open().unwrap();
     store(&database).write_logs(&[row(1, "one"), row(2, "two")]).unwrap();
-    // A view in the table's place makes each row cost what a large log would.
+    // A view instead of the table makes the read as slow as on a large log.
     database.run(&[
         "RENAME TABLE log TO log_rows",
         "CREATE VIEW log AS SELECT log_rows.*, SLEEP(20) AS slow FROM log_rows WHERE SLEEP(20) = 0",

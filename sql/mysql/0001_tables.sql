@@ -1,6 +1,6 @@
 -- The two tables of the older system, each with every column that either of its documented variants has, and times that
--- do not end in 2038. On a database that has them already nothing happens here; the next file adds what is missing, and
--- the daemon widens what ends too early.
+-- do not end in 2038. On a database that has these tables nothing happens here; the next file adds the columns that
+-- they lack, and the daemon widens the columns whose types are too small.
 CREATE TABLE IF NOT EXISTS `cron` (
   `id` int(11) NOT NULL AUTO_INCREMENT COMMENT '自增id',
   `cron_set` varchar(128) NOT NULL DEFAULT '' COMMENT '定时任务配置，如：* * * * * *，这里精确到秒，前面的意思是每秒执行一次，分别对应，秒分时日月周',

@@ -1,6 +1,6 @@
--- Columns that one of the older variants lacks, and those that we add. Each has a default, so that the older system's
--- statements and rows written by hand go on working. A statement behind `-- unless TABLE.COLUMN` is left out where that
--- column is there.
+-- Columns that one of the older variants lacks, and columns of our own. Each has a default, so that the older system's
+-- statements and rows written by hand go on working. A statement below `-- unless TABLE.COLUMN` is left out where that
+-- column exists.
 -- unless cron.is_mutex
 ALTER TABLE `cron` ADD COLUMN `is_mutex` tinyint(4) NOT NULL DEFAULT '0';
 -- unless cron.start_time

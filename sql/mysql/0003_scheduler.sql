@@ -1,4 +1,4 @@
--- Who leads, and what the leaders have decided.
+-- The leader (scheduler), and the decisions of the leaders (journal).
 CREATE TABLE IF NOT EXISTS `scheduler` (
   `id` tinyint NOT NULL,
   `lock_key` varchar(255) NOT NULL,

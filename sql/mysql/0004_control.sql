@@ -1,4 +1,4 @@
--- How a job's runs are kept under control, and what a request that is sent twice is known by.
+-- The columns that control a job's runs, and the keys by which a repeated request is known.
 -- unless cron.misfire
 ALTER TABLE `cron` ADD COLUMN `misfire` varchar(8) NOT NULL DEFAULT 'all' COMMENT 'all, once or skip: ticks that were not handled in their second';
 -- unless cron.on_lost

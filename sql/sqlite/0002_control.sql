@@ -1,4 +1,4 @@
--- How a job's runs are kept under control, and what a request that is sent twice is known by.
+-- The columns that control a job's runs, and the keys by which a repeated request is known.
 ALTER TABLE cron ADD COLUMN misfire TEXT NOT NULL DEFAULT 'all';
 ALTER TABLE cron ADD COLUMN on_lost TEXT NOT NULL DEFAULT 'skip';
 ALTER TABLE cron ADD COLUMN max_parallel INTEGER NOT NULL DEFAULT 0;

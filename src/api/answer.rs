@@ -1,6 +1,6 @@
 //! Replies as JSON: `{"code", "data", "message"}`.
 //!
-//! Not the decision what to answer: that is the node's.
+//! Not the decision about the answer: that is the node's.
 //!
 //! Invariant: the fields of the older system come first and in its order, ours behind them.
 
@@ -99,7 +99,7 @@ struct OutputView<'a> {
     is_over: bool,
 }
 
-/// The answer to a command.
+/// The response with the answer to a command.
 pub fn reply(reply: &Reply) -> Response {
     match reply {
         Ok(Answer::Job(job)) => ok(JobView(job)),
@@ -118,12 +118,12 @@ pub fn reply(reply: &Reply) -> Response {
     }
 }
 
-/// The answer to a request that is not carried out.
+/// The response to a request that was not carried out.
 pub fn failure(error: &CallError) -> Response {
     json(error.status, (), &error.message)
 }
 
-/// 503 where some trouble keeps the node from its work: probes read the status.
+/// The status is 503 where the node cannot do its work, because probes read nothing but the status.
 fn health_reply(health: &HealthView) -> Response {
     match &health.wrong {
         None => ok(health),
@@ -178,7 +178,7 @@ fn listed_view(listed: &ListedJob) -> ListedJobView<'_> {
     }
 }
 
-/// The environment as an object. A row written by hand may hold another text, which is shown as it is.
+/// The environment as an object. A row written by hand may have another text, which is shown as it is.
 fn env_view(env: &str) -> Value {
     match env.is_empty() {
         true => Value::Object(serde_json::Map::new()),
@@ -188,7 +188,7 @@ fn env_view(env: &str) -> Value {
 
 fn output_view(output: &RunOutput) -> OutputView<'_> {
     let part = &output.part;
-    // A character that is cut off at the end comes whole in the next part.
+    // Where the part ends within a character, the character comes with the next part.
     let left = if part.is_over { 0 } else { begun_character(&part.bytes) };
     OutputView {
         run_key: output.attempt.run.to_string(),
@@ -202,7 +202,7 @@ fn output_view(output: &RunOutput) -> OutputView<'_> {
     }
 }
 
-/// Bytes at the end that begin a character and do not end it.
+/// How many bytes at the end are the beginning of a character that is not complete.
 fn begun_character(bytes: &[u8]) -> usize {
     let end = bytes.utf8_chunks().last().map_or(&[][..], |chunk| chunk.invalid());
     let is_begun = std::str::from_utf8(end).is_err_and(|error| error.error_len().is_none());

@@ -1,11 +1,11 @@
-//! A request's body as parameters: a form or a JSON object, as its type says.
+//! The parameters in a request's body, which is a form or a JSON object.
 //!
-//! The type decides, with one exception: `curl -d '{..}'` sends JSON with the type of a form, so a form that is a JSON
-//! object as a whole is read as one. No form of ours can be taken for one: no parameter's name begins with a brace.
+//! The body's type (Content-Type) says which, with one exception: `curl -d '{..}'` sends JSON with the type of a form.
+//! So a form that is a JSON object is read as one. No real form is, because no parameter's name begins with a brace.
 //!
 //! Not the meaning of parameters: that is `params`.
 //!
-//! Invariant: a body that is not understood is refused, never read in part.
+//! Invariant: a body is read whole or refused.
 
 use super::json;
 use crate::model::command::CallError;
@@ -19,7 +19,7 @@ pub enum Body<'a> {
     Object(Map<String, Value>),
 }
 
-/// A body without a type is taken for a form: tools that give no type send forms.
+/// Reads the body. A body without a type counts as a form, because tools that give no type send forms.
 pub fn read(request: &Request) -> Result<Body<'_>, CallError> {
     let is_post = request.method == "POST";
     let body = request.body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&request.body);
@@ -36,7 +36,7 @@ pub fn read(request: &Request) -> Result<Body<'_>, CallError> {
             Err(error) if body.trim_ascii_start().starts_with(b"{") => {
                 Err(CallError::bad(format!("the body is no form, and not a JSON object: {error}")))
             }
-            // The older system reads no form of a GET.
+            // A form in the body of a GET is ignored, as in the older system.
             Ok(_) | Err(_) => Ok(if is_post { Body::Form(&request.body) } else { Body::None }),
         },
         kind if kind == JSON || kind.ends_with("+json") => object(body).map(Body::Object),

@@ -1,8 +1,8 @@
 //! A request's draft of a job, read column by column in the order of the table in `model::columns`.
 //!
-//! Not a place that knows columns, save the two that bound the time in which a job may run.
+//! Not a place that knows single columns, but for two: `end_time` must be after `start_time`.
 //!
-//! Invariant: a draft without mistakes has only values that their columns take.
+//! Invariant: a draft without mistakes has only values that their columns can have.
 
 use super::json;
 use super::params::Params;
@@ -11,7 +11,7 @@ use crate::model::command::JobDraft;
 use crate::model::job::parse_env;
 use crate::model::value::Value;
 
-/// The parameters' names: each column's parameter, and the column's own name where it differs.
+/// The names that parameters may have: each column's parameter, and the column's own name where that differs.
 pub fn names() -> Vec<&'static str> {
     let names = |column: &'static Column| {
         let own = (column.name() != column.parameter()).then(|| column.name());
@@ -20,7 +20,7 @@ pub fn names() -> Vec<&'static str> {
     columns::given().flat_map(names).collect()
 }
 
-/// Reads a draft. Its mistakes are in `params`; it may be used only where there are none.
+/// Reads a draft. Mistakes are noted in `params`; where there are any, the draft must not be used.
 pub fn read(params: &mut Params) -> JobDraft {
     let mut draft = JobDraft::default();
     for column in columns::given() {
@@ -48,7 +48,7 @@ fn read_column(params: &mut Params, column: &Column) -> Option<Value<'static>> {
         Kind::Path { chars_max } => {
             let path = text(params, column, chars_max)?;
             if !path.is_empty() && !path.starts_with('/') {
-                params.wrong(name, "it is not an absolute path");
+                params.wrong(name, "it is not an absolute path, such as /srv/app");
             }
             Some(path.into())
         }
@@ -64,7 +64,7 @@ fn read_column(params: &mut Params, column: &Column) -> Option<Value<'static>> {
     }
 }
 
-/// A text. One that is not required may be given empty, to clear the column.
+/// A text. A column that is not required is cleared by an empty one.
 fn text(params: &mut Params, column: &Column, chars_max: usize) -> Option<String> {
     match column.set_by {
         SetBy::Request(LeftOut::Required(what)) => Some(params.required_text(column.parameter(), chars_max, what)),
@@ -72,7 +72,7 @@ fn text(params: &mut Params, column: &Column, chars_max: usize) -> Option<String
     }
 }
 
-/// Environment variables as a JSON object of texts, written anew so that it is certainly one.
+/// Environment variables as a JSON object of texts, written anew in one form.
 fn own_env(params: &mut Params, name: &str, text: &str) -> Option<String> {
     if text.trim().is_empty() {
         return Some(String::new());

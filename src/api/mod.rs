@@ -23,16 +23,18 @@ use std::collections::BTreeMap;
 
 pub use answer::{ANSWER_BYTES_MAX, failure, reply};
 
-/// The columns are signed 32-bit integers.
+/// The largest id: the column is a signed 32-bit integer.
 const INT_MAX: i64 = i32::MAX as i64;
-/// The columns that a search looks into hold no more.
+/// The longest text to search for: no searched column of a job is longer.
 const SEARCH_CHARS_MAX: usize = 2048;
 const SERVER_CHARS_MAX: usize = 1024;
+/// The rows or jobs of a page.
 const LIMIT_DEFAULT: i64 = 50;
 const LIMIT_MAX: i64 = 10_000;
+/// The runs in a list.
 const RUNS_DEFAULT: i64 = 1_000;
 
-/// The command of a request. The error is the response to a request that makes none.
+/// The command of a request; or the response, where the request is wrong.
 pub fn command(request: &Request) -> Result<Command, Response> {
     if request.path == "*" {
         return Err(options(&["GET", "HEAD", "POST"]));
@@ -77,7 +79,7 @@ pub fn debug(request: &Request, vars: impl FnOnce() -> BTreeMap<String, u64>) ->
     }
 }
 
-/// The response to bytes that are not a request.
+/// The response to bytes that are not an HTTP request.
 pub fn bad_request(bad: BadRequest) -> Response {
     failure(&CallError { status: bad.status, message: bad.reason.into() })
 }
@@ -96,7 +98,7 @@ fn check_method(request: &Request, methods: &[&str]) -> Result<(), Response> {
         return Err(options(methods));
     }
     let wanted: Vec<&str> = methods.iter().filter(|method| **method != "HEAD").copied().collect();
-    let message = format!("{} is not taken here; {} is", request.method, wanted.join(" or "));
+    let message = format!("{} is not taken here; send {}", request.method, wanted.join(" or "));
     Err(failure(&CallError { status: 405, message }).with("Allow", allow(methods)))
 }
 
@@ -151,11 +153,10 @@ fn list_runs(request: &Request) -> Result<Command, CallError> {
 }
 
 fn run_key(text: &str) -> Result<RunKey, CallError> {
-    text.parse()
-        .map_err(|error| CallError::bad(format!("run_key: {text:?} is none: {error}, see /run/list and /log/list")))
+    text.parse().map_err(|error| CallError::bad(format!("run_key: {text:?}: {error}, see /run/list and /log/list")))
 }
 
-/// The header Idempotency-Key: a proxy that repeats a request with it gets the result of the first.
+/// The header Idempotency-Key. When a client or proxy repeats a request with the key, it gets the first one's result.
 fn request_key(request: &Request) -> Result<Option<RequestKey>, CallError> {
     let Some(key) = &request.request_key else { return Ok(None) };
     let is_right = (1..=REQUEST_KEY_CHARS_MAX).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
@@ -211,7 +212,7 @@ fn list_jobs(request: &Request) -> Result<Command, CallError> {
 
 fn list_logs(request: &Request) -> Result<Command, CallError> {
     let mut params = Params::of(request)?;
-    // Libraries in browsers add `_`, to go around caches.
+    // JavaScript libraries add the parameter `_` to get around caches.
     params.allow(&["cron_id", "search", "dispatch_server", "run_server", "page", "limit", "_"]);
     let filter = LogFilter {
         cron_id: params.integer("cron_id", 1, INT_MAX).map(|id| JobId(id as u32)),

@@ -1,9 +1,10 @@
-//! A request's parameters: from the query string, a form, or a JSON object, all read alike. Mistakes are collected, so
-//! that one answer names them all.
+//! A request's parameters, which come from the query string, a form, or a JSON object. Mistakes are collected, so that
+//! one answer names them all.
 //!
-//! Not the columns of a job: those are `draft`.
+//! Not the columns of a job: those are in `draft`.
 //!
-//! Invariant: an empty value counts as absent; a name that is given twice has the same value both times.
+//! Invariants: an empty value counts as absent, but for texts that may be cleared; a name that is given twice with
+//! different values is a mistake.
 
 use super::body::{self, Body};
 use crate::model::columns::{self, Kind};
@@ -14,6 +15,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
+/// The parameters that are still to be read, and the mistakes so far.
 #[derive(Debug, Default)]
 pub struct Params {
     values: BTreeMap<String, String>,
@@ -21,6 +23,7 @@ pub struct Params {
 }
 
 impl Params {
+    /// The parameters of a request. Error: its query or body cannot be read.
     pub fn of(request: &Request) -> Result<Params, CallError> {
         let mut params = Params::default();
         params.add_form(&request.query)?;
@@ -41,7 +44,7 @@ impl Params {
         }
     }
 
-    /// Moves the value of `other`, which means the same, to `name`.
+    /// Moves the value of `other` to `name`: both are names of one parameter.
     pub fn rename(&mut self, other: &str, name: &str) {
         if let Some(value) = self.values.remove(other) {
             self.add(name.into(), value);
@@ -55,15 +58,17 @@ impl Params {
         }
     }
 
+    /// Notes a mistake in this parameter.
     pub fn wrong(&mut self, name: &str, reason: &str) {
         self.mistakes.push(format!("{name}: {reason}"));
     }
 
-    /// All mistakes together, if there are any.
+    /// An error with all mistakes, if there are any.
     pub fn finish(self) -> Result<(), CallError> {
         if self.mistakes.is_empty() { Ok(()) } else { Err(CallError::bad(self.mistakes.join("; "))) }
     }
 
+    /// A text; none where it is absent or empty.
     pub fn text(&mut self, name: &str, chars_max: usize) -> Option<String> {
         let text = self.values.remove(name).filter(|text| !text.is_empty())?;
         let chars = text.chars().count();
@@ -76,21 +81,24 @@ impl Params {
         Some(text)
     }
 
-    /// A text that may be given empty, to clear the column.
+    /// A text that clears its column where it is given empty; none where it is absent.
     pub fn clearable_text(&mut self, name: &str, chars_max: usize) -> Option<String> {
         let is_given = self.values.contains_key(name);
         self.text(name, chars_max).or(is_given.then(String::new))
     }
 
+    /// One of these words; none where it is absent or another text.
     pub fn word(&mut self, name: &str, words: &[&'static str]) -> Option<&'static str> {
         let text = self.values.remove(name).filter(|text| !text.is_empty())?;
         let found = words.iter().find(|word| **word == text).copied();
         if found.is_none() {
-            self.wrong(name, &format!("{} is none of {}", shown(&text), words.join(", ")));
+            self.wrong(name, &format!("{} is not one of {}", shown(&text), words.join(", ")));
         }
         found
     }
 
+    /// A text that must be given; `what` says what is expected. Where it is absent, the text is empty and a mistake is
+    /// noted.
     pub fn required_text(&mut self, name: &str, chars_max: usize, what: &str) -> String {
         let text = self.text(name, chars_max).unwrap_or_default();
         if text.trim().is_empty() {
@@ -99,6 +107,7 @@ impl Params {
         text
     }
 
+    /// A whole number from `min` to `max`; none where it is absent or wrong.
     pub fn integer(&mut self, name: &str, min: i64, max: i64) -> Option<i64> {
         let text = self.values.remove(name).filter(|text| !text.is_empty())?;
         let whole = whole(&text);
@@ -110,6 +119,7 @@ impl Params {
         number
     }
 
+    /// 0 or 1, false or true; none where it is absent or wrong.
     pub fn flag(&mut self, name: &str) -> Option<bool> {
         let text = self.values.remove(name).filter(|text| !text.is_empty())?;
         match whole(&text) {
@@ -164,7 +174,7 @@ impl Params {
     }
 }
 
-/// Whether the parameter is environment variables: only those may be an object.
+/// Whether the parameter has environment variables: only such a one may be an object.
 fn is_env(name: &str) -> bool {
     columns::find(name).is_some_and(|column| matches!(column.kind, Kind::Env { .. }))
 }
@@ -175,12 +185,12 @@ fn decoded(text: &[u8]) -> Vec<u8> {
     percent_encoding::percent_decode(&spaced).collect()
 }
 
-/// Takes off the fraction of a whole number: JSON may write 100 as 100.0, or as 1e2, which arrives as 100.0.
+/// The number without a fraction of .0: JSON may write 100 as 100.0, or as 1e2, which serde_json shows as 100.0.
 fn whole(text: &str) -> &str {
     text.strip_suffix(".0").unwrap_or(text)
 }
 
-/// A value in a message: quoted, and short however long it is.
+/// A value for a message: quoted, and cut off after 40 characters.
 fn shown(text: &str) -> String {
     const CHARS_MAX: usize = 40;
     match text.char_indices().nth(CHARS_MAX) {

@@ -1,4 +1,4 @@
-//! The API's form, a line a case.
+//! Tests of the API's requests and responses, a line a case.
 
 use super::*;
 use crate::model::command::{Answer, JobDraft, JobList, ListedJob, RunOutput};
@@ -98,7 +98,7 @@ fn the_log_filter_has_its_defaults_and_bounds() {
     refuse("GET", "/log/list?limit=0", "", 400, "limit");
     refuse("GET", "/log/list?page=0", "", 400, "page");
     refuse("GET", "/log/list?cron_id=abc", "", 400, "cron_id");
-    refuse("POST", "/log/list", "", 405, "GET is");
+    refuse("POST", "/log/list", "", 405, "send GET");
 }
 
 #[test]
@@ -117,11 +117,11 @@ fn a_part_of_the_job_list_is_asked_for_by_page_limit_or_search() {
     refuse("GET", "/cron/list?limit=10001", "", 400, "limit: \\\"10001\\\" is not a whole number from 1 to 10000");
     refuse("GET", "/cron/list?page=0", "", 400, "page");
     refuse("GET", "/cron/list?serach=x", "", 400, "serach: there is no such parameter");
-    refuse("POST", "/cron/list", "", 405, "GET is");
+    refuse("POST", "/cron/list", "", 405, "send GET");
 }
 
 #[test]
-fn what_is_wrong_is_named_all_at_once() {
+fn one_answer_names_all_mistakes() {
     refuse("POST", "/cron/add", "", 411, "Content-Length");
     refuse("POST", "/cron/add", "remark=x", 400, "cronSet: it is required");
     refuse("POST", "/cron/add?remark=x", "", 400, "command: it is required");
@@ -154,7 +154,7 @@ fn what_is_wrong_is_named_all_at_once() {
     refuse("GET", "/cron/stop/2147483648", "", 400, "id");
     refuse("GET", "/cron/stop", "", 404, "/cron/list");
     refuse("GET", "/nothing", "", 404, "there is no");
-    refuse("GET", "/cron/add", "", 405, "POST is");
+    refuse("GET", "/cron/add", "", 405, "send POST");
     refuse("PUT", "/cron/stop/1", "", 405, "PUT is not taken");
 }
 
@@ -184,6 +184,19 @@ fn a_job_is_shown_with_the_older_systems_fields_first() {
     let expect = r#"{"code":200,"data":{"id":1633,"cron_set":"*/1 * * * * *","command":"php -v","remark":"","stop":false,"start_time":0,"end_time":0,"is_mutex":true,"lock_limit":0,"misfire":"all","on_lost":"skip","max_parallel":0,"timeout":0,"retry_times":0,"retry_delay":0,"run_as":"","work_dir":"","env":{},"shell":"","node":"","jitter":0},"message":"ok"}"#;
     assert_eq!(String::from_utf8(response.body).unwrap(), expect);
     assert_eq!(response.status, 200);
+}
+
+/// The example of an answer in docs/api.md is the answer to the first curl line above it.
+#[test]
+fn the_manual_shows_the_answer_to_an_added_job_as_it_is() {
+    let form = "cronSet=*/1 * * * * *&command=date&remark=my first";
+    let manual = include_str!("../../docs/api.md").replace('\n', "");
+    assert!(manual.contains(&format!("curl http://127.0.0.1:9990/cron/add -d \"{form}\"")), "{form} is not there");
+    let Ok(Command::AddJob(draft, _)) = command(&request("POST", "/cron/add", form)) else { panic!("{form}") };
+    let mut job = Job { id: JobId(1), ..Job::default() };
+    draft.apply(&mut job);
+    let answer = text(reply(&Ok(Answer::Job(job.into()))));
+    assert!(manual.contains(&answer), "docs/api.md does not show {answer}");
 }
 
 #[test]
@@ -232,15 +245,15 @@ fn what_keeps_a_job_under_control_is_taken_and_checked() {
         .with("node", "gpu")
         .with("jitter", 6);
     check("POST", "/cron/add", body, Command::AddJob(expect, None));
-    // As a JSON object its variables may be one too; what is given empty is taken away.
+    // In JSON the environment may be an object; an empty text clears a column.
     let json = r#"{"cronSet":"*/1 * * * * *","command":"php -v","env":{"A":"b"},"run_as":""}"#;
     let expect = draft().with("env", "{\"A\":\"b\"}").with("run_as", "");
     check("POST", "/cron/add", json, Command::AddJob(expect, None));
     let wrong = |rest: &str, words: &str| {
         refuse("POST", "/cron/add", &format!("cronSet=* * * * * *&command=x&{rest}"), 400, words);
     };
-    wrong("misfire=never", "misfire: \\\"never\\\" is none of all, once, skip");
-    wrong("on_lost=1", "none of skip, rerun");
+    wrong("misfire=never", "misfire: \\\"never\\\" is not one of all, once, skip");
+    wrong("on_lost=1", "not one of skip, rerun");
     wrong("max_parallel=-1", "max_parallel");
     wrong("jitter=86401", "from 0 to 86400");
     wrong("work_dir=tmp", "work_dir: it is not an absolute path");
@@ -264,7 +277,7 @@ fn an_output_is_asked_for_by_its_run_key() {
     refuse("GET", "/run/output/7-1?attempt=x", "", 400, "attempt");
     refuse("GET", "/run/output/7-1?follow=2", "", 400, "follow");
     refuse("GET", "/run/output/7-1?form=1", "", 400, "form: there is no such parameter");
-    refuse("POST", "/run/output/7-1", "", 405, "GET is");
+    refuse("POST", "/run/output/7-1", "", 405, "send GET");
     refuse("GET", "/run/output", "", 404, "/run/output/{run_key}");
     for path in ["/run/kill/1-2?x=1", "/cron/run/1?x=1", "/cluster/pause?x=1"] {
         refuse("POST", path, "", 400, "x: there is no such parameter; there are none");

@@ -1,10 +1,11 @@
-//! app.toml -> `Config`, checked whole, once. Every mistake is found in one go and said with file, key and what is
-//! expected.
+//! Reads app.toml into a `Config`, and checks all of it at once. The error lists every mistake, each with the file, the
+//! key, and the values that are expected.
 //!
-//! Secrets may come from the file, from a file of their own, or from the environment; only one of them at a time. They
-//! are never part of a message.
+//! A secret comes from the key itself, from a file of its own, or from the environment. No message has one in it.
 //!
-//! Invariant: a `Config` that exists can be run with, as far as can be known without opening anything.
+//! Not here: whether an address can be bound, or a database answers; the daemon's start finds that out.
+//!
+//! Invariant: a `Config` has no value that is known to be wrong before anything is opened but files.
 
 mod reader;
 pub mod zones;
@@ -18,7 +19,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// Every key there is, as `config/app.toml` explains them.
+/// Every key that app.toml may have; `config/app.toml` explains them.
 const KEYS: [&str; 34] = [
     "consul_address",
     "service_name",
@@ -56,8 +57,8 @@ const KEYS: [&str; 34] = [
     "spool_output",
 ];
 
-/// Which file to read: the one that was named, else `config/app.toml` under the working directory, else beside the
-/// executable.
+/// The path of the file: the named one, else `config/app.toml` under the working directory, else the one beside the
+/// executable. Error: none was named, and neither of these exists.
 pub fn find(named: Option<PathBuf>) -> Result<PathBuf, String> {
     if let Some(path) = named {
         return Ok(path);
@@ -78,13 +79,13 @@ pub fn load(path: &Path, environment: impl Fn(&str) -> Option<String>) -> Result
     parse(&text, &path.display().to_string(), environment)
 }
 
-/// The same from a text; `file` names it in errors.
+/// As `load`, from a text; `file` names it in errors.
 pub fn parse(text: &str, file: &str, environment: impl Fn(&str) -> Option<String>) -> Result<Config, String> {
     let mut reader = Reader::new(text, file, &KEYS)?;
     let config = read(&mut reader, &environment);
     reader.finish()?;
-    // Whatever is missing has been found a mistake, so this is there.
-    config.ok_or_else(|| format!("{file}: a key that is required is missing"))
+    // A missing part has been noted as a mistake, so the configuration is there.
+    config.ok_or_else(|| format!("{file}: a required key is missing"))
 }
 
 fn read(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> Option<Config> {
@@ -113,7 +114,7 @@ fn read(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> Op
     let zones = host_zones(reader, environment);
     let labels = reader.texts("labels").unwrap_or_default();
     let spool_output = reader.flag("spool_output").unwrap_or(false);
-    // Everything has been read by here, so that one missing part does not hide the mistakes in others.
+    // A missing part ends this function only here, so that the mistakes in all others are noted before.
     Some(Config {
         bind_address: Server(bind?.to_string().into()),
         http_bind_address: http?,
@@ -142,7 +143,7 @@ fn bind_address(reader: &mut Reader) -> Option<SocketAddr> {
         reader.mistake(
             "bind_address",
             &format!(
-                "\"{address}\" names every interface, but other nodes find this one by it: give one concrete ip:port, such as \
+                "\"{address}\" names every interface, but other nodes connect to this address: give one concrete ip:port, such as \
                  \"10.0.0.5:9991\""
             ),
         );
@@ -234,7 +235,7 @@ fn consul(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> 
     if !port.is_some_and(|(host, port)| !host.is_empty() && port != 0 && !host.contains(['/', ' '])) {
         reader.mistake(
             "consul_address",
-            &format!("{text:?} is not a host:port, such as \"127.0.0.1:8500\" (TLS is not spoken)"),
+            &format!("{text:?} is not a host:port, such as \"127.0.0.1:8500\" (TLS is not supported)"),
         );
     }
     Some(ConsulConfig { address: address.into(), token: token.filter(|token| !token.0.is_empty()), token_file })
@@ -254,7 +255,7 @@ fn mysql(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> O
     if !["utf8", "utf8mb3", "utf8mb4"].contains(&charset.as_str()) {
         reader.mistake(
             "mysql_charset",
-            &format!("{charset:?} cannot carry every output; \"utf8\" or \"utf8mb4\" is expected"),
+            &format!("{charset:?} lacks characters that outputs may have; \"utf8\" or \"utf8mb4\" is expected"),
         );
     }
     let host = reader.text("mysql_host").filter(|host| !host.is_empty())?;
@@ -266,7 +267,7 @@ fn mysql(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> O
     Some(MysqlConfig { user: user?, password: password.unwrap_or_default(), host, port, database: database? })
 }
 
-/// A secret by value, by file, or by environment: by at most one of them.
+/// A secret. `names` are the key of the secret, the key of its file, and its environment variable.
 fn secret(
     reader: &mut Reader,
     environment: &dyn Fn(&str) -> Option<String>,
@@ -275,7 +276,7 @@ fn secret(
     secret_and_file(reader, environment, names).0
 }
 
-/// The same, and the file that it comes from, if it does.
+/// The same, with the file that the secret comes from; none where it comes from elsewhere.
 fn secret_and_file(
     reader: &mut Reader,
     environment: &dyn Fn(&str) -> Option<String>,
@@ -288,7 +289,7 @@ fn secret_and_file(
     if value.is_some() && file.is_some() {
         reader.mistake(file_key, &format!("{value_key} is given as well; give one of them"));
     }
-    // The environment is how a deployment overrides a file that is the same everywhere.
+    // The environment wins: by it a deployment can use the same app.toml everywhere, with secrets of its own.
     if let Some(value) = variable_value {
         return (Some(Secret(value)), None);
     }
@@ -300,20 +301,24 @@ fn secret_and_file(
     (secret.ok(), Some(file))
 }
 
-/// What can be run with and is most likely not meant, a line each.
+/// A line for each value that is allowed but most likely a mistake.
 pub fn warnings(config: &Config, path: &Path) -> Vec<String> {
     let address = &config.bind_address;
     let is_on_loopback = address.0.parse().is_ok_and(|address: SocketAddr| address.ip().is_loopback());
     let mut warnings = Vec::new();
     if config.consul.is_some() && !is_on_loopback && config.cluster.secret.is_none() {
         warnings.push(match config.cluster.insecure {
-            false => "cluster_secret: there is none, so no node of another host is spoken to; give all nodes of a cluster the same one".into(),
-            true => format!("cluster_insecure: whoever reaches {address} may run commands here; set cluster_secret instead"),
+            false => "cluster_secret: it is not set, so this node connects to no node on another host; give all nodes of a cluster the \
+                      same one"
+                .into(),
+            true => {
+                format!("cluster_insecure: everybody who reaches {address} may run commands here; set cluster_secret instead")
+            }
         });
     }
     if config.consul.is_some() && !is_on_loopback && config.mysql.is_none() {
         warnings.push(
-            "mysql_host: it is not set, so the jobs are in this node's own data_dir, where no other node has them; give all nodes of a \
+            "mysql_host: it is not set, so the jobs are in this node's own data_dir, and no other node knows them; give all nodes of a \
              cluster the same database"
                 .into(),
         );
@@ -322,7 +327,7 @@ pub fn warnings(config: &Config, path: &Path) -> Vec<String> {
     of_file.chain(config.zones.warnings.iter().cloned()).collect()
 }
 
-/// What `--check-config` prints: everything but the secrets.
+/// The text that `--check-config` prints. It has no secrets.
 pub fn summary(config: &Config) -> String {
     let store = match &config.mysql {
         Some(mysql) => format!("MySQL {}@{}:{}/{}", mysql.user, mysql.host, mysql.port, mysql.database),

@@ -1,10 +1,13 @@
-//! A TOML table read key by key, collecting what is wrong with it.
+//! Reads a TOML table key by key, and collects the mistakes in it.
 //!
-//! Invariant: every key of the file is either read or a mistake.
+//! Not here: which keys there are, and what they mean.
+//!
+//! Invariant: every key of the file is either known or noted as a mistake.
 
 use std::collections::BTreeSet;
 use toml::{Table, Value};
 
+/// A table that is being read. Each key is taken out when it is read.
 pub struct Reader<'a> {
     file: &'a str,
     table: Table,
@@ -12,7 +15,7 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// A text that is not TOML ends it here; keys that are not among `known` are mistakes.
+    /// Parses the text, and notes each key that is not in `known` as a mistake. Error: the text is not TOML.
     pub fn new(text: &str, file: &'a str, known: &[&str]) -> Result<Reader<'a>, String> {
         let table: Table = text.parse().map_err(|error| format!("{file}: {}", one_line(&error, text)))?;
         let known: BTreeSet<&str> = known.iter().copied().collect();
@@ -24,6 +27,7 @@ impl<'a> Reader<'a> {
         Ok(Reader { file, mistakes: mistakes.collect(), table })
     }
 
+    /// The text of a key; none where the key is absent or its value a mistake (so, too, below).
     pub fn text(&mut self, key: &'static str) -> Option<String> {
         match self.table.remove(key)? {
             Value::String(text) => Some(text),
@@ -47,6 +51,7 @@ impl<'a> Reader<'a> {
         texts
     }
 
+    /// A whole number from `min` to `max`.
     pub fn integer(&mut self, key: &'static str, min: i64, max: i64) -> Option<i64> {
         match self.table.remove(key)? {
             Value::Integer(number) if (min..=max).contains(&number) => Some(number),
@@ -61,6 +66,7 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// True or false.
     pub fn flag(&mut self, key: &'static str) -> Option<bool> {
         match self.table.remove(key)? {
             Value::Boolean(flag) => Some(flag),
@@ -71,17 +77,18 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Notes a mistake in this key's value.
     pub fn mistake(&mut self, key: &str, reason: &str) {
         self.mistakes.push(format!("{}: {key}: {reason}", self.file));
     }
 
-    /// All mistakes, a line each, if there are any.
+    /// An error that lists all mistakes, a line each, if there are any.
     pub fn finish(self) -> Result<(), String> {
         if self.mistakes.is_empty() { Ok(()) } else { Err(self.mistakes.join("\n")) }
     }
 }
 
-/// The value itself is not shown: it may be a secret.
+/// The kind of a value, for messages. The value itself may be a secret.
 fn kind(value: &Value) -> &'static str {
     match value {
         Value::String(_) => "a text",
@@ -94,14 +101,14 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// Where the text is no TOML and why, without quoting the line: it may hold a secret.
+/// The line of a syntax error and its reason. It does not quote the line, which may have a secret in it.
 fn one_line(error: &toml::de::Error, text: &str) -> String {
     let at = error.span().map_or(0, |span| span.start);
     let line = 1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count();
     format!("line {line}: {}", error.message())
 }
 
-/// How many letters must be changed, put in or left out to make one word of the other.
+/// The edit distance of two words: how many letters must be changed, added or removed to get from one to the other.
 fn distance(left: &str, right: &str) -> usize {
     let right: Vec<char> = right.chars().collect();
     let mut row: Vec<usize> = (0..=right.len()).collect();

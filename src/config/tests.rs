@@ -1,4 +1,4 @@
-//! The configuration, a line a case.
+//! Tests of the configuration, a line a case.
 
 use super::*;
 
@@ -15,7 +15,7 @@ fn refuse(text: &str, expect: &[&str]) {
     }
 }
 
-/// The file of the older system, to the letter.
+/// The older system's file, unchanged.
 const OLDER_APP_TOML: &str = r#"
 consul_address = "127.0.0.1:8500"
 service_name = "wing-crontab-service"
@@ -44,7 +44,7 @@ fn the_older_systems_file_is_taken_as_it_is() {
 }
 
 #[test]
-fn the_files_that_come_with_us_are_right() {
+fn the_files_of_this_project_are_right() {
     let app = read(include_str!("../../config/app.toml")).unwrap();
     assert!(app.mysql.is_none() && app.consul.is_none());
     let cluster = read(include_str!("../../config/cluster.toml")).unwrap();
@@ -88,7 +88,7 @@ fn mistakes_are_named_with_what_is_expected() {
     refuse("mysql_port = 70000", &["mysql_port: 70000"]);
     refuse("mysql_charset = \"latin1\"", &["mysql_charset"]);
     refuse("consul_address = \"consul\"", &["consul_address: \"consul\" is not a host:port"]);
-    refuse("consul_address = \"https://c:8501\"", &["TLS is not spoken"]);
+    refuse("consul_address = \"https://c:8501\"", &["TLS is not supported"]);
     refuse("shell = \"sh\"", &["shell: \"sh\" is not the absolute path"]);
     refuse("shell = \"/etc/passwd\"", &["shell"]);
     refuse("time_zone = \"Mars/Base\"", &["time_zone"]);
@@ -103,7 +103,7 @@ fn mistakes_are_named_with_what_is_expected() {
 }
 
 #[test]
-fn all_mistakes_are_told_at_once() {
+fn one_error_names_all_mistakes() {
     refuse(
         "nonsense = 1\nbind_address = \"x\"\nlog_level = 9\nmax_pending = -1",
         &["nonsense", "bind_address", "max_pending", "log_level"],

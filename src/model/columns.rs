@@ -23,18 +23,18 @@ const ZERO: Value<'static> = Value::Number(0);
 pub struct Column {
     pub field: Field,
     pub kind: Kind,
-    /// The value of a new row where nothing else is given.
+    /// The value in a new row, where nobody gives another one.
     pub default: Value<'static>,
     pub set_by: SetBy,
     /// The column's purpose, in one sentence.
     pub help: &'static str,
 }
 
-/// The field of a job that a column keeps; both have the same name.
+/// The field of a job whose values are in the column; both have the same name.
 #[derive(Debug)]
 pub struct Field {
     pub name: &'static str,
-    /// Its name in requests and messages: that of the older system, where it has another one.
+    /// The column's name in requests and messages: the older system's name, where that differs from the column's.
     pub parameter: &'static str,
     get: for<'a> fn(&'a Job) -> Value<'a>,
     set: for<'a> fn(&mut Job, Value<'a>),
@@ -76,13 +76,15 @@ pub enum Kind {
     Env {
         chars_max: usize,
     },
+    /// One of these words.
     Word(&'static [&'static str]),
     Flag,
+    /// A whole number.
     Whole {
         min: i64,
         max: i64,
     },
-    /// A length of time, from 0.
+    /// A length of time, from 0 to `max` seconds.
     Seconds {
         max: i64,
     },
@@ -106,13 +108,14 @@ pub enum SetBy {
 pub enum LeftOut {
     /// The request is refused; the text says what is expected.
     Required(&'static str),
-    /// The default, also for an update: the older system documents its columns so.
+    /// The column gets its default, even by an update: so the older system documents it.
     Default,
     /// An update keeps the job's value.
     Unchanged,
 }
 
 impl Kind {
+    /// The type of the column's cells.
     pub fn cell(self) -> CellKind {
         match self {
             Kind::Flag | Kind::Whole { .. } | Kind::Seconds { .. } | Kind::Time => CellKind::Number,
@@ -131,11 +134,12 @@ impl Column {
         self.field.parameter
     }
 
+    /// The value in this job's field.
     pub fn value<'a>(&self, job: &'a Job) -> Value<'a> {
         (self.field.get)(job)
     }
 
-    /// Sets the job's field. A time before 1970, which a row written by another program may have, becomes none.
+    /// Sets the job's field. Rows that another program wrote may have times before 1970: they become 0, which is none.
     pub fn set(&self, job: &mut Job, value: Value) {
         let value = match (self.kind, value) {
             (Kind::Time, Value::Number(time)) => Value::Number(time.max(0)),
@@ -155,6 +159,7 @@ impl Column {
     }
 }
 
+/// The column of this name.
 pub fn find(name: &str) -> Option<&'static Column> {
     COLUMNS.iter().find(|column| column.name() == name)
 }
@@ -171,6 +176,7 @@ pub fn new_job() -> Job {
     job
 }
 
+/// All columns, in the order of answers.
 pub static COLUMNS: &[Column] = &[
     Column {
         field: field!(id),
@@ -191,7 +197,7 @@ pub static COLUMNS: &[Column] = &[
         kind: Kind::Lines { chars_max: 2048 },
         default: EMPTY,
         set_by: SetBy::Request(LeftOut::Required("the command to run")),
-        help: "The command, which a shell gets.",
+        help: "The command, which a shell runs.",
     },
     Column {
         field: field!(remark),
@@ -240,7 +246,7 @@ pub static COLUMNS: &[Column] = &[
         kind: Kind::Word(&Misfire::WORDS),
         default: Value::Text(Cow::Borrowed(Misfire::All.as_str())),
         set_by: SetBy::Request(LeftOut::Unchanged),
-        help: "Which of the ticks that nobody handled in their second run late: all, the last one (once), or none (skip).",
+        help: "Which of the seconds that were not handled in time run late: all, the last one (once), or none (skip).",
     },
     Column {
         field: field!(on_lost),
@@ -324,7 +330,7 @@ pub static COLUMNS: &[Column] = &[
         kind: Kind::Whole { min: 1, max: i64::MAX },
         default: Value::Number(1),
         set_by: SetBy::Leader,
-        help: "Which definition of the job it is.",
+        help: "The number of this definition of the job; it grows with every change.",
     },
     Column {
         field: field!(since),

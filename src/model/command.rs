@@ -93,8 +93,8 @@ pub struct OutputQuery {
     pub attempt: Option<u32>,
     /// The position (see `model::output`) at which the part begins.
     pub from: u64,
-    /// The client wants all further output too. The reactor asks the node for one part after the other, so the node
-    /// ignores this.
+    /// The client wants all further output too. Only the reactor reads this: it asks the node for one part after the
+    /// other.
     pub follow: bool,
 }
 
@@ -181,7 +181,7 @@ pub struct RunAnswer {
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct RunPage {
     pub list: Vec<RunView>,
-    /// How many there are, listed or not.
+    /// How many runs there are, listed or not.
     pub total: usize,
 }
 
@@ -206,7 +206,7 @@ pub struct HealthView {
     pub role: Role,
     /// The leader; empty where none is known.
     pub leader: Server,
-    /// No scheduled run is started anywhere.
+    /// Scheduled runs are paused in the whole cluster.
     pub paused: bool,
     /// As in `NodeView`.
     pub store_ok: bool,
@@ -260,7 +260,7 @@ pub struct ClusterView {
     pub epoch: Epoch,
     /// The last second whose entry is whole in the journal.
     pub watermark: Second,
-    /// No scheduled run is started anywhere until `/cluster/resume`.
+    /// Scheduled runs are paused in the whole cluster until `/cluster/resume`.
     pub paused: bool,
     /// As in `HealthView`.
     #[serde(default)]
@@ -290,7 +290,7 @@ pub struct NodeView {
     pub clock_offset_ms: i64,
     /// The time since the leader last heard of it.
     pub last_contact_ms: u64,
-    /// Its own store answers, and takes the node's log rows, and the leader's journal entries.
+    /// The store answers this node, and takes its log rows and, where it leads, its journal entries.
     #[serde(default)]
     pub store_ok: bool,
 }
@@ -335,14 +335,14 @@ impl CallError {
     pub fn unknown_run(run: RunKey) -> CallError {
         CallError {
             status: 404,
-            message: format!("run_key {run}: there is no such run; /log/list shows those that were"),
+            message: format!("run_key {run}: there is no such run; /run/list and /log/list show the runs"),
         }
     }
 
-    /// The client gave the key of another request. The answer to that request would look like this one's success.
+    /// The client gave the key of another request. The first request's answer would look like the success of this one.
     pub fn other_request(first: impl std::fmt::Display) -> CallError {
         let message = format!(
-            "Idempotency-Key: it was another request's, which made {first}: nothing is done; give this one a key of its own"
+            "Idempotency-Key: another request had this key and made {first}: nothing was done; give this one a key of its own"
         );
         CallError { status: 409, message }
     }

@@ -9,12 +9,12 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// The longest `max_output_bytes`: more would not fit into one store statement.
+/// The largest `max_output_bytes`: a longer output would not fit into one statement of a store.
 pub const OUTPUT_BYTES_MAX: usize = 4 << 20;
 
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The concrete `ip:port` that names this node.
+    /// The `ip:port` at which other nodes reach this one, and its name.
     pub bind_address: Server,
     pub http_bind_address: SocketAddr,
     pub pprof_listen: Option<SocketAddr>,
@@ -23,10 +23,10 @@ pub struct Config {
     pub data_dir: PathBuf,
     pub service_name: String,
     pub lock_key: String,
-    /// None where the node stands alone.
+    /// None: the node stands alone.
     pub consul: Option<ConsulConfig>,
     pub cluster: ClusterConfig,
-    /// None for the embedded store in `data_dir`.
+    /// None: the store is the embedded one in `data_dir`.
     pub mysql: Option<MysqlConfig>,
     /// The absolute path of a program that takes `-c COMMAND`.
     pub shell: PathBuf,
@@ -35,9 +35,9 @@ pub struct Config {
     pub zones: HostZones,
     /// How long log rows are kept; 0 for ever.
     pub log_retention_days: u32,
-    /// Names for this node, beside its server, that a job's `node` may have.
+    /// Further names of this node, beside its server, that a job's `node` may have.
     pub labels: Vec<String>,
-    /// Whether the whole output of a run is kept in data_dir, beside the part of it that is in the log row.
+    /// Whether whole outputs are kept in data_dir. A log row has only `max_output_bytes` of one.
     pub spool_output: bool,
 }
 
@@ -55,15 +55,16 @@ pub struct ConsulConfig {
     /// `host:port`.
     pub address: String,
     pub token: Option<Secret>,
-    /// The file that the token comes from, if it does: a new token may be put there at any time.
+    /// The token's file, in which an operator may replace it at any time; none where the token is in app.toml.
     pub token_file: Option<PathBuf>,
 }
 
 /// How nodes trust each other.
 #[derive(Clone, Debug, Default)]
 pub struct ClusterConfig {
-    /// Without one the node speaks only to nodes of its own host, unless `insecure`.
+    /// None: the node has links only to nodes of its own host, unless it is `insecure`.
     pub secret: Option<Secret>,
+    /// Without a secret the node trusts every node that connects.
     pub insecure: bool,
 }
 
@@ -76,33 +77,35 @@ pub struct MysqlConfig {
     pub database: String,
 }
 
+/// The limits of one node.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Limits {
-    /// Processes at one time on this node.
+    /// The most runs that run at one time.
     pub max_running: usize,
-    /// Runs that wait on this node, for their second or for capacity.
+    /// The most runs that wait, for their second or for capacity.
     pub max_pending: usize,
-    /// Runs of one mutex job that wait for its running one; and runs of any other job in the ready queue of one node.
+    /// For a mutex job, the most runs that wait with the leader for the running one. For any other job, the most of its
+    /// runs in the ready queue of a node.
     pub max_pending_per_job: usize,
     /// How late a run may still start.
     pub misfire_grace_secs: u32,
-    /// Bytes of output kept of one run, at most `OUTPUT_BYTES_MAX`.
+    /// How many bytes of a run's output are kept, at most `OUTPUT_BYTES_MAX`.
     pub max_output_bytes: usize,
     /// The time between TERM and KILL.
     pub kill_grace_ms: u64,
-    /// With less free memory than this, fewer runs are started at one time; 0 sets no such limit.
+    /// While less memory than this is free, fewer runs are started at one time; 0 sets no such limit.
     pub min_free_memory_mb: u64,
-    /// Runs in one part of a tick: a part is one statement, and its size stays well below a store's limit. Not a key of
-    /// app.toml.
+    /// The most runs in one part of a tick. A part is one statement, and must stay well below a store's limit. Not a
+    /// key of app.toml.
     pub part_runs_max: usize,
 }
 
-/// How many runs that are over and wait for their log row a node may have, beside those that `max_pending` allows.
+/// How many ended runs without a committed log row a node may hold, beside those that `max_pending` allows.
 const OVER_MAX: usize = 10_000;
 
 impl Limits {
-    /// How many runs a node may hold in all: running and waiting ones (a leader gives it a tenth beyond `max_running`
-    /// and `max_pending`), and those that are over and have no committed log row yet.
+    /// How many runs a node may hold in all: running and waiting ones (a leader may give it a tenth more than
+    /// `max_running` and `max_pending`), and ended ones whose log rows are not committed yet.
     pub fn held_max(&self) -> usize {
         self.max_running + 2 * self.max_pending + OVER_MAX
     }
@@ -123,12 +126,12 @@ impl Default for Limits {
     }
 }
 
-/// A text that is never printed.
+/// A text that `Debug` does not print, so that no log line can have it.
 #[derive(Clone, Default, Eq, PartialEq)]
 pub struct Secret(pub String);
 
 impl Secret {
-    /// The secret that a file holds: its text without the end of the line.
+    /// The secret in a file: the file's text without the end of the line.
     pub fn of_file(text: &str) -> Secret {
         Secret(text.trim_end_matches(['\n', '\r']).into())
     }

@@ -5,7 +5,6 @@
 //! Invariant: an environment from `parse_env` can be given to a process.
 
 use super::Second;
-use super::columns::new_job;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -66,7 +65,7 @@ impl Misfire {
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnLost {
-    /// Nothing: it ran at most once.
+    /// No other attempt: it ran at most once.
     #[default]
     Skip,
     /// Another attempt: it runs at least once.
@@ -89,9 +88,10 @@ impl OnLost {
     }
 }
 
-/// A row of table `cron`. A field that is missing in the message of a node of an earlier version is as in a new job.
+/// A row of table `cron`. Where the message of a node of an earlier version lacks a field, the field has the value of a
+/// new job.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(default = "new_job")]
+#[serde(default)]
 pub struct Job {
     pub id: JobId,
     pub cron_set: String,
@@ -108,7 +108,7 @@ pub struct Job {
     pub lock_limit: u32,
     pub misfire: Misfire,
     pub on_lost: OnLost,
-    /// Runs of it at one time in the whole cluster; further due runs wait for a permit. 0: no limit.
+    /// The most runs of it at one time in the whole cluster; further due runs wait for a permit. 0: no limit.
     pub max_parallel: u32,
     /// A run that takes longer is ended, in seconds; 0: no limit.
     pub timeout: u32,
@@ -183,15 +183,15 @@ pub fn parse_env(text: &str) -> Result<BTreeMap<String, String>, String> {
     Ok(variables)
 }
 
-/// Turns the ends of lines into LF. Browsers send CR LF, and a shell takes the CR for a part of the line.
+/// The text with LF at the ends of lines. Browsers send CR LF, and a shell takes the CR for a part of the line.
 pub fn with_lf(text: &str) -> String {
     text.replace("\r\n", "\n")
 }
 
 impl Job {
-    /// The command as the shell gets it behind `-c`. A row that another program wrote may have CR LF in it. A command
-    /// that begins with a sign would be taken for options of the shell, so it gets an empty line before it, which
-    /// changes nothing to a shell or any other language.
+    /// The command as the shell gets it behind `-c`. Its lines end with LF, even where another program wrote the row. A
+    /// shell would take a command that begins with - or + for options, so such a command gets an empty line before it,
+    /// which has no meaning in a shell or another language.
     pub fn script(&self) -> String {
         let empty_line = if self.command.starts_with(['-', '+']) { "\n" } else { "" };
         format!("{empty_line}{}", with_lf(&self.command))

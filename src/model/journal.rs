@@ -18,9 +18,10 @@ pub struct Entry {
     pub epoch: Epoch,
     /// Counts the entries of one epoch, so that a statement whose answer was lost can be repeated.
     pub request: u64,
-    /// The tick that the entry handles; none for retries, manual runs, runs given anew, and changes.
+    /// The tick that the entry handles; none for retries, manual runs, reassigned runs, and changes.
     pub tick: Option<Second>,
-    /// A large tick is cut in parts, written from the highest number down: the tick is whole once part 0 is in.
+    /// The number of the part. A large tick has several; they are written from the highest number down, so the tick is
+    /// whole once part 0 is in the journal.
     pub part: u32,
     pub body: Body,
     /// The key of the client's request. When a request with the same key comes again, the first entry counts.
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_of_before_there_were_policies_is_one_beyond_the_grace() {
+    fn a_gap_that_an_earlier_version_wrote_is_one_beyond_the_grace() {
         let old = r#"{"cron_id":7,"version":1,"first":3,"last":5,"count":3}"#;
         let gap: MissedGap = serde_json::from_str(old).unwrap();
         assert_eq!((gap.why, serde_json::to_string(&gap).unwrap().as_str()), (MissedWhy::Grace, old));

@@ -14,7 +14,7 @@ pub struct LogRow {
     pub state: RunState,
     /// The process's exit code; none where it died of a signal or there was no process.
     pub exit_code: Option<i32>,
-    /// The command's output, as valid UTF-8 and within `max_output_bytes`, and lines of ours behind it.
+    /// The command's output, as valid UTF-8 and within `max_output_bytes`, and the daemon's lines behind it.
     pub output: String,
     /// The wall-clock moment of the start in milliseconds; 0 where nothing was started.
     pub start_time_ms: i64,

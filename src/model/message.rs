@@ -8,7 +8,7 @@
 //! Not the bytes on a socket: those are in `wire::frame`.
 //!
 //! Invariant: a message does not name its sender or its epoch. The link that it came over tells the sender, and the
-//! link's Welcome the epoch: a link lives under one epoch only.
+//! link's Welcome the epoch: a link lasts under one epoch only.
 
 use super::command::{Command, Progress, Reply};
 use super::output::OutputPart;
@@ -85,8 +85,8 @@ pub struct Hello {
 pub struct Heartbeat {
     /// When it was sent, by the node's own monotonic clock. It comes back in the answer.
     pub sent: u64,
-    /// The node's wall clock. Only leaders of former versions read it, and misjudge the clock where the heartbeat lay
-    /// in a buffer.
+    /// The node's wall clock. Only leaders of earlier versions read it; where the heartbeat waited in a buffer, they
+    /// misjudge the clock.
     pub wall: Wall,
     /// How far the node's clock is ahead of the leader's, by their last quick exchange; none where there was none
     /// lately.
@@ -112,9 +112,9 @@ pub struct Heartbeat {
 pub enum Held {
     /// Certainly not started. It will start at its second.
     Waiting,
-    /// Certainly not started, and it starts only by a new order: the lease was over meanwhile, or the daemon died.
+    /// Certainly not started, and it needs a new order to start: the lease was over meanwhile, or the daemon died.
     Parked,
-    /// Started, perhaps over. Its log row will come or is on its way.
+    /// Started, and perhaps over. Its log row is on its way, or will be.
     Begun,
     /// Nobody knows: its mark is from before the host's last start.
     Unknown,
@@ -193,7 +193,7 @@ impl HeldRun {
 pub struct Order {
     pub attempt: Attempt,
     pub job: Arc<Job>,
-    /// Its second is past: it starts in capacity that runs on time leave free.
+    /// Its second is past, so it waits in the ready queue behind runs on time (which get three starts in four).
     pub late: bool,
     /// The last second in which it may still start; none for a run that waited for a permit, however long.
     pub expires: Option<Second>,

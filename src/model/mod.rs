@@ -1,8 +1,8 @@
-//! The nouns: plain data that every other room may use.
+//! The model: plain data that every other room may use.
 //!
 //! Not a place that reads a clock, holds a lock or does IO.
 //!
-//! Invariant: a value that exists is valid by itself; `core` checks whatever depends on the state of the world.
+//! Invariant: a value that exists is valid in itself; `core` checks it against everything else (such as known ids).
 
 pub mod columns;
 pub mod command;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 pub struct NodeId(pub Arc<str>);
 
 impl NodeId {
-    /// In the journal: the run is given to no node yet.
+    /// Whether this id stands for no node: in the journal, a run that no node was given yet.
     pub fn is_nobody(&self) -> bool {
         self.0.is_empty()
     }

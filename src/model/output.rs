@@ -1,11 +1,10 @@
-//! The output of a command, within a limit: its head and its tail are kept, the middle is left out. And the reading of
-//! it, one part after the other.
+//! The output of a command: how much of it is kept, and how a client reads it, one part after the other.
 //!
-//! A position in the output is the number of bytes that the command wrote before it, whether they are kept or not.
-//! Behind the output come the lines that its log row ends with. A reader that goes on from `next` gets every kept byte
-//! once.
+//! Where an output is longer than its limit, its head and its tail are kept and the middle is left out. A position in
+//! the output is the number of bytes that the command wrote before it, kept or not. Behind the output come the last
+//! lines of the log row, which the daemon wrote. A client that reads on from `next` gets every kept byte once.
 //!
-//! Not the file with a whole output: that is the reactor's.
+//! Not the file of a whole output: that is `worker::output_files`.
 //!
 //! Invariant: an output never keeps more bytes than its limit, however many are pushed.
 
@@ -14,7 +13,7 @@ use super::status::RunStatus;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
-/// The most bytes of one part; a line of ours may come on top.
+/// The most bytes of one part. One line that says how many bytes were left out may come on top.
 pub const PART_BYTES_MAX: usize = 256 << 10;
 
 /// A part of an attempt's output.
@@ -27,7 +26,7 @@ pub struct OutputPart {
     pub bytes: Vec<u8>,
     /// The position at which the next part begins.
     pub next: u64,
-    /// The attempt is over, and nothing comes after this.
+    /// The attempt is over, and this is its last part.
     pub is_over: bool,
 }
 
@@ -40,12 +39,12 @@ pub enum OutputState {
 }
 
 impl OutputPart {
-    /// The part of an attempt that has no output from there on yet.
+    /// An empty part: the attempt has not written beyond `from` yet.
     pub fn empty(status: RunStatus, from: u64) -> OutputPart {
         OutputPart { state: OutputState::Held(status), from, bytes: Vec::new(), next: from, is_over: false }
     }
 
-    /// A part of the output in a log row: the attempt is over.
+    /// The part, from `from` on, of the output in a log row: the attempt is over.
     pub fn of_row(state: RunState, text: &str, from: u64) -> OutputPart {
         let kept = Capped::of_text(text);
         let (bytes, next) = kept.read(from, PART_BYTES_MAX);
@@ -63,16 +62,18 @@ pub struct Output {
 }
 
 impl Output {
+    /// An empty output that keeps at most `bytes_max` bytes.
     pub fn new(bytes_max: usize) -> Output {
         Output { head: Vec::new(), tail: VecDeque::new(), bytes_max, bytes_left_out: 0 }
     }
 
+    /// Adds bytes that the command has written.
     pub fn push(&mut self, bytes: &[u8]) {
         let head_left = self.bytes_max.div_ceil(2) - self.head.len();
         let (to_head, to_tail) = bytes.split_at(head_left.min(bytes.len()));
         self.head.extend_from_slice(to_head);
         let tail_max = self.bytes_max / 2;
-        // Only the end of bytes that are more than a whole tail can be kept, so the rest is not copied at all.
+        // Bytes that the tail would push out again at once are not copied at all.
         let skipped = to_tail.len().saturating_sub(tail_max);
         self.tail.extend(&to_tail[skipped..]);
         let excess = self.tail.len().saturating_sub(tail_max);
@@ -80,7 +81,7 @@ impl Output {
         self.bytes_left_out += (skipped + excess) as u64;
     }
 
-    /// Adds a line of ours behind the command's output.
+    /// Adds a line of the daemon's behind the command's output.
     pub fn push_line(&mut self, line: &str) {
         let last = self.tail.back().or(self.head.last());
         if last.is_some_and(|byte| *byte != b'\n') {
@@ -89,22 +90,22 @@ impl Output {
         self.push(format!("{line}\n").as_bytes());
     }
 
-    /// Bytes in memory.
+    /// How many bytes are in memory.
     pub fn bytes_kept(&self) -> usize {
         self.head.len() + self.tail.len()
     }
 
-    /// Bytes that may come before some are left out.
+    /// How many more bytes can be pushed before some are left out.
     pub fn bytes_free(&self) -> usize {
         self.bytes_max - self.bytes_kept()
     }
 
-    /// All bytes that were pushed.
+    /// How many bytes were pushed, kept or not.
     pub fn bytes_written(&self) -> u64 {
         self.bytes_kept() as u64 + self.bytes_left_out
     }
 
-    /// The position from which on every byte is in memory.
+    /// The smallest position from which on every byte is in memory.
     pub fn tail_start(&self) -> u64 {
         if self.bytes_left_out == 0 { 0 } else { self.head.len() as u64 + self.bytes_left_out }
     }
@@ -115,7 +116,7 @@ impl Output {
         Capped { head: &self.head, left_out: self.bytes_left_out, rest: [front, back, last_lines.as_bytes()] }
     }
 
-    /// The text for the log: bytes that are not UTF-8 become U+FFFD, and a line says what was left out.
+    /// The text for the log row: bytes that are not UTF-8 become U+FFFD, and a line says how many bytes were left out.
     pub fn to_text(&self) -> String {
         let (front, back) = self.tail.as_slices();
         let tail = [front, back].concat();
@@ -138,7 +139,7 @@ pub struct Capped<'a> {
 
 impl<'a> Capped<'a> {
     /// Reads the text of a log row. Where the command itself wrote a line like the one for bytes that were left out,
-    /// the line is taken for ours.
+    /// the line is mistaken for that one.
     fn of_text(text: &'a str) -> Capped<'a> {
         let whole = Capped { head: text.as_bytes(), left_out: 0, rest: [&[]; 3] };
         let Some((head, rest)) = text.split_once(LEFT_OUT.0) else { return whole };
@@ -154,8 +155,8 @@ impl<'a> Capped<'a> {
         self.rest_start() + self.rest.iter().map(|piece| piece.len() as u64).sum::<u64>()
     }
 
-    /// The bytes from the position `from` on, `bytes_max` at most, and the position behind them. A line stands for
-    /// bytes that were left out.
+    /// The bytes from position `from` on, at most `bytes_max`, and the position behind them. Instead of bytes that were
+    /// left out there is a line that says how many.
     pub fn read(&self, from: u64, bytes_max: usize) -> (Vec<u8>, u64) {
         let (mut bytes, mut next) = (Vec::new(), from);
         let take = |piece: &[u8], piece_start: u64, bytes: &mut Vec<u8>, next: &mut u64| {
@@ -189,7 +190,7 @@ fn left_out_line(bytes: u64) -> String {
     format!("{}{bytes}{}", LEFT_OUT.0, LEFT_OUT.1)
 }
 
-/// Bytes in a message, as Base64: an array of numbers would be about three times as long.
+/// The bytes as Base64 in a message: an array of numbers would be about three times as long.
 mod base64_text {
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
@@ -219,14 +220,14 @@ mod tests {
     }
 
     #[test]
-    fn all_is_kept_up_to_the_cap() {
+    fn an_output_within_its_limit_is_kept_whole() {
         check(6, &[], "");
         check(6, &["abc", "def"], "abcdef");
         check(7, &["abcdefg"], "abcdefg");
     }
 
     #[test]
-    fn beyond_the_cap_head_and_tail_stay() {
+    fn beyond_the_limit_head_and_tail_are_kept() {
         check(6, &["abc", "defg"], "abc\n[... 1 bytes left out ...]\nefg");
         check(6, &["abcdefghijklmnop"], "abc\n[... 10 bytes left out ...]\nnop");
         check(6, &["a", "b", "c", "d", "e", "f", "g", "h"], "abc\n[... 2 bytes left out ...]\nfgh");
@@ -234,19 +235,19 @@ mod tests {
     }
 
     #[test]
-    fn a_character_cut_in_two_is_mended_and_one_split_over_chunks_is_whole() {
+    fn a_character_without_its_end_is_replaced_and_one_pushed_in_two_pieces_is_whole() {
         let mut output = Output::new(100);
         output.push(&[0xe4, 0xb8]);
         output.push(&[0xad, 0xff]);
         assert_eq!(output.to_text(), "中\u{fffd}");
     }
 
-    /// Reads all there is, so many bytes at a time.
+    /// Reads to the end, at most `bytes_max` bytes at a time.
     fn read_on(kept: Capped, mut from: u64, bytes_max: usize) -> String {
         let mut text = Vec::new();
         while from < kept.end() {
             let (bytes, next) = kept.read(from, bytes_max);
-            assert!(from < next, "it goes on");
+            assert!(from < next, "each part moves the position on");
             text.extend(bytes);
             from = next;
         }
@@ -254,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_reads_like_the_row_however_it_is_split() {
+    fn parts_of_any_length_together_are_the_text_of_the_log_row() {
         for (bytes_max, written) in
             [(10, ""), (10, "abc"), (10, "abcdefghij"), (10, "abcdefghijklmnop"), (1, "abc"), (0, "abc")]
         {
@@ -265,7 +266,7 @@ mod tests {
                 let live = output.kept("[exit code 3]\n");
                 assert_eq!(read_on(live, 0, part), row);
                 assert_eq!(read_on(Capped::of_text(&row), 0, part), row);
-                assert_eq!(live.end(), Capped::of_text(&row).end(), "a place is the same in both");
+                assert_eq!(live.end(), Capped::of_text(&row).end(), "a position is the same in both");
                 for from in output.tail_start()..live.end() {
                     assert_eq!(live.read(from, part), Capped::of_text(&row).read(from, part));
                 }
@@ -274,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn who_reads_on_while_more_is_written_gets_each_byte_once_or_is_told() {
+    fn a_reader_during_the_run_gets_each_byte_once_or_a_line_for_those_left_out() {
         let mut output = Output::new(10);
         output.push(b"abcdefgh");
         assert_eq!(output.kept("").read(0, 100), (b"abcdefgh".to_vec(), 8));
@@ -292,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_only_looks_cut_is_read_whole() {
+    fn a_row_that_only_looks_as_if_bytes_were_left_out_is_read_whole() {
         for text in [
             "\n[... ",
             "a\n[... x bytes left out ...]\nb",
@@ -305,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_ours_stands_on_a_line_of_its_own() {
+    fn a_line_of_the_daemons_begins_on_a_new_line() {
         let mut output = Output::new(100);
         output.push_line("[one]");
         output.push(b"half");
@@ -314,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_comes_back_from_its_message() {
+    fn a_part_is_the_same_after_its_way_through_a_message() {
         let part = OutputPart { bytes: (0..=255).collect(), ..OutputPart::empty(RunStatus::Running, 7) };
         let text = serde_json::to_string(&part).unwrap();
         assert!(text.contains("\"state\":\"running\""), "{text}");

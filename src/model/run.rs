@@ -103,7 +103,7 @@ impl fmt::Display for Attempt {
 pub enum RunState {
     /// The command exited with 0.
     Ok,
-    /// It exited otherwise, died of a signal, or could not be started.
+    /// The command exited with another code, a signal ended it, or it could not be started.
     Failed,
     /// It ran for longer than it may (`lock_limit`, `timeout`) and was ended.
     Timeout,
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_key_reads_back_what_it_writes() {
+    fn a_run_key_is_the_same_after_its_way_through_a_text() {
         for text in ["7-1700000000", "1538-0", "7-1700000000-m3.1"] {
             assert_eq!(text.parse::<RunKey>().unwrap().to_string(), text);
         }

@@ -1,6 +1,6 @@
 //! How far an attempt has come, for people.
 //!
-//! Not the stage by which the leader decides, and not the phase by which the node does.
+//! Not the stage by which the leader decides, and not the phase by which the executor decides.
 //!
 //! Invariant: an attempt that is over has no status; it has a `RunState`.
 

@@ -1,4 +1,5 @@
-//! Two clocks and the second. Elapsed time is measured with `Mono`, calendars use `Wall`; the types keep them apart.
+//! The two clocks, and the second. Elapsed time is measured with `Mono`, calendars use `Wall`; as they are two types,
+//! one cannot be taken for the other.
 //!
 //! Not a clock: `worker::clock` (or a simulator) makes a `Now`, and the driver hands it in.
 //!
@@ -16,7 +17,7 @@ const NANOS_PER_MS: u64 = 1_000_000;
 pub struct Mono(pub u64);
 
 impl Mono {
-    /// Later than every moment that a host can see; such as the end of a lease without end.
+    /// Later than every moment of a host: the end of a lease without end, for example.
     pub const NEVER: Mono = Mono(u64::MAX);
 
     pub fn plus_ms(self, ms: u64) -> Mono {

@@ -1,8 +1,8 @@
-//! The value of one cell of a table, and the types of ours that a cell can hold.
+//! The value of one cell of a table, and the types of fields that a cell can hold.
 //!
-//! Not the values of a database or a request: each turns its own into these and back.
+//! Not the values of a database or a request: the stores and `api` convert theirs to these and back.
 //!
-//! Invariant: a value that was taken out of a field and put back leaves the field as it was.
+//! Invariant: a field does not change where its own value is set again.
 
 use super::{JobId, Misfire, OnLost, Second, Version};
 use serde::{Deserialize, Serialize};
@@ -42,7 +42,7 @@ impl From<String> for Value<'_> {
     }
 }
 
-/// The type by which a database is asked for a cell.
+/// The type of a cell in a database.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum CellKind {
     /// Flags too: databases keep them as 0 and 1.
@@ -52,9 +52,10 @@ pub enum CellKind {
 
 /// A type that a cell can hold.
 pub trait Cell {
+    /// The cell's value.
     fn value(&self) -> Value<'_>;
-    /// Takes the nearest value that the type has: a row that another program wrote may hold anything. A value of
-    /// another kind, or null where the type has none, changes nothing.
+    /// Sets the nearest value that the type has, because rows that another program wrote may have any value. A value of
+    /// another kind changes nothing, nor does null, unless the type is an `Option`.
     fn set_value(&mut self, value: Value<'_>);
 }
 
@@ -111,7 +112,7 @@ number_cells! {
     Version: |version: Version| version.0 as i64, |number: i64| Version(number.max(1) as u64);
 }
 
-/// Types that are one of a few words. Any other text is taken for the default.
+/// Types whose values are a few words. Any other text means the default.
 macro_rules! word_cells {
     ($($kind:ty),*) => {$(
         impl Cell for $kind {

@@ -1,15 +1,16 @@
-//! The time zones that this daemon knows: the host's, and for a name that the host lacks the compiled-in ones.
+//! The time zones that this daemon knows: the host's, and the compiled-in ones for names that the host lacks.
 //!
-//! Not the reading of the host's files: `crate::config::zones` does that before anything starts, so that no look-up of
-//! a zone touches a file.
+//! Not the reading of the host's files: `crate::config::zones` does that at the start, so no look-up of a zone reads a
+//! file.
 //!
-//! Invariant: one `Zones` gives the same rules for a name at all times.
+//! Invariant: as long as a `Zones` exists, a name means the same rules.
 
 use jiff::tz::{TimeZone, TimeZoneDatabase};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+/// The zones, and the one of schedules that name none.
 #[derive(Clone)]
 pub struct Zones {
     /// The zone of schedules that name none.
@@ -24,11 +25,12 @@ impl Zones {
         Zones { own: TimeZone::UTC, of_host: Arc::new(host) }
     }
 
-    /// The zone of this name, whatever its case; none where neither the host nor the compiled-in zones have it.
+    /// The zone of this name, in upper or lower case; none where neither the host nor the compiled-in zones have it.
     pub fn named(&self, name: &str) -> Option<TimeZone> {
         self.named_by_host(name).cloned().or_else(|| TimeZoneDatabase::bundled().get(name).ok())
     }
 
+    /// The host's zone of this name.
     pub fn named_by_host(&self, name: &str) -> Option<&TimeZone> {
         self.of_host.get(&name.to_ascii_lowercase())
     }

@@ -1,23 +1,24 @@
-//! The running processes: their ends come by pidfd, their output by pipe.
+//! The running processes: a pidfd tells when each one ends, and a pipe has its output.
 //!
-//! A run is over when its main process is, not when its pipe is: a process left behind on purpose may hold the pipe
-//! open for ever. The pipe is then read for a moment longer, and these bytes belong to the run. After that the pipe is
-//! only drained, so that the process left behind can go on writing; those bytes are dropped.
+//! A run is over when its main process has ended, even where its pipe is still open: a process that the run left behind
+//! on purpose may hold the pipe open for ever. The pipe is read for a moment longer, and these bytes belong to the run.
+//! After that the pipe is only drained, so that the remaining process can go on writing; these bytes are dropped.
 //!
-//! A run that was asked to end is over when its whole process group is, so that the processes which a shell had started
-//! have time as well. The node kills them soon enough.
+//! A run that was asked to end (TERM) is over when its whole process group has ended. So the processes that a shell had
+//! started get the time until KILL as well.
 //!
-//! Where bytes have to go to a file and the disk cannot follow, the pipe is left full for the moment: the command
-//! waits, as it would for any slow reader.
+//! Where bytes have to go to a file and the disk is too slow, the pipe is not read for the moment: the command waits,
+//! as for any slow reader.
 //!
-//! Not here: what becomes of the bytes; see `core::output`.
+//! Not here: the use of the bytes; see `core::output`.
 //!
 //! Invariant: each process that was added comes out of `take_ended` once, reaped.
 
-use super::{Source, earlier};
+use super::source::Source;
 use crate::core::output::retention::Outputs;
 use crate::core::ports::output_files::FileAnswer;
 use crate::core::ports::{Kill, KillHow};
+use crate::core::time::bounds::FILE_WAIT_MS;
 use crate::model::{Attempt, Exit, Mono};
 use crate::worker::process::{Running, kill};
 use mio::unix::SourceFd;
@@ -25,15 +26,13 @@ use mio::{Interest, Registry};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsRawFd, OwnedFd};
 
-/// How long a pipe that something holds open is read on after the process is over; and how often a process group that
-/// was asked to end is looked at.
+/// How long an open pipe is read after its process has ended; and how often a process group that was asked to end is
+/// looked at.
 const AFTER_EXIT_MS: u64 = 50;
-/// Bytes that are read from one run in one turn of the loop, so that a run that floods does not keep the others
-/// waiting.
+/// The most bytes that are read from one run in one turn of the loop, so that a flood of output does not delay other
+/// runs.
 const TURN_BYTES_MAX: usize = 256 << 10;
 const READ_BYTES: usize = 64 << 10;
-/// How long the end of a run waits for a disk that does not answer.
-const FILE_WAIT_MS: u64 = 5_000;
 
 /// How many pipes are drained for processes left behind; beyond it the oldest is closed.
 const LEFTOVERS_MAX: usize = 1_024;
@@ -91,7 +90,8 @@ impl Children {
             (running.output.as_raw_fd(), Source::ChildOutput(serial)),
         ];
         for (fd, source) in sources {
-            // It fails only for want of kernel memory; then the safety net in `go_on` has to find the end.
+            // This fails only where the kernel has no memory; then the child counts as unfinished, and every turn looks
+            // at it.
             if let Err(error) = registry.register(&mut SourceFd(&fd), source.token(), Interest::READABLE) {
                 log::error!("watch attempt={attempt}: {error}; it is looked at all the time instead");
                 self.unfinished.insert(serial);
@@ -167,7 +167,7 @@ impl Children {
 
     /// When the first open pipe of an ended process is given up.
     pub fn deadline(&self) -> Option<Mono> {
-        self.lingering.values().fold(None, |least, at| earlier(least, Some(*at)))
+        self.lingering.values().min().copied()
     }
 
     /// One run that is over: how its process ended, and the text for its log row.
@@ -201,7 +201,7 @@ impl Children {
 
     fn wait_for_file(&mut self, serial: usize, now: Mono) {
         self.waiting.insert(serial);
-        // While the disk goes on, so does the wait.
+        // As long as the disk makes progress, the wait begins anew.
         if let Some(at) = self.lingering.get_mut(&serial) {
             *at = now.plus_ms(FILE_WAIT_MS);
         }

@@ -1,7 +1,7 @@
-//! One HTTP connection: its bytes come in, become one request at a time, and an answer goes back.
+//! One HTTP connection: it reads bytes, makes one request of them at a time, and sends the answer back. While the node
+//! has a request, nothing more is read from the socket, so a client that sends faster than it gets answers has to wait.
 //!
-//! Not here: what a request means, and whose answer this is; see `http`. While the node has a request nothing more is
-//! read, so a client that sends faster than it is answered is held back by its own socket.
+//! Not here: the meaning of a request, and the choice of the connection for an answer; see `http`.
 //!
 //! ```text
 //! Reading -> (request) Busy -> (answer) Reading ...
@@ -27,7 +27,8 @@ use std::net::Shutdown;
 
 /// How long the head of a request may take from its first byte to its last.
 const HEAD_MS: u64 = 10_000;
-/// How long a connection stays open without a request.
+/// How long a connection stays open without a request. A proxy keeps one for less (nginx: 60 s), so its next request
+/// does not meet the end of the connection.
 const IDLE_MS: u64 = 75_000;
 /// How long a client has to read the last answer and close.
 const DRAIN_MS: u64 = 2_000;

@@ -7,7 +7,7 @@
 
 use super::budget::{Budget, Holding};
 use super::connection::{Connection, Progress};
-use super::{Source, earlier};
+use super::source::Source;
 use crate::api;
 use crate::core::node::Node;
 use crate::core::output::follow::{Follow, Step};
@@ -24,6 +24,10 @@ const CONNECTIONS_MAX: usize = 10_000;
 /// The bytes that the kernel keeps of an answer (it doubles the number). More of them would hide from us whether the client
 /// still takes any.
 const SEND_BUFFER_BYTES: usize = 128 << 10;
+/// Connections that are taken from one listener in one turn of the loop.
+const ACCEPTS_A_TURN_MAX: usize = 64;
+/// Requests of one connection that are answered without the node in one turn of the loop.
+const REQUESTS_A_TURN_MAX: usize = 32;
 /// How often the deadlines of the connections are looked at.
 const HOUSEKEEPING_EVERY_MS: u64 = 250;
 /// Clients that may follow a run at one time.
@@ -79,19 +83,19 @@ impl Http {
         }
     }
 
-    /// Takes every connection that waits at the listener.
-    pub fn accept(&mut self, source: Source, registry: &Registry, now: Mono) -> io::Result<()> {
+    /// Takes the connections that wait at the listener. True: there may be more.
+    pub fn accept(&mut self, source: Source, registry: &Registry, now: Mono) -> io::Result<bool> {
         let is_debug = source == Source::DebugListener;
-        loop {
+        for _ in 0..ACCEPTS_A_TURN_MAX {
             let listener = if is_debug { self.debug_listener.as_ref() } else { Some(&self.listener) };
-            let Some(listener) = listener else { return Ok(()) };
+            let Some(listener) = listener else { return Ok(false) };
             let mut stream = match listener.accept() {
                 Ok((stream, _)) => stream,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => {
                     // Out of descriptors, or a client that was gone again: the next event comes with the next client.
                     log::warn!("accept a connection: {error}");
-                    return Ok(());
+                    return Ok(false);
                 }
             };
             crate::worker::process::raise_if_short(&stream);
@@ -117,11 +121,12 @@ impl Http {
             self.connections.insert(serial, connection);
             self.unfinished.push(serial);
         }
+        Ok(true)
     }
 
     /// Goes on with a connection, and answers requests that the node need not see. Returns one that it must see.
     pub fn on_ready(&mut self, serial: usize, node: &Node, now: Mono) -> Option<(RequestId, Command)> {
-        loop {
+        for _ in 0..REQUESTS_A_TURN_MAX {
             let progress = self.connections.get_mut(&serial)?.advance(now);
             let has_memory = self.settle(serial, now);
             let connection = self.connections.get_mut(&serial)?;
@@ -159,6 +164,8 @@ impl Http {
             self.connections.get_mut(&serial)?.respond(response, now);
             self.settle(serial, now);
         }
+        self.unfinished.push(serial);
+        None
     }
 
     /// A request that the node must see, or none where a stream begins; the error answers any other.
@@ -246,7 +253,7 @@ impl Http {
         let streams = self.streams.iter().filter(|_| self.reads.len() < STREAM_READS_MAX);
         let is_ready = |serial: &usize| self.connections.get(serial).is_some_and(Connection::has_sent_all);
         let ready = streams.filter(|(serial, _)| is_ready(serial));
-        ready.fold(None, |least, (_, stream)| earlier(least, stream.deadline()))
+        ready.filter_map(|(_, stream)| stream.deadline()).min()
     }
 
     /// The connections to go on with at once.

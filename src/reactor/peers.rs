@@ -4,13 +4,12 @@
 //! Connecting -> Proving -> Open
 //! ```
 //!
-//! Not here: which links there are to be, and what is said over them; the node decides that.
+//! Not here: which links are made, and which messages go over them; the node decides that.
 //!
-//! Invariants: nothing but a proof is read from a stranger, who has five seconds and a small buffer for it; the bytes
-//! that wait to be sent over a link have a limit, beyond which the link is cut: the node says everything anew over the
-//! next one.
+//! Invariants: a stranger can send nothing but its proof, in five seconds and a small buffer. The bytes that wait to be
+//! sent over a link have a limit; beyond it the link is cut, and the node begins anew over the next one.
 
-use super::Source;
+use super::source::Source;
 use crate::core::io::{Gone, Input};
 use crate::model::config::{ClusterConfig, Secret};
 use crate::model::message::{LinkId, Message};
@@ -28,8 +27,12 @@ const STRANGERS_MAX: usize = 256;
 const PROVE_MS: u64 = 5_000;
 /// How many bytes may wait to be sent over one link.
 const OUTPUT_BYTES_MAX: usize = 64 << 20;
-/// Bytes that are read from one link in one turn of the loop.
+/// The most bytes that are read from one link in one turn of the loop.
 const TURN_BYTES_MAX: usize = 1 << 20;
+/// Messages after which no more is read from one link in one turn of the loop. Those of the last read are still taken.
+const TURN_MESSAGES_MAX: usize = 256;
+/// Nodes that are taken from the listener in one turn of the loop.
+const ACCEPTS_A_TURN_MAX: usize = 64;
 
 pub struct Peers {
     listener: Option<TcpListener>,
@@ -39,7 +42,7 @@ pub struct Peers {
     serials: BTreeMap<LinkId, usize>,
     unfinished: Vec<usize>,
     heard: VecDeque<Input>,
-    /// A log line has said that without a secret other hosts are not spoken to.
+    /// A log line has said that without a secret there are no links to other hosts.
     is_secret_missed: bool,
 }
 
@@ -87,19 +90,22 @@ impl Peers {
         }
     }
 
-    /// Takes every connection that waits at the listener.
-    pub fn accept(&mut self, registry: &Registry, now: Mono) -> io::Result<()> {
-        while let Some(listener) = &self.listener {
+    /// Takes the connections that wait at the listener. True: there may be more.
+    pub fn accept(&mut self, registry: &Registry, now: Mono) -> io::Result<bool> {
+        for _ in 0..ACCEPTS_A_TURN_MAX {
+            let Some(listener) = &self.listener else { return Ok(false) };
             let (stream, address) = match listener.accept() {
                 Ok(accepted) => accepted,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => {
                     log::warn!("accept a node: {error}");
-                    return Ok(());
+                    return Ok(false);
                 }
             };
             if !self.may_speak(address.ip().is_loopback()) {
-                log::warn!("a node at {address} is refused: without cluster_secret only nodes of this host are taken");
+                log::warn!(
+                    "a node at {address} is refused: without cluster_secret only nodes of this host may connect; set it on all nodes"
+                );
                 continue;
             }
             let strangers = self.peers.values().filter(|peer| !matches!(peer.state, LinkState::Open)).count();
@@ -109,10 +115,10 @@ impl Peers {
             crate::worker::process::raise_if_short(&stream);
             let id = LinkId::In(self.next_serial as u64);
             let Some(handshake) = self.handshake(End::Listener) else { continue };
-            let output = handshake.challenge();
-            self.add(id, address.to_string(), stream, LinkState::Proving(handshake), output, registry, now)?;
+            let (output, state) = (handshake.challenge(), LinkState::Proving(handshake));
+            self.add(Peer { output, state, ..Peer::new(id, address.to_string(), stream, now) }, registry)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Makes a link to a server.
@@ -120,12 +126,12 @@ impl Peers {
         let address: Option<std::net::SocketAddr> = server.0.parse().ok();
         let is_allowed = address.is_some_and(|address| self.may_speak(address.ip().is_loopback()));
         if !is_allowed && !std::mem::replace(&mut self.is_secret_missed, true) {
-            log::error!("no link to {server}: without cluster_secret only nodes of this host are spoken to");
+            log::error!(
+                "no link to {server}: without cluster_secret this node connects only to nodes of its own host; set it on all nodes"
+            );
         }
         match address.filter(|_| is_allowed).map(TcpStream::connect) {
-            Some(Ok(stream)) => {
-                self.add(id, server.to_string(), stream, LinkState::Connecting, Vec::new(), registry, now)
-            }
+            Some(Ok(stream)) => self.add(Peer::new(id, server.to_string(), stream, now), registry),
             _ => {
                 self.heard.push_back(Input::Unlinked(id, Gone::Lost));
                 Ok(())
@@ -145,18 +151,18 @@ impl Peers {
                 self.unfinished.push(serial);
             }
             None => {
-                log::warn!("the link to {} is cut: too much waits to be sent", peer.address);
+                log::warn!("the link to {} is cut: more than {OUTPUT_BYTES_MAX} bytes wait to be sent", peer.address);
                 self.end(serial, Gone::Lost);
             }
         }
     }
 
-    /// Ends a link. Messages of it that were not taken yet are dropped.
+    /// Ends a link. Messages from it that the node has not got yet are dropped.
     pub fn unlink(&mut self, id: LinkId) {
         if let Some(serial) = self.serials.remove(&id)
             && let Some(mut peer) = self.peers.remove(&serial)
         {
-            // A last word, such as a refusal, goes out where it can at once.
+            // A last message, such as a rejection, is sent if the socket takes it at once.
             let _ = peer.write();
         }
         self.heard.retain(|input| !matches!(input, Input::Linked(of) | Input::Received(of, _) if *of == id));
@@ -197,9 +203,14 @@ impl Peers {
         }
     }
 
-    /// The next input that a link has given, in the order of their coming.
+    /// The next input from the links, in the order in which they came.
     pub fn take_heard(&mut self) -> Option<Input> {
         self.heard.pop_front()
+    }
+
+    /// How many inputs there are to take.
+    pub fn heard_count(&self) -> usize {
+        self.heard.len()
     }
 
     pub fn take_unfinished(&mut self) -> Vec<usize> {
@@ -225,26 +236,15 @@ impl Peers {
         handshake_of(&self.config, end)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one peer, named here and nowhere else")]
-    fn add(
-        &mut self,
-        id: LinkId,
-        address: String,
-        mut stream: TcpStream,
-        state: LinkState,
-        output: Vec<u8>,
-        registry: &Registry,
-        now: Mono,
-    ) -> io::Result<()> {
+    fn add(&mut self, mut peer: Peer, registry: &Registry) -> io::Result<()> {
         let serial = self.next_serial;
         self.next_serial += 1;
         let interest = Interest::READABLE | Interest::WRITABLE;
-        registry.register(&mut stream, Source::Peer(serial).token(), interest)?;
+        registry.register(&mut peer.stream, Source::Peer(serial).token(), interest)?;
         // Small frames must not wait for an acknowledgement; if this fails they are merely slower.
-        let _ = stream.set_nodelay(true);
-        let deadline = now.plus_ms(PROVE_MS);
-        self.serials.insert(id, serial);
-        self.peers.insert(serial, Peer { id, address, stream, input: Vec::new(), output, sent: 0, state, deadline });
+        let _ = peer.stream.set_nodelay(true);
+        self.serials.insert(peer.id, serial);
+        self.peers.insert(serial, peer);
         self.unfinished.push(serial);
         Ok(())
     }
@@ -267,6 +267,12 @@ fn handshake_of(config: &ClusterConfig, end: End) -> Option<Handshake> {
 }
 
 impl Peer {
+    /// A peer whose connection is not known to be made yet.
+    fn new(id: LinkId, address: String, stream: TcpStream, now: Mono) -> Peer {
+        let (state, deadline) = (LinkState::Connecting, now.plus_ms(PROVE_MS));
+        Peer { id, address, stream, input: Vec::new(), output: Vec::new(), sent: 0, state, deadline }
+    }
+
     /// Whether the connection is made.
     fn connected(&self) -> Result<bool, Ending> {
         if let Some(error) = self.stream.take_error()? {
@@ -304,7 +310,8 @@ impl Peer {
         }
         let mut buffer = [0; 16 << 10];
         let mut budget = TURN_BYTES_MAX;
-        while budget != 0 {
+        let heard_max = heard.len() + TURN_MESSAGES_MAX;
+        while budget != 0 && heard.len() < heard_max {
             match self.stream.read(&mut buffer) {
                 Ok(0) => return Err(Ending::Gone(Gone::Lost)),
                 Ok(count) => {
@@ -349,3 +356,6 @@ impl Peer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,15 +1,16 @@
-//! Puts the daemon together: identity, marks, sockets, threads, node.
+//! The start of the daemon: it makes all parts (identity, marks, sockets, threads, node) and connects them.
 //!
-//! Not here: what any of these parts does.
+//! Not here: the work of these parts.
 //!
-//! Invariant: either every part is there, or the error says which part could not be had.
+//! Invariant: either every part is made, or the error says which part cannot be made, and why.
 
 use super::children::Children;
 use super::http::Http;
 use super::peers::Peers;
+use super::source::Source;
 use super::timer::Timer;
-use super::{Reactor, Source, readable, waker};
-use crate::core::io::Signal;
+use super::{Reactor, readable, waker};
+use crate::core::io::{ExitReason, Signal};
 use crate::core::node::{Node, Setup};
 use crate::core::output::retention::Outputs;
 use crate::model::config::Config;
@@ -25,12 +26,18 @@ use crate::worker::store::{self, Hand, Store};
 use mio::net::{TcpListener, UnixStream};
 use mio::{Interest, Poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-pub fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
+/// Runs the daemon to its end. The error says why the event loop could not start or go on.
+pub fn run(config: &Config, link: DaemonLink) -> Result<ExitReason, String> {
+    reactor(config, link)?.serve().map_err(|error| format!("the event loop: {error}"))
+}
+
+fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
     let node_id = node_id(&config.data_dir)?;
     let (marks, found, notice) = MarkBook::open(&config.data_dir, config.limits.held_max())
         .map_err(|error| format!("open the marks in {}: {error}", config.data_dir.display()))?;
@@ -39,7 +46,7 @@ pub fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
     for notice in notice.into_iter().chain(damage) {
         log::error!("{notice}");
     }
-    let poll = Poll::new().map_err(|error| format!("make the event loop: {error}"))?;
+    let poll = Poll::new().map_err(|error| format!("create the event loop: {error}"))?;
     let listener = listen(&poll, "http_bind_address", config.http_bind_address, Source::HttpListener)?;
     let debug_listener =
         config.pprof_listen.map(|address| listen(&poll, "pprof_listen", address, Source::DebugListener)).transpose()?;
@@ -88,6 +95,7 @@ pub fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
         signals: signals.collect::<std::io::Result<_>>().map_err(starting)?,
         link,
         exit: None,
+        unfinished: BTreeSet::new(),
         poll,
     })
 }
@@ -154,7 +162,7 @@ fn node_id(data_dir: &Path) -> Result<NodeId, String> {
             rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
                 .map_err(|error| fail(error.into()))?;
             let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-            // The file is whole or not there: a half-written id would stop the next start.
+            // The file must be complete or missing: half an id would stop the next start.
             let temporary = path.with_extension("new");
             std::fs::write(&temporary, &text).and_then(|()| std::fs::rename(&temporary, &path)).map_err(fail)?;
             Ok(NodeId(text.into()))

@@ -1,5 +1,5 @@
-//! The one timer: a timerfd on the wall clock, absolute, cancelled when somebody sets that clock. The timeout of poll
-//! is rounded to milliseconds and up to a tenth of a percent late; this timer is not.
+//! The one timer: a timerfd with an absolute time of the wall clock, which is cancelled when somebody sets that clock.
+//! It is exact, while the timeout of poll is rounded to milliseconds and up to a tenth of a percent late.
 //!
 //! Not the core's table of timers: this one knows only the first deadline.
 //!
@@ -48,7 +48,7 @@ impl Timer {
                 Err(_) => break,
             }
         }
-        // Either it has fired, perhaps a little early by the other clock, or it was armed for a time of the old clock.
+        // It has fired (perhaps a little early by the monotonic clock), or it was armed for a time of the old clock.
         self.armed = None;
         was_set
     }

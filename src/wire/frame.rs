@@ -1,10 +1,10 @@
 //! Frames between nodes: `u32 length, u8 version, u8 kind, body`. The length is in network order, and counts the bytes
-//! behind itself.
+//! that follow it.
 //!
 //! Not the proof that the other end is a node: that is `handshake`.
 //!
-//! Invariants: the frames that are found do not depend on how the bytes were split on their way; a frame beyond the
-//! limit is refused by its head, never waited for.
+//! Invariants: the network may split the bytes anywhere, the frames are the same; a frame beyond the limit is refused
+//! as soon as its length is there.
 
 use crate::model::message::Message;
 
@@ -12,12 +12,16 @@ use crate::model::message::Message;
 pub const FRAME_BYTES_MAX: usize = 8 << 20;
 /// The protocol's version: nodes with another one are refused.
 pub const VERSION: u8 = 4;
+/// The bytes of a frame before its body.
 const HEAD_BYTES: usize = 6;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
+    /// Of the handshake.
     Challenge,
+    /// Of the handshake.
     Proof,
+    /// A `Message` as JSON.
     Message,
 }
 
@@ -27,7 +31,7 @@ pub struct Frame {
     pub body: Vec<u8>,
 }
 
-/// The bytes are not a frame of ours, for this reason: the connection cannot go on.
+/// The bytes are not a frame, or its body is not a message: the reason. The connection must be closed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct BadFrame(pub String);
 
@@ -47,25 +51,27 @@ pub fn message_frame(message: &Message) -> Option<Vec<u8>> {
     (body.len() + HEAD_BYTES - 4 <= FRAME_BYTES_MAX).then(|| frame(Kind::Message, &body))
 }
 
+/// The message in the body of a frame.
 pub fn message(body: &[u8]) -> Result<Message, BadFrame> {
     serde_json::from_slice(body).map_err(|error| BadFrame(format!("a message cannot be read: {error}")))
 }
 
-/// Takes the first frame out of the buffer, once it is whole. `bytes_max` is the largest length that is taken.
+/// Takes the first frame out of the buffer; none where it is not complete yet. A frame whose length is more than
+/// `bytes_max` is an error.
 pub fn take(buffer: &mut Vec<u8>, bytes_max: usize) -> Result<Option<Frame>, BadFrame> {
     let Some(head) = buffer.first_chunk::<HEAD_BYTES>() else { return Ok(None) };
     let [a, b, c, d, version, kind] = *head;
     let length = u32::from_be_bytes([a, b, c, d]) as usize;
     if version != VERSION {
         return Err(BadFrame(format!(
-            "it speaks version {version} of the protocol (or something else), this node {VERSION}"
+            "it speaks version {version} of the protocol (or is no node), this node version {VERSION}; update the older one"
         )));
     }
     let kind = match kind {
         0 => Kind::Challenge,
         1 => Kind::Proof,
         2 => Kind::Message,
-        other => return Err(BadFrame(format!("a frame of kind {other}, which there is not"))),
+        other => return Err(BadFrame(format!("a frame of unknown kind {other}"))),
     };
     if !(HEAD_BYTES - 4..=bytes_max).contains(&length) {
         return Err(BadFrame(format!("a frame of {length} bytes, at most {bytes_max} are taken")));
@@ -83,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_come_out_as_they_went_in_however_they_were_split() {
+    fn the_frames_are_the_same_wherever_the_bytes_were_split() {
         let bytes = [frame(Kind::Challenge, b"abc"), frame(Kind::Message, b""), frame(Kind::Proof, &[7; 300])].concat();
         for step in [1, 2, 5, 100, bytes.len()] {
             let (mut buffer, mut found) = (Vec::new(), Vec::new());
@@ -105,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_frame_is_refused_before_it_is_whole() {
+    fn a_wrong_frame_is_refused_by_its_head() {
         refuse(b"GET / HTTP/1.1\r\n", "speaks version");
         refuse(&[0, 0, 0, 101, VERSION, 0], "101 bytes");
         refuse(&[255, 255, 255, 255, VERSION, 0], "4294967295 bytes");

@@ -1,16 +1,17 @@
-//! The handshake: two nodes prove to each other that they have the same `cluster_secret`, before anything else is read.
+//! The handshake: two nodes prove to each other that they have the same `cluster_secret`, before they read any message.
 //!
 //! ```text
 //! both       Challenge(nonce)
 //! dialler    Proof = HMAC-SHA256(secret, "dialler" own nonce, peer's nonce)
-//! listener   Proof = HMAC-SHA256(secret, "listener" own nonce, peer's nonce), only when the dialler's was right
+//! listener   Proof = HMAC-SHA256(secret, "listener" own nonce, peer's nonce), only where the dialler's was right
 //! ```
 //!
-//! Nonces are fresh, so nothing can be replayed; the two ends sign different texts, so nothing can be reflected.
+//! Nonces are new for each connection, so an old proof is of no use. The two ends sign different texts, so a proof that
+//! is sent back to its sender is of no use either.
 //!
 //! Not encryption: messages go over the network as they are.
 //!
-//! Invariant: a stranger learns nothing that depends on the secret by dialling.
+//! Invariant: a stranger who connects gets nothing that depends on the secret.
 
 use super::frame::{Frame, Kind, frame};
 use crate::model::config::Secret;
@@ -21,12 +22,16 @@ pub const NONCE_BYTES: usize = 32;
 /// The largest frame that is taken before the other end has proved itself.
 pub const FRAME_BYTES_MAX: usize = 256;
 
+/// An end of a connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum End {
+    /// It has connected.
     Dialler,
+    /// It has accepted the connection.
     Listener,
 }
 
+/// One end's part of a handshake.
 #[derive(Debug)]
 pub struct Handshake {
     end: End,
@@ -35,12 +40,14 @@ pub struct Handshake {
     peer_nonce: Option<Vec<u8>>,
 }
 
-/// The next step of the caller.
+/// What the caller must do next.
 #[derive(Debug, Eq, PartialEq)]
 pub enum Step {
+    /// Wait for the next frame.
     Wait,
+    /// Send these bytes, then wait.
     Send(Vec<u8>),
-    /// The other end has proved itself. Send this, where there is something.
+    /// The handshake is complete. Send these bytes first, where there are any.
     Done(Option<Vec<u8>>),
 }
 
@@ -54,12 +61,12 @@ impl Handshake {
         frame(Kind::Challenge, &self.nonce)
     }
 
-    /// Whether this end, as the dialler, has sent its proof.
+    /// Whether this end is the dialler and has sent its proof.
     pub fn has_proved(&self) -> bool {
         self.end == End::Dialler && self.peer_nonce.is_some()
     }
 
-    /// Takes a frame of the other end. The error is for people: the connection cannot go on.
+    /// Takes a frame of the other end. After an error, which is for people, the connection must be closed.
     pub fn on_frame(&mut self, frame: &Frame) -> Result<Step, &'static str> {
         match (frame.kind, &self.peer_nonce) {
             (Kind::Challenge, None) if frame.body.len() == NONCE_BYTES && frame.body != self.nonce => {
@@ -73,12 +80,12 @@ impl Handshake {
                 let other = if self.end == End::Dialler { End::Listener } else { End::Dialler };
                 let is_right = self.mac(other, peer_nonce, &self.nonce).verify_slice(&frame.body).is_ok();
                 match (is_right, self.end) {
-                    (false, _) => Err("it has not our cluster_secret"),
+                    (false, _) => Err("it has another cluster_secret; give all nodes of a cluster the same one"),
                     (true, End::Dialler) => Ok(Step::Done(None)),
                     (true, End::Listener) => Ok(Step::Done(Some(self.proof()))),
                 }
             }
-            _ => Err("it does not prove who it is as a node does"),
+            _ => Err("it does not speak the handshake of nodes; is it a node of this version?"),
         }
     }
 
@@ -88,7 +95,7 @@ impl Handshake {
     }
 
     fn mac(&self, end: End, own_nonce: &[u8], peer_nonce: &[u8]) -> Hmac<Sha256> {
-        // A key of any length will do, so this cannot fail.
+        // HMAC takes keys of any length, so this cannot fail.
         let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(self.secret.0.as_bytes())
             .unwrap_or_else(|_| <Hmac<Sha256> as Mac>::new(&Default::default()));
         mac.update(match end {
@@ -115,7 +122,7 @@ mod tests {
         take(&mut bytes.to_vec(), FRAME_BYTES_MAX).unwrap().unwrap()
     }
 
-    /// What the listener makes of the dialler's proof.
+    /// The listener's step after the dialler's proof.
     fn proved(dialler: &mut Handshake, listener: &mut Handshake) -> Result<Step, &'static str> {
         assert_eq!(listener.on_frame(&read(&dialler.challenge())), Ok(Step::Wait), "a stranger learns nothing");
         let Ok(Step::Send(proof)) = dialler.on_frame(&read(&listener.challenge())) else { panic!() };

@@ -1,6 +1,8 @@
-//! The languages: bytes to values and back.
+//! The languages of HTTP and of nodes: bytes to values and back.
 //!
-//! Not a place that reads a socket or a clock. Invariant: no input makes it panic.
+//! Not a place that reads a socket or a clock.
+//!
+//! Invariant: no input makes it panic.
 
 pub mod http;
 

@@ -1,14 +1,15 @@
 //! Consul over its HTTP API: the service with its check, the session, the lock.
 //!
-//! Every call is one request with a time limit, repeated once where its token was refused and has been replaced.
-//! Nothing else is remembered between two calls.
+//! Every call is one request with a time limit. Where Consul refuses the token and the file has another one, the
+//! request is repeated once. Between two calls only the token and idle connections are kept.
 //!
-//! Not here: what to do next; the election decides that.
+//! Not here: which call is made when; the election decides that.
 //!
 //! Invariant: the token appears in a header and nowhere else.
 
 use super::token::Token;
 use crate::core::ports::{Consul, ConsulAnswer, ConsulError, LockState, LockValue};
+use crate::core::time::bounds::{CHECK_TTL_SECS, CONSUL_CALL_MS, CONSUL_CONNECT_MS};
 use crate::model::config::ConsulConfig;
 use crate::model::{Server, config::Secret};
 use serde_json::{Value, json};
@@ -16,15 +17,13 @@ use std::time::Duration;
 use ureq::http::Response;
 use ureq::{Agent, Body, RequestBuilder};
 
-/// The check fails when it was not passed for so long; it is passed every second.
-const CHECK_TTL: &str = "3s";
 /// Consul forgets a service whose check has failed for so long.
 const FORGET_AFTER: &str = "1m";
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-const CALL_TIMEOUT: Duration = Duration::from_secs(3);
-/// Answers of ours are small; a larger one is not from Consul.
+const CALL_TIMEOUT: Duration = Duration::from_millis(CONSUL_CALL_MS);
+/// Consul's answers to these calls are small; a larger one comes from another program.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
+/// The client of one Consul agent, for one service and one lock.
 #[derive(Debug)]
 pub struct ConsulClient {
     agent: Agent,
@@ -36,9 +35,10 @@ pub struct ConsulClient {
     server: Server,
 }
 
-/// An answer of Consul, good or bad.
+/// An answer of Consul, of any status.
 struct Said {
     status: u16,
+    /// Consul's number for the state of the key; 0 where the answer has none.
     index: u64,
     body: String,
 }
@@ -46,7 +46,7 @@ struct Said {
 impl ConsulClient {
     pub fn new(config: &ConsulConfig, service_name: &str, lock_key: &str, server: &Server) -> ConsulClient {
         let agent = Agent::config_builder()
-            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_connect(Some(Duration::from_millis(CONSUL_CONNECT_MS)))
             .http_status_as_error(false)
             .max_idle_age(Duration::from_secs(30))
             .build();
@@ -61,11 +61,12 @@ impl ConsulClient {
         }
     }
 
-    /// The token may have been replaced in its file. This itself does not block.
+    /// Has the token's file read again before the next request. This call does not block.
     pub fn read_token_again(&self) {
         self.token.read_again();
     }
 
+    /// Carries the work out. Blocks for at most 3 s for each of its requests.
     pub fn carry_out(&self, work: &Consul) -> Result<ConsulAnswer, ConsulError> {
         match work {
             Consul::Register { is_leader } => self.register(*is_leader),
@@ -78,7 +79,7 @@ impl ConsulClient {
         }
     }
 
-    /// The lock, as soon as it has changed since `index` or `wait_ms` have passed.
+    /// The lock's state. Blocks until it is newer than `index`, or `wait_ms` have passed.
     pub fn watch(&self, index: u64, wait_ms: u64) -> Result<LockState, ConsulError> {
         let path = format!("{}?index={index}&wait={wait_ms}ms", self.lock_path);
         // Consul adds up to a sixteenth of the wait.
@@ -89,12 +90,15 @@ impl ConsulClient {
         }
         let said = self.expect_ok("watch the lock", said)?;
         let keys: Value = serde_json::from_str(&said.body).map_err(|error| {
-            ConsulError::Unavailable(format!("watch the lock: what answers at {} is no Consul: {error}", self.address))
+            ConsulError::Unavailable(format!(
+                "watch the lock: the answer of {} is not Consul's: {error}; see consul_address",
+                self.address
+            ))
         })?;
         let key = &keys[0];
         let value =
             key["Value"].as_str().and_then(base64_decoded).and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        // An index that went backwards means that Consul has begun anew, and so the watch does.
+        // Where the index went back, Consul lost its state (a restart, a snapshot), so the watch begins at 0 again.
         let index = if said.index < index { 0 } else { said.index };
         Ok(LockState { index, session: key["Session"].as_str().map(String::from), value })
     }
@@ -114,8 +118,9 @@ impl ConsulClient {
             "Check": {
                 "CheckID": self.check_id(),
                 "Name": "wing-crontab daemon",
-                "TTL": CHECK_TTL,
-                // Registering again, for the tag, must not end the session that depends on the check.
+                "TTL": format!("{CHECK_TTL_SECS}s"),
+                // The service is registered again to change its tag. The check must be passing then, because the session
+                // depends on it.
                 "Status": "passing",
                 "DeregisterCriticalServiceAfter": FORGET_AFTER,
             },
@@ -126,7 +131,7 @@ impl ConsulClient {
 
     fn pass(&self) -> Result<ConsulAnswer, ConsulError> {
         let said = self.put(&format!("/v1/agent/check/pass/{}", path_encoded(&self.check_id())), String::new())?;
-        // An agent that was restarted has forgotten us: 500 with older ones, 404 with newer ones.
+        // An agent without data on its disk forgets us with a restart: older ones answer 500 then, newer ones 404.
         if said.status == 404 || said.status == 500 && said.body.contains("TTL") {
             return Err(ConsulError::Unknown(format!("the check is not known (any more): {}", said.body.trim())));
         }
@@ -167,7 +172,8 @@ impl ConsulClient {
         self.expect_ok("release the lock", said).map(|_| ConsulAnswer::Done)
     }
 
-    /// Tries each step even where the one before has failed: Consul ends by itself what fails here, a little later.
+    /// Takes each step even where the one before has failed. What is left ends by itself, when Consul sees the check
+    /// fail.
     fn leave(&self, session: Option<&str>) -> Result<ConsulAnswer, ConsulError> {
         let released = session.map(|session| self.put(&format!("{}?release={session}", self.lock_path), String::new()));
         let destroyed = session.map(|session| self.destroy_session(session));
@@ -206,7 +212,7 @@ impl ConsulClient {
         self.ask(path, request, |request| request.send(&body))
     }
 
-    /// Asks once more where the token was refused and the file has another one now.
+    /// Makes the request, and repeats it where the token was refused and the file has another one now.
     fn ask<B>(
         &self,
         path: &str,
@@ -241,7 +247,7 @@ impl ConsulClient {
     }
 }
 
-/// Everything but letters, digits and a few harmless signs as %XX. A slash stays: lock keys may have folders.
+/// The text with all but letters, digits and a few signs encoded as %XX. A slash stays: lock keys may have folders.
 fn path_encoded(text: &str) -> String {
     let encode = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' | b':' => {
@@ -252,7 +258,7 @@ fn path_encoded(text: &str) -> String {
     text.bytes().map(encode).collect()
 }
 
-/// Consul gives values in base64.
+/// The bytes of a value: Consul encodes values as base64.
 fn base64_decoded(text: &str) -> Option<Vec<u8>> {
     use base64::Engine;
     base64::engine::general_purpose::STANDARD.decode(text).ok()
@@ -263,7 +269,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_go_into_a_path_whatever_they_hold() {
+    fn every_key_can_be_a_path() {
         assert_eq!(path_encoded("wing-crontab-lock"), "wing-crontab-lock");
         assert_eq!(path_encoded("a/b c?d#e%"), "a/b%20c%3Fd%23e%25");
         assert_eq!(path_encoded("锁"), "%E9%94%81");

@@ -1,6 +1,6 @@
-//! The hands: everything that blocks. Work comes in over a queue, its answer goes back over another; see `pool`.
+//! The workers: all code that blocks. Work comes in over a queue, and its answer goes back over another; see `pool`.
 //!
-//! Not a place for decisions: a hand does each piece of work once, and says what came of it.
+//! Not a place for decisions: a hand carries out each piece of work once, and answers with the result.
 
 pub mod pool;
 

@@ -1,11 +1,11 @@
-//! The whole output of runs that write more than their log rows keep: one file each, under data_dir.
+//! The whole outputs of runs that write more than a log row can hold: one file for each attempt, under data_dir.
 //!
-//! A file holds all that its run has written from the first byte, and behind that the last lines of the log row; so a
-//! position in the file is a position in the output. One thread carries out all orders, one after the other.
+//! A file has all the bytes that its run has written, and behind them the last lines of the log row. So a position in
+//! the file is a position in the output. One thread carries out all orders, one after the other.
 //!
 //! Not here: which outputs need a file; see `core::output`.
 //!
-//! Invariant: a file has no holes, and ends where the output does: a file that cannot be appended to is removed.
+//! Invariant: a file lacks no byte of the output so far: where an append fails, the file is removed.
 
 use crate::core::ports::output_files::{FileAnswer, FileOrder, FilePart};
 use crate::model::output::PART_BYTES_MAX;
@@ -21,6 +21,7 @@ use std::time::UNIX_EPOCH;
 pub struct OutputFiles(pub PathBuf);
 
 impl OutputFiles {
+    /// Carries the order out; `Retain` has no answer.
     pub fn carry_out(&self, order: FileOrder) -> Option<FileAnswer> {
         match order {
             FileOrder::Write { attempt, at, bytes } => {
@@ -28,7 +29,7 @@ impl OutputFiles {
                 Some(FileAnswer::Written { attempt, bytes: bytes.len(), result })
             }
             FileOrder::Read { request, attempt, from } => {
-                // A file that cannot be read is as good as none.
+                // A file that cannot be read counts as missing.
                 let found = self.read(attempt, from).ok();
                 Some(FileAnswer::Read { request, attempt, from, found })
             }
@@ -47,20 +48,20 @@ impl OutputFiles {
 
     fn write(&self, attempt: Attempt, at: u64, bytes: &[u8]) -> io::Result<()> {
         let mut options = OpenOptions::new();
-        // For this user's eyes only: an output may hold secrets.
+        // Only the daemon's user may read the file, because outputs may hold secrets.
         options.append(true).create(at == 0).mode(0o600);
         if at == 0 {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
         }
         let mut file = options.open(self.path(attempt))?;
         if file.metadata()?.len() != at {
-            return Err(io::Error::other("the file is not as it was left"));
+            return Err(io::Error::other("another program has changed the length of the file"));
         }
         file.write_all(bytes)
     }
 
-    /// Removes the file, and returns the reason for the log row. Half an output would look like a whole one, and a full
-    /// disk needs the space.
+    /// Removes the file: half an output would look like a whole one, and a full disk needs the space. Answers the
+    /// reason, for the log row.
     fn give_up(&self, attempt: Attempt, error: &io::Error) -> String {
         let path = self.path(attempt);
         let _ = fs::remove_file(&path);
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read_from_any_place() {
+    fn a_file_is_read_from_any_byte_on() {
         let folder = tempfile::tempdir().unwrap();
         let files = OutputFiles(folder.path().join("output"));
         assert_eq!(read(&files, 0), None);
@@ -135,11 +136,11 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_written_on_is_removed() {
+    fn a_file_that_cannot_be_appended_to_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let files = OutputFiles(folder.path().join("output"));
         write(&files, 0, b"abc").unwrap();
-        assert!(write(&files, 5, b"def").unwrap_err().contains("7-100.1: the file is not as it was left"));
+        assert!(write(&files, 5, b"def").unwrap_err().contains("7-100.1: another program has changed the length"));
         assert_eq!(read(&files, 0), None);
         assert!(write(&files, 3, b"def").is_err(), "it is not begun again in its middle");
         fs::write(folder.path().join("file"), "").unwrap();

@@ -1,11 +1,11 @@
-//! The threads that block. Each kind of work has a queue of its own, so that a slow kind holds up no other: the
-//! leader's statements, the log rows, the spool, the reads, the searches, Consul, the Consul watch, the starts of
-//! processes (two threads), their ends, and the files of whole outputs.
+//! The pool: the threads that block. Each kind of work has a queue of its own, so that a slow kind does not delay
+//! another: the leader's statements, the log rows, the spool, the reads, the searches, Consul, the Consul watch, the
+//! starts of processes (two threads), their ends, and the files of whole outputs.
 //!
-//! Not a place for decisions: the core says what is to be done, and what to make of the answer.
+//! Not a place for decisions: the core asks for the work and acts on the answer.
 //!
-//! Invariants: every piece of work gets exactly one answer; a thread that panics takes the daemon with it (the guardian
-//! starts it again), so none is ever missing in silence.
+//! Invariants: every piece of work gets exactly one answer. A thread that panics ends the daemon, which the guardian
+//! starts again, so the daemon never runs without one of its threads.
 
 use super::consul::ConsulClient;
 use super::output_files::OutputFiles;
@@ -20,14 +20,16 @@ use crate::model::{Attempt, Job};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::sync::Arc;
 
-/// How many processes are being started at one time: more does not make the machine start more.
+/// How many processes are being started at one time. More threads do not start more processes a second.
 const SPAWN_THREADS: usize = 2;
+/// Orders to end runs that are taken together.
+const KILLS_AT_ONCE_MAX: usize = 4_096;
 
-/// What comes back from the threads.
+/// An answer of a thread.
 #[derive(Debug)]
 pub enum Answer {
     Done(WorkId, Done),
-    /// A process runs, or could not be started: its descriptors are for the reactor, the rest for the node.
+    /// A process was started, or could not be. The reactor keeps its descriptors and tells the node the rest.
     Spawned(WorkId, Attempt, Result<Box<Running>, SpawnError>),
     File(FileAnswer),
 }
@@ -41,7 +43,7 @@ pub struct SpawnOrder {
     pub ticket: Ticket,
 }
 
-/// A run to signal, by its mark.
+/// A run to signal, with its mark; none where it has no mark any more.
 #[derive(Debug)]
 pub struct KillOrder {
     pub id: WorkId,
@@ -49,19 +51,20 @@ pub struct KillOrder {
     pub mark: Option<Mark>,
 }
 
-/// What the threads work with. `new_store` makes one more connection to the same store.
+/// What the threads work with.
 pub struct Tools<'a> {
+    /// Makes one more connection to the same store.
     pub new_store: Box<dyn Fn(Hand) -> Box<dyn Store> + 'a>,
     pub consul: Option<Arc<ConsulClient>>,
     pub spawner: Arc<Spawner>,
     pub spool: SpoolFile,
     pub memory: Arc<FreeMemory>,
-    /// The pid of our guardian, by which our processes are told from those of another daemon.
+    /// The pid of our guardian: our runs' processes are below it, those of another daemon are not.
     pub guardian: u32,
     pub output_files: OutputFiles,
 }
 
-/// The queues to the threads. They end when it is dropped.
+/// The queues to the threads. A thread ends when its queue is dropped.
 #[derive(Debug)]
 pub struct Pool {
     lead: Sender<(WorkId, Lead)>,
@@ -94,6 +97,7 @@ impl Answers {
 }
 
 impl Pool {
+    /// Starts the threads. Error: the host has no resources for another thread.
     pub fn start(tools: Tools, answers: Answers) -> std::io::Result<Pool> {
         let [mut lead_store, mut log_store] = [Hand::Lead, Hand::Log].map(&tools.new_store);
         let [mut read_store, mut search_store] = [(); 2].map(|()| (tools.new_store)(Hand::Reader));
@@ -132,7 +136,7 @@ impl Pool {
 
     /// Gives work to its thread. Not for processes: they have `spawn` and `kill`.
     pub fn work(&self, id: WorkId, work: Work) {
-        // A queue without a reader would mean a thread that has died, and with it the daemon.
+        // Whole outputs are as old as their log rows, and are deleted with them.
         if let Work::Log(Log::Retain { before }) = work {
             self.output_file(FileOrder::Retain { before });
         }
@@ -149,19 +153,22 @@ impl Pool {
         debug_assert!(sent, "processes do not come this way");
     }
 
-    /// The operator has replaced what is read from files.
+    /// Has files read again that the operator may have replaced: Consul's token.
     pub fn read_files_again(&self) {
         self.consul_client.iter().for_each(|consul| consul.read_token_again());
     }
 
+    /// Has a process started; the answer is `Answer::Spawned`.
     pub fn spawn(&self, order: SpawnOrder) {
         let _ = self.spawn.send(order);
     }
 
+    /// Has a run signalled; the answer is `Done::Killed`.
     pub fn kill(&self, order: KillOrder) {
         let _ = self.kill.send(order);
     }
 
+    /// Has a file of a whole output written, read or removed; the answer, if any, is `Answer::File`.
     pub fn output_file(&self, order: FileOrder) {
         let _ = self.output_files.send(order);
     }
@@ -177,19 +184,19 @@ fn thread<T: Send + 'static>(
     Ok(sender)
 }
 
-/// The thread that ends runs. It takes all orders that wait together: a look at the host's processes costs the same for
-/// many runs as for one.
+/// The thread that ends runs. It takes orders that wait together: a look at the host's processes costs the same for many
+/// runs as for one.
 fn killer(answers: &Answers, guardian: u32) -> std::io::Result<Sender<KillOrder>> {
     let (sender, orders) = unbounded::<KillOrder>();
     let answers = answers.clone();
-    // Once our guardian is dead another process adopts its orphans, and the runs' processes are found among those.
+    // When our guardian is dead, another process adopts us and the runs' orphans.
     let family = move || match process::parent() {
         parent if parent == guardian => Family::Below(guardian),
         _ => Family::Orphans,
     };
     let body = move || {
         while let Ok(first) = orders.recv() {
-            let batch: Vec<KillOrder> = std::iter::once(first).chain(orders.try_iter()).collect();
+            let batch = with_waiting(first, &orders, KILLS_AT_ONCE_MAX);
             let marks = |how| {
                 let wanted = batch.iter().filter(move |order| order.kill.how == how);
                 wanted.filter_map(|order| order.mark).collect::<Vec<Mark>>()
@@ -200,6 +207,11 @@ fn killer(answers: &Answers, guardian: u32) -> std::io::Result<Sender<KillOrder>
         }
     };
     start_thread("kill", body).map(|()| sender)
+}
+
+/// The first with those that wait behind it, so many at the most.
+fn with_waiting<T>(first: T, waiting: &Receiver<T>, most: usize) -> Vec<T> {
+    std::iter::once(first).chain(waiting.try_iter()).take(most).collect()
 }
 
 fn file_keeper(answers: &Answers, files: OutputFiles) -> std::io::Result<Sender<FileOrder>> {
@@ -274,4 +286,19 @@ fn do_read(store: &mut dyn Store, read: Read) -> Done {
 fn ask(consul: Option<&Arc<ConsulClient>>) -> Result<&ConsulClient, ConsulError> {
     let standing_alone = || ConsulError::Unavailable("this node stands alone".into());
     consul.map(Arc::as_ref).ok_or_else(standing_alone)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_beyond_a_batch_wait_for_the_next_and_none_is_lost() {
+        let (sender, orders) = unbounded();
+        (0..=KILLS_AT_ONCE_MAX).for_each(|order| sender.send(order).unwrap());
+        let first = with_waiting(orders.recv().unwrap(), &orders, KILLS_AT_ONCE_MAX);
+        assert!(first.into_iter().eq(0..KILLS_AT_ONCE_MAX));
+        assert_eq!(with_waiting(orders.recv().unwrap(), &orders, KILLS_AT_ONCE_MAX), [KILLS_AT_ONCE_MAX]);
+        assert!(orders.is_empty());
+    }
 }

@@ -1,13 +1,14 @@
-//! The spool file under data_dir: log rows that the store has not taken yet, one JSON line each behind a checksum.
+//! The spool file under data_dir: log rows that the store has not taken yet. Each line is a checksum, a blank, and a
+//! row as JSON.
 //!
-//! The next incarnation finds them. A line that was cut off at the end of the file, by a death or a full disk in the
-//! middle of a write, is dropped: the mark of its run is still there. Any other line that cannot be read means that the
-//! file was damaged: it is set aside, and its readable rows are kept.
+//! The next incarnation reads the rows back. Where the daemon died during a write, or the disk was full, the last line
+//! may be cut off: it is dropped, and the mark of its run is still there. Any other line that cannot be read means that
+//! the file is damaged: the file is set aside, and its other rows are kept.
 //!
 //! Not here: which rows are spooled, and when they are read back; see `core::log`.
 //!
-//! Invariants: a chunk that was answered is on the disk; nothing stands behind a line that is not whole; at most
-//! `BYTES_MAX` bytes.
+//! Invariants: a chunk is answered when it is on the disk; no row is written behind an incomplete line; the file has at
+//! most `BYTES_MAX` bytes.
 
 use crate::core::ports::{Chunk, GROUP_BYTES_MAX, GROUP_ROWS_MAX, Spool, SpoolLeft, Spooled};
 use crate::model::{Attempt, LogRow};
@@ -19,22 +20,24 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// How much of the disk a long outage may take. Beyond it rows wait in memory.
+/// How much of the disk a long outage may take, in bytes. When the spool is full, rows wait in memory.
 const BYTES_MAX: u64 = 1 << 30;
-/// The checksum's hex digits, and a blank behind them.
+/// The bytes before a row: 16 hex digits of the checksum, and a blank.
 const SUM_BYTES: usize = 17;
 
+/// The open spool file.
 #[derive(Debug)]
 pub struct SpoolFile {
     path: PathBuf,
     file: File,
+    /// The length of the file: the next chunk begins there.
     bytes: u64,
     bytes_max: u64,
-    /// A chunk could not be read back, so the file is set aside when it is emptied.
+    /// A chunk could not be read back, so the file will be set aside instead of emptied.
     is_damaged: bool,
 }
 
-/// The part of a row by which the survey knows it.
+/// The part of a row that the survey reads.
 #[derive(Deserialize)]
 struct RowKey {
     attempt: Attempt,
@@ -44,17 +47,18 @@ struct RowKey {
 #[derive(Default)]
 struct Survey {
     kept: SpoolLeft,
-    /// Up to the last whole line.
+    /// The length of the file up to its last whole line.
     good_bytes: u64,
+    /// Some line is neither whole nor cut off.
     has_bad: bool,
-    /// The chunk that is being counted, and its rows.
+    /// The chunk that is being gathered, and its number of rows.
     chunk: Chunk,
     chunk_rows: usize,
 }
 
 impl SpoolFile {
-    /// Opens the file in `data_dir` and tells what former incarnations left in it. The last result tells the operator
-    /// of damage.
+    /// Opens the file in `data_dir`. Answers what former incarnations left in it, and a message for the operator where
+    /// the file is damaged.
     pub fn open(data_dir: &Path) -> io::Result<(SpoolFile, SpoolLeft, Option<String>)> {
         let path = data_dir.join("spool");
         let mut file = open(&path)?;
@@ -81,9 +85,15 @@ impl SpoolFile {
         Ok((spool, survey.kept, notice))
     }
 
+    /// Carries the work out. The error is for people.
     pub fn carry_out(&mut self, work: Spool) -> Result<Spooled, String> {
         let path = self.path.display().to_string();
-        let fail = |error: io::Error| format!("the spool {path}: {error}");
+        let what = match &work {
+            Spool::Append(_) => "append to",
+            Spool::Read(_) => "read",
+            Spool::Empty => "empty",
+        };
+        let fail = |error: io::Error| format!("{what} the spool {path}: {error}");
         match work {
             Spool::Append(rows) => self.append(&rows).map(Spooled::Chunk).map_err(fail),
             Spool::Read(chunk) => self.read(chunk).map(Spooled::Rows).map_err(|error| {
@@ -104,7 +114,7 @@ impl SpoolFile {
         }
         let written = self.file.write_all_at(&text, chunk.at).and_then(|()| self.file.sync_data());
         if let Err(error) = written {
-            // Half a line must not stay: the next one begins where this one did.
+            // Half a line must not stay: another row would be written behind it.
             let _ = self.file.set_len(chunk.at);
             return Err(error);
         }
@@ -166,7 +176,7 @@ impl Survey {
     }
 }
 
-/// For this user's eyes only: an output may hold secrets.
+/// Opens the file. Only the daemon's user may read it, because outputs may hold secrets.
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
@@ -197,13 +207,13 @@ fn write_line(text: &mut Vec<u8>, row: &LogRow) -> io::Result<()> {
     Ok(())
 }
 
-/// The JSON of a line that is whole.
+/// The JSON of a line; none where the line is not whole.
 fn checked(line: &[u8]) -> Option<&[u8]> {
     let (head, json) = line.strip_suffix(b"\n")?.split_at_checked(SUM_BYTES)?;
     (head.strip_suffix(b" ")? == sum(json).as_bytes()).then_some(json)
 }
 
-/// Whether this is the beginning of a line of ours. Only the last one of a file has no end.
+/// Whether this is the beginning of a line of this file, without its end. Only the last line can be.
 fn is_cut_off(line: &[u8]) -> bool {
     let is_ours = |(at, byte): (usize, &u8)| if at + 1 < SUM_BYTES { byte.is_ascii_hexdigit() } else { *byte == b' ' };
     !line.ends_with(b"\n") && line.iter().take(SUM_BYTES).enumerate().all(is_ours)
@@ -215,7 +225,7 @@ fn sum(json: &[u8]) -> String {
 }
 
 fn bad_line() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "a line that does not fit its checksum")
+    io::Error::new(io::ErrorKind::InvalidData, "a line does not match its checksum")
 }
 
 #[cfg(test)]
@@ -254,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_life_finds_every_row_as_it_was_and_an_emptied_spool_empty() {
+    fn the_next_incarnation_reads_every_row_back_and_none_from_an_emptied_spool() {
         let dir = tempfile::tempdir().unwrap();
         let (mut spool, kept, notice) = SpoolFile::open(dir.path()).unwrap();
         assert_eq!((kept, notice), (SpoolLeft::default(), None));
@@ -275,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_was_cut_off_is_dropped_wherever_that_was_and_the_rest_kept() {
+    fn a_line_that_was_cut_off_is_dropped_and_the_others_are_kept() {
         let dir = tempfile::tempdir().unwrap();
         let (mut spool, _, _) = SpoolFile::open(dir.path()).unwrap();
         let second = {
@@ -294,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_is_set_aside_and_said_and_what_can_be_read_is_kept() {
+    fn a_damaged_file_is_set_aside_and_its_readable_rows_are_kept() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("spool");
         let (mut spool, _, _) = SpoolFile::open(dir.path()).unwrap();
@@ -313,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_bad_while_it_is_in_use_is_set_aside_at_the_end() {
+    fn a_file_that_is_damaged_while_it_is_in_use_is_set_aside_when_it_would_be_emptied() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("spool");
         let (mut spool, _, _) = SpoolFile::open(dir.path()).unwrap();
@@ -329,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn the_spool_has_an_end_and_takes_rows_again_when_it_is_emptied() {
+    fn a_full_spool_refuses_rows_until_it_is_emptied() {
         let dir = tempfile::tempdir().unwrap();
         let (mut spool, _, _) = SpoolFile::open(dir.path()).unwrap();
         let bytes = append(&mut spool, &[row(1, "x")]).bytes;
@@ -341,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_spool_is_found_in_chunks_of_a_groups_size() {
+    fn a_long_spool_is_read_back_in_chunks_of_a_groups_size() {
         let dir = tempfile::tempdir().unwrap();
         let (mut spool, _, _) = SpoolFile::open(dir.path()).unwrap();
         let many: Vec<LogRow> = (0..GROUP_ROWS_MAX as u32 + 1).map(|id| row(id, "x")).collect();

@@ -9,17 +9,17 @@ use std::time::{Duration, Instant};
 
 /// How many jobs run every second.
 const JOBS: usize = 4;
-/// How long a node may need to notice that its agent is away and to be back in the cluster: 3 s as for a takeover, and as
-/// long for each of two attempts to reach the leader.
+/// How long a node may need to notice that its agent is away and to be back in the cluster: 3 s for that, as for a
+/// takeover, and 3 s for each of two attempts to reach the leader.
 const BACK_MAX: Duration = Duration::from_secs(12);
 
 struct Hosts {
     cluster: Cluster,
-    /// The runs; and where they went, with the node's place as the word.
+    /// The runs; and, as the word of `places`, the node of each.
     seen: Witness,
     places: Witness,
     ids: Vec<u64>,
-    // Behind the nodes, so that they end first.
+    // A struct's fields are dropped in order: the nodes, above, must end before their agents.
     agents: Vec<consul::Agent>,
     server: consul::Agent,
 }
@@ -47,7 +47,7 @@ impl Hosts {
         self.places.wait_more(&format!("at{at}"), 3);
     }
 
-    /// Waits until the node is a member as any other: it is shown, it gets runs, and it passes changes on.
+    /// Waits until the node is a full member: `/cluster` shows it, it gets runs, and it forwards changes.
     fn wait_member(&self, at: usize) {
         self.cluster.wait_state(&self.cluster.nodes[at].server, "alive");
         self.wait_run(at);

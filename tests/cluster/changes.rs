@@ -1,4 +1,4 @@
-//! A change while the cluster lags: after an outage of the database, within it, within a pause. The definition of that time
+//! A change while the cluster lags: after or during an outage of the database, or during a pause. The old definition
 //! decides each second before the change, and each of them has an outcome.
 
 use crate::support::changes::{Change, Job, Made};

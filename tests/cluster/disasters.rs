@@ -36,13 +36,13 @@ struct Table {
     is_long: bool,
 }
 
-/// How many runs a host can have when it is lost: of every job those of this second and of the next.
+/// How many runs a host can have when it is lost: those of this second and of the next one, of every job.
 const HELD_BY_ONE: usize = 2 * (PLAIN_JOBS + 1);
 
 impl Table {
     fn started() -> Option<Table> {
         let is_long = std::env::var("WING_FAULTS").as_deref() == Ok("long");
-        // In the short form the rows of lost runs are to come soon.
+        // The rows of lost runs come at the end of the grace: in the short form of the test they are to come soon.
         let extra = if is_long { "" } else { "misfire_grace = 25\n" };
         Some(Table { hosts: Hosts::started(extra)?, faults: Vec::new(), is_long })
     }
@@ -55,7 +55,7 @@ impl Table {
         self.faults.push(Fault { name: name.into(), from, to: second() - 2, lost_max });
     }
 
-    /// The same for a fault that lasts so long: once, or in the long form once for each of these times.
+    /// The same for a fault that lasts some seconds: the first of `secs`, or in the long form each of them.
     fn lasting(&mut self, name: &str, secs: &[u64], lost_max: usize, mut act: impl FnMut(&mut Hosts, u64)) {
         let secs = if self.is_long { secs } else { &secs[..1] };
         for secs in secs {
@@ -80,7 +80,7 @@ impl Table {
             hosts.wait_served();
             [leader, worker].iter().for_each(|host| hosts.cluster.nodes[*host].start());
         });
-        self.fault("each node restarted in turn", 0, |hosts| {
+        self.fault("the nodes restarted one after the other", 0, |hosts| {
             for host in 0..3 {
                 hosts.cluster.restart(host);
                 hosts.cluster.wait_alive(3);
@@ -212,7 +212,8 @@ fn outcome(fault: &Fault, hosts: &Hosts, rows: &BTreeMap<u64, Vec<Row>>, plain: 
     outcome
 }
 
-/// How many runs began between the beginning and the end of another. A run that wrote no end was killed, nobody knows when.
+/// How many runs began between the beginning and the end of another one. A run that wrote no end was killed at an
+/// unknown time, and does not count.
 fn overlaps(begins: &[&Seen], mutex: &[Seen]) -> usize {
     let ends: BTreeMap<&str, i128> =
         mutex.iter().filter(|seen| seen.word == "end").map(|seen| (seen.attempt.as_str(), seen.at_ns)).collect();

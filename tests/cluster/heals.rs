@@ -1,12 +1,12 @@
-//! A host that was cut off from everything: soon after the heal it is as well as before, and no node complains of it.
+//! A host that was cut off from everything: soon after the heal it works as before, and no node logs trouble with it.
 
 use crate::hosts::{Hosts, place};
 use crate::support::time::{now_ns, pass};
 use crate::support::wait_until;
 use std::time::{Duration, Instant};
 
-/// How long after the heal the host may need to be as well as before. It may have begun an attempt right before the heal
-/// (3 s), wait before the next one (2 s), ask who leads (1 s), and get runs of the second after that.
+/// How long the host may need after the heal to work as before. It may have begun an attempt to connect right before
+/// the heal (3 s), wait before the next one (2 s), ask who leads (1 s), and get runs of the second after that.
 const BACK_MAX: Duration = Duration::from_secs(8);
 
 /// Cuts a host off and heals that. Gives how long it then takes until the host has a run, and until it lists the jobs.
@@ -38,7 +38,7 @@ fn a_host_that_was_cut_off_is_soon_as_well_as_before() {
             eprintln!("cut off for {cut_secs} s, leading: {leads}: runs after {run:?}, shows the jobs after {shown:?}");
             assert!(run.max(shown) < BACK_MAX, "cut off for {cut_secs} s, leading: {leads}: {run:?}, {shown:?}");
             hosts.wait_well();
-            // Bytes that wait in a buffer are read by then.
+            // After two seconds the bytes that waited in buffers are read.
             pass(2);
         }
     }

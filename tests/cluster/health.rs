@@ -1,4 +1,4 @@
-//! Each node tells whether the work of the cluster is done.
+//! `/health` in a cluster: each node says whether the cluster does its work.
 
 use crate::support::cluster::Cluster;
 use crate::support::daemon::Node;

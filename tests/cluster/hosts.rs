@@ -1,5 +1,5 @@
-//! Nodes on hosts of their own, in network namespaces, with a database and a Consul of their own: a test can cut each host
-//! off from each other one and from each service.
+//! Nodes on hosts of their own, in network namespaces, with a database and a Consul of their own: a test can cut each
+//! host off from each other one and from each service.
 
 use crate::support::cluster::Cluster;
 use crate::support::daemon::Node;
@@ -23,7 +23,7 @@ pub struct Hosts {
     pub mutex: Witness,
     pub ids: Vec<u64>,
     pub mutex_id: u64,
-    // The services stand behind the nodes, so that the nodes end first.
+    // A struct's fields are dropped in order: the nodes, above, must end before the services.
     /// Consul's agents on the hosts, where each host has its own.
     _agents: Vec<consul::Agent>,
     pub network: Network,
@@ -42,7 +42,7 @@ impl Hosts {
         Hosts::with(address, false, extra)
     }
 
-    /// Each with a Consul agent of its own, as in the field.
+    /// The same, where each host has a Consul agent of its own, as in production.
     pub fn with_agents() -> Option<Hosts> {
         Hosts::with(Network::gateway, true, "")
     }
@@ -132,14 +132,14 @@ impl Hosts {
         self.network.set_link(host, true);
     }
 
-    /// The same beyond the host's own link, which stays up: the host does not learn that nothing comes through.
+    /// The same beyond the host's own link, which stays up: the host's network does not report the cut.
     pub fn cut_far_for(&self, host: usize, secs: u64) {
         self.network.set_far_link(host, false);
         pass(secs);
         self.network.set_far_link(host, true);
     }
 
-    /// Drops (`blackhole`) or refuses (`unreachable`) what each of these hosts sends to its address.
+    /// Drops (`blackhole`) or refuses (`unreachable`) the packets that each of these hosts sends to the given address.
     pub fn block_for(&self, blocks: &[(usize, String)], how: &str, secs: u64) {
         blocks.iter().for_each(|(host, address)| self.network.block(*host, address, how));
         pass(secs);

@@ -49,7 +49,7 @@ fn a_node_with_another_secret_does_not_join() {
     assert!(cluster.nodes[follower].stop().success());
     cluster.nodes[follower].edit(|text| text.replace("of this test", "of another"));
     cluster.nodes[follower].start();
-    cluster.nodes[1 - follower].wait_said("it has not our cluster_secret");
+    cluster.nodes[1 - follower].wait_said("it has another cluster_secret");
     cluster.nodes[follower].wait_said("has it the same cluster_secret?");
     let view = cluster.nodes[1 - follower].api.get("/cluster").ok();
     let alive = view["nodes"].as_array().unwrap().iter().filter(|node| node["state"] == "alive");
@@ -87,7 +87,7 @@ impl OtherLeader {
         assert_eq!(self.agent.put(&path, &self.value.to_string()).trim(), "true");
     }
 
-    /// Goes on leading until it is so.
+    /// Leads until the condition holds.
     fn until(&mut self, what: &str, mut is_so: impl FnMut() -> bool) {
         wait_until(what, || {
             if self.written_at.elapsed() > Duration::from_millis(500) {
@@ -198,7 +198,7 @@ fn wait_knows_a_leader(node: &Node) {
 fn either_end_names_another_version_of_the_protocol() {
     let former = VERSION - 1;
     let challenge = [&[0, 0, 0, 34, former, 0][..], &[7; 32]].concat();
-    let clear = &format!("it speaks version {former} of the protocol (or something else), this node {VERSION}");
+    let clear = &format!("it speaks version {former} of the protocol (or is no node), this node version {VERSION}");
     let Some((mut node, agent, lock)) = lone_node() else { return };
     // The other end connects to the node.
     node.start();
@@ -242,11 +242,11 @@ fn with_the_older_systems_app_toml_one_host_works_and_says_that_more_need_a_secr
     witness.wait_count("x", 2);
     second.start();
     for node in [&first, &second] {
-        node.wait_said("cluster_secret: there is none, so no node of another host");
+        node.wait_said("cluster_secret: it is not set, so this node connects to no node");
         let said = node.said().matches("cluster_secret: there is none").count();
         assert_eq!(said, 1, "the daemon says it, and its guardian does not: {}", node.said());
     }
     second.wait_said(&format!("no link to {}", first.server));
-    second.api.get("/health").refused(503, "no leader is known");
+    second.api.get("/health").refused(503, "knows no leader");
     second.api.post("/cron/add", "cronSet=* * * * * *&command=true").refused(503, &first.server);
 }

@@ -1,5 +1,5 @@
-//! nginx before a cluster, with the file that comes with the program: a read is answered while any node can answer it,
-//! and a change is never made twice.
+//! nginx in front of a cluster, with config/nginx.conf: a read is answered while any node can answer it, and a change
+//! is never made twice.
 
 use crate::support::api::{Api, Reply};
 use crate::support::cluster::Cluster;
@@ -88,7 +88,7 @@ fn a_node_that_answers_503_is_passed_over_by_reads_alone() {
     assert_eq!(
         statuses.iter().filter(|status| **status == 503).count(),
         3,
-        "the nodes are not asked by turns: {statuses:?}"
+        "the nodes are not asked one after the other: {statuses:?}"
     );
     let made: Vec<u64> = statuses.iter().map(|status| u64::from(*status == 200)).collect();
     assert_eq!(added(&well.api, "sick"), made);

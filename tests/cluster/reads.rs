@@ -1,4 +1,4 @@
-//! Reads are answered from memory wherever that is possible, and refused in words that do not speak of a change.
+//! Reads are answered from memory where that is possible. A refused read has a message that does not mention changes.
 
 use crate::support::api::{Api, Reply};
 use crate::support::cluster::Cluster;
@@ -103,7 +103,7 @@ fn every_node_lists_the_jobs_while_the_lead_changes_hands() {
     let ids = jobs(&cluster);
     let api = &cluster.nodes[0].api;
     api.update(ids[0], IDLE, "sleep 2").ok();
-    // Each node gets a run, and the leader that is told to end stays as long as its run.
+    // Each node gets a run, so that a leader that gets TERM goes on until its run has ended.
     for _ in 0..3 {
         api.run_job(ids[0]);
     }

@@ -26,7 +26,8 @@ fn kill_leader(cluster: &mut Cluster) -> usize {
     cluster.wait_for_other_leader(at)
 }
 
-/// Checks the answer to a change after a node's death. If the node died with a run of the job, the answer says so with 503.
+/// Checks the answer to a change after a node's death. If the node died with a run of the job, the answer says so with
+/// 503.
 #[track_caller]
 fn is_in_force(reply: Reply) {
     match reply.status {
@@ -85,7 +86,7 @@ fn rows_edited_by_hand_are_known_to_the_next_leader_once_the_leader_has_reloaded
     let witness = cluster.witness("seen");
     let [edited, removed] = ["old", "removed"].map(|word| cluster.add_every_second(&witness.write(word), ""));
     wait_only(&witness, &["old", "removed"]);
-    // By then every replica has the rows as they were.
+    // Once the jobs run everywhere, every replica has the rows as they were.
     wait_only(&witness, &["old", "removed"]);
     database.run(&[
         &format!("UPDATE cron SET command = '{}' WHERE id = {edited}", witness.write("new")),

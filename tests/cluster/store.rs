@@ -1,4 +1,4 @@
-//! Hosts that lose the database and nothing else: a node that has it leads.
+//! Hosts that lose the database and nothing else: a node that still reaches it leads.
 
 use crate::hosts::Hosts;
 use crate::support::cluster::overlap_max_of_ended;
@@ -29,7 +29,7 @@ fn a_leader_that_alone_has_lost_the_store_lets_another_lead_and_stays_away_from_
         hosts.cluster.wait_for_other_leader(leader);
         eprintln!("{how}: another leads after {} ms", start.elapsed().as_millis());
         let seen = hosts.plain.count("x");
-        // By then the node may stand for election again.
+        // After 14 s the node may stand for election again.
         pass(14);
         assert_ne!(hosts.leader(), leader, "a node without the store leads again");
         assert!(seen + 9 <= hosts.plain.count("x"), "the runs do not go on");
@@ -40,7 +40,7 @@ fn a_leader_that_alone_has_lost_the_store_lets_another_lead_and_stays_away_from_
         hosts.network.unblock(leader, &database);
         hosts.wait_well();
     }
-    // A leader that is slow to hand over is found out by its lock value, which stands still.
+    // Where the leader hands over too slowly, another node notices that its lock value does not change.
     assert!(hosts.cluster.nodes.iter().any(|node| node.said().contains("the lead is handed over")));
     finish(&hosts);
 }

@@ -33,7 +33,7 @@ fn runs_are_shared_evenly_and_the_log_tells_where_each_was() {
 }
 
 #[test]
-fn a_single_job_takes_turns_among_the_nodes() {
+fn a_single_job_runs_on_one_node_after_the_other() {
     let Some(cluster) = Cluster::started(3) else { return };
     let witness = cluster.witness("seen");
     let id = cluster.add_every_second(&witness.write("x"), "");

@@ -197,7 +197,7 @@ fn the_type_of_a_body_decides_how_it_is_read() {
         (JSON, &bom),
         ("application/json;charset=utf-8", BODY_JSON),
         ("application/vnd.api+json", BODY_JSON),
-        // curl -d calls whatever it sends a form.
+        // curl -d sends everything with the type of a form.
         (FORM, BODY_JSON),
     ] {
         assert_eq!(post_of(&node, kind, body).ok()["command"], "{ true; }", "{kind}");

@@ -1,5 +1,5 @@
-//! A change that comes while the daemon lags: the definition of that time decides each second before the change, and each
-//! of them has an outcome.
+//! A change that comes while the daemon lags: the old definition decides each second before the change, and each of
+//! them has an outcome.
 
 use crate::misfire::stop_for;
 use crate::support::api::Reply;
@@ -20,7 +20,7 @@ fn check_after_standing_still(change: Change) {
         let away = stop_for(&node, 5, || making = Some(scope.spawn(|| change.make(&node.api, &changed))));
         (away, making.expect("it was spawned").join().expect("the change holds"))
     });
-    // No change can take force while the node stands still.
+    // No change can come into force while the node stands still.
     made.asked = away.last + 1;
     let rows = |id: u64| node.api.rows(id);
     let mut faults = made.faults(&changed, || rows(changed.id));
@@ -102,8 +102,8 @@ fn rows_edited_by_hand_decide_no_second_before_they_were_read() {
     }
 }
 
-/// Asks for a change until it is taken. A busy machine may answer late that it does not know yet, and then be found to have
-/// made it: a deleted job is unknown. No change is put off for ever.
+/// Asks for a change until it is made. On a busy machine the first answer may be that the result is not known yet, and
+/// the next one that the job is unknown, because it was deleted.
 #[track_caller]
 fn wait_until_taken(what: &str, ask: impl Fn() -> Reply) {
     let mut was_late = false;

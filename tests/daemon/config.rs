@@ -55,13 +55,16 @@ fn what_a_cluster_lacks_is_said_and_the_rest_is_not() {
     let host = "bind_address = \"10.10.62.33:9991\"\n";
     let consul = "consul_address = \"127.0.0.1:8500\"\n";
     let mysql = "mysql_host = \"127.0.0.1\"\nmysql_user = \"root\"\nmysql_database = \"cron\"\n";
-    let no_secret = "cluster_secret: there is none, so no node of another host";
+    let no_secret = "cluster_secret: it is not set, so this node connects to no node";
     let no_mysql = "mysql_host: it is not set, so the jobs are in this node's own data_dir";
     for (lines, lacks) in [
         (vec![host, consul, mysql], &[no_secret][..]),
         (vec![host, consul], &[no_secret, no_mysql]),
         (vec![host, consul, mysql, "cluster_secret = \"word\""], &[]),
-        (vec![host, consul, mysql, "cluster_insecure = true"], &["cluster_insecure: whoever reaches 10.10.62.33:9991"]),
+        (
+            vec![host, consul, mysql, "cluster_insecure = true"],
+            &["cluster_insecure: everybody who reaches 10.10.62.33:9991"],
+        ),
         (vec![host, mysql], &[]),
         (vec![consul, mysql], &[]),
     ] {

@@ -1,4 +1,4 @@
-//! The database closes connections that were idle, or somebody ends them: no call is refused because of that.
+//! The database closes idle connections, or an operator ends them: no call is refused because of that.
 
 use crate::support::daemon::Node;
 use crate::support::jobs::IDLE;
@@ -25,7 +25,7 @@ fn calls(id: u64) -> Vec<(String, Option<String>)> {
     ]
 }
 
-/// Closes the connections before each call. No call is refused or carried out twice, and stderr tells of no trouble.
+/// Closes the connections before each call. No call is refused or carried out twice, and stderr has no warning.
 fn check(node: &Node, close: impl Fn()) {
     let id = node.api.add_idle("true", "");
     for (path, form) in calls(id) {
@@ -34,7 +34,7 @@ fn check(node: &Node, close: impl Fn()) {
         assert_eq!(reply.status, 200, "{path}: {}", reply.body);
         let health = node.api.get("/health");
         assert_eq!(health.status, 200, "after {path}: {}", health.body);
-        // The next close must not hit the statement that writes the run's row: a statement that is cut is told of.
+        // The next close must not interrupt the statement that writes the run's row: that would give a warning.
         if path.starts_with("/cron/run/") {
             node.api.wait_for_first_row(id);
         }

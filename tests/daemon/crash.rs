@@ -5,7 +5,7 @@ use crate::support::process::{is_alive, send_signal};
 use crate::support::{wait_to_see, wait_until};
 use rustix::process::Signal;
 
-/// A run of a mutex job whose processes hide in every way there is.
+/// A run of a mutex job whose processes hide in every way that is known.
 pub struct Hidden {
     pub id: u64,
     pids: Vec<u32>,
@@ -74,7 +74,7 @@ fn a_daemon_that_is_killed_again_and_again_starts_nothing_twice_and_explains_eve
     let witness = node.witness("seen");
     let ids: Vec<u64> = (0..5).map(|_| node.api.add_every_second(&witness.write("x"), "")).collect();
     for round in 1..=6 {
-        // Another number of runs each time, so that the daemon dies in the middle of a group of starts.
+        // The number of runs grows, so that the daemon also dies in the middle of a group of starts.
         witness.wait_more("x", 4 + round);
         node.kill_daemon();
     }
@@ -147,13 +147,13 @@ fn a_daemon_ends_its_own_runs_and_never_those_of_another_on_the_same_host() {
     let mut nodes = [Node::started(""), Node::started("")];
     for node in &mut nodes {
         node.stop();
-        // Both give the same tag next, which would be a rare chance otherwise.
+        // Both daemons will give the same tag next, which otherwise would happen rarely.
         let marks = std::fs::OpenOptions::new().write(true).open(node.path("data/marks")).unwrap();
         std::os::unix::fs::FileExt::write_all_at(&marks, &7_u64.to_le_bytes(), 6 * 8).unwrap();
         node.start();
     }
     let [mine, others] = nodes.each_ref().map(|node| Hidden::started(node, ""));
-    // A process that neither daemon has started, and that has by chance the timer slack of the first run's tag.
+    // A process that neither daemon has started, but whose timer slack is the first run's tag.
     let mut stranger = std::thread::spawn(|| {
         rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(50_001 + 7)).unwrap();
         std::process::Command::new("sleep").arg("300").spawn().unwrap()

@@ -1,4 +1,4 @@
-//! Probes rely on `/health`: it tells whether the work is done, not only whether the process is up.
+//! `/health` tells probes whether the node does its work, not only whether the process is up.
 
 use crate::support::api::Reply;
 use crate::support::daemon::Node;
@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
-/// All answers of `/health` for so long, many a second.
+/// The answers of `/health` over so many seconds, many of them in each.
 fn health_for(secs: u64, node: &Node) -> Vec<Reply> {
     let (start, mut replies) = (Instant::now(), Vec::new());
     while start.elapsed() < Duration::from_secs(secs) {

@@ -11,8 +11,8 @@ struct Policy {
     witness: Witness,
 }
 
-/// The seconds that passed while nobody handled them, for certain. The daemon takes a tick ahead of its second, so it may
-/// have handled the second after its stop; and it may be in time for the second in which it goes on.
+/// The seconds that certainly passed without being handled. The daemon takes a tick ahead of its second, so it may have
+/// handled the second after its stop; and it may be in time for the second in which it goes on.
 pub struct Away {
     pub first: i64,
     pub last: i64,
@@ -82,7 +82,7 @@ fn check_missed(row: &Row, why: &str) {
     assert_eq!(row["output"], expect);
 }
 
-/// Holds the three policies against one gap within the grace.
+/// Checks the three policies with one gap within the grace.
 fn check_policies(node: &mut Node, leave: impl FnOnce(&mut Node) -> Away) {
     let [all, once, skip] = ["all", "once", "skip"].map(|name| add(node, name, &format!("misfire={name}")));
     let away = leave(node);

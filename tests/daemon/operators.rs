@@ -1,4 +1,4 @@
-//! What operators ask for: a run now, a pause, another attempt after a failed or lost one, a limit of runs at once.
+//! The wishes of operators: a run now, a pause, another attempt after a failed or lost one, a limit of runs at once.
 
 use crate::support::api::Reply;
 use crate::support::daemon::Node;
@@ -44,7 +44,7 @@ fn a_key_names_one_request_and_is_refused_for_any_other() {
     let added = node.api.post_as("a-1", "/cron/add", form).ok();
     assert_eq!(added, node.api.post_as("a-1", "/cron/add", form).ok());
     assert_ne!(added["id"], node.api.post_as("a-2", "/cron/add", form).ok()["id"]);
-    // A client that gives another request's key makes a mistake, and is told so.
+    // A client that gives another request's key makes a mistake, and the answer says so.
     node.api.post_as("a-1", "/cron/add", &form.replace("true", "false")).refused(409, "Idempotency-Key");
     node.api.post_as("k-1", &format!("/cron/run/{}", added["id"]), "").refused(409, "Idempotency-Key");
     assert_eq!(node.api.jobs().len(), 3);

@@ -1,4 +1,4 @@
-//! The store goes away, and the daemon dies meanwhile: the log tells of every run all the same.
+//! The store goes away, and the daemon dies meanwhile: every run still gets its log row.
 
 use crate::support::api::Reply;
 use crate::support::cluster::ran_or_was_cancelled;
@@ -13,7 +13,7 @@ use mysql::prelude::Queryable;
 use rustix::process::Signal;
 use std::time::Duration;
 
-/// Who dies while the store is away.
+/// The processes that die while the store is away.
 #[derive(Clone, Copy, Debug)]
 enum Victim {
     Nobody,
@@ -131,6 +131,16 @@ fn rows_of_runs_while_the_embedded_store_was_locked_outlive_the_daemon() {
 }
 
 #[test]
+fn a_client_is_told_that_another_program_holds_the_embedded_store() {
+    let node = Node::started("");
+    let locker = rusqlite::Connection::open(node.path("data/wing-crontab.db")).unwrap();
+    wait_until("the store is locked", || locker.execute_batch("BEGIN IMMEDIATE").is_ok());
+    node.api.post("/cron/add", "cronSet=* * * * * *&command=true").refused(503, "database is locked");
+    locker.execute_batch("ROLLBACK").unwrap();
+    node.api.wait_takes_changes();
+}
+
+#[test]
 fn a_damaged_spool_is_set_aside_and_its_readable_rows_are_written() {
     let Some(mut server) = mariadb::server() else { return };
     let mut node = Node::started(&server.database("utf8mb4").toml());
@@ -150,7 +160,7 @@ fn a_damaged_spool_is_set_aside_and_its_readable_rows_are_written() {
     wait_until("the node takes a stop", || {
         node.api.is_up() && node.api.get(&format!("/cron/stop/{}", long.id)).status == 200
     });
-    // One row could not be read. The mark of its run tells how that ended, without its output.
+    // One row could not be read. The mark of its run has the outcome, but not the output.
     let rows = node.api.wait_for_rows(long.id, "ok", count);
     assert_eq!(rows.iter().filter(|row| row.output().contains("its output is lost")).count(), 1);
     assert!(node.path("data/spool.damaged").is_file());
@@ -253,7 +263,7 @@ fn check_stop_without_store(server: &mut Server, absence: Absence) {
     let seen = stopping.witness.read();
     assert!(seen.iter().all(|seen| seen.scheduled_at <= answered_at), "{seen:?} after {answered_at}");
     absence.end(server);
-    // Nobody asks for the stops again.
+    // The daemon stores the stops without another request.
     let stored = || database.connect().query::<bool, _>("SELECT stop FROM cron WHERE stop ORDER BY id").unwrap();
     wait_to_see("both stops are stored", stored, |stored| *stored == [true, true]);
     stopping.node.api.wait_takes_changes();
@@ -300,7 +310,7 @@ fn the_refusal_of_a_store_is_told_in_the_stores_own_words() {
         );
         reply.refused(503, "command denied to user");
     };
-    // The second time they wait behind the first change, which is tried again and again.
+    // In the second round the changes wait behind the first one, which is tried again and again.
     for _ in 0..2 {
         let add = "cronSet=@daily&command=true";
         denied(node.api.post("/cron/add", add), "nothing was changed: ");

@@ -1,4 +1,5 @@
-//! The output of a run: it is read while the run goes on and afterwards, from any offset, part by part or as one stream.
+//! The output of a run: it is read while the run goes on and afterwards, from any offset, part by part or as one
+//! stream.
 
 use crate::http::ask;
 use crate::support::daemon::{Node, counters};
@@ -196,7 +197,7 @@ fn a_small_output_makes_no_file_and_a_disk_that_takes_none_costs_no_run() {
     assert_eq!(last["state"], "ok");
     assert!(text.contains("99999\n100000\n[its whole output is not kept: write "), "{text}");
     let row = node.api.wait_for_row_of(&key);
-    // A client that read while the run went on may have seen parts that are left out now.
+    // Parts that a client could read during the run may be left out in the log row.
     assert_eq!(row["output"], poll(&node, &key, 0).0);
 }
 

@@ -92,7 +92,7 @@ fn output_is_capped_head_and_tail() {
 fn a_process_that_a_run_leaves_behind_on_purpose_lives_on_and_delays_nothing() {
     let node = Node::started("");
     let witness = node.witness("left");
-    // The process that is left keeps the run's output open.
+    // The remaining process keeps the run's output open.
     let row = node.api.run_once(&format!("(sleep 3; echo late; {}) & echo done", witness.write("left")), "");
     assert_eq!((&row["state"], &row["output"]), (&json!("ok"), &json!("done\n")));
     assert_eq!(witness.count("left"), 0, "the run ends before the process that it left");

@@ -41,7 +41,8 @@ fn node_of_older_system(database: &Database, agent: &Agent) -> (Node, String) {
 #[test]
 fn the_app_toml_of_the_older_system_works_unchanged() {
     let (Some(database), Some(agent)) = (mariadb::database(), consul::agent()) else { return };
-    database.run(&["CREATE USER 'seed'@'127.0.0.1' IDENTIFIED BY '123456'", "GRANT ALL ON *.* TO 'seed'@'127.0.0.1'"]);
+    database
+        .run(&["CREATE USER 'older'@'127.0.0.1' IDENTIFIED BY '123456'", "GRANT ALL ON *.* TO 'older'@'127.0.0.1'"]);
     let (mut node, debug) = node_of_older_system(&database, agent);
     node.start();
     let witness = node.witness("seen");
@@ -70,7 +71,7 @@ fn check_consul_knows_the_leader(agent: &Agent, node: &Node) {
     assert!(epoch.as_u64() == Some(1) && tick.is_i64() && incarnation.is_u64(), "{value}");
 }
 
-/// Waits until the service says of itself that it leads.
+/// Waits until the service has the tag of a leader.
 #[track_caller]
 fn wait_for_leader_tag(agent: &Agent, service: &str) {
     let tags = || agent.service(service).first().map(|service| service["Service"]["Tags"][0].clone());
@@ -108,7 +109,7 @@ fn runs_go_on_while_consul_is_away_and_the_node_registers_again() {
     node.wait_said("trying again until it answers");
     witness.wait_more("x", 12);
     node.api.add_idle("true", "");
-    // Its memory is gone: the node has to register and to take the lock again.
+    // The agent has lost its memory: the node has to register and to take the lock again.
     agent.start();
     wait_for_leader_tag(&agent, &names.service);
     let has_session =
@@ -211,7 +212,7 @@ fn a_node_without_consul_beside_another_on_the_same_database_is_refused() {
     let Some(database) = mariadb::database() else { return };
     let toml = database.toml();
     let first = Node::started(&toml);
-    // The first one has no job yet, and writes an entry all the same.
+    // A leader without jobs writes entries, too.
     let entries = || database.connect().query_first::<u64, _>("SELECT COUNT(*) FROM journal").unwrap();
     wait_to_see("an entry in the journal", entries, |entries| *entries > Some(0));
     let mut second = Node::new(&toml);
@@ -280,7 +281,7 @@ fn a_new_token_in_its_file_is_used_when_consul_refuses_the_former_one_or_at_a_ha
     write(first);
     node.api.wait_takes_changes();
     // A hangup has the file read again, though the token in use is still good.
-    let is_another = "the token in token is another one";
+    let is_another = "token has another token: it is used from now on";
     assert_eq!(node.said().matches(is_another).count(), 1, "{}", node.said());
     let refused = || node.said().matches("answered 403").count();
     let before = refused();

@@ -45,7 +45,7 @@ const PLAIN: [&str; 32] = [
     "! sleep 0",
 ];
 
-/// Those, and some that start a script of the test's own.
+/// These commands, and some that start a script of the test's own.
 fn commands(node: &Node) -> Vec<String> {
     let leader = node
         .script("leader", "read pid name state parent group rest < /proc/$$/stat; [ $pid = $group ] && echo leads\n");

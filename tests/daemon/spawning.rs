@@ -1,4 +1,4 @@
-//! How commands are started: they get what their job asks for, and nothing of the daemon's own.
+//! The start of commands: they get what their job asks for, and nothing that belongs to the daemon.
 
 use super::crash::Hidden;
 use crate::support::daemon::Node;

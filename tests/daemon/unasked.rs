@@ -1,8 +1,8 @@
-//! A daemon that nobody speaks to: no call, no probe, no signal. Everything that waits in it comes in its time, and delays
-//! nothing else.
+//! A daemon that nobody speaks to: no call, no probe, no signal. Each thing that waits in it for its time happens in
+//! time, and delays nothing else.
 //!
-//! Each kind of waiting is checked with a daemon of its own that also has a job of every second, and all of them at once.
-//! The checks only read what the jobs write.
+//! Each kind of waiting has a daemon of its own, which also has a job of every second (`steady`). All of these daemons
+//! run at once. The checks only read what the jobs write.
 
 use crate::misfire::stop_for;
 use crate::support::daemon::Node;
@@ -17,13 +17,13 @@ use std::time::Instant;
 
 /// For how long nobody speaks to a daemon.
 const QUIET_SECS: i64 = 20;
-/// How long after it is added the job is due that is to wait.
+/// The special job is due so long after it is added.
 const DUE_SECS: i64 = 3;
-/// How late a run may write that was started in time: all daemons share the host's few cores.
+/// How late a run that was started in time may write: all daemons share the host's few cores.
 const SLACK_NS: i128 = 1_500_000_000;
-/// A retry, and the next run of a mutex job, start with the second after their time.
+/// A retry, and the next run of a mutex job, start with the first whole second after their time.
 const NEXT_SECOND_NS: i128 = SECOND_NS;
-/// How long after its database answers again a daemon may need to use it.
+/// How long a daemon may need to use its database when that answers again.
 const BACK_SECS: i64 = 5;
 const SECOND_NS: i128 = 1_000_000_000;
 
@@ -33,7 +33,7 @@ static STOOD_STILL_MS: AtomicU64 = AtomicU64::new(0);
 /// A daemon, and its job of every second.
 struct Quiet {
     node: Node,
-    beat: Witness,
+    steady: Witness,
     special: Witness,
     from: i64,
 }
@@ -59,12 +59,12 @@ fn pass_until(at: i64) {
 impl Quiet {
     fn started(extra: &str) -> Quiet {
         let node = Node::started(extra);
-        let [beat, special] = ["beat", "special"].map(|name| node.witness(name));
-        node.api.add_every_second(&beat.write("beat"), "");
-        Quiet { node, beat, special, from: second() }
+        let [steady, special] = ["steady", "special"].map(|name| node.witness(name));
+        node.api.add_every_second(&steady.write("steady"), "");
+        Quiet { node, steady, special, from: second() }
     }
 
-    /// A job that is due in `DUE_SECS`, for so many seconds; gives its id and the first of them.
+    /// Adds a job that is due in `DUE_SECS`, for so many seconds; gives its id and the first of these seconds.
     fn add(&self, command: &str, seconds: i64, rest: &str) -> (u64, i64) {
         let at = second() + DUE_SECS;
         let window = format!("start_time={at}&end_time={}", at + seconds);
@@ -76,7 +76,7 @@ impl Quiet {
         self.add(&format!("{}; exit 1", self.special.around("true")), 1, rest);
     }
 
-    /// Lets the quiet time pass; gives the last second that is checked, once even a late run of it has written.
+    /// Lets the quiet time pass, and waits until even a late run has written; gives the last second to check.
     fn quiet(&self) -> i64 {
         let last = self.from + QUIET_SECS;
         pass_until(last);
@@ -88,18 +88,19 @@ impl Quiet {
         last
     }
 
-    /// Checks that every second until the last has one beat, which came neither early nor too late.
+    /// Checks that the steady job ran once in every second up to `last`, neither early nor later than `latest_ns`
+    /// allows.
     #[track_caller]
-    fn check_beats(&self, last: i64, latest_ns: impl Fn(i64) -> i128) {
-        let seen = self.beat.read();
-        let first = seen.iter().map(|seen| seen.scheduled_at).min().expect("there is a beat");
-        assert!(first <= self.from + 2, "the first beat is that of {first}, it was added at {}", self.from);
+    fn check_steady(&self, last: i64, latest_ns: impl Fn(i64) -> i128) {
+        let seen = self.steady.read();
+        let first = seen.iter().map(|seen| seen.scheduled_at).min().expect("the steady job ran");
+        assert!(first <= self.from + 2, "the job was added at {}, and its first run is that of {first}", self.from);
         for at in first..=last {
-            let beats: Vec<&Seen> = seen.iter().filter(|seen| seen.scheduled_at == at).collect();
-            assert_eq!(beats.len(), 1, "second {at} of {first} to {last}: {beats:?}");
-            let at_ns = beats[0].at_ns;
-            assert!(ns(at) <= at_ns, "early: {:?}", beats[0]);
-            assert!(at_ns <= latest_ns(at) + slack_ns(), "{} ms late: {:?}", (at_ns - ns(at)) / 1_000_000, beats[0]);
+            let runs: Vec<&Seen> = seen.iter().filter(|seen| seen.scheduled_at == at).collect();
+            assert_eq!(runs.len(), 1, "second {at} of {first} to {last}: {runs:?}");
+            let at_ns = runs[0].at_ns;
+            assert!(ns(at) <= at_ns, "early: {:?}", runs[0]);
+            assert!(at_ns <= latest_ns(at) + slack_ns(), "{} ms late: {:?}", (at_ns - ns(at)) / 1_000_000, runs[0]);
         }
     }
 
@@ -123,7 +124,7 @@ impl Quiet {
     }
 }
 
-/// For a beat that has to be on time.
+/// The latest start of a run that has to be on time.
 fn in_time(second: i64) -> i128 {
     ns(second)
 }
@@ -131,25 +132,25 @@ fn in_time(second: i64) -> i128 {
 fn retry() {
     let quiet = Quiet::started("");
     quiet.add_failing("retry_times=1&retry_delay=1");
-    quiet.check_beats(quiet.quiet(), in_time);
+    quiet.check_steady(quiet.quiet(), in_time);
     quiet.check_delays(&[1]);
 }
 
 fn retries_that_double() {
     let quiet = Quiet::started("");
     quiet.add_failing("retry_times=3&retry_delay=1");
-    quiet.check_beats(quiet.quiet(), in_time);
+    quiet.check_steady(quiet.quiet(), in_time);
     quiet.check_delays(&[1, 2, 4]);
 }
 
 fn retention() {
     let quiet = Quiet::started("log_retention_days = 1\n");
     quiet.add_failing("retry_times=1&retry_delay=1");
-    quiet.check_beats(quiet.quiet(), in_time);
+    quiet.check_steady(quiet.quiet(), in_time);
     quiet.check_delays(&[1]);
 }
 
-/// A command that goes on until it is told to end, and writes down when that was.
+/// A command that goes on until it gets TERM, and writes that down.
 fn until_told(witness: &Witness) -> String {
     format!("trap '{}; exit 0' TERM; {}; while :; do sleep 0.05; done", witness.write("told"), witness.write("begin"))
 }
@@ -158,7 +159,7 @@ fn timeout() {
     const LIMIT: i64 = 2;
     let quiet = Quiet::started("");
     let (_, at) = quiet.add(&until_told(&quiet.special), 1, "timeout=2");
-    quiet.check_beats(quiet.quiet(), in_time);
+    quiet.check_steady(quiet.quiet(), in_time);
     let seen = quiet.special.read();
     let [begin, told] = &seen[..] else { panic!("{seen:?}") };
     assert_eq!((begin.word.as_str(), told.word.as_str(), begin.scheduled_at), ("begin", "told", at), "{seen:?}");
@@ -170,7 +171,7 @@ fn lock_limit() {
     const LIMIT: i64 = 2;
     let quiet = Quiet::started("");
     let (_, at) = quiet.add(&until_told(&quiet.special), 3, "is_mutex=1&lock_limit=2");
-    quiet.check_beats(quiet.quiet(), in_time);
+    quiet.check_steady(quiet.quiet(), in_time);
     let seen = quiet.special.read();
     let words: Vec<(&str, i64)> = seen.iter().map(|seen| (seen.word.as_str(), seen.scheduled_at)).collect();
     let expect: Vec<(&str, i64)> = (at..at + 3).flat_map(|at| [("begin", at), ("told", at)]).collect();
@@ -197,7 +198,7 @@ fn jitter() {
     }
     let added = second();
     let last = quiet.quiet();
-    quiet.check_beats(last, in_time);
+    quiet.check_steady(last, in_time);
     for job in 0..3 {
         let mut seen = quiet.special.read();
         seen.retain(|seen| seen.word == format!("job{job}"));
@@ -220,15 +221,15 @@ fn misfire() {
     let away = stop_for(&quiet.node, 5, || ());
     let back = away.last + 1;
     let last = quiet.quiet();
-    // A run of a second around the stop may be late: it may have been stopped on its way.
+    // The runs of the seconds around the stop may have been stopped on their way, and be late.
     let late = |at: i64| if (away.first - 2..=back).contains(&at) { ns(back + 1) } else { ns(at) };
-    quiet.check_beats(last, late);
+    quiet.check_steady(last, late);
     let gap = away.first..=away.last;
     let is_late = |seen: &Seen| !gap.contains(&seen.scheduled_at) || ns(back) <= seen.at_ns;
     assert!(
-        quiet.beat.read().iter().all(is_late),
+        quiet.steady.read().iter().all(is_late),
         "a run was started while the daemon stood still: {:?}",
-        quiet.beat.read()
+        quiet.steady.read()
     );
     let mut ran: Vec<i64> = once.read().iter().map(|seen| seen.scheduled_at).filter(|at| *at <= last).collect();
     ran.sort();
@@ -259,9 +260,9 @@ fn drain() {
     assert!(asked_ns + ns(TIME) <= last.at_ns + slack_ns(), "the run was ended early: {took}, {last:?}");
     pass_until(second() + 3);
     assert_eq!(quiet.special.read().last(), Some(last), "the run goes on");
-    quiet.check_beats(asked - 1, in_time);
+    quiet.check_steady(asked - 1, in_time);
     // The run of the second in which the signal came may have been on its way.
-    assert!(quiet.beat.read().iter().all(|seen| seen.scheduled_at <= asked), "{:?}", quiet.beat.read());
+    assert!(quiet.steady.read().iter().all(|seen| seen.scheduled_at <= asked), "{:?}", quiet.steady.read());
 }
 
 fn pause() {
@@ -271,7 +272,7 @@ fn pause() {
     quiet.node.api.post("/cluster/pause", "").ok();
     let paused = second();
     pass_until(paused + 9);
-    let meanwhile = quiet.beat.read();
+    let meanwhile = quiet.steady.read();
     assert!(meanwhile.iter().all(|seen| seen.scheduled_at <= paused), "paused at {paused}: {meanwhile:?}");
     quiet.check_delays(&[3]);
     let resumed = second();
@@ -279,7 +280,7 @@ fn pause() {
     pass_until(resumed + 10);
     let last = quiet.settled(resumed + 10);
     // The seconds of the two calls may count as paused or not.
-    quiet.check_beats(last, |at| if (paused..=resumed).contains(&at) { ns(resumed + 1) } else { ns(at) });
+    quiet.check_steady(last, |at| if (paused..=resumed).contains(&at) { ns(resumed + 1) } else { ns(at) });
 }
 
 fn coalesced_refusals() {
@@ -288,7 +289,7 @@ fn coalesced_refusals() {
     let command = format!("{}; sleep 60", quiet.special.write("begin"));
     let id = api.add_every_second(&command, "is_mutex=1");
     let last = quiet.quiet();
-    quiet.check_beats(last, in_time);
+    quiet.check_steady(last, in_time);
     let seen = quiet.special.read();
     assert_eq!(seen.len(), 1, "one run holds the mutex: {seen:?}");
     // The run that waits gets its row only when it is cancelled.
@@ -314,7 +315,7 @@ fn spool() {
     let quiet = Quiet::started(&server.database("utf8mb4").toml());
     quiet.add_failing("retry_times=1&retry_delay=3");
     quiet.special.wait_count("end", 1);
-    // By then the end of the attempt is in the store.
+    // After two seconds the end of the attempt is in the store.
     pass_until(second() + 2);
     let gone = second();
     server.stop(false);
@@ -323,7 +324,7 @@ fn spool() {
     let back = second() + BACK_SECS;
     pass_until(back);
     let last = quiet.settled(back.max(quiet.from + QUIET_SECS));
-    quiet.check_beats(last, |at| if (gone - 1..=back).contains(&at) { ns(back) } else { ns(at) });
+    quiet.check_steady(last, |at| if (gone - 1..=back).contains(&at) { ns(back) } else { ns(at) });
     let seen = quiet.special.read();
     let at = |word: &str, attempt: &str| {
         let mut of_it = seen.iter().filter(|seen| seen.word == word && seen.attempt.ends_with(attempt));
@@ -349,7 +350,7 @@ fn all_at_once(kinds: &[(&str, fn())]) {
 }
 
 #[test]
-fn retries_limits_and_jitter_come_in_their_time_though_nobody_speaks_to_the_daemon() {
+fn a_daemon_that_nobody_speaks_to_is_in_time_with_retries_limits_and_jitter() {
     all_at_once(&[
         ("retry", retry),
         ("retries_that_double", retries_that_double),

@@ -1,5 +1,5 @@
-//! Time zones: the host's data count first, and the compiled-in data where the host has none. `next`, `/cron/list` and the
-//! runs agree.
+//! Time zones: the host's data count first, and the compiled-in data where the host has none. `next`, `/cron/list` and
+//! the runs agree.
 
 use crate::support::daemon::{BINARY, Node, finish};
 use crate::support::required;
@@ -7,11 +7,11 @@ use crate::support::time::second;
 use std::path::Path;
 use std::process::Command;
 
-/// East of UTC: no zone has it.
+/// An offset east of UTC that no real zone has.
 const ODD_SECS: i64 = (5 * 60 + 17) * 60;
 const ODD_RULE: &str = "<+0517>-5:17";
 
-/// A zone's file, version 2, whose only rule is this one (RFC 9636).
+/// A zone file (RFC 9636, version 2) with one rule.
 fn zone_file(offset_secs: i64, rule: &str) -> Vec<u8> {
     let counts = [0, 0, 0, 0, 1, 4_u32];
     let header: Vec<u8> = [&b"TZif2"[..], &[0; 15]].concat();

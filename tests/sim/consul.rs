@@ -1,9 +1,11 @@
-//! Consul in memory: sessions that depend on checks, one lock, and its history for readers of old news.
+//! Consul in memory: sessions that depend on checks, one lock, and the lock's history, because a host may read an old
+//! state.
 
 use std::collections::BTreeMap;
 use wing_crontab::core::ports::{Consul as Ask, ConsulAnswer, ConsulError, LockState, LockValue};
+use wing_crontab::core::time::bounds::CHECK_TTL_SECS;
 
-const CHECK_TTL_NS: u64 = 3_000_000_000;
+const CHECK_TTL_NS: u64 = CHECK_TTL_SECS * 1_000_000_000;
 
 #[derive(Debug, Default)]
 pub struct Consul {
@@ -12,7 +14,7 @@ pub struct Consul {
     /// Sessions, and the hosts whose checks they depend on.
     sessions: BTreeMap<String, usize>,
     pub lock: LockState,
-    /// What the lock was, and since when.
+    /// The states of the lock, each with the moment at which it began.
     past: Vec<(u64, LockState)>,
     count: u64,
 }
@@ -29,7 +31,7 @@ impl Consul {
         &self.past[after.max(1) - 1].1
     }
 
-    /// Remembers what the lock is now.
+    /// Remembers the lock's present state.
     pub fn note(&mut self, now: u64) {
         if self.past.last().is_none_or(|(_, lock)| *lock != self.lock) {
             self.past.push((now, self.lock.clone()));

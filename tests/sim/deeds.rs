@@ -19,7 +19,7 @@ impl World {
         client
     }
 
-    /// Asks the leader how its nodes are.
+    /// Asks the leader for the state of its nodes.
     pub fn look(&mut self) {
         if let Some(leader) = self.leader.filter(|leader| self.is_up(*leader) && self.frozen_until(*leader) <= self.now)
         {
@@ -41,14 +41,14 @@ impl World {
         }
     }
 
-    /// The whole host is gone for a while; after a reboot its marks are void.
+    /// Kills the whole host for a while; after a reboot its marks are void.
     pub fn kill_host(&mut self, host: usize, down: u64, is_reboot: bool) {
         if self.hosts[host].node.is_some() {
             self.say(format!("host {host}: gone for {} ms, reboot {is_reboot}", down / MS));
             self.end_daemon(host);
             self.kill_processes(host, |_| true);
             if is_reboot {
-                // Power loss: the latest marks may not have reached the disk, and the boot id says so.
+                // With a power loss the latest marks may not have reached the disk; the new boot id says so.
                 let state = if self.without == Some(Guard::BootId) { FoundState::Held } else { FoundState::Unknown };
                 self.hosts[host].lease = Mono(0);
                 self.hosts[host].marks.values_mut().for_each(|mark| mark.state = state);
@@ -108,7 +108,7 @@ impl World {
         self.hosts[host].stepped_at = self.now;
     }
 
-    /// For a while the host asks a Consul server that lags, and reads everything as it was at `as_of`.
+    /// For a while the host asks a Consul server that lags: it reads the state of the moment `as_of`.
     pub fn read_old_news(&mut self, host: usize, as_of: u64, time: u64) {
         self.say(format!("host {host}: reads Consul as of {:.3} for {} ms", as_of as f64 / SECOND as f64, time / MS));
         self.hosts[host].old_news = Some((as_of, self.now + time));

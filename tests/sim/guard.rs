@@ -1,7 +1,8 @@
-//! The guards that keep the promises. Without any one of them some history must break a promise; else the simulator could
-//! not tell what the guard is good for.
+//! The guards that keep the promises. Without each one of them some history must break a promise; otherwise the
+//! simulator could not show that the guard is needed.
 //!
-//! The world takes a guard out by lying to the nodes or forgetting something for them. The nodes stay the real ones.
+//! The world takes a guard out: it tells the nodes something false, or forgets something for them. The nodes' code
+//! stays the real one.
 
 use crate::weather::Weather;
 
@@ -19,7 +20,7 @@ pub enum Guard {
     WelcomeBeforeHoldings,
     /// Before a leader reassigns a run it looks for the run's log row.
     LogRowReadAgain,
-    /// Before a leader gives a run to another node the journal says so.
+    /// Before a leader gives a run to another node, the journal names that node.
     JournalBeforeRegiving,
     /// The seconds in which nobody led are journaled under their own ticks.
     GapUnderItsOwnTicks,
@@ -29,7 +30,7 @@ pub enum Guard {
     VersionAtTheStart,
     /// A daemon knows which runs the former daemon had begun.
     Marks,
-    /// So do all daemons after it.
+    /// The daemons after that one know these runs, too.
     MarksOfAllIncarnations,
     /// After a reboot a daemon does not rely on its marks.
     BootId,
@@ -64,7 +65,7 @@ impl Guard {
         Guard::LeaderByTheStore,
     ];
 
-    /// The weather that needs the guard soonest.
+    /// The weather in which the lack of the guard shows soonest.
     pub fn weather(self) -> Weather {
         match self {
             Guard::EpochAtTheNode => Weather::OldNews,

@@ -1,5 +1,5 @@
-//! How the work of the nodes ends. Store and Consul answer, are away, are slow, or carry it out when nobody waits any more;
-//! processes run until they end or a guardian ends them.
+//! The simulated workers. Store and Consul answer, are away, are slow, or carry out the work when the node does not
+//! wait any more; processes run until they end or a guardian ends them.
 
 use crate::guard::Guard;
 use crate::host::Process;
@@ -13,20 +13,20 @@ use wing_crontab::core::ports::{
 };
 use wing_crontab::model::{Attempt, Exit, Job, RunState};
 
-/// One statement in so many is carried out, and its answer lost.
+/// One statement in so many is carried out, and its answer is lost.
 const ANSWERS_A_LOSS: u64 = 150;
-/// One in so many is carried out only when its caller has given up.
+/// One statement in so many is carried out after its caller has given up.
 const STATEMENTS_A_LATE_ONE: u64 = 300;
 
-/// What becomes of a statement.
+/// How a statement ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Fate {
     Done,
     /// It did not reach the service.
     Away,
-    /// It is carried out, and the caller does not hear of it.
+    /// It is carried out, and its answer is lost.
     Unheard,
-    /// It is carried out after the caller was told that nobody knows.
+    /// It is carried out after the caller was told that its result is unknown.
     Late,
 }
 
@@ -139,7 +139,7 @@ impl World {
                 Fate::Done => Done::Pinged(Ok(())),
                 _ => Done::Pinged(Err(StoreError::Away("the store is away".into()))),
             },
-            // The thread that would do it has died with its daemon.
+            // The thread for this work has died with its daemon.
             Work::Spool(_) if self.hosts[host].life != life => return,
             Work::Spool(work) => Done::Spooled(Ok(self.spool(host, work))),
             Work::Log(log) => self.write_log(host, log),
@@ -158,7 +158,7 @@ impl World {
             Work::Spawn(spawn) => return self.spawn((host, life), id, spawn.attempt, &spawn.job),
             Work::Kill(kill) => {
                 let is_it = |process: &Process| process.attempt == kill.attempt;
-                // In this world a process ends at once when it is asked to.
+                // A simulated process ends as soon as it gets TERM.
                 if kill.how == KillHow::Ask || kill.how == KillHow::Force {
                     self.kill_processes(host, is_it);
                 }
@@ -184,7 +184,7 @@ impl World {
         }
     }
 
-    /// The answer to a watch; none as long as the lock is as the host knows it.
+    /// The answer to a watch; none as long as the lock has the state that the host knows.
     fn watch(&mut self, host: usize, index: u64) -> Option<Done> {
         if self.now < self.consul_back_at || self.consul_fate(host) == Fate::Away {
             return Some(Done::Watched(Err(ConsulError::Unavailable("away".into()))));
@@ -203,7 +203,7 @@ impl World {
         if changed {
             self.tell_watches(|_| true);
         }
-        // For Consul, late is the same as done now with its answer lost.
+        // For Consul a late call is the same as one that is carried out now and whose answer is lost.
         Done::Consul(if fate == Fate::Done { answer } else { Err(ConsulError::Unavailable("no answer".into())) })
     }
 
@@ -289,7 +289,7 @@ impl World {
         pids.into_iter().for_each(|pid| self.process_end(host, pid, Exit::Signal(9)));
     }
 
-    /// The guardian: at the lease's end it ends mutex runs, whatever the daemon does.
+    /// Does the guardian's part: at the lease's end it ends mutex runs, whatever the daemon does.
     pub fn guard(&mut self, host: usize) {
         if self.hosts[host].lease <= self.clock(host).mono && self.without != Some(Guard::GuardiansDeadline) {
             self.kill_processes(host, |process| process.is_mutex);

@@ -1,4 +1,4 @@
-//! A host: its daemon and how that lives and dies, its marks, its spool, its processes and its clocks.
+//! A host: its daemon and its starts and ends, its marks, its spool, its processes and its clocks.
 //!
 //! How the work of its daemon ends is in `hands`; what daemons send to each other is in `network`.
 
@@ -13,18 +13,18 @@ use wing_crontab::model::config::Limits;
 use wing_crontab::model::message::Held;
 use wing_crontab::model::{Attempt, Epoch, Incarnation, Job, JobId, LogRow, Mono, NodeId, Now, Server, Version, Wall};
 
-/// Every so many steps of the world a node recounts its jobs, which takes longer than a step.
+/// A node recounts its jobs once in so many steps of the world, because counting takes longer than a step.
 const JOBS_CHECKED_EVERY: u64 = 50;
-/// The monotonic clock at virtual zero: hosts were booted long ago.
+/// What a monotonic clock shows at virtual time zero: hosts were started long before.
 const BOOT: u64 = 1_000 * SECOND;
-/// By how many millionths the rates of clocks are off at most: of monotonic clocks, and of wall clocks.
+/// How many millionths too fast or too slow a monotonic clock may be, and a wall clock.
 const MONO_PPM_MAX: u64 = 5_000;
 const WALL_PPM_MAX: u64 = 1_000;
 const MILLION: i128 = 1_000_000;
 /// How long after a step a leader may misjudge a clock, and how far it may misjudge one at any other time.
 const CLOCK_KNOWN: u64 = 15 * SECOND;
 const CLOCK_WRONG_MS: i64 = 130;
-/// Without its guard the world forgets one wake in so many.
+/// Without the guard `EveryTimerWakes` the world forgets one wake in so many.
 const FORGOTTEN_WAKES: u64 = 100;
 
 pub struct Host {
@@ -52,7 +52,7 @@ pub struct Host {
     pub pids: u64,
     pub lead_free_at: u64,
     pub wakes: u64,
-    /// As of when it reads Consul, and until when it does so.
+    /// The moment whose state it reads in Consul, and until when it reads that old state.
     pub old_news: Option<(u64, u64)>,
     /// The holdings that it last told a leader.
     pub told: Option<Vec<(Attempt, Held)>>,
@@ -208,10 +208,11 @@ impl World {
             return self.at(self.now + back, Event::Start(host));
         }
         self.hosts[host].wakes += 1;
-        // Not the wake of every second, which would hide a timer that a part forgets to set.
+        // The node also wakes every second; that wake is left out, because it would hide a timer that a part forgot to
+        // set.
         let wake = node.poll_listed();
         if node.stalled() != 0 {
-            self.truth.rule(format!("host {host}: a timer was due and nobody acted on it: {:?}", node.poll_effect()));
+            self.truth.rule(format!("host {host}: a timer was due and no part acted on it: {:?}", node.poll_effect()));
         }
         let is_forgotten = self.without == Some(Guard::EveryTimerWakes) && self.random.within(0, FORGOTTEN_WAKES) == 0;
         if let Some(wake) = wake.filter(|_| !is_forgotten) {
@@ -251,7 +252,7 @@ impl World {
         false
     }
 
-    /// Holds an answer to a user against what really happens.
+    /// Compares an answer to a user with what really happens.
     fn reply(&mut self, host: usize, client: RequestId, reply: Reply) {
         match &reply {
             Ok(Answer::Job(job)) => self.truth.answered(Job::clone(job), self.now),
@@ -301,7 +302,7 @@ impl World {
         }
     }
 
-    /// Checks that a clock of which a leader warns is off.
+    /// Checks that a clock is wrong where a leader warns of it.
     fn check_warning(&mut self, leader: usize, server: &str) {
         let Some((of, offset_ms)) = self.clock_offset_ms(leader, server) else { return };
         if offset_ms.abs() < CLOCK_WRONG_MS {

@@ -37,9 +37,9 @@ fn draft(cron_set: &str, command: &str, is_mutex: bool) -> JobDraft {
         .with("is_mutex", is_mutex)
 }
 
-/// The jobs: among them mutex runs that take longer than their period, runs that fail, that may run again, that may not all
-/// run at once, and a job that is changed all the time. A node that nobody speaks to has so few jobs that nothing else wakes
-/// it between two of its timers.
+/// The jobs. Among them are mutex jobs whose runs take longer than their period, jobs that fail and are tried again, a
+/// job whose runs may not all run at once, and a job that is changed all the time. A node that nobody speaks to has so
+/// few jobs that nothing but its timers wakes it.
 fn drafts(weather: Weather) -> Vec<JobDraft> {
     let failing = draft("*/8 * * * * *", "failing", true).with("retry_times", 2).with("retry_delay", 1);
     if weather == Weather::Alone {
@@ -62,10 +62,10 @@ fn job(world: &World, command: &str) -> Option<JobId> {
     world.store.jobs.values().find(|job| job.command == command).map(|job| job.id)
 }
 
-/// How one history went.
+/// The result of one history.
 #[derive(Debug, Eq, PartialEq)]
 struct History {
-    /// Each with its step and moment; the first ends the history.
+    /// The broken promises, each with its step and moment. The first one ends the history.
     violations: Vec<String>,
     trace: Vec<String>,
 }
@@ -83,7 +83,7 @@ fn history(seed: u64, without: Option<Guard>) -> History {
         let steady = world.store.jobs.values().filter(|job| is_steady(&job.command));
         let steady: Vec<Job> = steady.cloned().collect();
         let expected = drafts(weather).iter().filter(|draft| is_steady(draft.text("command"))).count();
-        // A job may be there twice, where the answer to its adding was lost.
+        // A job may be stored twice, where the answer to the first add was lost.
         if steady.len() < expected {
             world.truth.broken(format!("{} of {expected} jobs are there", steady.len()));
         }
@@ -96,7 +96,7 @@ fn history(seed: u64, without: Option<Guard>) -> History {
     History { violations: world.truth.violations, trace: world.trace }
 }
 
-/// Adds the jobs, lets everything go wrong for a while, and then lets nothing go wrong any more.
+/// Adds the jobs, lets faults happen for a while, and then ends all faults.
 fn live(world: &mut World, random: &mut Random, weather: Weather) {
     world.say(format!("{weather:?}, {} hosts", world.hosts.len()));
     add_jobs(world, random, weather);
@@ -114,7 +114,8 @@ fn live(world: &mut World, random: &mut Random, weather: Weather) {
     weather.stay(world, random);
     end_pauses(world);
     world.run(HEALED + 30 * SECOND);
-    // The runs that wait for the long ones are cancelled, so that all come to their end. Any node takes the call.
+    // The runs that wait for the long ones are cancelled, so that every run ends before the history does. Any node
+    // takes the call.
     if let Some(id) = job(world, "long") {
         for host in 0..world.hosts.len() {
             let client = world.command(host, Command::StopJob(id));
@@ -124,7 +125,7 @@ fn live(world: &mut World, random: &mut Random, weather: Weather) {
     world.run(END);
 }
 
-/// Adds the jobs, again where an answer was lost: that may happen even in calm times.
+/// Adds the jobs, each until an add is answered: even without faults an answer may be lost.
 fn add_jobs(world: &mut World, random: &mut Random, weather: Weather) {
     for seconds in [2, 6, 10] {
         world.run(seconds * SECOND);
@@ -137,7 +138,7 @@ fn add_jobs(world: &mut World, random: &mut Random, weather: Weather) {
     }
 }
 
-/// Ends every pause, which would go on for ever. Only its leader knows a pause that was not stored.
+/// Ends every pause of the cluster, which would go on for ever. A pause that is not stored is known to its leader only.
 fn end_pauses(world: &mut World) {
     for seconds in 1..20 {
         world.run(HEALED + seconds * SECOND);

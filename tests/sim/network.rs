@@ -1,4 +1,5 @@
-//! The links between the nodes and the messages on them, and how the world changes a message where a guard is taken out.
+//! The links between the nodes and the messages on them, and how the world changes a message where a guard is taken
+//! out.
 
 use crate::guard::Guard;
 use crate::world::{Event, MS, World};
@@ -71,7 +72,7 @@ impl World {
         self.at(at, Event::Deliver(link, end));
     }
 
-    /// The message as it goes out to that end; none where the world answers it itself.
+    /// The message as that end will get it; none where the world answers the message itself.
     fn told(&mut self, from: (usize, u64), to: (usize, usize), mut message: Message) -> Option<Message> {
         let ((host, life), (link, end)) = (from, to);
         let to = self.links[link].ends[end].0;
@@ -82,7 +83,7 @@ impl World {
         }
         match &mut message {
             Message::Welcome { epoch, .. } => {
-                // The leader has yet to measure the clock of its new node.
+                // The leader has not measured the clock of its new node yet.
                 self.hosts[to].followed_at = self.now;
                 self.links[link].epoch = *epoch;
                 if self.without == Some(Guard::EpochAtTheNode) {
@@ -110,7 +111,7 @@ impl World {
         Some(message)
     }
 
-    /// Nobody looks at the version when a run starts, so a cancel is answered and takes nothing back.
+    /// Takes the guard `VersionAtTheStart` out: the world answers a cancel, and no run is taken back.
     fn answer_cancel(&mut self, host: usize, life: u64, (link, end): (usize, usize), cron_id: JobId) {
         let (_, _, id) = self.links[link].ends[1 - end];
         let cancelled = Message::ToLeader(ToLeader::Cancelled { cron_id, dropped: Vec::new() });

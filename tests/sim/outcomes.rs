@@ -29,7 +29,7 @@ impl<'a> Outcomes<'a> {
 
     pub fn is_told(&self, second: i64) -> bool {
         let is_refused = self.refused.contains(&RunKey::scheduled(self.id, Second(second)));
-        // The row of a later second may stand for a refusal, too.
+        // A coalesced refusal is told by the row of a later second.
         let is_coalesced = is_refused && (0..COALESCE_SECS).any(|later| self.has_row(second + later, 0));
         let is_in_gap = covers(&self.missed, second) || self.is_settled(second);
         self.has_row(second, 1) || self.has_row(second, 0) || is_coalesced || is_in_gap

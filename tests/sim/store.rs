@@ -1,5 +1,5 @@
-//! A store in memory that keeps the contract of the real ones: each statement is fenced by the epoch, carried out whole or
-//! not at all, and may be repeated.
+//! A store in memory that keeps the contract of the real ones: each statement is fenced by the epoch, carried out whole
+//! or not at all, and may be repeated.
 
 use crate::guard::Guard;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,13 +17,13 @@ use wing_crontab::model::{Attempt, Epoch, Job, JobId, LogRow, NodeId, RunKey, Ru
 /// `misfire_grace`, and how far the clocks of two hosts may be apart.
 const GRACE_SECS: i64 = 60;
 const CLOCKS_SECS: i64 = 7;
-/// How long the rows may take of runs that wait no more, because their grace is over.
+/// When the grace of a waiting run is over, its row may take so long.
 const ROWS_SECS: i64 = 2;
 
 #[derive(Debug, Default)]
 pub struct Store {
     pub without: Option<Guard>,
-    /// The second that it is.
+    /// The present second.
     pub second: i64,
     pub epoch: u64,
     /// The leader that has this epoch.
@@ -43,7 +43,7 @@ pub struct Store {
     named: BTreeSet<(Attempt, Version, NodeId)>,
     /// Attempts of mutex jobs that are journaled, not started, and without a row.
     waiting: BTreeMap<JobId, BTreeSet<Attempt>>,
-    /// Since which second too many wait.
+    /// The jobs of which too many runs wait, and since which second.
     crowded: BTreeMap<JobId, i64>,
     watermark: Option<Second>,
     /// The keys that must be unique: an epoch's request, and a tick's part.
@@ -184,7 +184,7 @@ impl Store {
             runs.extend(body.delayed.iter().map(|delayed| delayed.attempt.run));
             let gaps = body.missed.iter().chain(&body.settled);
             runs.extend(gaps.map(|gap| RunKey::scheduled(gap.cron_id, gap.last)));
-            // The row of a later second may stand for a refusal, too.
+            // A coalesced refusal is told by the row of a later second.
             let rows_of = |refused: RunKey| {
                 (0..COALESCE_SECS).map(move |secs| RunKey::scheduled(refused.cron_id, refused.scheduled_at.plus(secs)))
             };
@@ -220,14 +220,14 @@ impl Store {
         Ok(Journaled::Entry(self.insert(entry)))
     }
 
-    /// Whether the entry does nothing but give to other nodes what was given before.
+    /// Whether the entry does nothing but reassign runs.
     fn gives_again(&self, entry: &Entry) -> bool {
         let is_known = |attempt: Attempt| self.named.iter().any(|(named, _, _)| *named == attempt);
         let runs = &entry.body.runs;
         entry.tick.is_none() && !runs.is_empty() && runs.iter().all(|run| is_known(run.attempt))
     }
 
-    /// The entry as a leader would write it that lacks a guard.
+    /// The entry as a leader without the guard would write it.
     fn as_told(&mut self, entry: &Entry) -> Entry {
         let mut told = entry.clone();
         match (self.without, entry.tick) {
@@ -268,7 +268,7 @@ impl Store {
     }
 
     fn count_waiting(&mut self) {
-        // One of them runs, one may be over and not known to be.
+        // One of them runs, and another one may be over without the store's knowledge.
         let limit = self.max_pending_per_job + 2;
         let (crowded, second) = (&mut self.crowded, self.second);
         for (id, waiting) in &self.waiting {
@@ -351,7 +351,7 @@ impl Store {
     }
 }
 
-/// Whether a row gives way to another of the same attempt that is not `lost`.
+/// Whether the new row of the same attempt, if it is not `lost`, replaces the old one.
 fn knows_less(old: &LogRow, new: &LogRow) -> bool {
     old.state == RunState::Lost || old.start_time_ms == 0 && new.start_time_ms != 0
 }

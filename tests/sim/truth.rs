@@ -1,4 +1,4 @@
-//! What really happened, kept apart from the nodes, and the promises that are checked against it.
+//! The events that really happened, which the nodes cannot see, and the checks of the promises against them.
 
 use crate::outcomes::{Outcomes, due_of};
 use crate::store::Store;
@@ -18,7 +18,7 @@ const STARTS_OF_MUTEX_MIN: usize = 4;
 /// How many seconds an entry may stay open when all is well: that of a tick, and that of a retry.
 const TICK_OPEN_SECS: i64 = 5;
 const RETRY_OPEN_SECS: i64 = 10;
-/// For how long a leader may not know that a change is stored, and how long a stop takes to be in force.
+/// For how long a leader may not know that a change is stored, and how long a stop may take to be in force.
 const UNKNOWN_SECS: i64 = 75;
 const UNSTORED_SECS: i64 = 5;
 
@@ -31,9 +31,9 @@ pub struct Truth {
     ok: BTreeSet<Attempt>,
     /// Changes that were answered with 200, and the time of the answer.
     answers: Vec<(Job, u64)>,
-    /// Stops that were put in force before they were stored, and the second of that.
+    /// Stops that were in force before they were stored, each with the second in which it came into force.
     unstored: Vec<(JobId, i64)>,
-    /// Runs that users were promised, and runs of which they were told that they are over.
+    /// The runs that users were promised, and the runs that users were told are over.
     wanted: BTreeSet<RunKey>,
     ended: BTreeSet<RunKey>,
     /// When each host last started a run.
@@ -73,20 +73,20 @@ impl Truth {
         self.violations.push(format!("step {step}, {:.3} s: {what}", now as f64 / SECOND as f64));
     }
 
-    /// An inner rule is broken, on which the promises rest.
+    /// An inner rule is broken: a promise depends on it.
     pub fn rule(&mut self, what: String) {
         if self.knows_rules {
             self.broken(what);
         }
     }
 
-    /// Takes up the violations that the store has noticed.
+    /// Adds the violations that the store has noticed.
     pub fn hear(&mut self, store: &mut Store) {
         std::mem::take(&mut store.wrong).into_iter().for_each(|wrong| self.rule(wrong));
     }
 
-    /// `is_excused` tells whether a host's guardian stands still, or has just woken: then a mutex run may overlap the one on
-    /// that host, which is a stated limit.
+    /// An attempt was started. `is_excused` tells whether a host's guardian stands still, or has just woken: then a
+    /// mutex run may overlap the one on that host (a limit of the promises that docs/cluster.md states).
     pub fn started(
         &mut self,
         attempt: Attempt,
@@ -213,7 +213,7 @@ impl Truth {
         }
     }
 
-    /// Checks the same for a job that is changed all the time: the definition in force decides whether a second is due.
+    /// Checks the same for a job that is changed all the time: it is due by the definition in force in each second.
     pub fn check_changed(&mut self, store: &Store, id: JobId, first: i64, last: i64) {
         let definitions: Vec<&Job> = store.definitions.iter().filter(|job| job.id == id).collect();
         let outcomes = Outcomes::of(store, id);
@@ -229,8 +229,9 @@ impl Truth {
         }
     }
 
-    /// Whether the second is due by every definition that a leader may go by. A leader goes by a definition until it knows
-    /// that the next one is stored, and only it knows of a stop that is in force and not stored.
+    /// Whether the job is due in the second by every definition that a leader may have in force. A leader keeps a
+    /// definition in force until it knows that the next one is stored. A stop that is in force and not stored is known
+    /// to it alone.
     fn is_surely_due(&self, definitions: &[&Job], second: i64) -> bool {
         let Some(at) = definitions.iter().rposition(|job| job.since.0 <= second) else { return false };
         let current = definitions[at];
@@ -286,7 +287,7 @@ impl Truth {
         ok.filter(|attempt| attempt.run.cron_id == job.id).any(|attempt| attempt.number == 1 + job.retry_times)
     }
 
-    /// Checks that every entry is closed in time: soon after the last of its runs has ended, and a retry takes longer.
+    /// Checks that every entry is closed soon after the last of its runs has ended (an entry with a retry, later).
     fn check_journal(&mut self, store: &Store, last: i64) {
         let open = store.journal.iter().filter(|(_, (_, is_done))| !is_done);
         let is_old = |id: &i64, entry: &Entry| match entry.tick {

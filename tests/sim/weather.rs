@@ -1,4 +1,4 @@
-//! Faults, drawn from the seed; the weather decides which of them come often.
+//! The faults of a history, which are drawn from its seed. Its weather decides which of them come often.
 
 use crate::random::Random;
 use crate::world::{MS, SECOND, World};
@@ -14,7 +14,7 @@ pub enum Weather {
     Groups,
     /// The store takes its time, and leaders go one after the other.
     SlowStore,
-    /// A leader is cut off from the services, and others read in Consul that it still leads.
+    /// A leader is cut off from the services, and other nodes read an old state in Consul, by which it still leads.
     OldNews,
     /// Daemons die again and again within a second.
     Crashes,
@@ -119,7 +119,7 @@ fn group(world: &mut World, random: &mut Random) {
     }
 }
 
-/// Whoever is about to start a run of a mutex job is stopped right then.
+/// Stops the next host that is about to start a run of a mutex job.
 fn stop_at_start(world: &mut World, random: &mut Random) {
     let time = (random.within(5_000, 30_000) * MS).min(HEALED.saturating_sub(world.now));
     world.stop_at_start(time, random.chance(50));
@@ -129,7 +129,7 @@ fn slow_store(world: &mut World, random: &mut Random) {
     let latency_ms = random.within(50, 1_200);
     let time = (random.within(5_000, 25_000) * MS).min(HEALED.saturating_sub(world.now));
     world.slow_store(latency_ms, time);
-    // Leaders that go one after the other, each while it catches up.
+    // Several leaders die one after the other, each while it catches up.
     for _ in 0..random.within(1, 5) {
         let until = (world.now + random.within(300, 7_000) * MS).min(HEALED);
         world.run(until);
@@ -142,8 +142,8 @@ fn slow_store(world: &mut World, random: &mut Random) {
     }
 }
 
-/// A leader hears nothing of the services, nor of a node that does, and goes on leading. When another has taken over, some
-/// nodes read old news in Consul and come back to the first one.
+/// A leader is cut off from the services and from every node that reaches them, and goes on leading. When another node
+/// has taken over, some nodes read an old state in Consul and come back to the first leader.
 fn old_news(world: &mut World, random: &mut Random) {
     let nodes = world.hosts.len();
     let Some(leader) = world.leader else { return };
@@ -154,7 +154,7 @@ fn old_news(world: &mut World, random: &mut Random) {
         cut_both_ways(world, leader, service, time);
     }
     let until = (world.now + random.within(4_500, 11_000) * MS).min(HEALED);
-    // It does not give way as long as it hears of no node that has the store.
+    // A leader keeps the lead as long as it knows of no node that has the store.
     for other in (0..nodes).filter(|other| *other != leader) {
         world.cut(other, leader, until - world.now);
     }
@@ -172,7 +172,7 @@ fn old_news(world: &mut World, random: &mut Random) {
 fn crashes(world: &mut World, random: &mut Random) {
     let host = world.leader.filter(|_| random.chance(30)).unwrap_or_else(|| host(world, random));
     if random.chance(60) {
-        // Meanwhile its rows cannot be written.
+        // During the crashes the host cannot write log rows.
         let time = (random.within(1_000, 8_000) * MS).min(HEALED.saturating_sub(world.now));
         let store = world.hosts.len();
         world.cut(host, store, time);
@@ -237,7 +237,7 @@ fn control(world: &mut World, random: &mut Random, host: usize) {
     }
 }
 
-/// One of the faults that can befall a node without others.
+/// One of the faults that a node can have that stands alone.
 fn alone(world: &mut World, random: &mut Random) {
     let time = time(world, random);
     match random.within(0, 7) {
@@ -283,7 +283,7 @@ fn any(world: &mut World, random: &mut Random) {
             world.read_old_news(host, since, time.min(10 * SECOND));
         }
         17 => stop_at_start(world, random),
-        // Without any service, while the others still hear it.
+        // The host loses both services, and the other hosts can still reach it.
         18 => [store, consul].into_iter().for_each(|service| cut_both_ways(world, host, service, time)),
         _ => change(world, random),
     }

@@ -1,10 +1,10 @@
 //! Hosts, a network, a store and Consul under virtual time, all from one seed.
 //!
-//! This file has the parts of the world, its time and its queue of events. `host` has the hosts and their daemons, `deeds`
-//! what a test does to them, `hands` how their work ends, `network` what they send to each other.
+//! This file has the parts of the world, its time and its queue of events. `host` has the hosts and their daemons,
+//! `deeds` the calls and faults of a test, `hands` the work of the daemons, and `network` the messages between them.
 //!
-//! Invariant: one seed gives one history. Every chance is drawn from `random`, and events of one moment come in the order in
-//! which they were made.
+//! Invariant: one seed gives one history. Every random number comes from `random`, and events of one moment happen in
+//! the order in which they were made.
 
 use crate::consul::Consul;
 use crate::guard::Guard;
@@ -22,7 +22,7 @@ use wing_crontab::model::{Exit, Server};
 
 pub const MS: u64 = 1_000_000;
 pub const SECOND: u64 = 1_000 * MS;
-/// The wall clock at virtual zero.
+/// What a wall clock shows at virtual time zero.
 pub const WALL: i64 = 1_700_000_000 * SECOND as i64;
 /// How often a guardian looks at the lease.
 pub const GUARD_EVERY: u64 = 100 * MS;
@@ -40,14 +40,14 @@ pub struct World {
     pub links: Vec<Link>,
     /// Pairs of which the first cannot send to the second. The store and Consul have the numbers behind the hosts'.
     pub cuts: BTreeSet<(usize, usize)>,
-    /// Until when the store answers nobody, and Consul.
+    /// Until when the store answers nobody, and until when Consul does.
     pub store_back_at: u64,
     pub consul_back_at: u64,
-    /// Until when the store is slow, and how long a statement takes then at most.
+    /// Until when the store is slow, and the longest time of a statement during that.
     pub store_slow: (u64, u64),
     /// The next host that is about to start a mutex run stands still for so long, with its guardian or without.
     pub stop_at_start: Option<(u64, bool)>,
-    /// Whether nothing goes wrong any more.
+    /// Whether all faults are over.
     pub is_healed: bool,
     /// The host that was the last to bump the epoch.
     pub leader: Option<usize>,
@@ -107,7 +107,8 @@ impl World {
             is_healed: false,
             leader: None,
             random: Random(seed),
-            // Without a guard only promises to users count: a broken rule of the inside would prove nothing.
+            // Without a guard only promises to users count: a broken inner rule would not prove that users need the
+            // guard.
             truth: Truth::new(without.is_none()),
             trace: Vec::new(),
             limits: Limits::default(),

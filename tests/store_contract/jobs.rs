@@ -159,7 +159,7 @@ fn late_times(connect: Connect) {
     assert_eq!((loaded.watermark, loaded.open[0].entry.tick), (Some(Second(LATE)), Some(Second(LATE))));
 }
 
-/// What the migrations give a row that somebody else has added is what the table of columns says.
+/// A row that another program adds with an id alone gets from the database the defaults of `model::columns`.
 fn has_defaults(store: &mut dyn Store) {
     let mut expect = Job::default();
     COLUMNS.iter().for_each(|column| column.set(&mut expect, column.default.clone()));
@@ -167,7 +167,7 @@ fn has_defaults(store: &mut dyn Store) {
 }
 
 #[test]
-fn a_row_of_which_nothing_is_said_has_the_defaults_in_the_embedded_store() {
+fn a_row_without_values_gets_the_defaults_in_the_embedded_store() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.db");
     let mut store = SqliteStore::new(&path, Hand::Lead, Default::default());
@@ -177,7 +177,7 @@ fn a_row_of_which_nothing_is_said_has_the_defaults_in_the_embedded_store() {
 }
 
 #[test]
-fn a_row_of_which_nothing_is_said_has_the_defaults_in_mariadb() {
+fn a_row_without_values_gets_the_defaults_in_mariadb() {
     let Some(database) = mariadb::database() else { return };
     let mut store = MysqlStore::new(&database.config(), Hand::Lead);
     store.open().unwrap();

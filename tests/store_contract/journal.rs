@@ -1,4 +1,4 @@
-//! Who leads, and what the leaders have decided.
+//! Checks of tables `scheduler` and `journal`: the leader's epoch, and the entries.
 
 use super::{Check, Connect, added, attempt, bump, entry, job, leading, page, row, support};
 use std::collections::BTreeMap;
@@ -119,7 +119,7 @@ fn deposed(connect: Connect) {
     let stored = other.load(next, &Since::default()).unwrap();
     let put = Job { id, version: Version(2), ..job("* * * * * *", "false") };
     assert_eq!(store.journal(&entry(epoch, 3, Some(101), 0)), Err(StoreError::Deposed));
-    // It is in, but to hear that would make a deposed leader believe in its lead.
+    // The entry is in the journal, but an answer of success would tell a deposed leader that it still leads.
     assert_eq!(store.journal(&entry(epoch, 2, Some(100), 0)), Err(StoreError::Deposed));
     assert_eq!(store.change(epoch, 4, &added(4, job("* * * * * *", "true"))), Err(StoreError::Deposed));
     assert_eq!(store.change(epoch, 5, &Change::Put(put)), Err(StoreError::Deposed));
@@ -139,7 +139,7 @@ fn loading(connect: Connect) {
     store.write_logs(&[row(attempt(7, 100), RunState::Ok, ""), row(of_gap, RunState::Missed, "")]).unwrap();
     store.write_logs(&[row(of_settled, RunState::Cancelled, "")]).unwrap();
     store.write_logs(&[row(attempt(6, 101), RunState::Ok, "another run")]).unwrap();
-    // Of a run that is named all attempts count; and a later row may explain a refusal that has none of its own.
+    // The rows of all attempts of a named run count, and a refusal without a row may be explained by a later one.
     let second = Attempt { number: 2, ..attempt(7, 100) };
     let coalesced = |second: i64| Attempt { run: RunKey::scheduled(JobId(8), Second(second)), number: 0 };
     let rows = [(second, RunState::Failed), (coalesced(105), RunState::Skipped), (coalesced(110), RunState::Skipped)];
@@ -243,7 +243,7 @@ fn closing(connect: Connect) {
     store.close(epoch, &entries[2..], Wall(0)).unwrap();
     let loaded = store.load(epoch, &Since::default()).unwrap();
     assert_eq!((loaded.open.len(), loaded.watermark), (0, Some(Second(104))));
-    // Deletion comes with some of the closings, and then takes all that is old.
+    // Only some calls of `close` delete, and such a call deletes all old entries.
     let far = Wall(i64::MAX);
     (0..61).for_each(|_| store.close(epoch, &[], far).unwrap());
     assert_eq!(store.load(epoch, &Since::default()).unwrap().watermark, Some(Second(104)));

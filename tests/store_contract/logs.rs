@@ -1,4 +1,4 @@
-//! The rows of the log.
+//! Checks of table `log`.
 
 use super::{Check, Connect, added, attempt, job, leading, page, row};
 use std::collections::BTreeMap;
@@ -32,7 +32,7 @@ fn upserting(connect: Connect) {
     assert_eq!(states(&mut *store), [("ok".into(), "true end".into())]);
     store.write_logs(&[row(Attempt { number: 2, ..one }, RunState::Ok, "another attempt")]).unwrap();
     assert_eq!(states(&mut *store).len(), 2);
-    // Whoever ran it knows better than whoever says that it never was.
+    // The row of a run that was started replaces one by which the run was not.
     let other = attempt(7, 101);
     let never = |output| LogRow { start_time_ms: 0, ..row(other, RunState::Cancelled, output) };
     store.write_logs(&[never("first")]).unwrap();
@@ -114,7 +114,7 @@ fn last_runs(connect: Connect) {
     let last = |state: &str, time, use_time_ms| LastRun { state: Some(state.into()), time, use_time_ms };
     let expect =
         BTreeMap::from([(ran, last("failed", 101, 7)), (missed, last("missed", 105, 45)), (other, last("ok", 99, 45))]);
-    // More than one statement asks for.
+    // More ids than one statement looks up.
     let unknown = (1_000..2_000).map(JobId);
     let ids: Vec<JobId> = [ran, missed, never].into_iter().chain(unknown).chain([other]).collect();
     assert_eq!(store.last_runs(&ids).unwrap(), expect);

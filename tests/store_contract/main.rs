@@ -1,4 +1,4 @@
-//! Both stores are held to one contract.
+//! The contract of the stores: the same checks for both of them.
 
 #[path = "../support/mod.rs"]
 mod support;

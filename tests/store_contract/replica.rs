@@ -1,4 +1,4 @@
-//! What a node that keeps the jobs in memory reads.
+//! Checks of the reads by which a node keeps its replica of the jobs.
 
 use super::{Check, Connect, added, attempt, entry, job, leading, tick};
 use std::collections::BTreeSet;
@@ -8,9 +8,9 @@ use wing_crontab::model::{Job, JobId, NodeId, Version, Wall};
 use wing_crontab::worker::store::Store;
 
 pub const CHECKS: [Check; 3] = [
-    ("a copy of the jobs is read in pages, by id", paging),
-    ("a copy of the jobs is told what it lacks, by readers and at a load alike", differing),
-    ("a copy that the journal does not reach back to, or that lacks too much, is told so", lacking_too_much),
+    ("a replica is read batch by batch, by id", paging),
+    ("a replica gets the changes that it lacks, by a read and by a load alike", differing),
+    ("a replica that the journal does not reach back to, or that lacks too much, gets no changes", lacking_too_much),
 ];
 
 fn paging(connect: Connect) {
@@ -57,7 +57,7 @@ fn differing(connect: Connect) {
     let told = store.differences(&again).unwrap().unwrap();
     assert!(told.changed.contains(&Job { id: kept, ..new }), "whatever the journal says: {told:?}");
     assert!(told.gone.contains(&deleted));
-    // Notes of what was changed by hand: several in one entry.
+    // An entry with several notes, as a reload writes it for jobs that were changed by hand.
     let notes = [kept, added].map(|cron_id| ChangeNote { cron_id, version: Some(Version(1)) });
     let body = Body { changes: notes.to_vec(), ..Body::default() };
     store.journal(&Entry { body, ..entry(epoch, 10, None, 0) }).unwrap();

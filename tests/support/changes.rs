@@ -1,8 +1,9 @@
-//! A change to a job of every second: which outcomes the seconds before it must have, and which runs may not begin after it.
+//! A change to a job of every second: which outcomes the seconds before it must have, and which runs may not begin
+//! after it.
 //!
-//! The old definition decides each second until the change takes force, whatever delays the change: the second has a run, or
-//! a row says why not. Once the change is answered, no run of the old definition begins. How soon the answer comes is not
-//! checked here.
+//! The old definition decides each second until the change takes force, whatever delays the change: the second has a
+//! run, or a row says why not. Once the change is answered, no run of the old definition begins. How soon the answer
+//! comes is not checked here.
 
 use super::api::{Api, Reply};
 use super::jobs::EVERY_SECOND;
@@ -12,7 +13,7 @@ use super::time::{pass_until, second};
 use super::witness::{Seen, Witness};
 use super::{wait_for, wait_to_see};
 
-/// For so long after a change its job's runs are checked.
+/// The runs of a job are checked for so long after its change.
 const BEHIND_SECS: i64 = 6;
 /// A row for refusals of one job comes every ten seconds; a slow machine gets three times as long.
 const TOLD_WITHIN_SECS: i64 = 30;
@@ -31,7 +32,7 @@ pub struct Job {
     pub witness: Witness,
 }
 
-/// A change that took force between the seconds `asked` and `answered`, or within one of them.
+/// A change that came into force between the seconds `asked` and `answered`, or within one of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Made {
     pub change: Change,
@@ -104,7 +105,8 @@ impl Change {
 }
 
 impl Made {
-    /// Waits until every second must have its outcome, and gives what is wrong with the job's seconds. `rows` reads its log.
+    /// Waits until every second must have its outcome, and gives what is wrong with the job's seconds. `rows` reads its
+    /// log.
     pub fn faults(&self, job: &Job, rows: impl Fn() -> Vec<Row>) -> Vec<String> {
         pass_until(self.answered + BEHIND_SECS);
         let owed_until = match self.change {
@@ -144,8 +146,8 @@ impl Made {
 }
 
 impl Job {
-    /// The outcomes of the seconds from the job's first run to `last`, as soon as each second until `owed_until` has one, or
-    /// has had enough time for it.
+    /// The outcomes of the seconds from the job's first run to `last`, as soon as each second until `owed_until` has
+    /// one, or has had enough time for it.
     pub fn outcomes(&self, last: i64, owed_until: i64, rows: impl Fn() -> Vec<Row>) -> Outcomes {
         let late = second() + TOLD_WITHIN_SECS;
         wait_for("every second is explained", || {

@@ -1,6 +1,6 @@
 //! Several nodes of one cluster, with one database and one Consul.
 //!
-//! A node is named by its index in `nodes`. What is asked of the cluster is asked of any node that answers.
+//! A node is named by its index in `nodes`. A call to the cluster goes to any node that answers.
 
 use super::consul::{self, Agent, Names};
 use super::daemon::Node;
@@ -49,7 +49,7 @@ pub fn toml(agent: &Agent, names: &Names, database: &Database) -> String {
     format!("{}{SECRET}{}", agent.toml(names), database.toml())
 }
 
-// Who is there and who leads.
+// The nodes and the leader.
 impl Cluster {
     /// What `/cluster` shows, by the first node that answers.
     pub fn view(&self) -> Option<Value> {
@@ -180,9 +180,9 @@ impl Cluster {
         })
     }
 
-    /// Waits until the job has a row for each second from its first run to its last, and gives its rows. They are held
-    /// against what the runs wrote: a run that the log calls ok has written `word`, and so has no run that the log calls
-    /// skipped, missed or cancelled. Of one that was lost, killed or failed nobody can say.
+    /// Waits until the job has a row for each second from its first run to its last, and gives its rows. Compares them
+    /// with what the runs wrote: a run that is `ok` in the log has written `word`, and a run that is skipped, missed or
+    /// cancelled has not. A run that is lost, killed or failed may have written it or not.
     #[track_caller]
     pub fn check(&self, id: u64, witness: &Witness, word: &str) -> Vec<Row> {
         let mut started = witness.attempts(word);
@@ -202,7 +202,7 @@ impl Cluster {
         rows
     }
 
-    /// Holds the job's rows against what its runs wrote, as `check` does; each run has ended well or was cancelled.
+    /// Compares the job's rows with what its runs wrote, as `check` does; each run must be ok or cancelled.
     #[track_caller]
     pub fn check_all_ran(&self, id: u64, witness: &Witness, word: &str) {
         let mut rows = self.check(id, witness, word);

@@ -186,7 +186,7 @@ impl Node {
         });
     }
 
-    /// Waits until the API answers reads, as it does again when another daemon has been started.
+    /// Waits until the API answers reads again, after another daemon was started.
     #[track_caller]
     pub fn wait_up_again(&self) {
         wait_until("the API answers", || self.api.is_up());
@@ -247,7 +247,7 @@ impl Node {
         super::wait_to_see("another daemon", || self.daemon_pid(), |pid| *pid != former)
     }
 
-    /// Lets guardian and daemon stand still, as a host does that hangs, while `act` is done; they go on when it is over.
+    /// Stops guardian and daemon, as on a host that hangs, while `act` runs.
     pub fn standing_still<T>(&self, act: impl FnOnce() -> T) -> T {
         let pids = [self.guardian_pid(), self.daemon_pid()];
         pids.into_iter().for_each(|pid| send_signal(Signal::STOP, pid));
@@ -259,8 +259,8 @@ impl Node {
 
     /// kill -9 of the daemon and its guardian so that neither notices the other's death: the runs go on.
     ///
-    /// It is the guardian that is stopped, and it dies last. If the daemon were stopped instead, the guardian's death would
-    /// wake it, because the kernel lets no orphaned process group stay stopped (setpgid(2)), and it would end its runs.
+    /// The guardian is stopped first and killed last. If the daemon were stopped instead, the guardian's death would
+    /// wake it, because the kernel wakes an orphaned process group (setpgid(2)), and then it would end its runs.
     pub fn kill_whole(&mut self) {
         let (guardian, daemon) = (self.guardian_pid(), self.daemon_pid());
         send_signal(Signal::STOP, guardian);
@@ -271,7 +271,7 @@ impl Node {
         wait_until("the daemon is gone", || !is_alive(daemon));
     }
 
-    /// Whether the guardian ends within two seconds, without being told to now.
+    /// Whether the guardian ends by itself within two seconds.
     pub fn is_over(&mut self) -> bool {
         let guardian = self.guardian.as_mut().expect("it was launched");
         (0..200).any(|_| {

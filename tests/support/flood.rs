@@ -6,8 +6,8 @@ use rusqlite::params;
 
 pub const RUNS: usize = 50_000;
 
-/// Writes so many jobs straight into the store of a node that is not running. Each is due once, so many seconds from now;
-/// gives that second.
+/// Writes so many jobs straight into the store of a node that is not running. Each is due once, so many seconds from
+/// now; gives that second.
 pub fn prepare(node: &mut Node, jobs: usize, command: &str, seconds: i64) -> i64 {
     // The first start makes the tables.
     node.start();
@@ -22,6 +22,6 @@ pub fn prepare(node: &mut Node, jobs: usize, command: &str, seconds: i64) -> i64
             insert.execute(params![command, at, at + 1]).expect("a job is inserted");
         }
     }
-    transaction.commit().expect("the disk has room");
+    transaction.commit().expect("the disk has space");
     at
 }

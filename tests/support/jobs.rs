@@ -1,6 +1,6 @@
-//! What a test does with jobs, their runs and their rows: a call each.
+//! The calls of a test for jobs, their runs and their log rows.
 //!
-//! Each call that has to succeed says so; each wait is bounded and says on failure what was there instead.
+//! A call that has to succeed checks that it does. A wait has an end, and says on failure what it saw instead.
 
 use super::api::{Api, Reply};
 use super::row::Row;
@@ -8,10 +8,10 @@ use super::wait_to_see;
 use serde_json::Value;
 
 pub const EVERY_SECOND: &str = "* * * * * *";
-/// Due at New Year's midnight: by a test's own doing, or not at all.
+/// Due at New Year's midnight, so that the job runs only when a test asks for a run.
 pub const IDLE: &str = "0 0 0 1 1 *";
 
-/// As a form's value.
+/// The text as the value of a form.
 pub fn encoded(text: &str) -> String {
     form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }

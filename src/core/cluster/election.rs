@@ -9,9 +9,9 @@
 //! Not a proof of leadership: a leader that has lost the lock is fenced by the epoch in the store. Not the knowledge of
 //! the lock: that is `lock_watch`'s.
 //!
-//! Before it registers it looks at the lock. A leader may be alive beside which this node must not take part: one with
-//! the same address or node id, or one that cannot reach this node. Then this node leaves that leader's registration
-//! alone, and says why.
+//! Before it registers it reads the lock. The lock may belong to a living leader that has the same address or node id
+//! as this node, or that cannot reach it. Then this node must not take part: it does not touch that leader's
+//! registration, and exits with the reason.
 //!
 //! Invariant: one statement is with Consul at a time, beside the watch.
 
@@ -19,15 +19,12 @@ mod lock_watch;
 #[cfg(test)]
 mod tests;
 
-use self::lock_watch::{Identity, LAST_LIFE, LockWatch, STANDS_STILL};
-use crate::core::io::Effects;
+use self::lock_watch::{FORMER_INCARNATION, Identity, LockWatch, STANDS_STILL};
+use crate::core::Context;
 use crate::core::ports::{Consul, ConsulAnswer, ConsulError, LockState, LockValue, Work, WorkId};
-use crate::core::time::bounds::LOCK_VALUE_MS;
+use crate::core::time::bounds::{CHECK_PASS_MS, LOCK_VALUE_MS};
 use crate::core::time::{Backoff, Timer, Timers};
 use crate::model::{Epoch, Incarnation, Mono, NodeId, Now, Server};
-
-/// How often the service's check is passed. Its time to live is three times as long.
-const PASS_EVERY_MS: u64 = 1_000;
 
 /// This node's part in the election.
 #[derive(Debug, Default)]
@@ -39,7 +36,7 @@ pub struct Election {
     value_at: Mono,
     asked: Option<Question>,
     backoff: Backoff,
-    /// A statement waits because Consul has failed a moment ago.
+    /// A statement waits for the end of the back-off, because the last one failed.
     is_put_off: bool,
     lock: LockWatch,
     leave: Option<Leave>,
@@ -85,20 +82,20 @@ pub struct Standing {
     pub is_leader: bool,
     /// It could lead if it held the lock.
     pub can_lead: bool,
-    /// It may take the lock from a leader that stands still. Its store has answered for so long that such a leader, had
-    /// its own store been away at the same time, would have gone on by now.
+    /// It may take the lock from a leader that stands still. The store has answered this node for so long that a leader
+    /// which only waited for the same store would have gone on by now.
     pub can_depose: bool,
 }
 
-/// The meaning of Consul's answer for the node.
+/// What Consul's answer means for the node.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome {
     Nothing,
-    /// The lock is newly ours: the epoch may be bumped.
+    /// This node has got the lock: the epoch may be bumped.
     Elected,
     /// The lock is still ours, by a statement that was sent at this moment.
     Renewed(Mono),
-    /// The lock is ours no longer.
+    /// This node has the lock no more.
     Lost,
 }
 
@@ -109,16 +106,16 @@ impl Election {
     }
 
     /// Sends Consul the next statement. `value`: the value to write into the lock.
-    pub fn poll(&mut self, standing: Standing, value: impl FnOnce() -> LockValue, fx: &mut Effects, now: Now) {
+    pub fn poll(&mut self, standing: Standing, value: impl FnOnce() -> LockValue, cx: &mut Context) {
         if self.leave.is_none() {
-            self.lock.poll(fx, now);
+            self.lock.poll(cx);
         }
         self.is_put_off = false;
         if self.asked.is_some() {
             return;
         }
-        let Some(step) = self.next_step(standing, now) else { return };
-        self.is_put_off = !self.backoff.is_over(now) && self.leave.is_none();
+        let Some(step) = self.next_step(standing, cx.now) else { return };
+        self.is_put_off = !self.backoff.is_over(cx.now) && self.leave.is_none();
         if self.is_put_off {
             return;
         }
@@ -134,11 +131,11 @@ impl Election {
             (Step::Acquire, Some(session)) => Consul::Acquire { session, value: value() },
             (Step::Session | Step::Acquire | Step::Release, _) => Consul::CreateSession,
         };
-        let id = fx.work(Work::Consul(work));
-        self.asked = Some(Question { id, step, sent_at: now.mono });
+        let id = cx.fx.work(Work::Consul(work));
+        self.asked = Some(Question { id, step, sent_at: cx.now.mono });
     }
 
-    /// Says when to poll.
+    /// Lists when to poll.
     pub fn timers(&self, timers: &mut Timers) {
         timers.set_ahead(Timer::Abstention, self.abstains_until);
         if self.leave.is_some() {
@@ -160,7 +157,7 @@ impl Election {
         self.is_holder
     }
 
-    /// Whether the lock is ours, and we want it.
+    /// Whether this node holds the lock and does not abstain.
     pub fn may_lead(&self, now: Now) -> bool {
         self.is_holder && !self.is_abstaining(now)
     }
@@ -237,13 +234,7 @@ impl Election {
     }
 
     /// Consul's answer to a statement.
-    pub fn on_consul(
-        &mut self,
-        id: WorkId,
-        result: Result<ConsulAnswer, ConsulError>,
-        fx: &mut Effects,
-        now: Now,
-    ) -> Outcome {
+    pub fn on_consul(&mut self, id: WorkId, result: Result<ConsulAnswer, ConsulError>, cx: &mut Context) -> Outcome {
         let Some(asked) = self.asked.take_if(|asked| asked.id == id) else { return Outcome::Nothing };
         match (asked.step, result) {
             (Step::Leave, _) => {
@@ -251,22 +242,22 @@ impl Election {
                 Outcome::Nothing
             }
             (step, Ok(answer)) => {
-                // An agent registers and passes without its servers. So before there is a session, only a new session
-                // shows that Consul is well.
+                // An agent takes a registration, and a passed check, without Consul's servers. So as long as there is
+                // no session, only a new one shows that Consul is well.
                 if self.session.is_some() || step == Step::Session {
                     if self.backoff.is_failing() {
-                        fx.notice(log::Level::Info, "Consul answers again");
+                        cx.fx.notice(log::Level::Info, "Consul answers again");
                     }
                     self.backoff.reset();
                 }
-                self.on_answer(asked, answer, fx, now)
+                self.on_answer(asked, answer, cx)
             }
-            (step, Err(ConsulError::Unknown(reason))) => self.on_unknown(step, &reason, fx, now),
+            (step, Err(ConsulError::Unknown(reason))) => self.on_unknown(step, &reason, cx),
             (_, Err(ConsulError::Unavailable(reason))) => {
                 if !self.backoff.is_failing() {
-                    fx.notice(log::Level::Error, format!("Consul: {reason}; trying again until it answers"));
+                    cx.fx.notice(log::Level::Error, format!("Consul: {reason}; trying again until it answers"));
                 }
-                self.backoff.fail(now);
+                self.backoff.fail(cx.now);
                 Outcome::Nothing
             }
         }
@@ -310,40 +301,41 @@ impl Election {
             // A node that cannot lead yet leaves the free lock to others.
             None => can_lead.then_some(Step::Acquire),
             session if *session == self.session => can_lead.then_some(Step::Acquire),
-            // A node that cannot lead ends the session of its own last life all the same, which keeps others from the
-            // lock.
+            // A node that cannot lead still ends the session of its own former incarnation, because that session keeps
+            // other nodes from the lock.
             Some(_) => {
-                let may_end = |why: &&str| *why == LAST_LIFE || can_lead && (*why != STANDS_STILL || can_depose);
+                let may_end =
+                    |why: &&str| *why == FORMER_INCARNATION || can_lead && (*why != STANDS_STILL || can_depose);
                 self.lock.why_dead().filter(may_end).map(|_| Step::Destroy)
             }
         }
     }
 
-    fn on_answer(&mut self, asked: Question, answer: ConsulAnswer, fx: &mut Effects, now: Now) -> Outcome {
+    fn on_answer(&mut self, asked: Question, answer: ConsulAnswer, cx: &mut Context) -> Outcome {
         let sent_at = asked.sent_at;
         match (asked.step, answer) {
             (Step::Register(registered), _) => {
                 if self.registered.is_none() && !self.backoff.is_failing() {
-                    fx.notice(log::Level::Info, "registered with Consul");
+                    cx.fx.notice(log::Level::Info, "registered with Consul");
                 }
                 self.registered = Some(registered);
-                self.pass_at = now.mono;
+                self.pass_at = cx.now.mono;
             }
-            (Step::Pass, _) => self.pass_at = sent_at.plus_ms(PASS_EVERY_MS),
+            (Step::Pass, _) => self.pass_at = sent_at.plus_ms(CHECK_PASS_MS),
             (Step::Session, ConsulAnswer::Session(session)) => {
-                fx.notice(log::Level::Info, format!("made session {session} in Consul"));
+                cx.fx.notice(log::Level::Info, format!("made session {session} in Consul"));
                 self.session = Some(session);
             }
             (Step::Release, _) => self.is_holder = false,
-            (Step::Acquire, ConsulAnswer::Acquired(is_ours)) => return self.on_acquired(is_ours, sent_at, now),
+            (Step::Acquire, ConsulAnswer::Acquired(is_ours)) => return self.on_acquired(is_ours, sent_at, cx.now),
             (Step::Destroy, _) => {
                 let reason = self.lock.why_dead();
                 let shown = reason.unwrap_or("the leader is gone");
-                fx.notice(log::Level::Warn, format!("{shown}: its session is destroyed"));
+                cx.fx.notice(log::Level::Warn, format!("{shown}: its session is destroyed"));
                 // The lock is out of date, and the watch will tell its new state. Where the lock is no dead leader's
                 // any more, the watch has told already.
                 if reason.is_some() {
-                    self.lock.forget(now);
+                    self.lock.forget(cx.now);
                 }
             }
             _ => {}
@@ -358,24 +350,24 @@ impl Election {
             (true, true) => Outcome::Renewed(sent_at),
             (true, false) => Outcome::Lost,
             (false, false) => {
-                // Another node was quicker, or this node's knowledge of the lock is old: wait for the watch.
+                // Another node was quicker, or the known state of the lock was out of date: wait for the watch.
                 self.lock.forget(now);
                 Outcome::Nothing
             }
         }
     }
 
-    fn on_unknown(&mut self, step: Step, reason: &str, fx: &mut Effects, now: Now) -> Outcome {
+    fn on_unknown(&mut self, step: Step, reason: &str, cx: &mut Context) -> Outcome {
         if !self.backoff.is_failing() {
-            fx.notice(log::Level::Warn, format!("Consul: {reason}"));
+            cx.fx.notice(log::Level::Warn, format!("Consul: {reason}"));
         }
         match step {
             Step::Pass | Step::Register(_) | Step::Session => self.registered = None,
             Step::Acquire | Step::Release => self.session = None,
-            Step::Destroy => self.lock.forget(now),
+            Step::Destroy => self.lock.forget(cx.now),
             Step::Leave => {}
         }
-        self.backoff.fail(now);
+        self.backoff.fail(cx.now);
         let was_holder = step == Step::Acquire && std::mem::take(&mut self.is_holder);
         if was_holder { Outcome::Lost } else { Outcome::Nothing }
     }

@@ -1,11 +1,12 @@
-//! The leader by the store's word: for a node whose Consul does not answer, or names no node that takes this one in.
+//! The lookup: asks the store which node leads. It is for a node whose Consul does not answer, or names a node that
+//! does not take this one in.
 //!
-//! Not the election: nobody comes to lead by it. Not a proof either: it says which node to greet, and that node's
+//! Not the election: no node becomes leader by it. Not a proof either: it says which node to greet, and that node's
 //! Welcome says under which epoch it leads.
 //!
-//! Invariants: one question is under way at a time; while Consul's word will do, the store is not asked.
+//! Invariants: one question is under way at a time; while Consul's answer is enough, the store is not asked.
 
-use crate::core::io::Effects;
+use crate::core::Context;
 use crate::core::ports::{Read, StoreError, StoredLeader, Work, WorkId};
 use crate::core::time::{Timer, Timers};
 use crate::model::{Epoch, Mono, NodeId, Now, Server};
@@ -22,7 +23,7 @@ pub struct Lookup {
     node_id: NodeId,
     lock_key: String,
     asked: Option<WorkId>,
-    /// None while Consul's word will do.
+    /// None while Consul's answer is enough.
     ask_at: Option<Mono>,
     named: Option<StoredLeader>,
 }
@@ -34,14 +35,14 @@ impl Lookup {
     }
 
     /// Asks the store when it is time. `is_needed`: Consul's word will not do.
-    pub fn poll(&mut self, is_needed: bool, fx: &mut Effects, now: Now) {
-        self.ask_at = is_needed.then(|| self.ask_at.unwrap_or(now.mono.plus_ms(PATIENCE_MS)));
-        if self.asked.is_none() && self.ask_at.is_some_and(|ask_at| ask_at <= now.mono) {
-            self.asked = Some(fx.work(Work::Read(Read::Leader)));
+    pub fn poll(&mut self, is_needed: bool, cx: &mut Context) {
+        self.ask_at = is_needed.then(|| self.ask_at.unwrap_or(cx.now.mono.plus_ms(PATIENCE_MS)));
+        if self.asked.is_none() && self.ask_at.is_some_and(|ask_at| ask_at <= cx.now.mono) {
+            self.asked = Some(cx.fx.work(Work::Read(Read::Leader)));
         }
     }
 
-    /// Says when to ask next.
+    /// Lists when to ask next.
     pub fn timers(&self, timers: &mut Timers) {
         timers.set(Timer::LeaderLookup, self.ask_at.filter(|_| self.asked.is_none()));
     }
@@ -52,7 +53,7 @@ impl Lookup {
             return;
         }
         self.ask_at = self.ask_at.map(|_| now.mono.plus_ms(ASK_EVERY_MS));
-        // An error is passed over: the health check and the logbook report a store that is away.
+        // An error needs no report here: the health check and the logbook report a store that is away.
         if let Ok(Some(named)) = result {
             self.named = Some(named);
         }
@@ -76,6 +77,7 @@ impl Lookup {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::Lender;
     use crate::core::io::Effect;
 
     fn at(ms: u64) -> Now {
@@ -93,16 +95,16 @@ mod tests {
 
     /// The question that it asks now.
     fn asked(lookup: &mut Lookup, is_needed: bool, now: Now) -> Option<WorkId> {
-        let mut fx = Effects::default();
-        lookup.poll(is_needed, &mut fx, now);
-        match fx.take()? {
+        let mut lender = Lender::default();
+        lookup.poll(is_needed, &mut lender.at(now));
+        match lender.fx.take()? {
             Effect::Work(id, Work::Read(Read::Leader)) => Some(id),
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
-    fn the_store_is_asked_every_second_and_only_while_it_must_be() {
+    fn the_store_is_asked_every_second_and_only_while_consul_is_not_enough() {
         let mut lookup = lookup("10.0.0.1:1");
         assert_eq!(asked(&mut lookup, false, at(60_000)), None);
         assert_eq!(asked(&mut lookup, true, at(60_000)), None, "a takeover is no reason");
@@ -131,7 +133,11 @@ mod tests {
         let other = "10.0.0.2:1";
         assert_eq!(leader("10.0.0.1:1", named(other, "other", "key")), Some((3, other.into())));
         assert_eq!(leader("10.0.0.1:1", named(other, "other", "another key")), None, "another cluster's");
-        assert_eq!(leader("10.0.0.1:1", named(other, "own", "key")), None, "its own former life, or a copied data_dir");
+        assert_eq!(
+            leader("10.0.0.1:1", named(other, "own", "key")),
+            None,
+            "its own former incarnation, or a copied data_dir"
+        );
         assert_eq!(leader(other, named(other, "other", "key")), None, "its own address");
         assert_eq!(leader("127.0.0.1:1", named(other, "other", "key")), None, "that one could not reach it");
     }

@@ -2,7 +2,7 @@
 //!
 //! Not the leader's decisions about runs and jobs.
 //!
-//! Invariant: nothing in here decides who may write to the store; that is the epoch's.
+//! Invariant: nothing in here decides which node may write to the store: the epoch decides that.
 
 pub mod election;
 pub mod follower;

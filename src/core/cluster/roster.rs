@@ -1,5 +1,5 @@
-//! The nodes, as their leader sees them: which are there, whether they may be given runs, and when their leases are
-//! surely over.
+//! The roster: the nodes as their leader sees them. It knows which nodes are there, whether they may get runs, and when
+//! their leases are surely over.
 //!
 //! ```text
 //! (expected) -> Hello -> Greeted -> Holdings -> Settled <-> Suspect -> (lease over) Lost
@@ -11,15 +11,12 @@
 //! acknowledgement, the node from the earlier sending of its heartbeat.
 
 use crate::core::runs::Candidate;
-use crate::core::time::bounds::{LEASE_MARGIN_MS, LEASE_MS, STORE_FIRM_MS, SUSPECT_MS};
+use crate::core::time::bounds::{LEASE_MARGIN_MS, LEASE_MS, OFFSET_MS_MAX, STORE_FIRM_MS, SUSPECT_MS};
 use crate::core::time::{Timer, Timers};
 use crate::model::command::{NodeState, NodeView, Role};
 use crate::model::message::{Heartbeat, Hello, LinkId};
 use crate::model::{Incarnation, Mono, NodeId, Now, Second, Server};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// The leader warns of a clock that is off by more.
-const OFFSET_MS_MAX: i64 = 250;
 
 /// The leader's table of nodes, its own included.
 #[derive(Debug, Default)]
@@ -39,7 +36,7 @@ struct Member {
     labels: Vec<String>,
     /// Its last heartbeat.
     last: Heartbeat,
-    /// Since when it says that its store answers.
+    /// Since when its heartbeats say that its store answers.
     store_since: Option<Mono>,
     clock_offset_ms: i64,
     /// The operator was warned of its clock.
@@ -74,7 +71,7 @@ impl Roster {
             ));
         }
         let member = self.members.entry(hello.node_id.clone()).or_insert_with(|| Member::expected(now, now.mono));
-        // A former link belongs to a former life, or is dead: its messages must not be taken for this life's.
+        // A former link is dead, or that of a former incarnation: its messages must not count for this one.
         let former = member.link.replace(link);
         member.server = hello.server.clone();
         member.incarnation = hello.incarnation;
@@ -114,7 +111,7 @@ impl Roster {
         member.store_since = heartbeat.store_ok.then(|| store_since.unwrap_or(now.mono));
         member.heard_at = now.mono;
         member.last = heartbeat;
-        // The heartbeat's own wall time does not do for this: the heartbeat may have lain in a buffer.
+        // The heartbeat's own wall time would mislead where the heartbeat has waited in a buffer.
         member.clock_offset_ms = heartbeat.clock_offset_ms.unwrap_or(member.clock_offset_ms);
         let is_off = OFFSET_MS_MAX < member.clock_offset_ms.abs();
         let is_new = is_off && !member.is_offset_said;
@@ -210,7 +207,7 @@ impl Roster {
         self.members.remove(node);
     }
 
-    /// Says when the next lease is surely over.
+    /// Lists when the next lease is surely over.
     pub fn timers(&self, timers: &mut Timers) {
         let ends = self.members.values().filter(|member| member.may_be_released());
         timers.set(Timer::LeaseEnd, ends.map(|member| member.lease_end.plus_ms(LEASE_MARGIN_MS)).min());
@@ -267,8 +264,8 @@ impl Member {
         }
     }
 
-    /// Whether `take_released` has to look at it. Not at a node that is linked and settled: its own daemon ends its
-    /// mutex runs when the lease is over, and tells.
+    /// Whether the end of its lease matters. It does not for a node that is linked and settled: its own daemon ends its
+    /// mutex runs when the lease is over, and tells the leader.
     fn may_be_released(&self) -> bool {
         !self.is_released && (self.link.is_none() || !self.is_settled)
     }
@@ -282,8 +279,8 @@ impl Member {
         now.mono < self.heard_at.plus_ms(SUSPECT_MS)
     }
 
-    /// Whether this node is alive and another one greets with its id. A restarted node is no double: its new life has
-    /// the same address, and a later incarnation.
+    /// Whether this node is alive and another one greets with its id. A restarted node is no double: it has the same
+    /// address, and a later incarnation.
     fn is_double(&self, hello: &Hello, now: Now) -> bool {
         let is_heard = self.link.is_some() && self.is_fresh(now);
         let is_other = self.server != hello.server || hello.incarnation < self.incarnation;
@@ -332,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_has_the_store_when_it_has_said_so_for_a_while_and_is_well() {
+    fn a_node_has_the_store_when_its_heartbeats_have_said_so_for_a_while() {
         let other = NodeId("other".into());
         let server = Server("10.0.0.2:9991".into());
         let mut roster = roster();
@@ -356,7 +353,7 @@ mod tests {
         assert_eq!(heartbeats(silent, silent + firm - 100, true), None, "anew after a silence too");
         let last = silent + firm;
         assert_eq!(heartbeats(last, last, true), Some(server));
-        assert_eq!(roster.with_store(at(last + SUSPECT_MS)), None, "it says nothing any more");
+        assert_eq!(roster.with_store(at(last + SUSPECT_MS)), None, "its heartbeats have ended");
         roster.on_unlinked(link, at(last));
         assert_eq!(roster.with_store(at(last)), None);
     }
@@ -381,14 +378,14 @@ mod tests {
         assert!(warning(Some(OFFSET_MS_MAX + 1)).is_some());
     }
 
-    /// The roster's answer to the Hello of a node's life, over the link with that number.
+    /// The roster's answer to the Hello of a node's incarnation, over the link with that number.
     fn hello(roster: &mut Roster, link: u64, (node_id, host, life): (&str, u8, u64), ms: u64) -> Result<(), String> {
         let hello = hello_of(node_id, &format!("10.0.0.{host}:9991"), life);
         roster.on_hello(LinkId::In(link), &hello, at(ms)).map(|_| ())
     }
 
     #[test]
-    fn a_node_that_was_restarted_takes_the_place_of_its_last_life() {
+    fn a_restarted_node_replaces_its_former_incarnation() {
         let mut roster = roster();
         hello(&mut roster, 1, ("a", 2, 1), 0).unwrap();
         hello(&mut roster, 2, ("a", 2, 2), 10).unwrap();
@@ -403,7 +400,7 @@ mod tests {
         hello(&mut roster, 1, ("a", 2, 5), 0).unwrap();
         let reason = hello(&mut roster, 2, ("a", 3, 9), SUSPECT_MS - 1).unwrap_err();
         assert!(reason.contains("here as 10.0.0.2:9991") && reason.contains("node_id"), "{reason}");
-        assert!(hello(&mut roster, 3, ("a", 2, 4), SUSPECT_MS - 1).is_err(), "an older life that is alive");
+        assert!(hello(&mut roster, 3, ("a", 2, 4), SUSPECT_MS - 1).is_err(), "an older incarnation that is alive");
         assert_eq!(roster.link_of(&NodeId("a".into())), Some(LinkId::In(1)));
         hello(&mut roster, 4, ("a", 3, 9), SUSPECT_MS).unwrap();
     }
@@ -417,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn no_other_node_may_have_the_leaders_id_or_anybodys_address() {
+    fn no_other_node_may_have_the_leaders_id_or_the_address_of_a_linked_node() {
         let mut roster = roster();
         assert!(hello(&mut roster, 1, ("own", 2, 1), 0).unwrap_err().contains(OWN));
         assert!(hello(&mut roster, 1, ("a", 1, 1), 0).unwrap_err().contains("bind_address"));

@@ -1,9 +1,9 @@
-//! Indexes of the held runs: which run is next in its phase, and how many runs are in a phase, without a look at all of
-//! them.
+//! The index of the held runs: it finds the next run in a phase, and the number of runs in a phase, without a look at
+//! all runs.
 //!
 //! Not the owner of the runs (that is `table`), nor the order in which they start (that is `ready_queue`).
 //!
-//! Invariant: it equals an empty index into which every run of the table was entered.
+//! Invariant: it equals a new index into which every run of the table was entered.
 
 use super::run::{Phase, Run};
 use crate::core::ports::WorkId;

@@ -7,14 +7,14 @@
 //!                        |  +--- Parked <-------------+  |
 //!                        +-------------------------------+
 //! Cancel takes a run out of any phase before Spawning.
-//! Found (a mark of a former incarnation) -> Dispatch as above, or a log row explains it.
+//! Found (a mark of a former incarnation) -> Dispatch as above, or a log row says what became of it.
 //! ```
 //!
 //! A parked mutex run starts only by a new order: meanwhile its mutex may have gone to another run.
 //!
-//! Not the leader: it never decides that a run is due, and it may start one only while the lease holds. `table` owns
-//! the runs and their phases, `orders` takes them and gives them back, `ready_queue` says which run starts next,
-//! `starting` gives runs to the spawning threads, `stopping` ends them.
+//! Not the leader: it never decides that a run is due, and it may start one only during its lease. `table` owns the
+//! runs and their phases, `orders` takes runs and gives them back, `ready_queue` says which run starts next, `starting`
+//! gives runs to the spawning threads, `stopping` ends them.
 //!
 //! Invariants: every held run has a mark; an attempt is handed to the spawning threads again only when they have said
 //! that it was not started; at most `max_running` processes run, and at most `SPAWNS_MAX` runs are with the threads, so
@@ -44,8 +44,8 @@ use run::{Phase, Run};
 use table::HeldRuns;
 use throttle::Throttle;
 
-/// Runs with the two spawning threads at one time: enough that no thread waits for us, and so few that a cancel does
-/// not wait long for them.
+/// The most runs with the two spawning threads at one time: enough to keep both busy, and so few that a cancel does not
+/// wait long for them.
 const SPAWNS_MAX: usize = 4;
 
 #[derive(Debug)]
@@ -56,7 +56,7 @@ pub struct Executor {
     /// How many orders this node took: the number of the next one.
     arrivals: u64,
     throttle: Throttle,
-    /// When the first run in the ready queue has waited for too long.
+    /// When the first run in the ready queue will have waited for longer than the grace.
     expires_at: Option<Mono>,
     /// Cancels that are not answered yet.
     cancels: Vec<Cancel>,
@@ -201,7 +201,7 @@ impl Executor {
         self.debug_assert_nothing_is_due(cx.now);
     }
 
-    /// A timer that is still due after a poll would wake the node again at once, for ever.
+    /// A timer that is still due after a poll would wake the node again and again.
     fn debug_assert_nothing_is_due(&self, now: Now) {
         let is_ahead = |at: Option<Mono>| at.is_none_or(|at| now.mono < at);
         debug_assert!(is_ahead(self.held.first_armed()), "a run stays armed though its second has begun");

@@ -60,7 +60,7 @@ impl Executor {
         self.finish(attempt, Ending::NotStarted(RunState::Shed, NODE_FULL.into()), cx);
     }
 
-    /// Arms a run whose second begins at `at`. A run that is held already keeps its place among the others.
+    /// Arms a run whose second begins at `at`. A run that is held already keeps its arrival number.
     fn take(&mut self, order: Order, at: Mono, cx: &mut Context) {
         let attempt = order.attempt;
         cx.fx.mark(MarkOp::Hold { attempt, version: order.job.version, is_mutex: order.job.is_mutex });

@@ -1,9 +1,10 @@
-//! The runs whose second has come, in the order in which they start: urgent runs and runs on time alternate, each kind
-//! in the order in which they came; then the backlog, one run of each job after the other, each job's oldest first. So
-//! a flood of late runs delays neither a mutex run nor a run on time, and one job's backlog does not starve another's.
-//! One start in four is the backlog's, lest runs that take all the capacity starve it.
+//! The ready queue: the runs whose second has come, in the order in which they start. Urgent runs and runs on time
+//! alternate, each kind in the order in which they came. After them comes the backlog, one run of each job after the
+//! other, each job's oldest run first. So a flood of late runs delays neither a mutex run nor a run on time, and one
+//! job's backlog does not starve another's. One start in four is the backlog's, so that it does not starve where the
+//! other runs take all the capacity.
 //!
-//! Not the place of counts and limits, nor the owner of a run: `table` puts runs in and takes them out.
+//! Not here: counts, limits, and the runs themselves; `table` puts runs in and takes them out.
 //!
 //! Invariant: a run is in it once, in the line of its rank or, when its second is over, in the backlog.
 
@@ -26,12 +27,13 @@ pub enum Rank {
 
 #[derive(Debug, Default)]
 pub struct ReadyQueue {
-    places: BTreeMap<Attempt, Place>,
+    /// Every run in the queue, with the line that it waits in.
+    queued: BTreeMap<Attempt, Queued>,
     urgent: Line,
     /// The last pick was urgent, so the next is not.
     was_urgent: bool,
     on_time: Line,
-    /// No job here is without a run.
+    /// By job; a job without a run is not in it.
     backlog: BTreeMap<JobId, BTreeSet<Attempt>>,
     /// Picks since the last one from the backlog.
     passed_over: u32,
@@ -39,46 +41,46 @@ pub struct ReadyQueue {
     next_job: JobId,
 }
 
-/// Where a run waits.
+/// The line that a run waits in, and its number there. The backlog has no numbers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Place {
+enum Queued {
     Urgent(i64),
     OnTime(i64),
     Backlog,
 }
 
-/// Runs in the order in which they came, by a number that means nothing else.
+/// Runs by number. A run that comes last gets the largest number, a run that is moved to the front the smallest.
 #[derive(Debug, Default)]
 struct Line(BTreeMap<i64, Attempt>);
 
 impl ReadyQueue {
     /// Puts a run behind those of its rank.
     pub fn push(&mut self, attempt: Attempt, rank: Rank) {
-        let place = match rank {
-            Rank::Urgent => Place::Urgent(self.urgent.push_back(attempt)),
-            Rank::Prompt => Place::OnTime(self.on_time.push_back(attempt)),
+        let queued = match rank {
+            Rank::Urgent => Queued::Urgent(self.urgent.push_back(attempt)),
+            Rank::Prompt => Queued::OnTime(self.on_time.push_back(attempt)),
             Rank::Late => self.fall_back(attempt),
         };
-        let former = self.places.insert(attempt, place);
+        let former = self.queued.insert(attempt, queued);
         debug_assert_eq!(former, None, "{attempt} is in the ready queue twice");
     }
 
-    /// A run that was picked could not start: it becomes the next of its kind.
+    /// Makes a run that was picked and could not start the next of its kind.
     pub fn move_to_front(&mut self, attempt: Attempt) {
-        let Some(place) = self.places.get_mut(&attempt) else { return };
-        match place {
-            Place::Urgent(number) => *number = self.urgent.move_to_front(*number, attempt),
-            Place::OnTime(number) => *number = self.on_time.move_to_front(*number, attempt),
-            Place::Backlog => {}
+        let Some(queued) = self.queued.get_mut(&attempt) else { return };
+        match queued {
+            Queued::Urgent(number) => *number = self.urgent.move_to_front(*number, attempt),
+            Queued::OnTime(number) => *number = self.on_time.move_to_front(*number, attempt),
+            Queued::Backlog => {}
         }
         self.next_job = attempt.run.cron_id;
     }
 
     pub fn remove(&mut self, attempt: Attempt) {
-        let was_there = match self.places.remove(&attempt) {
-            Some(Place::Urgent(number)) => self.urgent.0.remove(&number).is_some(),
-            Some(Place::OnTime(number)) => self.on_time.0.remove(&number).is_some(),
-            Some(Place::Backlog) => self.leave_backlog(attempt),
+        let was_there = match self.queued.remove(&attempt) {
+            Some(Queued::Urgent(number)) => self.urgent.0.remove(&number).is_some(),
+            Some(Queued::OnTime(number)) => self.on_time.0.remove(&number).is_some(),
+            Some(Queued::Backlog) => self.leave_backlog(attempt),
             None => false,
         };
         debug_assert!(was_there, "{attempt} leaves the ready queue and is not where it should be");
@@ -108,19 +110,19 @@ impl ReadyQueue {
                 self.on_time.0.insert(number, attempt);
                 return Some(attempt);
             }
-            let place = self.fall_back(attempt);
-            self.places.insert(attempt, place);
+            let queued = self.fall_back(attempt);
+            self.queued.insert(attempt, queued);
         }
         None
     }
 
     pub fn len(&self) -> usize {
-        self.places.len()
+        self.queued.len()
     }
 
-    fn fall_back(&mut self, attempt: Attempt) -> Place {
+    fn fall_back(&mut self, attempt: Attempt) -> Queued {
         self.backlog.entry(attempt.run.cron_id).or_default().insert(attempt);
-        Place::Backlog
+        Queued::Backlog
     }
 
     fn leave_backlog(&mut self, attempt: Attempt) -> bool {
@@ -142,22 +144,22 @@ impl ReadyQueue {
 
     /// All runs in the queue, by attempt and not in the order of their starts.
     pub fn attempts(&self) -> impl Iterator<Item = Attempt> {
-        self.places.keys().copied()
+        self.queued.keys().copied()
     }
 
-    /// Looks for every run in its place, and counts all again. Costs a look at every run.
+    /// Looks for every run in its line, and counts all runs again. Costs a look at every run.
     pub fn check_invariants(&self) {
-        for (attempt, place) in &self.places {
-            let is_there = match place {
-                Place::Urgent(number) => self.urgent.0.get(number) == Some(attempt),
-                Place::OnTime(number) => self.on_time.0.get(number) == Some(attempt),
-                Place::Backlog => self.backlog.get(&attempt.run.cron_id).is_some_and(|runs| runs.contains(attempt)),
+        for (attempt, queued) in &self.queued {
+            let is_there = match queued {
+                Queued::Urgent(number) => self.urgent.0.get(number) == Some(attempt),
+                Queued::OnTime(number) => self.on_time.0.get(number) == Some(attempt),
+                Queued::Backlog => self.backlog.get(&attempt.run.cron_id).is_some_and(|runs| runs.contains(attempt)),
             };
-            assert!(is_there, "{attempt} is not in its place, {place:?}");
+            assert!(is_there, "{attempt} is not in its line, {queued:?}");
         }
         let backlog: usize = self.backlog.values().map(BTreeSet::len).sum();
-        let placed = self.urgent.0.len() + self.on_time.0.len() + backlog;
-        assert_eq!(placed, self.places.len(), "some run in the ready queue has two places, or none");
+        let counted = self.urgent.0.len() + self.on_time.0.len() + backlog;
+        assert_eq!(counted, self.queued.len(), "some run in the ready queue is in two lines, or in none");
         assert!(self.backlog.values().all(|runs| !runs.is_empty()), "a job of the backlog has no run");
         assert!(self.passed_over < BACKLOG_EVERY, "the backlog is passed over: {} picks", self.passed_over);
     }
@@ -202,7 +204,7 @@ mod tests {
         Some(next)
     }
 
-    /// Puts them in and takes all at `now`: (job, second) each.
+    /// Puts runs in, and takes all of them at `now`; each is a job and a second.
     #[track_caller]
     fn check(put: &[(u32, i64, Rank)], now: i64, expect: &[(u32, i64)]) {
         let mut ready = ReadyQueue::default();
@@ -215,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn on_time_is_in_the_order_of_coming() {
+    fn runs_on_time_start_in_the_order_in_which_they_came() {
         use Rank::Prompt;
         check(&[(3, 10, Prompt), (1, 10, Prompt), (2, 10, Prompt)], 10, &[(3, 10), (1, 10), (2, 10)]);
         check(&[(3, 10, Prompt), (1, 11, Prompt)], 10, &[(3, 10), (1, 11)]);

@@ -14,10 +14,10 @@ use crate::model::{Attempt, Exit, Mono, Version};
 
 #[derive(Debug)]
 pub struct Run {
-    /// None for a mark that was found at the start and that no leader has ordered since.
+    /// None for a mark of a former incarnation, as long as no leader has ordered the run again.
     pub order: Option<Order>,
     pub version: Version,
-    /// Who ends the run; none while nobody does.
+    /// The reason why the run is being ended; none while it is not.
     pub ended_by: Option<EndedBy>,
     /// When and how the run is ended: first at its time limit, then by force, `kill_grace` after a gentle signal.
     pub alarm: Option<Alarm>,
@@ -121,7 +121,7 @@ impl Run {
         matches!(self.held(), Held::Waiting | Held::Parked)
     }
 
-    /// The run as people see it; none for one that is over, or only found.
+    /// The run as people see it; none for one that is over, or of which only a mark was found.
     pub fn view(&self, attempt: Attempt) -> Option<HeldRun> {
         let (status, started) = match self.phase {
             Phase::Armed { .. } => (RunStatus::Armed, None),

@@ -19,8 +19,8 @@ use crate::model::{Attempt, Now, RunState, Wall};
 const TOO_LATE: &str = "not started: it was still waiting in the ready queue when the grace (misfire_grace) was over";
 
 impl Executor {
-    /// Drops the runs that have waited for longer than the grace, whether or not there is capacity for them now: later
-    /// runs need it.
+    /// Drops the runs that have waited for longer than the grace, even where there is capacity for them now: later runs
+    /// need that capacity.
     pub(super) fn miss_expired(&mut self, leaders_wall: Wall, cx: &mut Context) {
         for attempt in self.held.expired(leaders_wall.second()) {
             self.finish(attempt, Ending::NotStarted(RunState::Missed, TOO_LATE.into()), cx);
@@ -35,12 +35,12 @@ impl Executor {
         if self.throttle.end_if_quiet(cx.now) {
             cx.fx.notice(log::Level::Info, "the host starts further processes again");
         }
-        // The queue is asked until it is empty: it forgets then whose turn was the last.
+        // An empty queue is asked, too: then it forgets which kind of run it picked last.
         let mut left = self.held.ready();
         while self.may_start(cx.now) {
             let Some(attempt) = self.held.next_ready(leaders_wall.second()) else { return };
             self.start(attempt, cx);
-            debug_assert_eq!(self.held.ready() + 1, left, "{attempt} had its turn and is still in the ready queue");
+            debug_assert_eq!(self.held.ready() + 1, left, "{attempt} was started and is still in the ready queue");
             left = self.held.ready();
         }
     }
@@ -102,8 +102,8 @@ impl Executor {
         }
     }
 
-    /// The host can start no further process just now. Answers the reason where waiting is of no use: for longer than
-    /// the grace not a single process could be started.
+    /// The host can start no further process just now. Answers the reason where the run must not wait any longer,
+    /// because the host could not start a single process for longer than the grace.
     fn put_off(&mut self, reason: String, cx: &mut Context) -> Option<String> {
         self.counters.put_off += 1;
         // The run that is put off still counts as active.

@@ -1,4 +1,4 @@
-//! The held runs: the one owner of every run that this node has, of its phase, and of the indexes that follow from it.
+//! The held runs: this table alone owns the runs of this node, with their phases, the index and the ready queue.
 //!
 //! Not the place that decides when a phase changes: that is the executor.
 //!
@@ -23,8 +23,8 @@ pub struct HeldRuns {
 
 /// Changes.
 impl HeldRuns {
-    /// Puts the run in, in place of its former state. One that was ready and still is, with the same rank, keeps its
-    /// place in the queue.
+    /// Puts the run in; it replaces the attempt's former one. A run that was ready and still is, with the same rank,
+    /// keeps its position in the queue.
     pub fn insert(&mut self, attempt: Attempt, run: Run) {
         if let Some(former) = self.all.get(&attempt) {
             debug_assert!(former.is_unstarted(), "{attempt} is taken anew and has begun already: {former:?}");
@@ -66,7 +66,7 @@ impl HeldRuns {
         self.ready.move_to_front(attempt);
     }
 
-    /// Notes who ends the run. Of several, the first one counts.
+    /// Notes why the run is ended. The first reason counts.
     pub fn set_ended_by(&mut self, attempt: Attempt, ended_by: EndedBy) {
         if let Some(run) = self.all.get_mut(&attempt) {
             debug_assert!(matches!(run.phase, Phase::Running(_)), "{attempt} is ended and does not run: {run:?}");

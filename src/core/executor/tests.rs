@@ -1,4 +1,4 @@
-//! The executor, driven step by step as the node drives it. What its parts do is tested beside them, on the same bench.
+//! The executor, driven step by step as the node drives it. The tests of its parts are beside them, on the same bench.
 
 use super::*;
 use crate::core::io::{Effect, Mail};
@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 pub const T: i64 = 1_000;
 
-/// One executor with its surroundings, and what it has done that was not looked at yet.
+/// One executor with all that it needs, and its effects that the test has not looked at yet.
 pub struct Bench {
     pub executor: Executor,
     pub logbook: Logbook,
@@ -42,7 +42,7 @@ impl Bench {
         bench
     }
 
-    /// Hands the executor an input, and lets it do what is due then.
+    /// Gives the executor an input, and lets it act on its due timers.
     pub fn give(&mut self, input: impl FnOnce(&mut Executor, &mut Context)) {
         let mut cx = Context { logbook: &mut self.logbook, fx: &mut self.fx, now: self.now };
         input(&mut self.executor, &mut cx);
@@ -88,7 +88,7 @@ impl Bench {
         }
     }
 
-    /// What it waits for first.
+    /// When its first timer is due.
     pub fn due(&self) -> Option<Mono> {
         Timers::first(self.now, |timers| self.executor.timers(timers)).map(|(_, at)| at)
     }
@@ -102,7 +102,7 @@ impl Bench {
         self.give(|executor, cx| executor.on_spawned(id, result, cx));
     }
 
-    /// Every spawn that was asked for works; answers whose.
+    /// Every spawn that was asked for succeeds; answers the attempts.
     pub fn start_all(&mut self) -> Vec<Attempt> {
         let mut started = Vec::new();
         while !self.spawns.is_empty() {
@@ -117,7 +117,7 @@ impl Bench {
     pub fn refuse_all(&mut self) -> Vec<Attempt> {
         let refused = std::mem::take(&mut self.spawns);
         for (id, _) in &refused {
-            self.spawned(*id, Err(SpawnError::Exhausted("not started: no room".into())));
+            self.spawned(*id, Err(SpawnError::Exhausted("not started: no memory".into())));
         }
         refused.into_iter().map(|(_, attempt)| attempt).collect()
     }
@@ -126,7 +126,7 @@ impl Bench {
         self.give(|executor, cx| executor.on_exited(attempt, Exit::Code(0), "said".into(), cx));
     }
 
-    /// What is left of the run that was ended is gone as well.
+    /// The last processes of the runs that are being ended are killed.
     pub fn killed(&mut self) {
         for (id, _) in std::mem::take(&mut self.kills) {
             self.give(|executor, cx| executor.on_killed(id, cx));
@@ -173,7 +173,7 @@ pub fn limits(max_running: usize) -> Limits {
 }
 
 #[test]
-fn what_had_no_lease_goes_on_with_one_save_mutex_runs() {
+fn runs_that_waited_for_a_lease_start_with_it_save_mutex_runs() {
     let mut bench = Bench::new(limits(9));
     bench.executor.lease = Mono(0);
     let mutex = Job { id: JobId(2), is_mutex: true, ..Job::default() };
@@ -186,11 +186,11 @@ fn what_had_no_lease_goes_on_with_one_save_mutex_runs() {
     assert_eq!(bench.start_all(), [attempt(1, T)]);
     assert_eq!(held(&bench), [Held::Begun, Held::Parked, Held::Parked]);
     bench.pass_ms(10_000);
-    assert!(bench.spawns.is_empty(), "its mutex may be another's by now");
+    assert!(bench.spawns.is_empty(), "its mutex may have gone to another run");
 }
 
 #[test]
-fn people_see_what_is_held() {
+fn the_list_for_people_has_the_held_runs() {
     let mut bench = Bench::new(limits(1));
     bench.dispatch(vec![order(1, T + 5), order(2, T), order(3, T)]);
     bench.start_all();

@@ -1,7 +1,8 @@
-//! How many processes may run at one time while the host can start no more: as many as ran when it refused one, and
-//! after each pause one more as a probe, to see whether it can again.
+//! The throttle: it limits the number of processes while the host can start no more. As many may run as ran when the
+//! host refused one, and after each pause one more as a probe, which shows whether the host can start processes again.
 //!
-//! Not a guess at what the host can do: a probe asks it, at most ten times a second and at least every two seconds.
+//! Not an estimate of the host's resources: the probes find out, at most ten times a second and at least every two
+//! seconds.
 //!
 //! Invariant: without a further refusal the throttle ends by itself.
 
@@ -9,6 +10,7 @@ use crate::core::time::bounds::THROTTLE_QUIET_MS;
 use crate::core::time::{Backoff, Timer, Timers};
 use crate::model::{Attempt, Mono, Now};
 
+/// The throttle of one node; it has a state while it is on.
 #[derive(Debug, Default)]
 pub struct Throttle {
     state: Option<State>,
@@ -118,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_as_ran_at_the_refusal_may_run_and_one_more_after_a_pause() {
+    fn as_many_processes_may_run_as_ran_at_the_refusal_and_one_more_after_a_pause() {
         let mut throttle = Throttle::default();
         assert!(throttle.may_start(1_000, at(0)));
         assert_eq!(throttle.on_no_resources(50, at(0)), Shortage { is_new: true, nothing_for_ms: 0 });
@@ -144,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn it_ends_by_itself_and_says_so_once() {
+    fn it_ends_by_itself_and_reports_that_once() {
         let mut throttle = Throttle::default();
         throttle.on_no_resources(3, at(0));
         throttle.on_no_resources(3, at(2_000));

@@ -1,4 +1,4 @@
-//! The queue of effects: the state machines push them, the driver takes them.
+//! The queue of effects: the state machines push effects into it, and the driver takes them out.
 //!
 //! Not the carrying out of effects: that is the driver's.
 //!
@@ -11,8 +11,8 @@ use crate::model::command::{Reply, RequestId};
 use crate::model::message::{LinkId, Message, ToLeader, ToNode};
 use std::collections::VecDeque;
 
-/// A message between the leader and a node. One to this node itself needs no socket. All are delivered before the input
-/// is done.
+/// A message between the leader and a node, by way of the queue: all are delivered within the same input. A message to
+/// this node itself needs no socket.
 #[derive(Debug)]
 pub enum Mail {
     ToNode(NodeId, ToNode),

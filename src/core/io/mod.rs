@@ -33,7 +33,7 @@ pub enum Input {
         part: Option<OutputPart>,
     },
     Signal(Signal),
-    /// A link is up, and its other end has proved that it is of our cluster.
+    /// A link is up, and its other end has proved that it belongs to this cluster.
     Linked(LinkId),
     Received(LinkId, Message),
     Unlinked(LinkId, Gone),
@@ -121,7 +121,7 @@ pub struct FoundMark {
 pub enum FoundState {
     /// Held, and certainly not started.
     Held,
-    /// Started, or about to be. Its processes are dead now, and nobody knows how it ended.
+    /// Started, or about to be when the daemon died. Its processes are dead now, and nobody knows how it ended.
     Started,
     Ended(Exit),
     /// The marks are from before the host's last start, so nobody knows whether it was started.

@@ -1,6 +1,6 @@
 //! The runs that would have been due in a gap of ticks: counted from the schedules, with a limit to the work.
 //!
-//! Not the place that decides what becomes of the missed runs: that is the leader.
+//! Not the decision about the missed runs: the leader makes it.
 //!
 //! Invariant: a count is exact, or it says that it is a lower bound.
 
@@ -12,13 +12,13 @@ use crate::model::{Job, JobId, Second};
 /// How many fire times of all schedules together may be counted in a gap; beyond it a count is a lower bound. A million
 /// steps take well under a second.
 pub(super) const GAP_STEPS_MAX: u64 = 1_000_000;
-/// The same limit where one job is asked about; so many steps take about a millisecond.
+/// The same limit for a question about one job; so many steps take about a millisecond.
 pub(super) const OWED_STEPS_MAX: u64 = 2_000;
 /// The same limit for a job that begins only after the steps that were counted of its schedule.
 const STEPS_BEYOND_MAX: u64 = 100;
 
 impl Scheduler {
-    /// The job's due runs, as it is defined now, after the cursor up to and with `last`; none where there is not one.
+    /// The due runs of the job by its present definition, after the cursor and up to `last`; none where it has none.
     pub fn owed(&self, id: JobId, last: Second) -> Option<MissedGap> {
         let (job, entry) = self.planned(id)?;
         self.gap_of(job, entry, last, OWED_STEPS_MAX)

@@ -1,6 +1,8 @@
 //! The jobs in memory: the leader's, and the replica that every other node keeps.
 //!
-//! Not the runs: those are `runs` at the leader and `executor` at every node. Invariants stand in the modules.
+//! Not the runs: those are in `runs` at the leader and in `executor` at every node.
+//!
+//! Invariants: see the modules.
 
 pub mod listing;
 pub mod replica;

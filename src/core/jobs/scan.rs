@@ -11,9 +11,9 @@ use crate::core::ports::{JobBatch, Read, Work, WorkId};
 use crate::model::{Job, JobId};
 use std::collections::BTreeSet;
 
-/// Rows in one batch: a few milliseconds of work for the reactor.
+/// The rows of one batch: a few milliseconds of work for the reactor.
 const BATCH_JOBS: usize = 1_000;
-/// Jobs in memory that one batch is compared with.
+/// The most jobs in memory with which one batch is compared.
 const KNOWN_MAX: usize = 2 * BATCH_JOBS;
 
 #[derive(Debug, Default)]

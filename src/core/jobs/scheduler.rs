@@ -21,7 +21,7 @@ pub struct Scheduler {
     zones: Zones,
     jobs: BTreeMap<JobId, Planned>,
     timetable: Timetable,
-    /// Jobs whose seconds ahead of the cursor are decided already, up to and with this one.
+    /// The jobs of which seconds ahead of the cursor are decided already, each with the last such second.
     settled: BTreeMap<JobId, Second>,
 }
 
@@ -46,7 +46,7 @@ impl Scheduler {
         }
     }
 
-    /// Takes the job in, in place of an older definition. With an error the job is kept and is never due.
+    /// Takes the job in; it replaces an older definition. After an error the job is there and never due.
     pub fn put(&mut self, job: Job) -> Result<Arc<Job>, ScheduleError> {
         let is_same = |old: &Job| old.cron_set == job.cron_set && old.jitter == job.jitter;
         let kept = self.jobs.get(&job.id).filter(|planned| is_same(&planned.job));
@@ -118,7 +118,7 @@ impl Scheduler {
 
     /// Takes the next tick, and answers its due jobs in order of their ids.
     pub fn tick(&mut self) -> Vec<Arc<Job>> {
-        let fired = self.timetable.turn();
+        let fired = self.timetable.advance();
         let tick = self.cursor();
         let jobs = fired.into_iter().flat_map(|item| self.jobs_of(item));
         let mut due: Vec<Arc<Job>> = jobs.filter(|job| self.may_run_at(job, tick)).cloned().collect();
@@ -131,7 +131,7 @@ impl Scheduler {
     /// Makes the tick after `cursor` the next one. It may go forwards or backwards, and answers no due jobs.
     pub fn wind_to(&mut self, cursor: Second) {
         self.timetable.wind_to(cursor);
-        debug_assert_eq!(self.cursor(), cursor, "the wheel was not turned as far as it was to be");
+        debug_assert_eq!(self.cursor(), cursor, "the timetable is at another second than it was wound to");
     }
 
     /// The job's seconds up to and with `last` are decided: its ticks pass over them, however it is defined.
@@ -165,7 +165,7 @@ impl Scheduler {
         entry.jobs.iter().filter_map(|id| self.job(*id))
     }
 
-    /// The first second that the job can have: after its creation, its start of the window and its settled seconds.
+    /// The first second in which the job can have a run: in force, in its window, and after its settled seconds.
     pub(super) fn first_of(&self, job: &Job) -> Second {
         Second(job.since.0.max(job.start_time).max(self.settled_to(job.id).0.saturating_add(1)))
     }

@@ -14,9 +14,9 @@ use crate::model::{Job, JobId, Second, Zones};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// So many seconds ahead the wheel is turned, at the cost of the schedules that fire on the way. For more it is filled
-/// anew from every schedule.
-const TURNS_MAX: i64 = 60;
+/// Over so many seconds the wheel advances second by second, which costs a look at the schedules that fire on the way.
+/// For a longer distance a new wheel is filled, which costs a look at every schedule.
+const ADVANCE_SECS_MAX: i64 = 60;
 
 #[derive(Debug)]
 pub struct Timetable {
@@ -90,22 +90,22 @@ impl Timetable {
         let shifted = Shifted::new(Arc::clone(&schedule), offset_secs);
         let next = shifted.next_after(self.cursor());
         let jobs = BTreeSet::from([job.id]);
-        let item = self.place(Entry { text: Arc::clone(&text), offset_secs, schedule: shifted, jobs, next });
+        let item = self.store(Entry { text: Arc::clone(&text), offset_secs, schedule: shifted, jobs, next });
         let new = || Text { schedule, by_offset: BTreeMap::new() };
         self.by_text.entry(text).or_insert_with(new).by_offset.insert(offset_secs, item);
         Ok(item)
     }
 
-    /// Puts the entry at a free index or a new one, and into the wheel.
-    fn place(&mut self, entry: Entry) -> Item {
+    /// Stores the entry at a free index or a new one, and puts it into the wheel.
+    fn store(&mut self, entry: Entry) -> Item {
         let item = self.free.pop().unwrap_or(self.entries.len() as Item);
         if let Some(next) = entry.next {
             self.wheel.insert(item, next);
         }
         match self.entries.get_mut(item as usize) {
-            Some(place) => {
-                debug_assert!(place.is_none(), "the index of {place:?} counts as free");
-                *place = Some(entry);
+            Some(free) => {
+                debug_assert!(free.is_none(), "the index of {free:?} counts as free");
+                *free = Some(entry);
             }
             None => self.entries.push(Some(entry)),
         }
@@ -130,8 +130,8 @@ impl Timetable {
         self.free.push(item);
     }
 
-    /// Moves on by one tick, and answers the entries that fire in it. Their `next` is already the one after it.
-    pub fn turn(&mut self) -> Vec<Item> {
+    /// Advances by one tick, and answers the entries that fire in it. Their `next` is already the second after that.
+    pub fn advance(&mut self) -> Vec<Item> {
         let mut fired = self.wheel.tick();
         let tick = self.cursor();
         fired.retain(|item| {
@@ -150,8 +150,8 @@ impl Timetable {
 
     /// Makes the tick after `cursor` the next one, whatever came before.
     pub fn wind_to(&mut self, cursor: Second) {
-        if (self.cursor().0..self.cursor().0 + TURNS_MAX).contains(&cursor.0) {
-            return (self.cursor().0..cursor.0).for_each(|_| drop(self.turn()));
+        if (self.cursor().0..self.cursor().0 + ADVANCE_SECS_MAX).contains(&cursor.0) {
+            return (self.cursor().0..cursor.0).for_each(|_| drop(self.advance()));
         }
         self.wheel = Wheel::new(cursor);
         for (item, entry) in self.entries.iter_mut().enumerate() {
@@ -186,7 +186,7 @@ impl Timetable {
 
     /// Indexes, the free ones included.
     #[cfg(test)]
-    pub fn place_count(&self) -> usize {
+    pub fn index_count(&self) -> usize {
         self.entries.len()
     }
 }

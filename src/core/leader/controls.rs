@@ -4,7 +4,7 @@
 //!
 //! Invariant: every request is answered exactly once: when it is fulfilled, or when its time is over.
 
-use super::run_list::List;
+use super::requests::{Controls, Kill, List, Pausing, PendingRun};
 use super::{Leader, Verdict};
 use crate::core::Context;
 use crate::core::io::Effects;
@@ -22,54 +22,9 @@ use std::collections::BTreeMap;
 /// Limit of the requests of each kind that wait for an answer.
 const WAITING_MAX: usize = 1_000;
 
-/// The requests that wait for an answer.
-#[derive(Debug, Default)]
-pub struct Controls {
-    /// Manual runs whose entry is on the way, by the request number of the entry.
-    runs: BTreeMap<u64, PendingRun>,
-    kills: Vec<Kill>,
-    pub lists: BTreeMap<u64, List>,
-    pause: Option<Pausing>,
-    /// Numbers manual runs and lists.
-    pub count: u64,
-    /// When a paused leader journals its next empty entry.
-    quiet_at: Mono,
-}
-
-/// A manual run that is being journaled.
-#[derive(Debug)]
-struct PendingRun {
-    client: RequestId,
-    answer_by: Mono,
-}
-
-/// A request to end an attempt.
-#[derive(Debug)]
-struct Kill {
-    client: RequestId,
-    attempt: Attempt,
-    /// The node that was told to end the attempt. None where no node had begun it: the kill is answered once the
-    /// attempt's row is committed and this node still led after that, so that no other leader can give the attempt to a
-    /// node.
-    node: Option<NodeId>,
-    answer_by: Mono,
-}
-
-/// A pause, or its end, that is not answered or not stored yet.
-#[derive(Debug)]
-struct Pausing {
-    /// None once it is answered.
-    client: Option<RequestId>,
-    paused: bool,
-    /// The statement that is with the store; none once that is answered.
-    id: Option<WorkId>,
-    is_stored: bool,
-    answer_by: Mono,
-}
-
 impl Controls {
-    /// The entry `asked` is settled: `body` is its own, or that of the first request with the same key. The first run
-    /// in it is the answer.
+    /// The entry `asked` is in the journal. `body` is its own, or that of the first request with the same key; the
+    /// first run in it is the answer.
     pub fn on_journaled(&mut self, asked: &Entry, body: &Body, fx: &mut Effects) {
         let Some(PendingRun { client, .. }) = self.runs.remove(&asked.request) else { return };
         let run_of = |body: &Body| body.runs.first().map(|run| run.attempt.run);
@@ -81,7 +36,7 @@ impl Controls {
         fx.reply(client, reply);
     }
 
-    /// The attempt is over, with that state. Where it had not begun, or a row takes the place of its next attempt
+    /// The attempt is over, with that state. Where it had not begun, or a row is written instead of its next attempt
     /// (`forgone`), the kill is answered only when that row is committed: until then another leader may give the
     /// attempt to a node.
     pub fn on_finished(&mut self, attempt: Attempt, state: RunState, forgone: Option<Attempt>, fx: &mut Effects) {
@@ -101,7 +56,7 @@ impl Controls {
         }
     }
 
-    /// Those of the attempts that no node had begun, and whose kill waits for an answer.
+    /// The attempts among these that no node had begun, and whose kill waits for an answer.
     pub fn ended_here(&self, attempts: &[Attempt]) -> Vec<Attempt> {
         let is_ended =
             |attempt: &&Attempt| self.kills.iter().any(|kill| kill.attempt == **attempt && kill.node.is_none());
@@ -138,7 +93,7 @@ impl Controls {
         }
     }
 
-    /// Says when requests have to be answered.
+    /// Lists when requests have to be answered.
     pub fn timers(&self, timers: &mut Timers) {
         timers.set(Timer::RunAnswer, self.runs.values().map(|asked| asked.answer_by).min());
         timers.set(Timer::KillAnswer, self.kills.iter().map(|kill| kill.answer_by).min());
@@ -154,7 +109,7 @@ impl Controls {
 }
 
 impl Leader {
-    /// Whether scheduled runs are paused, be it in memory only.
+    /// Whether scheduled runs are paused, even if only in memory.
     pub fn is_paused(&self) -> bool {
         self.is_paused
     }
@@ -198,7 +153,7 @@ impl Leader {
         }
     }
 
-    /// Journals an empty entry every `QUIET_SECS`: a paused leader takes no ticks, and others must see that it lives.
+    /// Journals an empty entry every `QUIET_SECS`: a paused leader takes no ticks, and others must see that it is alive.
     pub(super) fn keep_pause(&mut self, now: Now) {
         if self.controls.quiet_at <= now.mono {
             self.controls.quiet_at = now.mono.plus_ms(QUIET_SECS as u64 * 1_000);
@@ -336,5 +291,5 @@ fn silent(attempt: Attempt) -> CallError {
 }
 
 fn not_over(attempt: Attempt) -> CallError {
-    CallError::unavailable(format!("run {} was told to end and has not yet; /run/list will tell", attempt.run))
+    CallError::unavailable(format!("run {} was told to end and has not ended yet; see /run/list", attempt.run))
 }

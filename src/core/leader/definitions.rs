@@ -2,7 +2,7 @@
 //!
 //! Not the way of a change to the store (`changes`), nor the reading of the table (`reload`).
 //!
-//! Invariant: a definition that is in force here is stored, save for stops that a store which is away has yet to take.
+//! Invariant: a definition that is in force here is stored, save for stops while the store is away.
 
 use super::{Leader, Verdict};
 use crate::core::Context;
@@ -40,7 +40,7 @@ impl Leader {
         if result == Err(StoreError::Deposed) {
             return Verdict::Deposed;
         }
-        match self.changes.on_changed(id, result, cx.fx, cx.now) {
+        match self.changes.on_changed(id, result, cx) {
             Some(Made { change: Change::Put(job), is_in_force: true, .. }) => {
                 self.runs.decide(job.id, &mut self.ledger, cx);
             }
@@ -97,7 +97,8 @@ impl Leader {
         }
     }
 
-    /// The job is gone, and with it a stop that the store has yet to take: the runs that the stop took back are cancelled.
+    /// Removes the job. A stop of it that is not stored yet is not needed any more, so the runs that the stop took back
+    /// are cancelled.
     fn remove_job(&mut self, id: JobId, cx: &mut Context) -> Option<Arc<Job>> {
         let job = self.ledger.jobs.remove(id);
         self.runs.decide(id, &mut self.ledger, cx);
@@ -150,8 +151,8 @@ impl Leader {
         self.runs.cancel(id, below, &mut self.ledger, cx)
     }
 
-    /// Settles the seconds before now of jobs whose rows were edited by hand, in the entry that notes the change:
-    /// seconds that the old definition owes are cancelled, and the new one, like a new job, has no run before now.
+    /// Settles the past seconds of jobs whose rows were edited by hand, in the entry that notes the change. The seconds
+    /// that the old definition owes are cancelled; the new one, like a new job, has no run before now.
     fn settle_edited(&mut self, body: &mut Body, now: Now) {
         let last = now.wall.second().max(self.ledger.jobs.cursor());
         for note in &body.changes {

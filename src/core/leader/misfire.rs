@@ -1,6 +1,6 @@
 //! Misfires: ticks that were not handled in their second, and are caught up on within the grace.
 //!
-//! Not the ticks beyond the grace: those are missed whatever their jobs say, and `Scheduler::skip_to` counts them.
+//! Not the ticks beyond the grace: those are missed by every policy, and `Scheduler::skip_to` counts them.
 //!
 //! Invariant: of the ticks in one gap, a job with `misfire=once` runs exactly its last.
 
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_former_leader_called_missed_in_a_tick_that_it_did_not_complete_is_told_once() {
+    fn the_missed_runs_of_a_tick_that_a_former_leader_did_not_complete_are_told_once() {
         let body = Body { missed: vec![skipped(7)], ..Body::default() };
         let entry = Entry { epoch: Epoch(1), request: 1, tick: Some(Second(100)), part: 1, body, request_key: None };
         let (logged, open) = (BTreeMap::new(), [StoredEntry { id: EntryId(1), entry }]);

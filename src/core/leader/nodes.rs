@@ -133,7 +133,8 @@ impl Leader {
         }
     }
 
-    /// A node that should lead instead: its store answers, and this leader's journal is not written.
+    /// A node that should lead instead of this one: the store answers that node, and does not write this leader's
+    /// journal.
     pub fn better_leader(&self, now: Now) -> Option<Server> {
         self.ledger.journal.is_stuck(now).then(|| self.roster.with_store(now)).flatten()
     }

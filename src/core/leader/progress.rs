@@ -1,6 +1,6 @@
 //! The leader's progress, for probes and other nodes: whether the journal is written, and how far the ticks have come.
 //!
-//! Not the ground on which the leader itself acts. Other nodes act on it: they depose a leader that stands still.
+//! Not for the leader's own decisions. Other nodes use it to depose a leader that stands still.
 //!
 //! Invariant: a leader with nothing to do is well, and so is one that is paused or has only just begun.
 
@@ -23,8 +23,8 @@ impl Leader {
         }
     }
 
-    /// A second that moves on for as long as this leader works: its last tick or, in a pause, the clock's second. An
-    /// entry that is not written holds up both.
+    /// A second that grows as long as this leader works: its last tick or, during a pause, the clock's second. An entry
+    /// that is not written stops both.
     pub fn progress_tick(&self, now: Now) -> Second {
         if self.is_paused && self.ledger.journal.is_idle() { now.wall.second() } else { self.tick() }
     }
@@ -45,7 +45,7 @@ impl Leader {
         }
         let lag_secs = self.lag_secs(now);
         let is_late = !self.is_draining && !self.is_paused && LATE_SECS <= lag_secs;
-        is_late.then(|| format!("seconds are decided {lag_secs} s late"))
+        is_late.then(|| format!("the leader decides seconds {lag_secs} s late: is its host overloaded?"))
     }
 
     /// The time since an entry was written last, or since this leader began where it has written none.

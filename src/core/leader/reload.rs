@@ -3,9 +3,9 @@
 //! The table is scanned batch by batch while everything else goes on. The leader puts each difference in force like a
 //! change, and notes it in the journal, so that other nodes' replicas learn of it too.
 //!
-//! Not the place that puts anything in force: that is `definitions`.
+//! Not here: how a difference comes into force; see `definitions`.
 //!
-//! Invariant: jobs that the API has changed since the scan began are passed over: they are newer than any batch.
+//! Invariant: jobs that the API has changed since the scan began are left out, because they are newer than any batch.
 
 use crate::core::io::Effects;
 use crate::core::jobs::scan::{Scan, Step};

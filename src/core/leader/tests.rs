@@ -79,7 +79,7 @@ fn a_run_that_an_unstored_stop_took_back_is_cancelled_when_its_job_is_deleted() 
     bench.change(2, Command::StopJob(JobId(1)));
     bench.pass_ms(CHANGE_SILENT_MS);
     assert_eq!(bench.leader.runs.undecided().collect::<Vec<_>>(), [JobId(1)]);
-    // The store is back: the delete is made, and the stop is not needed any more.
+    // The store is back and makes the delete, so the stop is not needed any more.
     let id = bench.changes.pop().unwrap();
     let mut cx = Context { now: bench.now, fx: &mut bench.fx, logbook: &mut bench.logbook };
     bench.leader.on_changed(id, Ok(JobId(1)), &mut cx);

@@ -1,6 +1,6 @@
 //! Log rows that are only in memory: gathered for a moment, then taken in groups.
 //!
-//! Not bounded in rows, because the runs of a node are; bounded in the bytes of their output.
+//! Not limited in rows, because the runs of a node are limited; limited in the bytes of their output.
 //!
 //! Invariants: rows leave in the order in which they came; while there is a row, `flush_at` says when to send it.
 
@@ -35,7 +35,7 @@ impl Backlog {
         self.flush_at.get_or_insert(now.mono.plus_ms(GATHER_MS));
     }
 
-    /// Takes back rows that neither the store nor the disk has taken: they are the next to go.
+    /// Takes back rows that neither the store nor the disk has taken: they will be sent next.
     pub fn take_back(&mut self, rows: &[LogRow], now: Now) {
         self.bytes += rows.iter().map(|row| row.output.len()).sum::<usize>();
         rows.iter().rev().for_each(|row| self.rows.push_front(row.clone()));

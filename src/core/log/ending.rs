@@ -1,4 +1,4 @@
-//! How runs end, and the log rows that say so to operators.
+//! The endings of runs, and the log rows that tell operators of them.
 //!
 //! Not the way of a row to the store: that is `logbook`.
 //!
@@ -9,7 +9,7 @@ use crate::core::ports::Started;
 use crate::model::message::Order;
 use crate::model::{Attempt, Exit, LogRow, Now, RunState, Server, Version};
 
-/// Who ended a run that did not end by itself.
+/// The reason why a run was ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum EndedBy {
     LockLimit,
@@ -41,7 +41,7 @@ impl EndedBy {
     }
 }
 
-/// How an attempt came to its end on the node.
+/// How an attempt ended on the node.
 #[derive(Debug)]
 pub enum Ending {
     Exited {
@@ -57,7 +57,7 @@ pub enum Ending {
 }
 
 impl Ending {
-    /// How many bytes of the row's output the command wrote; lines of ours follow.
+    /// How many bytes of the row's output the command wrote; the daemon's lines follow them.
     pub fn output_bytes(&self) -> usize {
         match self {
             Ending::Exited { output, .. } => output.len(),
@@ -152,7 +152,7 @@ fn code_of(exit: Exit) -> Option<i32> {
     }
 }
 
-/// Adds a line of ours behind the command's output.
+/// Adds a line of the daemon's behind the command's output.
 fn add_line(output: &mut String, line: &str) {
     if !output.is_empty() && !output.ends_with('\n') {
         output.push('\n');

@@ -27,7 +27,7 @@ pub struct Logbook {
     attempts: BTreeSet<Attempt>,
     in_flight: Option<InFlight>,
     backoff: Backoff,
-    /// What the store said when it last failed; none while it takes rows.
+    /// The store's last error; none while it takes rows.
     trouble: Option<String>,
     spooler: Spooler,
     /// The store has been reached in this incarnation.
@@ -95,7 +95,7 @@ impl Logbook {
         self.backoff.is_failing()
     }
 
-    /// What the store said when it did not take rows the last time.
+    /// The store's last error; none while it takes rows.
     pub fn trouble(&self) -> Option<&str> {
         self.trouble.as_deref()
     }
@@ -164,7 +164,7 @@ impl Logbook {
                 let waiting = group.len();
                 fx.notice(
                     log::Level::Error,
-                    format!("{waiting} log rows wait: {error}; asking again until it works, spooled meanwhile"),
+                    format!("{waiting} log rows wait: {error}; trying again until it works, spooled meanwhile"),
                 );
             }
             self.trouble = Some(error.to_string());
@@ -204,7 +204,7 @@ impl Logbook {
                     self.backlog.take_back(&rows, now);
                 }
             }
-            // The file is empty, so attempts whose rows could not be read back wait for nothing any more.
+            // The file is empty, so nobody needs to wait for rows that could not be read back.
             Fate::Emptied => {
                 let in_flight = self.in_flight.iter().flat_map(|in_flight| in_flight.group.iter());
                 self.attempts = self.backlog.rows().chain(in_flight).map(|row| row.attempt).collect();

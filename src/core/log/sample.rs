@@ -1,6 +1,6 @@
 //! Log rows for the unit tests of this room.
 //!
-//! Not for other rooms: there a row comes of a run.
+//! Not for other rooms: there a log row is made from a run.
 //!
 //! Invariant: rows differ by their job's id and by how much they wrote, and in nothing else.
 

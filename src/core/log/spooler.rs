@@ -10,8 +10,7 @@
 //! chunk.
 //!
 //! Invariants: one piece of work is with the file at a time; the file is emptied only when all of its rows are
-//! committed. A chunk may be written to the store twice, which does no harm: so after a crash every chunk in the file
-//! comes again.
+//! committed. So after a crash a chunk may be written to the store a second time, which does no harm.
 
 use crate::core::io::Effects;
 use crate::core::ports::{Chunk, Spool, Spooled, Work, WorkId};
@@ -28,7 +27,7 @@ pub struct Spooler {
     loaded: Option<Arc<[LogRow]>>,
     under_way: Option<(WorkId, UnderWay)>,
     backoff: Backoff,
-    /// There may be something in the file.
+    /// The file may have rows in it.
     is_used: bool,
 }
 
@@ -179,7 +178,10 @@ impl Spooler {
             // The file will be set aside instead of emptied, so people can look at the rows that cannot be read.
             (UnderWay::Read(chunk), result) => {
                 let error = result.err().unwrap_or_default();
-                fx.notice(log::Level::Error, format!("{error}: these log rows are passed over"));
+                fx.notice(
+                    log::Level::Error,
+                    format!("{error}: these log rows are left out; the file will be set aside"),
+                );
                 self.chunks.retain(|kept| *kept != chunk);
             }
             (UnderWay::Empty, Ok(_)) => {

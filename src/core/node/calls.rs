@@ -1,7 +1,7 @@
 //! Clients' calls: each is answered here, handed to the leader in this node, forwarded to the leader elsewhere, or
 //! waits until there is a leader.
 //!
-//! Not the carrying out: reads are in `reads`, all else is the leader's.
+//! Not the carrying out of the calls: reads are in `reads`, all others are the leader's.
 //!
 //! Invariant: a call that waits is carried out, forwarded or declined within `NO_LEADER_MS`.
 

@@ -1,7 +1,7 @@
 //! The node's health, for probes, and its load, for the leader.
 //!
-//! Health is judged by work done: whether this node's log rows and its leader's journal entries are written. The store
-//! is asked for its own sake only while there is nothing to write.
+//! A node is healthy when its work gets done: its log rows and its leader's journal entries are written. Only while
+//! there is nothing to write, the store is pinged instead.
 //!
 //! Not the check of the store itself: that is `health_check`.
 //!
@@ -55,16 +55,18 @@ impl Node {
             return log.or_else(store).or_else(|| Some("the store does not answer".into()));
         }
         match (progress, &self.lead) {
-            (None, _) => Some("no leader is known".into()),
+            (None, _) => {
+                Some("this node knows no leader: see its log for Consul and for its link to the leader".into())
+            }
             (Some(progress), Leadership::Leading(_)) => progress.wrong,
             (Some(progress), _) => {
                 let leader = self.follower.leader().cloned().unwrap_or_default();
-                progress.wrong.map(|wrong| format!("at the leader, {leader}, {wrong}"))
+                progress.wrong.map(|wrong| format!("the leader, {leader}, is in trouble: {wrong}"))
             }
         }
     }
 
-    /// How much this node has to do, and whether its store answers: the heartbeat, as yet without its times.
+    /// How much this node has to do, and whether its store answers: the heartbeat, without the times of its sending.
     pub(super) fn load(&self, now: Now) -> Heartbeat {
         let has_journal = !matches!(&self.lead, Leadership::Leading(leader) if !leader.has_journal(now));
         let store_ok = has_journal && self.is_store_ok(now);

@@ -1,6 +1,6 @@
-//! What is counted of a node, for operators, and recounted, for tests and the simulator.
+//! The counters of a node, for operators; and the recounts of its state, for tests and the simulator.
 //!
-//! Not a place that changes anything.
+//! Not here: changes of that state.
 //!
 //! Invariant: a recount that differs from what was counted along the way is an error in this program, and panics.
 
@@ -30,7 +30,8 @@ impl Node {
         self.logbook.check_invariants();
     }
 
-    /// Recounts the jobs with their schedules, which takes as long as there are jobs; for tests and the simulator, now and then.
+    /// Recounts the jobs with their schedules, which takes as long as there are jobs; for tests and the simulator, now
+    /// and then.
     pub fn check_jobs(&self) {
         match &self.lead {
             Leadership::Leading(leader) => leader.jobs().check_invariants(),

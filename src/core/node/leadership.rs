@@ -11,7 +11,7 @@ use crate::core::io::{Effect, ExitReason};
 use crate::core::leader::{Leader, LeaderSetup, Verdict};
 use crate::core::ports::{Bump, Bumped, Lead, Loaded, Opened, StoreError, Work, WorkId};
 use crate::core::runs::RunLimits;
-use crate::core::time::bounds::LEASE_MS;
+use crate::core::time::bounds::{LEASE_MS, PLAN_AHEAD_ALONE_MS, PLAN_AHEAD_MS};
 use crate::model::{Mono, Now};
 
 impl Node {
@@ -50,7 +50,7 @@ impl Node {
         }
     }
 
-    /// Rejects a store whose clock and this host's lie further apart than the grace: every run would be late, or early.
+    /// Rejects a store whose clock differs from this host's by more than the grace: every run would be late, or early.
     fn check_clock(&self, opened: Opened, now: Now) -> Result<Opened, String> {
         let off_secs = opened.clock.map_or(0, |clock| (clock.second().0 - now.wall.second().0).abs());
         if i64::from(self.setup.limits.misfire_grace_secs) < off_secs {
@@ -94,7 +94,8 @@ impl Node {
                 self.last_epoch = epoch;
                 let since = self.replica.since();
                 let id = self.fx.work(Work::Lead(Lead::Load { epoch, since }));
-                // A former leader can have granted its last lease only before this answer was given.
+                // After the bump a former leader cannot grant a lease, so its last one ends `LEASE_MS` from now at the
+                // latest.
                 let own = OwnEpoch { epoch, sent_at, leases_end: now.mono.plus_ms(LEASE_MS) };
                 Leadership::Loading { id, own }
             }
@@ -109,7 +110,8 @@ impl Node {
                 let own = *own;
                 // Where the replica is too old, this node takes the lead again once it has read the jobs anew.
                 self.lead = Leadership::None;
-                if self.replica.bring_up(loaded.differences.take(), own.sent_at, &mut self.fx, now) {
+                let cx = &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
+                if self.replica.bring_up(loaded.differences.take(), own.sent_at, cx) {
                     self.establish(own, loaded, now);
                 }
             }
@@ -138,11 +140,11 @@ impl Node {
             },
             kill_grace_ms: limits.kill_grace_ms,
             leases_end,
-            lead_ms: if self.setup.is_alone { 100 } else { 500 },
+            lead_ms: if self.setup.is_alone { PLAN_AHEAD_ALONE_MS } else { PLAN_AHEAD_MS },
         };
         let mut cx = Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
         let mut leader = Leader::establish(setup, epoch, loaded, lent, &mut cx);
-        // Our own node is asked like any other.
+        // The leader's own node tells its holdings like any other node.
         leader.on_holdings(&self.setup.node_id, self.executor.holdings(), &mut cx);
         if std::mem::take(&mut self.is_reload_wanted) {
             leader.reload(cx.fx);
@@ -205,8 +207,8 @@ impl Node {
         }
     }
 
-    /// A statement that was sent at `sent_at` has shown that this node led then: leases may be granted for `LEASE_MS`
-    /// from then, this node's own first.
+    /// A statement that was sent at `sent_at` has shown that this node led then. So leases may be granted that end
+    /// `LEASE_MS` after that, this node's own first.
     fn confirm(&mut self, sent_at: Mono, now: Now) {
         self.authority = self.authority.max(sent_at.plus_ms(LEASE_MS));
         if !self.setup.is_alone {

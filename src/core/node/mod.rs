@@ -8,8 +8,8 @@
 //!
 //! Not a place for decisions about runs: those are `leader`'s and `executor`'s. The node routes inputs to them,
 //! delivers their messages to each other, and owns what outlives a lead. `leadership` goes from a closed store to the
-//! lead and back, `links` speaks with other nodes, `calls` and `reads` answer clients, `shutdown` knows the steps of
-//! the way out, `retention` deletes old log rows, `health` and `health_check` tell how this node and its store are,
+//! lead and back, `links` speaks with other nodes, `calls` and `reads` answer clients, `shutdown` knows the steps of a
+//! shutdown, `retention` deletes old log rows, `health` and `health_check` tell whether this node and its store work,
 //! `inspection` counts and recounts.
 //!
 //! Invariants: every command is answered exactly once; after `handle` no mail is left undelivered.
@@ -49,7 +49,7 @@ const WAITING_MAX: usize = 1_000;
 /// How often leader and node of this process may answer each other within one input.
 const ROUNDS_MAX: usize = 1_000;
 
-/// A node's settings, and what its former lives left on the disk.
+/// A node's settings, and the marks and log rows of its former incarnations.
 #[derive(Clone, Debug)]
 pub struct Setup {
     pub server: Server,
@@ -66,9 +66,9 @@ pub struct Setup {
     pub drain_timeout_ms: u64,
     /// Log rows older than so many days are deleted; 0: none are.
     pub log_retention_days: u32,
-    /// Marks of former lives.
+    /// Marks of former incarnations.
     pub found: Vec<FoundMark>,
-    /// Log rows of former lives.
+    /// Log rows of former incarnations.
     pub spool_left: SpoolLeft,
 }
 
@@ -289,8 +289,8 @@ impl Node {
                 if result.is_ok() {
                     self.health_check.on_answer(now);
                 }
-                // A row that this node wrote as a leader which was deposed since is not told: the present leader may
-                // have given the run to another node.
+                // Where this node wrote a row as leader and was deposed since, it does not tell of the row: the present
+                // leader may have given the run to another node.
                 let is_leader = matches!(self.lead, Leadership::Leading(_));
                 let mut attempts = logbook.on_written(id, result, fx, now);
                 attempts.retain(|attempt| match executor.on_committed(*attempt, fx) {
@@ -307,18 +307,20 @@ impl Node {
             Done::LogsRetained(result) => self.on_retained(result, now),
             Done::Logs(result) => self.on_read(id, result.map(Answer::Logs)),
             Done::Jobs(result) => self.on_jobs(id, result, now),
-            Done::Batch(result) if self.replica.has_asked(id) => self.replica.on_batch(id, result, fx, now),
+            Done::Batch(result) if self.replica.has_asked(id) => {
+                self.replica.on_batch(id, result, &mut Context { logbook, fx, now })
+            }
             Done::Batch(result) => self.lead(now, |leader, cx| {
                 leader.on_batch(id, result, cx);
                 Verdict::Ok
             }),
-            Done::Differences(result) => self.replica.on_differences(id, result, fx, now),
+            Done::Differences(result) => self.replica.on_differences(id, result, &mut Context { logbook, fx, now }),
             Done::Leader(result) => self.lookup.on_answer(id, result, now),
             Done::LogRow(result) => self.lead(now, |leader, cx| leader.on_log_row(id, result, cx)),
             Done::LastRuns(result) => self.listing.on_last_runs(id, result, fx),
             Done::Consul(result) => {
                 let Some(election) = &mut self.election else { return };
-                let outcome = election.on_consul(id, result, fx, now);
+                let outcome = election.on_consul(id, result, &mut Context { logbook, fx, now });
                 self.on_outcome(outcome, now);
             }
             Done::Watched(result) => self.on_watched(id, result, now),
@@ -381,7 +383,8 @@ impl Node {
         self.logbook.poll(&mut self.fx, now);
         self.retain(now);
         if self.checks_health() {
-            self.health_check.poll(self.is_store_busy(), &mut self.fx, now);
+            let is_busy = self.is_store_busy();
+            self.health_check.poll(is_busy, &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
         }
         self.store_since = self.is_store_ok(now).then(|| self.store_since.unwrap_or(now.mono));
         self.decline_waiting(now);
@@ -389,10 +392,11 @@ impl Node {
         self.follow(now);
         self.look_up(now);
         if self.may_read_jobs() {
-            self.replica.poll(self.listing.wanted_since(), &mut self.fx, now);
+            let wanted = self.listing.wanted_since();
+            self.replica.poll(wanted, &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
         }
         self.tell_jobs(now);
-        self.listing.poll(&mut self.fx, now);
+        self.listing.poll(&mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
     }
 
     /// Whether this node's own store answers, as far as is known.
@@ -402,7 +406,7 @@ impl Node {
         self.is_open() && (!is_known || !self.logbook.is_store_away(now) && self.health_check.is_ok(now))
     }
 
-    /// Whether the store is asked at all. Where this node stands alone, nobody needs the answer.
+    /// Whether the store is pinged at all. Where this node stands alone, nobody needs the answer.
     fn checks_health(&self) -> bool {
         self.is_open() && self.election.is_some()
     }

@@ -2,10 +2,11 @@
 //!
 //! Not the answers of a leader about runs and their output: those are the leader's.
 //!
-//! Invariants: once the jobs are in memory they are listed whatever the store does; the refusal of a read never speaks
-//! of a change.
+//! Invariants: once the jobs are in memory they are listed even while the store is away; the refusal of a read does not
+//! mention changes.
 
 use super::{Leadership, Node, StoreConnection, WAITING_MAX};
+use crate::core::Context;
 use crate::core::jobs::listing;
 use crate::core::jobs::scheduler::Scheduler;
 use crate::core::ports::{Read, StoreError, Work, WorkId};
@@ -35,11 +36,12 @@ impl Node {
 
     /// Answers the clients that wait for a list of jobs, where memory is new enough for them. A leader's always is.
     pub(super) fn tell_jobs(&mut self, now: Now) {
+        let cx = &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
         match &self.lead {
-            Leadership::Leading(leader) => self.listing.take(leader.jobs(), |_| true, &mut self.fx, now),
+            Leadership::Leading(leader) => self.listing.take(leader.jobs(), |_| true, cx),
             _ => {
                 let Some(jobs) = self.replica.jobs() else { return };
-                self.listing.take(jobs, |then| self.replica.is_of(then), &mut self.fx, now);
+                self.listing.take(jobs, |then| self.replica.is_of(then), cx);
             }
         }
     }
@@ -64,7 +66,8 @@ impl Node {
             Ok(page) => {
                 let Some(client) = self.reads.remove(&id) else { return };
                 let jobs = listing::listed(page.jobs, &self.setup.zones, now.wall.second());
-                self.listing.push(client, JobList { jobs, total: page.total }, &mut self.fx, now);
+                let cx = &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
+                self.listing.push(client, JobList { jobs, total: page.total }, cx);
             }
             Err(error) => self.on_read(id, Err(self.unsearchable(error))),
         }
@@ -81,11 +84,11 @@ impl Node {
         }
     }
 
-    /// Where the jobs are in memory, the failed read was a search: its client is told what works all the same.
+    /// Where the jobs are in memory, the failed read was a search: its client is told that a list without search works.
     fn unsearchable(&self, error: StoreError) -> StoreError {
         match error {
             StoreError::Away(reason) | StoreError::Unavailable(reason) if self.jobs().is_some() => StoreError::Away(
-                format!("the jobs cannot be searched: {reason}; /cron/list without search is answered all the same"),
+                format!("the jobs cannot be searched: {reason}; /cron/list without search still works"),
             ),
             error => error,
         }

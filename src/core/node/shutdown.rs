@@ -1,19 +1,14 @@
 //! A shutdown: start nothing new, wait for the runs, ask them to end, force them to end, store the rows, exit.
 //!
-//! Not the place that carries the steps out: that is the node's `shut_down`.
+//! Not here: the carrying out of the steps; see the node's `shut_down`.
 //!
-//! Invariant: the exit always comes, and once: no process, store or Consul can hold it up for longer than the limits
-//! here.
+//! Invariant: the node exits exactly once; no process, store or Consul delays that for longer than the limits here.
 
 use crate::core::io::{ExitReason, Signal};
 use crate::core::ports::KillHow;
+use crate::core::time::bounds::{SHUTDOWN_KILL_MS, SHUTDOWN_STORE_MS};
 use crate::core::time::{Timer, Timers};
 use crate::model::{Mono, Now};
-
-/// Between asking the runs to end and forcing them.
-const KILL_GRACE_MS: u64 = 5_000;
-/// How long a shutdown waits for a store that is away, once nothing runs any more.
-const STORE_MS: u64 = 10_000;
 
 /// How far a shutdown has come.
 #[derive(Debug)]
@@ -43,18 +38,18 @@ impl Shutdown {
     /// The step to take against the runs now, if any.
     pub fn kill_now(&mut self, now: Now) -> Option<KillHow> {
         let (_, how) = self.next_kill.take_if(|(at, _)| *at <= now.mono)?;
-        // The step is repeated from time to time: a process may not have been there yet when the last signal was sent.
-        self.next_kill = Some((now.mono.plus_ms(KILL_GRACE_MS), KillHow::Force));
+        // The step is repeated from time to time, because a process may have been started after the last signal.
+        self.next_kill = Some((now.mono.plus_ms(SHUTDOWN_KILL_MS), KillHow::Force));
         Some(how)
     }
 
-    /// Whether a node without runs may exit: everything is stored, or it has waited for the store for `STORE_MS`.
+    /// Whether a node without runs may exit: everything is stored, or it has waited for the store for `SHUTDOWN_STORE_MS`.
     pub fn may_go(&mut self, is_stored: bool, now: Now) -> bool {
-        let store_by = *self.store_by.get_or_insert(now.mono.plus_ms(STORE_MS));
+        let store_by = *self.store_by.get_or_insert(now.mono.plus_ms(SHUTDOWN_STORE_MS));
         is_stored || store_by <= now.mono
     }
 
-    /// Whether the operator has yet to be told that something could not be stored; true once.
+    /// Whether to tell the operator that something could not be stored; true once.
     pub fn say_unstored(&mut self) -> bool {
         !std::mem::replace(&mut self.is_unstored_said, true)
     }
@@ -68,7 +63,7 @@ impl Shutdown {
         })
     }
 
-    /// Says when the next step is due.
+    /// Lists when the next step is due.
     pub fn timers(&self, timers: &mut Timers) {
         timers.set(Timer::ShutdownKill, self.next_kill.map(|(at, _)| at));
         timers.set_ahead(Timer::ShutdownStore, self.store_by);

@@ -1,4 +1,4 @@
-//! How a client follows a run: its output is asked for one part after the other, until the attempt is over.
+//! A client that follows a run: the output is asked for one part after the other, until the attempt is over.
 //!
 //! ```text
 //! Due -> (question) Asked -> (part) Due, once the client has taken it ... -> (the attempt is over) end
@@ -54,7 +54,8 @@ impl Follow {
         self.ask_at
     }
 
-    /// The question to ask now. Call it when the client has taken every part: a slow client is not asked for.
+    /// The question to ask now. To be called only when the client has taken every part, so that a slow client does not
+    /// fill the memory.
     pub fn ask(&mut self, now: Mono) -> Option<Command> {
         self.ask_at.take_if(|at| *at <= now).map(|_| Command::ReadOutput(self.query))
     }
@@ -171,12 +172,12 @@ mod tests {
         for reply in [unavailable(), Err(CallError::unknown_run(query().run)), Ok(Answer::Jobs(Default::default()))] {
             let mut follow = follow();
             assert_eq!(hear(&mut follow, &reply, Mono(0)), Step::Refuse);
-            assert_eq!(follow.interrupt("leaving"), None, "it is no answer in parts");
+            assert_eq!(follow.interrupt("shutting down"), None, "no part was sent");
         }
     }
 
     #[test]
-    fn an_output_that_cannot_be_had_is_asked_for_again_for_a_while() {
+    fn an_output_that_cannot_be_read_is_asked_for_again_for_a_while() {
         let (mut follow, first, away) = (follow(), part(1, 0, b"abc\n"), unavailable());
         hear(&mut follow, &first, at(0));
         assert_eq!(hear(&mut follow, &away, at(ASK_EVERY_MS)), Step::Wait);
@@ -198,7 +199,7 @@ mod tests {
             for (bytes, line_end) in [(&b""[..], ""), (b"abc\n", ""), (b"abc", "\n")] {
                 let (mut follow, first) = (follow(), part(1, 0, bytes));
                 hear(&mut follow, &first, at(0));
-                assert_eq!(follow.interrupt("leaving"), Some(format!("{line_end}[leaving]\n")));
+                assert_eq!(follow.interrupt("shutting down"), Some(format!("{line_end}[shutting down]\n")));
                 let end = Step::End(format!("{line_end}{line}"));
                 assert_eq!(hear(&mut follow, &reply, at(ASK_EVERY_MS)), end);
             }
@@ -210,7 +211,7 @@ mod tests {
         let (mut follow, first, silent) = (follow(), part(1, 0, b"abc"), part(1, 3, b""));
         hear(&mut follow, &first, at(0));
         check_passes(hear(&mut follow, &silent, at(ASK_EVERY_MS)), false, b"");
-        assert_eq!(follow.interrupt("leaving"), Some("\n[leaving]\n".into()));
+        assert_eq!(follow.interrupt("shutting down"), Some("\n[shutting down]\n".into()));
     }
 
     #[test]

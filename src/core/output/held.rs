@@ -1,8 +1,8 @@
-//! The output of one attempt that was started here: how much of it is in memory, and where the whole of it is.
+//! The output of one attempt that was started on this node: the part in memory, and the place of the whole output.
 //!
-//! Not here: how long it is held, and the orders to the thread that has the files; see `retention`.
+//! Not here: how long an output is held, and the orders to the thread with the files; see `retention`.
 //!
-//! Invariant: an output whose file is given up never goes to a file again.
+//! Invariant: an output whose file was given up never gets another file.
 
 use crate::model::RunState;
 use crate::model::output::{Output, OutputPart, OutputState, PART_BYTES_MAX};
@@ -20,7 +20,7 @@ pub struct Held {
     pub is_closed: bool,
 }
 
-/// Where all that a command has written is.
+/// The place of the whole output.
 #[derive(Debug, Eq, PartialEq)]
 pub enum Whole {
     InMemory,

@@ -1,7 +1,7 @@
-//! What runs write: which outputs this node holds and for how long, and how a client follows one.
+//! The outputs of runs: which ones this node holds and for how long, and how a client follows one.
 //!
-//! Not a part of `Node`, through which all these bytes would pass twice: the driver asks these machines beside it,
-//! reads pipes and sockets for them, and gives their orders to the thread that has the files.
+//! Not a part of `Node`: all output would pass through it twice. The driver uses these state machines beside the node,
+//! reads pipes and sockets for them, and gives their orders to the thread with the files.
 
 pub mod follow;
 pub mod retention;

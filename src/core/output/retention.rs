@@ -1,28 +1,28 @@
-//! Which outputs this node holds and for how long: in memory up to a cap, and beyond the cap in a file, where that is
-//! wanted.
+//! The outputs that this node holds: each is in memory up to a limit and, where the operator wants that, beyond the
+//! limit in a file.
 //!
-//! An output stays readable here until the run's log row can be read instead, and a moment longer for those who follow
-//! it. An output that needs a file goes there from its first byte, so a position in the file is a position in the
-//! output.
+//! An output can be read here until the run's log row can be read instead, and for a moment longer by clients that
+//! follow it. An output that needs a file goes there from its first byte, so a position in the file is a position in
+//! the output.
 //!
 //! Not here: the files and the pipes. `take_order` says what to do with files, `must_wait` when to leave a pipe alone.
 //!
-//! Invariants: a question is answered once; a part begins exactly where the last one ended, whether memory or file gave
-//! it; bytes on their way into files have a limit, beyond which no more are taken from runs that need files.
+//! Invariants: a question is answered once; a part begins where the last one ended, even where one came from memory and
+//! the other from the file; the bytes on their way into files have a limit, and beyond it a run that needs a file has
+//! to wait.
 
 use super::held::{Held, Whole};
 use crate::core::ports::output_files::{FileAnswer, FileOrder, FilePart};
+use crate::core::time::bounds::KEEP_OUTPUT_MS;
 use crate::model::output::OutputPart;
 use crate::model::status::RunStatus;
 use crate::model::{Attempt, Mono, RunState};
 use std::collections::{BTreeMap, VecDeque};
 
-/// How long an output is kept once its row is committed: a client that asks from time to time can ask once more.
-const KEEP_MS: u64 = 10_000;
-/// How many outputs of runs that are over are held, and how many bytes of theirs; beyond either the oldest goes.
+/// The most outputs of ended runs that are held, and the most bytes of them; beyond either the oldest is dropped.
 const OVER_MAX: usize = 4_096;
 const OVER_BYTES_MAX: usize = 16 << 20;
-/// Bytes on their way into files.
+/// The most bytes on their way into files.
 const UNWRITTEN_BYTES_MAX: usize = 8 << 20;
 
 /// The outputs of the attempts that were started here.
@@ -41,7 +41,7 @@ pub struct Outputs {
 }
 
 impl Outputs {
-    /// Of each output at most `bytes_max` bytes are in memory; with `keeps_all` a longer one goes into a file.
+    /// Holds at most `bytes_max` bytes of each output in memory; with `keeps_all` a longer one goes into a file.
     pub fn new(bytes_max: usize, keeps_all: bool) -> Outputs {
         Outputs {
             bytes_max,
@@ -116,7 +116,7 @@ impl Outputs {
     /// The row is committed: `housekeeping` forgets the output in a while.
     pub fn forget_soon(&mut self, attempt: Attempt, now: Mono) {
         if self.held.get(&attempt).is_some_and(|held| held.end.is_some()) {
-            self.to_forget.push_back((now.plus_ms(KEEP_MS), attempt));
+            self.to_forget.push_back((now.plus_ms(KEEP_OUTPUT_MS), attempt));
         }
     }
 
@@ -139,7 +139,7 @@ impl Outputs {
         }
     }
 
-    /// Takes the answer to an order. Returns what the operator should be told, if anything.
+    /// Takes the answer to an order. Returns a message for the operator, if there is one.
     pub fn on_file_answer(&mut self, answer: FileAnswer) -> Option<String> {
         match answer {
             FileAnswer::Written { attempt, bytes, result } => {
@@ -202,6 +202,7 @@ fn file_only(found: FilePart, from: u64) -> OutputPart {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::time::bounds::{ANSWER_MS, FOLLOW_MS};
     use crate::model::output::OutputState;
     use crate::model::{JobId, RunKey, Second};
 
@@ -239,7 +240,7 @@ mod tests {
         }
     }
 
-    /// Carries out every order. Returns what the operator is told.
+    /// Carries out every order. Returns the messages for the operator.
     fn carry_out(outputs: &mut Outputs, files: &mut Files) -> Vec<String> {
         let mut notices = Vec::new();
         while let Some(order) = outputs.take_order() {
@@ -287,13 +288,26 @@ mod tests {
             assert_eq!(String::from_utf8(whole.bytes).unwrap(), expect);
             assert_eq!((whole.next, whole.is_over), (part.next, true));
             outputs.forget_soon(attempt(1), Mono(0));
-            outputs.housekeeping(Mono(0).plus_ms(KEEP_MS - 1));
+            outputs.housekeeping(Mono(0).plus_ms(KEEP_OUTPUT_MS - 1));
             assert!(outputs.held.contains_key(&attempt(1)));
-            outputs.housekeeping(Mono(0).plus_ms(KEEP_MS));
+            outputs.housekeeping(Mono(0).plus_ms(KEEP_OUTPUT_MS));
             assert!(outputs.held.is_empty() && outputs.over_bytes == 0);
             let later = read(&mut outputs, &mut files, 3);
             assert_eq!(later.map(|part| (part.bytes.len(), part.is_over)), keeps_all.then_some((38, true)));
         }
+    }
+
+    #[test]
+    fn a_follower_that_is_put_off_for_as_long_as_it_may_be_reads_on_where_it_was() {
+        let mut outputs = Outputs::new(10, false);
+        outputs.begin(attempt(1));
+        outputs.push(attempt(1), b"abcdefghijklmnopqrstuvwxyz");
+        outputs.close(attempt(1));
+        outputs.end(attempt(1), RunState::Ok, String::new());
+        outputs.forget_soon(attempt(1), Mono(0));
+        outputs.housekeeping(Mono(0).plus_ms(FOLLOW_MS + ANSWER_MS));
+        let part = read(&mut outputs, &mut Files::default(), 24).expect("the row counts its bytes otherwise");
+        assert_eq!(part.bytes, b"yz");
     }
 
     #[test]
@@ -312,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_takes_nothing_is_told_in_the_row_and_costs_only_the_file() {
+    fn a_row_says_that_the_disk_took_no_file_and_nothing_else_is_lost() {
         let mut files = Files { is_full: true, ..Files::default() };
         let mut outputs = Outputs::new(1_000, true);
         outputs.begin(attempt(1));

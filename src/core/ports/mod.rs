@@ -1,8 +1,8 @@
 //! Work that blocks, and its answers: what the core asks of the hands.
 //!
-//! Not the carrying out of the work: that is `worker`. Each hand has a queue of its own and carries out its work in
+//! Not the carrying out of the work: that is `worker`'s. Each hand has a queue of its own and carries out its work in
 //! order: the leader's statements, the log rows, the spool, the readers, Consul, the Consul watch, and the processes
-//! (where two threads share one queue).
+//! (for which two threads share one queue).
 //!
 //! Invariant: every `Work` goes out with a `WorkId` and comes back as exactly one `Done` with the same id.
 
@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-/// Joins an answer to its question; never reused by one `Node`.
+/// Connects an answer with its question. A `Node` never uses one twice.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct WorkId(pub u64);
 
@@ -187,13 +187,13 @@ pub const GROUP_BYTES_MAX: usize = 8 << 20;
 /// Log rows, on a connection of their own.
 #[derive(Clone, Debug)]
 pub enum Log {
-    /// Write all rows or none; `Done::LogsWritten`. A definite state replaces `lost`. The row of a run that was started
-    /// replaces a row by which it never was: a leader wrote that without knowing. Nothing else replaces a definite
-    /// state.
+    /// Write the rows; `Done::LogsWritten`. After an error, some of them may be written. A definite state replaces
+    /// `lost`. The row of a run that was started replaces a row by which the run was not started, because a leader
+    /// wrote that one without knowing. Nothing else replaces a definite state.
     Write(Arc<[LogRow]>),
     /// Delete the rows whose `time` is before this second, a bounded number at a time; `Done::LogsRetained`.
     Retain { before: Second },
-    /// Whether the store answers; `Done::Pinged`.
+    /// Ask the store for an answer; `Done::Pinged`.
     Ping,
 }
 
@@ -215,10 +215,12 @@ pub enum Spooled {
     Emptied,
 }
 
-/// A part of the spool, by its place in the file: whole rows, few enough for one group.
+/// A part of the spool's file: whole rows, few enough for one group.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Chunk {
+    /// The offset in the file.
     pub at: u64,
+    /// The length.
     pub bytes: u64,
 }
 
@@ -273,11 +275,11 @@ pub struct JobBatch {
 pub struct Differences {
     /// The largest entry before the rows were read.
     pub as_of: EntryId,
-    /// The rows as they are now. Where a job comes twice, the later one holds.
+    /// The rows as they are now. Where a job is there twice, the later row counts.
     pub changed: Vec<Job>,
     pub gone: Vec<JobId>,
-    /// The job whose change was noted last. Changes are made one after the other, so only its row may not be written
-    /// yet.
+    /// The job whose change was noted last. Changes are made one after the other, so no row but this job's may be
+    /// missing still.
     pub last: Option<JobId>,
 }
 
@@ -299,7 +301,7 @@ pub enum Consul {
     Register {
         is_leader: bool,
     },
-    /// Pass the service's check: this node lives.
+    /// Pass the service's check: this node is alive.
     Pass,
     CreateSession,
     /// Take the lock or keep it, with this value.
@@ -321,7 +323,7 @@ pub enum Consul {
     },
 }
 
-/// The lock's value, which the leader writes every second: it is alive, and this is its server.
+/// The lock's value. The leader writes it every second, which shows that the leader is alive and what its server is.
 #[derive(Clone, Debug, Eq, PartialEq, serde::Deserialize, serde::Serialize)]
 pub struct LockValue {
     pub epoch: Epoch,
@@ -360,8 +362,8 @@ pub struct LockState {
 
 // Processes.
 
-/// Start the command of one attempt. Right before, the hand looks at the lease in the marks. It marks the attempt
-/// `starting`, and then `started` with its pid.
+/// Start the command of one attempt. The hand marks the attempt `starting`, checks the lease in the marks, starts the
+/// process, and marks the attempt `started` with the pid.
 #[derive(Clone, Debug)]
 pub struct Spawn {
     pub attempt: Attempt,

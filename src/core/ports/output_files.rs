@@ -1,4 +1,6 @@
-//! What is asked of the thread that keeps whole outputs in files, one file for each attempt, and its answers.
+//! The orders to the thread that keeps whole outputs in files (one file for each attempt), and its answers.
+//!
+//! Not the carrying out of the orders: that is `worker::output_files`.
 //!
 //! Invariant: orders are carried out one after the other, so a read sees every write that was ordered before it.
 
@@ -16,7 +18,7 @@ pub enum FileOrder {
 
 #[derive(Debug)]
 pub enum FileAnswer {
-    /// So many bytes were appended; or why not, and then the file is gone.
+    /// So many bytes were appended; or the reason why not, and then the file is removed.
     Written { attempt: Attempt, bytes: usize, result: Result<(), String> },
     /// None: there is no file that can be read.
     Read { request: u64, attempt: Attempt, from: u64, found: Option<FilePart> },

@@ -1,6 +1,6 @@
-//! The candidates, and the choice among them for a run.
+//! The candidates (the nodes that may be given a run), and the choice among them.
 //!
-//! Not the roster: that knows which nodes are there. Not the table: that counts the runs that each node has.
+//! Not the roster: it knows which nodes are there. Not the table: it counts the runs of each node.
 //!
 //! Invariant: a node is chosen only where it takes new runs, suits the job, and has capacity left.
 
@@ -20,7 +20,7 @@ pub struct Candidate {
     pub capacity: usize,
     /// It is settled, heard of lately, and not draining.
     pub takes_new: bool,
-    /// Its system has no resources for another process just now: it is chosen only where there is no other.
+    /// Its host has no resources for another process just now: it is chosen only where there is no other node.
     pub is_full: bool,
 }
 

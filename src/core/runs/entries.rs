@@ -4,7 +4,7 @@
 //! cancelled runs, until they are committed; earlier entries that it must outlast; seconds of which it is the only
 //! record, until they are past.
 //!
-//! Not the place that closes entries in the store: the leader takes the closable ones from here.
+//! Not here: the closing of entries in the store; the leader takes the closable ones from here.
 //!
 //! Invariant: an entry is handed out to be closed once, and only when nothing keeps it open.
 
@@ -14,14 +14,15 @@ use crate::model::{Attempt, Second};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
-/// The open entries, and what keeps each open.
+/// The open entries, and the reasons that keep each of them open.
 #[derive(Debug, Default)]
 pub struct OpenEntries {
-    /// How many rows and earlier entries keep each open.
+    /// How many rows and earlier entries keep each entry open.
     holds: BTreeMap<EntryId, usize>,
     /// Uncommitted rows of refused, missed and cancelled runs, with the entries that they explain.
     rows: BTreeMap<Attempt, Vec<EntryId>>,
-    /// Each entry here is the only record of seconds up to this one, which are not all decided yet.
+    /// The entries that are the only record of some seconds, each with the last of these seconds. It is kept open until
+    /// that second is decided.
     until: BTreeMap<EntryId, Second>,
     /// The later entries that stay open until this one is closed.
     outlasting: BTreeMap<EntryId, Vec<EntryId>>,
@@ -108,7 +109,7 @@ impl OpenEntries {
         self.is_touched.take()
     }
 
-    /// Recounts what keeps each entry open. `gathered`: the entries of refusals that have no row yet.
+    /// Recounts the reasons that keep each entry open. `gathered`: the entries of refusals that have no row yet.
     pub fn check_invariants(&self, table: &RunTable, gathered: impl Iterator<Item = EntryId>) {
         let mut recount: BTreeMap<EntryId, usize> = self.holds.keys().map(|id| (*id, 0)).collect();
         let rows = self.rows.values().flatten().copied();

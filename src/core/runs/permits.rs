@@ -1,8 +1,7 @@
-//! Permits: how many runs of a job may go at one time, one (`is_mutex`) or a few (`max_parallel`). Further runs wait,
-//! in the order of their seconds.
+//! Permits limit how many runs of a job go at one time: one (`is_mutex`) or a few (`max_parallel`). Further runs wait
+//! for a permit, in the order of their seconds.
 //!
-//! Not a lock: nothing is stored that a crash could leave set. A permit is held by being in a certain stage; see
-//! `permits_held`.
+//! Not a lock: nothing is stored that a crash could leave set. A run has a permit by its stage; see `permits_held`.
 //!
 //! Invariant: a run of a limited job is sent only when it has a permit, and no earlier run of its job waits for one.
 
@@ -15,12 +14,12 @@ use crate::model::{Attempt, Job, JobId, NodeId};
 use std::sync::Arc;
 
 impl Runs {
-    /// Whether the job may have one more run: one that goes at once, or waits with at most `max_pending_per_job` in
-    /// all.
+    /// Whether the job may have one more run: the run goes at once, or it is among the first `max_pending_per_job` that
+    /// wait.
     pub(super) fn has_permit(&self, job: &Job) -> bool {
         let Some(parallel_max) = job.parallel_max() else { return true };
-        // As many runs as there are permits go or will go; the others wait, with this one. Runs that a former leader
-        // sent count even before their node has told of them.
+        // Of the other runs and this one, as many go as there are permits, and the rest waits. Runs that a former
+        // leader sent count even before their node has told of them.
         let others = self.table.of_job(job.id).filter(|(_, run)| run.stage != Stage::Over).count();
         (others + 1).saturating_sub(parallel_max) <= self.limits.max_pending_per_job
     }
@@ -30,7 +29,7 @@ impl Runs {
     pub(super) fn may_go_at_once(&self, job: &Job) -> bool {
         let may_run = |run: &InFlightRun| matches!(run.stage, Stage::Sent | Stage::Moving | Stage::Delayed);
         let is_free = match job.is_mutex {
-            // Here a run on a node whose lease is over counts too: only that node's word makes the mutex free.
+            // A run on a node whose lease is over counts as well: here only that node's own report frees the mutex.
             true => !self.table.of_job(job.id).any(|(_, run)| may_run(run)),
             false => self.permits_left(job) != 0,
         };
@@ -38,8 +37,8 @@ impl Runs {
         !is_limited || is_free && self.table.first_in_queue(job.id).is_none()
     }
 
-    /// Whether the job's delayed run alone has the mutex. It has it during its delay, but where a node's lease ended
-    /// meanwhile, another run may have it too.
+    /// Whether only the job's delayed run has the mutex. It keeps the mutex during its delay; but another run may have
+    /// it too, where a node's lease ended meanwhile.
     pub(super) fn has_kept_mutex(&self, job: &Job) -> bool {
         job.is_mutex && self.permits_held(job.id) == 1
     }
@@ -56,8 +55,8 @@ impl Runs {
         self.grant_permits_after(id, is_by_lease, ledger, cx);
     }
 
-    /// As `grant_permits`. `is_by_lease`: the mutex is free because a lease is over, and not by the word of the node
-    /// that had it. A leader of which this one has not heard may have extended that lease; so the next run is journaled
+    /// As `grant_permits`. `is_by_lease`: the mutex is free because a lease is over, and not because the run's node
+    /// reported it. A leader that this one does not know of may have extended that lease. So the next run is journaled
     /// once more, which fails where there is such a leader.
     pub(super) fn grant_permits_after(&mut self, id: JobId, is_by_lease: bool, ledger: &mut Ledger, cx: &mut Context) {
         let Some(job) = self.limited_job(id, ledger) else { return };
@@ -69,12 +68,12 @@ impl Runs {
                 true => self.move_anew(next, ledger),
                 false => self.send_or_move(next, &mut orders, ledger, cx),
             }
-            // It waits again because no node takes it. The others of its job would find none either.
+            // No node takes the run, so it waits again. The other runs of its job would find no node either.
             if self.table.is_waiting(next) {
                 break;
             }
         }
-        orders.send(cx);
+        orders.send(cx.fx);
     }
 
     /// Notes that the node's mutex runs have surely ended, or that they may run again.
@@ -102,8 +101,8 @@ impl Runs {
         self.table.of_job(id).filter(|(_, run)| is_held(run)).count()
     }
 
-    /// The job for whose permits runs wait: its present definition, or that of the first waiting run where the job is
-    /// gone or has no limit any more.
+    /// The job with this id, if runs wait for its permits: by its present definition or, where the job is gone or has
+    /// no limit any more, by that of the first waiting run.
     fn limited_job(&self, id: JobId, ledger: &Ledger) -> Option<Arc<Job>> {
         let first = self.table.get(self.table.first_in_queue(id)?)?;
         let limited = ledger.jobs.job(id).filter(|job| job.parallel_max().is_some());

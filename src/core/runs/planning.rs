@@ -7,21 +7,11 @@
 
 use super::Runs;
 use super::in_flight::InFlightRun;
+use super::memory::Planning;
 use crate::model::journal::{Body, MissedGap, PlannedRun, RefusedRun};
 use crate::model::run::Manual;
-use crate::model::{Attempt, Job, JobId, NodeId, Now, RunKey, RunState, Second, Version};
-use std::collections::BTreeSet;
+use crate::model::{Attempt, Job, NodeId, Now, RunKey, RunState, Second, Version};
 use std::sync::Arc;
-
-/// What planning remembers from tick to tick.
-#[derive(Debug, Default)]
-pub struct Planning {
-    /// Runs that a former leader named, whatever their outcome, for a tick that it did not complete.
-    pub named: BTreeSet<RunKey>,
-    /// The first job that was refused in the last tick with refusals. The next tick begins with it, so that it is not
-    /// always the same jobs that are refused.
-    refused_from: Option<JobId>,
-}
 
 impl Planning {
     /// The due jobs in the order of planning: first jobs with a limit, whose runs hold up others, then the others. Both
@@ -86,7 +76,7 @@ impl Runs {
         (runs, refused)
     }
 
-    /// Plans a run that an operator wants now. The error is the state of a refused run, of which nothing is remembered.
+    /// Plans a run that an operator wants now. The error is the state of a refused run; nothing else is noted of it.
     pub fn plan_manual(&mut self, job: &Arc<Job>, manual: Manual, now: Now) -> Result<(RunKey, Body), RunState> {
         let second = now.wall.second();
         let run = RunKey { cron_id: job.id, scheduled_at: second, manual: Some(manual) };

@@ -7,9 +7,9 @@
 //! sends the runs; a log row that calls them cancelled would then be false. So these runs wait, in no queue, until the
 //! stop is stored.
 //!
-//! Not the place that changes jobs: that is the leader's `changes`.
+//! Not here: changes of jobs; see the leader's `changes`.
 //!
-//! Invariant: a run that a node may have is never reassigned without the node's word that it has not begun.
+//! Invariant: a run that a node may have is reassigned only after the node has said that the run has not begun.
 
 use super::in_flight::{InFlightRun, Stage, WaitsFor};
 use super::planning::body;
@@ -41,10 +41,10 @@ impl Runs {
         cx: &mut Context,
     ) -> Cancelling {
         let is_waiting = |run: &InFlightRun| run.stage.is_waiting();
-        // A run whose entry is still on the way is looked at again when the entry is in.
-        let is_delayed = |run: &InFlightRun| run.stage == Stage::Delayed && run.entry.is_some();
         let waiting = self.older(cron_id, below, is_waiting);
-        for attempt in waiting.into_iter().chain(self.older(cron_id, below, is_delayed)) {
+        // A run whose entry is still on the way is looked at again when the entry is in.
+        let delayed = self.older(cron_id, below, InFlightRun::is_delayed_and_journaled);
+        for attempt in waiting.into_iter().chain(delayed) {
             self.reassign(attempt, ledger, cx);
         }
         let mut cancelling = Cancelling::default();
@@ -71,7 +71,7 @@ impl Runs {
     }
 
     /// Gives a run that has not begun to a node once more, or cancels it. Only first attempts of scheduled runs are
-    /// given again: others were wanted of the old definition only.
+    /// given again: retries and manual runs belong to the old definition.
     pub(super) fn reassign(&mut self, attempt: Attempt, ledger: &mut Ledger, cx: &mut Context) {
         let Some(run) = self.table.get(attempt) else { return };
         let (id, version) = (attempt.run.cron_id, run.job.version);
@@ -79,7 +79,7 @@ impl Runs {
         let is_due = is_first && !run.is_killed && ledger.jobs.is_due(id, attempt.run.scheduled_at);
         match ledger.jobs.job(id).filter(|_| is_due).cloned() {
             Some(job) => {
-                // It takes no capacity while a node is chosen for it.
+                // Without a node it takes no capacity, so that every node can be chosen for it.
                 self.table.plan_again(attempt, Arc::clone(&job), NodeId::default());
                 let node = self.candidates.choose(&job, &self.table).unwrap_or_default();
                 ledger.journal.push(None, 0, body(&[(attempt, job.version, node.clone())]));
@@ -115,7 +115,7 @@ impl Runs {
     pub fn kill_here(&mut self, attempt: Attempt, ledger: &mut Ledger, cx: &mut Context) {
         self.table.set_killed(attempt);
         let Some(run) = self.table.get(attempt) else { return };
-        if run.stage.is_waiting() || run.stage == Stage::Delayed && run.entry.is_some() {
+        if run.stage.is_waiting() || run.is_delayed_and_journaled() {
             self.drop_killed(attempt, cx);
             self.grant_permits(attempt.run.cron_id, ledger, cx);
         }

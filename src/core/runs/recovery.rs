@@ -7,7 +7,7 @@
 //!
 //! Not the retries of attempts that failed: those are `retry`'s.
 //!
-//! Invariant: a run of a mutex job that may be running holds the mutex until it is known to be over.
+//! Invariant: a run of a mutex job that may be running keeps its permit until it is known to be over.
 
 use super::in_flight::{InFlightRun, Stage, WaitsFor};
 use super::retry::Ended;
@@ -17,18 +17,9 @@ use crate::core::Context;
 use crate::core::ledger::Ledger;
 use crate::model::journal::{EntryId, StoredEntry};
 use crate::model::message::{Held, ToNode};
-use crate::model::{Attempt, Job, JobId, NodeId, RunKey, RunState, Second, Version};
+use crate::model::{Attempt, Job, JobId, NodeId, Now, RunKey, RunState, Second, Version};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-/// What recovery remembers for as long as the leader leads.
-#[derive(Debug, Default)]
-pub struct Recovery {
-    /// Numbers the questions for log rows.
-    questions: u64,
-    /// How long no node led before this leader.
-    pub away_secs: i64,
-}
 
 /// A former leader's runs, as the store tells them.
 pub struct Left<'a> {
@@ -50,7 +41,7 @@ struct LeftRun {
     due: Second,
 }
 
-/// Attempts that their node neither holds nor started: whether they have log rows has to be read now.
+/// Attempts that their node neither holds nor started. Their log rows have to be read now.
 #[derive(Debug, Default, Eq, PartialEq)]
 pub struct Unknown {
     pub attempts: Vec<Attempt>,
@@ -66,7 +57,7 @@ impl Runs {
         left.open.iter().for_each(|stored| self.recover_entry(stored, left, ledger, cx));
         let logged: BTreeSet<Attempt> = left.logged.keys().copied().collect();
         self.table.followed_by(&logged).into_iter().for_each(|attempt| self.table.set_followed(attempt));
-        left.open.iter().for_each(|stored| self.recover_follower(stored, left, ledger, cx));
+        left.open.iter().for_each(|stored| self.recover_follower(stored, left, ledger, cx.now));
         left.open.iter().for_each(|stored| self.entries.close_if_settled(stored.id, &self.table));
     }
 
@@ -82,37 +73,37 @@ impl Runs {
         for run in &body.runs {
             let node = body.nodes.get(usize::from(run.node)).cloned().unwrap_or_default();
             let stage = if node.is_nobody() { Stage::Waiting(WaitsFor::Node) } else { Stage::Sent };
-            // The moment at which a further attempt was due is not known any more: its grace begins anew.
+            // The entry does not say when a further attempt was due, so its grace begins anew.
             let due = if run.attempt.number == 1 { run.attempt.run.scheduled_at } else { cx.now.wall.second() };
             let run = LeftRun { entry: id, attempt: run.attempt, version: run.version, node, stage, due };
-            self.recover_run(run, left, ledger, cx);
+            self.recover_run(run, left, ledger, cx.now);
         }
         for delayed in &body.delayed {
             let (attempt, version, due) = (delayed.attempt, delayed.version, delayed.due);
             let (node, stage) = (NodeId::default(), Stage::Delayed);
-            self.recover_run(LeftRun { entry: id, attempt, version, node, stage, due }, left, ledger, cx);
+            self.recover_run(LeftRun { entry: id, attempt, version, node, stage, due }, left, ledger, cx.now);
         }
         self.write_outcomes(id, body, left.logged, cx);
         self.drop_refused(id, body);
     }
 
-    fn recover_run(&mut self, found: LeftRun, left: &Left, ledger: &Ledger, cx: &Context) {
+    fn recover_run(&mut self, found: LeftRun, left: &Left, ledger: &Ledger, now: Now) {
         let LeftRun { entry, attempt, version, node, stage, due } = found;
-        // A row `lost` may be that of a leader which was deposed and did not know: the run may be on its node all the
-        // same, and hold its mutex.
+        // A row `lost` may have been written by a leader that did not know yet that it was deposed. So the run may
+        // still be on its node, and have its permit.
         let logged = left.logged.get(&attempt);
         if logged.is_some_and(|state| *state != RunState::Lost || stage != Stage::Sent) {
             return;
         }
         let current = ledger.jobs.job(attempt.run.cron_id);
-        // A definition that is gone is needed only for its id, version and mutex: no run of it will be sent.
+        // No run of a definition that is gone will be sent, so its id, version and mutex are enough.
         let is_mutex = current.is_some_and(|job| job.is_mutex);
         let gone = || Job { id: attempt.run.cron_id, version, is_mutex, ..Job::default() };
         let job = current.filter(|job| job.version == version).cloned().unwrap_or_else(|| Arc::new(gone()));
         let is_limited = job.parallel_max().is_some();
         let stage = if stage.is_waiting() && is_limited { Stage::Waiting(WaitsFor::PermitAndNode) } else { stage };
         // An entry says the end of a delay in whole seconds, rounded up.
-        let ready_at = cx.now.mono_at(due.wall());
+        let ready_at = now.mono_at(due.wall());
         let planned = InFlightRun::planned(job, node, true, due.wall());
         let former = self.table.insert(attempt, InFlightRun { entry: Some(entry), stage, ready_at, ..planned });
         if let Some(earlier) = former.and_then(|run| run.entry) {
@@ -121,7 +112,7 @@ impl Runs {
     }
 
     /// Plans the next attempt after one that failed or was lost, where a former leader had not yet journaled it.
-    fn recover_follower(&mut self, stored: &StoredEntry, left: &Left, ledger: &mut Ledger, cx: &mut Context) {
+    fn recover_follower(&mut self, stored: &StoredEntry, left: &Left, ledger: &mut Ledger, now: Now) {
         let body = &stored.entry.body;
         let runs = body.runs.iter().map(|run| (run.attempt, run.version));
         let named = runs.chain(body.delayed.iter().map(|delayed| (delayed.attempt, delayed.version)));
@@ -130,7 +121,7 @@ impl Runs {
             let next = Attempt { number: attempt.number + 1, ..attempt };
             let has_later = left.logged.range(next..).next().is_some_and(|(later, _)| later.run == attempt.run);
             if !has_later {
-                self.follow(Ended { attempt, version, entry: Some(stored.id), state }, ledger, cx);
+                self.follow(Ended { attempt, version, entry: Some(stored.id), state }, ledger, now);
             }
         }
     }
@@ -153,16 +144,16 @@ impl Runs {
             let is_mutex = self.table.get(attempt).is_some_and(|run| run.job.is_mutex);
             match held.get(&attempt) {
                 Some(Held::Begun | Held::Unknown) => {}
-                // It is of an old definition and starts by itself at its second: only the node can say whether it has
-                // begun.
+                // The run is of an old definition and will start by itself at its second. Only the node can say whether
+                // it has begun.
                 Some(Held::Waiting) if !self.is_current(attempt, ledger) => to_return.push(attempt),
-                // It starts by itself at its second. An order that came after its end would start it a second time.
+                // The run will start by itself at its second. An order that came after its end would start it again.
                 Some(Held::Waiting) => {}
                 Some(Held::Parked) if !self.is_current(attempt, ledger) => {
                     drop.push(attempt);
                     self.reassign(attempt, ledger, cx);
                 }
-                // Another run may have its mutex by now: it has to wait for a permit once more.
+                // Its mutex may have gone to another run meanwhile, so it has to wait for a permit once more.
                 Some(Held::Parked) if is_mutex => {
                     drop.push(attempt);
                     self.wait_for_permit(attempt);
@@ -176,16 +167,16 @@ impl Runs {
         // need no question.
         let over = self.table.over_on(node).into_iter();
         unknown.extend(over.filter(|attempt| !held.contains_key(attempt) && !cx.logbook.has(*attempt)));
-        // Runs that wait there and must not start there: they are another node's by now, or of a closed entry.
+        // Runs that wait there and must not start there: another node has them meanwhile, or their entry is closed.
         let is_waiting = |held: &Held| matches!(held, Held::Waiting | Held::Parked);
         let strays = held.iter().filter(|(attempt, held)| is_waiting(held) && sent.binary_search(attempt).is_err());
         drop.extend(strays.map(|(attempt, _)| *attempt));
-        orders.send(cx);
+        orders.send(cx.fx);
         cx.fx.tell_node(node, ToNode::Settled { drop });
         if !to_return.is_empty() {
             cx.fx.tell_node(node, ToNode::Return(to_return));
         }
-        // Only now, after the node was told to drop them, their permits may go to other runs.
+        // The node was told to drop these runs, so now their permits may go to other runs.
         jobs.into_iter().for_each(|id: JobId| self.grant_permits(id, ledger, cx));
         self.ask_for(unknown)
     }
@@ -252,7 +243,7 @@ impl Runs {
                 self.send_or_move(attempt, &mut orders, ledger, cx);
             }
         }
-        orders.send(cx);
+        orders.send(cx.fx);
         jobs.into_iter().for_each(|id| self.grant_permits(id, ledger, cx));
     }
 

@@ -13,12 +13,13 @@ use super::{Runs, rows};
 use crate::core::Context;
 use crate::core::ledger::Ledger;
 use crate::model::journal::{Body, DelayedRun, EntryId};
-use crate::model::{Attempt, Job, Mono, NodeId, OnLost, RunState, Version};
+use crate::model::{Attempt, Job, Mono, NodeId, Now, OnLost, RunState, Version};
 use std::sync::Arc;
 
 /// The longest delay, however often it was doubled.
 const DELAY_SECS_MAX: i64 = 3_600;
-/// How often a lost run is run again beyond `retry_times`: a command may kill its node each time.
+/// The most further attempts of a lost run, beyond `retry_times`. There is a limit because a command may kill its node
+/// each time.
 const RERUNS_MAX: u32 = 10;
 
 /// The delay of the next attempt after attempt `number`; none where there is no next attempt.
@@ -52,7 +53,7 @@ impl Runs {
         let Some(run) = self.table.get(attempt).filter(|run| !run.is_followed) else { return };
         let (version, entry) = (run.job.version, run.entry);
         if !run.is_killed {
-            self.follow(Ended { attempt, version, entry, state }, ledger, cx);
+            self.follow(Ended { attempt, version, entry, state }, ledger, cx.now);
         } else if delay_secs(&run.job, attempt.number, state).is_some() {
             // It ended by itself before the operator's kill reached it: a row tells later leaders that there is no next
             // attempt.
@@ -63,9 +64,9 @@ impl Runs {
     }
 
     /// Plans the next attempt after one that may be of a former leader.
-    pub(super) fn follow(&mut self, ended: Ended, ledger: &mut Ledger, cx: &mut Context) {
+    pub(super) fn follow(&mut self, ended: Ended, ledger: &mut Ledger, now: Now) {
         let Ended { attempt, version, entry, state } = ended;
-        let is_wanted = |now: &&Arc<Job>| now.version == version && (!now.stop || attempt.run.manual.is_some());
+        let is_wanted = |job: &&Arc<Job>| job.version == version && (!job.stop || attempt.run.manual.is_some());
         let Some(job) = ledger.jobs.job(attempt.run.cron_id).filter(is_wanted).cloned() else { return };
         let Some(delay_secs) = delay_secs(&job, attempt.number, state) else { return };
         let next = Attempt { number: attempt.number + 1, ..attempt };
@@ -73,8 +74,8 @@ impl Runs {
             return;
         }
         // The leader hears of the end only after it, so the delay is never shorter than it should be.
-        let due = cx.now.wall.plus_secs(delay_secs);
-        let ready_at = cx.now.mono.plus_ms(delay_secs as u64 * 1_000);
+        let due = now.wall.plus_secs(delay_secs);
+        let ready_at = now.mono.plus_ms(delay_secs as u64 * 1_000);
         self.table.set_followed(attempt);
         let planned = InFlightRun::planned(job, NodeId::default(), false, due);
         self.table.insert(next, InFlightRun { stage: Stage::Delayed, ready_at, keeps_open: entry, ..planned });
@@ -89,7 +90,7 @@ impl Runs {
             self.start_attempt(attempt, &mut orders, ledger, cx);
             debug_assert!(!self.table.is(attempt, Stage::Delayed), "{attempt}: its delay is over, and it still waits");
         }
-        orders.send(cx);
+        orders.send(cx.fx);
     }
 
     /// When the next delay is over.
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_retried_as_often_as_wanted_after_delays_that_double() {
+    fn a_failed_run_has_as_many_retries_as_wanted_after_delays_that_double() {
         check(0, OnLost::Skip, 1, RunState::Failed, None);
         check(2, OnLost::Skip, 1, RunState::Failed, Some(10));
         check(2, OnLost::Skip, 2, RunState::Timeout, Some(20));
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_lost_runs_again_only_where_that_is_wanted_and_not_for_ever() {
+    fn a_lost_run_is_repeated_only_where_that_is_wanted_and_not_for_ever() {
         check(0, OnLost::Rerun, 1, RunState::Lost, Some(0));
         check(0, OnLost::Rerun, RERUNS_MAX, RunState::Lost, Some(0));
         check(0, OnLost::Rerun, RERUNS_MAX + 1, RunState::Lost, None);

@@ -1,4 +1,5 @@
-//! The texts of the log rows that the leader writes, for runs that no node tells of: refused, missed, cancelled, lost.
+//! The texts of the log rows that the leader writes: of runs that were refused, missed, cancelled or lost, so that no
+//! node can write them.
 //!
 //! Not the rows themselves: those are made by `log::ending`.
 //!

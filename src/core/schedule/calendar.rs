@@ -3,13 +3,13 @@
 //!
 //! Not a place for time zones: `zone` turns wall-clock times into seconds.
 //!
-//! The `cron` crate is the calendar. It is asked only in words that mean the same to it and to crontab: explicit lists,
-//! its own numbers for the days of the week (Sunday is 1), and two schedules where crontab takes either of two day
-//! fields (the crate always wants both). It is never asked about a zone with daylight saving, which it gets wrong.
+//! The `cron` crate is the calendar. It gets only expressions that mean the same to it and to crontab: explicit lists,
+//! its own numbers for the days of the week (Sunday is 1), and two schedules where in crontab one of the two day fields
+//! is enough (the crate wants both to match). It gets no zone with daylight saving, because it handles those wrongly.
 //!
 //! Invariant: every calendar has a matching time.
 
-use super::ScheduleError;
+use super::error::ScheduleError;
 use super::parse::Fields;
 use chrono::DateTime;
 use std::str::FromStr;
@@ -18,7 +18,7 @@ use std::str::FromStr;
 pub struct Calendar {
     fields: Fields,
     by_month_day: cron::Schedule,
-    /// Where a day of either day field matches: the schedule for days of the week.
+    /// The schedule for days of the week, where a day in either day field matches.
     by_week_day: Option<Box<cron::Schedule>>,
 }
 
@@ -49,7 +49,7 @@ impl Calendar {
         next(&self.by_month_day).into_iter().chain(by_week_day).min()
     }
 
-    /// Whether the time matches, by the sets alone. It saves schedules that fire every second a search.
+    /// Whether the time matches, by the sets alone. So a schedule that fires every second needs no search.
     fn matches(&self, time: i64) -> bool {
         let in_day = time.rem_euclid(86_400);
         let has = |set: u64, value: i64| set >> value & 1 == 1;

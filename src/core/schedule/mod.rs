@@ -9,15 +9,17 @@
 //! Invariant: going from fire to fire by `next_after` visits exactly the seconds for which `matches` is true.
 
 mod calendar;
+mod error;
 pub mod jitter;
 mod parse;
 pub mod wheel;
 mod zone;
 
+pub use error::ScheduleError;
+
 use crate::model::{Second, Zones};
 use calendar::Calendar;
 use parse::{Parsed, Rule};
-use std::fmt;
 use zone::Zone;
 
 #[derive(Clone, Debug)]
@@ -35,16 +37,6 @@ enum Kind {
     /// In the first pass of a repeated hour only. Matching times in a skipped hour count once, at the first second
     /// after it.
     Fixed(Calendar, Zone),
-}
-
-/// The wrong field, and the reason.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct ScheduleError(String);
-
-impl fmt::Display for ScheduleError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
 }
 
 impl Schedule {
@@ -122,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fixed_time_that_comes_twice_runs_at_its_first_coming() {
+    fn a_fixed_time_in_a_repeated_hour_runs_the_first_time_only() {
         // Berlin, 2026-10-25: 02:00 to 03:00 comes at 00:00 UTC and again at 01:00 UTC.
         let day = ("2026-10-24T12:00:00Z", "2026-10-25T12:00:00Z");
         check("TZ=Europe/Berlin 0 30 2 * * *", day.0, day.1, &["2026-10-25T00:30:00Z"]);
@@ -137,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_elapsed_time_notices_nothing() {
+    fn a_schedule_that_follows_elapsed_time_ignores_daylight_saving() {
         let spring = fires("TZ=Europe/Berlin 0 */30 * * * *", "2026-03-29T00:00:00Z", "2026-03-29T02:00:00Z");
         assert_eq!(spring.len(), 4);
         let autumn = fires("TZ=Europe/Berlin 0 30 * * * *", "2026-10-24T23:00:00Z", "2026-10-25T03:00:00Z");

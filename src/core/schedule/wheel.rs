@@ -4,8 +4,8 @@
 //! lies on the level of the highest base-64 digit in which its second differs from the cursor. So it moves down at most
 //! once per level, and is taken in its own second. Items beyond the last level (34 years) wait in `far`.
 //!
-//! Not a clock. Not exact about removal: an item that its owner no longer wants comes out all the same, and the owner
-//! passes over it.
+//! Not a clock. Items cannot be removed: one that its owner no longer wants comes out all the same, and the owner
+//! ignores it.
 //!
 //! Invariant: every item's second is after the cursor.
 
@@ -45,10 +45,10 @@ impl Wheel {
     /// Puts the item in for `at`, which must lie after the cursor.
     pub fn insert(&mut self, item: Item, at: Second) {
         debug_assert!(self.cursor < at, "item {item} is put in for {at:?}, which is not after {:?}", self.cursor);
-        self.place(Timed { at, item });
+        self.put_in_slot(Timed { at, item });
     }
 
-    /// Moves on by one second, and takes the items that are due in it, in no particular order.
+    /// Advances by one second, and takes the items that are due in it, in no particular order.
     pub fn tick(&mut self) -> Vec<Item> {
         self.cursor = self.cursor.plus(1);
         for level in (1..=LEVELS).rev() {
@@ -57,7 +57,7 @@ impl Wheel {
                     Some(slots) => std::mem::take(&mut slots[digit(self.cursor, level)]),
                     None => std::mem::take(&mut self.far),
                 };
-                moved.into_iter().for_each(|timed| self.place(timed));
+                moved.into_iter().for_each(|timed| self.put_in_slot(timed));
             }
         }
         let due = std::mem::take(&mut self.levels[0][digit(self.cursor, 0)]);
@@ -88,7 +88,7 @@ impl Wheel {
         assert_eq!(self.level_of(timed.at).min(LEVELS), level, "{timed:?} lies on another level");
     }
 
-    fn place(&mut self, timed: Timed) {
+    fn put_in_slot(&mut self, timed: Timed) {
         let level = self.level_of(timed.at);
         match self.levels.get_mut(level) {
             Some(slots) => slots[digit(timed.at, level)].push(timed),
@@ -116,7 +116,7 @@ fn digits_below(second: Second, level: usize) -> i64 {
 mod tests {
     use super::*;
 
-    /// Ticks until `at` and wants the item in that very second.
+    /// Ticks until `at`, and checks that the item comes out in that second and not before.
     #[track_caller]
     fn check(cursor: i64, at: i64) {
         let mut wheel = Wheel::new(Second(cursor));
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_decades_ahead_waits() {
+    fn an_item_that_is_due_in_decades_waits() {
         let mut wheel = Wheel::new(Second(0));
         wheel.insert(1, Second(1 << 40));
         assert_eq!(wheel.far.len(), 1);

@@ -1,7 +1,8 @@
 //! From wall-clock times to seconds, across a zone's transitions.
 //!
 //! Between two transitions the offset is constant, so a schedule is followed segment by segment. At a transition clocks
-//! skip times (a gap) or repeat them (a fold); the rules for both are cronie's, and stand at the two functions.
+//! skip times (a gap) or repeat them (a fold); the rules for both are cronie's, and the docs of the two functions have
+//! them.
 //!
 //! Not the source of the zones' rules: those come with `model::Zones`.
 //!

@@ -1,6 +1,8 @@
 //! Time in the core: its constants, its one table of timers, and waits that grow.
 //!
-//! Not a clock: every input comes with its time. Invariants stand in the modules.
+//! Not a clock: every input comes with its time.
+//!
+//! Invariants: see the modules.
 
 mod backoff;
 pub mod bounds;

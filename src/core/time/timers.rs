@@ -3,6 +3,13 @@
 //! After every input the parts write the table anew, so that no entry outlives its wait. A part lists a timer only
 //! where it would act at that moment: a part that waits for an answer, or for another part, lists nothing.
 //!
+//! How an input that brings no progress on a due timer is caught, for every timer: after the input all parts have acted
+//! (`Node::advance`), and then the table is written anew. `set` lists a timer wherever its owner would act, due or not,
+//! so one that is still due had an owner that did not act: `Node::checked_timers` counts and reports it. The simulator
+//! asserts after each input that there is none, and the tests with real daemons that none was reported. The few timers
+//! of `set_ahead` only say from when on a part is to judge anew, which every input makes it do. A timer that its owner
+//! forgets to list is caught as well: the simulator wakes a node by listed timers alone (`EveryTimerWakes`).
+//!
 //! Not a clock, and not a queue of tasks: each part finds for itself what it has to do.
 //!
 //! Invariants: no entry hides another; the node wakes at the next second at the latest. A timer that was due at the
@@ -112,13 +119,13 @@ impl Timers {
         self.set(timer, at.into().filter(|at| now < *at));
     }
 
-    /// When the node is to wake.
+    /// When the node must wake.
     pub fn next(&self) -> Mono {
         self.ahead(COUNT).unwrap_or(Mono::NEVER)
     }
 
-    /// When the parts themselves want to wake. The simulator wakes the node only then, and so finds timers that a part
-    /// forgot to list.
+    /// When the parts themselves want to wake; none where no part does. The simulator wakes the node only then, and so
+    /// finds timers that a part forgot to list.
     pub fn next_listed(&self) -> Option<Mono> {
         self.ahead(Timer::NextSecond as usize)
     }
@@ -155,7 +162,10 @@ impl Stalled {
     pub fn note(&mut self, timer: Timer) -> Option<String> {
         self.count += 1;
         self.said.insert(timer).then(|| {
-            format!("{STALLED} {timer:?} was due and nobody acted on it: this is an error of the program; it is tried again every second")
+            format!(
+                "{STALLED} {timer:?} was due and no part acted on it: this is an error of the program, please report it; it is tried \
+                 again every second"
+            )
         })
     }
 
@@ -178,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timer_that_nobody_acted_on_hides_no_other_and_is_told_once() {
+    fn a_stalled_timer_hides_no_other_and_is_reported_once() {
         let mut timers = Timers::new(at(250));
         timers.set(Timer::Delayed, at(200).mono);
         timers.set(Timer::Tick, at(900).mono);
@@ -190,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_second_is_always_waited_for_and_what_never_comes_is_not() {
+    fn the_next_second_is_always_listed_and_a_moment_that_never_comes_is_not() {
         let mut timers = Timers::new(at(250));
         assert_eq!(timers.next(), at(1_000).mono);
         timers.set(Timer::Retention, Mono::NEVER);

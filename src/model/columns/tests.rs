@@ -1,4 +1,4 @@
-//! The table fits the fields that it names, and what a field takes.
+//! Tests of the table: each column fits its field, and a field takes any value that a row may have.
 
 use super::*;
 use std::collections::BTreeSet;
@@ -63,4 +63,9 @@ fn a_field_takes_the_nearest_value_that_it_has() {
     values.into_iter().for_each(|(name, value)| find(name).unwrap().set(&mut job, value));
     let expect = Job { retry_times: u32::MAX, is_mutex: true, version: crate::model::Version(1), ..new_job() };
     assert_eq!(job, expect);
+}
+
+#[test]
+fn a_field_that_a_message_leaves_out_is_as_in_a_new_job() {
+    assert_eq!(Job::default(), new_job(), "the default of a field is not that of its column");
 }

@@ -4,8 +4,10 @@
 //! chunked body (extensions, trailers) is bounded and has no effect.
 
 use super::line::Lines;
-use super::{BODY_BYTES_MAX, BadRequest};
+use super::request::BadRequest;
 
+/// The most bytes of a body.
+pub const BODY_BYTES_MAX: usize = 256 << 10;
 /// The most bytes of the lines before the chunks, beyond what each chunk needs (its size and two line ends).
 pub(super) const EXTENSION_BYTES_MAX: usize = 4 << 10;
 /// The most bytes of the lines behind the last chunk.

@@ -6,9 +6,12 @@
 //! Invariant: a head that could be understood in two ways is refused.
 
 use super::body::{self, Framing};
+use super::gzip;
 use super::line::Lines;
-use super::{BadRequest, HEAD_BYTES_MAX, Request};
+use super::request::{BadRequest, Request};
 
+/// The most bytes of the request line and the headers together.
+pub const HEAD_BYTES_MAX: usize = 8 << 10;
 /// The most bytes of the request line's target.
 pub(super) const TARGET_BYTES_MAX: usize = 4 << 10;
 pub(super) const HEADERS_MAX: usize = 64;
@@ -180,7 +183,7 @@ fn read_headers(mut request: Request, bytes: &[u8]) -> Result<(Request, Framing,
     }
     let has = |word: &str| fields.connection.iter().any(|item| item == word);
     request.keep_alive = !has("close") && (request.keep_alive || has("keep-alive"));
-    request.takes_gzip = request.takes_chunks && super::gzip::is_wanted(&fields.accept_encoding);
+    request.takes_gzip = request.takes_chunks && gzip::is_wanted(&fields.accept_encoding);
     request.has_body = fields.length.is_some() || !fields.codings.is_empty();
     let framing = body::framing(fields.length.as_deref(), &fields.codings, is_old)?;
     let expects_continue = !is_old && fields.expectations.iter().any(|expectation| expectation == "100-continue");

@@ -2,7 +2,7 @@
 //!
 //! Not what a line says. Invariant: a line ends with CR LF; a CR or LF that stands alone is refused, never skipped.
 
-use super::BadRequest;
+use super::request::BadRequest;
 
 const BARE_CR_OR_LF: BadRequest = BadRequest::new(400, "a line ends with CR LF; this one has a CR or a LF by itself");
 

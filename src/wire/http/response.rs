@@ -2,7 +2,7 @@
 //!
 //! Not the choice of an answer: that is `api`'s and the node's. Invariant: every head has a date.
 
-use super::Gzip;
+use super::gzip::Gzip;
 use crate::model::Wall;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;

@@ -1,7 +1,10 @@
-//! The users and groups of the host, as /etc/passwd and /etc/group have them. A static binary cannot ask anybody else:
-//! users who are only in LDAP or the like are not found, and a run as one of them fails.
+//! The users and groups of the host, read from /etc/passwd and /etc/group.
 //!
-//! Invariant: what is found is a user of its own. Minus one, which system calls take for "as it is", is nobody.
+//! Not LDAP or another directory service: a static binary cannot load the C library's modules for them. A run as a user
+//! who is only there fails.
+//!
+//! Invariant: no account has 4294967295 (minus one) as its user or group, because system calls take that number for
+//! "leave it as it is".
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -21,15 +24,16 @@ pub struct Account {
     pub home: OsString,
 }
 
-/// Looks a user up by name, else by number.
+/// Looks a user up by name, else by number. Errors: a file cannot be read, or has no such user.
 pub fn look_up(user: &str) -> Result<Account, String> {
     let read = |path: &str| std::fs::read(path).map_err(|error| format!("run_as {user}: read {path}: {error}"));
     let group = match std::fs::read(GROUP) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         _ => read(GROUP)?,
     };
-    find(user.as_bytes(), &read(PASSWD)?, &group)
-        .ok_or_else(|| format!("run_as {user}: there is no such user in {PASSWD} (and only there it is looked for)"))
+    find(user.as_bytes(), &read(PASSWD)?, &group).ok_or_else(|| {
+        format!("run_as {user}: there is no such user in {PASSWD}: add it there, other directories are not read")
+    })
 }
 
 fn find(user: &[u8], passwd: &[u8], group: &[u8]) -> Option<Account> {
@@ -49,7 +53,7 @@ fn lines(text: &[u8]) -> impl Iterator<Item = Vec<&[u8]>> {
     text.split(|byte| *byte == b'\n').map(|line| line.split(|byte| *byte == b':').collect())
 }
 
-/// `name:password:uid:gid:comment:home:shell`.
+/// The account of a line of /etc/passwd: `name:password:uid:gid:comment:home:shell`.
 fn account(fields: Vec<&[u8]>) -> Option<Account> {
     let [name, _, uid, gid, _, home, _] = fields[..] else { return None };
     let gid = number(gid)?;
@@ -63,7 +67,7 @@ fn account(fields: Vec<&[u8]>) -> Option<Account> {
     })
 }
 
-/// `name:password:gid:member,member`: its number, where the user is one of the members.
+/// The number of the group in a line of /etc/group (`name:password:gid:member,member`), where the user is a member.
 fn member_of(fields: Vec<&[u8]>, user: &[u8]) -> Option<u32> {
     let [_, _, gid, members] = fields[..] else { return None };
     members.split(|byte| *byte == b',').any(|member| member == user).then(|| number(gid))?
@@ -113,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_not_there_or_is_no_user_is_nobody() {
+    fn a_name_without_a_line_or_with_a_malformed_one_is_not_found() {
         for user in ["bob", "", "ali", "alice:x", "+", "# a comment", "1003", "4294967295", "-1", "+0", " 0"] {
             check(user, None);
         }
@@ -124,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn names_need_be_no_utf_8() {
+    fn a_name_may_be_other_bytes_than_utf_8() {
         assert_eq!(find(b"caf\xe9", USERS, b"more:x:14:caf\xe9").map(|account| account.groups), Some(vec![1_002, 14]));
     }
 }

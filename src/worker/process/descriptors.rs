@@ -1,29 +1,32 @@
-//! The limit of open descriptors. Each run takes two and each connection one, so more may be needed than the soft limit
-//! that the daemon was given; commands get that limit all the same.
+//! The limit of open descriptors. Each run takes two descriptors and each connection one, so the daemon may need more
+//! than the soft limit that it was started with. Commands still get that limit.
 //!
-//! The limit is the whole process's, and posix_spawn cannot give a child another one. So it is raised not at the start
-//! but when descriptors run short, and lowered again afterwards: most daemons start all their commands with the limit
-//! as it was given. While it is raised, commands go by way of `launch`, which sets it back and costs one exec more.
+//! A child inherits the limit of the whole process, and posix_spawn cannot set another one. So the limit is raised only
+//! when descriptors run short, and lowered again afterwards; most daemons never raise it. While it is raised, commands
+//! are started by `launch`, which sets it back and costs one exec more.
+//!
+//! Not the hard limit: the soft one is never raised above it.
+//!
+//! Invariant: the limit does not change while a command is being started.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::os::fd::AsRawFd;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
-/// Held by whoever starts a command, so that the limit does not change under it; taken to change the limit.
+/// A reader starts a command; a writer changes the limit. So the limit does not change during a start.
 static STARTING: RwLock<()> = RwLock::new(());
 
-/// So many more may be opened before anybody looks again.
+/// Descriptors run short when fewer than so many are left below the limit.
 const SPARE: u64 = 128;
 
-/// Raises the limit as far as it may be when `newest`, a descriptor just opened, shows that they run short: a new one
-/// always has the lowest number that is free.
+/// Raises the soft limit to the hard one where descriptors run short. `newest` was just opened: a new descriptor has
+/// the lowest free number, so a high number means that many are open.
 pub fn raise_if_short(newest: &impl AsRawFd) {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum && is_short(newest, &limit) {
-        // While a command is being started the next descriptor will do: nobody is kept waiting, the reactor least of
-        // all.
+        // The reactor must not wait for a start: the next descriptor will raise the limit.
         let Ok(_nobody_starts) = STARTING.try_write() else { return };
-        // What is refused here is refused again, with a reason, to whoever opens the one too many.
+        // An error needs no report here: where the limit stays too low, the call that opens one too many reports it.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     }
 }
@@ -33,25 +36,25 @@ fn is_short(newest: &impl AsRawFd, limit: &Rlimit) -> bool {
     limit.current.is_some_and(|most| most <= newest + SPARE.min(most / 2))
 }
 
-/// The limit that the daemon was given and that its commands get.
+/// The limit that the daemon was started with, and that its commands get.
 #[derive(Debug)]
 pub struct Given(Rlimit);
 
 impl Given {
-    /// Called before anybody has raised it.
+    /// The limit as it is now. To be called before it is raised.
     pub fn now() -> Given {
         Given(getrlimit(Resource::Nofile))
     }
 
-    /// What a command must be set back to, as long as the limit is raised; it stays so until the guard is dropped.
-    /// Raises the limit, or takes it back, where `newest` shows that it should be.
+    /// Raises the limit, or lowers it again, as `newest` shows (see `raise_if_short`). Then the limit stays until the
+    /// guard is dropped. The number is the limit that a command must be set back to; none while it is not raised.
     pub fn to_set_back(&self, newest: &impl AsRawFd) -> (RwLockReadGuard<'static, ()>, Option<u64>) {
         let now = getrlimit(Resource::Nofile);
         let is_raised = now.current != self.0.current;
         if is_raised != self.is_needed(newest) {
             let _nobody_starts = STARTING.write().unwrap_or_else(PoisonError::into_inner);
             let current = if is_raised { self.0.current } else { now.maximum };
-            // What is refused here is refused again, with a reason, to whoever opens the one too many.
+            // As above, an error needs no report.
             let _ = setrlimit(Resource::Nofile, Rlimit { current, maximum: now.maximum });
         }
         let starting = STARTING.read().unwrap_or_else(PoisonError::into_inner);

@@ -1,14 +1,17 @@
-//! Direct exec, the way around the shell: a command without shell syntax is executed as the shell would have executed
-//! it, and the start of the shell is saved.
+//! Direct exec: a command without shell syntax is executed without a shell, which saves the time that a shell takes to
+//! start.
 //!
-//! It is open only where nobody can see the difference. A shell that starts a child for its last command (as Debian's
-//! dash does) can be told from none: its command is no group leader, and one that a signal kills is an exit code and a
-//! word. So the shell is tried once, at the start of the daemon: what it makes of a plain command, whether it becomes
-//! that command itself, and what it does to the environment.
+//! It is done only where nobody can see the difference. Some shells, such as Debian's dash, start a child for their
+//! last command instead of becoming that command. With such a shell the difference shows: the command does not lead its
+//! process group, and where a signal kills it, the shell reports an exit code and a message. So the daemon tries its
+//! shell once, at its start, with a plain command: does the shell become the command, and how does it change the
+//! environment?
 //!
-//! Whatever is in doubt goes to the shell: a program that is not found or not to be executed, a script, a builtin, a
-//! path that leaves the root file system (its other end may hang, and must not hang us), and so does whatever could not
-//! be executed after all; the exit codes 126 and 127 and their words are always the shell's own.
+//! Not for commands in doubt; the shell gets these: a program that is not found or that not everybody may execute, a
+//! script, a builtin, and a path that leaves the root file system (a network file system may hang, and the daemon must
+//! not). A command that could not be executed directly goes to the shell as well.
+//!
+//! Invariant: the exit codes 126 and 127 and their messages always come from the shell.
 
 use super::words::words;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstat, openat2};
@@ -23,10 +26,10 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// The shells whose words we know, by the names of their programs.
+/// The shells whose builtins and reserved words `words` knows, by the names of their programs.
 const SHELLS: [&str; 2] = ["bash", "dash"];
-/// Variables by which a shell may be told to read files first, to find programs in another way, or to tell the time.
-const MOVING: [&str; 14] = [
+/// Variables that make a shell read files first, find programs in another way, or change a value by itself.
+const SPECIAL: [&str; 14] = [
     "BASHOPTS",
     "BASH_ENV",
     "ENV",
@@ -44,31 +47,36 @@ const MOVING: [&str; 14] = [
 ];
 /// Variables that a shell sets for its commands.
 const SET_BY_SHELL: [&str; 4] = ["OLDPWD", "PWD", "SHLVL", "_"];
-/// The program by which the shell is tried: it prints the pid and the environment that the shell gave it.
+/// The program with which the shell is tried: it prints the pid and the environment that the shell gave it.
 const TRIED: &str = "/bin/cat";
 
+/// A shell that direct exec can stand in for, and what it does for a command.
 #[derive(Debug)]
 pub struct DirectExec {
-    /// As the shell hands it on, `_` aside.
+    /// The environment that the shell gives to a command, without the variable `_`.
     environment: Vec<(OsString, OsString)>,
-    /// Whether the shell tells each program by `_` where it was found.
+    /// Whether the shell sets the variable `_` to the path of the program.
     tells_path: bool,
-    /// Where programs are looked for.
+    /// The folders in which programs are searched, in this order.
     folders: Vec<PathBuf>,
-    /// The daemon's own directory as the shell calls it, and which it is.
+    /// The daemon's directory as the shell calls it.
     pwd: PathBuf,
+    /// The daemon's directory as the file system knows it: device and inode.
     directory: (u64, u64),
 }
 
 impl DirectExec {
-    /// Tries the shell with this environment, which must have all names that a command's has.
+    /// Tries the shell with this environment, which must have every variable that a command's environment has. None
+    /// where somebody could see the difference.
     pub fn try_out(shell: &Path, environment: &[(OsString, OsString)]) -> Option<DirectExec> {
         let is_known = shell.canonicalize().is_ok_and(|program| SHELLS.iter().any(|name| program.ends_with(name)));
-        let is_moving =
-            |name: &OsString| MOVING.iter().any(|moving| name == moving) || name.as_bytes().starts_with(b"BASH_FUNC_");
-        let is_changed = rustix::process::getuid() != rustix::process::geteuid()
+        let is_special = |name: &OsString| {
+            SPECIAL.iter().any(|special| name == special) || name.as_bytes().starts_with(b"BASH_FUNC_")
+        };
+        // A shell behaves in another way where its effective user or group is not its real one.
+        let is_set_id = rustix::process::getuid() != rustix::process::geteuid()
             || rustix::process::getgid() != rustix::process::getegid();
-        if !is_known || is_changed || environment.iter().any(|(name, _)| is_moving(name)) {
+        if !is_known || is_set_id || environment.iter().any(|(name, _)| is_special(name)) {
             return None;
         }
         let value = |name: &str| environment.iter().find(|(had, _)| had == name).map(|(_, value)| value);
@@ -92,7 +100,7 @@ impl DirectExec {
         (is_understood && direct.is_in_place()).then_some(direct)
     }
 
-    /// The command as the shell would execute it; none where that is the shell's own affair.
+    /// The command as the shell would execute it; none where only the shell can.
     pub fn command(&self, command: &str) -> Option<Command> {
         let words = words(command)?;
         let (first, rest) = words.split_first()?;
@@ -116,14 +124,14 @@ impl DirectExec {
         first.and_then(|(path, is_program)| is_program.then_some(path))
     }
 
-    /// Whether the daemon's directory still has the name that the shell would find right.
+    /// Whether the daemon's directory still has its name: a shell looks at that before it sets PWD.
     fn is_in_place(&self) -> bool {
         let here = open(&self.pwd, OFlags::PATH | OFlags::DIRECTORY).and_then(fstat);
         here.is_ok_and(|here| (here.st_dev, here.st_ino) == self.directory)
     }
 }
 
-/// What a name leads to: surely a program, or a file that only the shell may know how to run; none: nothing at all.
+/// What is at this path: true for a program that everybody may execute, false for anything else; none for nothing.
 fn look(path: &Path) -> Option<bool> {
     match open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY) {
         Err(Errno::NOENT | Errno::NOTDIR) => None,
@@ -137,12 +145,12 @@ fn look(path: &Path) -> Option<bool> {
     }
 }
 
-/// Opens what can be reached without leaving the root file system.
+/// Opens a file that can be reached without leaving the root file system.
 fn open(path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
     openat2(CWD, path, flags | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_XDEV)
 }
 
-/// The folders of a PATH that every shell reads alike.
+/// The folders of a PATH that every shell understands in the same way; none for another PATH.
 fn folders(path: &OsStr) -> Option<Vec<PathBuf>> {
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-".contains(byte);
     let folder = |bytes: &[u8]| {
@@ -152,7 +160,7 @@ fn folders(path: &OsStr) -> Option<Vec<PathBuf>> {
     path.as_bytes().split(|byte| *byte == b':').map(folder).collect()
 }
 
-/// The environment that a command of this shell gets, where the shell becomes the command.
+/// The environment that this shell gives to a command; none where the shell does not become the command.
 fn hand_on(shell: &Path, environment: &[(OsString, OsString)]) -> Option<Vec<(OsString, OsString)>> {
     look(Path::new(TRIED)).filter(|is_program| *is_program)?;
     let mut command = super::command(shell);
@@ -177,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_path_that_every_shell_reads_alike_is_searched() {
+    fn only_a_path_that_every_shell_understands_in_the_same_way_is_searched() {
         let folders = |path: &str| folders(OsStr::new(path)).map(|folders| folders.len());
         assert_eq!(folders("/usr/local/bin:/usr/bin:/bin"), Some(3));
         assert_eq!(folders("/opt/a_b-c.d/bin"), Some(1));

@@ -1,15 +1,20 @@
-//! The guardian: the daemon's parent. It restarts a daemon that dies, ends what must not outlive it, and ends mutex
-//! runs whose lease is over whether or not the daemon is able to.
+//! The guardian: the daemon's parent. It starts a dead daemon again, ends the runs of a dead daemon, and ends mutex
+//! runs when the lease is over, even where the daemon hangs.
 //!
-//! It locks data_dir (the daemon inherits the lock, so it holds until both are gone), and it is the subreaper of all
-//! that the runs leave behind. The daemon holds the read end of a pipe whose write end only the guardian has: its end
-//! of file is the guardian's death.
+//! It locks data_dir; the daemon inherits the lock, so data_dir stays locked until both have ended. It is the subreaper
+//! of the runs' orphans. It alone has the write end of a pipe that the daemon reads: an end of file tells the daemon
+//! that its guardian is dead.
 //!
-//! Invariant: no daemon is started while a process of an earlier one's unfinished runs is alive.
+//! Not a place for decisions about runs: it knows them by the marks only.
+//!
+//! Invariant: while a process of an earlier daemon's unfinished runs is alive (and can be killed), no daemon is
+//! started.
 
 use super::kill::{Family, GUARDIAN_NAME, end_runs, start_time};
 use super::marks::{self, Mark, Snapshot};
-use crate::core::time::bounds::{GUARDIAN_GRACE_MS, GUARDIAN_LOOK_MS};
+use crate::core::time::bounds::{
+    GUARDIAN_BACKOFF_MS_MAX, GUARDIAN_GRACE_MS, GUARDIAN_LOOK_MS, GUARDIAN_PATIENCE_MS, SOUND_LIFE_MS,
+};
 use crate::worker::clock;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FlockOperation;
@@ -26,52 +31,53 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The hidden first argument of a daemon, followed by its two descriptors.
+/// The hidden first argument of a daemon. The second one is `LOCK,PIPE`, two descriptors.
 pub const UNDER_GUARDIAN: &str = "--under-guardian";
-/// A daemon that lived so long starts its back-off anew.
-const SOUND_LIFE: Duration = Duration::from_secs(10);
+const SOUND_LIFE: Duration = Duration::from_millis(SOUND_LIFE_MS);
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
-const BACKOFF_LAST: Duration = Duration::from_secs(1);
-/// How long a daemon whose guardian is dead may need to end its runs and go.
-const LOCK_PATIENCE: Duration = Duration::from_secs(20);
+const BACKOFF_LAST: Duration = Duration::from_millis(GUARDIAN_BACKOFF_MS_MAX);
+const LOCK_PATIENCE: Duration = Duration::from_millis(GUARDIAN_PATIENCE_MS);
 const LOCK_EVERY: Duration = Duration::from_millis(20);
-/// Exit codes of a daemon that could not be started, and of one that its cluster or store refused for good.
+/// The exit code of a daemon that could not be started.
 pub const CANNOT_START: i32 = 2;
+/// The exit code of a daemon whose cluster or store has refused it for good.
 pub const REFUSED: i32 = 3;
 /// A panic's exit code.
 const PANICKED: i32 = 101;
 
-/// What a daemon has of its guardian.
+/// What a daemon gets from its guardian.
 #[derive(Debug)]
 pub struct DaemonLink {
-    /// Readable (end of file) when the guardian is dead.
+    /// Becomes readable (end of file) when the guardian is dead.
     pub death_pipe: OwnedFd,
     /// Keeps data_dir locked.
     pub lock: OwnedFd,
-    /// Its pid; 1 (or whoever takes its orphans) if it was dead by the time we looked.
+    /// The guardian's pid. Where the guardian died before the daemon asked, the process that adopted the daemon.
     pub guardian: u32,
 }
 
-/// Takes up the descriptors that the guardian passed as `LOCK,PIPE`.
+/// Takes up the descriptors that the guardian passed as `LOCK,PIPE`. Error: the text is not that, or the descriptors
+/// are not open.
 pub fn adopt(text: &str) -> Result<DaemonLink, String> {
     let numbers: Option<Vec<RawFd>> = text.split(',').map(|number| number.parse().ok().filter(|fd| *fd > 2)).collect();
     let Some([lock, pipe]) = numbers.as_deref().and_then(|numbers| <[RawFd; 2]>::try_from(numbers).ok()) else {
-        return Err(format!("{UNDER_GUARDIAN} {text}: only the guardian passes this"));
+        return Err(format!("{UNDER_GUARDIAN} {text}: only the guardian passes this; start wing-crontab without it"));
     };
-    // SAFETY: the guardian opened these two for us and nobody else in this process knows their numbers. This is the
-    // first thing that the daemon does, so nothing else can have been opened under them.
+    // SAFETY: the guardian opened these two for us, and no other part of this process knows their numbers. The daemon
+    // does this first, so no other file can have got one of the numbers.
     let [lock, death_pipe] = [lock, pipe].map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
     for fd in [&lock, &death_pipe] {
         fcntl_setfd(fd, FdFlags::CLOEXEC).map_err(|error| format!("{UNDER_GUARDIAN} {text}: {error}"))?;
     }
-    // Started as /proc/self/exe (the same version, whatever was installed meanwhile), it would be called "exe".
+    // The guardian executes /proc/self/exe (its own version, even after an upgrade on the disk), and the kernel names
+    // the process "exe" after it.
     let _ = rustix::thread::set_name(c"wing-crontab");
     let guardian = getppid().map_or(1, |pid| pid.as_raw_pid() as u32);
     Ok(DaemonLink { death_pipe, lock, guardian })
 }
 
-/// Runs the daemon under guard: this executable again, with these arguments. Returns its exit code when it ends on
-/// purpose.
+/// Runs this program once more as a daemon with these arguments, and restarts it until it exits by itself. Answers its
+/// exit code. Errors: data_dir cannot be made or is locked, or a system call that the guardian needs is refused.
 pub fn guard(data_dir: &Path, arguments: Vec<OsString>) -> Result<i32, String> {
     let program = PathBuf::from("/proc/self/exe");
     Guardian::new(data_dir, program, arguments)?.run().map_err(|error| format!("guard the daemon: {error}"))
@@ -82,40 +88,41 @@ struct Guardian {
     program: PathBuf,
     arguments: Vec<OsString>,
     lock: File,
-    /// Read by the daemon; the other end is held open for as long as the guardian lives.
+    /// The read end, for the daemon; and the write end, which the guardian never closes.
     death_pipe: (OwnedFd, OwnedFd),
     signals: Vec<(i32, UnixStream)>,
     expired: Option<Expired>,
 }
 
-/// A lease that was found to be over.
+/// A lease that is over, and since when the guardian knows that (both by the monotonic clock).
 #[derive(Clone, Copy)]
 struct Expired {
     lease_ns: u64,
     at_ns: u64,
 }
 
-/// What came of a look at the lease.
+/// The result of a look at the lease.
 enum LeaseWatch {
-    /// So many milliseconds, then another look.
+    /// Look again after so many milliseconds.
     For(u64),
-    /// The daemon came to its end meanwhile.
+    /// The daemon ended meanwhile.
     Ended(End),
 }
 
+/// How a daemon ended.
 enum End {
-    /// On purpose, with this code.
+    /// It exited with this code.
     Exited(i32),
-    /// By a signal or a panic: the words for the log.
+    /// A signal or a panic ended it: which, for the log.
     Died(String),
 }
 
 impl Guardian {
     fn new(data_dir: &Path, program: PathBuf, arguments: Vec<OsString>) -> Result<Guardian, String> {
         let fail = |what: &str, error: io::Error| format!("{what} {}: {error}", data_dir.display());
-        // What other jobs run and write is nothing for a command that runs as another user.
+        // Commands that run as another user must not read what other jobs run and write.
         let private = fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir);
-        private.map_err(|error| fail("make data_dir", error))?;
+        private.map_err(|error| fail("create data_dir", error))?;
         let lock = lock(data_dir)?;
         let death_pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(|error| fail("watch over", error.into()))?;
@@ -124,7 +131,7 @@ impl Guardian {
             let fd = unsafe { rustix::fd::BorrowedFd::borrow_raw(inherited) };
             fcntl_setfd(fd, FdFlags::empty()).map_err(|error| fail("watch over", error.into()))?;
         }
-        // Only a name: without it our runs could not be told from another daemon's, and that must not stop us.
+        // An error must not stop us: without the name, `kill` only cannot tell our runs from another daemon's.
         let _ = CString::new(GUARDIAN_NAME).map(|name| rustix::thread::set_name(&name));
         set_child_subreaper(Some(getpid())).map_err(|error| fail("watch over", error.into()))?;
         let signals = [SIGCHLD, SIGTERM, SIGINT, SIGHUP].into_iter().map(listen).collect::<io::Result<_>>();
@@ -140,7 +147,7 @@ impl Guardian {
     }
 
     fn run(&mut self) -> io::Result<i32> {
-        // What a guardian and a daemon that were killed together left running.
+        // Where a guardian and its daemon were killed together, nobody has ended their runs.
         self.end_runs("left by an earlier daemon", Family::Orphans);
         let mut backoff = Duration::ZERO;
         let mut has_died = false;
@@ -148,7 +155,7 @@ impl Guardian {
             let started_at = clock::mono();
             let daemon = self.start()?;
             match self.watch(daemon)? {
-                // A daemon that has started before is started again, even when a full disk or a taken port stops it now.
+                // A daemon did start before, so what stops this one (a full disk, a port in use) may pass.
                 End::Exited(CANNOT_START) if has_died => {
                     log::error!("the daemon could not be started; it is tried again");
                 }
@@ -173,14 +180,14 @@ impl Guardian {
     fn start(&self) -> io::Result<Pid> {
         let descriptors = format!("{},{}", self.lock.as_raw_fd(), self.death_pipe.0.as_raw_fd());
         let mut command = super::command(&self.program);
-        // In a group of its own: a terminal's Ctrl-C comes to the guardian only, which passes it on once.
+        // In a group of its own, so that a terminal's Ctrl-C comes to the guardian only, which passes it on once.
         command.arg0("wing-crontab").arg(UNDER_GUARDIAN).arg(descriptors).args(&self.arguments).process_group(0);
         let child =
             command.spawn().map_err(|error| io::Error::new(error.kind(), format!("start the daemon: {error}")))?;
         Ok(Pid::from_child(&child))
     }
 
-    /// Until the daemon is over: passes signals on, reaps, and keeps the lease.
+    /// Until the daemon ends: passes signals on, reaps, and ends mutex runs when the lease is over.
     fn watch(&mut self, daemon: Pid) -> io::Result<End> {
         loop {
             if let Some(end) = reap(Some(daemon))? {
@@ -192,13 +199,14 @@ impl Guardian {
             };
             self.sleep(Duration::from_millis(timeout_ms))?;
             for signal in self.take_signals() {
-                // It may be dead already: then the next look finds that out.
+                // An error means that the daemon is dead: `reap` will tell.
                 let _ = kill_process(daemon, signal);
             }
         }
     }
 
-    /// Ends the mutex runs of a lease that is over.
+    /// Ends the mutex runs if the lease is over. Where a mutex run is still being started a while later, it kills the
+    /// daemon: that run has no pid to kill yet.
     fn keep_lease(&mut self, daemon: Pid) -> LeaseWatch {
         const IDLE_MS: u64 = 60_000;
         let Ok(Some(snapshot)) = Snapshot::read(&self.marks_path) else {
@@ -222,7 +230,7 @@ impl Guardian {
         };
         self.expired = Some(expired);
         if is_new {
-            log::warn!("the lease is over: {} mutex runs are ended", mutex.len());
+            log::warn!("the lease is over: the guardian ends {} mutex runs", mutex.len());
         }
         let mut end = None;
         end_runs(&mutex, own_family(), || end = end.take().or_else(|| reap(Some(daemon)).ok().flatten()));
@@ -231,17 +239,19 @@ impl Guardian {
         }
         let is_late = expired.at_ns + GUARDIAN_GRACE_MS * 1_000_000 <= now.0;
         if is_late && mutex.iter().any(Mark::is_starting) {
-            log::error!("the lease is over and the daemon may still be starting a mutex run: it is killed");
+            log::error!(
+                "the lease is over and the daemon may still be starting a mutex run: the guardian kills the daemon"
+            );
             let _ = kill_process(daemon, Signal::KILL);
         }
         LeaseWatch::For(GUARDIAN_LOOK_MS)
     }
 
-    /// Kills the runs that may still have processes by the marks, and waits until these are gone.
+    /// Kills the runs that may have processes, as the marks say, and waits until these are gone.
     fn end_runs(&self, whose: &str, family: Family) {
         let marks = match Snapshot::read(&self.marks_path) {
             Ok(Some(snapshot)) => snapshot.marks,
-            // There are no marks, or none that can be read: the daemon will say so.
+            // There is no file, or none that can be read: the daemon will tell the operator.
             _ => return,
         };
         let running: Vec<Mark> = marks.into_iter().filter(Mark::may_run).collect();
@@ -265,7 +275,7 @@ impl Guardian {
         }
     }
 
-    /// Waits between two lives of the daemon; true when a signal to end comes meanwhile.
+    /// Waits before the daemon is started again; true where a signal to end comes meanwhile.
     fn is_told_to_end(&mut self, time: Duration) -> io::Result<bool> {
         let until = clock::mono().plus_ms(time.as_millis() as u64);
         while clock::mono() < until {
@@ -278,7 +288,7 @@ impl Guardian {
         Ok(false)
     }
 
-    /// The signals to pass on that have come since the last time.
+    /// The signals for the daemon that have come since the last call.
     fn take_signals(&mut self) -> Vec<Signal> {
         let mut taken = Vec::new();
         for (signal, stream) in &mut self.signals {
@@ -300,7 +310,7 @@ fn own_family() -> Family {
     Family::Below(std::process::id())
 }
 
-/// Reaps every child that has ended; tells how `daemon` ended, if it has.
+/// Reaps every child that has ended. Answers how the daemon ended; none where it has not.
 fn reap(daemon: Option<Pid>) -> io::Result<Option<End>> {
     let mut end = None;
     loop {
@@ -318,13 +328,14 @@ fn how_ended(status: WaitStatus) -> End {
     match (status.exit_status(), status.terminating_signal()) {
         (Some(PANICKED), _) => End::Died("it panicked".into()),
         (Some(code), _) => End::Exited(code),
-        // The daemon handles these signals, so this one came before it was ready to.
+        // A daemon handles these signals once it is ready: this one came before, so nothing was to be ended.
         (None, Some(SIGTERM | SIGINT)) => End::Exited(0),
         (None, signal) => End::Died(format!("signal {}", signal.unwrap_or(0))),
     }
 }
 
-/// The signal as bytes to read: handlers, unlike a blocked mask, are not inherited by what is started.
+/// Makes a stream that becomes readable when the signal comes. A handler is used, not a blocked mask, because a child
+/// would inherit the mask.
 fn listen(signal: i32) -> io::Result<(i32, UnixStream)> {
     let (read_end, write_end) = UnixStream::pair()?;
     read_end.set_nonblocking(true)?;
@@ -345,7 +356,7 @@ fn lock(data_dir: &Path) -> Result<File, String> {
         let mut holder = String::new();
         let _ = file.rewind().and_then(|()| file.read_to_string(&mut holder));
         let holder = holder.trim();
-        // The daemon of a dead guardian will soon be gone; a living guardian stays.
+        // A living guardian keeps the lock. A dead one's daemon will end soon, so it is worth a wait.
         let is_alive = holder.parse().ok().and_then(start_time).is_some();
         if is_alive || LOCK_PATIENCE <= clock::mono().since(started_at) {
             return Err(format!(

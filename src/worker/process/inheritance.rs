@@ -1,16 +1,18 @@
-//! What whoever started us left to us must not come to the commands: signals blocked or ignored, and descriptors open.
+//! The end of what the daemon inherits: blocked signals, ignored signals and open descriptors of the program that
+//! started the daemon must not come to its commands.
 //!
-//! Not a change of what we do ourselves: a signal that was ignored is handled by doing nothing, and a handler, unlike
-//! being ignored, ends with exec. SIGPIPE is left alone: Rust ignores it in every program, and std gives it back to
-//! whatever it starts.
+//! Not a change for the daemon itself: a signal that it ignored gets a handler that does nothing, and exec takes
+//! handlers away, but not ignored signals. SIGPIPE stays ignored, as Rust sets it, and std resets it in every child.
+//!
+//! Invariant: a command starts with no blocked signal, no ignored signal, and no descriptor above 2.
 
 use rustix::io::{FdFlags, fcntl_setfd};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, RawFd};
 
-/// Signals that come again at once when a handler returns: the instruction or the write that they are about is
-/// repeated. Those go back to their default.
+/// Signals that get their default again instead of a handler. When a handler returns, the instruction or the write that
+/// caused the signal is repeated, so the signal would come for ever.
 const REPEATED: [i32; 8] = [
     libc::SIGBUS,
     libc::SIGFPE,
@@ -22,19 +24,19 @@ const REPEATED: [i32; 8] = [
     libc::SIGTTOU,
 ];
 
-/// Sees to it that nothing is handed on. Called while there is one thread.
+/// Ends the inheritance. To be called while there is one thread, because a mask of blocked signals is a thread's.
 pub fn end_inheritance() {
     unblock_signals();
     let done =
         ignored_signals().map(|ignored| ignored.into_iter().for_each(stop_ignoring)).and_then(|()| close_on_exec());
     if let Err(error) = done {
-        log::warn!("keep what we inherited from commands: {error}");
+        log::warn!("keep ignored signals and open descriptors from commands: {error}; commands may inherit some");
     }
 }
 
 fn unblock_signals() {
     let mut none = MaybeUninit::uninit();
-    // SAFETY: sigemptyset makes the set whole, and it is only read after that.
+    // SAFETY: sigemptyset initializes the set, which is read only after that.
     unsafe {
         libc::sigemptyset(none.as_mut_ptr());
         libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
@@ -52,9 +54,8 @@ fn stop_ignoring(signal: i32) {
     extern "C" fn do_nothing(_: libc::c_int) {}
     let handler = do_nothing as *const () as libc::sighandler_t;
     let action = if REPEATED.contains(&signal) { libc::SIG_DFL } else { handler };
-    // SAFETY: the handler does nothing, so there is nothing in it that a handler may not do. The C library refuses
-    // those that it keeps for itself; posix_spawn leaves these ignored in every child, and the child's library sets
-    // them anew.
+    // SAFETY: the handler does nothing, so it does nothing that a handler may not do. The C library refuses the signals
+    // that it keeps for itself, which a child's library sets anew.
     unsafe { libc::signal(signal, action) };
 }
 
@@ -62,8 +63,8 @@ fn close_on_exec() -> io::Result<()> {
     let names: Vec<_> = std::fs::read_dir("/proc/self/fd")?.flatten().map(|entry| entry.file_name()).collect();
     let numbers = names.iter().filter_map(|name| name.to_str()?.parse::<RawFd>().ok());
     for number in numbers.filter(|number| 2 < *number) {
-        // SAFETY: only a flag of the number is set; nothing is read, written or closed by it. The folder's own, closed
-        // by now, is refused with an error.
+        // SAFETY: this only sets a flag of the descriptor; nothing is read, written or closed. The descriptor by which
+        // the folder was read is closed by now, and refused with an error.
         let _ = fcntl_setfd(unsafe { BorrowedFd::borrow_raw(number) }, FdFlags::CLOEXEC);
     }
     Ok(())

@@ -1,17 +1,19 @@
-//! Ending runs whole: the process group, and whatever else was born from the run.
+//! Ending whole runs: the process group of a run, and every other process that descends from it.
 //!
 //! A process belongs to a run when its timer slack is the run's tag (the slack survives fork, exec, setsid and `env
-//! -i`) and it was not there before the run. Where slacks may not be read (without CAP_SYS_NICE), the environment and
-//! the process group must do. Whatever is below such a process belongs to the run as well. What is not found: a process
-//! that has left its group, cleared its environment and lost its parents, where we are not root.
+//! -i`) and it did not start before the run. Where this program may not read slacks (without CAP_SYS_NICE), it goes by
+//! the process group and the environment. Every descendant of such a process belongs to the run as well. Without
+//! CAP_SYS_NICE a process is not found that has left its group, cleared its environment and lost its parents.
 //!
-//! Another daemon on the same host uses the same tags. But a guardian is the subreaper of all that its runs leave
-//! behind, so what is not below ours is not ours. Only after a guardian and its daemon were killed together are orphans
-//! looked for; those of two such daemons could be mistaken for each other where their tags are equal, and each begins
-//! at a random one.
+//! Another daemon on the same host uses the same tags. But a guardian is the subreaper of its runs' orphans, so a
+//! process that is not below our guardian is not ours. Orphans are searched only after a guardian and its daemon were
+//! killed together. The orphans of two such daemons could be mistaken for each other where their tags are equal; each
+//! daemon begins at a random tag, so that is unlikely.
 //!
-//! Invariant: no process is signalled that was not born from the run: a pid that was given to somebody else meanwhile
-//! has another start time.
+//! Not here: which runs are to end; the pool and the guardian say that.
+//!
+//! Invariant: only processes of the run get a signal. A process that got the pid of an ended one has another start
+//! time.
 
 use super::marks::Mark;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
@@ -19,9 +21,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::Duration;
 
-/// What a guardian calls itself, for `ps` and for us (at most 15 bytes).
+/// The name of a guardian's process, by which `ps` and this file know it (at most 15 bytes).
 pub const GUARDIAN_NAME: &str = "wing-guardian";
-/// Rounds over the processes until none is left; new ones may be born between two.
+/// Rounds over the processes until none is left: a process may start another one between two rounds.
 const ROUNDS_MAX: usize = 200;
 const BETWEEN_ROUNDS: Duration = Duration::from_millis(10);
 
@@ -35,7 +37,7 @@ pub fn ask(mark: &Mark) {
     }
 }
 
-/// Whether anything is left of the process group, zombies of others' included.
+/// Whether the group has a process left. A zombie that its parent has not reaped counts as one.
 pub fn has_group(leader: u32) -> bool {
     Pid::from_raw(leader as i32).is_some_and(|pid| rustix::process::test_kill_process_group(pid).is_ok())
 }
@@ -43,14 +45,14 @@ pub fn has_group(leader: u32) -> bool {
 /// Where the processes of a run are to be found.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Family {
-    /// Below this process, our guardian.
+    /// Among the descendants of this process, our guardian.
     Below(u32),
-    /// Their guardian is dead: wherever no guardian is above them.
+    /// Among the processes that have no guardian above them: their own is dead.
     Orphans,
 }
 
-/// Kills every process of these runs, until none is left, or for two seconds. `between` is called after each round.
-/// Answers how many processes would not go.
+/// Kills every process of these runs, until none is left, or for two seconds. Calls `between` after each round. Answers
+/// how many processes are still there.
 #[expect(clippy::disallowed_methods, reason = "no event tells when processes that are not our children have ended")]
 pub fn end_runs(marks: &[Mark], family: Family, mut between: impl FnMut()) -> usize {
     let wanted = Wanted::new(marks, family);
@@ -70,7 +72,7 @@ pub fn end_runs(marks: &[Mark], family: Family, mut between: impl FnMut()) -> us
     left
 }
 
-/// When the process was started, in clock ticks since boot; with its pid it names a process for good.
+/// When the process was started, in clock ticks since boot. No other process has the same pid and start time.
 pub fn start_time(pid: u32) -> Option<u64> {
     Stat::of(pid).map(|stat| stat.start_time)
 }
@@ -99,7 +101,7 @@ impl<'a> Wanted<'a> {
     fn find(&self, all: &Processes) -> BTreeSet<u32> {
         let is_one = |(pid, stat): &(&u32, &Stat)| self.has(**pid, stat) && self.is_ours(stat, all);
         let mut found: BTreeSet<u32> = all.0.iter().filter(is_one).map(|(pid, _)| *pid).collect();
-        // And what is below them: children come to light level by level.
+        // And their descendants, one generation in each round.
         loop {
             let below = all.0.values().filter(|stat| found.contains(&stat.parent) && !found.contains(&stat.pid));
             let below: Vec<u32> = below.filter(|stat| !stat.is_guardian).map(|stat| stat.pid).collect();
@@ -108,7 +110,7 @@ impl<'a> Wanted<'a> {
             }
             found.extend(below);
         }
-        // A dead one needs no signal; its parent has yet to take notice.
+        // A zombie needs no signal: it is dead, and only waits to be reaped.
         found.retain(|pid| !matches!(all.0[pid].state, b'Z' | b'X'));
         found
     }
@@ -135,7 +137,7 @@ impl<'a> Wanted<'a> {
             })
     }
 
-    /// Whether the first guardian above it is ours, or there is none where none is wanted.
+    /// Whether the process is where the family is searched: its nearest guardian is ours, or, for orphans, it has none.
     fn is_ours(&self, stat: &Stat, all: &Processes) -> bool {
         let parent = |stat: &&Stat| all.0.get(&stat.parent);
         let mut ancestors = std::iter::successors(parent(&stat), parent);

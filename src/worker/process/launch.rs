@@ -1,13 +1,14 @@
-//! Starting a command by way of this very program: it is executed once more, becomes the user, goes to the directory,
-//! and executes the shell in its own place, so the pid, the group and the tag are those of the run.
+//! Launch: starting a command by way of this very program. The daemon executes it once more; the new process becomes
+//! the user, changes to the directory, and then executes the shell, which thereby has the run's pid, group and tag.
 //!
-//! For what posix_spawn cannot set for a child (user, groups, limits), without a fork of the daemon; and for what may
-//! hang or fail by a job's own doing (its directory, its shell), so that it hangs or fails there and holds up nobody
-//! else. Its failures are the output of the run, which ends with `NOT_LAUNCHED`; it never goes on with less than it was
-//! told.
+//! There are two reasons for it. posix_spawn cannot set a child's user, groups and limits, and a fork of a large daemon
+//! is slow. And a job's own directory or shell may hang or fail: here that stops this one run, and not the daemon.
 //!
-//! Invariant: no part of the run's environment has a meaning to this program or to what loads it: while it is still
-//! root, each name has a dot before it.
+//! Not for most commands: a launch costs one exec more; `spawn` says which commands need it.
+//!
+//! Invariants: a step that fails ends the run with exit code `NOT_LAUNCHED` and its message as the output; no step is
+//! left out. The run's environment does not act on this program or on its loader, which may still be root: until the
+//! shell is executed, each variable's name has a dot before it.
 
 use super::account::Account;
 use rustix::fs::{Gid, Uid};
@@ -25,18 +26,19 @@ pub const LAUNCH: &str = "--launch";
 /// The exit code of a command that was not executed.
 pub const NOT_LAUNCHED: u8 = 125;
 
-/// What a command needs and does not inherit from this process.
+/// What a command needs and cannot inherit from the daemon.
 #[derive(Debug)]
 pub struct Launch<'a> {
+    /// None: the daemon's user.
     pub account: Option<&'a Account>,
-    /// The soft limit of descriptors.
+    /// The soft limit of descriptors. None: the daemon's.
     pub descriptors: Option<u64>,
-    /// Empty: where the daemon is.
+    /// Empty: the daemon's directory.
     pub work_dir: &'a str,
 }
 
 impl Launch<'_> {
-    /// `program` with these arguments and this environment.
+    /// The command that launches `program` with these arguments and this environment.
     pub fn command(&self, program: &Path, arguments: &[&str], environment: &[(OsString, OsString)]) -> Command {
         let mut command = super::command("/proc/self/exe");
         let user = self.account.map(|account| {
@@ -55,18 +57,19 @@ fn hidden(name: &OsStr) -> OsString {
     OsString::from_vec([b".", name.as_bytes()].concat())
 }
 
-/// The other side, in the new process: `arguments` are those after `LAUNCH`. Comes back only with the reason why not.
+/// Launches, in the new process; `arguments` are those after `LAUNCH`. Returns only where a step failed, with the
+/// message for the run's output.
 #[expect(clippy::disallowed_methods, reason = "the environment is the run's, and handed on whole")]
 pub fn launch(arguments: &[OsString]) -> String {
     let [user, descriptors, work_dir, program, arguments @ ..] = arguments else {
-        return format!("not started: {LAUNCH}: only the daemon passes this");
+        return format!("not started: {LAUNCH}: only the daemon passes this; start wing-crontab without it");
     };
     let begun = become_user(user).and_then(|()| limit(descriptors)).and_then(|()| go_to(work_dir));
     begun.err().unwrap_or_else(|| {
         let name = |(name, value): (OsString, OsString)| Some((name.as_bytes().strip_prefix(b".")?.to_vec(), value));
         let environment = std::env::vars_os().filter_map(name).map(|(name, value)| (OsString::from_vec(name), value));
         let error = super::command(program).args(arguments).env_clear().envs(environment).exec();
-        format!("not started: {}: {error}; is the shell right?", program.display())
+        format!("not started: {}: {error}; see the job's shell, or the config key shell", program.display())
     })
 }
 
@@ -74,7 +77,8 @@ fn limit(descriptors: &OsStr) -> Result<(), String> {
     if descriptors.is_empty() {
         return Ok(());
     }
-    let fail = |what: &dyn Display| format!("not started: set back the limit of descriptors: {what}");
+    let fail =
+        |what: &dyn Display| format!("not started: set the limit of descriptors to {}: {what}", descriptors.display());
     let soft = descriptors.to_str().and_then(|text| text.parse().ok()).ok_or_else(|| fail(&"it is no number"))?;
     let limit = Rlimit { current: Some(soft), ..getrlimit(Resource::Nofile) };
     setrlimit(Resource::Nofile, limit).map_err(|error| fail(&error))
@@ -94,8 +98,8 @@ fn become_user(user: &OsStr) -> Result<(), String> {
     }
     let fail = |what: &dyn Display| format!("not started: become the user {}: {what}", user.display());
     let (uid, gid, groups) = user.to_str().and_then(numbers).ok_or_else(|| fail(&"it is not a user"))?;
-    // This process has one thread, so what is the thread's is the process's. The user goes last: only root may do the
-    // rest.
+    // These calls change one thread, and this process has no other. The user comes last, because only root may change
+    // the groups.
     set_thread_groups(&groups).map_err(|error| fail(&error))?;
     set_thread_res_gid(gid, gid, gid).map_err(|error| fail(&error))?;
     set_thread_res_uid(uid, uid, uid).map_err(|error| fail(&error))?;
@@ -103,11 +107,11 @@ fn become_user(user: &OsStr) -> Result<(), String> {
         && rustix::process::geteuid() == uid
         && rustix::process::getgid() == gid
         && rustix::process::getegid() == gid;
-    if is_so { Ok(()) } else { Err(fail(&"the system did not do it")) }
+    if is_so { Ok(()) } else { Err(fail(&"the system reports success, and the user is another one")) }
 }
 
 fn numbers(text: &str) -> Option<(Uid, Gid, Vec<Gid>)> {
-    // Minus one would leave everything as it is.
+    // To system calls minus one means "leave it as it is".
     let number = |text: &str| text.parse::<u32>().ok().filter(|number| *number != u32::MAX);
     let mut fields = text.split(':');
     let uid = number(fields.next()?).map(Uid::from_raw)?;
@@ -121,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_user_is_whole_or_none() {
+    fn a_user_has_a_number_a_group_and_a_list_of_groups() {
         let ids = |text: &str| numbers(text).map(|(uid, gid, groups)| (uid.as_raw(), gid.as_raw(), groups.len()));
         assert_eq!(ids("1000:100:100,10"), Some((1_000, 100, 2)));
         assert_eq!(ids("0:0:0"), Some((0, 0, 1)));

@@ -1,9 +1,11 @@
-//! The marks: a memory-mapped file under data_dir that says, for each run this node holds, how far it has come. Writing
-//! one is a store to memory, so a daemon that is killed at any instruction leaves them true.
+//! The marks: a memory-mapped file under data_dir that says, for each run that this node holds, how far it has come.
+//! Writing a mark is a store to memory, so the marks are true even where the daemon is killed between two instructions.
 //!
-//! Read by the next daemon, which reports what it finds, and by the guardian, which ends what must not outlive a daemon
-//! or a lease. Not a log: a mark is gone when the run's log row is committed. Under another boot id the lease is void,
-//! no pid means anything, and every mark reads `unknown`, for power loss may have lost the latest stores.
+//! The next daemon reads the file and reports the runs in it. The guardian reads it and ends the runs that must not
+//! outlive their daemon or its lease. After a start of the host the lease in the file is void, its pids mean nothing,
+//! and every mark counts as `UNKNOWN`, because a power loss may have cost the latest stores.
+//!
+//! Not a log: a mark is cleared when the run's log row is committed.
 //!
 //! Invariant: a slot's state is stored last, so a slot whose state is not `FREE` is whole.
 
@@ -20,32 +22,36 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"wingmark");
+/// The version of the file's layout.
 const LAYOUT: u64 = 1;
-/// The header's words, padded to a page's start.
+/// The words before the first slot, of 8 bytes each. Those that have no name below are spare.
 const HEADER_WORDS: usize = 16;
 const SLOT_WORDS: usize = 16;
 const WORD_BYTES: usize = 8;
-/// Tags are timer slacks in nanoseconds: from just above the usual 50,000, so that at most an eighth of a millisecond
-/// is added to what a command's sleeps may be late.
+/// Tags are timer slacks in nanoseconds. They lie just above the usual 50,000, so a sleep in a command ends at most
+/// `TAG_COUNT` ns (131 microseconds) later than without a tag.
 const TAG_FIRST: u64 = 50_001;
 const TAG_COUNT: u64 = 131_072;
 
-/// Words of the header.
+/// Where the words of the header are.
 mod header {
     pub const MAGIC: usize = 0;
     pub const LAYOUT: usize = 1;
     pub const CAPACITY: usize = 2;
+    /// The boot id, in two words.
     pub const BOOT: usize = 3;
+    /// Until when the lease lasts, in nanoseconds of the monotonic clock.
     pub const LEASE: usize = 5;
+    /// How many tags were given: the next one follows from it.
     pub const TAGS: usize = 6;
 }
 
-/// Words of a slot.
+/// Where the words of a slot are.
 mod slot {
     pub const STATE: usize = 0;
     pub const CRON_ID: usize = 1;
     pub const SCHEDULED_AT: usize = 2;
-    /// 0: not a manual run; else the epoch plus one.
+    /// 0: the run is by its schedule; else the epoch of a run by hand, plus one.
     pub const MANUAL_EPOCH: usize = 3;
     pub const MANUAL_COUNT: usize = 4;
     pub const NUMBER: usize = 5;
@@ -63,7 +69,7 @@ const STARTING: u64 = 2;
 const STARTED: u64 = 3;
 const ENDED: u64 = 4;
 const UNKNOWN: u64 = 5;
-/// In `slot::EXIT`: the process died of the signal in the lower half.
+/// In `slot::EXIT`: the lower 32 bits are the signal that ended the process. Without it they are the exit code.
 const BY_SIGNAL: u64 = 1 << 32;
 
 /// A run's slot in the marks, with the tag of its processes.
@@ -88,6 +94,7 @@ pub struct Mark {
     pub tag: u64,
     /// 0 while it is not known.
     pub pid: u32,
+    /// When that process was started, in clock ticks since boot.
     pub pid_start: u64,
     state: u64,
     exit: u64,
@@ -99,6 +106,7 @@ impl Mark {
         matches!(self.state, STARTING | STARTED)
     }
 
+    /// Whether the run is being started, so that its pid is not known yet.
     pub fn is_starting(&self) -> bool {
         self.state == STARTING
     }
@@ -115,17 +123,19 @@ impl Mark {
     }
 }
 
-/// The file as another process, or an earlier incarnation, left it.
+/// The file as it was at the time of reading. The guardian reads what its daemon writes, and a daemon what an earlier
+/// incarnation left.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// Void (zero) under another boot.
+    /// 0 (void) where the host has started since.
     pub lease: Mono,
+    /// The marks of all slots that are not free.
     pub marks: Vec<Mark>,
     tags: u64,
 }
 
 impl Snapshot {
-    /// None: there is no such file.
+    /// Reads the file; none where it does not exist. `InvalidData`: it is not a marks file of this version.
     pub fn read(path: &Path) -> io::Result<Option<Snapshot>> {
         let mut bytes = Vec::new();
         match File::open(path) {
@@ -172,7 +182,7 @@ fn mark(slot: &[u64], is_this_boot: bool) -> Mark {
     }
 }
 
-/// The kernel's name for this boot, as two words.
+/// The kernel's id of this start of the host, as two words.
 fn boot_id() -> io::Result<[u64; 2]> {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     let hex: String = text.chars().filter(char::is_ascii_hexdigit).collect();
@@ -182,12 +192,12 @@ fn boot_id() -> io::Result<[u64; 2]> {
 }
 
 impl Marks {
-    /// Lays the file out anew, with what was found in it in its first slots.
+    /// Makes a new file, with the marks of the former one in its first slots.
     fn create(path: &Path, capacity: usize, before: &Snapshot) -> io::Result<Marks> {
         let words = HEADER_WORDS + capacity * SLOT_WORDS;
         let temporary = path.with_extension("new");
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&temporary)?;
-        // A full disk must say so here, and not by a SIGBUS at some later store.
+        // A full disk must be an error here, and not a SIGBUS at a later store.
         rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, (words * WORD_BYTES) as u64)?;
         let marks = Marks { words: map(&file, words)? };
         marks.set(header::CAPACITY, capacity as u64);
@@ -205,25 +215,26 @@ impl Marks {
         Ok(marks)
     }
 
-    /// Until when runs may start and mutex runs may go on.
+    /// The end of the lease: until then runs may start and mutex runs may go on.
     pub fn lease(&self) -> Mono {
         Mono(self.words[header::LEASE].load(Ordering::Acquire))
     }
 
-    /// The processes that are about to be started for this slot will have `tag`.
+    /// The run of this slot is about to be started, and its processes will have the ticket's tag.
     pub fn starting(&self, ticket: Ticket) {
         self.set_slot(ticket.slot, slot::PID, 0);
         self.set_slot(ticket.slot, slot::TAG, ticket.tag);
         self.set_state(ticket.slot, STARTING);
     }
 
+    /// The run was started as this process, at `pid_start` (in clock ticks since boot).
     pub fn started(&self, ticket: Ticket, pid: u32, pid_start: u64) {
         self.set_slot(ticket.slot, slot::PID_START, pid_start);
         self.set_slot(ticket.slot, slot::PID, pid.into());
         self.set_state(ticket.slot, STARTED);
     }
 
-    /// Nothing was started after all.
+    /// The run was not started after all.
     pub fn back_to_held(&self, ticket: Ticket) {
         self.set_state(ticket.slot, HELD);
     }
@@ -267,37 +278,36 @@ impl Marks {
     }
 }
 
-/// Maps the whole file, shared and for ever: the marks live as long as the daemon does.
+/// Maps the whole file, shared with other processes. It is never unmapped: a daemon has marks until it ends.
 fn map(file: &File, words: usize) -> io::Result<&'static [AtomicU64]> {
     let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
-    // SAFETY: a fresh mapping, placed by the kernel, of `words * 8` bytes that `fallocate` has just given the file. It
-    // is never unmapped and the file is never shortened (a new layout goes into a new file), so it is valid for
-    // 'static. It is page-aligned, and only ever reached through atomics, which allow other processes to read it at any
-    // time.
+    // SAFETY: this is a new mapping, at an address of the kernel's choice, of `words * 8` bytes that `fallocate` has
+    // just given the file. It is never unmapped and the file is never shortened (each start makes a new file), so it is
+    // valid for 'static. It is page-aligned, and used through atomics only, so other processes may read it at any time.
     unsafe {
         let start = rustix::mm::mmap(std::ptr::null_mut(), words * WORD_BYTES, protection, flags, file, 0)?;
         Ok(std::slice::from_raw_parts(start.cast::<AtomicU64>(), words))
     }
 }
 
-/// The reactor's side of the marks: which run has which slot.
+/// The reactor's side of the marks: which run has which slot, and which tag.
 #[derive(Debug)]
 pub struct MarkBook {
     marks: Arc<Marks>,
     slots: BTreeMap<Attempt, u32>,
     free: Vec<u32>,
-    /// Tags of runs that were started and whose marks are still there.
+    /// The tag of each slot whose run was given one.
     tags: BTreeMap<u32, u64>,
     tags_used: BTreeSet<u64>,
 }
 
 impl MarkBook {
-    /// Opens the marks in `data_dir`, made for `capacity` runs, and tells what former incarnations left. A file that
-    /// cannot be read is set aside; the second result says so.
+    /// Opens the marks in `data_dir` for at least `capacity` runs. Answers the marks that former incarnations left, and
+    /// a message for the operator where the former file is damaged: it is set aside.
     pub fn open(data_dir: &Path, capacity: usize) -> io::Result<(MarkBook, Vec<FoundMark>, Option<String>)> {
         let path = path(data_dir);
         let mut notice = None;
-        // The first tag is random: another daemon on this host most likely uses others.
+        // The first tag is random, so that another daemon on this host most likely uses other ones.
         let empty = || Snapshot { lease: Mono(0), marks: Vec::new(), tags: random_tag() };
         let before = match Snapshot::read(&path) {
             Ok(before) => before.unwrap_or_else(empty),
@@ -321,7 +331,7 @@ impl MarkBook {
         Arc::clone(&self.marks)
     }
 
-    /// False: there is no free slot for a run to hold.
+    /// Carries the op out; false where no slot is free for the run that it holds.
     pub fn apply(&mut self, op: MarkOp) -> bool {
         match op {
             MarkOp::Hold { attempt, version, is_mutex } => return self.hold(attempt, version, is_mutex),
@@ -347,7 +357,8 @@ impl MarkBook {
         true
     }
 
-    /// A tag for the processes of a run that is about to start; none if it has no mark, or no tag is left.
+    /// The slot of a run that is about to start, with a new tag for its processes; none where the run has no mark, or
+    /// no tag is left.
     pub fn ticket(&mut self, attempt: Attempt) -> Option<Ticket> {
         let slot = *self.slots.get(&attempt)?;
         if TAG_COUNT <= self.tags_used.len() as u64 {
@@ -366,7 +377,7 @@ impl MarkBook {
         Some(Ticket { slot, tag })
     }
 
-    /// What the marks say of a run now.
+    /// The run's mark as it is now; none where it has none.
     pub fn read(&self, attempt: Attempt) -> Option<Mark> {
         self.slots.get(&attempt).and_then(|slot| self.marks.read(*slot))
     }
@@ -395,97 +406,4 @@ pub fn path(data_dir: &Path) -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn attempt(id: u32) -> Attempt {
-        Attempt { run: RunKey::scheduled(JobId(id), Second(1_700_000_000)), number: 1 }
-    }
-
-    fn hold(book: &mut MarkBook, id: u32) -> bool {
-        book.apply(MarkOp::Hold { attempt: attempt(id), version: Version(3), is_mutex: true })
-    }
-
-    #[test]
-    fn every_state_is_found_by_the_next_incarnation_and_by_the_one_after() {
-        let dir = tempfile::tempdir().unwrap();
-        let (mut book, found, notice) = MarkBook::open(dir.path(), 8).unwrap();
-        assert_eq!((found.len(), notice), (0, None));
-        (1..=6).for_each(|id| assert!(hold(&mut book, id)));
-        for id in 2..=5 {
-            let ticket = book.ticket(attempt(id)).unwrap();
-            book.marks().starting(ticket);
-            if id != 2 {
-                book.marks().started(ticket, 1_000 + id, 7);
-            }
-        }
-        book.apply(MarkOp::Ended { attempt: attempt(4), exit: Exit::Code(3) });
-        book.apply(MarkOp::Ended { attempt: attempt(5), exit: Exit::Signal(9) });
-        book.apply(MarkOp::Clear { attempt: attempt(6) });
-        book.apply(MarkOp::Lease { until: Mono(77) });
-        for capacity in [2, 100] {
-            let (book, found, _) = MarkBook::open(dir.path(), capacity).unwrap();
-            let states: Vec<_> = found.iter().map(|mark| (mark.attempt.run.cron_id.0, mark.state)).collect();
-            let expect = [
-                (1, FoundState::Held),
-                (2, FoundState::Started),
-                (3, FoundState::Started),
-                (4, FoundState::Ended(Exit::Code(3))),
-                (5, FoundState::Ended(Exit::Signal(9))),
-            ];
-            assert_eq!(states, expect);
-            assert_eq!(found[0].version, Version(3));
-            assert_eq!(book.read(attempt(3)).unwrap().pid, 1_003);
-            assert_eq!(book.marks().lease(), Mono(77));
-        }
-    }
-
-    #[test]
-    fn the_marks_have_an_end_and_a_cleared_place_is_used_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let (mut book, _, _) = MarkBook::open(dir.path(), 2).unwrap();
-        assert!(hold(&mut book, 1) && hold(&mut book, 2));
-        assert!(hold(&mut book, 2), "told again, it keeps its slot");
-        assert!(!hold(&mut book, 3));
-        book.apply(MarkOp::Clear { attempt: attempt(1) });
-        assert!(hold(&mut book, 3));
-    }
-
-    #[test]
-    fn under_another_boot_nothing_is_known_and_the_lease_is_void() {
-        let dir = tempfile::tempdir().unwrap();
-        let (mut book, _, _) = MarkBook::open(dir.path(), 2).unwrap();
-        hold(&mut book, 1);
-        book.apply(MarkOp::Lease { until: Mono::NEVER });
-        book.marks.set(header::BOOT, 1);
-        for _ in 0..2 {
-            let (book, found, _) = MarkBook::open(dir.path(), 2).unwrap();
-            assert_eq!(found[0].state, FoundState::Unknown, "in the boot after, and later in it");
-            assert_eq!(book.marks().lease(), Mono(0));
-        }
-    }
-
-    #[test]
-    fn a_damaged_file_is_set_aside_and_said() {
-        let dir = tempfile::tempdir().unwrap();
-        for rubbish in [&b""[..], b"rubbish", &[7; 4_096]] {
-            fs::write(path(dir.path()), rubbish).unwrap();
-            let (mut book, found, notice) = MarkBook::open(dir.path(), 2).unwrap();
-            assert_eq!(found.len(), 0);
-            assert!(notice.unwrap().contains("set aside"));
-            assert!(hold(&mut book, 1));
-        }
-    }
-
-    #[test]
-    fn no_two_live_runs_have_the_same_tag() {
-        let dir = tempfile::tempdir().unwrap();
-        let (mut book, _, _) = MarkBook::open(dir.path(), 3).unwrap();
-        hold(&mut book, 1);
-        hold(&mut book, 2);
-        let long_lived = book.ticket(attempt(1)).unwrap().tag;
-        for _ in 0..TAG_COUNT + 5 {
-            assert_ne!(book.ticket(attempt(2)).unwrap().tag, long_lived);
-        }
-    }
-}
+mod tests;

@@ -1,20 +1,24 @@
 //! Whether the host has enough free memory for another process (config key `min_free_memory_mb`).
 //!
-//! By what the kernel reckons to be available without swapping, for the whole host: the limits of a control group are
-//! not looked at.
+//! It goes by the kernel's estimate of the memory that the whole host can use without swapping (MemAvailable).
+//!
+//! Not the limits of a control group: these are not read.
+//!
+//! Invariant: a reading is used for at most `KEEP_MS`; so it is new enough, and many starts cost few readings.
 
 use crate::model::Mono;
 use crate::worker::clock;
 use std::sync::{Mutex, PoisonError};
 
-/// A reading counts for so long.
+/// A reading is used for so long.
 const KEEP_MS: u64 = 100;
 
-/// Shared by the spawning threads.
+/// The last reading, which the spawning threads share.
 #[derive(Debug)]
 pub struct FreeMemory {
-    /// 0: whatever is free is enough.
+    /// 0: any amount is enough.
     min_mb: u64,
+    /// When it was read, and how many MiB were available.
     last: Mutex<Option<(Mono, u64)>>,
 }
 
@@ -23,13 +27,14 @@ impl FreeMemory {
         FreeMemory { min_mb, last: Mutex::new(None) }
     }
 
-    /// The error says what is wrong. A host that does not tell has enough.
+    /// An error, for the run's output, where too little memory is free. Where /proc/meminfo cannot be read, there is
+    /// enough.
     pub fn check(&self) -> Result<(), String> {
         if self.min_mb == 0 {
             return Ok(());
         }
         let now = clock::mono();
-        // A reading is whole or not there, whatever became of the thread that made it.
+        // A reading is stored in one step, so a lock that a panic poisoned holds a whole one.
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = last.filter(|(at, _)| now < at.plus_ms(KEEP_MS)).map(|(_, free_mb)| free_mb);
         let Some(free_mb) = fresh.or_else(read_free_mb) else { return Ok(()) };
@@ -40,7 +45,7 @@ impl FreeMemory {
             return Ok(());
         }
         Err(format!(
-            "not started: {free_mb} MB of memory are free, and min_free_memory_mb = {} are to stay free",
+            "not started: {free_mb} MB of memory are free, fewer than min_free_memory_mb = {}; free memory or lower the key",
             self.min_mb
         ))
     }
@@ -61,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_available_is_read_and_held_against_the_limit() {
+    fn the_available_memory_is_read_and_compared_with_the_limit() {
         assert_eq!(free_mb("MemTotal: 9 kB\nMemAvailable:    2097152 kB\nBuffers: 1 kB\n"), Some(2_048));
         assert_eq!(free_mb("MemTotal: 9 kB\n"), None);
         assert_eq!(FreeMemory::new(0).check(), Ok(()));

@@ -1,9 +1,11 @@
-//! Processes: starting them, ending them whole, and the two things that outlive the daemon: the marks and the guardian.
+//! Processes: how runs are started and ended; and the marks and the guardian, which outlive the daemon.
 //!
-//! Invariant: a process of a run is found again whatever it did to itself (setsid, a cleared environment, a new
-//! parent), by the tag that it was born with.
+//! Not a place for decisions about runs: the core says which run starts or ends, and when.
+//!
+//! Invariant: a process of a run is found by the tag that it inherited, even after setsid, with a cleared environment,
+//! or under a new parent (for the exceptions see `kill`).
 
-#![expect(unsafe_code, reason = "signals, descriptors and mapped memory have no safe form everywhere")]
+#![expect(unsafe_code, reason = "some calls for signals, descriptors and mapped memory have no safe form")]
 
 mod account;
 mod descriptors;
@@ -25,38 +27,37 @@ pub use marks::{Mark, MarkBook, Ticket};
 pub use memory::FreeMemory;
 pub use spawn::{Running, Spawner};
 
-/// A program to start. Whatever this program starts begins here.
+/// A program to start. Everything that this program starts is made here.
 #[expect(clippy::disallowed_methods, reason = "the one place where processes are made")]
 fn command(program: impl AsRef<std::ffi::OsStr>) -> std::process::Command {
     std::process::Command::new(program)
 }
 
-/// Ends this process at once by a signal, which the guardian takes for a death.
+/// Ends this process at once by SIGABRT, so that the guardian starts a new daemon.
 #[expect(clippy::disallowed_methods, reason = "the one place where a process ends itself")]
 pub fn die() -> ! {
     std::process::abort()
 }
 
-/// The pid of this process's parent: our guardian, while it is alive.
+/// The pid of this process's parent: our guardian, while it is alive. 0: none in this pid namespace.
 pub fn parent() -> u32 {
     rustix::process::getppid().map_or(0, |pid| pid.as_raw_pid() as u32)
 }
 
-/// Whose a process is, and how a daemon is started, is known by /proc: a bare root may have none, or one of other pids.
+/// An error without a /proc of this pid namespace: the guardian starts the daemon as /proc/self/exe, and finds the
+/// processes of runs in /proc.
 pub fn require_proc() -> Result<(), String> {
     match std::path::Path::new("/proc/self/exe").exists() {
         true => Ok(()),
-        false => {
-            Err("/proc is needed, and this process is not in it: mount it first (mount -t proc proc /proc)".into())
-        }
+        false => Err("/proc is needed, and this process is not in it: mount it (mount -t proc proc /proc)".into()),
     }
 }
 
-/// Keeps what this process was told in its environment from other processes of the same user, the commands among them.
-/// Root sees everything all the same.
+/// Hides this process's environment, which may have secrets, from other processes of the same user, such as its
+/// commands. It cannot be hidden from root.
 pub fn hide_environment() {
     use rustix::process::{DumpableBehavior, set_dumpable_behavior};
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-        log::warn!("hide the environment from commands: {error}");
+        log::warn!("hide the environment from commands: {error}; keep secrets in files (the keys *_file)");
     }
 }

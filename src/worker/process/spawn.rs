@@ -1,12 +1,14 @@
-//! Starting a command: `SHELL -c COMMAND`, in a process group of its own, with both its outputs in one pipe so that
-//! they are read in the order in which they were written.
+//! Starting a command: `SHELL -c COMMAND`, in a process group of its own. Its output and its errors go into one pipe,
+//! so they are read in the order in which they were written.
 //!
-//! Three ways lead there. Most commands are children of this process straight away; nothing about them needs code
-//! between fork and exec, so std takes its posix_spawn path: as quick for a large daemon as for a small one. Commands
-//! that need no shell go by `direct_exec` where it is open. Jobs with a user, a directory or a shell of their own go by
-//! `launch`. The tag is put on the spawning thread and inherited.
+//! There are three ways. Most commands are started with the shell as a child of this process. That needs no code
+//! between fork and exec, so std uses posix_spawn, which is as quick for a large daemon as for a small one. A command
+//! that needs no shell is started by `direct_exec`, where the shell allows it. A job with a user, a directory or a
+//! shell of its own is started by `launch`. The spawning thread sets the tag for itself, and the child inherits it.
 //!
-//! Invariant: the mark says `starting` before anything is started, and `started` before anybody hears of it.
+//! Not here: whether a run may start; the core decides that. Only the lease is checked again.
+//!
+//! Invariant: the mark says `starting` before a process is started, and `started` before the core hears of the process.
 
 use super::account::{Account, look_up};
 use super::descriptors::Given;
@@ -30,10 +32,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-/// What the daemon may be told by its environment and no command may know.
+/// Variables of the daemon's environment that no command may see.
 const SECRETS: [&str; 3] = ["WING_MYSQL_PASSWORD", "WING_CONSUL_TOKEN", "WING_CLUSTER_SECRET"];
 
-/// Starts commands. One is shared by the spawning threads.
+/// Starts commands. The spawning threads share it.
 #[derive(Debug)]
 pub struct Spawner {
     shell: PathBuf,
@@ -48,13 +50,14 @@ pub struct Spawner {
 #[derive(Debug)]
 pub struct Running {
     child: Child,
+    /// Becomes readable when the process has ended.
     pub pidfd: OwnedFd,
-    /// Both outputs, not blocking.
+    /// The read end of the pipe, which does not block.
     pub output: OwnedFd,
     pub started: Started,
 }
 
-/// A process that was started and that nobody watches yet.
+/// A process that was started and is not watched yet.
 struct Begun {
     child: Child,
     output: OwnedFd,
@@ -62,6 +65,7 @@ struct Begun {
 }
 
 impl Spawner {
+    /// Reads the daemon's environment, and tries the shell for direct exec. Blocks for some milliseconds.
     #[expect(clippy::disallowed_methods, reason = "the environment is for the commands, and handed on whole")]
     pub fn new(shell: PathBuf, marks: Arc<Marks>) -> Spawner {
         let is_secret = |name: &OsString| SECRETS.iter().any(|secret| name == secret);
@@ -69,14 +73,14 @@ impl Spawner {
         let run = RunKey::scheduled(JobId(0), Second(0));
         let tried = [&environment[..], &told(Attempt { run, number: 0 })].concat();
         let direct = DirectExec::try_out(&shell, &tried);
-        log::debug!("commands without shell syntax need no shell: {}", direct.is_some());
+        log::debug!("direct exec of commands without shell syntax: {}", if direct.is_some() { "yes" } else { "no" });
         Spawner { shell, marks, environment, direct, descriptors: Given::now() }
     }
 
-    /// Starts the attempt's command, if the lease still holds. Blocks for about a millisecond.
+    /// Starts the attempt's command, unless the lease is over. Blocks for about a millisecond.
     pub fn spawn(&self, attempt: Attempt, job: &Job, ticket: Ticket) -> Result<Running, SpawnError> {
         self.marks.starting(ticket);
-        // Looked at after the mark is set: from here on the guardian knows that something may be starting.
+        // The mark comes before the look at the lease, so that the guardian knows of every process that may be started.
         let is_leased = clock::mono() < self.marks.lease();
         let begun = if is_leased { self.start(attempt, job, ticket) } else { Err(SpawnError::NoLease) };
         let Begun { child, output, at } = begun.inspect_err(|_| self.marks.back_to_held(ticket))?;
@@ -94,7 +98,7 @@ impl Spawner {
         let direct = self.direct.as_ref().filter(|_| is_bare && set_back.is_none());
         let direct = direct.and_then(|direct| direct.command(&job.command)).and_then(|mut command| {
             command.envs(told(attempt));
-            // What could not be executed was not started, and the shell has its own words for it.
+            // After an error nothing was started, and the shell tries, so that the message is the shell's.
             execute(command, &write_end, ticket).ok()
         });
         let (at, child) = match direct {
@@ -122,7 +126,8 @@ impl Spawner {
         Ok(command)
     }
 
-    /// The daemon's, then the user's, then the job's, then what only we say.
+    /// The daemon's environment, then the user's variables, the job's, and those about the run: a later one replaces an
+    /// earlier one of the same name.
     fn environment(
         &self,
         attempt: Attempt,
@@ -148,7 +153,7 @@ impl Spawner {
     }
 }
 
-/// What every command is told of its run.
+/// The variables that tell a command about its run.
 fn told(attempt: Attempt) -> [(OsString, OsString); 4] {
     [
         ("WING_CRON_ID", attempt.run.cron_id.to_string()),
@@ -159,13 +164,17 @@ fn told(attempt: Attempt) -> [(OsString, OsString); 4] {
     .map(|(name, value)| (name.into(), value.into()))
 }
 
-/// The user that a job names. Whoever cannot be had is not replaced by another.
+/// The account of the user that a job names; none where it names no user. A user who cannot be used is an error: the
+/// command must not run as another one.
 fn account(job: &Job) -> Result<Option<Account>, String> {
     if job.run_as.is_empty() {
         return Ok(None);
     }
     if !rustix::process::geteuid().is_root() {
-        return Err(format!("run_as {}: only a daemon that runs as root can start commands as a user", job.run_as));
+        return Err(format!(
+            "run_as {}: only a daemon that runs as root can start commands as another user",
+            job.run_as
+        ));
     }
     look_up(&job.run_as).map(Some)
 }
@@ -175,7 +184,7 @@ fn execute(mut command: Command, output: &OwnedFd, ticket: Ticket) -> io::Result
     rustix::thread::set_current_timer_slack(NonZeroU64::new(ticket.tag))?;
     let at = clock::now().wall;
     let child = command.spawn();
-    // Zero sets this thread back to its own default; that cannot fail.
+    // None sets this thread's slack back to its default; that cannot fail.
     let _ = rustix::thread::set_current_timer_slack(None);
     Ok((at, child?))
 }
@@ -185,7 +194,7 @@ fn watch(mut child: Child, output: OwnedFd, at: Wall) -> Result<Running, SpawnEr
     match pidfd_open(pid, PidfdFlags::NONBLOCK) {
         Ok(pidfd) => Ok(Running { pidfd, output, started: Started { pid: child.id(), at }, child }),
         Err(error) => {
-            // Nobody would hear of its end, so it must not go on.
+            // Its end could not be noticed, so it must not go on.
             let _ = kill_process_group(pid, Signal::KILL);
             let _ = child.wait();
             Err(SpawnError::Failed(format!("started and killed at once: its end cannot be watched: {error}")))
@@ -211,7 +220,7 @@ fn spawn_error(shell: &Path, error: &io::Error) -> SpawnError {
 }
 
 impl Running {
-    /// How it ended, once it has. Reaps it.
+    /// How the process ended; none while it runs. Reaps it.
     pub fn try_wait(&mut self) -> Option<Exit> {
         match self.child.try_wait() {
             Ok(None) => None,
@@ -219,7 +228,8 @@ impl Running {
                 Some(code) => Exit::Code(code),
                 None => Exit::Signal(status.signal().unwrap_or(0)),
             }),
-            // Nobody else waits for it, so this cannot be; a run that never ends would be worse than an odd code.
+            // Nothing else reaps it, so this cannot happen. If it did, a wrong code is better than a run without an
+            // end.
             Err(_) => Some(Exit::Code(-1)),
         }
     }
@@ -230,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn want_of_room_is_told_from_what_will_never_start() {
+    fn a_host_without_resources_is_another_error_than_a_command_that_cannot_start() {
         let refused = |errno: Errno| spawn_error(Path::new("/bin/sh"), &errno.into());
         for (errno, words) in [
             (Errno::AGAIN, "ulimit -u"),

@@ -1,17 +1,19 @@
-//! Commands without shell syntax: those that a shell would only take apart at their blanks.
+//! Commands without shell syntax: a shell would do nothing to them but split them at their blanks.
 //!
-//! Not a shell's parser. It knows what is surely plain, and leaves the rest, all that is quoted or special or only
-//! might be, to the shell.
+//! Not a parser of shell language: a command with a quote, a special character, or a character that might be special is
+//! left to the shell.
+//!
+//! Invariant: a command that is split here has the same words in dash and in bash.
 
-/// What dash or bash carries out itself or reads as part of its language, and two programs by which the order of the
-/// environment can be seen, which is the shell's own.
+/// The builtins and reserved words of dash and bash; and `env` and `printenv`, which print the environment in an order
+/// that only the shell knows.
 const SHELLS_OWN: &str = ". : alias bg bind break builtin caller case cd chdir command compgen complete compopt continue \
     coproc declare dirs disown do done echo elif else enable env esac eval exec exit export false fc fg \
     fi for function getopts hash help history if in jobs kill let local logout mapfile popd printenv \
     printf pushd pwd read readarray readonly return select set shift shopt source suspend test then time \
     times trap true type typeset ulimit umask unalias unset until wait while";
 
-/// The words of a command, where the shell would run the first with the others as they stand.
+/// The words of a command: the program, and its arguments. None where only a shell can tell them.
 pub fn words(command: &str) -> Option<Vec<&str>> {
     if !command.bytes().all(|byte| is_plain(byte) || is_blank(byte)) {
         return None;
@@ -30,7 +32,7 @@ fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
 
-/// Bytes that mean themselves to dash and bash wherever they stand, save the first word.
+/// Whether dash and bash take this byte literally in every word but the first.
 fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"_./,:+@%^-=".contains(&byte) || !byte.is_ascii()
 }
@@ -50,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_parted_by_blanks_and_tabs() {
+    fn a_plain_command_is_split_at_blanks_and_tabs() {
         plain("ls", &["ls"]);
         plain("  sleep \t 5  ", &["sleep", "5"]);
         plain("/usr/bin/rsync -av --delete /a/ host:/b_c", &["/usr/bin/rsync", "-av", "--delete", "/a/", "host:/b_c"]);
@@ -65,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_has_syntax_is_the_shells() {
+    fn a_command_with_syntax_is_left_to_the_shell() {
         for command in ["ls 'a b'", "ls \"a\"", "ls a\\ b", "ls $HOME", "ls ${A}", "ls $(pwd)", "ls `pwd`", "ls $((1))"]
         {
             shells(command);
@@ -90,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_shell_does_itself_is_the_shells() {
+    fn a_builtin_or_reserved_word_is_left_to_the_shell() {
         for command in SHELLS_OWN.split(' ') {
             shells(command);
             shells(&format!(" {command} x"));
@@ -102,13 +104,13 @@ mod tests {
     }
 
     #[test]
-    fn first_words_that_only_look_plain_are_the_shells() {
+    fn a_first_word_that_only_looks_plain_is_left_to_the_shell() {
         for command in ["-c ls", "+x", "%1", "./run", "../run", "bin/run", "..", "_x", "^a^b", ",", "@x", "=ls", "é"] {
             shells(command);
         }
     }
 
-    /// The shells of this host know nothing that we do not.
+    /// A newer bash may have builtins that the list lacks.
     #[test]
     fn every_builtin_and_reserved_word_is_known() {
         let Ok(bash) = std::process::Command::new("bash").args(["-c", "compgen -bk"]).output() else { return };

@@ -1,12 +1,14 @@
 //! The store: jobs, log, and the journal, in MySQL (or MariaDB) or in an embedded SQLite file.
 //!
-//! Two stores, one contract: `tests/store_contract` holds both to it. Both have the same parts: `schema` makes the
+//! Both stores keep one contract, which `tests/store_contract` checks. Both have the same parts: `schema` makes the
 //! tables, `journal`, `jobs` and `logs` write and read one table each, and `lead` has the leader's calls that concern
-//! several. What both stores have in common is here and in `rows`. Each hand (leader's statements, log rows, reads) has
+//! several tables. The code that both share is here and in `rows`. Each hand (leader's statements, log rows, reads) has
 //! a connection of its own.
 //!
-//! Invariants: no lock of ours outlives a round trip; every statement of a leader names its epoch, and changes nothing
-//! when the epoch in the store is another one.
+//! Not here: when something is written; the core says that.
+//!
+//! Invariants: no lock in the database outlives a call; every statement of a leader names its epoch, and changes
+//! nothing where the store has another epoch.
 
 pub mod mysql;
 mod rows;
@@ -22,57 +24,64 @@ use crate::model::log_row::{LastRun, LogFilter, LogPage, StoredLog};
 use crate::model::{Attempt, Epoch, Job, JobId, LogRow, RunKey, RunState, Second, Server, Wall};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Done entries deleted in one statement at most.
+/// The most done entries that one statement deletes.
 const DELETE_ENTRIES_MAX: u32 = 10_000;
-/// Log rows deleted in one statement at most.
+/// The most log rows that one statement deletes.
 const DELETE_ROWS_MAX: u32 = 5_000;
 /// A replica that lacks more jobs than this is read anew, batch by batch.
 pub const DIFFERENCES_MAX: usize = 5_000;
-/// The condition of entries that have notes of changes: no tick, and this in their bodies.
+/// The condition that an entry notes changes: it has no tick, and its body has this text.
 const NOTED: &str = "tick IS NULL AND body LIKE '%\"changes\":[%'";
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Hand {
-    /// The leader's statements: they go before log rows where one writer has to wait for another.
+    /// The leader's statements. Where writers must wait for each other, they go before log rows.
     Lead,
     /// The log rows.
     Log,
-    /// Reads for the API, which may have to go through a large log.
+    /// Reads for the API, which may take long on a large log.
     Reader,
 }
 
+/// The contract of both stores. Every call blocks until the store has answered or a time limit is over.
 pub trait Store: Send {
     /// Connects and applies the migrations.
     fn open(&mut self) -> Result<Opened, StoreError>;
-    /// Returns once the store has answered.
+    /// Asks the store for an answer, and changes nothing.
     fn ping(&mut self) -> Result<(), StoreError>;
-    /// The last node that took the lead; none where no node has.
+    /// The last node that took the lead; none in a new store.
     fn leader(&mut self) -> Result<Option<StoredLeader>, StoreError>;
-    /// Takes the lead: the epoch grows by one.
+    /// Takes the lead: the epoch grows by one. `Permanent` where the store belongs to another cluster, or another node
+    /// leads that must not.
     fn bump(&mut self, bump: &Bump) -> Result<Bumped, StoreError>;
-    /// Reads all that a new leader must know. To be called after its bump.
+    /// Reads everything that a new leader must know. To be called after its bump.
     fn load(&mut self, epoch: Epoch, since: &Since) -> Result<Loaded, StoreError>;
     /// Writes an entry. Asking again with the same epoch and request is harmless.
     fn journal(&mut self, entry: &Entry) -> Result<Journaled, StoreError>;
-    /// Sets entries done and deletes old done ones, never those of the largest tick.
+    /// Sets entries done, and deletes done entries that were written before `delete_before`, never those of the largest
+    /// tick.
     fn close(&mut self, epoch: Epoch, entries: &[EntryId], delete_before: Wall) -> Result<(), StoreError>;
-    /// Remembers whether scheduled runs are started.
+    /// Stores whether scheduled runs are paused.
     fn pause(&mut self, epoch: Epoch, paused: bool) -> Result<(), StoreError>;
     /// Journals the note, then writes the row; answers the job's id. Asking again with the same request is harmless.
     fn change(&mut self, epoch: Epoch, request: u64, change: &Change) -> Result<JobId, StoreError>;
+    /// All jobs, by id.
     fn list_jobs(&mut self) -> Result<Vec<Job>, StoreError>;
     /// The first `limit` jobs with larger ids than `after`, by id.
     fn read_batch(&mut self, after: JobId, limit: usize) -> Result<JobBatch, StoreError>;
-    /// The jobs that a replica lacks; none where they are too many, or the journal does not reach back so far.
+    /// The changes that a replica lacks; none where they are more than `DIFFERENCES_MAX`, or the journal does not reach
+    /// back so far.
     fn differences(&mut self, since: &Since) -> Result<Option<Differences>, StoreError>;
+    /// A page of the jobs, by id.
     fn find_jobs(&mut self, filter: &JobFilter) -> Result<JobPage, StoreError>;
-    /// Writes all of these rows or none. A definite state replaces `lost`, nothing replaces a definite state.
+    /// Writes log rows; again is harmless. `core::ports::Log::Write` says which row replaces which.
     fn write_logs(&mut self, rows: &[LogRow]) -> Result<(), StoreError>;
     /// Deletes the log rows of runs before this second.
     fn retain_logs(&mut self, before: Second) -> Result<(), StoreError>;
+    /// A page of the log rows, the newest first.
     fn list_logs(&mut self, filter: &LogFilter) -> Result<LogPage, StoreError>;
-    /// The row of this attempt, or of the run's latest one.
+    /// The log row of this attempt, or of the run's latest one where `attempt` is none.
     fn find_log(&mut self, run: RunKey, attempt: Option<u32>) -> Result<Option<StoredLog>, StoreError>;
     /// The states of all attempts of the runs that these attempts belong to.
     fn find_logs(&mut self, epoch: Epoch, attempts: &[Attempt]) -> Result<BTreeMap<Attempt, RunState>, StoreError>;
@@ -94,13 +103,15 @@ fn outcomes(open: &[StoredEntry]) -> BTreeSet<RunKey> {
     open.iter().flat_map(of_entry).collect()
 }
 
-/// The jobs that a replica must read again, and the job that was noted last.
+/// The jobs whose rows must be read for a replica: those that the journal notes, and those that the replica asks for.
 struct Noted {
     jobs: BTreeSet<JobId>,
+    /// The job that the newest note names.
     last: Option<JobId>,
 }
 
-/// The jobs that these entries (id and body, in order) and the replica itself ask for; none where they are too many.
+/// Collects the noted jobs. `entries` are the ids and bodies of the entries with notes, by id. None where there are
+/// more than `DIFFERENCES_MAX`.
 fn noted(entries: &[(i64, String)], since: &Since) -> Result<Option<Noted>, StoreError> {
     let mut noted = Noted { jobs: since.again.iter().copied().collect(), last: None };
     for (id, body) in entries {
@@ -111,7 +122,7 @@ fn noted(entries: &[(i64, String)], since: &Since) -> Result<Option<Noted>, Stor
     Ok((entries.len().max(noted.jobs.len()) <= DIFFERENCES_MAX).then_some(noted))
 }
 
-/// The differences, from the rows of the jobs that were noted and the rows of new jobs.
+/// The differences, from the rows of the noted jobs and the rows of new jobs; none where there are too many.
 fn differences(as_of: EntryId, noted: &Noted, rows: Vec<Job>, new: Vec<Job>) -> Option<Differences> {
     let found: BTreeSet<JobId> = rows.iter().map(|job| job.id).collect();
     let gone = noted.jobs.difference(&found).copied().collect();
@@ -119,7 +130,8 @@ fn differences(as_of: EntryId, noted: &Noted, rows: Vec<Job>, new: Vec<Job>) -> 
     (changed.len() <= DIFFERENCES_MAX).then_some(Differences { as_of, changed, gone, last: noted.last })
 }
 
-/// The runs whose log row may stand for a refusal that has no row of its own, because refusals are coalesced.
+/// The runs whose log rows may explain a refusal that has no row of its own: coalesced refusals share a row, which has
+/// the run key of a later one.
 fn coalesced(open: &[StoredEntry], logged: &BTreeMap<Attempt, RunState>) -> BTreeSet<RunKey> {
     let refused = open.iter().flat_map(|stored| &stored.entry.body.refused).map(|refused| refused.run);
     let unexplained = refused.filter(|run| !logged.contains_key(&Attempt { run: *run, number: 0 }));
@@ -128,7 +140,7 @@ fn coalesced(open: &[StoredEntry], logged: &BTreeMap<Attempt, RunState>) -> BTre
     unexplained.flat_map(later).collect()
 }
 
-/// A row's attempt and state; none where their texts are not ones that we write.
+/// A row's attempt and state; none where this program did not write these texts.
 fn row_state(run_key: &str, number: u32, state: &str) -> Option<(Attempt, RunState)> {
     let run = run_key.parse().ok()?;
     Some((Attempt { run, number }, RunState::parse(state)?))
@@ -143,14 +155,14 @@ fn note(change: &Change) -> Option<ChangeNote> {
     }
 }
 
-/// Somebody else has written the row since this leader read it.
+/// The error where somebody else has written the row since this leader read it.
 fn edited_by_hand(id: JobId) -> StoreError {
     StoreError::Permanent(format!(
         "id {id}: its row in table cron was changed by hand; send SIGHUP to the leader to take that up, then try again"
     ))
 }
 
-/// With another lock_key on the same database there would be two leaders.
+/// The error of a node whose lock_key is not that of the database: there would be two leaders.
 fn foreign_lock_key(ours: &str, stored: &str) -> StoreError {
     StoreError::Permanent(format!(
         "this database belongs to the cluster with lock_key {stored:?}, this node has lock_key {ours:?}: use the same one, \
@@ -158,7 +170,7 @@ fn foreign_lock_key(ours: &str, stored: &str) -> StoreError {
     ))
 }
 
-/// A node that stands alone must be the only one.
+/// The error of a node without Consul on a database that another node uses.
 fn not_alone(leader: &Server, age_secs: i64) -> StoreError {
     StoreError::Permanent(format!(
         "this node stands alone (no consul_address), but {leader} led on the same database {age_secs} s ago: stop it and wait \

@@ -1,9 +1,9 @@
-//! How jobs, log rows and entries lie in a database, the same in both stores: the lists of columns that statements are
-//! made of, and the reading of rows by these lists.
+//! The columns of jobs, log rows and entries, which are the same in both stores. Statements are made from these lists,
+//! and rows are read by them.
 //!
-//! Not here: any database; each store says by `Cells` how a cell of its rows is read.
+//! Not here: a database; each store implements `Cells` to read a cell of its rows.
 //!
-//! Invariant: a row is read with the list that its SELECT was made of.
+//! Invariant: a row is read by the same list that its SELECT was made from.
 
 use crate::core::ports::StoreError;
 use crate::model::columns::{COLUMNS, Column};
@@ -19,18 +19,20 @@ pub const SEARCHED: [&str; 3] = ["cron_set", "command", "remark"];
 /// The columns that identify a row of `log`: an upsert changes only the others.
 const LOG_NAMES: [&str; 4] = ["cron_id", "time", "run_key", "attempt"];
 
-/// A row that a database has answered.
+/// A row of a database's answer.
 pub trait Cells {
+    /// Why a cell cannot be read.
     type Error;
-    /// The cell at this position of the SELECT's list.
+    /// The cell of the SELECT's column number `at`, from 0.
     fn cell(&self, at: usize, kind: CellKind) -> Result<Value<'_>, Self::Error>;
 }
 
-/// The SELECT's list of a row that `job` reads.
+/// The columns that a SELECT must list for `job`.
 pub fn job_columns() -> String {
     list(COLUMNS.iter().map(Column::name))
 }
 
+/// Reads a job from a row whose SELECT lists `job_columns`.
 pub fn job<C: Cells>(row: &C) -> Result<Job, C::Error> {
     let mut job = Job::default();
     for (at, column) in COLUMNS.iter().enumerate() {
@@ -39,7 +41,7 @@ pub fn job<C: Cells>(row: &C) -> Result<Job, C::Error> {
     Ok(job)
 }
 
-/// The columns of which an INSERT or UPDATE gives the values.
+/// The columns whose values an INSERT or UPDATE gives; the database or another statement gives the rest.
 pub fn written_job_columns() -> impl Iterator<Item = &'static Column> {
     COLUMNS.iter().filter(|column| column.is_written())
 }
@@ -49,11 +51,11 @@ pub fn job_values(job: &Job) -> impl Iterator<Item = Value<'_>> {
     written_job_columns().map(|column| column.value(job))
 }
 
-/// A column of table `log`, as it is written and as it is read.
+/// A column of table `log`.
 pub struct LogColumn {
     pub name: &'static str,
     kind: CellKind,
-    /// None: the database gives it.
+    /// The value to write. None: the database gives it.
     get: Option<for<'a> fn(&'a LogRow) -> Value<'a>>,
     set: for<'a> fn(&mut StoredLog, Value<'a>),
 }
@@ -69,8 +71,8 @@ macro_rules! log_column {
     };
 }
 
-/// `state` and `start_time` are last: where an upsert assigns one column after the other, its conditions see the old
-/// ones.
+/// `state` and `start_time` come last. MySQL's upsert assigns the columns in this order, and its condition for each of
+/// them must see the old values of these two.
 pub static LOG_COLUMNS: &[LogColumn] = &[
     LogColumn { name: "id", kind: CellKind::Number, get: None, set: |log, value| log.id.set_value(value) },
     log_column!("cron_id", Number, row -> row.attempt.run.cron_id.value(), cron_id),
@@ -88,11 +90,12 @@ pub static LOG_COLUMNS: &[LogColumn] = &[
     log_column!("start_time", Number, row -> row.start_time_ms.value(), start_time_ms),
 ];
 
-/// The SELECT's list of a row that `stored_log` reads.
+/// The columns that a SELECT must list for `stored_log`.
 pub fn log_columns() -> String {
     list(LOG_COLUMNS.iter().map(|column| column.name))
 }
 
+/// Reads a log row whose SELECT lists `log_columns`.
 pub fn stored_log<C: Cells>(row: &C) -> Result<StoredLog, C::Error> {
     let mut log = StoredLog::default();
     for (at, column) in LOG_COLUMNS.iter().enumerate() {
@@ -101,7 +104,7 @@ pub fn stored_log<C: Cells>(row: &C) -> Result<StoredLog, C::Error> {
     Ok(log)
 }
 
-/// The columns of which an INSERT gives the values.
+/// The columns whose values an INSERT gives.
 pub fn written_log_columns() -> impl Iterator<Item = &'static str> {
     LOG_COLUMNS.iter().filter(|column| column.get.is_some()).map(|column| column.name)
 }
@@ -126,11 +129,12 @@ pub fn list(names: impl Iterator<Item = impl AsRef<str>>) -> String {
     list
 }
 
-/// An entry's body as it is stored.
+/// An entry's body as the JSON that is stored.
 pub fn body_text(body: &Body) -> Result<String, StoreError> {
     serde_json::to_string(body).map_err(|error| StoreError::Permanent(format!("write a journal body: {error}")))
 }
 
+/// Reads the body of the journal's row `id`.
 pub fn parse_body(id: i64, text: &str) -> Result<Body, StoreError> {
     serde_json::from_str(text)
         .map_err(|error| StoreError::Permanent(format!("journal row {id}: its body cannot be read: {error}")))

@@ -6,21 +6,22 @@
 //! Invariants: one watch is with Consul at a time; a stale lock was seen with one value for `LOCK_STALE_MS`, while
 //! Consul answered.
 
-use crate::core::io::Effects;
+use crate::core::Context;
 use crate::core::ports::{ConsulError, LockState, LockValue, Work, WorkId};
 use crate::core::time::bounds::{LOCK_STALE_MS, LOCK_WATCH_MS};
 use crate::core::time::{Backoff, Timer, Timers};
 use crate::model::{Incarnation, Mono, NodeId, Now, Server};
 
-/// A leader whose lock value was seen to change so often is alive. A single change may be the late write of a dead one.
+/// A leader counts as alive when its lock value was seen to change so often. A single change may be a late write of a
+/// leader that has died.
 const MOVES_OF_LIVING: u32 = 2;
 
-/// The reason to take the lock from this node's own last life.
-pub(super) const LAST_LIFE: &str = "the lock was held by this node's last life";
+/// The reason to take the lock from this node's own former incarnation.
+pub(super) const FORMER_INCARNATION: &str = "the lock was held by this node's daemon before its restart";
 /// The reason to take the lock from a leader that hangs.
 pub(super) const STANDS_STILL: &str = "the leader's lock value stands still";
 
-/// The watch, and the lock as it last showed it.
+/// The watch, and the last known state of the lock.
 #[derive(Debug, Default)]
 pub(super) struct LockWatch {
     own: Identity,
@@ -48,7 +49,7 @@ struct Seen {
     /// Since when it has this value.
     since: Mono,
     is_stale: bool,
-    /// A watch has been answered, be it with an error.
+    /// Consul has answered a watch, even if with an error.
     is_asked: bool,
     /// How often its holder was seen to change the value.
     moves: u32,
@@ -61,14 +62,14 @@ impl LockWatch {
     }
 
     /// Sends the next watch where none is with Consul.
-    pub fn poll(&mut self, fx: &mut Effects, now: Now) {
-        if self.watch.is_none() && self.backoff.is_over(now) {
+    pub fn poll(&mut self, cx: &mut Context) {
+        if self.watch.is_none() && self.backoff.is_over(cx.now) {
             let index = self.seen.lock.as_ref().map_or(0, |lock| lock.index);
-            self.watch = Some(fx.work(Work::Watch { index, wait_ms: LOCK_WATCH_MS }));
+            self.watch = Some(cx.fx.work(Work::Watch { index, wait_ms: LOCK_WATCH_MS }));
         }
     }
 
-    /// Says when to poll.
+    /// Lists when to poll.
     pub fn timers(&self, timers: &mut Timers) {
         timers.set(Timer::ConsulWatch, self.watch.is_none().then(|| self.backoff.ready_at()));
     }
@@ -80,7 +81,8 @@ impl LockWatch {
         }
         self.seen.is_asked = true;
         let Ok(lock) = result else {
-            // The election's other statements show whether Consul answers. Its silence says nothing about the leader.
+            // The election's other statements report that Consul is away. For the leader it means nothing, so the time
+            // of its lock value begins anew.
             self.backoff.fail(now);
             self.seen.since = now.mono;
             return;
@@ -128,7 +130,7 @@ impl LockWatch {
         self.holders_value().filter(|value| value.node_id != self.own.node_id)
     }
 
-    /// Whether Consul has answered a watch, be it with an error.
+    /// Whether Consul has answered a watch, even if with an error.
     pub fn is_asked(&self) -> bool {
         self.seen.is_asked
     }
@@ -156,14 +158,14 @@ impl LockWatch {
     /// Why the lock's holder does not lead any more, although its session may still be there.
     pub fn why_dead(&self) -> Option<&'static str> {
         let lock = self.lock()?;
-        // The guardian saw the last life dead before it started this one.
-        let is_last_life = |value: &LockValue| {
+        // The guardian starts a daemon only when the former one is dead.
+        let is_former_incarnation = |value: &LockValue| {
             value.node_id == self.own.node_id
                 && value.server == self.own.server
                 && value.incarnation < self.own.incarnation
         };
-        if lock.value.as_ref().is_some_and(is_last_life) {
-            Some(LAST_LIFE)
+        if lock.value.as_ref().is_some_and(is_former_incarnation) {
+            Some(FORMER_INCARNATION)
         } else if lock.session.is_some() && lock.session == self.dead_session {
             Some("the leader's link closed and nobody listens there")
         } else {

@@ -1,4 +1,4 @@
-//! What becomes of orders, cancels and runs that are given back.
+//! Tests of orders, of cancels, and of runs that are given back.
 
 use crate::core::executor::tests::{Bench, T, attempt, limits, order, order_of};
 use crate::model::config::Limits;
@@ -25,7 +25,7 @@ fn too_many_of_one_job_are_refused_and_another_job_is_not() {
     let mutex = Job { id: JobId(3), is_mutex: true, ..Job::default() };
     bench.dispatch((0..5).map(|at| order_of(mutex.clone(), T - at)).collect());
     assert_eq!((bench.rows.len(), bench.executor.load().waiting), (1, 3 + 1 + 5));
-    // An order that is told again takes no second place.
+    // A repeated order does not add a second run.
     bench.dispatch((0..3).map(|at| order(1, T - at)).collect());
     assert_eq!(bench.rows.len(), 1);
 }

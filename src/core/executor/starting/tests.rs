@@ -1,4 +1,4 @@
-//! Who starts when, and what waits.
+//! Tests of the starts: which run starts when, and which one waits.
 
 use crate::core::executor::tests::{Bench, T, attempt, limits, order, order_of};
 use crate::model::config::Limits;
@@ -33,7 +33,7 @@ fn late_runs_start_after_those_on_time_and_their_jobs_alternate() {
 }
 
 #[test]
-fn a_flood_does_not_delay_what_falls_due_later() {
+fn a_flood_does_not_delay_runs_that_are_due_later() {
     let mut bench = Bench::new(limits(2));
     bench.dispatch((1..=5_000).map(|job| order(job, T)).chain([order(9_000, T + 10)]).collect());
     bench.pass_ms(10_000);
@@ -56,7 +56,7 @@ fn a_run_that_the_host_refused_waits_at_the_front_until_the_host_can_start_it() 
     assert!(bench.executor.load().is_full);
     assert_eq!(bench.notices.len(), 1, "{:?}", bench.notices);
     bench.exit(attempt(1, T));
-    assert_eq!(bench.refuse_all(), [attempt(7, T)], "in the place of the one that has ended");
+    assert_eq!(bench.refuse_all(), [attempt(7, T)], "instead of the one that has ended");
     bench.pass_ms(100);
     assert_eq!(bench.refuse_all(), [attempt(7, T)], "one tries after the pause");
     bench.pass_ms(199);
@@ -98,7 +98,7 @@ fn where_nothing_runs_and_nothing_can_a_run_fails_with_the_reason() {
         assert!(bench.now.wall.second().0 < T + 15);
     }
     assert_eq!(bench.states(), [RunState::Failed]);
-    assert_eq!(bench.rows[0].output, "[not started: no room]\n");
+    assert_eq!(bench.rows[0].output, "[not started: no memory]\n");
     assert!(T + 10 <= bench.now.wall.second().0);
 }
 

@@ -1,4 +1,4 @@
-//! How runs are ended: by their limits, by operators, while they are being started.
+//! Tests of the ending of runs: by their limits, by operators, and while they are being started.
 
 use crate::core::executor::tests::{Bench, T, attempt, limits, order, order_of};
 use crate::core::ports::{KillHow, SpawnError, WorkId};
@@ -40,7 +40,7 @@ fn check_limit(job: Job, expect_ms: Option<u64>, expect_line: &str) {
 }
 
 #[test]
-fn of_two_limits_the_earlier_counts_and_lock_limit_is_for_mutexes() {
+fn the_shorter_of_two_limits_counts_and_lock_limit_is_for_mutex_runs() {
     let job = |is_mutex, lock_limit, timeout| Job { is_mutex, lock_limit, timeout, ..Job::default() };
     check_limit(job(true, 2, 5), Some(2_000), "longer than lock_limit");
     check_limit(job(true, 5, 2), Some(2_000), "its job's timeout");
@@ -73,11 +73,11 @@ fn an_operator_ends_a_run_and_asking_again_changes_nothing() {
     assert_eq!(bench.take_kills(), [KillHow::Ask]);
     bench.pass_ms(4_999);
     bench.kill(attempt(1, T));
-    assert_eq!(bench.take_kills(), [], "its timeout is over meanwhile, and it is being ended already");
+    assert_eq!(bench.take_kills(), [], "its timeout is over, but it is being ended already");
     bench.pass_ms(1);
     assert_eq!(bench.take_kills(), [KillHow::Force]);
     bench.kill(attempt(1, T));
-    assert_eq!(bench.take_kills(), [KillHow::Force], "it is still there, and asking is of no use");
+    assert_eq!(bench.take_kills(), [KillHow::Force], "it was asked to end, and is still there");
     bench.exit(attempt(1, T));
     bench.kill(attempt(1, T));
     bench.killed();
@@ -96,7 +96,7 @@ fn without_a_grace_a_run_is_made_to_end_at_once() {
 }
 
 #[test]
-fn what_has_not_begun_is_cancelled_by_a_kill() {
+fn a_kill_cancels_a_run_that_has_not_begun() {
     let mut bench = Bench::new(limits(1));
     bench.dispatch(vec![order(1, T)]);
     bench.start_all();
@@ -107,7 +107,7 @@ fn what_has_not_begun_is_cancelled_by_a_kill() {
     assert!(bench.rows[0].output.contains("cancelled: an operator ended it before it began"));
     assert_eq!(bench.finished(attempt(3, T + 50)), Some(RunState::Cancelled));
     bench.kill(attempt(99, T));
-    assert_eq!(bench.told.len(), 2, "of what is not held nothing is said");
+    assert_eq!(bench.told.len(), 2, "a run that is not held is not reported");
     bench.exit(attempt(1, T));
     bench.pass_ms(60_000);
     assert!(bench.spawns.is_empty());
@@ -123,6 +123,6 @@ fn a_run_killed_while_it_is_being_started_is_ended_as_soon_as_it_runs() {
     bench.spawned(ids[0], Ok(7));
     assert_eq!(bench.take_kills(), [KillHow::Ask]);
     bench.spawned(ids[1], Err(SpawnError::NoLease));
-    bench.spawned(ids[2], Err(SpawnError::Exhausted("no room".into())));
+    bench.spawned(ids[2], Err(SpawnError::Exhausted("no memory".into())));
     assert_eq!(bench.states(), [RunState::Cancelled; 2]);
 }

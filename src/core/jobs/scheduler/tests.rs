@@ -1,4 +1,4 @@
-//! Jobs put in, and what is due of them tick by tick.
+//! Tests of the scheduler: which jobs are due, tick by tick.
 
 use super::*;
 use crate::core::jobs::gaps::{GAP_STEPS_MAX, OWED_STEPS_MAX};
@@ -61,7 +61,7 @@ fn jobs_with_jitter_come_at_their_own_seconds_and_move_when_it_changes() {
 }
 
 #[test]
-fn a_gap_counts_what_is_due_with_its_jitter() {
+fn a_gap_counts_due_runs_with_their_jitter() {
     let mut scheduler = scheduler(&[]);
     scheduler.put(Job { jitter: 9, ..job(1, "0 * * * * *") }).unwrap();
     // 1,000,020 is a whole minute; its run is due six seconds later.
@@ -82,14 +82,14 @@ fn a_job_has_no_run_for_a_second_before_it_was_there() {
 }
 
 #[test]
-fn a_dropped_schedule_fires_no_more_and_its_place_is_used_again_without_a_double() {
+fn a_dropped_schedule_fires_no_more_and_its_index_is_used_again_without_a_double() {
     let mut scheduler = scheduler(&[(1, "* * * * * *")]);
     scheduler.remove(JobId(1));
     assert!(due(&mut scheduler, 1)[0].is_empty());
     scheduler.put(job(1, "* * * * * *")).unwrap();
     scheduler.remove(JobId(1));
     scheduler.put(job(2, "*/1 * * * * *")).unwrap();
-    assert_eq!(scheduler.timetable.place_count(), 1);
+    assert_eq!(scheduler.timetable.index_count(), 1);
     assert_eq!(due(&mut scheduler, 3), [[2], [2], [2]]);
 }
 
@@ -137,7 +137,7 @@ fn counting_a_gap_of_years_ends_at_a_limit_and_says_so() {
 }
 
 #[test]
-fn due_is_what_the_present_definition_says() {
+fn a_job_is_due_by_its_present_definition() {
     let mut scheduler = scheduler(&[(1, "*/2 * * * * *")]);
     assert!(scheduler.is_due(JobId(1), Second(1_000_002)));
     assert!(!scheduler.is_due(JobId(1), Second(1_000_003)));
@@ -147,7 +147,7 @@ fn due_is_what_the_present_definition_says() {
 }
 
 #[test]
-fn what_a_job_owes_is_counted_from_where_it_begins_however_long_the_gap() {
+fn owed_runs_are_counted_from_the_begin_of_the_job_however_long_the_gap() {
     let mut scheduler = scheduler(&[(1, "* * * * * *"), (2, "0 0 0 1 1 *")]);
     let later = Second(1_000_000 + 3 * OWED_STEPS_MAX as i64);
     let owed = scheduler.owed(JobId(1), later).unwrap();

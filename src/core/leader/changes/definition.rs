@@ -2,7 +2,7 @@
 //!
 //! Not the checks of single parameters: those are the API's.
 //!
-//! Invariant: a definition whose schedule cannot match is turned down here, before anything is stored.
+//! Invariant: a definition whose schedule cannot match is an error here, before anything is stored.
 
 use crate::core::jobs::scheduler::Scheduler;
 use crate::core::ports::Change;
@@ -25,9 +25,9 @@ pub fn started_already(command: &Command, scheduler: &Scheduler) -> Option<Arc<J
     scheduler.job(*id).filter(|job| !job.stop).cloned()
 }
 
-/// The change that a command asks for, of the jobs as they are now. `own_key`: the request key where the client gave
-/// none; `since`: the first second of the new definition. The error is for the client: an unknown job, or a schedule
-/// that cannot match.
+/// The change that a command asks for, by the present jobs. `own_key` gives the request key where the client gave none;
+/// `since` is the first second of the new definition. The error is for the client: an unknown job, or a schedule that
+/// cannot match.
 pub fn change(
     command: Command,
     own_key: impl FnOnce() -> RequestKey,

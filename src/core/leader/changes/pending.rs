@@ -1,6 +1,6 @@
 //! A change on its way: the command, how far the seconds before it are decided, and whether the store has it.
 //!
-//! Not the place that moves it on: that is `changes`.
+//! Not here: the steps of a change; see `changes`.
 //!
 //! Invariant: a change that is in force and not stored is a stop.
 
@@ -90,7 +90,7 @@ pub enum Stand {
 pub struct Made {
     pub client: Option<RequestId>,
     pub change: Change,
-    /// It is a stop that was put in force before. The store may not have taken it, and never will then.
+    /// It is a stop that was put in force before. The store may have refused it, and then will never take it.
     pub is_in_force: bool,
 }
 

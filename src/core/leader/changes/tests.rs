@@ -92,7 +92,8 @@ impl World {
             Change::Put(job) => job.id,
             Change::Delete { id, .. } => *id,
         };
-        let made = self.changes.on_changed(id, result.map(|()| given), &mut self.fx, self.now);
+        let mut cx = Context { now: self.now, fx: &mut self.fx, logbook: &mut self.logbook };
+        let made = self.changes.on_changed(id, result.map(|()| given), &mut cx);
         self.poll();
         made
     }
@@ -167,7 +168,7 @@ fn stops_behind_a_change_without_an_answer_go_ahead_of_it_and_are_stored_after_i
     assert_eq!(world.asked(), [(2, 6)]);
     assert!(world.answer(Ok(())).unwrap().is_in_force);
     assert_eq!(world.asked(), [(1, 6)]);
-    // Stored before its node has said a word, it is answered as any other.
+    // It is stored before its node has answered, so its client gets the usual answer.
     assert!(world.answer(Ok(())).unwrap().is_in_force);
     world.cancelled(1);
     world.expect_reply(4, "ok");
@@ -177,7 +178,7 @@ fn stops_behind_a_change_without_an_answer_go_ahead_of_it_and_are_stored_after_i
 }
 
 #[test]
-fn a_stop_comes_on_top_of_a_change_of_its_job_that_may_be_stored() {
+fn a_stop_is_based_on_a_change_of_its_job_that_may_be_stored() {
     let mut world = World::new();
     let draft = JobDraft::default().with("cron_set", CRON_SET).with("command", "new");
     world.push(1, Command::UpdateJob(JobId(1), draft));
@@ -209,7 +210,7 @@ fn a_stop_that_is_in_force_and_asked_for_again_is_stored_once() {
 }
 
 #[test]
-fn a_stop_that_the_store_will_never_take_is_said_and_asked_no_more() {
+fn a_stop_that_the_store_refuses_is_reported_and_not_tried_again() {
     let mut world = World::new();
     world.push(1, Command::StopJob(JobId(1)));
     world.answer(Err(away()));
@@ -224,7 +225,7 @@ fn a_stop_that_the_store_will_never_take_is_said_and_asked_no_more() {
 }
 
 #[test]
-fn what_is_no_stop_is_not_done_without_the_store() {
+fn a_change_that_is_not_a_stop_is_not_made_without_the_store() {
     let mut world = World::new();
     world.push(1, update(1));
     world.answer(Err(away()));

@@ -1,4 +1,4 @@
-//! The logbook, told step by step what the store and the disk answer.
+//! Tests of the logbook, with a store and a disk that answer step by step.
 
 use super::*;
 use crate::core::io::Effect;
@@ -29,7 +29,7 @@ fn due(logbook: &Logbook, now: Now) -> Option<Mono> {
     Timers::first(now, |timers| logbook.timers(timers)).map(|(_, at)| at)
 }
 
-/// What the book asks for next, in words, with the number of rows.
+/// The logbook's next piece of work, in a word, with the number of rows.
 fn asked(logbook: &mut Logbook, fx: &mut Effects, now: Now) -> Option<(WorkId, &'static str, usize)> {
     logbook.poll(fx, now);
     logbook.check_invariants();
@@ -52,7 +52,7 @@ fn expect(logbook: &mut Logbook, fx: &mut Effects, now: Now, what: &str, count: 
     id
 }
 
-/// A book that was told that the store is away while it had this row, and has it on the disk as page 7.
+/// A logbook with one row, which the store did not take, and which is on the disk as chunk 7.
 fn spooled(id: u32) -> (Logbook, Effects) {
     let (mut logbook, mut fx) = open();
     logbook.push(row(id, 5), at(0));
@@ -84,7 +84,7 @@ fn rows_that_the_store_has_refused_go_to_the_spool_and_from_there_to_the_store()
     logbook.push(row(2, 5), at(200));
     let read = expect(&mut logbook, &mut fx, at(200), "read", 7);
     logbook.on_spooled(read, Ok(Spooled::Rows(vec![row(1, 5)])), &mut fx, at(200));
-    // The first page is what the store is asked with; what comes meanwhile is spooled.
+    // The store gets the first chunk; a row that comes meanwhile is spooled.
     let append = expect(&mut logbook, &mut fx, at(350), "append", 1);
     let write = expect(&mut logbook, &mut fx, at(350), "write", 1);
     logbook.on_spooled(append, Ok(Spooled::Chunk(chunk(8))), &mut fx, at(350));
@@ -105,7 +105,7 @@ fn rows_that_the_store_has_refused_go_to_the_spool_and_from_there_to_the_store()
 }
 
 #[test]
-fn rows_of_now_and_rows_of_the_spool_take_turns() {
+fn rows_from_memory_and_rows_from_the_spool_alternate() {
     let mut fx = Effects::default();
     let mut logbook =
         Logbook { is_open: true, ..Logbook::new(SpoolLeft { attempts: vec![attempt(1)], chunks: vec![chunk(0)] }) };
@@ -120,7 +120,7 @@ fn rows_of_now_and_rows_of_the_spool_take_turns() {
 }
 
 #[test]
-fn a_store_that_says_nothing_is_away_and_what_it_was_given_is_spooled() {
+fn a_store_that_does_not_answer_is_away_and_the_rows_that_it_was_given_are_spooled() {
     for is_taken in [true, false] {
         let (mut logbook, mut fx) = open();
         logbook.push(row(1, 5), at(0));
@@ -179,7 +179,7 @@ fn before_the_store_was_ever_open_rows_go_to_the_spool() {
 }
 
 #[test]
-fn a_disk_that_takes_nothing_is_said_once_and_the_rows_wait_in_memory() {
+fn a_disk_that_takes_nothing_is_reported_once_and_the_rows_wait_in_memory() {
     let (mut logbook, mut fx) = open();
     logbook.push(row(1, 5), at(0));
     let write = expect(&mut logbook, &mut fx, at(GATHER_MS), "write", 1);
@@ -205,7 +205,7 @@ fn a_disk_that_takes_nothing_is_said_once_and_the_rows_wait_in_memory() {
 }
 
 #[test]
-fn a_page_that_cannot_be_read_is_passed_over_and_waited_for_no_longer() {
+fn a_chunk_that_cannot_be_read_is_left_out_and_its_rows_are_not_waited_for() {
     let (mut logbook, mut fx) = spooled(1);
     let read = expect(&mut logbook, &mut fx, at(200), "read", 7);
     logbook.on_spooled(read, Err("it is damaged".into()), &mut fx, at(200));

@@ -1,10 +1,11 @@
 //! Table `cron` in MySQL.
 //!
-//! Invariant: a statement that changes a row names the epoch, and the version that the row has.
+//! Invariant: a statement that changes a row names the leader's epoch and the row's version, and changes nothing where
+//! one of them is another.
 
+use super::connection::{DUPLICATE_KEY, INT_MAX, Outcome, sql_value};
 use super::journal::{check_epoch, is_epoch, last_noted, newest_entry};
 use super::schema::{self, Charset};
-use super::{DUPLICATE_KEY, INT_MAX, Outcome, sql_value};
 use crate::core::ports::{Differences, JobBatch, Since, StoreError};
 use crate::model::columns::{COLUMNS, Column};
 use crate::model::command::RequestKey;
@@ -18,10 +19,10 @@ use mysql::prelude::Queryable;
 use mysql::{Conn, Params};
 use std::collections::BTreeMap;
 
-/// Rows written by hand may have any id.
+/// The condition of an id that a job can have: rows written by hand may have others.
 const JOB_IDS: &str = "id > 0";
-/// An entry gets its id before it is committed, so it may appear after one with a larger id. Therefore so many of the
-/// ids that were read before are read once more.
+/// An entry gets its id before it is committed, so it may become visible after an entry with a larger id. Therefore the
+/// last so many ids that were read before are read again.
 const OVERLAP: i64 = 100;
 
 /// All jobs, by id.
@@ -29,6 +30,7 @@ pub fn all(conn: &mut Conn) -> Outcome<Vec<Job>> {
     jobs(conn, "TRUE ORDER BY id", Params::Empty)
 }
 
+/// The first `limit` jobs with ids larger than `after`.
 pub fn batch(conn: &mut Conn, after: JobId, limit: usize) -> Outcome<JobBatch> {
     let as_of = newest_entry(conn)?;
     let last = if after == JobId(0) { last_noted(conn)? } else { None };
@@ -36,9 +38,10 @@ pub fn batch(conn: &mut Conn, after: JobId, limit: usize) -> Outcome<JobBatch> {
     Ok(JobBatch { as_of, last, jobs })
 }
 
+/// The changes that a replica lacks; none where it must be read anew.
 pub fn differences(conn: &mut Conn, since: &Since) -> Outcome<Option<Differences>> {
     let as_of = newest_entry(conn)?;
-    // Without the entry that the replica is as new as, later ones may be missing too.
+    // Where housekeeping has deleted the entry that the replica read last, it may have deleted later ones too.
     let is_there: Option<u8> = conn.exec_first("SELECT 1 FROM journal WHERE id = ?", (since.as_of.0,))?;
     if since.as_of != EntryId(0) && is_there.is_none() {
         return Ok(None);
@@ -46,8 +49,8 @@ pub fn differences(conn: &mut Conn, since: &Since) -> Outcome<Option<Differences
     let limit = DIFFERENCES_MAX + 1;
     let sql = format!("SELECT id, body FROM journal WHERE id > ? AND {NOTED} ORDER BY id LIMIT {limit}");
     let entries: Vec<(i64, String)> = conn.exec(sql, (since.as_of.0.saturating_sub(OVERLAP),))?;
-    // The rows are read after the notes: a row whose note was read is there, or its note was the last and is read
-    // again.
+    // The rows are read after the notes. A note is written before its row, so only the last note's row may be missing
+    // still: the replica reads that one again.
     let Some(noted) = noted(&entries, since)? else { return Ok(None) };
     let ids = list(noted.jobs.iter().map(JobId::to_string));
     let rows = if ids.is_empty() { Vec::new() } else { jobs(conn, &format!("id IN ({ids})"), Params::Empty)? };
@@ -55,6 +58,7 @@ pub fn differences(conn: &mut Conn, since: &Since) -> Outcome<Option<Differences
     Ok(store::differences(as_of, &noted, rows, new))
 }
 
+/// A page of the jobs that the filter lets through, by id.
 pub fn find(conn: &mut Conn, filter: &JobFilter) -> Outcome<JobPage> {
     let has = |column| format!("LOCATE(?, {column}) > 0");
     let (condition, values) = match &filter.search {
@@ -81,7 +85,7 @@ pub fn add(conn: &mut Conn, epoch: Epoch, job: &Job, RequestKey(key): &RequestKe
     match conn.exec_drop(sql, Params::Positional(values)) {
         Ok(()) if conn.affected_rows() == 0 => Err(StoreError::Deposed.into()),
         Ok(()) => Ok(JobId(conn.last_insert_id() as u32)),
-        // The client asked again, or we did after an answer was lost: the first call counts.
+        // The client asked twice, or we did because an answer was lost: the first call counts.
         Err(mysql::Error::MySqlError(error)) if error.code == DUPLICATE_KEY => {
             let id: Option<u32> = conn.exec_first("SELECT id FROM cron WHERE request_key = ?", (key,))?;
             id.map(JobId).ok_or_else(|| mysql::Error::MySqlError(error).into())
@@ -90,7 +94,7 @@ pub fn add(conn: &mut Conn, epoch: Epoch, job: &Job, RequestKey(key): &RequestKe
     }
 }
 
-/// Writes the job over its version before. Again, after an answer that was lost, it does no harm.
+/// Replaces the job's previous version. It may be called again where the answer was lost.
 pub fn put(conn: &mut Conn, epoch: Epoch, job: &Job) -> Outcome<JobId> {
     let sets = list(written_job_columns().map(|column| format!("{} = ?", column.name())));
     let values = job_values(job).chain([job.id.value(), Value::Number(job.version.0 as i64 - 1)]);
@@ -101,11 +105,11 @@ pub fn put(conn: &mut Conn, epoch: Epoch, job: &Job) -> Outcome<JobId> {
     }
     check_epoch(conn, epoch)?;
     let version: Option<u64> = conn.exec_first("SELECT version FROM cron WHERE id = ?", (job.id.0,))?;
-    // The row has the new version already: an earlier call wrote it, and its answer was lost.
+    // Where the row has the new version already, an earlier call wrote it and its answer was lost.
     if version == Some(job.version.0) { Ok(job.id) } else { Err(edited_by_hand(job.id).into()) }
 }
 
-/// Deletes this version of the job. A job that is gone already is no error.
+/// Deletes this version of the job. It is no error where the job is gone already.
 pub fn delete(conn: &mut Conn, epoch: Epoch, id: JobId, version: Version) -> Outcome<JobId> {
     let sql = format!("DELETE FROM cron WHERE id = ? AND version = ? AND {}", is_epoch(epoch));
     conn.exec_drop(sql, (id.0, version.0))?;
@@ -117,7 +121,8 @@ pub fn delete(conn: &mut Conn, epoch: Epoch, id: JobId, version: Version) -> Out
     if is_there.is_none() { Ok(id) } else { Err(edited_by_hand(id).into()) }
 }
 
-/// Whether the columns can hold every time and every character of the job. To be asked before anything is written.
+/// An error where the columns cannot hold every time and every character of the job. To be called before anything is
+/// written.
 pub fn check_storable(conn: &mut Conn, job: &Job) -> Outcome<()> {
     check_times(conn, job)?;
     check_texts(conn, job)
@@ -125,12 +130,12 @@ pub fn check_storable(conn: &mut Conn, job: &Job) -> Outcome<()> {
 
 fn check_times(conn: &mut Conn, job: &Job) -> Outcome<()> {
     let is_late = |column: &&Column| matches!(column.value(job), Value::Number(time) if INT_MAX < time);
-    let mut times = COLUMNS.iter().filter(|column| schema::ends_early("cron", column.name()));
+    let mut times = COLUMNS.iter().filter(|column| schema::may_be_narrow("cron", column.name()));
     let Some(column) = times.find(is_late) else { return Ok(()) };
     match schema::widening(conn, "cron")? {
         None => Ok(()),
         Some(statement) => Err(StoreError::Permanent(format!(
-            "{}: {} is beyond {INT_MAX} (2038-01-19), where table cron's times end in this database; {statement} mends that",
+            "{}: {} is beyond {INT_MAX} (2038-01-19), where table cron's times end in this database; widen them: {statement}",
             column.parameter(),
             sql_value(column.value(job)).as_sql(true)
         ))
@@ -154,8 +159,8 @@ fn check_texts(conn: &mut Conn, job: &Job) -> Outcome<()> {
         let charset = charsets.get(column.name()).map(String::as_str).unwrap_or_default();
         if let Some(character) = text.chars().find(|character| !Charset::of(charset).holds(*character)) {
             return Err(StoreError::Permanent(format!(
-                "{}: {character:?} has no place in the charset of column {}, {charset}; \
-                 ALTER TABLE cron CONVERT TO CHARACTER SET utf8mb4 mends that",
+                "{}: {character:?} is not in {charset}, the charset of column {}; \
+                 widen it: ALTER TABLE cron CONVERT TO CHARACTER SET utf8mb4",
                 column.parameter(),
                 column.name()
             ))

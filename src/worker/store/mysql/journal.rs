@@ -1,8 +1,8 @@
-//! Tables `journal` and `scheduler` in MySQL: the entries, and the epoch that they are written under.
+//! Tables `journal` and `scheduler` in MySQL: the entries, and the epoch under which they are written.
 //!
 //! Invariant: no entry is written under an epoch that is not the stored one.
 
-use super::{DUPLICATE_KEY, Outcome, cell};
+use super::connection::{DUPLICATE_KEY, Outcome, cell};
 use crate::core::ports::{Bump, Bumped, Journaled, Since, StoreError, StoredLeader};
 use crate::model::journal::{Entry, EntryId, StoredEntry};
 use crate::model::{Epoch, JobId, NodeId, Second, Server, Wall};
@@ -21,6 +21,7 @@ pub fn last_leader(conn: &mut Conn) -> Outcome<StoredLeader> {
     Ok(StoredLeader { lock_key, epoch: Epoch(cell(&row, "epoch")?), server, node_id })
 }
 
+/// Takes the lead.
 pub fn bump(conn: &mut Conn, bump: &Bump) -> Outcome<Bumped> {
     let first = "INSERT IGNORE INTO scheduler (id, lock_key, epoch, leader, node_id) VALUES (1, ?, 0, '', '')";
     conn.exec_drop(first, (&bump.lock_key,))?;
@@ -46,7 +47,7 @@ pub fn bump(conn: &mut Conn, bump: &Bump) -> Outcome<Bumped> {
     }
 }
 
-/// With `is_done` the entry is done at once, as the note of a change is.
+/// Writes the entry; again is harmless. With `is_done` it counts as done from the start, as the note of a change does.
 pub fn write(conn: &mut Conn, entry: &Entry, is_done: bool) -> Outcome<Journaled> {
     let body = body_text(&entry.body)?;
     let key = entry.request_key.as_ref().map(|key| &key.0);
@@ -73,7 +74,7 @@ pub fn write(conn: &mut Conn, entry: &Entry, is_done: bool) -> Outcome<Journaled
     }
 }
 
-/// Sets these entries done. With `delete_before` it deletes older done entries, too.
+/// Sets these entries done. With `delete_before` it also deletes done entries that were written before that time.
 pub fn close(conn: &mut Conn, epoch: Epoch, entries: &[EntryId], delete_before: Option<Wall>) -> Outcome<()> {
     let ids = list(entries.iter().map(|entry| entry.0.to_string()));
     if !ids.is_empty() {
@@ -91,17 +92,19 @@ pub fn close(conn: &mut Conn, epoch: Epoch, entries: &[EntryId], delete_before: 
     Ok(())
 }
 
+/// Stores whether scheduled runs are paused.
 pub fn pause(conn: &mut Conn, epoch: Epoch, paused: bool) -> Outcome<()> {
     conn.exec_drop("UPDATE scheduler SET paused = ? WHERE id = 1 AND epoch = ?", (paused, epoch.0))?;
-    // The server counts no row whose value stays the same.
+    // The server does not count a row whose value stays the same.
     if conn.affected_rows() == 0 { check_epoch(conn, epoch) } else { Ok(()) }
 }
 
-/// The condition of a statement that another epoch must not carry out.
+/// The condition that this epoch is the stored one.
 pub fn is_epoch(epoch: Epoch) -> String {
     format!("EXISTS (SELECT 1 FROM scheduler WHERE id = 1 AND epoch = {})", epoch.0)
 }
 
+/// `Deposed` where this epoch is not the stored one.
 pub fn check_epoch(conn: &mut Conn, epoch: Epoch) -> Outcome<()> {
     let stored: Option<u64> = conn.query_first("SELECT epoch FROM scheduler WHERE id = 1")?;
     if stored == Some(epoch.0) { Ok(()) } else { Err(StoreError::Deposed.into()) }
@@ -125,6 +128,7 @@ pub fn watermark(conn: &mut Conn) -> Outcome<Option<Second>> {
     Ok(watermark.flatten().map(Second))
 }
 
+/// Whether scheduled runs are paused.
 pub fn is_paused(conn: &mut Conn) -> Outcome<bool> {
     Ok(conn.query_first("SELECT paused <> 0 FROM scheduler WHERE id = 1")?.unwrap_or(false))
 }

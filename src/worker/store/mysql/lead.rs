@@ -1,18 +1,19 @@
 //! The leader's calls that concern the journal and the jobs together, in MySQL.
 //!
-//! Not here: what one table alone is asked; see `jobs`, `journal` and `logs`, which know nothing of this file.
+//! Not here: calls that concern one table; see `jobs`, `journal` and `logs`, which do not use this file.
 //!
 //! Invariants: nothing is written for a leader whose epoch is not the stored one; the note of a change is in the
 //! journal before its row is written.
 
-use super::{Outcome, jobs, journal, logs};
+use super::connection::Outcome;
+use super::{jobs, journal, logs};
 use crate::core::ports::{Change, Loaded, Since};
 use crate::model::journal::{Body, Entry};
 use crate::model::{Epoch, JobId};
 use crate::worker::store::{coalesced, note, outcomes};
 use mysql::Conn;
 
-/// What a new leader must know.
+/// Reads everything that a new leader must know.
 pub fn load(conn: &mut Conn, epoch: Epoch, since: &Since) -> Outcome<Loaded> {
     journal::check_epoch(conn, epoch)?;
     let watermark = journal::watermark(conn)?;
@@ -32,7 +33,7 @@ pub fn change(conn: &mut Conn, epoch: Epoch, request: u64, change: &Change) -> O
     if let Some(note) = note(change) {
         let body = Body { changes: vec![note], ..Body::default() };
         let entry = Entry { epoch, request, tick: None, part: 0, body, request_key: None };
-        // It is needed as a record only, so nothing is open about it.
+        // The note is only a record: nothing has to happen before it is done.
         journal::write(conn, &entry, true)?;
     }
     match change {

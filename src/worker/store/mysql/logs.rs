@@ -1,9 +1,10 @@
 //! Table `log` in MySQL.
 //!
-//! Invariant: a row is written whatever it holds; a definite state replaces `lost`, nothing replaces a definite state.
+//! Invariants: a row is written whatever its values are. A definite state replaces `lost`; only the row of a run that
+//! was started replaces a definite state, and only one by which the run was not started.
 
+use super::connection::{Connection, INT_MAX, Outcome, cell, sql_value};
 use super::schema::{self, LogTable};
-use super::{Connection, INT_MAX, Outcome, cell, sql_value};
 use crate::model::log_row::{LastRun, LogFilter, LogPage, PAGE_BYTES_MAX, StoredLog};
 use crate::model::value::Value;
 use crate::model::{Attempt, JobId, LogRow, RunKey, RunState, Second};
@@ -14,15 +15,17 @@ use mysql::{Conn, Params, Row};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Rows in one INSERT at most, and their bytes as a part of what the server takes in one packet.
+/// The most rows in one INSERT.
 const INSERT_ROWS_MAX: usize = 500;
+/// An INSERT of several rows takes at most this part (one in four) of the server's largest packet.
 const PACKET_SHARE: usize = 4;
-/// The bytes of a packet that are left for all but a row's output.
+/// How many bytes of a packet are left for everything but the output of a row.
 const ROW_BYTES: usize = 32 << 10;
-/// Keys looked up by one statement.
+/// The most keys that one statement looks up.
 const LOOKUP_MAX: usize = 500;
 /// Rows of a page that are read by one statement before their size is known.
 const BATCH_ROWS: usize = 16;
+/// The server has no key of the name that a statement wants to use.
 const NO_SUCH_KEY: u16 = 1176;
 
 pub fn write(connection: &mut Connection, rows: &[LogRow]) -> Outcome<()> {
@@ -37,7 +40,7 @@ pub fn write(connection: &mut Connection, rows: &[LogRow]) -> Outcome<()> {
     };
     connection.log = Some(log);
     let insert_bytes_max = connection.packet_bytes / PACKET_SHARE;
-    // Quoted, a text may become twice as long.
+    // Quoting may make a text twice as long.
     let output_bytes_max = (connection.packet_bytes / 2).saturating_sub(ROW_BYTES);
     let mut group: Vec<String> = Vec::new();
     let mut bytes = 0;
@@ -58,7 +61,8 @@ pub fn write(connection: &mut Connection, rows: &[LogRow]) -> Outcome<()> {
 }
 
 pub fn retain(conn: &mut Conn, before: Second) -> Outcome<()> {
-    // `time` has no key in the older system's table. Ids and times grow together, so the oldest rows are first.
+    // The older system's table has no key on `time`. Ids and times grow together, so the rows with the smallest ids are
+    // the oldest.
     loop {
         let oldest = "SELECT id, time FROM log ORDER BY id LIMIT ?";
         let rows: Vec<(i64, i64)> = conn.exec(oldest, (DELETE_ROWS_MAX,))?;
@@ -123,8 +127,8 @@ pub fn find(conn: &mut Conn, run: RunKey, attempt: Option<u32>) -> Outcome<Optio
     Ok(row.as_ref().map(read))
 }
 
-/// Looks by the key (cron_id, id), and answers nothing while that key of a large log is still being built: without it
-/// the server would have to read the whole log.
+/// The newest log row of each of these jobs. The answer is empty while the key (cron_id, id) of a large log is still
+/// being built: without it the server would have to read the whole log.
 pub fn last_runs(conn: &mut Conn, ids: &[JobId]) -> Outcome<BTreeMap<JobId, LastRun>> {
     let mut last_runs = BTreeMap::new();
     for chunk in ids.chunks(LOOKUP_MAX) {
@@ -146,7 +150,7 @@ pub fn last_runs(conn: &mut Conn, ids: &[JobId]) -> Outcome<BTreeMap<JobId, Last
 /// The states of all attempts of these runs that have a row.
 pub fn logged(conn: &mut Conn, runs: &BTreeSet<RunKey>) -> Outcome<BTreeMap<Attempt, RunState>> {
     let mut logged = BTreeMap::new();
-    // Run keys are digits, dashes, dots and an m.
+    // Run keys need no quoting: they consist of digits, dashes, dots and the letter m.
     let keys: Vec<String> = runs.iter().map(|run| format!("'{run}'")).collect();
     for chunk in keys.chunks(LOOKUP_MAX) {
         let sql = format!("SELECT run_key, attempt, state FROM log WHERE run_key IN ({})", chunk.join(","));
@@ -156,19 +160,20 @@ pub fn logged(conn: &mut Conn, runs: &BTreeSet<RunKey>) -> Outcome<BTreeMap<Atte
     Ok(logged)
 }
 
-/// Tells, once for each connection, that the rows' times are beyond the end of their column.
+/// Logs an error where the rows have times that their column cannot hold.
 fn tell_cut_times(conn: &mut Conn, rows: &[LogRow]) -> Outcome<()> {
     let is_late = rows.iter().any(|row| INT_MAX < row.dispatch_time.0);
     if let Some(statement) = if is_late { schema::widening(conn, "log")? } else { None } {
         log::error!(
-            "log rows lose their dispatch_time: it is beyond {INT_MAX}, where the column ends; {statement} mends that"
+            "log rows lose their dispatch_time: the column ends at {INT_MAX} (2038-01-19); widen it: {statement}"
         );
     }
     Ok(())
 }
 
-/// Before the unique key of a large log is built: whether the row is there and must stay. A row that knows less is
-/// deleted first. Rows that may be written again are recent, so the newest ids are enough.
+/// Does by hand what the unique key does, while that key of a large log is still being built. True where the log has
+/// the row and must keep it; a stored row that the new one replaces is deleted. Only recent rows are ever written
+/// again, so it looks at the newest ids only.
 fn must_not_replace(conn: &mut Conn, row: &LogRow) -> Outcome<bool> {
     let sql = "SELECT id, state = 'lost', start_time = 0 FROM log WHERE id > (SELECT MAX(id) FROM log) - 100000 AND run_key = ? AND attempt = ? LIMIT 1";
     let found: Option<(i64, Option<bool>, Option<bool>)> =
@@ -182,7 +187,7 @@ fn must_not_replace(conn: &mut Conn, row: &LogRow) -> Outcome<bool> {
     Ok(true)
 }
 
-/// One row as `(..)` of an INSERT.
+/// The values of one row, in brackets, as an INSERT has them.
 fn insert_values(row: &LogRow, log: &LogTable, output_bytes_max: usize) -> String {
     let output = log.storable(&row.output, output_bytes_max);
     let values = written_log_columns().zip(log_values(row));

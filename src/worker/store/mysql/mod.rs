@@ -1,139 +1,75 @@
-//! The store in MySQL or MariaDB. Every statement is committed by itself: no lock of ours outlives its round trip.
+//! The store in MySQL or MariaDB. Every statement is its own transaction.
 //!
-//! A statement whose answer was lost may have been carried out, and may be carried out once more, because
+//! When the answer to a statement is lost, nobody knows whether the server carried the statement out. So each call can
+//! be made twice:
 //!
 //! * reads and the ping change nothing;
 //! * a journal entry has a unique key of epoch and request number;
-//! * a change notes an entry, and then writes a row only at the version before, adds one only under a new key, or deletes;
-//! * `bump` makes the epoch larger once more, and answers with the larger one;
-//! * `close`, `pause` and `retain_logs` name the state to reach, and add nothing;
-//! * a log row has a unique key of run and attempt; while that is still being built for a large log, it is looked up first.
+//! * a change journals its note under such a key; then it updates the row only from the version before, or inserts it
+//!   under a unique request key, or deletes it;
+//! * `bump` makes the epoch larger twice, and answers with the second one;
+//! * `close`, `pause` and `retain_logs` say which state to reach;
+//! * a log row has a unique key of run and attempt. While that key of a large log is still being built, each row is
+//!   looked up before it is written.
 //!
-//! Invariant: a connection that the server, or somebody, has closed is no error: the work is done on a new one.
+//! Not here: the SQL of a table; it is in `journal`, `jobs` and `logs`.
+//!
+//! Invariant: a connection that was closed between two calls (by the server, an operator or a firewall) is no error:
+//! the call is made again on a new connection.
 
+mod connection;
 mod jobs;
 mod journal;
 mod lead;
 mod logs;
 mod schema;
 
-use super::rows::Cells;
 use super::{Hand, Store};
 use crate::core::ports::{
     Bump, Bumped, Change, Differences, JobBatch, Journaled, Loaded, Opened, Since, StoreError, StoredLeader,
+};
+use crate::core::time::bounds::{
+    MYSQL_ANSWER_MS, MYSQL_CONNECT_MS, MYSQL_LOCK_WAIT_SECS, MYSQL_READ_MS, MYSQL_READ_SECS, MYSQL_UNHEARD_MS,
 };
 use crate::model::config::MysqlConfig;
 use crate::model::job::{JobFilter, JobPage};
 use crate::model::journal::{Entry, EntryId};
 use crate::model::log_row::{LastRun, LogFilter, LogPage, StoredLog};
-use crate::model::value::{CellKind, Value};
 use crate::model::{Attempt, Epoch, Job, JobId, LogRow, RunKey, RunState, Second, Wall};
-use mysql::prelude::{FromValue, Queryable};
-use mysql::{Conn, OptsBuilder, Row};
-use schema::LogTable;
+use connection::{Connection, Failure, Outcome, is_out_of_time, system_error};
+use mysql::prelude::Queryable;
+use mysql::{Conn, OptsBuilder};
 use std::collections::BTreeMap;
-use std::convert::Infallible;
-use std::error::Error as _;
-use std::io::ErrorKind;
 use std::time::Duration;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// A server whose host has not acknowledged our bytes for so long is cut off. After the cut a new connection is made at
-/// once, while this one would wait for as long again before it repeated the bytes.
-const UNHEARD_MS: u32 = 3_000;
-/// A server that answers nothing for so long is away. Migrations of large tables have connections of their own.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// A read of a large log may take so long; then the server ends it. Should it fail to, we give up a little later.
-const READ_SECS_MAX: u64 = 30;
-const READ_TIMEOUT: Duration = Duration::from_secs(READ_SECS_MAX + 5);
 /// Done entries are deleted with one of so many closings.
-const CLOSINGS_A_DELETION: u32 = 60;
+const CLOSES_PER_DELETION: u32 = 60;
 /// Errors of the server that no repetition will mend: a character or a length that a column does not take.
 const DATA_ERRORS: [u16; 4] = [1264, 1366, 1406, 3988];
-/// Where an INT ends; as a time, 2038-01-19.
-const INT_MAX: i64 = i32::MAX as i64;
-const DUPLICATE_KEY: u16 = 1062;
 const UNKNOWN_DATABASE: u16 = 1049;
-/// MariaDB's and MySQL's own ends of a statement that took too long.
+/// The server ended a statement that took too long: MariaDB's error, and MySQL's.
 const STATEMENT_TIMEOUTS: [u16; 2] = [1969, 3024];
-/// The errors that a server gives before it closes a connection: it shuts down, it ends the thread, somebody killed the
-/// connection (MariaDB), it was idle for too long (MySQL).
-const CLOSINGS: [u16; 4] = [1053, 1080, 1927, 4031];
-
 pub struct MysqlStore {
     config: MysqlConfig,
     hand: Hand,
     connection: Option<Connection>,
-    closings: u32,
+    /// How often `close` was called.
+    closes: u32,
 }
-
-struct Connection {
-    conn: Conn,
-    /// What the server takes in one statement.
-    packet_bytes: usize,
-    log: Option<LogTable>,
-}
-
-/// Why a piece of work ended early.
-enum Failure {
-    Store(StoreError),
-    Connect(mysql::Error),
-    Mysql(mysql::Error),
-}
-
-impl From<mysql::Error> for Failure {
-    fn from(error: mysql::Error) -> Failure {
-        Failure::Mysql(error)
-    }
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Failure {
-        Failure::Store(error)
-    }
-}
-
-impl Failure {
-    /// The server has closed the connection. A server that does not answer in time has not, and is not waited for
-    /// twice.
-    fn is_closed(&self) -> bool {
-        match self {
-            Failure::Mysql(mysql::Error::MySqlError(error)) => CLOSINGS.contains(&error.code),
-            Failure::Mysql(error @ (mysql::Error::IoError(_) | mysql::Error::CodecError(_))) => !is_out_of_time(error),
-            Failure::Mysql(_) | Failure::Connect(_) | Failure::Store(_) => false,
-        }
-    }
-}
-
-/// Whether our own time limit ended the wait. The system calls that a resource that is temporarily unavailable.
-fn is_out_of_time(error: &mysql::Error) -> bool {
-    let is_limit = |error: &std::io::Error| [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind());
-    system_error(error).is_some_and(is_limit)
-}
-
-fn system_error(error: &mysql::Error) -> Option<&std::io::Error> {
-    match error {
-        mysql::Error::IoError(error) => Some(error),
-        mysql::Error::CodecError(error) => error.source()?.downcast_ref(),
-        _ => None,
-    }
-}
-
-type Outcome<T> = Result<T, Failure>;
 
 impl MysqlStore {
     pub fn new(config: &MysqlConfig, hand: Hand) -> MysqlStore {
-        MysqlStore { config: config.clone(), hand, connection: None, closings: 0 }
+        MysqlStore { config: config.clone(), hand, connection: None, closes: 0 }
     }
 
-    /// Runs `action` on the connection; `what` names it in errors. After an error the next one connects anew, and where
-    /// the server had only closed the connection that is done at once.
+    /// Runs `action` on the connection; `what` names it in errors. After an error of the connection the next action
+    /// connects anew. Where the connection was only closed since the last action, this one runs again at once.
     fn with<T>(&mut self, what: &str, action: impl Fn(&mut Connection) -> Outcome<T>) -> Result<T, StoreError> {
         let had_connection = self.connection.is_some();
         match self.once(&action) {
             Err(failure) if had_connection && failure.is_closed() => {
                 self.once(&action).map_err(|failure| match self.error(what, failure) {
-                    // The first try may have been carried out.
+                    // The server may have carried the action out the first time, so `Away` would be wrong.
                     StoreError::Away(reason) => StoreError::Unavailable(reason),
                     error => error,
                 })
@@ -163,11 +99,11 @@ impl MysqlStore {
             Failure::Mysql(mysql::Error::MySqlError(error)) => {
                 if STATEMENT_TIMEOUTS.contains(&error.code) {
                     return StoreError::Away(format!(
-                        "{what}: it took longer than {READ_SECS_MAX} s and was ended; narrow it, e.g. with cron_id"
+                        "{what}: it took longer than {MYSQL_READ_SECS} s and was ended; narrow it, e.g. with cron_id"
                     ));
                 }
                 let message = format!("{what} in MySQL at {server}: {} ({})", error.message, error.code);
-                // The server has not done what it refuses.
+                // A statement with an error has changed nothing.
                 if DATA_ERRORS.contains(&error.code) {
                     StoreError::Permanent(message)
                 } else {
@@ -186,22 +122,22 @@ impl MysqlStore {
 }
 
 fn options(config: &MysqlConfig, hand: Hand) -> OptsBuilder {
-    let read_timeout = if hand == Hand::Reader { READ_TIMEOUT } else { ANSWER_TIMEOUT };
+    let read_ms = if hand == Hand::Reader { MYSQL_READ_MS } else { MYSQL_ANSWER_MS };
     OptsBuilder::new()
         .ip_or_hostname(Some(&config.host))
         .tcp_port(config.port)
         .user(Some(&config.user))
         .pass(Some(&config.password.0))
         .prefer_socket(false)
-        .tcp_connect_timeout(Some(CONNECT_TIMEOUT))
-        .tcp_user_timeout_ms(Some(UNHEARD_MS))
-        .read_timeout(Some(read_timeout))
-        .write_timeout(Some(ANSWER_TIMEOUT))
+        .tcp_connect_timeout(Some(Duration::from_millis(MYSQL_CONNECT_MS)))
+        .tcp_user_timeout_ms(Some(MYSQL_UNHEARD_MS))
+        .read_timeout(Some(Duration::from_millis(read_ms)))
+        .write_timeout(Some(Duration::from_millis(MYSQL_ANSWER_MS)))
         .tcp_nodelay(true)
         .init(vec![
-            // A superset of utf8: the limits of a table are not to be those of the connection.
-            "SET NAMES utf8mb4",
-            "SET SESSION innodb_lock_wait_timeout = 2, SESSION sql_mode = 'STRICT_TRANS_TABLES'",
+            // The charset of the connection must not be narrower than that of any table.
+            "SET NAMES utf8mb4".to_string(),
+            format!("SET SESSION innodb_lock_wait_timeout = {MYSQL_LOCK_WAIT_SECS}, SESSION sql_mode = 'STRICT_TRANS_TABLES'"),
         ])
 }
 
@@ -210,48 +146,19 @@ fn connect(config: &MysqlConfig, hand: Hand) -> Outcome<Connection> {
     let mut conn = Conn::new(options).map_err(Failure::Connect)?;
     let packet_bytes = conn.query_first("SELECT @@max_allowed_packet")?.unwrap_or(1 << 20);
     if hand == Hand::Reader {
-        // MariaDB's name of the limit, or MySQL's. A server that is too old for both goes on until its client is gone.
+        // First MariaDB's name of the limit, then MySQL's. A server too old for both reads on until the client is gone.
         let _ = conn
-            .query_drop(format!("SET SESSION max_statement_time = {READ_SECS_MAX}"))
-            .or_else(|_| conn.query_drop(format!("SET SESSION max_execution_time = {}", READ_SECS_MAX * 1_000)));
+            .query_drop(format!("SET SESSION max_statement_time = {MYSQL_READ_SECS}"))
+            .or_else(|_| conn.query_drop(format!("SET SESSION max_execution_time = {}", MYSQL_READ_SECS * 1_000)));
     }
     Ok(Connection { conn, packet_bytes, log: None })
 }
 
-/// Makes the database where it is missing and the user may make one.
+/// Creates the database, where the user may.
 fn create_database(config: &MysqlConfig) -> Outcome<()> {
     let mut conn = Conn::new(options(config, Hand::Lead)).map_err(Failure::Connect)?;
     let name = config.database.replace('`', "``");
     Ok(conn.query_drop(format!("CREATE DATABASE IF NOT EXISTS `{name}` CHARACTER SET utf8mb4"))?)
-}
-
-/// The cell of this name, where the row has one that can be read so.
-fn cell<T: FromValue>(row: &Row, name: &str) -> Outcome<T> {
-    let found = row.get_opt(name).and_then(Result::ok);
-    found.ok_or_else(|| StoreError::Permanent(format!("column {name} has a value that cannot be read")).into())
-}
-
-/// A value as the database takes it.
-fn sql_value(value: Value) -> mysql::Value {
-    match value {
-        Value::Null => mysql::Value::NULL,
-        Value::Flag(flag) => flag.into(),
-        Value::Number(number) => number.into(),
-        Value::Text(text) => text.as_bytes().into(),
-    }
-}
-
-/// Rows written by hand may hold anything that their columns take: what cannot be read is null.
-impl Cells for Row {
-    type Error = Infallible;
-
-    fn cell(&self, at: usize, kind: CellKind) -> Result<Value<'_>, Infallible> {
-        Ok(match (kind, self.as_ref(at)) {
-            (CellKind::Text, Some(mysql::Value::Bytes(bytes))) => Value::Text(String::from_utf8_lossy(bytes)),
-            (CellKind::Number, Some(_)) => self.get_opt(at).and_then(Result::ok).map_or(Value::Null, Value::Number),
-            _ => Value::Null,
-        })
-    }
 }
 
 impl Store for MysqlStore {
@@ -272,7 +179,7 @@ impl Store for MysqlStore {
         })
     }
 
-    /// Goes the way of the journal and writes nothing: to explain a statement takes the same rights as to carry it out.
+    /// Explains an INSERT into the journal, which changes nothing and needs the same rights as the INSERT.
     fn ping(&mut self) -> Result<(), StoreError> {
         let sql = "EXPLAIN INSERT INTO journal (epoch, request, node_id, body, created_at) SELECT epoch, 0, node_id, '', 0 FROM scheduler";
         self.with("ask for an answer", |connection| Ok(connection.conn.query_drop(sql)?))
@@ -296,8 +203,8 @@ impl Store for MysqlStore {
     }
 
     fn close(&mut self, epoch: Epoch, entries: &[EntryId], delete_before: Wall) -> Result<(), StoreError> {
-        self.closings += 1;
-        let must_delete = self.closings % CLOSINGS_A_DELETION == 1;
+        self.closes += 1;
+        let must_delete = self.closes % CLOSES_PER_DELETION == 1;
         let delete_before = Some(delete_before).filter(|_| must_delete);
         self.with("close journal entries", |connection| {
             journal::close(&mut connection.conn, epoch, entries, delete_before)

@@ -1,33 +1,37 @@
-//! The tables in MySQL: migrations on an empty database, on either of the older system's variants, and on our own.
+//! The tables in MySQL. The migrations work on an empty database, on both variants of the older system's tables, and on
+//! tables of an earlier version of this program.
 //!
-//! Migrations only add, so a node of the previous version goes on working beside us. What takes long on a large log is
-//! done beside the work, on a connection of its own.
+//! Migrations only add, so a node of the previous version goes on working on the same tables. A key of a large log
+//! takes long to build: that has a thread and a connection of its own, and nothing waits for it.
 //!
-//! Invariant: applied twice, or by two nodes at once, they do what they do once.
+//! Not here: the reading and writing of rows.
+//!
+//! Invariant: migrations that are applied twice, or by two nodes at once, have the same result as when applied once.
 
 use mysql::prelude::Queryable;
 use mysql::{Conn, OptsBuilder};
 use std::borrow::Cow;
 
-/// In order; the number of a file is its position here, from 1.
+/// The migrations, in order; the number in a file's name is its position here, from 1.
 const MIGRATIONS: &[&str] = &[
     include_str!("../../../../sql/mysql/0001_tables.sql"),
     include_str!("../../../../sql/mysql/0002_columns.sql"),
     include_str!("../../../../sql/mysql/0003_scheduler.sql"),
     include_str!("../../../../sql/mysql/0004_control.sql"),
 ];
-/// Up to so many rows (as the server estimates) a table is altered at once.
+/// A table with at most so many rows (by the server's estimate) is altered during the start: that takes seconds.
 const SMALL_ROWS: u64 = 100_000;
-/// Columns that once ended too early, table by table: ids after 24 days at 1,000 runs a second, times in 2038.
+/// The columns whose types are too small in older tables. An INT id of `log` lasts for 24 days at 1,000 runs a second;
+/// a time in an INT or TIMESTAMP ends in 2038.
 const WIDE: [(&str, &[Wide]); 3] = [
     (
         "log",
         &[
-            Wide { column: "id", kind: "bigint", rest: "bigint(20) NOT NULL AUTO_INCREMENT" },
+            Wide { column: "id", kind: "bigint", definition: "bigint(20) NOT NULL AUTO_INCREMENT" },
             Wide {
                 column: "dispatch_time",
                 kind: "bigint",
-                rest: "bigint(20) NOT NULL DEFAULT '0' COMMENT '分发时间'",
+                definition: "bigint(20) NOT NULL DEFAULT '0' COMMENT '分发时间'",
             },
         ],
     ),
@@ -37,28 +41,28 @@ const WIDE: [(&str, &[Wide]); 3] = [
             Wide {
                 column: "start_time",
                 kind: "bigint",
-                rest: "bigint(20) NOT NULL DEFAULT '0' COMMENT '大于等于此时间才执行，默认0'",
+                definition: "bigint(20) NOT NULL DEFAULT '0' COMMENT '大于等于此时间才执行，默认0'",
             },
             Wide {
                 column: "end_time",
                 kind: "bigint",
-                rest: "bigint(20) NOT NULL DEFAULT '0' COMMENT '小于此时间才执行，默认0不限'",
+                definition: "bigint(20) NOT NULL DEFAULT '0' COMMENT '小于此时间才执行，默认0不限'",
             },
         ],
     ),
     (
         "schema_migration",
-        &[Wide { column: "applied_at", kind: "datetime", rest: "datetime NOT NULL DEFAULT CURRENT_TIMESTAMP" }],
+        &[Wide { column: "applied_at", kind: "datetime", definition: "datetime NOT NULL DEFAULT CURRENT_TIMESTAMP" }],
     ),
 ];
-/// What the server says to a user who may not alter a table.
+/// The server's errors where a user may not alter a table.
 const DENIED: [u16; 3] = [1044, 1142, 1227];
-/// The keys of `log` that are ours.
+/// The keys that this program adds to table `log`.
 const LOG_KEYS: [(&str, &str); 2] = [
     ("run_key_attempt", "ADD UNIQUE KEY `run_key_attempt` (`run_key`, `attempt`)"),
     ("cron_id_id", "ADD KEY `cron_id_id` (`cron_id`, `id`)"),
 ];
-/// For each table the column that tells whether its texts are narrow, and what widens them.
+/// For each table, a column by whose charset the table is judged, and the statement that widens the table's texts.
 const WIDEN_TEXTS: [(&str, &str, &str); 2] = [
     (
         "cron",
@@ -75,32 +79,37 @@ const WIDEN_TEXTS: [(&str, &str, &str); 2] = [
     ),
 ];
 
-/// A column as wide as it must be.
+/// A column with the type that it must have.
 struct Wide {
     column: &'static str,
+    /// The type's name, as information_schema has it.
     kind: &'static str,
-    rest: &'static str,
+    /// The definition behind the column's name in an ALTER TABLE.
+    definition: &'static str,
 }
 
-/// What of the log table matters when rows are written.
+/// The properties of table `log` that matter to a writer of rows.
 #[derive(Clone, Copy, Debug)]
 pub struct LogTable {
+    /// The key of run and attempt is built.
     pub has_unique_key: bool,
+    /// That of column `output`.
     pub charset: Charset,
 }
 
-/// Which characters column `log.output` can hold.
+/// The charset of a column, by the characters that it can hold.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Charset {
     /// utf8mb4: all of them.
     All,
     /// utf8: those of up to three bytes.
     ThreeBytes,
-    /// Anything else: ASCII is sure.
+    /// Any other charset: only ASCII is certain.
     Ascii,
 }
 
 impl Charset {
+    /// The charset of this name.
     pub fn of(name: &str) -> Charset {
         match name {
             "utf8mb4" => Charset::All,
@@ -119,7 +128,8 @@ impl Charset {
 }
 
 impl LogTable {
-    /// The text as the column can hold it, and no longer than `bytes_max`.
+    /// The text as the column can hold it: other characters are replaced, and bytes beyond `bytes_max` are cut off,
+    /// with a remark instead.
     pub fn storable<'a>(&self, text: &'a str, bytes_max: usize) -> Cow<'a, str> {
         let holds = |character: char| self.charset.holds(character);
         let substitute = if self.charset == Charset::Ascii { '?' } else { '\u{fffd}' };
@@ -141,6 +151,7 @@ impl LogTable {
     }
 }
 
+/// Reads the properties of table `log`.
 pub fn log_table(conn: &mut Conn) -> mysql::Result<LogTable> {
     let charset: Option<Option<String>> = conn.query_first(
         "SELECT character_set_name FROM information_schema.columns
@@ -150,9 +161,10 @@ pub fn log_table(conn: &mut Conn) -> mysql::Result<LogTable> {
     Ok(LogTable { has_unique_key: has_key(conn, LOG_KEYS[0].0)?, charset })
 }
 
-/// Brings the tables up to date. Answers what the operator should know. `own` connects anew, for what takes long.
+/// Brings the tables up to date. Answers messages for the operator. Keys that take long to build are built on a
+/// connection of their own, made with `own`.
 pub fn migrate(conn: &mut Conn, own: OptsBuilder) -> mysql::Result<Vec<String>> {
-    // One node at a time; the lock is the connection's, so it cannot be left behind.
+    // One node at a time. The server frees the lock when the connection ends, so a dead node cannot keep it.
     let got: Option<Option<u8>> = conn.query_first("SELECT GET_LOCK(CONCAT('wing-crontab ', DATABASE()), 5)")?;
     if got.flatten() != Some(1) {
         return Err(mysql::Error::IoError(std::io::Error::other("another node is applying the migrations")));
@@ -163,7 +175,7 @@ pub fn migrate(conn: &mut Conn, own: OptsBuilder) -> mysql::Result<Vec<String>> 
 }
 
 fn migrate_locked(conn: &mut Conn, own: OptsBuilder) -> mysql::Result<Vec<String>> {
-    // Asked first: a user who may only read and write can start on tables that are up to date.
+    // CREATE needs a right even where the table exists, and a user without it may start on tables that are up to date.
     if !has_column(conn, "schema_migration", "id")? {
         conn.query_drop(
             "CREATE TABLE IF NOT EXISTS schema_migration (id int NOT NULL PRIMARY KEY, applied_at datetime NOT NULL \
@@ -188,7 +200,7 @@ fn migrate_locked(conn: &mut Conn, own: OptsBuilder) -> mysql::Result<Vec<String
         advice.extend(widen(conn, table)?);
     }
     add_log_keys(conn, own)?;
-    // Only whoever has migrated says it: at every start it would be noise.
+    // Only the node that migrated says it: at every start it would be noise.
     if applied < MIGRATIONS.len() {
         advice.extend(narrow_columns(conn)?);
     }
@@ -196,11 +208,13 @@ fn migrate_locked(conn: &mut Conn, own: OptsBuilder) -> mysql::Result<Vec<String
 }
 
 struct Statement<'a> {
-    /// Left out where this column is there.
+    /// The statement is left out where this column (table, column) exists.
     unless: Option<(&'a str, &'a str)>,
     sql: &'a str,
 }
 
+/// The statements of a migration. A line `-- unless TABLE.COLUMN` stands above a statement that is left out where that
+/// column exists.
 fn statements(migration: &str) -> impl Iterator<Item = Statement<'_>> {
     migration.split_inclusive(";\n").filter_map(|text| {
         let unless = text.lines().find_map(|line| line.strip_prefix("-- unless "));
@@ -216,24 +230,24 @@ fn is_small(conn: &mut Conn, table: &str) -> mysql::Result<bool> {
     Ok(rows.flatten().unwrap_or(0) <= SMALL_ROWS)
 }
 
-/// Whether a column may end too early.
-pub fn ends_early(table: &str, column: &str) -> bool {
+/// Whether a column may have too small a type.
+pub fn may_be_narrow(table: &str, column: &str) -> bool {
     WIDE.iter().any(|(name, columns)| *name == table && columns.iter().any(|wide| wide.column == column))
 }
 
-/// The statement that widens what ends too early in a table; none where nothing does.
+/// The statement that widens the columns of a table whose types are too small; none where it has no such column.
 pub fn widening(conn: &mut Conn, table: &str) -> mysql::Result<Option<String>> {
     let mut narrow = Vec::new();
-    for Wide { column, kind, rest } in WIDE.iter().filter(|(name, _)| *name == table).flat_map(|(_, columns)| *columns)
-    {
+    let columns = WIDE.iter().filter(|(name, _)| *name == table).flat_map(|(_, columns)| *columns);
+    for Wide { column, kind, definition } in columns {
         if column_type(conn, table, column)?.is_some_and(|found| found != *kind) {
-            narrow.push(format!("MODIFY `{column}` {rest}"));
+            narrow.push(format!("MODIFY `{column}` {definition}"));
         }
     }
     Ok((!narrow.is_empty()).then(|| format!("ALTER TABLE `{table}` {}", narrow.join(", "))))
 }
 
-/// Widens a small table. Of another one, or where that is denied, answers how to.
+/// Widens a small table. Where the table is large, or the user may not alter it, answers how the operator can.
 fn widen(conn: &mut Conn, table: &str) -> mysql::Result<Option<String>> {
     let Some(statement) = widening(conn, table)? else { return Ok(None) };
     let why_not = match is_small(conn, table)? {
@@ -241,7 +255,7 @@ fn widen(conn: &mut Conn, table: &str) -> mysql::Result<Option<String>> {
             Err(mysql::Error::MySqlError(error)) if DENIED.contains(&error.code) => error.message,
             altered => return altered.map(|()| None),
         },
-        false => "it is large, and locked meanwhile".into(),
+        false => "it is large, and would be locked meanwhile".into(),
     };
     Ok(Some(format!(
         "table {table} has columns that end at 2147483647, or as times in 2038, and was not widened ({why_not}); do it \
@@ -265,10 +279,10 @@ fn add_log_keys(conn: &mut Conn, own: OptsBuilder) -> mysql::Result<()> {
     let build = move || {
         let patient = own.read_timeout(None);
         for add in missing {
-            log::info!("a key of table log is being built: {add}");
+            log::info!("building a key of table log: {add}");
             let sql = format!("ALTER TABLE `log` {add}, ALGORITHM=INPLACE, LOCK=NONE");
             match Conn::new(patient.clone()).and_then(|mut conn| conn.query_drop(sql)) {
-                Ok(()) => log::info!("the key is built"),
+                Ok(()) => log::info!("built a key of table log: {add}"),
                 Err(error) => log::error!("build a key of table log: {error}; it is tried again at the next start"),
             }
         }
@@ -277,8 +291,8 @@ fn add_log_keys(conn: &mut Conn, own: OptsBuilder) -> mysql::Result<()> {
     std::thread::Builder::new().name("log-keys".into()).spawn(build).map(drop).map_err(mysql::Error::IoError)
 }
 
-/// Columns that cannot hold every character, and what mends that. The whole table is not converted: its keys are to
-/// stay as they are, case and all.
+/// A message where columns cannot hold every character, with the statements that widen them. They do not convert whole
+/// tables, because that would change the collation of the keys.
 fn narrow_columns(conn: &mut Conn) -> mysql::Result<Option<String>> {
     let mut narrow: Vec<(String, &str)> = Vec::new();
     for (table, column, widen) in WIDEN_TEXTS {
@@ -292,8 +306,9 @@ fn narrow_columns(conn: &mut Conn) -> mysql::Result<Option<String>> {
     let Some((charset, _)) = narrow.first() else { return Ok(None) };
     let statements: Vec<&str> = narrow.iter().map(|(_, widen)| *widen).collect();
     Ok(Some(format!(
-        "this database uses {charset}, which has no place for characters such as emoji: they are replaced in outputs and refused in \
-         commands (this is said once). What mends it, locks each table while it lasts, and counts from the next start: {}",
+        "this database uses {charset}, which cannot hold characters such as emoji: they are replaced in outputs and refused in \
+         commands (this is said once). These statements mend it; they lock each table while they run, and count from the next \
+         start: {}",
         statements.join("; ")
     )))
 }
@@ -319,7 +334,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_migration_is_taken_apart_into_its_statements() {
+    fn every_migration_is_split_into_its_statements() {
         let counts: Vec<usize> = MIGRATIONS.iter().map(|migration| statements(migration).count()).collect();
         assert_eq!(counts[..4], [2, 12, 2, 15]);
         let guards = statements(MIGRATIONS[1]).filter(|statement| statement.unless.is_some()).count();

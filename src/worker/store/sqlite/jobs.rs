@@ -1,10 +1,10 @@
 //! Table `cron` in SQLite.
 //!
-//! Invariant: a statement that changes a row names the version that the row has. The epoch was checked in the same
-//! transaction; see `lead`.
+//! Invariant: a statement that changes a row names the row's version, and changes nothing where it is another. `lead`
+//! has checked the epoch in the same transaction.
 
 use super::journal::newest_entry;
-use super::{Outcome, Sql, Transaction, only};
+use super::outcome::{Outcome, Sql, only};
 use crate::core::ports::{Differences, JobBatch, Since};
 use crate::model::command::RequestKey;
 use crate::model::job::{JobFilter, JobPage};
@@ -13,9 +13,9 @@ use crate::model::value::{Cell, Value};
 use crate::model::{Job, JobId, Version};
 use crate::worker::store::rows::{self, SEARCHED, job_columns, job_values, list, written_job_columns};
 use crate::worker::store::{self, DIFFERENCES_MAX, NOTED, edited_by_hand, noted};
-use rusqlite::{OptionalExtension, Params, Row, params, params_from_iter};
+use rusqlite::{OptionalExtension, Params, Row, Transaction, params, params_from_iter};
 
-/// Rows written by hand may have any id.
+/// The condition of an id that a job can have: rows written by hand may have others.
 const JOB_IDS: &str = "id BETWEEN 1 AND 2147483647";
 
 /// All jobs, by id.
@@ -23,16 +23,18 @@ pub fn all(transaction: &Transaction) -> Outcome<Vec<Job>> {
     jobs(transaction, "1 ORDER BY id", [])
 }
 
+/// The first `limit` jobs with ids larger than `after`.
 pub fn batch(transaction: &Transaction, after: JobId, limit: usize) -> Outcome<JobBatch> {
     let as_of = newest_entry(transaction)?;
     let jobs = jobs(transaction, "id > ? ORDER BY id LIMIT ?", params![after.0, limit])?;
-    // A note and its row are written together: no row is on its way.
+    // A note and its row are written in one transaction, so no row is missing still.
     Ok(JobBatch { as_of, last: None, jobs })
 }
 
+/// The changes that a replica lacks; none where it must be read anew.
 pub fn differences(transaction: &Transaction, since: &Since) -> Outcome<Option<Differences>> {
     let as_of = newest_entry(transaction)?;
-    // Without the entry that the replica is as new as, later ones may be missing too.
+    // Where housekeeping has deleted the entry that the replica read last, it may have deleted later ones too.
     let is_there = "SELECT 1 FROM journal WHERE id = ?";
     if since.as_of != EntryId(0) && !transaction.prepare_cached(is_there)?.exists([since.as_of.0])? {
         return Ok(None);
@@ -48,6 +50,7 @@ pub fn differences(transaction: &Transaction, since: &Since) -> Outcome<Option<D
     Ok(store::differences(as_of, &noted, rows, new))
 }
 
+/// A page of the jobs that the filter lets through, by id.
 pub fn find(transaction: &Transaction, filter: &JobFilter) -> Outcome<JobPage> {
     let has = |column| format!("instr(lower({column}), lower(?1)) > 0");
     let (condition, values) = match &filter.search {
@@ -78,7 +81,7 @@ pub fn add(transaction: &Transaction, job: &Job, RequestKey(key): &RequestKey) -
     Ok(JobId(transaction.last_insert_rowid() as u32))
 }
 
-/// Writes the job over its version before.
+/// Replaces the job's previous version.
 pub fn put(transaction: &Transaction, job: &Job) -> Outcome<JobId> {
     let sets = list(written_job_columns().map(|column| format!("{} = ?", column.name())));
     let values = job_values(job).chain([job.id.value(), Value::Number(job.version.0 as i64 - 1)]).map(Sql);

@@ -1,15 +1,15 @@
-//! Tables `journal` and `scheduler` in SQLite: the entries, and the epoch that they are written under.
+//! Tables `journal` and `scheduler` in SQLite: the entries, and the epoch under which they are written.
 //!
 //! Invariant: no entry is written under an epoch that is not the stored one.
 
-use super::{Outcome, Transaction, only};
+use super::outcome::{Outcome, only};
 use crate::core::ports::{Bump, Bumped, Journaled, StoreError, StoredLeader};
 use crate::model::command::RequestKey;
 use crate::model::journal::{Entry, EntryId, StoredEntry};
 use crate::model::{Epoch, NodeId, Second, Server, Wall};
 use crate::worker::store::rows::{ENTRY_COLUMNS, body_text, parse_body};
 use crate::worker::store::{DELETE_ENTRIES_MAX, foreign_lock_key, not_alone};
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 /// The last node that took the lead; none in a new file.
 pub fn last_leader(transaction: &Transaction) -> Outcome<Option<StoredLeader>> {
@@ -22,6 +22,7 @@ pub fn last_leader(transaction: &Transaction) -> Outcome<Option<StoredLeader>> {
     Ok(transaction.query_row(sql, [], leader).optional()?)
 }
 
+/// Takes the lead.
 pub fn bump(transaction: &Transaction, bump: &Bump) -> Outcome<Bumped> {
     let former = last_leader(transaction)?;
     let Epoch(epoch) = former.as_ref().map_or(Epoch(0), |former| former.epoch);
@@ -43,6 +44,7 @@ pub fn bump(transaction: &Transaction, bump: &Bump) -> Outcome<Bumped> {
     Ok(Bumped { epoch: Epoch(epoch + 1) })
 }
 
+/// Writes an entry that is not done yet; again is harmless.
 pub fn write(transaction: &Transaction, entry: &Entry) -> Outcome<Journaled> {
     check_epoch(transaction, entry.epoch)?;
     let known = "SELECT id FROM journal WHERE epoch = ? AND request = ?";
@@ -66,6 +68,7 @@ pub fn write(transaction: &Transaction, entry: &Entry) -> Outcome<Journaled> {
     Ok(Journaled::Entry(insert(transaction, entry, false)?))
 }
 
+/// Sets these entries done, and deletes done entries that were written before `delete_before`.
 pub fn close(transaction: &Transaction, epoch: Epoch, entries: &[EntryId], delete_before: Wall) -> Outcome<()> {
     check_epoch(transaction, epoch)?;
     let mut close = transaction.prepare_cached("UPDATE journal SET done = 1 WHERE id = ?")?;
@@ -80,17 +83,20 @@ pub fn close(transaction: &Transaction, epoch: Epoch, entries: &[EntryId], delet
     Ok(())
 }
 
+/// Stores whether scheduled runs are paused.
 pub fn pause(transaction: &Transaction, epoch: Epoch, paused: bool) -> Outcome<()> {
     check_epoch(transaction, epoch)?;
     transaction.execute("UPDATE scheduler SET paused = ?", [paused])?;
     Ok(())
 }
 
+/// `Deposed` where this epoch is not the stored one.
 pub fn check_epoch(transaction: &Transaction, epoch: Epoch) -> Outcome<()> {
     let stored = transaction.query_row("SELECT epoch FROM scheduler", [], only).optional()?;
     if stored == Some(epoch.0) { Ok(()) } else { Err(StoreError::Deposed.into()) }
 }
 
+/// Writes an entry without a look at earlier ones.
 pub fn insert(transaction: &Transaction, entry: &Entry, is_done: bool) -> Outcome<EntryId> {
     let body = body_text(&entry.body)?;
     let key = entry.request_key.as_ref().map(|key| &key.0);
@@ -102,6 +108,7 @@ pub fn insert(transaction: &Transaction, entry: &Entry, is_done: bool) -> Outcom
     Ok(EntryId(transaction.last_insert_rowid()))
 }
 
+/// The entry with the largest id; 0 in an empty journal.
 pub fn newest_entry(transaction: &Transaction) -> Outcome<EntryId> {
     let newest: Option<i64> = transaction.query_row("SELECT max(id) FROM journal", [], only)?;
     Ok(EntryId(newest.unwrap_or(0)))
@@ -114,6 +121,7 @@ pub fn watermark(transaction: &Transaction) -> Outcome<Option<Second>> {
     Ok(watermark.map(Second))
 }
 
+/// Whether scheduled runs are paused.
 pub fn is_paused(transaction: &Transaction) -> Outcome<bool> {
     Ok(transaction.query_row("SELECT paused <> 0 FROM scheduler", [], only)?)
 }

@@ -1,16 +1,18 @@
 //! The leader's calls that concern the journal and the jobs together, in SQLite.
 //!
-//! Not here: what one table alone is asked; see `jobs`, `journal` and `logs`, which know nothing of this file.
+//! Not here: calls that concern one table; see `jobs`, `journal` and `logs`, which do not use this file.
 //!
 //! Invariant: nothing is read or written for a leader whose epoch is not the stored one.
 
-use super::{Outcome, Transaction, jobs, journal, logs};
+use super::outcome::Outcome;
+use super::{jobs, journal, logs};
 use crate::core::ports::{Change, Loaded, Since};
 use crate::model::journal::{Body, Entry};
 use crate::model::{Epoch, JobId};
 use crate::worker::store::{coalesced, note, outcomes};
+use rusqlite::Transaction;
 
-/// What a new leader must know.
+/// Reads everything that a new leader must know.
 pub fn load(transaction: &Transaction, epoch: Epoch, since: &Since) -> Outcome<Loaded> {
     journal::check_epoch(transaction, epoch)?;
     let watermark = journal::watermark(transaction)?;
@@ -27,7 +29,7 @@ pub fn change(transaction: &Transaction, epoch: Epoch, request: u64, change: &Ch
     journal::check_epoch(transaction, epoch)?;
     if let Some(note) = note(change) {
         let body = Body { changes: vec![note], ..Body::default() };
-        // In one transaction with the row, so it is done as soon as it is there.
+        // The row is written in the same transaction, so nothing has to happen before the note is done.
         let entry = Entry { epoch, request, tick: None, part: 0, body, request_key: None };
         journal::insert(transaction, &entry, true)?;
     }

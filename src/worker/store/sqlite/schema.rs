@@ -1,14 +1,18 @@
 //! The tables in SQLite: migrations on a new file, and on one of an earlier version.
 //!
-//! Invariant: applied twice, or by two connections at once, they do what they do once.
+//! Not here: the reading and writing of rows.
+//!
+//! Invariant: migrations that are applied twice, or by two connections at once, have the same result as when applied
+//! once.
 
-use super::{Outcome, Transaction};
+use super::outcome::Outcome;
+use rusqlite::Transaction;
 
-/// In order; the number of a file is its position here, from 1.
+/// The migrations, in order; the number in a file's name is its position here, from 1.
 const MIGRATIONS: &[&str] =
     &[include_str!("../../../../sql/sqlite/0001_tables.sql"), include_str!("../../../../sql/sqlite/0002_control.sql")];
 
-/// Brings the tables up to date. The number of the last migration stands in the file's head.
+/// Brings the tables up to date. The file's header has the number of the last migration.
 pub fn migrate(transaction: &Transaction) -> Outcome<()> {
     let applied: u32 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
     for (at, migration) in MIGRATIONS.iter().enumerate().skip(applied as usize) {
