@@ -7,9 +7,13 @@
 //! it would block, or until its budget for this turn of the loop is used up. mio tells of a source once, so a source
 //! that has used up its budget is gone on with in the next turn without an event, and that turn does not wait.
 
+mod budget;
 mod children;
 mod connection;
+mod connections;
 mod http;
+mod outbox;
+mod pace;
 mod peers;
 mod socket;
 mod source;
@@ -119,7 +123,7 @@ impl Reactor {
             Source::Signal(at) => has_more = self.on_signal(at),
             Source::Guardian => self.on_guardian(),
             Source::HttpListener | Source::DebugListener | Source::SocketListener => {
-                has_more = self.http.accept(source, self.poll.registry(), clock::mono())?;
+                has_more = self.http.connections.accept(source, self.poll.registry(), clock::mono())?;
             }
             Source::Connection(serial) => self.on_connection(serial),
             Source::PeerListener => has_more = self.peers.accept(self.poll.registry(), clock::mono())?,
@@ -141,7 +145,7 @@ impl Reactor {
         for source in std::mem::take(&mut self.unfinished) {
             self.on_event(source)?;
         }
-        for serial in self.http.take_unfinished() {
+        for serial in self.http.connections.take_unfinished() {
             self.on_connection(serial);
         }
         for (client, command) in self.http.take_questions(clock::mono()) {
@@ -170,7 +174,10 @@ impl Reactor {
 
     fn has_more(&self) -> bool {
         let has_own = !self.unfinished.is_empty();
-        has_own || self.http.has_unfinished() || self.peers.has_unfinished() || self.children.has_unfinished()
+        has_own
+            || self.http.connections.has_unfinished()
+            || self.peers.has_unfinished()
+            || self.children.has_unfinished()
     }
 
     fn on_connection(&mut self, serial: usize) {
@@ -281,7 +288,7 @@ impl Reactor {
     }
 
     fn housekeeping(&mut self) {
-        self.http.housekeeping(clock::mono());
+        self.http.connections.housekeeping(clock::mono());
         self.peers.housekeeping(clock::mono());
         self.children.outputs.housekeeping(clock::mono());
     }

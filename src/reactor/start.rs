@@ -5,7 +5,8 @@
 //! Invariant: either every part is made, or the error says which part cannot be made, and why.
 
 use super::children::Children;
-use super::http::{Http, Listeners};
+use super::connections::Listeners;
+use super::http::Http;
 use super::peers::Peers;
 use super::socket::{self, SocketFile};
 use super::source::Source;

@@ -10,6 +10,10 @@ use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, RawFd};
 
+/// The bytes that the kernel keeps of an answer (it doubles the number). More of them would hide from us whether the client
+/// still takes any.
+const SEND_BUFFER_BYTES: usize = 128 << 10;
+
 pub enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
@@ -28,11 +32,13 @@ impl Listener {
                 let (stream, from) = listener.accept()?;
                 // Small answers must not wait for an acknowledgement; if this fails they are merely slower.
                 let _ = stream.set_nodelay(true);
+                let _ = rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER_BYTES);
                 let to = stream.local_addr()?.ip();
                 Ok((Stream::Tcp(stream), Arrival::Tcp { from: from.ip(), to }))
             }
             Listener::Unix(listener) => {
                 let (stream, _) = listener.accept()?;
+                let _ = rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER_BYTES);
                 let uid = rustix::net::sockopt::socket_peercred(&stream)?.uid.as_raw();
                 Ok((Stream::Unix(stream), Arrival::Socket { uid }))
             }

@@ -6,9 +6,8 @@
 pub struct Headers(Vec<(String, String)>);
 
 impl Headers {
-    /// `value` is read as UTF-8; other bytes become U+FFFD.
-    pub fn add(&mut self, name: &str, value: &[u8]) {
-        self.0.push((name.to_ascii_lowercase(), String::from_utf8_lossy(value).trim().to_string()));
+    pub fn add(&mut self, name: &str, value: &str) {
+        self.0.push((name.to_ascii_lowercase(), value.into()));
     }
 
     /// The first value of the header, whose name is given in lower case.

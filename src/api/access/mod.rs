@@ -130,7 +130,7 @@ impl Door {
 }
 
 /// Whether the caller's level is enough for the command, and the request one that may change something.
-pub fn permit(caller: &Caller, command: &Command, request: &Request) -> Result<(), Denied> {
+pub(super) fn permit(caller: &Caller, command: &Command, request: &Request) -> Result<(), Denied> {
     let needed = level_of(command);
     if needed == Level::Read {
         return Ok(());
