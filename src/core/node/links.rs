@@ -118,7 +118,7 @@ impl Node {
         if reason == NOT_LEADING {
             self.fx.notice(log::Level::Debug, format!("rejected: {reason}"));
         } else if self.rejected_for.as_ref() != Some(&reason) {
-            self.fx.notice(log::Level::Error, format!("the leader refuses this node: {reason}"));
+            self.fx.notice(log::Level::Error, format!("the leader rejects this node: {reason}"));
             self.rejected_for = Some(reason);
         }
     }
