@@ -172,7 +172,7 @@ impl Outputs {
         self.orders.pop_front()
     }
 
-    /// The number of a question, and its answer; none within means that nothing is here.
+    /// The number of a question, and its answer; an inner none means that this node does not have the output.
     pub fn take_answer(&mut self) -> Option<(u64, Option<OutputPart>)> {
         self.answers.pop_front()
     }
