@@ -35,6 +35,14 @@ const _: () = assert!(3 * HEARTBEAT_MS < SUSPECT_MS && HOUSEKEEPING_MS < SUSPECT
 // A node notices a cut, and greets the leader anew, well within its lease.
 const _: () = assert!(SUSPECT_MS < LEADER_SILENT_MS && 2 * LEADER_SILENT_MS < LEASE_MS);
 
+// The lookup, by which a node without Consul finds its leader.
+
+/// How long the need must last before the store is asked: a takeover without any other fault takes less, and Consul
+/// then tells of it.
+pub const LOOKUP_PATIENCE_MS: u64 = 1_000;
+/// How often the store is asked who leads, while that is needed.
+pub const LOOKUP_EVERY_MS: u64 = 1_000;
+
 // Whether the store answers: each node's health checks, and the leader's journal.
 
 /// The first pause of a back-off.
@@ -54,6 +62,8 @@ pub const JOURNAL_FAILING_MS: u64 = 2_000;
 /// A journal that has not answered for so long is away.
 pub const JOURNAL_SILENT_MS: u64 = 3_000;
 
+// A node without Consul that has lost its leader learns from the store who leads, and greets that node, within its lease.
+const _: () = assert!(LEADER_SILENT_MS + LOOKUP_PATIENCE_MS + LOOKUP_EVERY_MS + BACKOFF_MS_MAX < LEASE_MS);
 // A leader that has lost the store does not give way to a node that has lost it, too, but has not noticed yet.
 const _: () = assert!(HEALTH_CHECK_MS + STORE_SILENT_MS < JOURNAL_SILENT_MS);
 // After an outage for all nodes, the leader has tried the store again (even after its longest pause) before it gives
