@@ -13,6 +13,7 @@ use std::path::PathBuf;
 /// The largest `max_output_bytes`: a longer output would not fit into one statement of a store.
 pub const OUTPUT_BYTES_MAX: usize = 4 << 20;
 
+/// The configuration, checked whole.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The `ip:port` at which other nodes reach this one, and its name.
@@ -52,6 +53,7 @@ pub struct HostZones {
     pub warnings: Vec<String>,
 }
 
+/// Where Consul's agent is, and the token that its calls carry.
 #[derive(Clone, Debug)]
 pub struct ConsulConfig {
     /// `host:port`.
@@ -70,6 +72,7 @@ pub struct ClusterConfig {
     pub insecure: bool,
 }
 
+/// Where the database is, and who logs in to it.
 #[derive(Clone, Debug)]
 pub struct MysqlConfig {
     pub user: String,

@@ -7,6 +7,7 @@
 use super::{Attempt, JobId, RunState, Second, Server, Version};
 use serde::{Deserialize, Serialize};
 
+/// A log row that is to be stored: what became of one attempt.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct LogRow {
     pub attempt: Attempt,

@@ -232,7 +232,7 @@ impl Http {
     /// Sends as much of the last answers as goes out at once.
     pub fn flush(&mut self, now: Mono) {
         for (serial, stream) in &self.streams {
-            let last_line = stream.follow.interrupt("the daemon that was asked shuts down");
+            let last_line = stream.follow.interrupt("the daemon that was asked is shutting down");
             if let (Some(line), Some(connection)) = (last_line, self.connections.get_mut(*serial)) {
                 end_stream(&line, connection, now);
             }

@@ -4,8 +4,8 @@
 //! Not a place for decisions, and not for work that blocks: that goes to the pool. The only room that names mio.
 //!
 //! Invariants: the thread blocks in poll and nowhere else; an event is a hint, so each source is read and written until
-//! it would block, or until its budget for this turn of the loop is used up. mio tells of a source once, so a source
-//! that has used up its budget is gone on with in the next turn without an event, and that turn does not wait.
+//! it would block, or until its budget for this turn of the loop is used up. mio tells of a source once. So a source
+//! that has used up its budget is kept in a list; the next turn goes on with it, and does not wait for events.
 
 mod budget;
 mod children;
@@ -155,7 +155,7 @@ impl Reactor {
             self.peers.on_ready(serial, clock::mono());
         }
         for _ in 0..self.peers.heard_count() {
-            // An input may have had a link ended, and with it the inputs behind this one.
+            // The node may have ended a link, and the inputs from it are dropped then.
             let Some(input) = self.peers.take_heard() else { break };
             self.input(input);
         }
@@ -240,8 +240,8 @@ impl Reactor {
         self.drain();
     }
 
-    /// Carries out every effect that the node wants. It ends: only a start that fails at once gives the node an input
-    /// here, and it has one run less then.
+    /// Carries out every effect that the node wants. The loop ends: only a start that fails at once gives the node a new
+    /// input here, and each such input leaves it one run fewer to start.
     fn drain(&mut self) {
         while let Some(effect) = self.node.poll_effect() {
             match effect {
