@@ -223,7 +223,7 @@ impl Leader {
             );
             return cx.fx.reply(client, Err(CallError { status: 404, message }));
         };
-        let (stage, node) = (in_flight.stage, in_flight.node.clone());
+        let (stage, node) = (in_flight.stage(), in_flight.node.clone());
         cx.fx.notice(log::Level::Info, format!("attempt={attempt}: an operator ends it"));
         if stage != Stage::Sent {
             let answer_by = cx.now.mono.plus_ms(ANSWER_MS);

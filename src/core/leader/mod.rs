@@ -172,7 +172,7 @@ impl Leader {
     pub fn read_output(&mut self, client: RequestId, query: OutputQuery, cx: &mut Context) {
         let source = match self.runs.find(query.run, query.attempt) {
             None => Where::Logged,
-            Some((attempt, run)) => match run.stage {
+            Some((attempt, run)) => match run.stage() {
                 Stage::Sent | Stage::Over if self.is_reachable(&run.node) => {
                     Where::At(attempt, run.node.clone(), self.roster.server_of(&run.node))
                 }

@@ -31,7 +31,7 @@ impl Leader {
         let mut views: Vec<RunView> = self
             .runs
             .all()
-            .filter(|(_, in_flight)| in_flight.stage != Stage::Over)
+            .filter(|(_, in_flight)| in_flight.stage() != Stage::Over)
             .filter_map(|(attempt, in_flight)| self.run_view(*attempt, in_flight, list, now))
             .collect();
         views.sort_by_key(|view| (rank(view.state), view.run_key, view.attempt));
@@ -45,7 +45,7 @@ impl Leader {
         let held = list.held.get(&attempt);
         let has_answered = !list.waiting.contains(&in_flight.node);
         let is_linked = self.runs.can_speak_to(&in_flight.node);
-        let state = match (in_flight.stage, held) {
+        let state = match (in_flight.stage(), held) {
             (Stage::Sent, Some(held)) => held.status,
             (Stage::Sent, None) if has_answered && is_linked && list.held.len() < HeldRun::LIST_MAX => return None,
             (Stage::Sent, None) => RunStatus::Unknown,
@@ -53,7 +53,7 @@ impl Leader {
             _ => RunStatus::Waiting,
         };
         let started = held.map(|held| held.started_ms).filter(|ms| *ms != 0);
-        let is_given = in_flight.stage == Stage::Sent;
+        let is_given = in_flight.stage() == Stage::Sent;
         Some(RunView {
             run_key: attempt.run,
             attempt: attempt.number,

@@ -73,7 +73,7 @@ fn a_run_that_an_unstored_stop_took_back_is_cancelled_when_its_job_is_deleted() 
     let mut bench = Bench::new();
     bench.pass_ms(1_000);
     let run = RunKey::scheduled(JobId(1), Second(1_001));
-    assert!(bench.leader.runs.latest_open(run).is_some_and(|(_, run)| run.stage.is_waiting()), "no node takes it");
+    assert!(bench.leader.runs.latest_open(run).is_some_and(|(_, run)| run.stage().is_waiting()), "no node takes it");
     // The store does not answer the delete, so the stop is put in force before it is stored.
     bench.change(1, Command::DeleteJob(JobId(1)));
     bench.change(2, Command::StopJob(JobId(1)));

@@ -9,14 +9,21 @@
 //! Invariant: an entry is handed out to be closed once, and only when nothing keeps it open.
 
 use super::table::RunTable;
+use super::watched::Watched;
 use crate::model::journal::{Body, EntryId};
 use crate::model::{Attempt, Second};
-use std::cell::Cell;
 use std::collections::BTreeMap;
+
+/// The open entries, and those that are to be closed.
+#[derive(Debug, Default)]
+pub struct OpenEntries {
+    kept: Watched<Kept>,
+    to_close: Vec<EntryId>,
+}
 
 /// The open entries, and the reasons that keep each of them open.
 #[derive(Debug, Default)]
-pub struct OpenEntries {
+struct Kept {
     /// How many rows and earlier entries keep each entry open.
     holds: BTreeMap<EntryId, usize>,
     /// Uncommitted rows of refused, missed and cancelled runs, with the entries that they explain.
@@ -26,66 +33,57 @@ pub struct OpenEntries {
     until: BTreeMap<EntryId, Second>,
     /// The later entries that stay open until this one is closed.
     outlasting: BTreeMap<EntryId, Vec<EntryId>>,
-    to_close: Vec<EntryId>,
-    /// Something has changed since the last recount.
-    is_touched: Cell<bool>,
 }
 
 impl OpenEntries {
     /// The entry is in the journal. It stays open until all seconds up to `until` are decided, where one is given.
     pub fn open(&mut self, id: EntryId, until: Option<Second>) {
-        self.is_touched.set(true);
-        self.holds.insert(id, 0);
+        self.kept.holds.insert(id, 0);
         if let Some(until) = until {
-            self.until.insert(id, until);
+            self.kept.until.insert(id, until);
         }
     }
 
     /// The entry waits for one more row, which `explain` will name.
     pub fn hold(&mut self, id: EntryId) {
-        self.is_touched.set(true);
-        if let Some(holds) = self.holds.get_mut(&id) {
+        if let Some(holds) = self.kept.holds.get_mut(&id) {
             *holds += 1;
         }
     }
 
     /// This row, once committed, ends one hold of each of these entries.
     pub fn explain(&mut self, row: Attempt, entries: impl Iterator<Item = EntryId>) {
-        self.is_touched.set(true);
-        let holds = &self.holds;
-        self.rows.entry(row).or_default().extend(entries.filter(|entry| holds.contains_key(entry)));
+        let Kept { holds, rows, .. } = &mut *self.kept;
+        rows.entry(row).or_default().extend(entries.filter(|entry| holds.contains_key(entry)));
     }
 
     /// `later` stays open until `earlier` is closed.
     pub fn outlast(&mut self, earlier: EntryId, later: EntryId) {
-        if self.holds.contains_key(&earlier) && earlier != later {
+        if self.kept.holds.contains_key(&earlier) && earlier != later {
             self.hold(later);
-            self.outlasting.entry(earlier).or_default().push(later);
+            self.kept.outlasting.entry(earlier).or_default().push(later);
         }
     }
 
     /// The row is committed.
     pub fn on_row(&mut self, row: Attempt, table: &RunTable) {
-        self.is_touched.set(true);
-        self.rows.remove(&row).into_iter().flatten().for_each(|entry| self.release(entry, table));
+        self.kept.rows.remove(&row).into_iter().flatten().for_each(|entry| self.release(entry, table));
     }
 
     /// All ticks up to this one are decided.
     pub fn on_decided(&mut self, tick: Option<Second>, table: &RunTable) {
-        self.is_touched.set(true);
-        let past = self.until.extract_if(.., |_, until| Some(*until) <= tick);
+        let past = self.kept.until.extract_if(.., |_, until| Some(*until) <= tick);
         let past: Vec<EntryId> = past.map(|(entry, _)| entry).collect();
         past.into_iter().for_each(|entry| self.close_if_settled(entry, table));
     }
 
     /// Hands the entry out to be closed, where nothing keeps it open any more. To be called whenever that may be so.
     pub fn close_if_settled(&mut self, id: EntryId, table: &RunTable) {
-        let is_held = self.until.contains_key(&id) || table.named_by(id) != 0;
-        if self.holds.get(&id) == Some(&0) && !is_held {
-            self.is_touched.set(true);
-            self.holds.remove(&id);
+        let is_held = self.kept.until.contains_key(&id) || table.named_by(id) != 0;
+        if self.kept.holds.get(&id) == Some(&0) && !is_held {
+            self.kept.holds.remove(&id);
             self.to_close.push(id);
-            self.outlasting.remove(&id).into_iter().flatten().for_each(|later| self.release(later, table));
+            self.kept.outlasting.remove(&id).into_iter().flatten().for_each(|later| self.release(later, table));
         }
     }
 
@@ -106,28 +104,30 @@ impl OpenEntries {
 
     /// Whether something has changed since this was asked last.
     pub fn take_touched(&self) -> bool {
-        self.is_touched.take()
+        self.kept.take_touched()
     }
 
     /// Recounts the reasons that keep each entry open. `gathered`: the entries of refusals that have no row yet.
     pub fn check_invariants(&self, table: &RunTable, gathered: impl Iterator<Item = EntryId>) {
-        let mut recount: BTreeMap<EntryId, usize> = self.holds.keys().map(|id| (*id, 0)).collect();
-        let rows = self.rows.values().flatten().copied();
-        for entry in rows.chain(self.outlasting.values().flatten().copied()).chain(gathered) {
+        let mut recount: BTreeMap<EntryId, usize> = self.kept.holds.keys().map(|id| (*id, 0)).collect();
+        let rows = self.kept.rows.values().flatten().copied();
+        for entry in rows.chain(self.kept.outlasting.values().flatten().copied()).chain(gathered) {
             *recount.entry(entry).or_default() += 1;
         }
-        assert_eq!(self.holds, recount, "the holds of the entries are miscounted");
-        for (id, holds) in &self.holds {
-            let is_held = *holds != 0 || self.until.contains_key(id) || table.named_by(*id) != 0;
+        assert_eq!(self.kept.holds, recount, "the holds of the entries are miscounted");
+        for (id, holds) in &self.kept.holds {
+            let is_held = *holds != 0 || self.kept.until.contains_key(id) || table.named_by(*id) != 0;
             assert!(is_held, "entry {id:?}: nothing keeps it open, and it is not handed out to be closed");
         }
-        let is_open = |id: &EntryId| self.holds.contains_key(id);
-        assert!(self.until.keys().all(is_open) && self.outlasting.keys().all(is_open), "a closed entry is held");
+        let is_open = |id: &EntryId| self.kept.holds.contains_key(id);
+        assert!(
+            self.kept.until.keys().all(is_open) && self.kept.outlasting.keys().all(is_open),
+            "a closed entry is held"
+        );
     }
 
     fn release(&mut self, id: EntryId, table: &RunTable) {
-        self.is_touched.set(true);
-        if let Some(holds) = self.holds.get_mut(&id) {
+        if let Some(holds) = self.kept.holds.get_mut(&id) {
             debug_assert!(*holds != 0, "entry {id:?}: released more often than held");
             *holds = holds.saturating_sub(1);
         }

@@ -18,7 +18,7 @@ pub struct InFlightRun {
     pub keeps_open: Option<EntryId>,
     /// The node that the last entry names.
     pub node: NodeId,
-    pub stage: Stage,
+    stage: Stage,
     /// It was planned after its second, or left by a former leader.
     pub late: bool,
     /// When it may begin: its second, or the end of a retry's delay.
@@ -62,6 +62,30 @@ impl InFlightRun {
     /// This run, as a former leader's entry leaves it: journaled, and in this stage.
     pub fn left_by(self, entry: EntryId, stage: Stage, ready_at: Mono) -> InFlightRun {
         InFlightRun { entry: Some(entry), stage, ready_at, ..self }
+    }
+
+    /// How far the leader has come with it.
+    pub fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// Moves it to another stage; only the table does that. A question for its row that is under way does not count any
+    /// more.
+    pub(super) fn go_to(&mut self, stage: Stage) {
+        debug_assert!(self.stage.may_become(stage), "{:?} becomes {stage:?}: {self:?}", self.stage);
+        self.stage = stage;
+        self.question = 0;
+    }
+
+    /// Whether a run may come into the table like this: its entry is on the way, or the entry of a former leader leaves
+    /// it so.
+    pub fn may_begin(&self) -> bool {
+        match self.stage {
+            Stage::Planned => self.entry.is_none(),
+            Stage::Delayed => true,
+            Stage::Waiting(WaitsFor::Node | WaitsFor::PermitAndNode) | Stage::Sent => self.entry.is_some(),
+            Stage::Waiting(WaitsFor::Permit | WaitsFor::Decision) | Stage::Moving | Stage::Over => false,
+        }
     }
 
     /// Whether it is a further attempt that waits for the end of its delay and for nothing else: its entry is in.
@@ -111,8 +135,7 @@ impl Stage {
         matches!(self, Stage::Waiting(_))
     }
 
-    /// Whether a run may go from this stage to `next`. It begins in `Planned`, in `Delayed`, or where the entry of a
-    /// former leader leaves it.
+    /// Whether a run may go from this stage to `next`. `InFlightRun::may_begin` says where it begins.
     pub fn may_become(self, next: Stage) -> bool {
         use Stage::{Delayed, Moving, Over, Planned, Sent, Waiting};
         use WaitsFor::{Decision, Node, Permit, PermitAndNode};

@@ -40,7 +40,7 @@ impl Indexes {
         if !run.node.is_nobody() {
             let on = self.nodes.entry(run.node.clone()).or_default();
             on.taken += usize::from(takes_capacity(run));
-            match run.stage {
+            match run.stage() {
                 Stage::Sent => drop(on.sent.insert(attempt)),
                 Stage::Over => drop(on.over.insert(attempt)),
                 _ => {}
@@ -117,7 +117,7 @@ impl Indexes {
 /// Whether the run takes up its node's capacity. A run of a limited job does not while it is planned: it may have to
 /// wait for a permit.
 fn takes_capacity(run: &InFlightRun) -> bool {
-    match run.stage {
+    match run.stage() {
         Stage::Planned => !run.is_limited(),
         Stage::Moving | Stage::Sent => true,
         Stage::Waiting(_) | Stage::Delayed | Stage::Over => false,
@@ -125,9 +125,9 @@ fn takes_capacity(run: &InFlightRun) -> bool {
 }
 
 fn is_queued(run: &InFlightRun) -> bool {
-    matches!(run.stage, Stage::Waiting(WaitsFor::Permit | WaitsFor::PermitAndNode))
+    matches!(run.stage(), Stage::Waiting(WaitsFor::Permit | WaitsFor::PermitAndNode))
 }
 
 fn is_unplaced(run: &InFlightRun) -> bool {
-    matches!(run.stage, Stage::Waiting(WaitsFor::Node | WaitsFor::PermitAndNode))
+    matches!(run.stage(), Stage::Waiting(WaitsFor::Node | WaitsFor::PermitAndNode))
 }

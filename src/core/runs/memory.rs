@@ -4,6 +4,7 @@
 //!
 //! Invariant: what is here concerns runs and entries that are not done.
 
+use super::watched::Watched;
 use crate::model::journal::{EntryId, RefusedRun};
 use crate::model::{Attempt, JobId, Mono, RunKey};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -42,7 +43,7 @@ pub struct Recovery {
 /// Refusals that have no row yet.
 #[derive(Debug, Default)]
 pub struct Coalescer {
-    pub(super) windows: BTreeMap<Key, Window>,
+    pub(super) windows: Watched<BTreeMap<Key, Window>>,
 }
 
 /// A job, and the state of its refused runs.

@@ -34,6 +34,7 @@ mod retry;
 mod rows;
 mod sending;
 mod table;
+mod watched;
 
 pub use candidates::{Candidate, RESERVE_PART};
 pub use in_flight::{InFlightRun, Stage};
@@ -167,7 +168,7 @@ impl Runs {
     /// A node says that the attempt's row is committed. This counts only from the node that has the attempt: another
     /// one wrote its row when it led, and that row may be wrong.
     pub fn on_told_logged(&mut self, node: &NodeId, attempt: Attempt, ledger: &mut Ledger, cx: &mut Context) {
-        let is_elsewhere = |run: &InFlightRun| run.stage != Stage::Over && run.node != *node;
+        let is_elsewhere = |run: &InFlightRun| run.stage() != Stage::Over && run.node != *node;
         if !self.table.get(attempt).is_some_and(is_elsewhere) {
             self.on_logged(attempt, ledger, cx);
         }
@@ -197,7 +198,7 @@ impl Runs {
 
     /// The latest attempt of a run that is not over.
     pub fn latest_open(&self, run: RunKey) -> Option<(Attempt, &InFlightRun)> {
-        let open = self.table.of_run(run).filter(|(_, run)| run.stage != Stage::Over);
+        let open = self.table.of_run(run).filter(|(_, run)| run.stage() != Stage::Over);
         open.last().map(|(attempt, run)| (*attempt, run))
     }
 
@@ -234,10 +235,10 @@ impl Runs {
     /// Recounts every index, every entry's holds and the runs that go on by themselves, and compares. `journal`: the
     /// entries under way.
     pub fn check_invariants(&self, journal: &Journaler) {
-        if !(self.table.take_touched() | self.entries.take_touched()) {
+        if !(self.table.take_touched() | self.entries.take_touched() | self.refusals.take_touched()) {
             return;
         }
-        let waits = |run: &InFlightRun| run.stage == Stage::Waiting(WaitsFor::Decision);
+        let waits = |run: &InFlightRun| run.stage() == Stage::Waiting(WaitsFor::Decision);
         let mut waiting = self.table.all().filter(|(_, run)| waits(run));
         let is_undecided = |(attempt, _): (&Attempt, _)| self.undecided.contains(&attempt.run.cron_id);
         assert!(waiting.all(is_undecided), "a run waits for a decision that nobody will make");

@@ -20,14 +20,14 @@ impl Runs {
         let Some(parallel_max) = job.parallel_max() else { return true };
         // Of the other runs and this one, as many go as there are permits, and the rest waits. Runs that a former
         // leader sent count even before their node has told of them.
-        let others = self.table.of_job(job.id).filter(|(_, run)| run.stage != Stage::Over).count();
+        let others = self.table.of_job(job.id).filter(|(_, run)| run.stage() != Stage::Over).count();
         (others + 1).saturating_sub(parallel_max) <= self.limits.max_pending_per_job
     }
 
     /// Whether a planned run of the job may be sent now: it needs no permit, or one is free and no earlier run waits
     /// for it.
     pub(super) fn may_go_at_once(&self, job: &Job) -> bool {
-        let may_run = |run: &InFlightRun| matches!(run.stage, Stage::Sent | Stage::Moving | Stage::Delayed);
+        let may_run = |run: &InFlightRun| matches!(run.stage(), Stage::Sent | Stage::Moving | Stage::Delayed);
         let is_free = match job.is_mutex {
             // A run on a node whose lease is over counts as well: here only that node's own report frees the mutex.
             true => !self.table.of_job(job.id).any(|(_, run)| may_run(run)),
@@ -50,7 +50,7 @@ impl Runs {
 
     /// Gives the job's free permits to the runs that wait for one.
     pub(super) fn grant_permits(&mut self, id: JobId, ledger: &mut Ledger, cx: &mut Context) {
-        let is_sent_mutex = |run: &InFlightRun| run.stage == Stage::Sent && run.job.is_mutex;
+        let is_sent_mutex = |run: &InFlightRun| run.stage() == Stage::Sent && run.job.is_mutex;
         let is_by_lease = self.table.of_job(id).any(|(_, run)| is_sent_mutex(run));
         self.grant_permits_after(id, is_by_lease, ledger, cx);
     }
@@ -91,7 +91,7 @@ impl Runs {
 
     /// How many runs of the job have a permit.
     fn permits_held(&self, id: JobId) -> usize {
-        let is_held = |run: &InFlightRun| match run.stage {
+        let is_held = |run: &InFlightRun| match run.stage() {
             // The guardian of a node whose lease is over has ended its mutex runs, and no others.
             Stage::Sent => !(run.job.is_mutex && self.released.contains(&run.node)),
             Stage::Moving => true,

@@ -40,7 +40,7 @@ impl Runs {
         ledger: &mut Ledger,
         cx: &mut Context,
     ) -> Cancelling {
-        let is_waiting = |run: &InFlightRun| run.stage.is_waiting();
+        let is_waiting = |run: &InFlightRun| run.stage().is_waiting();
         let waiting = self.older(cron_id, below, is_waiting);
         // A run whose entry is still on the way is looked at again when the entry is in.
         let delayed = self.older(cron_id, below, InFlightRun::is_delayed_and_journaled);
@@ -48,7 +48,7 @@ impl Runs {
             self.reassign(attempt, ledger, cx);
         }
         let mut cancelling = Cancelling::default();
-        for attempt in self.older(cron_id, below, |run| run.stage == Stage::Sent) {
+        for attempt in self.older(cron_id, below, |run| run.stage() == Stage::Sent) {
             let Some(run) = self.table.get(attempt) else { continue };
             let is_linked = self.candidates.has(&run.node);
             let nodes = if is_linked { &mut cancelling.told } else { &mut cancelling.silent };
@@ -106,7 +106,7 @@ impl Runs {
             return;
         }
         let below = ledger.jobs.job(id).map(|job| job.version);
-        for attempt in self.older(id, below, |run| run.stage.is_waiting()) {
+        for attempt in self.older(id, below, |run| run.stage().is_waiting()) {
             self.reassign(attempt, ledger, cx);
         }
     }
@@ -115,7 +115,7 @@ impl Runs {
     pub fn kill_here(&mut self, attempt: Attempt, ledger: &mut Ledger, cx: &mut Context) {
         self.table.set_killed(attempt);
         let Some(run) = self.table.get(attempt) else { return };
-        if run.stage.is_waiting() || run.is_delayed_and_journaled() {
+        if run.stage().is_waiting() || run.is_delayed_and_journaled() {
             self.drop_killed(attempt, cx);
             self.grant_permits(attempt.run.cron_id, ledger, cx);
         }

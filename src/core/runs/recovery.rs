@@ -221,7 +221,7 @@ impl Runs {
         let mut jobs = BTreeSet::new();
         for attempt in attempts {
             let Some(run) = self.table.get(attempt) else { continue };
-            let (stage, version) = (run.stage, run.job.version);
+            let (stage, version) = (run.stage(), run.job.version);
             if !matches!(stage, Stage::Sent | Stage::Over) {
                 continue;
             }

@@ -25,6 +25,11 @@ impl Coalescer {
         self.windows.values().flat_map(|window| &window.gathered).map(|(_, entry)| *entry)
     }
 
+    /// Whether anything has changed since this was asked last.
+    pub fn take_touched(&self) -> bool {
+        self.windows.take_touched()
+    }
+
     fn is_empty(&self) -> bool {
         self.windows.values().all(|window| window.gathered.is_empty())
     }
@@ -68,7 +73,7 @@ impl Runs {
         let mut refused = Vec::new();
         for attempt in attempts {
             let Some(run) = self.table.get(attempt) else { continue };
-            if run.stage == Stage::Sent && run.node == *node {
+            if run.stage() == Stage::Sent && run.node == *node {
                 refused.push(RefusedRun { run: attempt.run, version: run.job.version, state: RunState::Skipped });
                 self.table.move_to(attempt, NodeId::default());
             }

@@ -83,7 +83,7 @@ impl Runs {
     /// Sends a planned run, or lets it wait for a permit. Where its job has changed meanwhile, the run is reassigned.
     fn release(&mut self, attempt: Attempt, orders: &mut Orders, ledger: &mut Ledger, cx: &mut Context) {
         let Some(run) = self.table.get(attempt) else { return };
-        let (stage, job) = (run.stage, Arc::clone(&run.job));
+        let (stage, job) = (run.stage(), Arc::clone(&run.job));
         if !matches!(stage, Stage::Planned | Stage::Moving) {
             return;
         }
@@ -109,7 +109,7 @@ impl Runs {
         cx: &mut Context,
     ) {
         let Some(run) = self.table.get(attempt) else { return };
-        let (job, had_permit) = (Arc::clone(&run.job), !run.stage.is_waiting());
+        let (job, had_permit) = (Arc::clone(&run.job), !run.stage().is_waiting());
         if self.is_too_late(attempt, run, cx.now) {
             self.table.set_stage(attempt, Stage::Over);
             self.push_row(attempt, job.version, rows::MISSED, cx);
@@ -187,7 +187,7 @@ impl Runs {
         let under_way: BTreeSet<Attempt> = journal.under_way().flat_map(|entry| named(&entry.body)).collect();
         for (attempt, run) in self.table.all() {
             let is_journaled = run.entry.is_some();
-            let expect = match run.stage {
+            let expect = match run.stage() {
                 Stage::Planned | Stage::Moving if listed.contains(attempt) => (is_journaled, false),
                 Stage::Planned | Stage::Moving => (false, true),
                 Stage::Delayed => (false, !is_journaled),

@@ -8,20 +8,18 @@
 
 use super::in_flight::{InFlightRun, Stage, WaitsFor};
 use super::indexes::Indexes;
+use super::watched::Watched;
 use crate::model::journal::EntryId;
 use crate::model::{Attempt, Job, JobId, Mono, NodeId, RunKey, Second};
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The in-flight runs with their indexes.
 #[derive(Debug, Default)]
 pub struct RunTable {
-    /// Ordered by job, second and number.
-    runs: BTreeMap<Attempt, InFlightRun>,
+    /// Ordered by job, second and number. Every change goes through `put` and `remove`.
+    runs: Watched<BTreeMap<Attempt, InFlightRun>>,
     indexes: Indexes,
-    /// A run has changed since the last recount. Every change goes through `put` and `remove`.
-    is_touched: Cell<bool>,
 }
 
 impl RunTable {
@@ -37,7 +35,7 @@ impl RunTable {
 
     /// The attempt's stage; none where it is not in flight.
     pub fn stage(&self, attempt: Attempt) -> Option<Stage> {
-        self.get(attempt).map(|run| run.stage)
+        self.get(attempt).map(|run| run.stage())
     }
 
     /// Whether the attempt is in this stage.
@@ -50,8 +48,9 @@ impl RunTable {
         self.stage(attempt).is_some_and(Stage::is_waiting)
     }
 
-    /// Adds a run; answers the one that it replaces.
+    /// Adds a run that begins (see `InFlightRun::may_begin`); answers the one that it replaces.
     pub fn insert(&mut self, attempt: Attempt, run: InFlightRun) -> Option<InFlightRun> {
+        debug_assert!(run.may_begin(), "{attempt}: no run begins like this: {run:?}");
         let former = self.remove(attempt);
         self.put(attempt, run);
         former
@@ -59,15 +58,14 @@ impl RunTable {
 
     /// Removes the attempt; answers its run.
     pub fn remove(&mut self, attempt: Attempt) -> Option<InFlightRun> {
-        self.is_touched.set(true);
         let run = self.runs.remove(&attempt)?;
         self.indexes.remove(attempt, &run);
         Some(run)
     }
 
-    /// Moves the run to another stage. A question for its row that is under way does not count any more.
+    /// Moves the run to another stage.
     pub fn set_stage(&mut self, attempt: Attempt, stage: Stage) {
-        self.update(attempt, |run| change_stage(attempt, run, stage));
+        self.update(attempt, |run| run.go_to(stage));
     }
 
     /// Names another node for the run, whose entry is on the way.
@@ -79,7 +77,7 @@ impl RunTable {
     /// Plans the run once more, under the definition that is in force now.
     pub fn plan_again(&mut self, attempt: Attempt, job: Arc<Job>, node: NodeId) {
         self.update(attempt, |run| {
-            change_stage(attempt, run, Stage::Planned);
+            run.go_to(Stage::Planned);
             (run.job, run.node) = (job, node);
         });
     }
@@ -181,29 +179,28 @@ impl RunTable {
 
     /// Whether a run has changed since this was asked last.
     pub fn take_touched(&self) -> bool {
-        self.is_touched.take()
+        self.runs.take_touched()
     }
 
     /// Rebuilds the indexes, and compares; checks each run by itself.
     pub fn check_invariants(&self) {
         let mut recount = Indexes::default();
-        for (attempt, run) in &self.runs {
+        for (attempt, run) in self.runs.iter() {
             recount.add(*attempt, run);
             let is_journaled = run.entry.is_some();
-            match run.stage {
+            match run.stage() {
                 Stage::Planned | Stage::Delayed => {}
-                _ => assert!(is_journaled, "{attempt}: {:?} before its entry is in", run.stage),
+                _ => assert!(is_journaled, "{attempt}: {:?} before its entry is in", run.stage()),
             }
-            let waits_for_permit = matches!(run.stage, Stage::Waiting(WaitsFor::Permit | WaitsFor::PermitAndNode));
+            let waits_for_permit = matches!(run.stage(), Stage::Waiting(WaitsFor::Permit | WaitsFor::PermitAndNode));
             assert!(!waits_for_permit || run.is_limited(), "{attempt}: it waits for a permit and needs none");
-            assert!(run.stage != Stage::Sent || !run.node.is_nobody(), "{attempt}: it is sent to nobody");
+            assert!(run.stage() != Stage::Sent || !run.node.is_nobody(), "{attempt}: it is sent to nobody");
             assert!(!is_journaled || run.keeps_open.is_none(), "{attempt}: its entry is in, and keeps another open");
         }
         assert_eq!(self.indexes, recount, "the indexes are not those of the runs");
     }
 
     fn put(&mut self, attempt: Attempt, run: InFlightRun) {
-        self.is_touched.set(true);
         self.indexes.add(attempt, &run);
         self.runs.insert(attempt, run);
     }
@@ -214,13 +211,6 @@ impl RunTable {
             self.put(attempt, run);
         }
     }
-}
-
-/// The one place that changes a run's stage.
-fn change_stage(attempt: Attempt, run: &mut InFlightRun, stage: Stage) {
-    debug_assert!(run.stage.may_become(stage), "{attempt}: {:?} becomes {stage:?}", run.stage);
-    run.stage = stage;
-    run.question = 0;
 }
 
 #[cfg(test)]

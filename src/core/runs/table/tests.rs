@@ -61,15 +61,17 @@ impl Bench {
 
     /// A run that is planned, delayed, or left by a former leader.
     fn run(&mut self, attempt: Attempt) -> InFlightRun {
-        let planned = InFlightRun::planned(self.job(attempt.run.cron_id), self.node(), false, Second(0).wall());
+        let (job, due) = (self.job(attempt.run.cron_id), Second(0).wall());
+        let planned = InFlightRun::planned(Arc::clone(&job), self.node(), false, due);
         let ready_at = Mono(0).plus_ms(self.draw(5));
         match self.draw(3) {
             0 => planned,
-            1 => InFlightRun { stage: Stage::Delayed, keeps_open: Some(self.entry()), ready_at, ..planned },
+            1 => InFlightRun::delayed(job, due, ready_at, Some(self.entry())),
             _ => {
-                let left = InFlightRun { entry: Some(self.entry()), ..planned };
-                let stage = self.stage();
-                InFlightRun { stage: if suits(&left, stage) { stage } else { Stage::Over }, ..left }
+                let first = [Stage::Waiting(WaitsFor::Node), Stage::Waiting(WaitsFor::PermitAndNode), Stage::Sent];
+                let stage = first[self.draw(3) as usize];
+                let stage = if suits(&planned, stage) { stage } else { Stage::Delayed };
+                planned.left_by(self.entry(), stage, ready_at)
             }
         }
     }
@@ -90,7 +92,7 @@ impl Bench {
     fn may_go(&self, attempt: Attempt, stage: Stage) -> bool {
         let may_go = |run: &InFlightRun| {
             let is_ready = run.entry.is_some() || stage == Stage::Planned;
-            is_ready && run.stage.may_become(stage) && suits(run, stage)
+            is_ready && run.stage().may_become(stage) && suits(run, stage)
         };
         self.table.get(attempt).is_none_or(may_go)
     }
@@ -107,10 +109,10 @@ impl Bench {
         match self.draw(10) {
             0 => {
                 let run = self.run(attempt);
-                let former = self.model.insert(attempt, run.stage);
-                assert_eq!(self.table.insert(attempt, run).map(|run| run.stage), former);
+                let former = self.model.insert(attempt, run.stage());
+                assert_eq!(self.table.insert(attempt, run).map(|run| run.stage()), former);
             }
-            1 => assert_eq!(self.table.remove(attempt).map(|run| run.stage), self.model.remove(&attempt)),
+            1 => assert_eq!(self.table.remove(attempt).map(|run| run.stage()), self.model.remove(&attempt)),
             2 | 3 => {
                 let of = |run: &InFlightRun| run.entry.into_iter().chain(run.keeps_open).collect();
                 let former: Vec<EntryId> = self.table.get(attempt).map(of).unwrap_or_default();
@@ -153,7 +155,7 @@ impl Bench {
 /// The comparisons.
 impl Bench {
     fn compare(&mut self) {
-        assert!(self.table.all().map(|(attempt, run)| (attempt, &run.stage)).eq(&self.model));
+        assert!(self.table.all().map(|(attempt, run)| (*attempt, run.stage())).eq(self.model.clone()));
         self.compare_stages();
         self.compare_nodes();
         self.compare_runs();
@@ -201,7 +203,7 @@ impl Bench {
         let names =
             |run: &InFlightRun| usize::from(run.entry == Some(entry)) + usize::from(run.keeps_open == Some(entry));
         assert_eq!(self.table.named_by(entry), all().map(|(_, run)| names(run)).sum::<usize>());
-        let is_delayed = |(_, run): &(&Attempt, &InFlightRun)| run.stage == Stage::Delayed && run.entry.is_some();
+        let is_delayed = |(_, run): &(&Attempt, &InFlightRun)| run.stage() == Stage::Delayed && run.entry.is_some();
         let mut delayed: Vec<(Mono, Attempt)> = all().filter(is_delayed).map(|(of, run)| (run.ready_at, *of)).collect();
         delayed.sort();
         assert_eq!(self.table.next_delayed(), delayed.first().map(|(ready_at, _)| *ready_at));
