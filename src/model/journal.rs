@@ -52,6 +52,30 @@ pub struct Body {
     pub decided_to: Option<Second>,
 }
 
+/// A run, the version of its job, and its node, as an entry names them.
+pub type NamedRun = (Attempt, Version, NodeId);
+
+impl Body {
+    /// The body of an entry that gives these runs to their nodes.
+    pub fn naming(runs: &[NamedRun]) -> Body {
+        let mut nodes: Vec<NodeId> = Vec::new();
+        let mut index = |node: &NodeId| {
+            let at = nodes.iter().position(|known| known == node).unwrap_or_else(|| {
+                nodes.push(node.clone());
+                nodes.len() - 1
+            });
+            at as u16
+        };
+        let runs = runs.iter().map(|(attempt, version, node)| PlannedRun {
+            attempt: *attempt,
+            version: *version,
+            node: index(node),
+        });
+        let runs = runs.collect();
+        Body { nodes, runs, ..Body::default() }
+    }
+}
+
 /// A run given to a node, as the array `[run_key, attempt, version, node index]`.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(from = "(super::RunKey, u32, Version, u16)", into = "(super::RunKey, u32, Version, u16)")]

@@ -216,8 +216,7 @@ impl Leader {
     /// Acts on the due timers. The journal comes last, so that it sends entries that were pushed on the way.
     pub fn poll(&mut self, cx: &mut Context) {
         self.keep_house(cx);
-        self.runs.start_delayed(&mut self.ledger, cx);
-        self.runs.release_some(&mut self.ledger, cx);
+        self.runs.poll(&mut self.ledger, cx);
         if self.takes_ticks() {
             self.take_ticks(cx);
         } else if self.keeps_pause() {
@@ -335,7 +334,7 @@ impl Leader {
     /// Writes pending rows and closes entries at once: the node is about to exit.
     pub fn hurry(&mut self, cx: &mut Context) {
         self.close_at = self.close_at.min(cx.now.mono);
-        self.runs.flush_refusals(true, cx);
+        self.runs.flush_refusals(&mut self.ledger, cx);
     }
 
     /// The lead is lost or handed over: answers all clients, cuts the links, and gives the jobs back.

@@ -5,13 +5,30 @@
 //!
 //! Invariant: a run that a former leader named in a tick that it did not complete is not planned again.
 
-use super::Runs;
+use super::desk::Common;
 use super::in_flight::InFlightRun;
-use super::memory::Planning;
-use crate::model::journal::{Body, MissedGap, PlannedRun, RefusedRun};
+use super::permits::has_permit;
+use crate::model::journal::{Body, MissedGap, NamedRun, RefusedRun, StoredEntry};
 use crate::model::run::Manual;
-use crate::model::{Attempt, Job, NodeId, Now, RunKey, RunState, Second, Version};
+use crate::model::{Attempt, Job, JobId, NodeId, Now, RunKey, RunState, Second};
+use std::collections::BTreeSet;
 use std::sync::Arc;
+
+/// What planning remembers from tick to tick.
+#[derive(Debug, Default)]
+pub struct Planning {
+    /// Runs that a former leader named, whatever their outcome, for a tick that it did not complete.
+    named: BTreeSet<RunKey>,
+    /// The first job that was refused in the last tick with refusals. The next tick begins with it, so that it is not
+    /// always the same jobs that are refused.
+    refused_from: Option<JobId>,
+}
+
+/// The outcomes of a tick.
+pub struct Outcomes {
+    runs: Vec<NamedRun>,
+    refused: Vec<RefusedRun>,
+}
 
 impl Planning {
     /// The due jobs in the order of planning: first jobs with a limit, whose runs hold up others, then the others. Both
@@ -24,19 +41,32 @@ impl Planning {
         let (limited, others): (Vec<_>, Vec<_>) = due.into_iter().partition(|job| job.parallel_max().is_some());
         limited.into_iter().chain(others)
     }
-}
 
-impl Runs {
-    /// Plans the runs of the due jobs. Answers the tick's parts, by number, in the order in which they must be written:
-    /// part 0 comes last. `missed`: the tick's runs that are too late for their jobs.
-    pub fn plan(&mut self, due: Vec<Arc<Job>>, mut missed: Vec<MissedGap>, tick: Second, now: Now) -> Vec<(u32, Body)> {
-        let (runs, refused) = self.plan_due(due, tick, now);
-        missed.retain(|gap| !self.planning.named.contains(&RunKey::scheduled(gap.cron_id, tick)));
+    /// Notes the runs that this entry of a former leader names, where its tick is not whole.
+    pub fn take_in(&mut self, stored: &StoredEntry, watermark: Option<Second>) {
+        let body = &stored.entry.body;
+        if watermark < stored.entry.tick {
+            let missed = body.missed.iter().map(|gap| RunKey::scheduled(gap.cron_id, gap.last));
+            let refused = body.refused.iter().map(|refused| refused.run);
+            self.named.extend(body.runs.iter().map(|run| run.attempt.run).chain(missed).chain(refused));
+        }
+    }
+
+    /// The parts of the tick, by number, in the order in which they must be written: part 0 comes last. `missed`: the
+    /// tick's runs that are too late for their jobs. `part_runs_max`: the most runs of a part.
+    pub fn parts(
+        &mut self,
+        outcomes: &Outcomes,
+        mut missed: Vec<MissedGap>,
+        tick: Second,
+        part_runs_max: usize,
+    ) -> Vec<(u32, Body)> {
+        missed.retain(|gap| !self.named.contains(&RunKey::scheduled(gap.cron_id, tick)));
         // A tick that a former leader began is completed by one part 0, however large: the other numbers may be taken.
-        let is_begun = self.planning.named.iter().any(|run| run.scheduled_at == tick);
-        self.planning.named.retain(|run| run.scheduled_at != tick);
-        let runs_max = if is_begun { usize::MAX } else { self.limits.part_runs_max };
-        let mut bodies: Vec<Body> = runs.chunks(runs_max).map(body).collect();
+        let is_begun = self.named.iter().any(|run| run.scheduled_at == tick);
+        self.named.retain(|run| run.scheduled_at != tick);
+        let runs_max = if is_begun { usize::MAX } else { part_runs_max };
+        let mut bodies: Vec<Body> = outcomes.runs.chunks(runs_max).map(Body::naming).collect();
         if bodies.is_empty() {
             bodies.push(Body::default());
         }
@@ -44,88 +74,68 @@ impl Runs {
             bodies.resize_with(bodies.len().max(at + 1), Body::default);
             bodies[at].missed = missed.to_vec();
         }
-        for (at, refused) in refused.chunks(runs_max).enumerate() {
+        for (at, refused) in outcomes.refused.chunks(runs_max).enumerate() {
             bodies.resize_with(bodies.len().max(at + 1), Body::default);
             bodies[at].refused = refused.to_vec();
         }
         (0..bodies.len() as u32).zip(bodies).rev().collect()
     }
 
-    fn plan_due(&mut self, due: Vec<Arc<Job>>, tick: Second, now: Now) -> (Vec<Named>, Vec<RefusedRun>) {
+    /// Plans the runs of the due jobs.
+    pub fn plan(&mut self, due: Vec<Arc<Job>>, tick: Second, now: Now, common: &mut Common) -> Outcomes {
         let late = tick < now.wall.second();
         let (mut runs, mut refused) = (Vec::new(), Vec::new());
         let mut refused_from = None;
-        for job in self.planning.in_order(due) {
+        for job in self.in_order(due) {
             let run = RunKey::scheduled(job.id, tick);
             let attempt = Attempt { run, number: 1 };
-            if self.planning.named.contains(&run) || self.table.has(attempt) {
+            if self.named.contains(&run) || common.table.has(attempt) {
                 continue;
             }
-            match self.find_node(&job) {
+            match find_node(&job, common) {
                 Err(state) => {
                     refused_from.get_or_insert(job.id);
                     refused.push(RefusedRun { run, version: job.version, state });
                 }
                 Ok(node) => {
                     runs.push((attempt, job.version, node.clone()));
-                    self.table.insert(attempt, InFlightRun::planned(job, node, late, tick.wall()));
+                    common.table.insert(attempt, InFlightRun::planned(job, node, late, tick.wall()));
                 }
             }
         }
-        self.planning.refused_from = refused_from.or(self.planning.refused_from);
-        (runs, refused)
-    }
-
-    /// Plans a run that an operator wants now. The error is the state of a refused run; nothing else is noted of it.
-    pub fn plan_manual(&mut self, job: &Arc<Job>, manual: Manual, now: Now) -> Result<(RunKey, Body), RunState> {
-        let second = now.wall.second();
-        let run = RunKey { cron_id: job.id, scheduled_at: second, manual: Some(manual) };
-        let attempt = Attempt { run, number: 1 };
-        let node = self.find_node(job)?;
-        self.table.insert(attempt, InFlightRun::planned(Arc::clone(job), node.clone(), false, second.wall()));
-        Ok((run, body(&[(attempt, job.version, node)])))
+        self.refused_from = refused_from.or(self.refused_from);
+        Outcomes { runs, refused }
     }
 
     /// The runs of the tick that a former leader began and did not complete.
     pub fn named(&self) -> impl Iterator<Item = &RunKey> {
-        self.planning.named.iter()
-    }
-
-    /// The node for a due run of the job, or nobody where the run has to wait for one. The error is the state of a
-    /// refused run.
-    fn find_node(&mut self, job: &Job) -> Result<NodeId, RunState> {
-        if !self.has_permit(job) {
-            return Err(RunState::Skipped);
-        }
-        if let Some(node) = self.candidates.choose(job, &self.table) {
-            return Ok(node);
-        }
-        let may_wait = job.parallel_max().is_some() || !self.candidates.takes_any(Some(job));
-        if may_wait && self.table.unplaced().len() < self.limits.unplaced_max {
-            return Ok(NodeId::default());
-        }
-        Err(RunState::Shed)
+        self.named.iter()
     }
 }
 
-/// A run as an entry names it.
-pub type Named = (Attempt, Version, NodeId);
+/// Plans a run that an operator wants now. The error is the state of a refused run; nothing else is noted of it.
+pub fn plan_manual(job: &Arc<Job>, manual: Manual, now: Now, common: &mut Common) -> Result<(RunKey, Body), RunState> {
+    let second = now.wall.second();
+    let run = RunKey { cron_id: job.id, scheduled_at: second, manual: Some(manual) };
+    let attempt = Attempt { run, number: 1 };
+    let node = find_node(job, common)?;
+    common.table.insert(attempt, InFlightRun::planned(Arc::clone(job), node.clone(), false, second.wall()));
+    Ok((run, Body::naming(&[(attempt, job.version, node)])))
+}
 
-/// The body of an entry that names these runs.
-pub fn body(runs: &[Named]) -> Body {
-    let mut nodes: Vec<NodeId> = Vec::new();
-    let mut index = |node: &NodeId| {
-        let at = nodes.iter().position(|known| known == node).unwrap_or_else(|| {
-            nodes.push(node.clone());
-            nodes.len() - 1
-        });
-        at as u16
-    };
-    let runs = runs.iter().map(|(attempt, version, node)| PlannedRun {
-        attempt: *attempt,
-        version: *version,
-        node: index(node),
-    });
-    let runs = runs.collect();
-    Body { nodes, runs, ..Body::default() }
+/// The node for a due run of the job, or nobody where the run has to wait for one. The error is the state of a refused
+/// run.
+fn find_node(job: &Job, common: &mut Common) -> Result<NodeId, RunState> {
+    let Common { limits, table, candidates, .. } = common;
+    if !has_permit(job, table, limits.max_pending_per_job) {
+        return Err(RunState::Skipped);
+    }
+    if let Some(node) = candidates.choose(job, table) {
+        return Ok(node);
+    }
+    let may_wait = job.parallel_max().is_some() || !candidates.takes_any(Some(job));
+    if may_wait && table.unplaced().len() < limits.unplaced_max {
+        return Ok(NodeId::default());
+    }
+    Err(RunState::Shed)
 }

@@ -11,11 +11,11 @@
 //!
 //! Invariant: a run that a node may have is reassigned only after the node has said that the run has not begun.
 
+use super::desk::Desk;
 use super::in_flight::{InFlightRun, Stage, WaitsFor};
-use super::planning::body;
-use super::{Runs, rows};
-use crate::core::Context;
-use crate::core::ledger::Ledger;
+use super::rows;
+use super::table::RunTable;
+use crate::model::journal::Body;
 use crate::model::message::ToNode;
 use crate::model::{Attempt, JobId, NodeId, Version};
 use std::collections::BTreeSet;
@@ -30,67 +30,67 @@ pub struct Cancelling {
     pub silent: BTreeSet<NodeId>,
 }
 
-impl Runs {
+/// What reassigning remembers.
+#[derive(Debug, Default)]
+pub struct Reassigning {
+    /// Jobs whose stop is in force and not stored.
+    undecided: BTreeSet<JobId>,
+}
+
+impl Reassigning {
     /// Takes back the job's runs of versions below `below`, or of all versions. Runs that wait here are reassigned;
     /// nodes that have such runs are told to cancel them.
-    pub fn cancel(
-        &mut self,
-        cron_id: JobId,
-        below: Option<Version>,
-        ledger: &mut Ledger,
-        cx: &mut Context,
-    ) -> Cancelling {
+    pub fn cancel(&self, cron_id: JobId, below: Option<Version>, desk: &mut Desk) -> Cancelling {
         let is_waiting = |run: &InFlightRun| run.stage().is_waiting();
-        let waiting = self.older(cron_id, below, is_waiting);
+        let waiting = older(desk.table, cron_id, below, is_waiting);
         // A run whose entry is still on the way is looked at again when the entry is in.
-        let delayed = self.older(cron_id, below, InFlightRun::is_delayed_and_journaled);
+        let delayed = older(desk.table, cron_id, below, InFlightRun::is_delayed_and_journaled);
         for attempt in waiting.into_iter().chain(delayed) {
-            self.reassign(attempt, ledger, cx);
+            self.reassign(attempt, desk);
         }
         let mut cancelling = Cancelling::default();
-        for attempt in self.older(cron_id, below, |run| run.stage() == Stage::Sent) {
-            let Some(run) = self.table.get(attempt) else { continue };
-            let is_linked = self.candidates.has(&run.node);
+        for attempt in older(desk.table, cron_id, below, |run| run.stage() == Stage::Sent) {
+            let Some(run) = desk.table.get(attempt) else { continue };
+            let is_linked = desk.candidates.has(&run.node);
             let nodes = if is_linked { &mut cancelling.told } else { &mut cancelling.silent };
             nodes.insert(run.node.clone());
         }
         for node in &cancelling.told {
-            cx.fx.tell_node(node, ToNode::Cancel { cron_id, below });
+            desk.cx.fx.tell_node(node, ToNode::Cancel { cron_id, below });
         }
         cancelling
     }
 
     /// A node has dropped these attempts without starting them.
-    pub fn on_dropped(&mut self, cron_id: JobId, dropped: Vec<Attempt>, ledger: &mut Ledger, cx: &mut Context) {
+    pub fn on_dropped(&self, dropped: Vec<Attempt>, desk: &mut Desk) {
         for attempt in dropped {
-            if self.table.is(attempt, Stage::Sent) {
-                self.reassign(attempt, ledger, cx);
+            if desk.table.is(attempt, Stage::Sent) {
+                self.reassign(attempt, desk);
             }
         }
-        self.grant_permits(cron_id, ledger, cx);
     }
 
     /// Gives a run that has not begun to a node once more, or cancels it. Only first attempts of scheduled runs are
     /// given again: retries and manual runs belong to the old definition.
-    pub(super) fn reassign(&mut self, attempt: Attempt, ledger: &mut Ledger, cx: &mut Context) {
-        let Some(run) = self.table.get(attempt) else { return };
+    pub fn reassign(&self, attempt: Attempt, desk: &mut Desk) {
+        let Some(run) = desk.table.get(attempt) else { return };
         let (id, version) = (attempt.run.cron_id, run.job.version);
         let is_first = attempt.run.manual.is_none() && attempt.number == 1;
-        let is_due = is_first && !run.is_killed && ledger.jobs.is_due(id, attempt.run.scheduled_at);
-        match ledger.jobs.job(id).filter(|_| is_due).cloned() {
+        let is_due = is_first && !run.is_killed && desk.ledger.jobs.is_due(id, attempt.run.scheduled_at);
+        match desk.ledger.jobs.job(id).filter(|_| is_due).cloned() {
             Some(job) => {
                 // Without a node it takes no capacity, so that every node can be chosen for it.
-                self.table.plan_again(attempt, Arc::clone(&job), NodeId::default());
-                let node = self.candidates.choose(&job, &self.table).unwrap_or_default();
-                ledger.journal.push(None, 0, body(&[(attempt, job.version, node.clone())]));
-                self.table.plan_again(attempt, job, node);
+                desk.table.plan_again(attempt, Arc::clone(&job), NodeId::default());
+                let node = desk.candidates.choose(&job, desk.table).unwrap_or_default();
+                desk.ledger.journal.push(None, 0, Body::naming(&[(attempt, job.version, node.clone())]));
+                desk.table.plan_again(attempt, job, node);
             }
             None if self.undecided.contains(&id) => {
-                self.table.set_stage(attempt, Stage::Waiting(WaitsFor::Decision));
+                desk.table.set_stage(attempt, Stage::Waiting(WaitsFor::Decision));
             }
             None => {
-                self.table.set_stage(attempt, Stage::Over);
-                self.push_row(attempt, version, rows::CANCELLED, cx);
+                desk.table.set_stage(attempt, Stage::Over);
+                desk.push_row(attempt, version, rows::CANCELLED);
             }
         }
     }
@@ -101,43 +101,52 @@ impl Runs {
     }
 
     /// The job's stop is stored, or never will be: the runs that it took back are cancelled.
-    pub fn decide(&mut self, id: JobId, ledger: &mut Ledger, cx: &mut Context) {
+    pub fn decide(&mut self, id: JobId, desk: &mut Desk) {
         if !self.undecided.remove(&id) {
             return;
         }
-        let below = ledger.jobs.job(id).map(|job| job.version);
-        for attempt in self.older(id, below, |run| run.stage().is_waiting()) {
-            self.reassign(attempt, ledger, cx);
+        let below = desk.ledger.jobs.job(id).map(|job| job.version);
+        for attempt in older(desk.table, id, below, |run| run.stage().is_waiting()) {
+            self.reassign(attempt, desk);
         }
     }
 
-    /// Ends an attempt that no node has.
-    pub fn kill_here(&mut self, attempt: Attempt, ledger: &mut Ledger, cx: &mut Context) {
-        self.table.set_killed(attempt);
-        let Some(run) = self.table.get(attempt) else { return };
-        if run.stage().is_waiting() || run.is_delayed_and_journaled() {
-            self.drop_killed(attempt, cx);
-            self.grant_permits(attempt.run.cron_id, ledger, cx);
-        }
-        // Otherwise its entry is on the way, and the run is dropped when the entry is in.
+    /// The jobs whose stop is in force and not stored.
+    pub fn undecided(&self) -> impl Iterator<Item = JobId> {
+        self.undecided.iter().copied()
     }
 
-    /// Notes that an operator has ended the attempt, which a node has.
-    pub fn set_killed(&mut self, attempt: Attempt) {
-        self.table.set_killed(attempt);
+    /// Each run that waits for a decision is of a job on which there is one to come.
+    pub fn check_invariants(&self, table: &RunTable) {
+        let waits = |run: &InFlightRun| run.stage() == Stage::Waiting(WaitsFor::Decision);
+        let mut waiting = table.all().filter(|(_, run)| waits(run));
+        let is_undecided = |(attempt, _): (&Attempt, _)| self.undecided.contains(&attempt.run.cron_id);
+        assert!(waiting.all(is_undecided), "a run waits for a decision that nobody will make");
     }
+}
 
-    /// Writes the row of an attempt that an operator ended before it began.
-    pub(super) fn drop_killed(&mut self, attempt: Attempt, cx: &mut Context) {
-        let Some(version) = self.table.get(attempt).map(|run| run.job.version) else { return };
-        self.table.set_stage(attempt, Stage::Over);
-        self.push_row(attempt, version, rows::KILLED_BEFORE, cx);
+/// Ends an attempt that no node has. Answers whether it is over, so that its permit is free; otherwise its entry is on
+/// the way, and the run is dropped when the entry is in.
+pub fn kill_here(attempt: Attempt, desk: &mut Desk) -> bool {
+    desk.table.set_killed(attempt);
+    let may_end = |run: &InFlightRun| run.stage().is_waiting() || run.is_delayed_and_journaled();
+    let is_over = desk.table.get(attempt).is_some_and(may_end);
+    if is_over {
+        drop_killed(attempt, desk);
     }
+    is_over
+}
 
-    /// The job's runs of versions below `below`, or of all versions, for which `is_so` holds.
-    fn older(&self, id: JobId, below: Option<Version>, is_so: impl Fn(&InFlightRun) -> bool) -> Vec<Attempt> {
-        let is_older = |run: &InFlightRun| below.is_none_or(|below| run.job.version < below);
-        let of_job = self.table.of_job(id).filter(|(_, run)| is_so(run) && is_older(run));
-        of_job.map(|(attempt, _)| *attempt).collect()
-    }
+/// Writes the row of an attempt that an operator ended before it began.
+pub fn drop_killed(attempt: Attempt, desk: &mut Desk) {
+    let Some(version) = desk.table.get(attempt).map(|run| run.job.version) else { return };
+    desk.table.set_stage(attempt, Stage::Over);
+    desk.push_row(attempt, version, rows::KILLED_BEFORE);
+}
+
+/// The job's runs of versions below `below`, or of all versions, for which `is_so` holds.
+fn older(table: &RunTable, id: JobId, below: Option<Version>, is_so: impl Fn(&InFlightRun) -> bool) -> Vec<Attempt> {
+    let is_older = |run: &InFlightRun| below.is_none_or(|below| run.job.version < below);
+    let of_job = table.of_job(id).filter(|(_, run)| is_so(run) && is_older(run));
+    of_job.map(|(attempt, _)| *attempt).collect()
 }

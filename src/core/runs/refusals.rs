@@ -7,17 +7,41 @@
 //!
 //! Invariant: every refusal is explained by exactly one row, and its entry stays open until that row is committed.
 
+use super::desk::Desk;
+use super::entries::OpenEntries;
 use super::in_flight::Stage;
-use super::memory::{Coalescer, Key, Window};
-use super::rows::Why;
-use super::{Runs, rows};
-use crate::core::Context;
+use super::rows::{self, Why};
+use super::table::RunTable;
+use super::watched::Watched;
 use crate::core::ledger::Ledger;
-use crate::core::log::ending;
 use crate::core::time::bounds::COALESCE_SECS;
 use crate::model::journal::{Body, EntryId, RefusedRun};
-use crate::model::{Attempt, JobId, Mono, NodeId, Now, RunKey, RunState, Second, Version};
+use crate::model::{Attempt, JobId, Mono, NodeId, Now, RunKey, RunState, Second};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// A job, and the state of its refused runs.
+type Key = (JobId, &'static str);
+
+/// Refusals that have no row yet.
+#[derive(Debug, Default)]
+pub struct Coalescer {
+    windows: Watched<BTreeMap<Key, Window>>,
+}
+
+/// The refusals after the first one, until they share a row.
+#[derive(Debug)]
+struct Window {
+    until: Mono,
+    gathered: Vec<(RefusedRun, EntryId)>,
+}
+
+impl Window {
+    /// Whether a refusal of this second may share the row. Refusals may come in any order of their seconds.
+    fn takes(&self, at: Second) -> bool {
+        let all = || self.gathered.iter().map(|(refused, _)| refused.run.scheduled_at).chain([at]);
+        all().max().zip(all().min()).is_none_or(|(last, first)| last.0 - first.0 < COALESCE_SECS)
+    }
+}
 
 impl Coalescer {
     /// The entries whose refusals have no row yet, once for each refusal.
@@ -30,133 +54,107 @@ impl Coalescer {
         self.windows.take_touched()
     }
 
-    fn is_empty(&self) -> bool {
+    /// Whether every refusal has a row.
+    pub fn is_empty(&self) -> bool {
         self.windows.values().all(|window| window.gathered.is_empty())
     }
-}
 
-impl Window {
-    /// Whether a refusal of this second may share the row. Refusals may come in any order of their seconds.
-    fn takes(&self, at: Second) -> bool {
-        let all = || self.gathered.iter().map(|(refused, _)| refused.run.scheduled_at).chain([at]);
-        all().max().zip(all().min()).is_none_or(|(last, first)| last.0 - first.0 < COALESCE_SECS)
-    }
-}
-
-impl Runs {
     /// Writes the rows of the entry's refusals and gaps, save for those that `logged` explains already.
-    pub(super) fn write_outcomes(
-        &mut self,
-        id: EntryId,
-        body: &Body,
-        logged: &BTreeMap<Attempt, RunState>,
-        cx: &mut Context,
-    ) {
+    pub fn write_outcomes(&mut self, id: EntryId, body: &Body, logged: &BTreeMap<Attempt, RunState>, desk: &mut Desk) {
         let unexplained = body.refused.iter().filter(|refused| !is_explained(refused, logged));
-        unexplained.for_each(|refused| self.coalesce(*refused, id, cx));
+        unexplained.for_each(|refused| self.coalesce(*refused, id, desk));
         let missed = body.missed.iter().map(|gap| (gap, RunState::Missed, rows::missed_text(gap)));
         let settled = body.settled.iter().map(|gap| (gap, RunState::Cancelled, rows::settled_text(gap)));
         for (gap, state, text) in missed.chain(settled) {
             let attempt = Attempt { run: RunKey::scheduled(gap.cron_id, gap.last), number: 0 };
             if !logged.contains_key(&attempt) {
-                self.entries.hold(id);
-                self.entries.explain(attempt, std::iter::once(id));
-                self.push_row(attempt, gap.version, Why { state, text: &text }, cx);
-                cx.logbook.count_coalesced(state, gap.count.saturating_sub(1));
+                desk.entries.hold(id);
+                desk.entries.explain(attempt, std::iter::once(id));
+                desk.push_row(attempt, gap.version, Why { state, text: &text });
+                desk.cx.logbook.count_coalesced(state, gap.count.saturating_sub(1));
             }
         }
-    }
-
-    /// The node did not take these attempts because it has too many runs of their jobs. They are refused, which is
-    /// journaled first, like any refusal.
-    pub fn on_refused(&mut self, node: &NodeId, attempts: Vec<Attempt>, ledger: &mut Ledger) {
-        let mut refused = Vec::new();
-        for attempt in attempts {
-            let Some(run) = self.table.get(attempt) else { continue };
-            if run.stage() == Stage::Sent && run.node == *node {
-                refused.push(RefusedRun { run: attempt.run, version: run.job.version, state: RunState::Skipped });
-                self.table.move_to(attempt, NodeId::default());
-            }
-        }
-        if !refused.is_empty() {
-            ledger.journal.push(None, 0, Body { refused, ..Body::default() });
-        }
-    }
-
-    /// Removes the entry's refused runs that an earlier entry had given to a node. Answers their jobs, which may have a
-    /// free permit now. This entry outlasts the earlier one: with that one alone the next leader would give the run to
-    /// a node again.
-    pub(super) fn drop_refused(&mut self, id: EntryId, body: &Body) -> BTreeSet<JobId> {
-        let mut jobs = BTreeSet::new();
-        for refused in &body.refused {
-            let Some(run) = self.table.remove(Attempt { run: refused.run, number: 1 }) else { continue };
-            jobs.insert(refused.run.cron_id);
-            if let Some(earlier) = run.entry {
-                self.entries.outlast(earlier, id);
-                self.entries.close_if_settled(earlier, &self.table);
-            }
-        }
-        jobs
-    }
-
-    /// Writes the row of a run that did not start, or that is lost.
-    pub(super) fn push_row(&self, attempt: Attempt, version: Version, why: Why, cx: &mut Context) {
-        let row = ending::unstarted_row(attempt, version, why.state, why.text, &self.server);
-        cx.logbook.push(row, cx.now);
     }
 
     /// Writes the shared rows whose window is over, or all of them at a shutdown.
-    pub fn flush_refusals(&mut self, is_shutdown: bool, cx: &mut Context) {
-        let is_over = |window: &Window| is_shutdown || window.until <= cx.now.mono;
-        let over = self.refusals.windows.iter().filter(|(_, window)| is_over(window)).map(|(key, _)| *key);
-        over.collect::<Vec<_>>().into_iter().for_each(|key| self.flush(key, cx));
-    }
-
-    /// Whether any refusal has no row yet.
-    pub fn has_unwritten_refusals(&self) -> bool {
-        !self.refusals.is_empty()
+    pub fn flush_over(&mut self, is_shutdown: bool, desk: &mut Desk) {
+        let is_over = |window: &Window| is_shutdown || window.until <= desk.cx.now.mono;
+        let over = self.windows.iter().filter(|(_, window)| is_over(window)).map(|(key, _)| *key);
+        over.collect::<Vec<_>>().into_iter().for_each(|key| self.flush(key, desk));
     }
 
     /// Writes the refusal's row at once where it is the first of its job and reason; otherwise gathers it.
-    fn coalesce(&mut self, refused: RefusedRun, entry: EntryId, cx: &mut Context) {
+    fn coalesce(&mut self, refused: RefusedRun, entry: EntryId, desk: &mut Desk) {
         let key = (refused.run.cron_id, refused.state.as_str());
-        self.entries.hold(entry);
-        if self.refusals.windows.get(&key).is_some_and(|window| !window.takes(refused.run.scheduled_at)) {
-            self.flush(key, cx);
+        desk.entries.hold(entry);
+        if self.windows.get(&key).is_some_and(|window| !window.takes(refused.run.scheduled_at)) {
+            self.flush(key, desk);
         }
-        match self.refusals.windows.get_mut(&key) {
+        match self.windows.get_mut(&key) {
             Some(window) => window.gathered.push((refused, entry)),
             None => {
-                self.explain(&[(refused, entry)], cx);
-                let window = Window { until: window_end(cx.now), gathered: Vec::new() };
-                self.refusals.windows.insert(key, window);
+                explain(&[(refused, entry)], desk);
+                let window = Window { until: window_end(desk.cx.now), gathered: Vec::new() };
+                self.windows.insert(key, window);
             }
         }
     }
 
     /// Writes a window's row and begins the next window. A window without refusals ends.
-    fn flush(&mut self, key: Key, cx: &mut Context) {
-        let Some(window) = self.refusals.windows.get_mut(&key) else { return };
+    fn flush(&mut self, key: Key, desk: &mut Desk) {
+        let Some(window) = self.windows.get_mut(&key) else { return };
         let gathered = std::mem::take(&mut window.gathered);
         if gathered.is_empty() {
-            self.refusals.windows.remove(&key);
+            self.windows.remove(&key);
             return;
         }
-        window.until = window_end(cx.now);
-        self.explain(&gathered, cx);
+        window.until = window_end(desk.cx.now);
+        explain(&gathered, desk);
     }
+}
 
-    /// Writes one row for all of these refusals, under the key of the last.
-    fn explain(&mut self, refused: &[(RefusedRun, EntryId)], cx: &mut Context) {
-        let runs = || refused.iter().map(|(refused, _)| refused);
-        let Some(first) = runs().map(|refused| refused.run.scheduled_at).min() else { return };
-        let Some(last) = runs().max_by_key(|refused| refused.run.scheduled_at) else { return };
-        let text = rows::refusal_text(last.state, first, last.run.scheduled_at, refused.len());
-        let attempt = Attempt { run: RunKey::scheduled(last.run.cron_id, last.run.scheduled_at), number: 0 };
-        self.entries.explain(attempt, refused.iter().map(|(_, entry)| *entry));
-        self.push_row(attempt, last.version, Why { state: last.state, text: &text }, cx);
-        cx.logbook.count_coalesced(last.state, refused.len() as u64 - 1);
+/// The node did not take these attempts because it has too many runs of their jobs. They are refused, which is journaled
+/// first, like any refusal.
+pub fn on_refused(node: &NodeId, attempts: Vec<Attempt>, table: &mut RunTable, ledger: &mut Ledger) {
+    let mut refused = Vec::new();
+    for attempt in attempts {
+        let Some(run) = table.get(attempt) else { continue };
+        if run.stage() == Stage::Sent && run.node == *node {
+            refused.push(RefusedRun { run: attempt.run, version: run.job.version, state: RunState::Skipped });
+            table.move_to(attempt, NodeId::default());
+        }
     }
+    if !refused.is_empty() {
+        ledger.journal.push(None, 0, Body { refused, ..Body::default() });
+    }
+}
+
+/// Removes the entry's refused runs that an earlier entry had given to a node. Answers their jobs, which may have a
+/// free permit now. This entry outlasts the earlier one: with that one alone the next leader would give the run to a
+/// node again.
+pub fn drop_refused(id: EntryId, body: &Body, table: &mut RunTable, entries: &mut OpenEntries) -> BTreeSet<JobId> {
+    let mut jobs = BTreeSet::new();
+    for refused in &body.refused {
+        let Some(run) = table.remove(Attempt { run: refused.run, number: 1 }) else { continue };
+        jobs.insert(refused.run.cron_id);
+        if let Some(earlier) = run.entry {
+            entries.outlast(earlier, id);
+            entries.close_if_settled(earlier, table);
+        }
+    }
+    jobs
+}
+
+/// Writes one row for all of these refusals, under the key of the last.
+fn explain(refused: &[(RefusedRun, EntryId)], desk: &mut Desk) {
+    let runs = || refused.iter().map(|(refused, _)| refused);
+    let Some(first) = runs().map(|refused| refused.run.scheduled_at).min() else { return };
+    let Some(last) = runs().max_by_key(|refused| refused.run.scheduled_at) else { return };
+    let text = rows::refusal_text(last.state, first, last.run.scheduled_at, refused.len());
+    let attempt = Attempt { run: RunKey::scheduled(last.run.cron_id, last.run.scheduled_at), number: 0 };
+    desk.entries.explain(attempt, refused.iter().map(|(_, entry)| *entry));
+    desk.push_row(attempt, last.version, Why { state: last.state, text: &text });
+    desk.cx.logbook.count_coalesced(last.state, refused.len() as u64 - 1);
 }
 
 fn window_end(now: Now) -> Mono {

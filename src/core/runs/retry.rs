@@ -7,13 +7,13 @@
 //!
 //! Invariant: the entry of an attempt stays open until the attempt that follows it is in the journal.
 
+use super::desk::Desk;
+use super::gate::Gate;
 use super::in_flight::{InFlightRun, Stage};
+use super::rows;
 use super::sending::Orders;
-use super::{Runs, rows};
-use crate::core::Context;
-use crate::core::ledger::Ledger;
 use crate::model::journal::{Body, DelayedRun, EntryId};
-use crate::model::{Attempt, Job, Mono, Now, OnLost, RunState, Version};
+use crate::model::{Attempt, Job, OnLost, RunState, Version};
 use std::sync::Arc;
 
 /// The longest delay, however often it was doubled.
@@ -47,71 +47,62 @@ pub struct Ended {
     pub state: RunState,
 }
 
-impl Runs {
-    /// The attempt is over, with this state: plans the next one, where there is one.
-    pub(super) fn follow_up(&mut self, attempt: Attempt, state: RunState, ledger: &mut Ledger, cx: &mut Context) {
-        let Some(run) = self.table.get(attempt).filter(|run| !run.is_followed) else { return };
-        let (version, entry) = (run.job.version, run.entry);
-        if !run.is_killed {
-            self.follow(Ended { attempt, version, entry, state }, ledger, cx.now);
-        } else if delay_secs(&run.job, attempt.number, state).is_some() {
-            // It ended by itself before the operator's kill reached it: a row tells later leaders that there is no next
-            // attempt.
-            self.table.set_followed(attempt);
-            let next = Attempt { number: attempt.number + 1, ..attempt };
-            self.push_row(next, version, rows::KILLED_BEFORE, cx);
-        }
+/// The attempt is over: its permit is free for the next run of its job, unless a further attempt keeps it.
+pub fn on_finished(attempt: Attempt, state: RunState, gate: &Gate, desk: &mut Desk) {
+    if desk.table.is(attempt, Stage::Sent) {
+        desk.table.set_stage(attempt, Stage::Over);
+        follow_up(attempt, state, desk);
     }
+    gate.grant(attempt.run.cron_id, desk);
+}
 
-    /// Plans the next attempt after one that may be of a former leader.
-    pub(super) fn follow(&mut self, ended: Ended, ledger: &mut Ledger, now: Now) {
-        let Ended { attempt, version, entry, state } = ended;
-        let is_wanted = |job: &&Arc<Job>| job.version == version && (!job.stop || attempt.run.manual.is_some());
-        let Some(job) = ledger.jobs.job(attempt.run.cron_id).filter(is_wanted).cloned() else { return };
-        let Some(delay_secs) = delay_secs(&job, attempt.number, state) else { return };
+/// The attempt is over, with this state: plans the next one, where there is one.
+pub fn follow_up(attempt: Attempt, state: RunState, desk: &mut Desk) {
+    let Some(run) = desk.table.get(attempt).filter(|run| !run.is_followed) else { return };
+    let (version, entry) = (run.job.version, run.entry);
+    if !run.is_killed {
+        follow(Ended { attempt, version, entry, state }, desk);
+    } else if delay_secs(&run.job, attempt.number, state).is_some() {
+        // It ended by itself before the operator's kill reached it: a row tells later leaders that there is no next
+        // attempt.
+        desk.table.set_followed(attempt);
         let next = Attempt { number: attempt.number + 1, ..attempt };
-        if self.table.has(next) {
-            return;
-        }
-        // The leader hears of the end only after it, so the delay is never shorter than it should be.
-        let due = now.wall.plus_secs(delay_secs);
-        let ready_at = now.mono.plus_ms(delay_secs as u64 * 1_000);
-        self.table.set_followed(attempt);
-        self.table.insert(next, InFlightRun::delayed(job, due, ready_at, entry));
-        let delayed = vec![DelayedRun { attempt: next, version, due: due.second_after() }];
-        ledger.journal.push(None, 0, Body { delayed, ..Body::default() });
-    }
-
-    /// Starts the attempts whose delay is over.
-    pub fn start_delayed(&mut self, ledger: &mut Ledger, cx: &mut Context) {
-        let mut orders = Orders::default();
-        for attempt in self.table.delayed_until(cx.now.mono) {
-            self.start_attempt(attempt, &mut orders, ledger, cx);
-            debug_assert!(!self.table.is(attempt, Stage::Delayed), "{attempt}: its delay is over, and it still waits");
-        }
-        orders.send(cx.fx);
-    }
-
-    /// When the next delay is over.
-    pub fn next_delayed(&self) -> Option<Mono> {
-        self.table.next_delayed()
-    }
-
-    fn start_attempt(&mut self, attempt: Attempt, orders: &mut Orders, ledger: &mut Ledger, cx: &mut Context) {
-        let Some(run) = self.table.get(attempt) else { return };
-        let (id, job) = (attempt.run.cron_id, Arc::clone(&run.job));
-        if run.is_killed {
-            self.drop_killed(attempt, cx);
-        } else if ledger.jobs.job(id).is_none_or(|now| now.version != job.version) {
-            self.reassign(attempt, ledger, cx);
-        } else if job.parallel_max().is_some() && !self.has_kept_mutex(&job) {
-            self.wait_for_permit(attempt);
-        } else {
-            return self.send_or_move(attempt, orders, ledger, cx);
-        }
-        self.grant_permits(id, ledger, cx);
+        desk.push_row(next, version, rows::KILLED_BEFORE);
     }
 }
+
+/// Plans the next attempt after one that may be of a former leader.
+pub fn follow(ended: Ended, desk: &mut Desk) {
+    let Ended { attempt, version, entry, state } = ended;
+    let now = desk.cx.now;
+    let is_wanted = |job: &&Arc<Job>| job.version == version && (!job.stop || attempt.run.manual.is_some());
+    let Some(job) = desk.ledger.jobs.job(attempt.run.cron_id).filter(is_wanted).cloned() else { return };
+    let Some(delay_secs) = delay_secs(&job, attempt.number, state) else { return };
+    let next = Attempt { number: attempt.number + 1, ..attempt };
+    if desk.table.has(next) {
+        return;
+    }
+    // The leader hears of the end only after it, so the delay is never shorter than it should be.
+    let due = now.wall.plus_secs(delay_secs);
+    let ready_at = now.mono.plus_ms(delay_secs as u64 * 1_000);
+    desk.table.set_followed(attempt);
+    desk.table.insert(next, InFlightRun::delayed(job, due, ready_at, entry));
+    let delayed = vec![DelayedRun { attempt: next, version, due: due.second_after() }];
+    desk.ledger.journal.push(None, 0, Body { delayed, ..Body::default() });
+}
+
+/// Starts the attempts whose delay is over.
+pub fn start_delayed(gate: &Gate, desk: &mut Desk) {
+    let mut orders = Orders::default();
+    for attempt in desk.table.delayed_until(desk.cx.now.mono) {
+        let Some(job) = desk.table.get(attempt).map(|run| Arc::clone(&run.job)) else { continue };
+        let has_permit = job.parallel_max().is_none() || gate.permits.has_kept_mutex(&job, desk.table);
+        gate.pass(attempt, has_permit, &mut orders, desk);
+        debug_assert!(!desk.table.is(attempt, Stage::Delayed), "{attempt}: its delay is over, and it still waits");
+    }
+    orders.send(desk.cx.fx);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
