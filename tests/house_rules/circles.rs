@@ -3,13 +3,17 @@
 //! A file that imports a name, or writes it out as a path, needs the file in which the name is defined. A parent does not
 //! need a child because of `mod x;`, or because of a re-export that it does not use itself: who imports the re-exported
 //! name needs the child.
-//! Methods are not seen: `impl` blocks of one type may stand in several files.
+//! Methods are seen where a type's own `impl` blocks stand in several files: a file with one of them needs the file of
+//! another whose method it calls on `self`.
 
 use super::sources;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A file and one that it needs, though that one needs it as well; and the reason. There is none.
 const ALLOWED: [(&str, &str, &str); 0] = [];
+
+/// Types whose methods stand in several files that need each other. They are to become parts: take them off the list.
+const TANGLED: [&str; 2] = ["Leader", "Node"];
 
 /// How many re-exports may stand one behind the other.
 const DEPTH_MAX: usize = 10;
@@ -204,6 +208,93 @@ fn no_two_files_need_each_other() {
     let circles = circles(&needs);
     let told: Vec<String> = circles.iter().map(|(name, other)| format!("{name} needs {other}")).collect();
     assert!(told.is_empty(), "move what both need to a file of its own:\n{}", told.join("\n"));
+}
+
+/// The methods that the own `impl` blocks of a type define in one file, and those that they call on `self`.
+#[derive(Default)]
+struct Methods {
+    defined: BTreeSet<String>,
+    called: BTreeSet<String>,
+}
+
+/// The methods of a file by the names of their types.
+fn methods(code: &str) -> BTreeMap<String, Methods> {
+    let tokens = tokens(code);
+    let mut found: BTreeMap<String, Methods> = BTreeMap::new();
+    let (mut depth, mut of) = (0, None);
+    for (at, token) in tokens.iter().enumerate() {
+        let around = |by: isize| at.checked_add_signed(by).and_then(|at| tokens.get(at)).copied().unwrap_or("");
+        match *token {
+            "{" => depth += 1,
+            "}" => depth -= 1,
+            "impl" if depth == 0 && matches!(around(-1), "" | "}" | ";" | "]") => of = own_type(&tokens[at..]),
+            name if is_word(name) && 0 < depth => {
+                let Some(methods) = of.clone().map(|of| found.entry(of).or_default()) else { continue };
+                match (around(-2), around(-1), around(1)) {
+                    (_, "fn", _) => drop(methods.defined.insert(name.to_string())),
+                    ("self", ".", "(") | ("Self", "::", _) => drop(methods.called.insert(name.to_string())),
+                    _ => {}
+                }
+            }
+            _ => {}
+        }
+        if *token == "}" && depth == 0 {
+            of = None;
+        }
+    }
+    found
+}
+
+/// The type of an `impl` block that is of no trait.
+fn own_type(tokens: &[&str]) -> Option<String> {
+    let head: Vec<&str> = tokens.iter().take_while(|token| **token != "{").copied().collect();
+    let is_type = |token: &&&str| token.starts_with(char::is_uppercase) && 1 < token.len();
+    let name = head.iter().find(is_type)?;
+    (!head.contains(&"for")).then(|| name.to_string())
+}
+
+/// The types whose methods stand in several files of one folder that need each other, with those needs.
+fn tangled(sources: &[(String, String)]) -> BTreeMap<String, Vec<(&str, &str)>> {
+    let mut types: BTreeMap<(&str, String), Vec<(&str, Methods)>> = BTreeMap::new();
+    for (file, code) in sources {
+        let folder = file.rsplit_once('/').map_or("", |(folder, _)| folder);
+        for (of, methods) in methods(code) {
+            types.entry((folder, of)).or_default().push((file, methods));
+        }
+    }
+    let circles = types.into_iter().map(|((_, of), files)| {
+        let needs = files.iter().map(|(file, methods)| {
+            let others = files.iter().filter(|(other, _)| other != file);
+            let needed = others.filter(|(_, other)| !other.defined.is_disjoint(&methods.called));
+            (*file, needed.map(|(other, _)| *other).collect())
+        });
+        (of, circles(&needs.collect()))
+    });
+    circles.filter(|(_, circles)| !circles.is_empty()).collect()
+}
+
+#[test]
+fn no_two_files_call_each_others_methods() {
+    let sources = sources();
+    let mut tangled = tangled(&sources);
+    for known in TANGLED {
+        assert!(tangled.remove(known).is_some(), "{known} is tangled no more: take it off the list");
+    }
+    assert!(tangled.is_empty(), "make parts of the type, each with its own memory: {tangled:#?}");
+}
+
+#[test]
+fn methods_that_call_each_other_across_files_are_seen() {
+    let check = |a: &str, b: &str, expect: bool| {
+        let files = [("x/a.rs".to_string(), a.to_string()), ("x/b.rs".to_string(), b.to_string())];
+        assert_eq!(tangled(&files).contains_key("Noun"), expect, "{a} {b}");
+    };
+    let a = "impl Noun { fn f(&self) { self.g() } }";
+    check(a, "impl Noun { fn g(&self) { self.f() } }", true);
+    check(a, "impl<'a> Noun<'a> { fn g(&self) { Self::f() } }", true);
+    check(a, "impl Noun { fn g(&self) { self.part.f() } }", false);
+    check(a, "impl Trait for Noun { fn g(&self) { self.f() } }", false);
+    check(a, "fn h() -> impl Iterator<Item = Noun> {} impl Other { fn g(&self) { self.f() } }", false);
 }
 
 #[track_caller]
