@@ -57,6 +57,9 @@ const KEYS: [&str; 34] = [
     "spool_output",
 ];
 
+/// The least length of a secret that nobody guesses from a recorded handshake.
+const SECRET_CHARS_MIN: usize = 16;
+
 /// The path of the file: the named one, else `config/app.toml` under the working directory, else the one beside the
 /// executable. Error: none was named, and neither of these exists.
 pub fn find(named: Option<PathBuf>) -> Result<PathBuf, String> {
@@ -243,8 +246,13 @@ fn consul(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> 
 
 fn cluster(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> ClusterConfig {
     let secret = secret(reader, environment, ["cluster_secret", "cluster_secret_file", "WING_CLUSTER_SECRET"]);
+    if secret.as_ref().is_some_and(|secret| secret.0.chars().count() < SECRET_CHARS_MIN) {
+        let expected =
+            format!("it is shorter than {SECRET_CHARS_MIN} characters; `openssl rand -hex 32` prints a good one");
+        reader.mistake("cluster_secret", &expected);
+    }
     let insecure = reader.flag("cluster_insecure").unwrap_or(false);
-    ClusterConfig { secret: secret.filter(|secret| !secret.0.is_empty()), insecure }
+    ClusterConfig { secret, insecure }
 }
 
 fn mysql(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> Option<MysqlConfig> {

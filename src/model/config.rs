@@ -62,7 +62,8 @@ pub struct ConsulConfig {
 /// How nodes trust each other.
 #[derive(Clone, Debug, Default)]
 pub struct ClusterConfig {
-    /// None: the node has links only to nodes of its own host, unless it is `insecure`.
+    /// None: the node has links only to nodes of its own host, which share a secret by their database, unless it is
+    /// `insecure`.
     pub secret: Option<Secret>,
     /// Without a secret the node trusts every node that connects.
     pub insecure: bool,

@@ -13,6 +13,7 @@ mod http;
 mod peers;
 mod source;
 mod start;
+mod strangers;
 mod timer;
 
 pub use start::run;
@@ -246,6 +247,7 @@ impl Reactor {
                         log::error!("no mark is free for {op:?}");
                     }
                 }
+                Effect::LinkSecret(secret) => self.peers.trust(&secret),
                 Effect::Link(id, server) => {
                     if let Err(error) = self.peers.link(id, &server, self.poll.registry(), clock::mono()) {
                         log::error!("make a link to {server}: {error}");

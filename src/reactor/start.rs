@@ -13,13 +13,15 @@ use super::{Reactor, readable, waker};
 use crate::core::io::{ExitReason, Signal};
 use crate::core::node::{Node, Setup};
 use crate::core::output::retention::Outputs;
-use crate::model::config::Config;
+use crate::model::config::{ClusterConfig, Config, Secret};
 use crate::model::{Incarnation, NodeId};
+use crate::wire::handshake::Key;
 use crate::worker::clock;
 use crate::worker::consul::ConsulClient;
 use crate::worker::output_files::OutputFiles;
 use crate::worker::pool::{Answers, Pool, Tools};
 use crate::worker::process::{DaemonLink, FreeMemory, MarkBook, Spawner};
+use crate::worker::random;
 use crate::worker::spool::SpoolFile;
 use crate::worker::store::sqlite::WriteOrder;
 use crate::worker::store::{self, Hand, Store};
@@ -91,7 +93,7 @@ fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
         marks,
         children: Children::new(Outputs::new(config.limits.max_output_bytes, config.spool_output)),
         http: Http::new(listener, debug_listener),
-        peers: Peers::new(peer_listener, config.cluster.clone()),
+        peers: Peers::new(peer_listener, &config.cluster, link_key(&config.cluster)?),
         signals: signals.collect::<std::io::Result<_>>().map_err(starting)?,
         link,
         exit: None,
@@ -133,8 +135,21 @@ fn listen(poll: &Poll, key: &str, address: SocketAddr, source: Source) -> Result
             "listen on {address} ({key}): {error}; is another program using it, or is it not an address of this host?"
         )
     })?;
+    // Again, with all the room for connections that wait which the system gives (net.core.somaxconn): mio asks for 128.
+    rustix::net::listen(&listener, i32::MAX).map_err(starting)?;
     poll.registry().register(&mut listener, source.token(), Interest::READABLE).map_err(starting)?;
     Ok(listener)
+}
+
+/// The key of the links. A node without a secret has one that nobody else knows, until its store gives it the secret of
+/// the nodes that share the store; an insecure one has the key that everybody can have.
+fn link_key(config: &ClusterConfig) -> Result<Key, String> {
+    let unknown = || random::hex::<32>().map(Secret).map_err(starting);
+    Ok(Key::of(&match (&config.secret, config.insecure) {
+        (Some(secret), _) => secret.clone(),
+        (None, true) => Secret::default(),
+        (None, false) => unknown()?,
+    }))
 }
 
 fn hear(poll: &Poll, signal: i32, at: usize) -> std::io::Result<UnixStream> {
@@ -158,10 +173,7 @@ fn node_id(data_dir: &Path) -> Result<NodeId, String> {
             Err(format!("{} does not hold 32 hex digits: remove it if this node is stopped for good", path.display()))
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let mut bytes = [0_u8; 16];
-            rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-                .map_err(|error| fail(error.into()))?;
-            let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            let text = random::hex::<16>().map_err(fail)?;
             // The file must be complete or missing: half an id would stop the next start.
             let temporary = path.with_extension("new");
             std::fs::write(&temporary, &text).and_then(|()| std::fs::rename(&temporary, &path)).map_err(fail)?;

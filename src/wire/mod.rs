@@ -6,5 +6,6 @@
 
 pub mod http;
 
+pub mod channel;
 pub mod frame;
 pub mod handshake;

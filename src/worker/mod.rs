@@ -8,6 +8,7 @@ pub mod clock;
 pub mod consul;
 pub mod output_files;
 pub mod process;
+pub mod random;
 pub mod spool;
 pub mod store;
 mod token;

@@ -60,7 +60,7 @@ fn what_a_cluster_lacks_is_said_and_the_rest_is_not() {
     for (lines, lacks) in [
         (vec![host, consul, mysql], &[no_secret][..]),
         (vec![host, consul], &[no_secret, no_mysql]),
-        (vec![host, consul, mysql, "cluster_secret = \"word\""], &[]),
+        (vec![host, consul, mysql, "cluster_secret = \"sixteen letters!\""], &[]),
         (
             vec![host, consul, mysql, "cluster_insecure = true"],
             &["cluster_insecure: everybody who reaches 10.10.62.33:9991"],

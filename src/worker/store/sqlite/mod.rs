@@ -145,7 +145,7 @@ impl SqliteStore {
 impl Store for SqliteStore {
     fn open(&mut self) -> Result<Opened, StoreError> {
         self.transact("apply the migrations", schema::migrate)?;
-        Ok(Opened { clock: None, advice: Vec::new() })
+        Ok(Opened { clock: None, advice: Vec::new(), link_secret: None })
     }
 
     fn ping(&mut self) -> Result<(), StoreError> {
