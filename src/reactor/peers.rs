@@ -47,8 +47,6 @@ pub struct Peers {
     serials: BTreeMap<LinkId, usize>,
     unfinished: Vec<usize>,
     heard: VecDeque<Input>,
-    /// A log line has said that without a secret there are no links to other hosts.
-    is_secret_missed: bool,
 }
 
 struct Peer {
@@ -114,7 +112,6 @@ impl Peers {
             serials: BTreeMap::new(),
             unfinished: Vec::new(),
             heard: VecDeque::new(),
-            is_secret_missed: false,
         }
     }
 
@@ -165,19 +162,12 @@ impl Peers {
     /// Makes a link to a server.
     pub fn link(&mut self, id: LinkId, server: &Server, registry: &Registry, now: Mono) -> io::Result<()> {
         let address: Option<std::net::SocketAddr> = server.0.parse().ok();
-        let is_allowed = address.is_some_and(|address| self.may_speak(address.ip().is_loopback()));
-        if !is_allowed && !std::mem::replace(&mut self.is_secret_missed, true) {
-            log::error!(
-                "no link to {server}: without cluster_secret this node connects only to nodes of its own host; set it on all nodes"
-            );
-        }
+        let is_allowed = address.is_none_or(|address| self.may_speak(address.ip().is_loopback()));
         match address.filter(|_| is_allowed).map(TcpStream::connect) {
-            Some(Ok(stream)) => self.add(Peer::new(id, server.to_string(), stream, now), registry),
-            _ => {
-                self.heard.push_back(Input::Unlinked(id, Gone::Lost));
-                Ok(())
-            }
+            Some(Ok(stream)) => return self.add(Peer::new(id, server.to_string(), stream, now), registry),
+            _ => self.heard.push_back(Input::Unlinked(id, if is_allowed { Gone::Lost } else { Gone::NoSecret })),
         }
+        Ok(())
     }
 
     pub fn send(&mut self, id: LinkId, message: &Message) {

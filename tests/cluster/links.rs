@@ -245,10 +245,11 @@ fn with_the_older_systems_app_toml_one_host_works_and_says_that_more_need_a_secr
     second.start();
     for node in [&first, &second] {
         node.wait_said("cluster_secret: it is not set, so this node connects to no node");
-        let said = node.said().matches("cluster_secret: there is none").count();
+        let said = node.said().matches("cluster_secret: it is not set").count();
         assert_eq!(said, 1, "the daemon says it, and its guardian does not: {}", node.said());
     }
-    second.wait_said(&format!("no link to {}", first.server));
-    second.api.get("/health").refused(503, "knows no leader");
+    let clear = format!("this node cannot speak with the leader, {}: without cluster_secret", first.server);
+    second.wait_said(&clear);
+    second.api.get("/health").refused(503, &clear);
     second.api.post("/cron/add", "cronSet=* * * * * *&command=true").refused(503, &first.server);
 }

@@ -49,6 +49,8 @@ pub enum Gone {
     Lost,
     /// The other end has another secret, or none.
     OtherSecret,
+    /// The other end is on another host, and this node has no secret.
+    NoSecret,
     /// The other end speaks another version of the protocol.
     OtherVersion {
         theirs: u8,
@@ -57,9 +59,9 @@ pub enum Gone {
 }
 
 impl Gone {
-    /// The other end is there, and no try will make it this node's leader.
+    /// The other end may be well, and still this node cannot speak with it.
     pub fn is_foreign(self) -> bool {
-        matches!(self, Gone::OtherSecret | Gone::OtherVersion { .. })
+        matches!(self, Gone::OtherSecret | Gone::NoSecret | Gone::OtherVersion { .. })
     }
 }
 
@@ -71,6 +73,9 @@ impl fmt::Display for Gone {
             Gone::OtherSecret => {
                 f.write_str("it has another cluster_secret, or none; give all nodes of a cluster the same one")
             }
+            Gone::NoSecret => f.write_str(
+                "without cluster_secret this node connects only to nodes of its own host; set it on all nodes",
+            ),
             Gone::OtherVersion { theirs, ours } => write!(
                 f,
                 "it speaks version {theirs} of the protocol (or is no node), this node version {ours}; update the older one"
