@@ -136,7 +136,7 @@ impl Peers {
             };
             if !self.may_speak(address.ip().is_loopback()) {
                 let text = format!(
-                    "a node at {address} is refused: without cluster_secret only nodes of this host may connect; set it on all nodes"
+                    "a node at {address} is rejected: without cluster_secret only nodes of this host may connect; set it on all nodes"
                 );
                 self.warn_of_stranger(text, now);
                 continue;
@@ -144,7 +144,7 @@ impl Peers {
             let state = match Handshake::listen(&self.key) {
                 Ok(handshake) => LinkState::Proving(handshake),
                 Err(failed) => {
-                    self.warn_of_stranger(format!("a node at {address} is refused: {}", BadFrame::from(failed)), now);
+                    self.warn_of_stranger(format!("a node at {address} is rejected: {}", BadFrame::from(failed)), now);
                     continue;
                 }
             };
@@ -235,7 +235,7 @@ impl Peers {
         };
         if gone.is_foreign() && !has_dialled {
             // The other end is to know the reason; whether it hears this is its own concern.
-            peer.output.extend(handshake::refusal());
+            peer.output.extend(handshake::rejection());
             let _ = peer.write();
         }
         let text = reason.map(|reason| format!("the link to {} is cut: {reason}", peer.address));

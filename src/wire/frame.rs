@@ -21,7 +21,7 @@ pub enum Kind {
     /// A message of the Noise handshake.
     Handshake,
     /// The listener's last word to a dialler that has another secret or version.
-    Refused,
+    Rejected,
     /// Encrypted and authenticated.
     Sealed,
 }
@@ -74,7 +74,7 @@ pub fn take(buffer: &mut Vec<u8>, body_bytes_max: usize) -> Result<Option<Frame>
     }
     let kind = match kind {
         0 => Kind::Handshake,
-        1 => Kind::Refused,
+        1 => Kind::Rejected,
         2 => Kind::Sealed,
         other => return Err(BadFrame::Malformed(format!("a frame of unknown kind {other}"))),
     };
@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn the_frames_are_the_same_wherever_the_bytes_were_split() {
         let bytes =
-            [frame(Kind::Handshake, b"abc"), frame(Kind::Sealed, b""), frame(Kind::Refused, &[7; 300])].concat();
+            [frame(Kind::Handshake, b"abc"), frame(Kind::Sealed, b""), frame(Kind::Rejected, &[7; 300])].concat();
         for step in [1, 2, 5, 100, bytes.len()] {
             let (mut buffer, mut found) = (Vec::new(), Vec::new());
             for piece in bytes.chunks(step) {
@@ -106,7 +106,7 @@ mod tests {
                     found.push((frame.kind, frame.body.len()));
                 }
             }
-            assert_eq!(found, [(Kind::Handshake, 3), (Kind::Sealed, 0), (Kind::Refused, 300)]);
+            assert_eq!(found, [(Kind::Handshake, 3), (Kind::Sealed, 0), (Kind::Rejected, 300)]);
             assert!(buffer.is_empty());
         }
     }

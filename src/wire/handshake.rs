@@ -123,7 +123,7 @@ impl Handshake {
     /// Takes a frame of the other end. After an error the handshake is over.
     pub fn on_frame(&mut self, frame: &Frame) -> Result<Step, Failed> {
         match (std::mem::replace(&mut self.0, State::Over), frame.kind) {
-            (State::Fresh(noise), Kind::Refused) if noise.is_initiator() => Err(Failed::OtherSecret),
+            (State::Fresh(noise), Kind::Rejected) if noise.is_initiator() => Err(Failed::OtherSecret),
             (State::Fresh(noise), Kind::Handshake) => self.on_noise(*noise, &frame.body),
             (State::Unconfirmed(mut channel), Kind::Sealed) => match channel.is_confirmed_by(frame) {
                 true => Ok(Step::Done(Vec::new(), channel)),
@@ -152,8 +152,8 @@ impl Handshake {
 }
 
 /// The listener's word to a dialler with another secret or version, before it closes the connection.
-pub fn refusal() -> Vec<u8> {
-    frame(Kind::Refused, &[])
+pub fn rejection() -> Vec<u8> {
+    frame(Kind::Rejected, &[])
 }
 
 fn noise(end: End, key: &Key) -> Result<HandshakeState, Failed> {
@@ -225,7 +225,7 @@ mod tests {
     fn another_secret_is_refused_by_either_end() {
         let (mut dialler, first, mut listener) = pair("another", "secret");
         assert_eq!(failed(listener.on_frame(&first)), Failed::OtherSecret);
-        assert_eq!(failed(dialler.on_frame(&read(&refusal()))), Failed::OtherSecret);
+        assert_eq!(failed(dialler.on_frame(&read(&rejection()))), Failed::OtherSecret);
         // An impostor answers with what it has, or with what it has heard.
         let (mut dialler, first, _) = pair("secret", "secret");
         assert_eq!(failed(dialler.on_frame(&first)), Failed::OtherSecret, "reflected");
@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn nothing_may_be_left_out_changed_or_repeated() {
-        for kind in [Kind::Sealed, Kind::Refused, Kind::Handshake] {
+        for kind in [Kind::Sealed, Kind::Rejected, Kind::Handshake] {
             for bytes in [0, 16, 47, 48, 64] {
                 let (_, _, mut listener) = pair("secret", "secret");
                 failed(listener.on_frame(&Frame { kind, body: vec![7; bytes] }));

@@ -4,8 +4,8 @@
 //!
 //! Invariant: no input makes it panic.
 
-pub mod http;
-
 pub mod channel;
 pub mod frame;
 pub mod handshake;
+pub mod headers;
+pub mod http;

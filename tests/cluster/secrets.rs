@@ -6,7 +6,7 @@ use crate::support::{consul, mariadb};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use wing_crontab::model::config::Secret;
-use wing_crontab::wire::handshake::{Handshake, Key, refusal};
+use wing_crontab::wire::handshake::{Handshake, Key, rejection};
 
 /// A node of the cluster of this one, with what is edited in its app.toml.
 fn node_beside(node: &Node, edit: impl FnOnce(String) -> String) -> Node {
@@ -55,5 +55,5 @@ fn nodes_of_one_host_that_are_given_no_secret_share_one_that_strangers_do_not_ha
     stream.write_all(&first).unwrap();
     let mut heard = Vec::new();
     stream.read_to_end(&mut heard).unwrap();
-    assert_eq!(heard, refusal(), "a stranger without a secret is no node");
+    assert_eq!(heard, rejection(), "a stranger without a secret is no node");
 }

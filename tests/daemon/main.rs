@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod access;
 mod api;
 mod changes;
 mod config;
@@ -12,6 +13,9 @@ mod crash;
 mod flood;
 mod health;
 mod http;
+mod http_budgets;
+mod http_clients;
+mod http_requests;
 mod limits;
 mod misfire;
 mod mutex;
