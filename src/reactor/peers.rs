@@ -279,8 +279,11 @@ impl Peers {
 
     fn cut_stranger(&mut self, serial: usize, reason: &str, now: Mono) {
         let Some(peer) = self.peers.get(&serial) else { return };
-        let text = format!("the link to {} is cut: {reason}", peer.address);
-        self.warn_of_stranger(text, now);
+        // A leader that does not answer is the node's concern.
+        if matches!(peer.id, LinkId::In(_)) {
+            let text = format!("the link to {} is cut: {reason}", peer.address);
+            self.warn_of_stranger(text, now);
+        }
         self.end(serial, Gone::Lost);
     }
 
