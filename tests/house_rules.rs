@@ -1,6 +1,8 @@
-//! The house rules, checked against the sources: which room may import which, where a name may stand, how long files
-//! may be.
+//! The house rules, checked against the sources: which room may import which, that no files
+//! need each other, where a name may stand, how long files may be.
 
+#[path = "house_rules/circles.rs"]
+mod circles;
 #[path = "house_rules/sizes.rs"]
 mod sizes;
 
@@ -81,6 +83,25 @@ fn the_pure_rooms_touch_nothing() {
             for word in IMPURE {
                 assert!(!code.contains(word), "{name} names {word}");
             }
+        }
+    }
+}
+
+/// What a context of the core lends, as a parameter of its own.
+const LENT: [&str; 3] = [": Now", "&mut Effects", "&mut Logbook"];
+
+/// The log's rows are a part of the context: they cannot be handed the whole.
+const LENT_APART: &str = "core/log/";
+
+#[test]
+fn a_function_of_the_core_takes_the_context_rather_than_two_parts_of_it() {
+    for (name, code) in sources() {
+        if !name.starts_with("core/") || name.starts_with(LENT_APART) {
+            continue;
+        }
+        for signature in code.split("fn ").skip(1).filter_map(|rest| rest.split('{').next()) {
+            let parts: Vec<&str> = LENT.into_iter().filter(|part| signature.contains(part)).collect();
+            assert!(parts.len() < 2, "{name} takes {parts:?} and not `cx: &mut Context`: fn {signature}");
         }
     }
 }

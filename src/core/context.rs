@@ -2,7 +2,12 @@
 //!
 //! Not a place for things that only some parts need.
 //!
-//! Invariant: a part has it for one call, and does not keep it.
+//! The rule of who takes it: a function that needs two or more of the time, the effects and the log rows takes
+//! `cx: &mut Context`; a function that needs one of them takes that one alone (`now: Now`, `fx: &mut Effects`), so that
+//! its signature says what it touches. The log (`core::log`) is an exception: its rows are a part of the context, and
+//! cannot be handed the whole.
+//!
+//! Invariant: it is lent for one call; nobody keeps it.
 
 use crate::core::io::Effects;
 use crate::core::log::logbook::Logbook;
@@ -13,4 +18,20 @@ pub struct Context<'a> {
     pub now: Now,
     pub fx: &'a mut Effects,
     pub logbook: &'a mut Logbook,
+}
+
+/// Lends a context to the part that a test drives.
+#[cfg(test)]
+#[derive(Debug, Default)]
+pub struct Lender {
+    pub fx: Effects,
+    logbook: Logbook,
+}
+
+#[cfg(test)]
+impl Lender {
+    /// The context of an input that comes at this time.
+    pub fn at(&mut self, now: Now) -> Context<'_> {
+        Context { now, fx: &mut self.fx, logbook: &mut self.logbook }
+    }
 }

@@ -29,4 +29,6 @@ pub mod node;
 mod context;
 
 pub use context::Context;
+#[cfg(test)]
+pub use context::Lender;
 pub use node::Node;

@@ -5,7 +5,6 @@
 //! Invariant: an environment from `parse_env` can be given to a process.
 
 use super::Second;
-use super::columns::new_job;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -92,7 +91,7 @@ impl OnLost {
 /// A row of table `cron`. Where the message of a node of an earlier version lacks a field, the field has the value of a
 /// new job.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(default = "new_job")]
+#[serde(default)]
 pub struct Job {
     pub id: JobId,
     pub cron_set: String,

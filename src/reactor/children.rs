@@ -14,10 +14,11 @@
 //!
 //! Invariant: each process that was added comes out of `take_ended` once, reaped.
 
-use super::{Source, earlier};
+use super::source::Source;
 use crate::core::output::retention::Outputs;
 use crate::core::ports::output_files::FileAnswer;
 use crate::core::ports::{Kill, KillHow};
+use crate::core::time::bounds::FILE_WAIT_MS;
 use crate::model::{Attempt, Exit, Mono};
 use crate::worker::process::{Running, kill};
 use mio::unix::SourceFd;
@@ -32,8 +33,6 @@ const AFTER_EXIT_MS: u64 = 50;
 /// runs.
 const TURN_BYTES_MAX: usize = 256 << 10;
 const READ_BYTES: usize = 64 << 10;
-/// How long the end of a run waits for a disk that does not answer.
-const FILE_WAIT_MS: u64 = 5_000;
 
 /// How many pipes are drained for processes left behind; beyond it the oldest is closed.
 const LEFTOVERS_MAX: usize = 1_024;
@@ -168,7 +167,7 @@ impl Children {
 
     /// When the first open pipe of an ended process is given up.
     pub fn deadline(&self) -> Option<Mono> {
-        self.lingering.values().fold(None, |least, at| earlier(least, Some(*at)))
+        self.lingering.values().min().copied()
     }
 
     /// One run that is over: how its process ended, and the text for its log row.

@@ -24,7 +24,8 @@ use std::net::Shutdown;
 
 /// How long a request may take from its first byte to its last.
 const REQUEST_MS: u64 = 10_000;
-/// How long a connection stays open without a request.
+/// How long a connection stays open without a request. A proxy keeps one for less (nginx: 60 s), so its next request
+/// does not meet the end of the connection.
 const IDLE_MS: u64 = 75_000;
 /// How long a client may take no byte of an answer.
 const WRITE_MS: u64 = 10_000;

@@ -6,7 +6,7 @@
 //! that connection is gone.
 
 use super::connection::{Connection, Progress};
-use super::{Source, earlier};
+use super::source::Source;
 use crate::api;
 use crate::core::node::Node;
 use crate::core::output::follow::{Follow, Step};
@@ -20,6 +20,10 @@ use std::io;
 
 /// Connections that may be open at one time; a further client is told so, and its connection is closed.
 const CONNECTIONS_MAX: usize = 10_000;
+/// Connections that are taken from one listener in one turn of the loop.
+const ACCEPTS_A_TURN_MAX: usize = 64;
+/// Requests of one connection that are answered without the node in one turn of the loop.
+const REQUESTS_A_TURN_MAX: usize = 32;
 /// How often the deadlines of the connections are looked at.
 const HOUSEKEEPING_EVERY_MS: u64 = 250;
 /// Clients that may follow a run at one time.
@@ -65,19 +69,19 @@ impl Http {
         }
     }
 
-    /// Takes every connection that waits at the listener.
-    pub fn accept(&mut self, source: Source, registry: &Registry, now: Mono) -> io::Result<()> {
+    /// Takes the connections that wait at the listener. True: there may be more.
+    pub fn accept(&mut self, source: Source, registry: &Registry, now: Mono) -> io::Result<bool> {
         let is_debug = source == Source::DebugListener;
-        loop {
+        for _ in 0..ACCEPTS_A_TURN_MAX {
             let listener = if is_debug { self.debug_listener.as_ref() } else { Some(&self.listener) };
-            let Some(listener) = listener else { return Ok(()) };
+            let Some(listener) = listener else { return Ok(false) };
             let mut stream = match listener.accept() {
                 Ok((stream, _)) => stream,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => {
                     // Out of descriptors, or a client that was gone again: the next event comes with the next client.
                     log::warn!("accept a connection: {error}");
-                    return Ok(());
+                    return Ok(false);
                 }
             };
             crate::worker::process::raise_if_short(&stream);
@@ -104,11 +108,12 @@ impl Http {
             self.connections.insert(serial, connection);
             self.unfinished.push(serial);
         }
+        Ok(true)
     }
 
     /// Goes on with a connection, and answers requests that the node need not see. Returns one that it must see.
     pub fn on_ready(&mut self, serial: usize, node: &Node, now: Mono) -> Option<(RequestId, Command)> {
-        loop {
+        for _ in 0..REQUESTS_A_TURN_MAX {
             let connection = self.connections.get_mut(&serial)?;
             let response = match connection.advance(now) {
                 Progress::Waiting => return None,
@@ -145,6 +150,8 @@ impl Http {
             };
             self.connections.get_mut(&serial)?.respond(response, now);
         }
+        self.unfinished.push(serial);
+        None
     }
 
     pub fn reply(&mut self, client: RequestId, reply: &Reply, now: Mono) {
@@ -187,7 +194,7 @@ impl Http {
         let streams = self.streams.iter().filter(|_| self.reads.len() < STREAM_READS_MAX);
         let is_ready = |serial: &usize| self.connections.get(serial).is_some_and(Connection::has_sent_all);
         let ready = streams.filter(|(serial, _)| is_ready(serial));
-        ready.fold(None, |least, (_, stream)| earlier(least, stream.deadline()))
+        ready.filter_map(|(_, stream)| stream.deadline()).min()
     }
 
     /// The connections to go on with at once.

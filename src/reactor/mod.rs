@@ -4,20 +4,23 @@
 //! Not a place for decisions, and not for work that blocks: that goes to the pool. The only room that names mio.
 //!
 //! Invariants: the thread blocks in poll and nowhere else; an event is a hint, so each source is read and written until
-//! it would block, or until its budget for this turn of the loop is used up.
+//! it would block, or until its budget for this turn of the loop is used up. mio tells of a source once, so a source
+//! that has used up its budget is gone on with in the next turn without an event, and that turn does not wait.
 
 mod children;
 mod connection;
 mod http;
 mod peers;
+mod source;
 mod start;
 mod timer;
+
+pub use start::run;
 
 use crate::core::io::{Effect, ExitReason, Input, MarkOp, Signal};
 use crate::core::node::Node;
 use crate::core::ports::{Done, Spawn, SpawnError, Work, WorkId};
 use crate::model::Mono;
-use crate::model::config::Config;
 use crate::worker::clock;
 use crate::worker::pool::{Answer, KillOrder, Pool, SpawnOrder};
 use crate::worker::process::{DaemonLink, MarkBook};
@@ -26,8 +29,10 @@ use crossbeam_channel::Receiver;
 use http::Http;
 use mio::net::UnixStream;
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Interest, Poll, Waker};
 use peers::Peers;
+use source::Source;
+use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -37,66 +42,10 @@ use timer::Timer;
 /// The longest wait in poll. The next deadline may be later, so this only repairs a missed wake-up.
 const POLL_MAX: Duration = Duration::from_millis(500);
 const EVENTS_MAX: usize = 1_024;
-
-/// The source of an event, as a number for mio's token. Serial numbers are never used twice, so a late event of a
-/// closed source finds nothing.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Source {
-    Answers,
-    Timer,
-    Signal(usize),
-    Guardian,
-    HttpListener,
-    DebugListener,
-    Connection(usize),
-    PeerListener,
-    Peer(usize),
-    ChildExit(usize),
-    ChildOutput(usize),
-}
-
-const KINDS: usize = 11;
-
-impl Source {
-    fn token(self) -> Token {
-        let (serial, kind) = match self {
-            Source::Answers => (0, 0),
-            Source::Timer => (0, 1),
-            Source::Signal(at) => (at, 2),
-            Source::Guardian => (0, 3),
-            Source::HttpListener => (0, 4),
-            Source::DebugListener => (0, 5),
-            Source::Connection(serial) => (serial, 6),
-            Source::ChildExit(serial) => (serial, 7),
-            Source::ChildOutput(serial) => (serial, 8),
-            Source::PeerListener => (0, 9),
-            Source::Peer(serial) => (serial, 10),
-        };
-        Token(serial * KINDS + kind)
-    }
-
-    fn of(token: Token) -> Source {
-        let serial = token.0 / KINDS;
-        match token.0 % KINDS {
-            0 => Source::Answers,
-            1 => Source::Timer,
-            2 => Source::Signal(serial),
-            3 => Source::Guardian,
-            4 => Source::HttpListener,
-            5 => Source::DebugListener,
-            6 => Source::Connection(serial),
-            7 => Source::ChildExit(serial),
-            8 => Source::ChildOutput(serial),
-            9 => Source::PeerListener,
-            _ => Source::Peer(serial),
-        }
-    }
-}
-
-/// Runs the daemon to its end. The error says why the event loop could not start or go on.
-pub fn run(config: &Config, link: DaemonLink) -> Result<ExitReason, String> {
-    start::reactor(config, link)?.run().map_err(|error| format!("the event loop: {error}"))
-}
+/// The workers' answers that are taken in one turn of the loop.
+const ANSWERS_A_TURN_MAX: usize = 1_024;
+/// The signals of one kind that are taken in one turn of the loop.
+const SIGNALS_A_TURN_MAX: usize = 16;
 
 struct Reactor {
     poll: Poll,
@@ -111,10 +60,13 @@ struct Reactor {
     signals: Vec<(Signal, UnixStream)>,
     link: DaemonLink,
     exit: Option<ExitReason>,
+    /// Sources that had used up their budget. No event will tell of what they still have: they are gone on with in any
+    /// case. Connections, links and children have lists of their own.
+    unfinished: BTreeSet<Source>,
 }
 
 impl Reactor {
-    fn run(mut self) -> io::Result<ExitReason> {
+    fn serve(mut self) -> io::Result<ExitReason> {
         let mut events = Events::with_capacity(EVENTS_MAX);
         self.input(Input::Wake);
         loop {
@@ -145,35 +97,45 @@ impl Reactor {
         for event in events.iter() {
             self.on_event(Source::of(event.token()))?;
         }
-        self.go_on();
+        self.go_on()?;
         self.housekeeping();
         Ok(())
     }
 
     fn on_event(&mut self, source: Source) -> io::Result<()> {
+        let mut has_more = false;
         match source {
-            Source::Answers => self.take_answers(),
+            Source::Answers => has_more = self.take_answers(),
             Source::Timer => {
                 if self.timer.was_clock_set() {
                     self.input(Input::Wake);
                 }
             }
-            Source::Signal(at) => self.on_signal(at),
+            Source::Signal(at) => has_more = self.on_signal(at),
             Source::Guardian => self.on_guardian(),
             Source::HttpListener | Source::DebugListener => {
-                self.http.accept(source, self.poll.registry(), clock::mono())?
+                has_more = self.http.accept(source, self.poll.registry(), clock::mono())?;
             }
             Source::Connection(serial) => self.on_connection(serial),
-            Source::PeerListener => self.peers.accept(self.poll.registry(), clock::mono())?,
+            Source::PeerListener => has_more = self.peers.accept(self.poll.registry(), clock::mono())?,
             Source::Peer(serial) => self.peers.on_ready(serial, clock::mono()),
             Source::ChildExit(serial) => self.children.on_exit(serial, clock::mono()),
             Source::ChildOutput(serial) => self.children.on_output(serial, clock::mono()),
+        }
+        if has_more {
+            self.unfinished.insert(source);
         }
         Ok(())
     }
 
     /// Goes on with sources that had used up their budget, and gives the node their inputs.
-    fn go_on(&mut self) {
+    ///
+    /// Each loop here ends: nothing that the node does about an ended run or a part of an output ends another run or
+    /// gives another part at once. What it does about a link may end a link, which is heard of in the next turn.
+    fn go_on(&mut self) -> io::Result<()> {
+        for source in std::mem::take(&mut self.unfinished) {
+            self.on_event(source)?;
+        }
         for serial in self.http.take_unfinished() {
             self.on_connection(serial);
         }
@@ -183,7 +145,9 @@ impl Reactor {
         for serial in self.peers.take_unfinished() {
             self.peers.on_ready(serial, clock::mono());
         }
-        while let Some(input) = self.peers.take_heard() {
+        for _ in 0..self.peers.heard_count() {
+            // An input may have had a link ended, and with it the inputs behind this one.
+            let Some(input) = self.peers.take_heard() else { break };
             self.input(input);
         }
         self.children.go_on(clock::mono());
@@ -196,10 +160,12 @@ impl Reactor {
         while let Some(order) = self.children.outputs.take_order() {
             self.pool.output_file(order);
         }
+        Ok(())
     }
 
     fn has_more(&self) -> bool {
-        self.http.has_unfinished() || self.peers.has_unfinished() || self.children.has_unfinished()
+        let has_own = !self.unfinished.is_empty();
+        has_own || self.http.has_unfinished() || self.peers.has_unfinished() || self.children.has_unfinished()
     }
 
     fn on_connection(&mut self, serial: usize) {
@@ -208,17 +174,17 @@ impl Reactor {
         }
     }
 
-    fn on_signal(&mut self, at: usize) {
-        let Some((signal, stream)) = self.signals.get_mut(at) else { return };
+    /// True: there may be more.
+    fn on_signal(&mut self, at: usize) -> bool {
+        let Some((signal, stream)) = self.signals.get_mut(at) else { return false };
         let signal = *signal;
-        let mut bytes = [0; 16];
-        while let Ok(count @ 1..) = stream.read(&mut bytes) {
-            if signal == Signal::Reload {
-                self.pool.read_files_again();
-            }
-            (0..count).for_each(|_| self.node.handle(Input::Signal(signal), clock::now()));
+        let mut bytes = [0; SIGNALS_A_TURN_MAX];
+        let count = stream.read(&mut bytes).unwrap_or(0);
+        if signal == Signal::Reload && count != 0 {
+            self.pool.read_files_again();
         }
-        self.drain();
+        (0..count).for_each(|_| self.input(Input::Signal(signal)));
+        count == bytes.len()
     }
 
     fn on_guardian(&mut self) {
@@ -231,8 +197,10 @@ impl Reactor {
         }
     }
 
-    fn take_answers(&mut self) {
-        while let Ok(answer) = self.answers.try_recv() {
+    /// True: there may be more.
+    fn take_answers(&mut self) -> bool {
+        let (answers, has_more) = take_some(&self.answers, ANSWERS_A_TURN_MAX);
+        for answer in answers {
             let input = match answer {
                 Answer::Done(id, done) => Input::Done(id, done),
                 Answer::Spawned(id, attempt, Ok(running)) => {
@@ -248,6 +216,7 @@ impl Reactor {
             };
             self.input(input);
         }
+        has_more
     }
 
     fn input(&mut self, input: Input) {
@@ -255,7 +224,8 @@ impl Reactor {
         self.drain();
     }
 
-    /// Carries out every effect that the node wants.
+    /// Carries out every effect that the node wants. It ends: only a start that fails at once gives the node an input
+    /// here, and it has one run less then.
     fn drain(&mut self) {
         while let Some(effect) = self.node.poll_effect() {
             match effect {
@@ -317,7 +287,24 @@ fn readable(poll: &Poll, fd: &impl AsRawFd, source: Source) -> io::Result<()> {
     poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), source.token(), Interest::READABLE)
 }
 
-/// The earlier of two moments, each of which may be none.
-fn earlier(left: Option<Mono>, right: Option<Mono>) -> Option<Mono> {
-    left.into_iter().chain(right).min()
+/// Takes so many from the queue at the most. True: there may be more.
+fn take_some<T>(queue: &Receiver<T>, most: usize) -> (Vec<T>, bool) {
+    let taken: Vec<T> = queue.try_iter().take(most).collect();
+    let has_more = taken.len() == most;
+    (taken, has_more)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_that_is_not_emptied_is_gone_on_with() {
+        let (sender, queue) = crossbeam_channel::unbounded();
+        (0..=ANSWERS_A_TURN_MAX).for_each(|answer| sender.send(answer).unwrap());
+        let (first, has_more) = take_some(&queue, ANSWERS_A_TURN_MAX);
+        assert_eq!((first.len(), has_more), (ANSWERS_A_TURN_MAX, true));
+        assert_eq!(take_some(&queue, ANSWERS_A_TURN_MAX), (vec![ANSWERS_A_TURN_MAX], false));
+        assert_eq!(take_some(&queue, ANSWERS_A_TURN_MAX), (vec![], false));
+    }
 }

@@ -9,7 +9,7 @@
 //! Invariants: a stranger can send nothing but its proof, in five seconds and a small buffer. The bytes that wait to be
 //! sent over a link have a limit; beyond it the link is cut, and the node begins anew over the next one.
 
-use super::Source;
+use super::source::Source;
 use crate::core::io::{Gone, Input};
 use crate::model::config::{ClusterConfig, Secret};
 use crate::model::message::{LinkId, Message};
@@ -29,6 +29,10 @@ const PROVE_MS: u64 = 5_000;
 const OUTPUT_BYTES_MAX: usize = 64 << 20;
 /// The most bytes that are read from one link in one turn of the loop.
 const TURN_BYTES_MAX: usize = 1 << 20;
+/// Messages after which no more is read from one link in one turn of the loop. Those of the last read are still taken.
+const TURN_MESSAGES_MAX: usize = 256;
+/// Nodes that are taken from the listener in one turn of the loop.
+const ACCEPTS_A_TURN_MAX: usize = 64;
 
 pub struct Peers {
     listener: Option<TcpListener>,
@@ -86,15 +90,16 @@ impl Peers {
         }
     }
 
-    /// Takes every connection that waits at the listener.
-    pub fn accept(&mut self, registry: &Registry, now: Mono) -> io::Result<()> {
-        while let Some(listener) = &self.listener {
+    /// Takes the connections that wait at the listener. True: there may be more.
+    pub fn accept(&mut self, registry: &Registry, now: Mono) -> io::Result<bool> {
+        for _ in 0..ACCEPTS_A_TURN_MAX {
+            let Some(listener) = &self.listener else { return Ok(false) };
             let (stream, address) = match listener.accept() {
                 Ok(accepted) => accepted,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => {
                     log::warn!("accept a node: {error}");
-                    return Ok(());
+                    return Ok(false);
                 }
             };
             if !self.may_speak(address.ip().is_loopback()) {
@@ -110,10 +115,10 @@ impl Peers {
             crate::worker::process::raise_if_short(&stream);
             let id = LinkId::In(self.next_serial as u64);
             let Some(handshake) = self.handshake(End::Listener) else { continue };
-            let output = handshake.challenge();
-            self.add(id, address.to_string(), stream, LinkState::Proving(handshake), output, registry, now)?;
+            let (output, state) = (handshake.challenge(), LinkState::Proving(handshake));
+            self.add(Peer { output, state, ..Peer::new(id, address.to_string(), stream, now) }, registry)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Makes a link to a server.
@@ -126,9 +131,7 @@ impl Peers {
             );
         }
         match address.filter(|_| is_allowed).map(TcpStream::connect) {
-            Some(Ok(stream)) => {
-                self.add(id, server.to_string(), stream, LinkState::Connecting, Vec::new(), registry, now)
-            }
+            Some(Ok(stream)) => self.add(Peer::new(id, server.to_string(), stream, now), registry),
             _ => {
                 self.heard.push_back(Input::Unlinked(id, Gone::Lost));
                 Ok(())
@@ -205,6 +208,11 @@ impl Peers {
         self.heard.pop_front()
     }
 
+    /// How many inputs there are to take.
+    pub fn heard_count(&self) -> usize {
+        self.heard.len()
+    }
+
     pub fn take_unfinished(&mut self) -> Vec<usize> {
         std::mem::take(&mut self.unfinished)
     }
@@ -228,26 +236,15 @@ impl Peers {
         handshake_of(&self.config, end)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one peer, named here and nowhere else")]
-    fn add(
-        &mut self,
-        id: LinkId,
-        address: String,
-        mut stream: TcpStream,
-        state: LinkState,
-        output: Vec<u8>,
-        registry: &Registry,
-        now: Mono,
-    ) -> io::Result<()> {
+    fn add(&mut self, mut peer: Peer, registry: &Registry) -> io::Result<()> {
         let serial = self.next_serial;
         self.next_serial += 1;
         let interest = Interest::READABLE | Interest::WRITABLE;
-        registry.register(&mut stream, Source::Peer(serial).token(), interest)?;
+        registry.register(&mut peer.stream, Source::Peer(serial).token(), interest)?;
         // Small frames must not wait for an acknowledgement; if this fails they are merely slower.
-        let _ = stream.set_nodelay(true);
-        let deadline = now.plus_ms(PROVE_MS);
-        self.serials.insert(id, serial);
-        self.peers.insert(serial, Peer { id, address, stream, input: Vec::new(), output, sent: 0, state, deadline });
+        let _ = peer.stream.set_nodelay(true);
+        self.serials.insert(peer.id, serial);
+        self.peers.insert(serial, peer);
         self.unfinished.push(serial);
         Ok(())
     }
@@ -270,6 +267,12 @@ fn handshake_of(config: &ClusterConfig, end: End) -> Option<Handshake> {
 }
 
 impl Peer {
+    /// A peer whose connection is not known to be made yet.
+    fn new(id: LinkId, address: String, stream: TcpStream, now: Mono) -> Peer {
+        let (state, deadline) = (LinkState::Connecting, now.plus_ms(PROVE_MS));
+        Peer { id, address, stream, input: Vec::new(), output: Vec::new(), sent: 0, state, deadline }
+    }
+
     /// Whether the connection is made.
     fn connected(&self) -> Result<bool, Ending> {
         if let Some(error) = self.stream.take_error()? {
@@ -307,7 +310,8 @@ impl Peer {
         }
         let mut buffer = [0; 16 << 10];
         let mut budget = TURN_BYTES_MAX;
-        while budget != 0 {
+        let heard_max = heard.len() + TURN_MESSAGES_MAX;
+        while budget != 0 && heard.len() < heard_max {
             match self.stream.read(&mut buffer) {
                 Ok(0) => return Err(Ending::Gone(Gone::Lost)),
                 Ok(count) => {
@@ -352,3 +356,6 @@ impl Peer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,9 +7,10 @@
 use super::children::Children;
 use super::http::Http;
 use super::peers::Peers;
+use super::source::Source;
 use super::timer::Timer;
-use super::{Reactor, Source, readable, waker};
-use crate::core::io::Signal;
+use super::{Reactor, readable, waker};
+use crate::core::io::{ExitReason, Signal};
 use crate::core::node::{Node, Setup};
 use crate::core::output::retention::Outputs;
 use crate::model::config::Config;
@@ -27,13 +28,19 @@ use crate::worker::store::{self, Hand, Store};
 use mio::net::{TcpListener, UnixStream};
 use mio::{Interest, Poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-pub fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
+/// Runs the daemon to its end. The error says why the event loop could not start or go on.
+pub fn run(config: &Config, link: DaemonLink) -> Result<ExitReason, String> {
+    reactor(config, link)?.serve().map_err(|error| format!("the event loop: {error}"))
+}
+
+fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
     let home = Home::open(&config.data_dir, &link.lock, config.mysql.is_none())?;
     let node_id = node_id(&config.data_dir)?;
     let (marks, found, notice) = MarkBook::open(&config.data_dir, config.limits.held_max())
@@ -94,6 +101,7 @@ pub fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
         signals: signals.collect::<std::io::Result<_>>().map_err(starting)?,
         link,
         exit: None,
+        unfinished: BTreeSet::new(),
         poll,
     })
 }

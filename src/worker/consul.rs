@@ -9,6 +9,7 @@
 
 use super::token::Token;
 use crate::core::ports::{Consul, ConsulAnswer, ConsulError, LockState, LockValue};
+use crate::core::time::bounds::{CHECK_TTL_SECS, CONSUL_CALL_MS, CONSUL_CONNECT_MS};
 use crate::model::config::ConsulConfig;
 use crate::model::{Server, config::Secret};
 use serde_json::{Value, json};
@@ -16,12 +17,9 @@ use std::time::Duration;
 use ureq::http::Response;
 use ureq::{Agent, Body, RequestBuilder};
 
-/// The check fails where no call has passed it for so long; the daemon passes it every second.
-const CHECK_TTL: &str = "3s";
-/// Consul removes a service whose check has failed for so long.
+/// Consul forgets a service whose check has failed for so long.
 const FORGET_AFTER: &str = "1m";
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+const CALL_TIMEOUT: Duration = Duration::from_millis(CONSUL_CALL_MS);
 /// Consul's answers to these calls are small; a larger one comes from another program.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
@@ -48,7 +46,7 @@ struct Said {
 impl ConsulClient {
     pub fn new(config: &ConsulConfig, service_name: &str, lock_key: &str, server: &Server) -> ConsulClient {
         let agent = Agent::config_builder()
-            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_connect(Some(Duration::from_millis(CONSUL_CONNECT_MS)))
             .http_status_as_error(false)
             .max_idle_age(Duration::from_secs(30))
             .build();
@@ -120,9 +118,9 @@ impl ConsulClient {
             "Check": {
                 "CheckID": self.check_id(),
                 "Name": "wing-crontab daemon",
-                "TTL": CHECK_TTL,
-                // The service is registered again to change its tag. The check must be passing then, because the
-                // session depends on it.
+                "TTL": format!("{CHECK_TTL_SECS}s"),
+                // The service is registered again to change its tag. The check must be passing then, because the session
+                // depends on it.
                 "Status": "passing",
                 "DeregisterCriticalServiceAfter": FORGET_AFTER,
             },

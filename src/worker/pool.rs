@@ -25,6 +25,8 @@ use std::sync::Arc;
 
 /// How many processes are being started at one time. More threads do not start more processes a second.
 const SPAWN_THREADS: usize = 2;
+/// Orders to end runs that are taken together.
+const KILLS_AT_ONCE_MAX: usize = 4_096;
 
 /// An answer of a thread.
 #[derive(Debug)]
@@ -203,19 +205,19 @@ fn thread<T: Send + 'static>(
     Ok(sender)
 }
 
-/// The thread that ends runs. It takes all waiting orders together, because a look at the host's processes costs the
-/// same for many runs as for one.
+/// The thread that ends runs. It takes orders that wait together: a look at the host's processes costs the same for many
+/// runs as for one.
 fn killer(answers: &Answers, guardian: u32) -> std::io::Result<Sender<KillOrder>> {
     let (sender, orders) = unbounded::<KillOrder>();
     let answers = answers.clone();
     // When our guardian is dead, another process adopts us and the runs' orphans.
     let family = move || match process::parent() {
         parent if parent == guardian => Family::Below(guardian),
-        _ => Family::Orphans { cgroup: kill::cgroup_of("self") },
+        _ => Family::Orphans { cgroup: process::cgroup_of("self") },
     };
     let body = move || {
         while let Ok(first) = orders.recv() {
-            let batch: Vec<KillOrder> = std::iter::once(first).chain(orders.try_iter()).collect();
+            let batch = with_waiting(first, &orders, KILLS_AT_ONCE_MAX);
             let marks = |how| {
                 let wanted = batch.iter().filter(move |order| order.kill.how == how);
                 wanted.filter_map(|order| order.mark).collect::<Vec<Mark>>()
@@ -226,6 +228,11 @@ fn killer(answers: &Answers, guardian: u32) -> std::io::Result<Sender<KillOrder>
         }
     };
     start_thread("kill", body).map(|()| sender)
+}
+
+/// The first with those that wait behind it, so many at the most.
+fn with_waiting<T>(first: T, waiting: &Receiver<T>, most: usize) -> Vec<T> {
+    std::iter::once(first).chain(waiting.try_iter()).take(most).collect()
 }
 
 fn file_keeper(answers: &Answers, files: OutputFiles) -> std::io::Result<Sender<FileOrder>> {
@@ -322,4 +329,19 @@ fn do_read(store: &mut dyn Store, read: Read) -> Done {
 fn ask(consul: Option<&Arc<ConsulClient>>) -> Result<&ConsulClient, ConsulError> {
     let standing_alone = || ConsulError::Unavailable("this node stands alone".into());
     consul.map(Arc::as_ref).ok_or_else(standing_alone)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_beyond_a_batch_wait_for_the_next_and_none_is_lost() {
+        let (sender, orders) = unbounded();
+        (0..=KILLS_AT_ONCE_MAX).for_each(|order| sender.send(order).unwrap());
+        let first = with_waiting(orders.recv().unwrap(), &orders, KILLS_AT_ONCE_MAX);
+        assert!(first.into_iter().eq(0..KILLS_AT_ONCE_MAX));
+        assert_eq!(with_waiting(orders.recv().unwrap(), &orders, KILLS_AT_ONCE_MAX), [KILLS_AT_ONCE_MAX]);
+        assert!(orders.is_empty());
+    }
 }

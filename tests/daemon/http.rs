@@ -80,6 +80,28 @@ fn requests_may_come_in_pieces_several_at_once_and_over_one_connection() {
 }
 
 #[test]
+fn more_refused_requests_at_once_than_one_turn_takes_are_all_answered() {
+    let node = Node::started("");
+    // They come in one piece, so no event tells of those that the first turn leaves.
+    let refused = b"GET /none HTTP/1.1\r\nHost: x\r\n\r\n".repeat(200);
+    let answers = ask(&node, &refused);
+    assert_eq!(answers.matches("HTTP/1.1 404 ").count(), 200);
+}
+
+#[test]
+fn more_clients_at_once_than_one_turn_takes_are_all_answered() {
+    let node = Node::started("");
+    let list = b"GET /cron/list HTTP/1.0\r\n\r\n";
+    let mut clients: Vec<TcpStream> = node.standing_still(|| (0..120).map(|_| connect(&node)).collect());
+    clients.iter_mut().for_each(|client| client.write_all(list).unwrap());
+    // Nobody else comes: a client that was left waiting at the listener would wait for ever.
+    for client in &mut clients {
+        let answer = read_all(client);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+}
+
+#[test]
 fn a_client_that_sends_slowly_is_told_so_and_cut_and_delays_no_other() {
     let node = Node::started("");
     let mut slow = connect(&node);

@@ -131,6 +131,16 @@ fn rows_of_runs_while_the_embedded_store_was_locked_outlive_the_daemon() {
 }
 
 #[test]
+fn a_client_is_told_that_another_program_holds_the_embedded_store() {
+    let node = Node::started("");
+    let locker = rusqlite::Connection::open(node.path("data/wing-crontab.db")).unwrap();
+    wait_until("the store is locked", || locker.execute_batch("BEGIN IMMEDIATE").is_ok());
+    node.api.post("/cron/add", "cronSet=* * * * * *&command=true").refused(503, "database is locked");
+    locker.execute_batch("ROLLBACK").unwrap();
+    node.api.wait_takes_changes();
+}
+
+#[test]
 fn a_damaged_spool_is_set_aside_and_its_readable_rows_are_written() {
     let Some(mut server) = mariadb::server() else { return };
     let mut node = Node::started(&server.database("utf8mb4").toml());

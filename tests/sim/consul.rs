@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 use wing_crontab::core::ports::{Consul as Ask, ConsulAnswer, ConsulError, LockState, LockValue};
+use wing_crontab::core::time::bounds::CHECK_TTL_SECS;
 
-const CHECK_TTL_NS: u64 = 3_000_000_000;
+const CHECK_TTL_NS: u64 = CHECK_TTL_SECS * 1_000_000_000;
 
 #[derive(Debug, Default)]
 pub struct Consul {

@@ -20,14 +20,11 @@ mod lock_watch;
 mod tests;
 
 use self::lock_watch::{FORMER_INCARNATION, Identity, LockWatch, STANDS_STILL};
-use crate::core::io::Effects;
+use crate::core::Context;
 use crate::core::ports::{Consul, ConsulAnswer, ConsulError, LockState, LockValue, Work, WorkId};
-use crate::core::time::bounds::LOCK_VALUE_MS;
+use crate::core::time::bounds::{CHECK_PASS_MS, LOCK_VALUE_MS};
 use crate::core::time::{Backoff, Timer, Timers};
 use crate::model::{Epoch, Incarnation, Mono, NodeId, Now, Server};
-
-/// How often the service's check is passed. Its time to live is three times as long.
-const PASS_EVERY_MS: u64 = 1_000;
 
 /// This node's part in the election.
 #[derive(Debug, Default)]
@@ -109,16 +106,16 @@ impl Election {
     }
 
     /// Sends Consul the next statement. `value`: the value to write into the lock.
-    pub fn poll(&mut self, standing: Standing, value: impl FnOnce() -> LockValue, fx: &mut Effects, now: Now) {
+    pub fn poll(&mut self, standing: Standing, value: impl FnOnce() -> LockValue, cx: &mut Context) {
         if self.leave.is_none() {
-            self.lock.poll(fx, now);
+            self.lock.poll(cx);
         }
         self.is_put_off = false;
         if self.asked.is_some() {
             return;
         }
-        let Some(step) = self.next_step(standing, now) else { return };
-        self.is_put_off = !self.backoff.is_over(now) && self.leave.is_none();
+        let Some(step) = self.next_step(standing, cx.now) else { return };
+        self.is_put_off = !self.backoff.is_over(cx.now) && self.leave.is_none();
         if self.is_put_off {
             return;
         }
@@ -134,8 +131,8 @@ impl Election {
             (Step::Acquire, Some(session)) => Consul::Acquire { session, value: value() },
             (Step::Session | Step::Acquire | Step::Release, _) => Consul::CreateSession,
         };
-        let id = fx.work(Work::Consul(work));
-        self.asked = Some(Question { id, step, sent_at: now.mono });
+        let id = cx.fx.work(Work::Consul(work));
+        self.asked = Some(Question { id, step, sent_at: cx.now.mono });
     }
 
     /// Lists when to poll.
@@ -237,13 +234,7 @@ impl Election {
     }
 
     /// Consul's answer to a statement.
-    pub fn on_consul(
-        &mut self,
-        id: WorkId,
-        result: Result<ConsulAnswer, ConsulError>,
-        fx: &mut Effects,
-        now: Now,
-    ) -> Outcome {
+    pub fn on_consul(&mut self, id: WorkId, result: Result<ConsulAnswer, ConsulError>, cx: &mut Context) -> Outcome {
         let Some(asked) = self.asked.take_if(|asked| asked.id == id) else { return Outcome::Nothing };
         match (asked.step, result) {
             (Step::Leave, _) => {
@@ -255,18 +246,18 @@ impl Election {
                 // no session, only a new one shows that Consul is well.
                 if self.session.is_some() || step == Step::Session {
                     if self.backoff.is_failing() {
-                        fx.notice(log::Level::Info, "Consul answers again");
+                        cx.fx.notice(log::Level::Info, "Consul answers again");
                     }
                     self.backoff.reset();
                 }
-                self.on_answer(asked, answer, fx, now)
+                self.on_answer(asked, answer, cx)
             }
-            (step, Err(ConsulError::Unknown(reason))) => self.on_unknown(step, &reason, fx, now),
+            (step, Err(ConsulError::Unknown(reason))) => self.on_unknown(step, &reason, cx),
             (_, Err(ConsulError::Unavailable(reason))) => {
                 if !self.backoff.is_failing() {
-                    fx.notice(log::Level::Error, format!("Consul: {reason}; trying again until it answers"));
+                    cx.fx.notice(log::Level::Error, format!("Consul: {reason}; trying again until it answers"));
                 }
-                self.backoff.fail(now);
+                self.backoff.fail(cx.now);
                 Outcome::Nothing
             }
         }
@@ -320,31 +311,31 @@ impl Election {
         }
     }
 
-    fn on_answer(&mut self, asked: Question, answer: ConsulAnswer, fx: &mut Effects, now: Now) -> Outcome {
+    fn on_answer(&mut self, asked: Question, answer: ConsulAnswer, cx: &mut Context) -> Outcome {
         let sent_at = asked.sent_at;
         match (asked.step, answer) {
             (Step::Register(registered), _) => {
                 if self.registered.is_none() && !self.backoff.is_failing() {
-                    fx.notice(log::Level::Info, "registered with Consul");
+                    cx.fx.notice(log::Level::Info, "registered with Consul");
                 }
                 self.registered = Some(registered);
-                self.pass_at = now.mono;
+                self.pass_at = cx.now.mono;
             }
-            (Step::Pass, _) => self.pass_at = sent_at.plus_ms(PASS_EVERY_MS),
+            (Step::Pass, _) => self.pass_at = sent_at.plus_ms(CHECK_PASS_MS),
             (Step::Session, ConsulAnswer::Session(session)) => {
-                fx.notice(log::Level::Info, format!("made session {session} in Consul"));
+                cx.fx.notice(log::Level::Info, format!("made session {session} in Consul"));
                 self.session = Some(session);
             }
             (Step::Release, _) => self.is_holder = false,
-            (Step::Acquire, ConsulAnswer::Acquired(is_ours)) => return self.on_acquired(is_ours, sent_at, now),
+            (Step::Acquire, ConsulAnswer::Acquired(is_ours)) => return self.on_acquired(is_ours, sent_at, cx.now),
             (Step::Destroy, _) => {
                 let reason = self.lock.why_dead();
                 let shown = reason.unwrap_or("the leader is gone");
-                fx.notice(log::Level::Warn, format!("{shown}: its session is destroyed"));
-                // The known state of the lock is out of date now, and the watch will tell the new one. Where the lock
-                // does not belong to a dead leader any more, the watch has told that already.
+                cx.fx.notice(log::Level::Warn, format!("{shown}: its session is destroyed"));
+                // The lock is out of date, and the watch will tell its new state. Where the lock is no dead leader's
+                // any more, the watch has told already.
                 if reason.is_some() {
-                    self.lock.forget(now);
+                    self.lock.forget(cx.now);
                 }
             }
             _ => {}
@@ -366,17 +357,17 @@ impl Election {
         }
     }
 
-    fn on_unknown(&mut self, step: Step, reason: &str, fx: &mut Effects, now: Now) -> Outcome {
+    fn on_unknown(&mut self, step: Step, reason: &str, cx: &mut Context) -> Outcome {
         if !self.backoff.is_failing() {
-            fx.notice(log::Level::Warn, format!("Consul: {reason}"));
+            cx.fx.notice(log::Level::Warn, format!("Consul: {reason}"));
         }
         match step {
             Step::Pass | Step::Register(_) | Step::Session => self.registered = None,
             Step::Acquire | Step::Release => self.session = None,
-            Step::Destroy => self.lock.forget(now),
+            Step::Destroy => self.lock.forget(cx.now),
             Step::Leave => {}
         }
-        self.backoff.fail(now);
+        self.backoff.fail(cx.now);
         let was_holder = step == Step::Acquire && std::mem::take(&mut self.is_holder);
         if was_holder { Outcome::Lost } else { Outcome::Nothing }
     }

@@ -11,8 +11,9 @@
 //! Invariants: there is one link at a time; a message over a link that was given up has no effect; a leader whose epoch
 //! is older than one that this node has seen is not followed.
 
+use crate::core::Context;
 use crate::core::io::{Effect, Effects};
-use crate::core::time::bounds::{HEARTBEAT_MS, LEADER_SILENT_MS};
+use crate::core::time::bounds::{HEARTBEAT_MS, LEADER_SILENT_MS, QUICK_MS};
 use crate::core::time::{Backoff, Timer, Timers};
 use crate::model::command::{CallError, Command, Progress, Reply, RequestId};
 use crate::model::message::{Heartbeat, Hello, LinkId, Message};
@@ -24,8 +25,6 @@ const FORWARDED_MAX: usize = 1_000;
 /// A measurement of the leader's clock is kept for so long, unless a quicker round trip gives a better one. Clocks
 /// drift, so after that any newer measurement replaces it.
 const CLOCK_KEEP_MS: u64 = 10_000;
-/// A measurement by a longer round trip is too inexact to warn of a wrong clock.
-const QUICK_MS: u64 = 250;
 
 /// This node's side of its link to the leader.
 #[derive(Debug, Default)]
@@ -107,39 +106,39 @@ pub struct Lease(pub Mono);
 
 impl Follower {
     /// Keeps the link to `leader` (none: nobody leads, or this node does), and sends the heartbeats.
-    pub fn poll(&mut self, leader: Option<&Server>, heartbeat: Heartbeat, fx: &mut Effects, now: Now) {
-        self.give_up_late(fx, now);
-        let heartbeat = self.stamped(heartbeat, now);
+    pub fn poll(&mut self, leader: Option<&Server>, heartbeat: Heartbeat, cx: &mut Context) {
+        self.give_up_late(cx);
+        let heartbeat = self.stamped(heartbeat, cx.now);
         let is_other = self.link.as_ref().is_some_and(|link| Some(&link.leader) != leader);
-        let is_silent = self.link.as_ref().is_some_and(|link| link.heard_at.plus_ms(LEADER_SILENT_MS) <= now.mono);
+        let is_silent = self.link.as_ref().is_some_and(|link| link.heard_at.plus_ms(LEADER_SILENT_MS) <= cx.now.mono);
         if is_other || is_silent {
-            self.unlink(fx, now);
+            self.unlink(cx);
         }
         if leader.is_some_and(|leader| self.tried.as_ref() != Some(leader)) {
             self.tried = leader.cloned();
             self.backoff.reset();
         }
         match (&mut self.link, leader) {
-            (None, Some(leader)) if self.backoff.is_over(now) => {
+            (None, Some(leader)) if self.backoff.is_over(cx.now) => {
                 self.links += 1;
                 let id = LinkId::Out(self.links);
-                fx.push(Effect::Link(id, leader.clone()));
+                cx.fx.push(Effect::Link(id, leader.clone()));
                 let state = LinkState::Linking;
                 self.link =
-                    Some(Link { id, leader: leader.clone(), state, heard_at: now.mono, heartbeat_at: now.mono });
+                    Some(Link { id, leader: leader.clone(), state, heard_at: cx.now.mono, heartbeat_at: cx.now.mono });
             }
-            (Some(link), _) if link.state == LinkState::Joined && link.heartbeat_at <= now.mono => {
-                send_heartbeat(link, heartbeat, fx, now);
+            (Some(link), _) if link.state == LinkState::Joined && link.heartbeat_at <= cx.now.mono => {
+                send_heartbeat(link, heartbeat, cx);
             }
             _ => {}
         }
     }
 
     /// Sends a heartbeat at once, out of its time.
-    pub fn heartbeat_now(&mut self, heartbeat: Heartbeat, fx: &mut Effects, now: Now) {
-        let heartbeat = self.stamped(heartbeat, now);
+    pub fn heartbeat_now(&mut self, heartbeat: Heartbeat, cx: &mut Context) {
+        let heartbeat = self.stamped(heartbeat, cx.now);
         if let Some(link) = self.link.as_mut().filter(|link| link.state == LinkState::Joined) {
-            send_heartbeat(link, heartbeat, fx, now);
+            send_heartbeat(link, heartbeat, cx);
         }
     }
 
@@ -174,44 +173,44 @@ impl Follower {
     }
 
     /// The link is up: greets the leader.
-    pub fn on_linked(&mut self, hello: Hello, fx: &mut Effects, now: Now) {
+    pub fn on_linked(&mut self, hello: Hello, cx: &mut Context) {
         if let Some(link) = &mut self.link {
-            link.state = LinkState::Greeting { sent_at: now.mono };
-            link.heard_at = now.mono;
-            fx.send(link.id, Message::Hello(hello));
+            link.state = LinkState::Greeting { sent_at: cx.now.mono };
+            link.heard_at = cx.now.mono;
+            cx.fx.send(link.id, Message::Hello(hello));
         }
     }
 
     /// A message over the link. `epoch`: the largest that this node has seen.
-    pub fn on_message(&mut self, message: Message, epoch: Epoch, fx: &mut Effects, now: Now) -> Heard {
+    pub fn on_message(&mut self, message: Message, epoch: Epoch, cx: &mut Context) -> Heard {
         let Some(link) = &mut self.link else { return Heard::Nothing };
-        link.heard_at = now.mono;
+        link.heard_at = cx.now.mono;
         match (message, link.state) {
             (Message::Welcome { epoch: theirs, .. }, LinkState::Greeting { .. }) if theirs < epoch => {
-                self.unlink(fx, now);
+                self.unlink(cx);
                 Heard::Nothing
             }
             (Message::Welcome { epoch, wall, valid_for_ms }, LinkState::Greeting { sent_at }) => {
                 link.state = LinkState::Joined;
-                link.heartbeat_at = now.mono;
+                link.heartbeat_at = cx.now.mono;
                 self.backoff.reset();
                 self.clock = None;
-                self.measure(sent_at, wall, now);
+                self.measure(sent_at, wall, cx.now);
                 Heard::Welcomed(epoch, Lease(sent_at.plus_ms(valid_for_ms)))
             }
             (Message::Rejected { reason }, _) => {
-                self.unlink(fx, now);
+                self.unlink(cx);
                 Heard::Rejected(reason)
             }
             (Message::HeartbeatAck { sent, wall, valid_for_ms, paused, progress }, LinkState::Joined) => {
                 self.is_paused = paused;
-                self.progress = (progress, now.mono);
-                self.measure(Mono(sent), wall, now);
-                Heard::Lease(Lease(Mono(sent.min(now.mono.0)).plus_ms(valid_for_ms)))
+                self.progress = (progress, cx.now.mono);
+                self.measure(Mono(sent), wall, cx.now);
+                Heard::Lease(Lease(Mono(sent.min(cx.now.mono.0)).plus_ms(valid_for_ms)))
             }
             (Message::ToNode(message), LinkState::Joined) => Heard::ToNode(message),
             (Message::Reply { request, reply }, LinkState::Joined) => {
-                self.answer(request, reply, fx);
+                self.answer(request, reply, cx.fx);
                 Heard::Nothing
             }
             _ => Heard::Nothing,
@@ -244,11 +243,11 @@ impl Follower {
     }
 
     /// The link is gone.
-    pub fn on_unlinked(&mut self, fx: &mut Effects, now: Now) {
+    pub fn on_unlinked(&mut self, cx: &mut Context) {
         self.link = None;
-        self.backoff.fail(now);
+        self.backoff.fail(cx.now);
         let calls = std::mem::take(&mut self.forwarded).into_values();
-        calls.for_each(|call| call.give_up("the leader was lost while it had the call", fx));
+        calls.for_each(|call| call.give_up("the leader was lost while it had the call", cx.fx));
     }
 
     /// The server at the other end of the link, whether it has taken this node in or not.
@@ -256,11 +255,11 @@ impl Follower {
         self.link.as_ref().map(|link| &link.leader)
     }
 
-    fn unlink(&mut self, fx: &mut Effects, now: Now) {
+    fn unlink(&mut self, cx: &mut Context) {
         if let Some(link) = &self.link {
-            fx.push(Effect::Unlink(link.id));
+            cx.fx.push(Effect::Unlink(link.id));
         }
-        self.on_unlinked(fx, now);
+        self.on_unlinked(cx);
     }
 
     fn answer(&mut self, request: u64, reply: Reply, fx: &mut Effects) {
@@ -289,13 +288,13 @@ impl Follower {
         Heartbeat { sent: now.mono.0, wall: now.wall, clock_offset_ms: is_known.then_some(offset_ms), ..heartbeat }
     }
 
-    fn give_up_late(&mut self, fx: &mut Effects, now: Now) {
-        let late = self.forwarded.extract_if(.., |_, call| call.answer_by <= now.mono);
-        late.for_each(|(_, call)| call.give_up("the leader does not answer", fx));
+    fn give_up_late(&mut self, cx: &mut Context) {
+        let late = self.forwarded.extract_if(.., |_, call| call.answer_by <= cx.now.mono);
+        late.for_each(|(_, call)| call.give_up("the leader does not answer", cx.fx));
     }
 }
 
-fn send_heartbeat(link: &mut Link, heartbeat: Heartbeat, fx: &mut Effects, now: Now) {
-    link.heartbeat_at = now.mono.plus_ms(HEARTBEAT_MS);
-    fx.send(link.id, Message::Heartbeat(heartbeat));
+fn send_heartbeat(link: &mut Link, heartbeat: Heartbeat, cx: &mut Context) {
+    link.heartbeat_at = cx.now.mono.plus_ms(HEARTBEAT_MS);
+    cx.fx.send(link.id, Message::Heartbeat(heartbeat));
 }

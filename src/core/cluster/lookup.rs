@@ -6,7 +6,7 @@
 //!
 //! Invariants: one question is under way at a time; while Consul's answer is enough, the store is not asked.
 
-use crate::core::io::Effects;
+use crate::core::Context;
 use crate::core::ports::{Read, StoreError, StoredLeader, Work, WorkId};
 use crate::core::time::{Timer, Timers};
 use crate::model::{Epoch, Mono, NodeId, Now, Server};
@@ -34,11 +34,11 @@ impl Lookup {
         Lookup { server, node_id, lock_key, ..Lookup::default() }
     }
 
-    /// Asks the store when it is time. `is_needed`: Consul's answer is not enough.
-    pub fn poll(&mut self, is_needed: bool, fx: &mut Effects, now: Now) {
-        self.ask_at = is_needed.then(|| self.ask_at.unwrap_or(now.mono.plus_ms(PATIENCE_MS)));
-        if self.asked.is_none() && self.ask_at.is_some_and(|ask_at| ask_at <= now.mono) {
-            self.asked = Some(fx.work(Work::Read(Read::Leader)));
+    /// Asks the store when it is time. `is_needed`: Consul's word will not do.
+    pub fn poll(&mut self, is_needed: bool, cx: &mut Context) {
+        self.ask_at = is_needed.then(|| self.ask_at.unwrap_or(cx.now.mono.plus_ms(PATIENCE_MS)));
+        if self.asked.is_none() && self.ask_at.is_some_and(|ask_at| ask_at <= cx.now.mono) {
+            self.asked = Some(cx.fx.work(Work::Read(Read::Leader)));
         }
     }
 
@@ -77,6 +77,7 @@ impl Lookup {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::Lender;
     use crate::core::io::Effect;
 
     fn at(ms: u64) -> Now {
@@ -94,9 +95,9 @@ mod tests {
 
     /// The question that it asks now.
     fn asked(lookup: &mut Lookup, is_needed: bool, now: Now) -> Option<WorkId> {
-        let mut fx = Effects::default();
-        lookup.poll(is_needed, &mut fx, now);
-        match fx.take()? {
+        let mut lender = Lender::default();
+        lookup.poll(is_needed, &mut lender.at(now));
+        match lender.fx.take()? {
             Effect::Work(id, Work::Read(Read::Leader)) => Some(id),
             other => panic!("{other:?}"),
         }

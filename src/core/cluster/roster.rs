@@ -11,15 +11,12 @@
 //! acknowledgement, the node from the earlier sending of its heartbeat.
 
 use crate::core::runs::Candidate;
-use crate::core::time::bounds::{LEASE_MARGIN_MS, LEASE_MS, STORE_FIRM_MS, SUSPECT_MS};
+use crate::core::time::bounds::{LEASE_MARGIN_MS, LEASE_MS, OFFSET_MS_MAX, STORE_FIRM_MS, SUSPECT_MS};
 use crate::core::time::{Timer, Timers};
 use crate::model::command::{NodeState, NodeView, Role};
 use crate::model::message::{Heartbeat, Hello, LinkId};
 use crate::model::{Incarnation, Mono, NodeId, Now, Second, Server};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// The leader warns of a clock that differs from its own by more.
-const OFFSET_MS_MAX: i64 = 250;
 
 /// The leader's table of nodes, its own included.
 #[derive(Debug, Default)]

@@ -14,11 +14,13 @@
 //! list has the jobs in memory as they are, without last runs. The last runs in a list were read after the client asked
 //! for it.
 
+use crate::core::Context;
 use crate::core::io::Effects;
 use crate::core::jobs::scheduler::Scheduler;
 use crate::core::ports::{Read, StoreError, Work, WorkId};
 use crate::core::schedule::Schedule;
 use crate::core::schedule::jitter::{Shifted, offset_secs};
+use crate::core::time::bounds::JOB_LIST_MS;
 use crate::core::time::{Timer, Timers};
 use crate::model::command::{Answer, JobList, ListedJob, RequestId};
 use crate::model::job::JobFilter;
@@ -27,9 +29,7 @@ use crate::model::{Job, JobId, Mono, Now, Second, Zones};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-/// How long a list waits for the store.
-const PATIENCE_MS: u64 = 1_000;
-/// It waits a millisecond longer for every so many jobs.
+/// A list waits a millisecond longer for every so many jobs.
 const JOBS_PER_MS: u64 = 20;
 /// Lists that wait for the store at one time. Further lists are answered without waiting.
 const WAITING_MAX: usize = 1_000;
@@ -53,7 +53,7 @@ struct Wanted {
 
 impl Wanted {
     fn answer_by(&self) -> Mono {
-        self.since.plus_ms(PATIENCE_MS)
+        self.since.plus_ms(JOB_LIST_MS)
     }
 }
 
@@ -77,37 +77,38 @@ impl Listing {
 
     /// Fills the wanted lists for which the jobs are new enough, or that have waited for long enough. `is_of` says
     /// whether the jobs are as new as the given moment.
-    pub fn take(&mut self, jobs: &Scheduler, is_of: impl Fn(Mono) -> bool, fx: &mut Effects, now: Now) {
+    pub fn take(&mut self, jobs: &Scheduler, is_of: impl Fn(Mono) -> bool, cx: &mut Context) {
+        let now = cx.now;
         let is_ready = |wanted: &Wanted| is_of(wanted.since) || wanted.answer_by() <= now.mono;
         while self.wanted.front().is_some_and(is_ready) || WAITING_MAX < self.wanted.len() {
             let Some(Wanted { client, filter, .. }) = self.wanted.pop_front() else { return };
-            self.push(client, page(jobs, filter.as_ref(), now), fx, now);
+            self.push(client, page(jobs, filter.as_ref(), now), cx);
         }
     }
 
     /// Takes a filled list, to add its last runs.
-    pub fn push(&mut self, client: RequestId, list: JobList, fx: &mut Effects, now: Now) {
+    pub fn push(&mut self, client: RequestId, list: JobList, cx: &mut Context) {
         if list.jobs.is_empty() || WAITING_MAX <= self.waiting.len() {
-            return fx.reply(client, Ok(Answer::Jobs(list)));
+            return cx.fx.reply(client, Ok(Answer::Jobs(list)));
         }
-        let answer_by = now.mono.plus_ms(PATIENCE_MS + list.jobs.len() as u64 / JOBS_PER_MS);
+        let answer_by = cx.now.mono.plus_ms(JOB_LIST_MS + list.jobs.len() as u64 / JOBS_PER_MS);
         self.waiting.push(PendingList { client, list, answer_by });
     }
 
     /// Asks the store where lists wait, and answers the lists that have waited for long enough.
-    pub fn poll(&mut self, fx: &mut Effects, now: Now) {
+    pub fn poll(&mut self, cx: &mut Context) {
         if self.in_flight.is_none() && !self.waiting.is_empty() {
             let asked = std::mem::take(&mut self.waiting);
             let jobs = asked.iter().flat_map(|asked| &asked.list.jobs);
             let mut ids: Vec<JobId> = jobs.map(|listed| listed.job.id).collect();
             ids.sort_unstable();
             ids.dedup();
-            self.in_flight = Some((fx.work(Work::Read(Read::LastRuns(ids))), asked));
+            self.in_flight = Some((cx.fx.work(Work::Read(Read::LastRuns(ids))), asked));
         }
         let in_flight = self.in_flight.iter_mut().map(|(_, asked)| asked);
         for asked in in_flight.chain([&mut self.waiting]) {
-            for PendingList { client, list, .. } in asked.extract_if(.., |asked| asked.answer_by <= now.mono) {
-                fx.reply(client, Ok(Answer::Jobs(list)));
+            for PendingList { client, list, .. } in asked.extract_if(.., |asked| asked.answer_by <= cx.now.mono) {
+                cx.fx.reply(client, Ok(Answer::Jobs(list)));
             }
         }
     }
@@ -160,6 +161,7 @@ pub fn listed(jobs: Vec<Job>, zones: &Zones, after: Second) -> Vec<ListedJob> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::Lender;
     use crate::core::io::Effect;
 
     fn list(ids: &[u32]) -> JobList {
@@ -181,16 +183,16 @@ mod tests {
     }
 
     /// The ids that the store is asked for.
-    fn asked(fx: &mut Effects) -> (WorkId, Vec<u32>) {
-        match fx.take() {
+    fn asked(lender: &mut Lender) -> (WorkId, Vec<u32>) {
+        match lender.fx.take() {
             Some(Effect::Work(id, Work::Read(Read::LastRuns(ids)))) => (id, ids.iter().map(|id| id.0).collect()),
             other => panic!("{other:?}"),
         }
     }
 
-    /// The client that was answered, and the ids of the jobs in the list that have a last run.
-    fn answered(fx: &mut Effects) -> (u64, Vec<u32>) {
-        match fx.take() {
+    /// Who was answered, with the ids whose last runs were told.
+    fn answered(lender: &mut Lender) -> (u64, Vec<u32>) {
+        match lender.fx.take() {
             Some(Effect::Reply(client, Ok(Answer::Jobs(list)))) => {
                 let told = list.jobs.iter().filter(|listed| listed.last.is_some());
                 (client.0, told.map(|listed| listed.job.id.0).collect())
@@ -201,68 +203,68 @@ mod tests {
 
     #[test]
     fn lists_that_are_asked_for_together_share_a_read_that_begins_after_them() {
-        let (mut listing, mut fx) = (Listing::default(), Effects::default());
-        listing.push(RequestId(1), list(&[1, 2]), &mut fx, at(0));
-        listing.poll(&mut fx, at(0));
-        let (first, ids) = asked(&mut fx);
+        let (mut listing, mut lender) = (Listing::default(), Lender::default());
+        listing.push(RequestId(1), list(&[1, 2]), &mut lender.at(at(0)));
+        listing.poll(&mut lender.at(at(0)));
+        let (first, ids) = asked(&mut lender);
         assert_eq!(ids, [1, 2]);
-        listing.push(RequestId(2), list(&[3, 1]), &mut fx, at(1));
-        listing.push(RequestId(3), list(&[1, 2]), &mut fx, at(1));
-        listing.poll(&mut fx, at(1));
-        assert!(fx.take().is_none(), "one read at a time");
-        listing.on_last_runs(first, Ok(last_runs(&[1])), &mut fx);
-        assert_eq!(answered(&mut fx), (1, vec![1]));
-        listing.poll(&mut fx, at(2));
-        let (second, ids) = asked(&mut fx);
+        listing.push(RequestId(2), list(&[3, 1]), &mut lender.at(at(1)));
+        listing.push(RequestId(3), list(&[1, 2]), &mut lender.at(at(1)));
+        listing.poll(&mut lender.at(at(1)));
+        assert!(lender.fx.take().is_none(), "one read at a time");
+        listing.on_last_runs(first, Ok(last_runs(&[1])), &mut lender.fx);
+        assert_eq!(answered(&mut lender), (1, vec![1]));
+        listing.poll(&mut lender.at(at(2)));
+        let (second, ids) = asked(&mut lender);
         assert_eq!(ids, [1, 2, 3]);
-        listing.on_last_runs(first, Ok(last_runs(&[1])), &mut fx);
-        assert!(fx.take().is_none(), "an older read says nothing of them");
-        listing.on_last_runs(second, Ok(last_runs(&[2, 3])), &mut fx);
-        assert_eq!(answered(&mut fx), (2, vec![3]));
-        assert_eq!(answered(&mut fx), (3, vec![2]));
+        listing.on_last_runs(first, Ok(last_runs(&[1])), &mut lender.fx);
+        assert!(lender.fx.take().is_none(), "an older read says nothing of them");
+        listing.on_last_runs(second, Ok(last_runs(&[2, 3])), &mut lender.fx);
+        assert_eq!(answered(&mut lender), (2, vec![3]));
+        assert_eq!(answered(&mut lender), (3, vec![2]));
         assert_eq!(due(&listing, at(2)), None);
     }
 
     #[test]
     fn a_list_waits_for_jobs_as_new_as_its_question_but_not_for_long() {
-        let (mut listing, mut fx, mut jobs) =
-            (Listing::default(), Effects::default(), Scheduler::new(Zones::default(), Second(0)));
+        let (mut listing, mut lender, mut jobs) =
+            (Listing::default(), Lender::default(), Scheduler::new(Zones::default(), Second(0)));
         listing.want(RequestId(1), None, at(0));
         listing.want(RequestId(2), None, at(100));
         assert_eq!(listing.wanted_since(), Some(at(100).mono));
-        listing.take(&jobs, |then| then < at(100).mono, &mut fx, at(200));
-        assert_eq!(answered(&mut fx), (1, vec![]), "nothing to ask of the store");
-        assert_eq!(due(&listing, at(200)), Some(at(100 + PATIENCE_MS).mono));
-        listing.take(&jobs, |_| false, &mut fx, at(100 + PATIENCE_MS - 1));
-        assert!(fx.take().is_none());
+        listing.take(&jobs, |then| then < at(100).mono, &mut lender.at(at(200)));
+        assert_eq!(answered(&mut lender), (1, vec![]), "nothing to ask of the store");
+        assert_eq!(due(&listing, at(200)), Some(at(100 + JOB_LIST_MS).mono));
+        listing.take(&jobs, |_| false, &mut lender.at(at(100 + JOB_LIST_MS - 1)));
+        assert!(lender.fx.take().is_none());
         jobs.put(Job { id: JobId(7), cron_set: "* * * * * *".into(), ..Job::default() }).unwrap();
-        listing.take(&jobs, |_| false, &mut fx, at(100 + PATIENCE_MS));
-        listing.poll(&mut fx, at(100 + PATIENCE_MS));
-        assert_eq!(asked(&mut fx).1, [7], "when its patience is over it gets the jobs as they are");
+        listing.take(&jobs, |_| false, &mut lender.at(at(100 + JOB_LIST_MS)));
+        listing.poll(&mut lender.at(at(100 + JOB_LIST_MS)));
+        assert_eq!(asked(&mut lender).1, [7], "the jobs as they are when its patience is over");
         assert_eq!(listing.wanted_since(), None);
     }
 
     #[test]
     fn without_the_store_a_list_is_answered_soon_and_without_last_runs() {
-        let (mut listing, mut fx) = (Listing::default(), Effects::default());
-        listing.push(RequestId(1), list(&[1]), &mut fx, at(0));
-        listing.poll(&mut fx, at(0));
-        let (id, _) = asked(&mut fx);
-        listing.on_last_runs(id, Err(StoreError::Away("away".into())), &mut fx);
-        assert_eq!(answered(&mut fx), (1, vec![]));
-        listing.push(RequestId(2), list(&[1]), &mut fx, at(0));
-        listing.poll(&mut fx, at(0));
-        let (id, _) = asked(&mut fx);
-        listing.push(RequestId(3), list(&[1]), &mut fx, at(500));
-        assert_eq!(due(&listing, at(500)), Some(at(PATIENCE_MS).mono));
-        listing.poll(&mut fx, at(PATIENCE_MS));
-        assert_eq!(answered(&mut fx), (2, vec![]));
-        listing.poll(&mut fx, at(PATIENCE_MS + 500));
-        assert_eq!(answered(&mut fx), (3, vec![]));
-        listing.on_last_runs(id, Ok(last_runs(&[1])), &mut fx);
-        assert!(fx.take().is_none(), "too late for anybody");
-        listing.push(RequestId(4), JobList::default(), &mut fx, at(0));
-        assert_eq!(answered(&mut fx), (4, vec![]), "nothing to ask");
+        let (mut listing, mut lender) = (Listing::default(), Lender::default());
+        listing.push(RequestId(1), list(&[1]), &mut lender.at(at(0)));
+        listing.poll(&mut lender.at(at(0)));
+        let (id, _) = asked(&mut lender);
+        listing.on_last_runs(id, Err(StoreError::Away("away".into())), &mut lender.fx);
+        assert_eq!(answered(&mut lender), (1, vec![]));
+        listing.push(RequestId(2), list(&[1]), &mut lender.at(at(0)));
+        listing.poll(&mut lender.at(at(0)));
+        let (id, _) = asked(&mut lender);
+        listing.push(RequestId(3), list(&[1]), &mut lender.at(at(500)));
+        assert_eq!(due(&listing, at(500)), Some(at(JOB_LIST_MS).mono));
+        listing.poll(&mut lender.at(at(JOB_LIST_MS)));
+        assert_eq!(answered(&mut lender), (2, vec![]));
+        listing.poll(&mut lender.at(at(JOB_LIST_MS + 500)));
+        assert_eq!(answered(&mut lender), (3, vec![]));
+        listing.on_last_runs(id, Ok(last_runs(&[1])), &mut lender.fx);
+        assert!(lender.fx.take().is_none(), "too late for anybody");
+        listing.push(RequestId(4), JobList::default(), &mut lender.at(at(0)));
+        assert_eq!(answered(&mut lender), (4, vec![]), "nothing to ask");
     }
 
     #[test]

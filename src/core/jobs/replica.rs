@@ -5,7 +5,7 @@
 //!    ^---------------------------| the journal does not reach back so far, or there are too many changes
 //! ```
 //!
-//! Not a place to schedule from: the replica lags behind the store by up to `REFRESH_MS`. For a list of jobs it is
+//! Not a place to schedule from: the replica lags behind the store by up to `REPLICA_REFRESH_MS`. For a list of jobs it is
 //! brought up to date first; where the store does not answer, the list shows the replica as it is. A new leader reads
 //! the changes that the replica lacks after its epoch is in the store, when no other node can change a job any more.
 //! Rows that were edited by hand reach the replica when the leader reloads, which notes them in the journal.
@@ -15,22 +15,17 @@
 #[cfg(test)]
 mod tests;
 
+use crate::core::Context;
 use crate::core::io::Effects;
 use crate::core::jobs::scan::Scan;
 use crate::core::jobs::scheduler::Scheduler;
 use crate::core::ports::{Differences, JobBatch, Read, Since, StoreError, Work, WorkId};
-use crate::core::time::bounds::REPLICA_STALE_MS;
+use crate::core::time::bounds::{REPLICA_LAG_SECS, REPLICA_REFRESH_MS, REPLICA_STALE_MS};
 use crate::core::time::{Backoff, Timer, Timers};
 use crate::model::journal::EntryId;
 use crate::model::{Job, JobId, Mono, Now, Zones};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-
-/// How often the changes are read.
-const REFRESH_MS: u64 = 2_000;
-/// The cursor of the schedules lags behind the clock by so many seconds, because a new leader begins after the last
-/// tick of the former one.
-const LAG_SECS: i64 = 30;
 
 #[derive(Debug)]
 pub struct Replica {
@@ -116,25 +111,25 @@ impl Replica {
 
     /// Reads the next batch, or the changes. `wanted` is the moment that the jobs should be as new as: where they are
     /// older, the changes are read at once.
-    pub fn poll(&mut self, wanted: Option<Mono>, fx: &mut Effects, now: Now) {
+    pub fn poll(&mut self, wanted: Option<Mono>, cx: &mut Context) {
         let is_wanted = self.is_ready() && wanted.is_some_and(|then| !self.is_of(then));
-        if self.question.is_some() || !is_wanted && !self.backoff.is_over(now) {
+        if self.question.is_some() || !is_wanted && !self.backoff.is_over(cx.now) {
             return;
         }
-        if self.is_ready() && self.as_of.at.plus_ms(REPLICA_STALE_MS) <= now.mono {
+        if self.is_ready() && self.as_of.at.plus_ms(REPLICA_STALE_MS) <= cx.now.mono {
             self.read_anew();
         }
         let id = match &self.state {
             State::Lent => return,
-            State::Ready { refresh_at } if !is_wanted && now.mono < *refresh_at => return,
+            State::Ready { refresh_at } if !is_wanted && cx.now.mono < *refresh_at => return,
             State::Ready { .. } => {
                 let since = self.since();
-                fx.work(Work::Read(Read::Differences(since)))
+                cx.fx.work(Work::Read(Read::Differences(since)))
             }
-            State::Reading(scan) => scan.ask(fx),
+            State::Reading(scan) => scan.ask(cx.fx),
         };
         debug_assert!(self.question.is_none(), "the store is asked twice at one time");
-        self.question = Some(Question { id, sent_at: now.mono });
+        self.question = Some(Question { id, sent_at: cx.now.mono });
     }
 
     pub fn timers(&self, timers: &mut Timers) {
@@ -147,57 +142,50 @@ impl Replica {
         timers.set(Timer::ReplicaRefresh, at);
     }
 
-    pub fn on_batch(&mut self, id: WorkId, result: Result<JobBatch, StoreError>, fx: &mut Effects, now: Now) {
+    pub fn on_batch(&mut self, id: WorkId, result: Result<JobBatch, StoreError>, cx: &mut Context) {
         let Some(asked) = self.take_asked(id) else { return };
-        let Some(batch) = self.taken(result, fx, now) else { return };
+        let Some(batch) = self.taken(result, cx) else { return };
         let State::Reading(scan) = &mut self.state else { return };
         if scan.is_new() {
             self.as_of = AsOf { entry: batch.as_of, at: asked.sent_at };
             self.again = batch.last.into_iter().collect();
         }
-        let cursor = now.wall.second().plus(-LAG_SECS);
+        let cursor = cx.now.wall.second().plus(-REPLICA_LAG_SECS);
         let scheduler = self.scheduler.get_or_insert_with(|| Scheduler::new(self.zones.clone(), cursor));
         let step = scan.step(batch, scheduler);
         step.gone.into_iter().for_each(|id| drop(scheduler.remove(id)));
-        step.changed.into_iter().for_each(|job| drop(put(scheduler, job, fx)));
+        step.changed.into_iter().for_each(|job| drop(put(scheduler, job, cx.fx)));
         if step.is_over {
             let jobs = scheduler.job_count();
-            fx.notice(log::Level::Info, format!("the replica of the jobs is complete: jobs={jobs}"));
+            cx.fx.notice(log::Level::Info, format!("the replica of the jobs is complete: jobs={jobs}"));
             self.is_complete = true;
-            self.state = State::Ready { refresh_at: now.mono };
+            self.state = State::Ready { refresh_at: cx.now.mono };
         }
-        self.poll(None, fx, now);
+        self.poll(None, cx);
     }
 
-    pub fn on_differences(
-        &mut self,
-        id: WorkId,
-        result: Result<Option<Differences>, StoreError>,
-        fx: &mut Effects,
-        now: Now,
-    ) {
+    pub fn on_differences(&mut self, id: WorkId, result: Result<Option<Differences>, StoreError>, cx: &mut Context) {
         let Some(asked) = self.take_asked(id) else { return };
-        self.state = State::Ready { refresh_at: now.mono.plus_ms(REFRESH_MS) };
-        let Some(differences) = self.taken(result, fx, now) else { return };
-        self.bring_up(differences, asked.sent_at, fx, now);
+        self.state = State::Ready { refresh_at: cx.now.mono.plus_ms(REPLICA_REFRESH_MS) };
+        let Some(differences) = self.taken(result, cx) else { return };
+        self.bring_up(differences, asked.sent_at, cx);
     }
 
-    /// Takes in the changes that it lacked at `sent_at`. Answers false where there are too many, so that it is read
-    /// anew.
-    pub fn bring_up(&mut self, differences: Option<Differences>, sent_at: Mono, fx: &mut Effects, now: Now) -> bool {
+    /// Takes in the changes that it lacked, as of `sent_at`. Answers false where they are too many and it is read anew.
+    pub fn bring_up(&mut self, differences: Option<Differences>, sent_at: Mono, cx: &mut Context) -> bool {
         let (Some(differences), Some(scheduler)) = (differences, &mut self.scheduler) else {
-            fx.notice(log::Level::Info, "the replica of the jobs lacks too much: it is read anew");
+            cx.fx.notice(log::Level::Info, "the replica of the jobs lacks too much: it is read anew");
             self.read_anew();
-            self.poll(None, fx, now);
+            self.poll(None, cx);
             return false;
         };
         differences.gone.into_iter().for_each(|id| drop(scheduler.remove(id)));
         for job in differences.changed {
             if scheduler.job(job.id).is_none_or(|known| **known != job) {
-                put(scheduler, job, fx);
+                put(scheduler, job, cx.fx);
             }
         }
-        let wound_to = now.wall.second().plus(-LAG_SECS);
+        let wound_to = cx.now.wall.second().plus(-REPLICA_LAG_SECS);
         if scheduler.cursor() < wound_to {
             scheduler.wind_to(wound_to);
         }
@@ -268,7 +256,7 @@ impl Replica {
         self.state = State::Reading(Scan::default());
     }
 
-    fn taken<T>(&mut self, result: Result<T, StoreError>, fx: &mut Effects, now: Now) -> Option<T> {
+    fn taken<T>(&mut self, result: Result<T, StoreError>, cx: &mut Context) -> Option<T> {
         match result {
             Ok(answer) => {
                 self.backoff.reset();
@@ -277,9 +265,9 @@ impl Replica {
             Err(error) => {
                 if !self.backoff.is_failing() {
                     let text = format!("read the jobs: {error}; trying again until it works");
-                    fx.notice(log::Level::Warn, text);
+                    cx.fx.notice(log::Level::Warn, text);
                 }
-                self.backoff.fail(now);
+                self.backoff.fail(cx.now);
                 None
             }
         }

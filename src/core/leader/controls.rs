@@ -4,7 +4,7 @@
 //!
 //! Invariant: every request is answered exactly once: when it is fulfilled, or when its time is over.
 
-use super::run_list::List;
+use super::requests::{Controls, Kill, List, Pausing, PendingRun};
 use super::{Leader, Verdict};
 use crate::core::Context;
 use crate::core::io::Effects;
@@ -21,51 +21,6 @@ use std::collections::BTreeMap;
 
 /// Limit of the requests of each kind that wait for an answer.
 const WAITING_MAX: usize = 1_000;
-
-/// The requests that wait for an answer.
-#[derive(Debug, Default)]
-pub struct Controls {
-    /// Manual runs whose entry is on the way, by the request number of the entry.
-    runs: BTreeMap<u64, PendingRun>,
-    kills: Vec<Kill>,
-    pub lists: BTreeMap<u64, List>,
-    pause: Option<Pausing>,
-    /// Numbers manual runs and lists.
-    pub count: u64,
-    /// When a paused leader journals its next empty entry.
-    quiet_at: Mono,
-}
-
-/// A manual run that is being journaled.
-#[derive(Debug)]
-struct PendingRun {
-    client: RequestId,
-    answer_by: Mono,
-}
-
-/// A request to end an attempt.
-#[derive(Debug)]
-struct Kill {
-    client: RequestId,
-    attempt: Attempt,
-    /// The node that was told to end the attempt. None where no node had begun it: the kill is answered once the
-    /// attempt's row is committed and this node still led after that, so that no other leader can give the attempt to a
-    /// node.
-    node: Option<NodeId>,
-    answer_by: Mono,
-}
-
-/// A pause, or its end, that is not answered or not stored yet.
-#[derive(Debug)]
-struct Pausing {
-    /// None once it is answered.
-    client: Option<RequestId>,
-    paused: bool,
-    /// The statement that is with the store; none once that is answered.
-    id: Option<WorkId>,
-    is_stored: bool,
-    answer_by: Mono,
-}
 
 impl Controls {
     /// The entry `asked` is in the journal. `body` is its own, or that of the first request with the same key; the

@@ -40,7 +40,7 @@ impl Leader {
         if result == Err(StoreError::Deposed) {
             return Verdict::Deposed;
         }
-        match self.changes.on_changed(id, result, cx.fx, cx.now) {
+        match self.changes.on_changed(id, result, cx) {
             Some(Made { change: Change::Put(job), is_in_force: true, .. }) => {
                 self.runs.decide(job.id, &mut self.ledger, cx);
             }

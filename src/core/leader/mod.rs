@@ -12,12 +12,14 @@
 
 mod changes;
 mod controls;
+mod course;
 mod definitions;
 mod misfire;
 mod nodes;
 mod output_reads;
 mod progress;
 mod reload;
+mod requests;
 mod run_list;
 mod ticks;
 
@@ -38,11 +40,11 @@ use crate::model::message::{Hello, ToLeader};
 use crate::model::status::RunStatus;
 use crate::model::{Attempt, Epoch, Mono, NodeId, Now, Second, Server, Wall};
 use changes::Changes;
-use controls::Controls;
+use course::Ticks;
 use output_reads::{Questions, Where};
 use reload::Reload;
+use requests::Controls;
 use std::collections::BTreeMap;
-use ticks::Ticks;
 
 /// How often finished entries are closed, in one statement.
 const CLOSE_EVERY_MS: u64 = 1_000;
@@ -227,9 +229,9 @@ impl Leader {
         self.answer_restated(cx);
         self.put_stops_in_force(cx);
         if self.closing.is_none() && self.close_at <= cx.now.mono {
-            self.close(cx.fx, cx.now);
+            self.close(cx);
         }
-        self.ledger.journal.poll(cx.fx, cx.now);
+        self.ledger.journal.poll(cx);
     }
 
     /// Says when to poll.
@@ -259,7 +261,7 @@ impl Leader {
 
     /// The store's answer to an entry.
     pub fn on_journaled(&mut self, id: WorkId, result: Result<Journaled, StoreError>, cx: &mut Context) -> Verdict {
-        match self.ledger.journal.on_journaled(id, result, cx.fx, cx.now) {
+        match self.ledger.journal.on_journaled(id, result, cx) {
             Written::Open => Verdict::Ok,
             Written::Deposed => Verdict::Deposed,
             Written::TickTaken(entry) => {
@@ -370,7 +372,7 @@ impl Leader {
             return;
         }
         self.runs.set_candidates(self.roster.candidates(now));
-        self.questions.give_up_late(cx.fx, now);
+        self.questions.give_up_late(cx);
         for (node, silent_since) in self.roster.lost() {
             self.runs.give_up(&node, silent_since, &mut self.ledger, cx);
             if now.wall.second().0 - silent_since.0 > FORGET_SECS && !self.runs.nodes().contains(&node) {
@@ -384,20 +386,20 @@ impl Leader {
     }
 
     /// Sets the closable entries done, in one statement.
-    fn close(&mut self, fx: &mut Effects, now: Now) {
+    fn close(&mut self, cx: &mut Context) {
         let entries = self.runs.take_closable();
         if entries.is_empty() {
-            self.close_at = now.mono.plus_ms(CLOSE_EVERY_MS);
+            self.close_at = cx.now.mono.plus_ms(CLOSE_EVERY_MS);
             return;
         }
-        let delete_before = now.wall.second().plus(-KEEP_DONE_SECS).wall();
-        let id = fx.work(Work::Lead(Lead::Close { epoch: self.epoch, entries: entries.clone(), delete_before }));
+        let delete_before = cx.now.wall.second().plus(-KEEP_DONE_SECS).wall();
+        let id = cx.fx.work(Work::Lead(Lead::Close { epoch: self.epoch, entries: entries.clone(), delete_before }));
         self.closing = Some((id, entries));
     }
 
     /// Recounts everything that is counted along the way, and compares.
     pub fn check_invariants(&self) {
-        self.runs.check_invariants();
+        self.runs.check_invariants(&self.ledger.journal);
         let mut undecided = self.runs.undecided();
         assert!(undecided.all(|id| self.changes.has_stop_in_force(id)), "runs wait for a stop that nobody will store");
         self.roster.check_invariants();

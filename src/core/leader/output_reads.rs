@@ -21,7 +21,7 @@ use crate::model::log_row::StoredLog;
 use crate::model::message::ToNode;
 use crate::model::output::{OutputPart, OutputState};
 use crate::model::status::RunStatus;
-use crate::model::{Attempt, Epoch, Mono, NodeId, Now, RunState, Server};
+use crate::model::{Attempt, Epoch, Mono, NodeId, RunState, Server};
 use std::collections::BTreeMap;
 
 /// Limit of open questions. Each answer may be a part of full size, and a link's buffer has a limit.
@@ -153,9 +153,9 @@ impl Questions {
     }
 
     /// Answers the questions that their nodes have not answered in time.
-    pub fn give_up_late(&mut self, fx: &mut Effects, now: Now) {
-        for (_, asked) in self.asked.extract_if(.., |_, asked| asked.answer_by <= now.mono) {
-            fx.reply(
+    pub fn give_up_late(&mut self, cx: &mut Context) {
+        for (_, asked) in self.asked.extract_if(.., |_, asked| asked.answer_by <= cx.now.mono) {
+            cx.fx.reply(
                 asked.client,
                 match asked.row {
                     Some(row) => of_row(asked.attempt, &row, asked.from),
@@ -203,17 +203,14 @@ fn row_state(row: &StoredLog) -> Option<RunState> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::Lender;
     use crate::core::io::{Effect, Mail};
-    use crate::core::log::logbook::Logbook;
-
-    fn cx<'a>(fx: &'a mut Effects, logbook: &'a mut Logbook) -> Context<'a> {
-        Context { now: Now::default(), fx, logbook }
-    }
+    use crate::model::Now;
 
     const CLIENT: RequestId = RequestId(5);
 
-    fn questions() -> (Questions, Effects) {
-        (Questions::new(Epoch(1)), Effects::default())
+    fn questions() -> (Questions, Lender) {
+        (Questions::new(Epoch(1)), Lender::default())
     }
 
     fn query() -> OutputQuery {
@@ -275,101 +272,91 @@ mod tests {
 
     #[test]
     fn the_node_that_has_it_is_asked_and_its_answer_passed_on_once() {
-        let (mut questions, mut fx) = questions();
-        questions.ask(CLIENT, query(), at(), &mut cx(&mut fx, &mut Logbook::default()));
-        let request = asked(&mut fx);
-        questions.on_read(request + 1, Some(part()), &mut fx);
-        assert!(fx.take().is_none(), "an answer to nothing");
-        questions.on_read(request, Some(part()), &mut fx);
-        assert_eq!(answer(&mut fx), Ok(("a:1".into(), part())));
-        questions.on_read(request, Some(part()), &mut fx);
-        questions.give_up_late(&mut fx, Now { mono: Mono::NEVER, ..Now::default() });
-        assert!(fx.take().is_none());
+        let (mut questions, mut lender) = questions();
+        questions.ask(CLIENT, query(), at(), &mut lender.at(Now::default()));
+        let request = asked(&mut lender.fx);
+        questions.on_read(request + 1, Some(part()), &mut lender.fx);
+        assert!(lender.fx.take().is_none(), "an answer to nothing");
+        questions.on_read(request, Some(part()), &mut lender.fx);
+        assert_eq!(answer(&mut lender.fx), Ok(("a:1".into(), part())));
+        questions.on_read(request, Some(part()), &mut lender.fx);
+        questions.give_up_late(&mut lender.at(Now { mono: Mono::NEVER, ..Now::default() }));
+        assert!(lender.fx.take().is_none());
     }
 
     #[test]
     fn a_node_that_does_not_answer_is_given_up() {
-        let (mut questions, mut fx) = questions();
-        questions.ask(CLIENT, query(), at(), &mut cx(&mut fx, &mut Logbook::default()));
-        let request = asked(&mut fx);
-        questions.give_up_late(&mut fx, Now { mono: Mono(0).plus_ms(ANSWER_MS - 1), ..Now::default() });
-        assert!(fx.take().is_none());
-        questions.give_up_late(&mut fx, Now { mono: Mono(0).plus_ms(ANSWER_MS), ..Now::default() });
-        assert_eq!(answer(&mut fx), Err(503));
-        questions.on_read(request, Some(part()), &mut fx);
-        assert!(fx.take().is_none(), "it comes too late");
-        questions.ask(CLIENT, query(), Where::Away(Server::default()), &mut cx(&mut fx, &mut Logbook::default()));
-        assert_eq!(answer(&mut fx), Err(503));
-        questions.ask(
-            CLIENT,
-            query(),
-            Where::Waiting(attempt(), RunStatus::Delayed),
-            &mut cx(&mut fx, &mut Logbook::default()),
-        );
-        assert_eq!(answer(&mut fx), Ok((String::new(), OutputPart::empty(RunStatus::Delayed, 2))));
+        let (mut questions, mut lender) = questions();
+        questions.ask(CLIENT, query(), at(), &mut lender.at(Now::default()));
+        let request = asked(&mut lender.fx);
+        questions.give_up_late(&mut lender.at(Now { mono: Mono(0).plus_ms(ANSWER_MS - 1), ..Now::default() }));
+        assert!(lender.fx.take().is_none());
+        questions.give_up_late(&mut lender.at(Now { mono: Mono(0).plus_ms(ANSWER_MS), ..Now::default() }));
+        assert_eq!(answer(&mut lender.fx), Err(503));
+        questions.on_read(request, Some(part()), &mut lender.fx);
+        assert!(lender.fx.take().is_none(), "it comes too late");
+        questions.ask(CLIENT, query(), Where::Away(Server::default()), &mut lender.at(Now::default()));
+        assert_eq!(answer(&mut lender.fx), Err(503));
+        questions.ask(CLIENT, query(), Where::Waiting(attempt(), RunStatus::Delayed), &mut lender.at(Now::default()));
+        assert_eq!(answer(&mut lender.fx), Ok((String::new(), OutputPart::empty(RunStatus::Delayed, 2))));
     }
 
     #[test]
     fn the_row_has_the_output_that_no_node_has() {
         let expect = OutputPart::of_row(RunState::Failed, "written\n", 2);
-        let (mut questions, mut fx) = questions();
-        questions.ask(CLIENT, query(), Where::Logged, &mut cx(&mut fx, &mut Logbook::default()));
-        let id = reading(&mut fx);
-        questions.on_log_row(id, Ok(row()), None, &mut cx(&mut fx, &mut Logbook::default()));
-        assert_eq!(answer(&mut fx), Ok(("b:1".into(), expect.clone())));
+        let (mut questions, mut lender) = questions();
+        questions.ask(CLIENT, query(), Where::Logged, &mut lender.at(Now::default()));
+        let id = reading(&mut lender.fx);
+        questions.on_log_row(id, Ok(row()), None, &mut lender.at(Now::default()));
+        assert_eq!(answer(&mut lender.fx), Ok(("b:1".into(), expect.clone())));
 
         // The node that ran it may have more than the row, or nothing at all, or be away.
         for (told, state) in [(Some(part()), OutputState::Over(RunState::Failed)), (None, expect.state)] {
-            questions.ask(CLIENT, query(), Where::Logged, &mut cx(&mut fx, &mut Logbook::default()));
-            let id = reading(&mut fx);
-            questions.on_log_row(id, Ok(row()), Some(NodeId("n".into())), &mut cx(&mut fx, &mut Logbook::default()));
-            let request = asked(&mut fx);
-            questions.on_read(request, told.clone(), &mut fx);
+            questions.ask(CLIENT, query(), Where::Logged, &mut lender.at(Now::default()));
+            let id = reading(&mut lender.fx);
+            questions.on_log_row(id, Ok(row()), Some(NodeId("n".into())), &mut lender.at(Now::default()));
+            let request = asked(&mut lender.fx);
+            questions.on_read(request, told.clone(), &mut lender.fx);
             let expect = told.map_or(expect.clone(), |part| OutputPart { state, ..part });
-            assert_eq!(answer(&mut fx), Ok(("b:1".into(), expect)));
+            assert_eq!(answer(&mut lender.fx), Ok(("b:1".into(), expect)));
         }
-        questions.ask(CLIENT, query(), Where::Logged, &mut cx(&mut fx, &mut Logbook::default()));
-        let id = reading(&mut fx);
-        questions.on_log_row(id, Ok(row()), Some(NodeId("n".into())), &mut cx(&mut fx, &mut Logbook::default()));
-        questions.give_up_late(&mut fx, Now { mono: Mono::NEVER, ..Now::default() });
-        assert_eq!(answer(&mut fx), Ok(("b:1".into(), expect)));
+        questions.ask(CLIENT, query(), Where::Logged, &mut lender.at(Now::default()));
+        let id = reading(&mut lender.fx);
+        questions.on_log_row(id, Ok(row()), Some(NodeId("n".into())), &mut lender.at(Now::default()));
+        questions.give_up_late(&mut lender.at(Now { mono: Mono::NEVER, ..Now::default() }));
+        assert_eq!(answer(&mut lender.fx), Ok(("b:1".into(), expect)));
     }
 
     #[test]
     fn a_run_that_is_nowhere_is_unknown_and_one_between_node_and_row_is_not() {
-        let (mut questions, mut fx) = questions();
-        questions.ask(CLIENT, query(), Where::Logged, &mut cx(&mut fx, &mut Logbook::default()));
-        let id = reading(&mut fx);
-        questions.on_log_row(id, Ok(None), None, &mut cx(&mut fx, &mut Logbook::default()));
-        assert_eq!(answer(&mut fx), Err(404));
-        questions.ask(CLIENT, query(), at(), &mut cx(&mut fx, &mut Logbook::default()));
-        let request = asked(&mut fx);
-        questions.on_read(request, None, &mut fx);
-        let id = reading(&mut fx);
-        questions.on_log_row(id, Ok(None), None, &mut cx(&mut fx, &mut Logbook::default()));
-        assert_eq!(answer(&mut fx), Ok(("a:1".into(), OutputPart::empty(RunStatus::Unknown, 2))));
-        questions.ask(CLIENT, query(), Where::Logged, &mut cx(&mut fx, &mut Logbook::default()));
-        let id = reading(&mut fx);
-        questions.on_log_row(id, Err(StoreError::Away("away".into())), None, &mut cx(&mut fx, &mut Logbook::default()));
-        assert_eq!(answer(&mut fx), Err(503));
+        let (mut questions, mut lender) = questions();
+        questions.ask(CLIENT, query(), Where::Logged, &mut lender.at(Now::default()));
+        let id = reading(&mut lender.fx);
+        questions.on_log_row(id, Ok(None), None, &mut lender.at(Now::default()));
+        assert_eq!(answer(&mut lender.fx), Err(404));
+        questions.ask(CLIENT, query(), at(), &mut lender.at(Now::default()));
+        let request = asked(&mut lender.fx);
+        questions.on_read(request, None, &mut lender.fx);
+        let id = reading(&mut lender.fx);
+        questions.on_log_row(id, Ok(None), None, &mut lender.at(Now::default()));
+        assert_eq!(answer(&mut lender.fx), Ok(("a:1".into(), OutputPart::empty(RunStatus::Unknown, 2))));
+        questions.ask(CLIENT, query(), Where::Logged, &mut lender.at(Now::default()));
+        let id = reading(&mut lender.fx);
+        questions.on_log_row(id, Err(StoreError::Away("away".into())), None, &mut lender.at(Now::default()));
+        assert_eq!(answer(&mut lender.fx), Err(503));
     }
 
     #[test]
-    fn questions_have_a_limit_and_every_client_gets_an_answer() {
-        let (mut questions, mut fx) = questions();
+    fn there_is_a_limit_and_nobody_is_left_without_an_answer() {
+        let (mut questions, mut lender) = questions();
         for at_node in (0..QUESTIONS_MAX).map(|count| count % 2 == 0) {
-            questions.ask(
-                CLIENT,
-                query(),
-                if at_node { at() } else { Where::Logged },
-                &mut cx(&mut fx, &mut Logbook::default()),
-            );
+            questions.ask(CLIENT, query(), if at_node { at() } else { Where::Logged }, &mut lender.at(Now::default()));
         }
-        while fx.take().is_some() {}
-        questions.ask(CLIENT, query(), at(), &mut cx(&mut fx, &mut Logbook::default()));
-        assert_eq!(answer(&mut fx), Err(503));
-        questions.abandon(&mut fx);
-        (0..QUESTIONS_MAX).for_each(|_| assert_eq!(answer(&mut fx), Err(503)));
-        assert!(fx.take().is_none());
+        while lender.fx.take().is_some() {}
+        questions.ask(CLIENT, query(), at(), &mut lender.at(Now::default()));
+        assert_eq!(answer(&mut lender.fx), Err(503));
+        questions.abandon(&mut lender.fx);
+        (0..QUESTIONS_MAX).for_each(|_| assert_eq!(answer(&mut lender.fx), Err(503)));
+        assert!(lender.fx.take().is_none());
     }
 }

@@ -5,28 +5,15 @@
 //! Invariant: a node that does not answer in time does not hold up the list: its runs are shown as unknown.
 
 use super::Leader;
+use super::requests::List;
 use crate::core::Context;
 use crate::core::runs::{InFlightRun, Stage};
+use crate::core::time::bounds::RUN_LIST_MS;
 use crate::model::command::{RequestId, RunPage, RunView};
 use crate::model::message::{HeldRun, ToNode};
 use crate::model::status::RunStatus;
-use crate::model::{Attempt, Mono, NodeId, Now};
+use crate::model::{Attempt, NodeId, Now};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// How long a list waits for the nodes' answers.
-const LIST_MS: u64 = 1_000;
-
-/// A list that is being put together.
-#[derive(Debug)]
-pub struct List {
-    pub client: RequestId,
-    pub limit: usize,
-    /// Nodes that have yet to answer.
-    pub waiting: BTreeSet<NodeId>,
-    /// The attempts that nodes have told of.
-    pub held: BTreeMap<Attempt, HeldRun>,
-    pub answer_by: Mono,
-}
 
 impl Leader {
     /// Begins a list: asks every node. `limit`: the most runs to answer.
@@ -35,7 +22,7 @@ impl Leader {
         let request = self.controls.count;
         let waiting: BTreeSet<NodeId> = self.runs.candidates().map(|candidate| candidate.node.clone()).collect();
         waiting.iter().for_each(|node| cx.fx.tell_node(node, ToNode::ListRuns { request }));
-        let answer_by = cx.now.mono.plus_ms(LIST_MS);
+        let answer_by = cx.now.mono.plus_ms(RUN_LIST_MS);
         self.controls.lists.insert(request, List { client, limit, waiting, held: BTreeMap::new(), answer_by });
     }
 

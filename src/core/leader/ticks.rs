@@ -5,31 +5,11 @@
 //! Invariant: the last tick that was taken never goes back.
 
 use super::Leader;
-use super::misfire::Gap;
 use crate::core::Context;
 use crate::core::io::Effects;
 use crate::core::time::bounds::QUIET_SECS;
 use crate::model::journal::Body;
 use crate::model::{Second, Wall};
-
-/// How far the ticks have come, beside the scheduler's cursor.
-#[derive(Debug)]
-pub struct Ticks {
-    /// The late seconds that are being caught up on.
-    gap: Gap,
-    /// The last tick that was given to the journal.
-    journaled: Second,
-    /// The operator was told that the clock was set back.
-    is_ahead_said: bool,
-}
-
-impl Ticks {
-    /// The next tick is the one after `cursor`. It is journaled with or without runs: it shows others that this node
-    /// leads.
-    pub fn new(cursor: Second) -> Ticks {
-        Ticks { gap: Gap::default(), journaled: cursor.plus(-QUIET_SECS), is_ahead_said: false }
-    }
-}
 
 impl Leader {
     /// Takes the due ticks, up to the first that has something for the journal.

@@ -6,7 +6,7 @@
 //!
 //! Invariant: an entry has one request number for ever, so repeating its statement cannot write it twice.
 
-use crate::core::io::Effects;
+use crate::core::Context;
 use crate::core::ports::{Journaled, Lead, StoreError, Work, WorkId};
 use crate::core::time::bounds::{JOURNAL_FAILING_MS, JOURNAL_SILENT_MS, JOURNAL_SLOW_MS};
 use crate::core::time::{Backoff, Timer, Timers};
@@ -98,6 +98,11 @@ impl Journaler {
         request
     }
 
+    /// The entries that are not known to be in the journal, in their order.
+    pub fn under_way(&self) -> impl Iterator<Item = &Entry> {
+        self.queue.iter()
+    }
+
     /// Whether an entry that is not in the journal yet decides on seconds of this job before `since`.
     pub fn decides_before(&self, since: Second, id: JobId) -> bool {
         let is_before = |entry: &Entry| entry.tick.is_some_and(|tick| tick < since) && names(&entry.body, id);
@@ -142,14 +147,14 @@ impl Journaler {
     }
 
     /// Sends the first entry of the queue when it is time.
-    pub fn poll(&mut self, fx: &mut Effects, now: Now) {
-        if self.asked.is_some() || !self.backoff.is_over(now) {
+    pub fn poll(&mut self, cx: &mut Context) {
+        if self.asked.is_some() || !self.backoff.is_over(cx.now) {
             return;
         }
         if let Some(entry) = self.queue.front() {
-            let id = fx.work(Work::Lead(Lead::Journal(entry.clone())));
-            self.asked = Some(Question { id, sent_at: now.mono });
-            self.asked_at.get_or_insert(now.mono);
+            let id = cx.fx.work(Work::Lead(Lead::Journal(entry.clone())));
+            self.asked = Some(Question { id, sent_at: cx.now.mono });
+            self.asked_at.get_or_insert(cx.now.mono);
         }
     }
 
@@ -160,13 +165,7 @@ impl Journaler {
     }
 
     /// The store's answer to a statement of `poll`.
-    pub fn on_journaled(
-        &mut self,
-        id: WorkId,
-        result: Result<Journaled, StoreError>,
-        fx: &mut Effects,
-        now: Now,
-    ) -> Written {
+    pub fn on_journaled(&mut self, id: WorkId, result: Result<Journaled, StoreError>, cx: &mut Context) -> Written {
         let Some(Question { sent_at, .. }) = self.asked.take_if(|asked| asked.id == id) else {
             return Written::Open;
         };
@@ -174,22 +173,22 @@ impl Journaler {
             Err(StoreError::Deposed) => return Written::Deposed,
             Err(error) => {
                 if !self.backoff.is_failing() {
-                    fx.notice(
+                    cx.fx.notice(
                         log::Level::Error,
                         format!("the journal waits, and runs with it: {error}; trying again until it works"),
                     );
                 }
                 self.trouble = Some(error.to_string());
-                self.backoff.fail(now);
+                self.backoff.fail(cx.now);
                 return Written::Open;
             }
-            Ok(_) if self.backoff.is_failing() => fx.notice(log::Level::Info, "the journal is written again"),
+            Ok(_) if self.backoff.is_failing() => cx.fx.notice(log::Level::Info, "the journal is written again"),
             Ok(_) => {}
         }
         self.backoff.reset();
         self.trouble = None;
         self.asked_at = None;
-        self.written_at = Some(now.mono);
+        self.written_at = Some(cx.now.mono);
         match (result, self.queue.pop_front()) {
             (Ok(Journaled::Entry(id)), Some(entry)) => Written::In { id, entry, sent_at },
             (Ok(Journaled::TickTaken), Some(entry)) => Written::TickTaken(entry),
@@ -209,53 +208,54 @@ fn names(body: &Body, id: JobId) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::Lender;
     use crate::core::io::Effect;
 
-    fn sent(journaler: &mut Journaler, fx: &mut Effects, now: Now) -> Option<(WorkId, Entry)> {
-        journaler.poll(fx, now);
-        match fx.take()? {
+    fn sent(journaler: &mut Journaler, lender: &mut Lender, now: Now) -> Option<(WorkId, Entry)> {
+        journaler.poll(&mut lender.at(now));
+        match lender.fx.take()? {
             Effect::Work(id, Work::Lead(Lead::Journal(entry))) => Some((id, entry)),
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
-    fn a_statement_without_a_result_is_repeated_with_its_request_number_and_no_other_is_sent_meanwhile() {
-        let (mut journaler, mut fx, now) = (Journaler::new(Epoch(3)), Effects::default(), Now::default());
+    fn an_unknown_result_is_asked_again_with_the_same_request_and_nothing_meanwhile() {
+        let (mut journaler, mut lender, now) = (Journaler::new(Epoch(3)), Lender::default(), Now::default());
         journaler.push(Some(Second(5)), 0, Body::default());
         journaler.push(Some(Second(6)), 0, Body::default());
-        let (id, first) = sent(&mut journaler, &mut fx, now).unwrap();
-        assert!(sent(&mut journaler, &mut fx, now).is_none());
+        let (id, first) = sent(&mut journaler, &mut lender, now).unwrap();
+        assert!(sent(&mut journaler, &mut lender, now).is_none());
         let away = Err(StoreError::Unavailable("away".into()));
-        assert!(matches!(journaler.on_journaled(id, away, &mut fx, now), Written::Open));
-        assert!(matches!(fx.take(), Some(Effect::Notice(_))));
-        assert!(sent(&mut journaler, &mut fx, now).is_none());
+        assert!(matches!(journaler.on_journaled(id, away, &mut lender.at(now)), Written::Open));
+        assert!(matches!(lender.fx.take(), Some(Effect::Notice(_))));
+        assert!(sent(&mut journaler, &mut lender, now).is_none());
         let later = Now { mono: Timers::first(now, |timers| journaler.timers(timers)).unwrap().1, ..now };
-        let (again, entry) = sent(&mut journaler, &mut fx, later).unwrap();
+        let (again, entry) = sent(&mut journaler, &mut lender, later).unwrap();
         assert_eq!(entry, first);
-        let late_answer = journaler.on_journaled(id, Ok(Journaled::Entry(EntryId(1))), &mut fx, later);
+        let late_answer = journaler.on_journaled(id, Ok(Journaled::Entry(EntryId(1))), &mut lender.at(later));
         assert!(matches!(late_answer, Written::Open), "an answer to an older asking is not counted");
-        let written = journaler.on_journaled(again, Ok(Journaled::Entry(EntryId(1))), &mut fx, later);
+        let written = journaler.on_journaled(again, Ok(Journaled::Entry(EntryId(1))), &mut lender.at(later));
         assert!(matches!(written, Written::In { id: EntryId(1), entry, .. } if entry == first));
-        assert!(matches!(fx.take(), Some(Effect::Notice(_))));
-        assert_eq!(sent(&mut journaler, &mut fx, later).unwrap().1.tick, Some(Second(6)));
+        assert!(matches!(lender.fx.take(), Some(Effect::Notice(_))));
+        assert_eq!(sent(&mut journaler, &mut lender, later).unwrap().1.tick, Some(Second(6)));
     }
 
     #[test]
     fn it_is_stuck_when_the_store_has_failed_or_has_not_answered_for_too_long() {
         let at = |ms| Now { mono: Mono(0).plus_ms(ms), ..Now::default() };
-        let (mut journaler, mut fx) = (Journaler::new(Epoch(3)), Effects::default());
+        let (mut journaler, mut lender) = (Journaler::new(Epoch(3)), Lender::default());
         assert!(!journaler.is_stuck(at(100_000)), "nothing is asked");
         journaler.push(Some(Second(5)), 0, Body::default());
-        let (id, _) = sent(&mut journaler, &mut fx, at(0)).unwrap();
+        let (id, _) = sent(&mut journaler, &mut lender, at(0)).unwrap();
         assert!(!journaler.is_stuck(at(JOURNAL_SILENT_MS - 1)));
         assert!(journaler.is_stuck(at(JOURNAL_SILENT_MS)));
-        journaler.on_journaled(id, Err(StoreError::Away("away".into())), &mut fx, at(50));
+        journaler.on_journaled(id, Err(StoreError::Away("away".into())), &mut lender.at(at(50)));
         assert!(!journaler.is_stuck(at(JOURNAL_FAILING_MS - 1)));
         assert!(journaler.is_stuck(at(JOURNAL_FAILING_MS)), "counted from the first asking");
-        fx.take();
-        let (id, _) = sent(&mut journaler, &mut fx, at(JOURNAL_FAILING_MS)).unwrap();
-        journaler.on_journaled(id, Ok(Journaled::Entry(EntryId(1))), &mut fx, at(JOURNAL_FAILING_MS));
+        lender.fx.take();
+        let (id, _) = sent(&mut journaler, &mut lender, at(JOURNAL_FAILING_MS)).unwrap();
+        journaler.on_journaled(id, Ok(Journaled::Entry(EntryId(1))), &mut lender.at(at(JOURNAL_FAILING_MS)));
         assert!(!journaler.is_stuck(at(100_000)));
     }
 }

@@ -7,7 +7,7 @@
 //!
 //! Invariant: one question is under way at a time.
 
-use crate::core::io::Effects;
+use crate::core::Context;
 use crate::core::ports::{Log, StoreError, Work, WorkId};
 use crate::core::time::bounds::{HEALTH_CHECK_MS, STORE_SILENT_MS};
 use crate::core::time::{Timer, Timers};
@@ -26,9 +26,9 @@ pub struct HealthCheck {
 impl HealthCheck {
     /// Asks the store when it is time. `is_busy`: another statement is with the store, and will show whether it
     /// answers.
-    pub fn poll(&mut self, is_busy: bool, fx: &mut Effects, now: Now) {
-        if self.asked.is_none() && !is_busy && self.ask_at <= now.mono {
-            self.asked = Some((fx.work(Work::Log(Log::Ping)), now.mono));
+    pub fn poll(&mut self, is_busy: bool, cx: &mut Context) {
+        if self.asked.is_none() && !is_busy && self.ask_at <= cx.now.mono {
+            self.asked = Some((cx.fx.work(Work::Log(Log::Ping)), cx.now.mono));
         }
     }
 
@@ -69,6 +69,7 @@ impl HealthCheck {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::Lender;
     use crate::core::io::Effect;
 
     fn at(ms: u64) -> Now {
@@ -79,9 +80,9 @@ mod tests {
         Timers::first(now, |timers| health_check.timers(false, timers))
     }
 
-    fn asked(health_check: &mut HealthCheck, fx: &mut Effects, now: Now) -> Option<WorkId> {
-        health_check.poll(false, fx, now);
-        match fx.take()? {
+    fn asked(health_check: &mut HealthCheck, lender: &mut Lender, now: Now) -> Option<WorkId> {
+        health_check.poll(false, &mut lender.at(now));
+        match lender.fx.take()? {
             Effect::Work(id, Work::Log(Log::Ping)) => Some(id),
             other => panic!("{other:?}"),
         }
@@ -89,24 +90,24 @@ mod tests {
 
     #[test]
     fn the_store_is_asked_every_second_and_failing_until_it_answers() {
-        let (mut health_check, mut fx) = (HealthCheck::default(), Effects::default());
+        let (mut health_check, mut lender) = (HealthCheck::default(), Lender::default());
         let away = Err(StoreError::Away("away".into()));
-        let id = asked(&mut health_check, &mut fx, at(0)).unwrap();
-        assert_eq!(asked(&mut health_check, &mut fx, at(5_000)), None, "one question at a time");
+        let id = asked(&mut health_check, &mut lender, at(0)).unwrap();
+        assert_eq!(asked(&mut health_check, &mut lender, at(5_000)), None, "one question at a time");
         health_check.on_pinged(id, &away, at(10));
         assert!(!health_check.is_ok(at(10)));
-        assert_eq!(asked(&mut health_check, &mut fx, at(HEALTH_CHECK_MS + 9)), None);
+        assert_eq!(asked(&mut health_check, &mut lender, at(HEALTH_CHECK_MS + 9)), None);
         assert_eq!(first(&health_check, at(10)), Some((Timer::StorePing, at(HEALTH_CHECK_MS + 10).mono)));
-        let id = asked(&mut health_check, &mut fx, at(HEALTH_CHECK_MS + 10)).unwrap();
+        let id = asked(&mut health_check, &mut lender, at(HEALTH_CHECK_MS + 10)).unwrap();
         assert!(!health_check.is_ok(at(HEALTH_CHECK_MS + 10)), "a question is no answer");
         health_check.on_pinged(id, &Ok(()), at(1_100));
         assert!(health_check.is_ok(at(1_100)));
     }
 
     #[test]
-    fn a_silent_store_counts_as_failing_until_it_answers_any_statement() {
-        let (mut health_check, mut fx) = (HealthCheck::default(), Effects::default());
-        let id = asked(&mut health_check, &mut fx, at(0)).unwrap();
+    fn a_store_that_says_nothing_does_not_answer_and_any_word_of_it_counts() {
+        let (mut health_check, mut lender) = (HealthCheck::default(), Lender::default());
+        let id = asked(&mut health_check, &mut lender, at(0)).unwrap();
         assert!(health_check.is_ok(at(STORE_SILENT_MS - 1)));
         assert_eq!(first(&health_check, at(0)), Some((Timer::StoreSilence, at(STORE_SILENT_MS).mono)));
         assert_eq!(first(&health_check, at(STORE_SILENT_MS)), None, "only an answer helps now");
@@ -114,9 +115,9 @@ mod tests {
         health_check.on_pinged(id, &Ok(()), at(9_000));
         health_check.on_answer(at(9_500));
         assert!(health_check.is_ok(at(9_500)));
-        health_check.poll(true, &mut fx, at(60_000));
-        assert!(fx.take().is_none(), "another statement is with the store");
-        assert_eq!(asked(&mut health_check, &mut fx, at(9_500 + HEALTH_CHECK_MS - 1)), None);
-        assert!(asked(&mut health_check, &mut fx, at(9_500 + HEALTH_CHECK_MS)).is_some());
+        health_check.poll(true, &mut lender.at(at(60_000)));
+        assert!(lender.fx.take().is_none(), "another statement is with the store");
+        assert_eq!(asked(&mut health_check, &mut lender, at(9_500 + HEALTH_CHECK_MS - 1)), None);
+        assert!(asked(&mut health_check, &mut lender, at(9_500 + HEALTH_CHECK_MS)).is_some());
     }
 }

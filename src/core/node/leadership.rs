@@ -11,7 +11,7 @@ use crate::core::io::{Effect, ExitReason};
 use crate::core::leader::{Leader, LeaderSetup, Verdict};
 use crate::core::ports::{Bump, Bumped, Lead, Loaded, Opened, StoreError, Work, WorkId};
 use crate::core::runs::RunLimits;
-use crate::core::time::bounds::LEASE_MS;
+use crate::core::time::bounds::{LEASE_MS, PLAN_AHEAD_ALONE_MS, PLAN_AHEAD_MS};
 use crate::model::{Mono, Now};
 
 impl Node {
@@ -110,7 +110,8 @@ impl Node {
                 let own = *own;
                 // Where the replica is too old, this node takes the lead again once it has read the jobs anew.
                 self.lead = Leadership::None;
-                if self.replica.bring_up(loaded.differences.take(), own.sent_at, &mut self.fx, now) {
+                let cx = &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
+                if self.replica.bring_up(loaded.differences.take(), own.sent_at, cx) {
                     self.establish(own, loaded, now);
                 }
             }
@@ -139,7 +140,7 @@ impl Node {
             },
             kill_grace_ms: limits.kill_grace_ms,
             leases_end,
-            lead_ms: if self.setup.is_alone { 100 } else { 500 },
+            lead_ms: if self.setup.is_alone { PLAN_AHEAD_ALONE_MS } else { PLAN_AHEAD_MS },
         };
         let mut cx = Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
         let mut leader = Leader::establish(setup, epoch, loaded, lent, &mut cx);

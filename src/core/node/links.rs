@@ -19,6 +19,9 @@ use crate::model::{NodeId, Now, Server};
 
 /// The first request id of calls that came over a link; the ids of HTTP clients lie below.
 const FORWARDED_FROM: u64 = 1 << 62;
+/// Limit of the messages between leader and nodes that are delivered in one go. It is never reached; messages beyond it
+/// would be delivered with the next input.
+const MAILS_MAX: usize = 1_000_000;
 /// The answer to a node that takes this one for the leader by mistake; it will soon know the real leader.
 const NOT_LEADING: &str = "this node does not lead";
 
@@ -27,7 +30,7 @@ impl Node {
     pub(super) fn on_linked(&mut self, link: LinkId, now: Now) {
         if self.follower.has(link) {
             let hello = self.hello();
-            self.follower.on_linked(hello, &mut self.fx, now);
+            self.follower.on_linked(hello, &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
         }
     }
 
@@ -46,7 +49,8 @@ impl Node {
     /// A message of the leader, or of a node that takes this one for the leader.
     pub(super) fn on_received(&mut self, link: LinkId, message: Message, now: Now) {
         if self.follower.has(link) {
-            let heard = self.follower.on_message(message, self.last_epoch, &mut self.fx, now);
+            let cx = &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
+            let heard = self.follower.on_message(message, self.last_epoch, cx);
             return self.on_heard(heard, now);
         }
         let Leadership::Leading(leader) = &mut self.lead else {
@@ -79,7 +83,7 @@ impl Node {
             if let (Gone::NobodyThere, Some(leader), Some(election)) = (gone, leader, &mut self.election) {
                 election.suspect_dead(&leader);
             }
-            self.follower.on_unlinked(&mut self.fx, now);
+            self.follower.on_unlinked(&mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
         } else if let Leadership::Leading(leader) = &mut self.lead {
             leader.on_unlinked(link, &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
         }
@@ -168,7 +172,7 @@ impl Node {
     pub(super) fn drain_executor(&mut self, now: Now) {
         self.executor.drain();
         let heartbeat = self.load(now);
-        self.follower.heartbeat_now(heartbeat, &mut self.fx, now);
+        self.follower.heartbeat_now(heartbeat, &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
         self.hear_own(now);
         self.executor.hand_back(&mut self.fx);
     }
@@ -184,7 +188,9 @@ impl Node {
     /// Delivers the messages between leader and nodes; false when there was none.
     pub(super) fn deliver(&mut self, now: Now) -> bool {
         let mut is_any = false;
-        while let Some(mail) = self.fx.take_mail() {
+        for count in 1..=MAILS_MAX {
+            debug_assert!(count < MAILS_MAX, "leader and node of one process go on answering each other");
+            let Some(mail) = self.fx.take_mail() else { break };
             is_any = true;
             match mail {
                 Mail::ToLeader(message) => self.tell_leader(message, now),
@@ -229,7 +235,7 @@ impl Node {
     pub(super) fn follow(&mut self, now: Now) {
         let leader = self.leader_to_follow().cloned();
         let load = self.load(now);
-        self.follower.poll(leader.as_ref(), load, &mut self.fx, now);
+        self.follower.poll(leader.as_ref(), load, &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
     }
 
     /// The leader by the lock or by the store, whichever names the newer epoch. Either may be out of date; the named
@@ -245,7 +251,7 @@ impl Node {
         let may_follow = self.is_open() && matches!(self.lead, Leadership::None);
         let is_lost = |election: &Election| !election.sees_lock() || self.follower.joined().is_none();
         let is_needed = may_follow && self.election.as_ref().is_some_and(is_lost);
-        self.lookup.poll(is_needed, &mut self.fx, now);
+        self.lookup.poll(is_needed, &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
     }
 
     /// Whether this node takes part in the election. One that has never reached its store must not keep others from
@@ -276,7 +282,8 @@ impl Node {
             incarnation: self.setup.incarnation,
         };
         if takes_part {
-            election.poll(Standing { is_leader, can_lead, can_depose }, value, &mut self.fx, now);
+            let cx = &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
+            election.poll(Standing { is_leader, can_lead, can_depose }, value, cx);
         }
     }
 

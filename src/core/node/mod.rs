@@ -307,18 +307,20 @@ impl Node {
             Done::LogsRetained(result) => self.on_retained(result, now),
             Done::Logs(result) => self.on_read(id, result.map(Answer::Logs)),
             Done::Jobs(result) => self.on_jobs(id, result, now),
-            Done::Batch(result) if self.replica.has_asked(id) => self.replica.on_batch(id, result, fx, now),
+            Done::Batch(result) if self.replica.has_asked(id) => {
+                self.replica.on_batch(id, result, &mut Context { logbook, fx, now })
+            }
             Done::Batch(result) => self.lead(now, |leader, cx| {
                 leader.on_batch(id, result, cx);
                 Verdict::Ok
             }),
-            Done::Differences(result) => self.replica.on_differences(id, result, fx, now),
+            Done::Differences(result) => self.replica.on_differences(id, result, &mut Context { logbook, fx, now }),
             Done::Leader(result) => self.lookup.on_answer(id, result, now),
             Done::LogRow(result) => self.lead(now, |leader, cx| leader.on_log_row(id, result, cx)),
             Done::LastRuns(result) => self.listing.on_last_runs(id, result, fx),
             Done::Consul(result) => {
                 let Some(election) = &mut self.election else { return };
-                let outcome = election.on_consul(id, result, fx, now);
+                let outcome = election.on_consul(id, result, &mut Context { logbook, fx, now });
                 self.on_outcome(outcome, now);
             }
             Done::Watched(result) => self.on_watched(id, result, now),
@@ -381,7 +383,8 @@ impl Node {
         self.logbook.poll(&mut self.fx, now);
         self.retain(now);
         if self.checks_health() {
-            self.health_check.poll(self.is_store_busy(), &mut self.fx, now);
+            let is_busy = self.is_store_busy();
+            self.health_check.poll(is_busy, &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
         }
         self.store_since = self.is_store_ok(now).then(|| self.store_since.unwrap_or(now.mono));
         self.decline_waiting(now);
@@ -389,10 +392,11 @@ impl Node {
         self.follow(now);
         self.look_up(now);
         if self.may_read_jobs() {
-            self.replica.poll(self.listing.wanted_since(), &mut self.fx, now);
+            let wanted = self.listing.wanted_since();
+            self.replica.poll(wanted, &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
         }
         self.tell_jobs(now);
-        self.listing.poll(&mut self.fx, now);
+        self.listing.poll(&mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
     }
 
     /// Whether this node's own store answers, as far as is known.

@@ -6,6 +6,7 @@
 //! mention changes.
 
 use super::{Leadership, Node, StoreConnection, WAITING_MAX};
+use crate::core::Context;
 use crate::core::jobs::listing;
 use crate::core::jobs::scheduler::Scheduler;
 use crate::core::ports::{Read, StoreError, Work, WorkId};
@@ -35,11 +36,12 @@ impl Node {
 
     /// Answers the clients that wait for a list of jobs, where memory is new enough for them. A leader's always is.
     pub(super) fn tell_jobs(&mut self, now: Now) {
+        let cx = &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
         match &self.lead {
-            Leadership::Leading(leader) => self.listing.take(leader.jobs(), |_| true, &mut self.fx, now),
+            Leadership::Leading(leader) => self.listing.take(leader.jobs(), |_| true, cx),
             _ => {
                 let Some(jobs) = self.replica.jobs() else { return };
-                self.listing.take(jobs, |then| self.replica.is_of(then), &mut self.fx, now);
+                self.listing.take(jobs, |then| self.replica.is_of(then), cx);
             }
         }
     }
@@ -64,7 +66,8 @@ impl Node {
             Ok(page) => {
                 let Some(client) = self.reads.remove(&id) else { return };
                 let jobs = listing::listed(page.jobs, &self.setup.zones, now.wall.second());
-                self.listing.push(client, JobList { jobs, total: page.total }, &mut self.fx, now);
+                let cx = &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
+                self.listing.push(client, JobList { jobs, total: page.total }, cx);
             }
             Err(error) => self.on_read(id, Err(self.unsearchable(error))),
         }

@@ -6,13 +6,9 @@
 
 use crate::core::io::{ExitReason, Signal};
 use crate::core::ports::KillHow;
+use crate::core::time::bounds::{SHUTDOWN_KILL_MS, SHUTDOWN_STORE_MS};
 use crate::core::time::{Timer, Timers};
 use crate::model::{Mono, Now};
-
-/// Between asking the runs to end and forcing them.
-const KILL_GRACE_MS: u64 = 5_000;
-/// How long a shutdown waits for a store that is away, once nothing runs any more.
-const STORE_MS: u64 = 10_000;
 
 /// How far a shutdown has come.
 #[derive(Debug)]
@@ -43,13 +39,13 @@ impl Shutdown {
     pub fn kill_now(&mut self, now: Now) -> Option<KillHow> {
         let (_, how) = self.next_kill.take_if(|(at, _)| *at <= now.mono)?;
         // The step is repeated from time to time, because a process may have been started after the last signal.
-        self.next_kill = Some((now.mono.plus_ms(KILL_GRACE_MS), KillHow::Force));
+        self.next_kill = Some((now.mono.plus_ms(SHUTDOWN_KILL_MS), KillHow::Force));
         Some(how)
     }
 
-    /// Whether a node without runs may exit: everything is stored, or it has waited for the store for `STORE_MS`.
+    /// Whether a node without runs may exit: everything is stored, or it has waited for the store for `SHUTDOWN_STORE_MS`.
     pub fn may_go(&mut self, is_stored: bool, now: Now) -> bool {
-        let store_by = *self.store_by.get_or_insert(now.mono.plus_ms(STORE_MS));
+        let store_by = *self.store_by.get_or_insert(now.mono.plus_ms(SHUTDOWN_STORE_MS));
         is_stored || store_by <= now.mono
     }
 

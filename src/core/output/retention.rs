@@ -13,13 +13,12 @@
 
 use super::held::{Held, Whole};
 use crate::core::ports::output_files::{FileAnswer, FileOrder, FilePart};
+use crate::core::time::bounds::KEEP_OUTPUT_MS;
 use crate::model::output::OutputPart;
 use crate::model::status::RunStatus;
 use crate::model::{Attempt, Mono, RunState};
 use std::collections::{BTreeMap, VecDeque};
 
-/// How long an output is kept once its row is committed: a client that asks from time to time can ask once more.
-const KEEP_MS: u64 = 10_000;
 /// The most outputs of ended runs that are held, and the most bytes of them; beyond either the oldest is dropped.
 const OVER_MAX: usize = 4_096;
 const OVER_BYTES_MAX: usize = 16 << 20;
@@ -117,7 +116,7 @@ impl Outputs {
     /// The row is committed: `housekeeping` forgets the output in a while.
     pub fn forget_soon(&mut self, attempt: Attempt, now: Mono) {
         if self.held.get(&attempt).is_some_and(|held| held.end.is_some()) {
-            self.to_forget.push_back((now.plus_ms(KEEP_MS), attempt));
+            self.to_forget.push_back((now.plus_ms(KEEP_OUTPUT_MS), attempt));
         }
     }
 
@@ -203,6 +202,7 @@ fn file_only(found: FilePart, from: u64) -> OutputPart {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::time::bounds::{ANSWER_MS, FOLLOW_MS};
     use crate::model::output::OutputState;
     use crate::model::{JobId, RunKey, Second};
 
@@ -288,13 +288,26 @@ mod tests {
             assert_eq!(String::from_utf8(whole.bytes).unwrap(), expect);
             assert_eq!((whole.next, whole.is_over), (part.next, true));
             outputs.forget_soon(attempt(1), Mono(0));
-            outputs.housekeeping(Mono(0).plus_ms(KEEP_MS - 1));
+            outputs.housekeeping(Mono(0).plus_ms(KEEP_OUTPUT_MS - 1));
             assert!(outputs.held.contains_key(&attempt(1)));
-            outputs.housekeeping(Mono(0).plus_ms(KEEP_MS));
+            outputs.housekeeping(Mono(0).plus_ms(KEEP_OUTPUT_MS));
             assert!(outputs.held.is_empty() && outputs.over_bytes == 0);
             let later = read(&mut outputs, &mut files, 3);
             assert_eq!(later.map(|part| (part.bytes.len(), part.is_over)), keeps_all.then_some((38, true)));
         }
+    }
+
+    #[test]
+    fn a_follower_that_is_put_off_for_as_long_as_it_may_be_reads_on_where_it_was() {
+        let mut outputs = Outputs::new(10, false);
+        outputs.begin(attempt(1));
+        outputs.push(attempt(1), b"abcdefghijklmnopqrstuvwxyz");
+        outputs.close(attempt(1));
+        outputs.end(attempt(1), RunState::Ok, String::new());
+        outputs.forget_soon(attempt(1), Mono(0));
+        outputs.housekeeping(Mono(0).plus_ms(FOLLOW_MS + ANSWER_MS));
+        let part = read(&mut outputs, &mut Files::default(), 24).expect("the row counts its bytes otherwise");
+        assert_eq!(part.bytes, b"yz");
     }
 
     #[test]

@@ -52,6 +52,11 @@ impl InFlightRun {
         }
     }
 
+    /// Whether it is a further attempt that waits for the end of its delay and for nothing else: its entry is in.
+    pub fn is_delayed_and_journaled(&self) -> bool {
+        self.stage == Stage::Delayed && self.entry.is_some()
+    }
+
     /// Whether its job limits how many of its runs may go at one time.
     pub fn is_limited(&self) -> bool {
         self.job.parallel_max().is_some()
@@ -94,12 +99,80 @@ impl Stage {
         matches!(self, Stage::Waiting(_))
     }
 
-    /// Whether a run may go from this stage to `next`. Only `RunTable::plan_again` leads back to `Planned`.
+    /// Whether a run may go from this stage to `next`. It begins in `Planned`, in `Delayed`, or where the entry of a
+    /// former leader leaves it.
     pub fn may_become(self, next: Stage) -> bool {
-        match next {
-            Stage::Over => true,
-            Stage::Planned | Stage::Delayed => false,
-            Stage::Waiting(_) | Stage::Moving | Stage::Sent => self != Stage::Over,
+        use Stage::{Delayed, Moving, Over, Planned, Sent, Waiting};
+        use WaitsFor::{Decision, Node, Permit, PermitAndNode};
+        match (self, next) {
+            // Its job was changed before it began, and is due at its second under the new definition too. A further
+            // attempt, delayed or not, is cancelled instead.
+            (Planned | Waiting(_) | Moving | Sent, Planned) => true,
+            // Its job was changed before it began; it is to be cancelled, but the job's stop is not stored yet.
+            (Planned | Waiting(_) | Delayed | Moving | Sent, Waiting(Decision)) => true,
+            // Its entry is in, or its delay is over, and its job has no free permit.
+            (Planned | Delayed, Waiting(Permit)) => true,
+            // A node is there again, for a run that needs a permit before it goes there.
+            (Waiting(PermitAndNode), Waiting(Permit)) => true,
+            // Its node has parked it, lost it or given it back, and it needs a permit once more.
+            (Sent, Waiting(Permit)) => true,
+            // Its entry is in, its delay is over, or its node does not have it. No node takes it, and it needs no permit.
+            // A run that waits for a node already goes on waiting where the nodes that are there do not suit it.
+            (Planned | Waiting(Node) | Delayed | Moving | Sent, Waiting(Node)) => true,
+            // The same for a run that has its permit. It gives the permit back.
+            (Planned | Waiting(Permit | PermitAndNode) | Delayed | Moving, Waiting(PermitAndNode)) => true,
+            // Its node takes it no longer, or it has none yet, and another one is named; or the lease of the node that had
+            // its mutex is over, and it is named once more (see `grant_permits_after`).
+            (Planned | Waiting(Node | Permit | PermitAndNode) | Delayed | Moving, Moving) => true,
+            // Its node lost it, gave it back or refused it. An entry names another node, or the refusal.
+            (Sent, Moving) => true,
+            // Its node takes it: its entry is in, and it has the permit that it needs.
+            (Planned | Waiting(Node | Permit | PermitAndNode) | Moving, Sent) => true,
+            // Its node lost it or gave it back, and takes it again.
+            (Sent, Sent) => true,
+            // It ended or is lost; or it will not begin: it is too late, cancelled or ended by an operator.
+            (Planned | Waiting(_) | Delayed | Moving | Sent, Over) => true,
+            // Its node stays silent, and it is lost with its row; or its row turns out to be in this node's own logbook.
+            (Over, Over) => true,
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every stage.
+    const STAGES: [Stage; 9] = [
+        Stage::Planned,
+        Stage::Waiting(WaitsFor::Permit),
+        Stage::Waiting(WaitsFor::Node),
+        Stage::Waiting(WaitsFor::PermitAndNode),
+        Stage::Waiting(WaitsFor::Decision),
+        Stage::Delayed,
+        Stage::Moving,
+        Stage::Sent,
+        Stage::Over,
+    ];
+
+    #[test]
+    fn a_run_goes_along_the_arrows_only_and_is_over_for_good() {
+        // From each stage, in the order of `STAGES`, into each of them.
+        let expect = [
+            "xxxxx xxx", // Planned
+            "x  xx xxx", // Waiting for a permit
+            "x x x xxx", // Waiting for a node
+            "xx xx xxx", // Waiting for both
+            "x   x   x", // Waiting for a decision
+            " xxxx x x", // Delayed
+            "x xxx xxx", // Moving
+            "xxx x xxx", // Sent
+            "        x", // Over
+        ];
+        for (former, row) in STAGES.iter().zip(expect) {
+            let arrows: String = STAGES.iter().map(|next| if former.may_become(*next) { 'x' } else { ' ' }).collect();
+            assert_eq!(arrows, row, "from {former:?}");
         }
     }
 }

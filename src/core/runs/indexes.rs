@@ -55,7 +55,7 @@ impl Indexes {
         if is_unplaced(run) {
             self.unplaced.insert(attempt);
         }
-        if is_delayed(run) {
+        if run.is_delayed_and_journaled() {
             self.delayed.insert((run.ready_at, attempt));
         }
         self.forget_if_idle(&run.node);
@@ -130,8 +130,4 @@ fn is_queued(run: &InFlightRun) -> bool {
 
 fn is_unplaced(run: &InFlightRun) -> bool {
     matches!(run.stage, Stage::Waiting(WaitsFor::Node | WaitsFor::PermitAndNode))
-}
-
-fn is_delayed(run: &InFlightRun) -> bool {
-    run.stage == Stage::Delayed && run.entry.is_some()
 }

@@ -73,7 +73,7 @@ impl Runs {
                 break;
             }
         }
-        orders.send(cx);
+        orders.send(cx.fx);
     }
 
     /// Notes that the node's mutex runs have surely ended, or that they may run again.

@@ -7,21 +7,11 @@
 
 use super::Runs;
 use super::in_flight::InFlightRun;
+use super::memory::Planning;
 use crate::model::journal::{Body, MissedGap, PlannedRun, RefusedRun};
 use crate::model::run::Manual;
-use crate::model::{Attempt, Job, JobId, NodeId, Now, RunKey, RunState, Second, Version};
-use std::collections::BTreeSet;
+use crate::model::{Attempt, Job, NodeId, Now, RunKey, RunState, Second, Version};
 use std::sync::Arc;
-
-/// What planning remembers from tick to tick.
-#[derive(Debug, Default)]
-pub struct Planning {
-    /// Runs that a former leader named, whatever their outcome, for a tick that it did not complete.
-    pub named: BTreeSet<RunKey>,
-    /// The first job that was refused in the last tick with refusals. The next tick begins with it, so that not the
-    /// same jobs are refused every time.
-    refused_from: Option<JobId>,
-}
 
 impl Planning {
     /// The due jobs in the order of planning: first jobs with a limit, whose runs hold up others, then the others. Both

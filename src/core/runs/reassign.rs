@@ -41,10 +41,10 @@ impl Runs {
         cx: &mut Context,
     ) -> Cancelling {
         let is_waiting = |run: &InFlightRun| run.stage.is_waiting();
-        // A run whose entry is still on the way is looked at again when the entry is in.
-        let is_delayed = |run: &InFlightRun| run.stage == Stage::Delayed && run.entry.is_some();
         let waiting = self.older(cron_id, below, is_waiting);
-        for attempt in waiting.into_iter().chain(self.older(cron_id, below, is_delayed)) {
+        // A run whose entry is still on the way is looked at again when the entry is in.
+        let delayed = self.older(cron_id, below, InFlightRun::is_delayed_and_journaled);
+        for attempt in waiting.into_iter().chain(delayed) {
             self.reassign(attempt, ledger, cx);
         }
         let mut cancelling = Cancelling::default();
@@ -115,7 +115,7 @@ impl Runs {
     pub fn kill_here(&mut self, attempt: Attempt, ledger: &mut Ledger, cx: &mut Context) {
         self.table.set_killed(attempt);
         let Some(run) = self.table.get(attempt) else { return };
-        if run.stage.is_waiting() || run.stage == Stage::Delayed && run.entry.is_some() {
+        if run.stage.is_waiting() || run.is_delayed_and_journaled() {
             self.drop_killed(attempt, cx);
             self.grant_permits(attempt.run.cron_id, ledger, cx);
         }

@@ -17,18 +17,9 @@ use crate::core::Context;
 use crate::core::ledger::Ledger;
 use crate::model::journal::{EntryId, StoredEntry};
 use crate::model::message::{Held, ToNode};
-use crate::model::{Attempt, Job, JobId, NodeId, RunKey, RunState, Second, Version};
+use crate::model::{Attempt, Job, JobId, NodeId, Now, RunKey, RunState, Second, Version};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-/// What recovery remembers for as long as the leader leads.
-#[derive(Debug, Default)]
-pub struct Recovery {
-    /// Numbers the questions for log rows.
-    questions: u64,
-    /// How long no node led before this leader.
-    pub away_secs: i64,
-}
 
 /// A former leader's runs, as the store tells them.
 pub struct Left<'a> {
@@ -66,7 +57,7 @@ impl Runs {
         left.open.iter().for_each(|stored| self.recover_entry(stored, left, ledger, cx));
         let logged: BTreeSet<Attempt> = left.logged.keys().copied().collect();
         self.table.followed_by(&logged).into_iter().for_each(|attempt| self.table.set_followed(attempt));
-        left.open.iter().for_each(|stored| self.recover_follower(stored, left, ledger, cx));
+        left.open.iter().for_each(|stored| self.recover_follower(stored, left, ledger, cx.now));
         left.open.iter().for_each(|stored| self.entries.close_if_settled(stored.id, &self.table));
     }
 
@@ -85,18 +76,18 @@ impl Runs {
             // The entry does not say when a further attempt was due, so its grace begins anew.
             let due = if run.attempt.number == 1 { run.attempt.run.scheduled_at } else { cx.now.wall.second() };
             let run = LeftRun { entry: id, attempt: run.attempt, version: run.version, node, stage, due };
-            self.recover_run(run, left, ledger, cx);
+            self.recover_run(run, left, ledger, cx.now);
         }
         for delayed in &body.delayed {
             let (attempt, version, due) = (delayed.attempt, delayed.version, delayed.due);
             let (node, stage) = (NodeId::default(), Stage::Delayed);
-            self.recover_run(LeftRun { entry: id, attempt, version, node, stage, due }, left, ledger, cx);
+            self.recover_run(LeftRun { entry: id, attempt, version, node, stage, due }, left, ledger, cx.now);
         }
         self.write_outcomes(id, body, left.logged, cx);
         self.drop_refused(id, body);
     }
 
-    fn recover_run(&mut self, found: LeftRun, left: &Left, ledger: &Ledger, cx: &Context) {
+    fn recover_run(&mut self, found: LeftRun, left: &Left, ledger: &Ledger, now: Now) {
         let LeftRun { entry, attempt, version, node, stage, due } = found;
         // A row `lost` may have been written by a leader that did not know yet that it was deposed. So the run may
         // still be on its node, and have its permit.
@@ -112,7 +103,7 @@ impl Runs {
         let is_limited = job.parallel_max().is_some();
         let stage = if stage.is_waiting() && is_limited { Stage::Waiting(WaitsFor::PermitAndNode) } else { stage };
         // An entry says the end of a delay in whole seconds, rounded up.
-        let ready_at = cx.now.mono_at(due.wall());
+        let ready_at = now.mono_at(due.wall());
         let planned = InFlightRun::planned(job, node, true, due.wall());
         let former = self.table.insert(attempt, InFlightRun { entry: Some(entry), stage, ready_at, ..planned });
         if let Some(earlier) = former.and_then(|run| run.entry) {
@@ -121,7 +112,7 @@ impl Runs {
     }
 
     /// Plans the next attempt after one that failed or was lost, where a former leader had not yet journaled it.
-    fn recover_follower(&mut self, stored: &StoredEntry, left: &Left, ledger: &mut Ledger, cx: &mut Context) {
+    fn recover_follower(&mut self, stored: &StoredEntry, left: &Left, ledger: &mut Ledger, now: Now) {
         let body = &stored.entry.body;
         let runs = body.runs.iter().map(|run| (run.attempt, run.version));
         let named = runs.chain(body.delayed.iter().map(|delayed| (delayed.attempt, delayed.version)));
@@ -130,7 +121,7 @@ impl Runs {
             let next = Attempt { number: attempt.number + 1, ..attempt };
             let has_later = left.logged.range(next..).next().is_some_and(|(later, _)| later.run == attempt.run);
             if !has_later {
-                self.follow(Ended { attempt, version, entry: Some(stored.id), state }, ledger, cx);
+                self.follow(Ended { attempt, version, entry: Some(stored.id), state }, ledger, now);
             }
         }
     }
@@ -180,7 +171,7 @@ impl Runs {
         let is_waiting = |held: &Held| matches!(held, Held::Waiting | Held::Parked);
         let strays = held.iter().filter(|(attempt, held)| is_waiting(held) && sent.binary_search(attempt).is_err());
         drop.extend(strays.map(|(attempt, _)| *attempt));
-        orders.send(cx);
+        orders.send(cx.fx);
         cx.fx.tell_node(node, ToNode::Settled { drop });
         if !to_return.is_empty() {
             cx.fx.tell_node(node, ToNode::Return(to_return));
@@ -252,7 +243,7 @@ impl Runs {
                 self.send_or_move(attempt, &mut orders, ledger, cx);
             }
         }
-        orders.send(cx);
+        orders.send(cx.fx);
         jobs.into_iter().for_each(|id| self.grant_permits(id, ledger, cx));
     }
 

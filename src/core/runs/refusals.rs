@@ -8,6 +8,7 @@
 //! Invariant: every refusal is explained by exactly one row, and its entry stays open until that row is committed.
 
 use super::in_flight::Stage;
+use super::memory::{Coalescer, Key, Window};
 use super::rows::Why;
 use super::{Runs, rows};
 use crate::core::Context;
@@ -15,24 +16,8 @@ use crate::core::ledger::Ledger;
 use crate::core::log::ending;
 use crate::core::time::bounds::COALESCE_SECS;
 use crate::model::journal::{Body, EntryId, RefusedRun};
-use crate::model::{Attempt, JobId, Mono, NodeId, RunKey, RunState, Second, Version};
+use crate::model::{Attempt, JobId, Mono, NodeId, Now, RunKey, RunState, Second, Version};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Refusals that have no row yet.
-#[derive(Debug, Default)]
-pub struct Coalescer {
-    windows: BTreeMap<Key, Window>,
-}
-
-/// A job, and the state of its refused runs.
-type Key = (JobId, &'static str);
-
-/// The refusals after the first one, until they share a row.
-#[derive(Debug)]
-struct Window {
-    until: Mono,
-    gathered: Vec<(RefusedRun, EntryId)>,
-}
 
 impl Coalescer {
     /// The entries whose refusals have no row yet, once for each refusal.
@@ -138,7 +123,7 @@ impl Runs {
             Some(window) => window.gathered.push((refused, entry)),
             None => {
                 self.explain(&[(refused, entry)], cx);
-                let window = Window { until: window_end(cx), gathered: Vec::new() };
+                let window = Window { until: window_end(cx.now), gathered: Vec::new() };
                 self.refusals.windows.insert(key, window);
             }
         }
@@ -152,7 +137,7 @@ impl Runs {
             self.refusals.windows.remove(&key);
             return;
         }
-        window.until = window_end(cx);
+        window.until = window_end(cx.now);
         self.explain(&gathered, cx);
     }
 
@@ -169,8 +154,8 @@ impl Runs {
     }
 }
 
-fn window_end(cx: &Context) -> Mono {
-    cx.now.mono.plus_ms(COALESCE_SECS as u64 * 1_000)
+fn window_end(now: Now) -> Mono {
+    now.mono.plus_ms(COALESCE_SECS as u64 * 1_000)
 }
 
 /// Whether a shared row with the key of second `later` explains a refusal at second `at`.

@@ -13,7 +13,7 @@ use super::{Runs, rows};
 use crate::core::Context;
 use crate::core::ledger::Ledger;
 use crate::model::journal::{Body, DelayedRun, EntryId};
-use crate::model::{Attempt, Job, Mono, NodeId, OnLost, RunState, Version};
+use crate::model::{Attempt, Job, Mono, NodeId, Now, OnLost, RunState, Version};
 use std::sync::Arc;
 
 /// The longest delay, however often it was doubled.
@@ -53,7 +53,7 @@ impl Runs {
         let Some(run) = self.table.get(attempt).filter(|run| !run.is_followed) else { return };
         let (version, entry) = (run.job.version, run.entry);
         if !run.is_killed {
-            self.follow(Ended { attempt, version, entry, state }, ledger, cx);
+            self.follow(Ended { attempt, version, entry, state }, ledger, cx.now);
         } else if delay_secs(&run.job, attempt.number, state).is_some() {
             // It ended by itself before the operator's kill reached it: a row tells later leaders that there is no next
             // attempt.
@@ -64,18 +64,18 @@ impl Runs {
     }
 
     /// Plans the next attempt after one that may be of a former leader.
-    pub(super) fn follow(&mut self, ended: Ended, ledger: &mut Ledger, cx: &mut Context) {
+    pub(super) fn follow(&mut self, ended: Ended, ledger: &mut Ledger, now: Now) {
         let Ended { attempt, version, entry, state } = ended;
-        let is_wanted = |now: &&Arc<Job>| now.version == version && (!now.stop || attempt.run.manual.is_some());
+        let is_wanted = |job: &&Arc<Job>| job.version == version && (!job.stop || attempt.run.manual.is_some());
         let Some(job) = ledger.jobs.job(attempt.run.cron_id).filter(is_wanted).cloned() else { return };
         let Some(delay_secs) = delay_secs(&job, attempt.number, state) else { return };
         let next = Attempt { number: attempt.number + 1, ..attempt };
         if self.table.has(next) {
             return;
         }
-        // The leader learns of the end later than it happened, so the delay is never too short.
-        let due = cx.now.wall.plus_secs(delay_secs);
-        let ready_at = cx.now.mono.plus_ms(delay_secs as u64 * 1_000);
+        // The leader hears of the end only after it, so the delay is never shorter than it should be.
+        let due = now.wall.plus_secs(delay_secs);
+        let ready_at = now.mono.plus_ms(delay_secs as u64 * 1_000);
         self.table.set_followed(attempt);
         let planned = InFlightRun::planned(job, NodeId::default(), false, due);
         self.table.insert(next, InFlightRun { stage: Stage::Delayed, ready_at, keeps_open: entry, ..planned });
@@ -90,7 +90,7 @@ impl Runs {
             self.start_attempt(attempt, &mut orders, ledger, cx);
             debug_assert!(!self.table.is(attempt, Stage::Delayed), "{attempt}: its delay is over, and it still waits");
         }
-        orders.send(cx);
+        orders.send(cx.fx);
     }
 
     /// When the next delay is over.

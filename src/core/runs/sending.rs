@@ -3,31 +3,26 @@
 //! Not the choice of a node: that is `candidates`'.
 //!
 //! Invariants: no run is sent before its entry is in, and none of a tick before its part 0 is; of a mutex job at most
-//! one run is `Sent` to a node that may still run it.
+//! one run is `Sent` to a node that may still run it. A run in stage `Planned` or `Moving` goes on by itself: either an
+//! entry under way names it, or it is in one of the lists here. No other run is in either place, save for a further
+//! attempt whose first entry is under way.
 
 use super::in_flight::{InFlightRun, Stage, WaitsFor};
+use super::memory::Sending;
 use super::planning::body;
 use super::{Runs, rows};
 use crate::core::Context;
+use crate::core::io::Effects;
 use crate::core::ledger::Ledger;
+use crate::core::ledger::journaler::Journaler;
+use crate::model::journal::Body;
 use crate::model::message::{Order, ToNode};
 use crate::model::{Attempt, Job, Mono, NodeId, Now};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Limit of the runs that are sent within one input, so that no input takes long.
 const RELEASE_MAX: usize = 1_000;
-
-/// Journaled runs that are not sent yet.
-#[derive(Debug, Default)]
-pub struct Sending {
-    /// Runs of a tick whose part 0 is not in yet.
-    held_back: Vec<Attempt>,
-    /// Runs whose tick is whole, in the order of sending.
-    releasing: VecDeque<Attempt>,
-    /// When runs were sent last.
-    released_at: Mono,
-}
 
 impl Sending {
     /// Holds the runs of a part back until the tick is whole. Parts are written from the highest number down, so a
@@ -58,9 +53,9 @@ impl Orders {
     }
 
     /// Sends one message to each node.
-    pub fn send(self, cx: &mut Context) {
+    pub fn send(self, fx: &mut Effects) {
         for (node, orders) in self.0 {
-            cx.fx.tell_node(&node, ToNode::Dispatch(orders));
+            fx.tell_node(&node, ToNode::Dispatch(orders));
         }
     }
 }
@@ -82,7 +77,7 @@ impl Runs {
             let Some(attempt) = self.sending.releasing.pop_front() else { break };
             self.release(attempt, &mut orders, ledger, cx);
         }
-        orders.send(cx);
+        orders.send(cx.fx);
     }
 
     /// Sends a planned run, or lets it wait for a permit. Where its job has changed meanwhile, the run is reassigned.
@@ -173,7 +168,7 @@ impl Runs {
                 _ => {}
             }
         }
-        orders.send(cx);
+        orders.send(cx.fx);
     }
 
     /// Whether the grace is over. A run that waits for a permit is late because its job wants that; for such a run only
@@ -184,10 +179,36 @@ impl Runs {
         self.limits.grace_secs < if waits_for_permit { late_secs.min(self.recovery.away_secs) } else { late_secs }
     }
 
+    /// Recounts the runs that go on by themselves, and compares: none is forgotten, and none goes on twice.
+    pub(super) fn check_sending(&self, journal: &Journaler) {
+        let Sending { held_back, releasing, .. } = &self.sending;
+        let listed: BTreeSet<Attempt> = held_back.iter().chain(releasing).copied().collect();
+        assert_eq!(listed.len(), held_back.len() + releasing.len(), "a run is to be sent twice: {:?}", self.sending);
+        let under_way: BTreeSet<Attempt> = journal.under_way().flat_map(|entry| named(&entry.body)).collect();
+        for (attempt, run) in self.table.all() {
+            let is_journaled = run.entry.is_some();
+            let expect = match run.stage {
+                Stage::Planned | Stage::Moving if listed.contains(attempt) => (is_journaled, false),
+                Stage::Planned | Stage::Moving => (false, true),
+                Stage::Delayed => (false, !is_journaled),
+                Stage::Waiting(_) | Stage::Sent | Stage::Over => (false, false),
+            };
+            let found = (listed.contains(attempt), under_way.contains(attempt));
+            assert_eq!(found, expect, "{attempt}: {run:?}: whether it is listed, whether an entry under way names it");
+        }
+    }
+
     /// Whether the run was planned under the job's present definition, and may run under it.
     pub(super) fn is_current(&self, attempt: Attempt, ledger: &Ledger) -> bool {
         let version = self.table.get(attempt).map(|run| run.job.version);
         let may_run = |job: &&Arc<Job>| !job.stop || attempt.run.manual.is_some();
         ledger.jobs.job(attempt.run.cron_id).filter(may_run).is_some_and(|job| Some(job.version) == version)
     }
+}
+
+/// The attempts that go on when an entry with this body is in, the refused ones to their end.
+fn named(body: &Body) -> impl Iterator<Item = Attempt> {
+    let refused = body.refused.iter().map(|refused| Attempt { run: refused.run, number: 1 });
+    let delayed = body.delayed.iter().map(|delayed| delayed.attempt);
+    body.runs.iter().map(|run| run.attempt).chain(delayed).chain(refused)
 }

@@ -67,11 +67,7 @@ impl RunTable {
 
     /// Moves the run to another stage. A question for its row that is under way does not count any more.
     pub fn set_stage(&mut self, attempt: Attempt, stage: Stage) {
-        self.update(attempt, |run| {
-            debug_assert!(run.stage.may_become(stage), "{attempt}: {:?} becomes {stage:?}", run.stage);
-            run.stage = stage;
-            run.question = 0;
-        });
+        self.update(attempt, |run| change_stage(attempt, run, stage));
     }
 
     /// Names another node for the run, whose entry is on the way.
@@ -83,8 +79,8 @@ impl RunTable {
     /// Plans the run once more, under the definition that is in force now.
     pub fn plan_again(&mut self, attempt: Attempt, job: Arc<Job>, node: NodeId) {
         self.update(attempt, |run| {
-            debug_assert!(run.stage != Stage::Over, "{attempt}: it is over and planned again");
-            (run.job, run.node, run.stage, run.question) = (job, node, Stage::Planned, 0);
+            change_stage(attempt, run, Stage::Planned);
+            (run.job, run.node) = (job, node);
         });
     }
 
@@ -219,3 +215,13 @@ impl RunTable {
         }
     }
 }
+
+/// The one place that changes a run's stage.
+fn change_stage(attempt: Attempt, run: &mut InFlightRun, stage: Stage) {
+    debug_assert!(run.stage.may_become(stage), "{attempt}: {:?} becomes {stage:?}", run.stage);
+    run.stage = stage;
+    run.question = 0;
+}
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@
 //!
 //! Invariant: every calendar has a matching time.
 
-use super::ScheduleError;
+use super::error::ScheduleError;
 use super::parse::Fields;
 use chrono::DateTime;
 use std::str::FromStr;

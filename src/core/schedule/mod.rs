@@ -9,15 +9,17 @@
 //! Invariant: going from fire to fire by `next_after` visits exactly the seconds for which `matches` is true.
 
 mod calendar;
+mod error;
 pub mod jitter;
 mod parse;
 pub mod wheel;
 mod zone;
 
+pub use error::ScheduleError;
+
 use crate::model::{Second, Zones};
 use calendar::Calendar;
 use parse::{Parsed, Rule};
-use std::fmt;
 use zone::Zone;
 
 #[derive(Clone, Debug)]
@@ -35,16 +37,6 @@ enum Kind {
     /// In the first pass of a repeated hour only. Matching times in a skipped hour count once, at the first second
     /// after it.
     Fixed(Calendar, Zone),
-}
-
-/// The wrong field, and the reason.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct ScheduleError(String);
-
-impl fmt::Display for ScheduleError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
 }
 
 impl Schedule {

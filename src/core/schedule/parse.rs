@@ -4,7 +4,7 @@
 //!
 //! Invariant: a text that does not follow crontab's rules is refused, with the field's name and the reason.
 
-use super::ScheduleError;
+use super::error::ScheduleError;
 
 /// A schedule's text, taken apart.
 #[derive(Debug)]

@@ -2,12 +2,10 @@
 //!
 //! Not a timer: its owner lists `ready_at` in the table of timers.
 //!
-//! Invariant: a wait is between `FIRST_MS` and `BACKOFF_MS_MAX` long.
+//! Invariant: a wait is between `BACKOFF_FIRST_MS` and `BACKOFF_MS_MAX` long.
 
-use super::bounds::BACKOFF_MS_MAX;
+use super::bounds::{BACKOFF_FIRST_MS, BACKOFF_MS_MAX};
 use crate::model::{Mono, Now};
-
-const FIRST_MS: u64 = 100;
 
 /// The waits of one owner.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,7 +17,7 @@ pub struct Backoff {
 impl Backoff {
     /// A try has failed.
     pub fn fail(&mut self, now: Now) {
-        self.step_ms = (self.step_ms * 2).clamp(FIRST_MS, BACKOFF_MS_MAX);
+        self.step_ms = (self.step_ms * 2).clamp(BACKOFF_FIRST_MS, BACKOFF_MS_MAX);
         self.until = Some(now.mono.plus_ms(self.step_ms));
     }
 

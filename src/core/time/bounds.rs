@@ -36,6 +36,8 @@ const _: () = assert!(SUSPECT_MS < LEADER_SILENT_MS && 2 * LEADER_SILENT_MS < LE
 
 // Whether the store answers: each node's health checks, and the leader's journal.
 
+/// The first pause of a back-off.
+pub const BACKOFF_FIRST_MS: u64 = 100;
 /// The longest pause of a back-off.
 pub const BACKOFF_MS_MAX: u64 = 2_000;
 /// How often a node asks its store whether it answers.
@@ -57,6 +59,27 @@ const _: () = assert!(HEALTH_CHECK_MS + STORE_SILENT_MS < JOURNAL_SILENT_MS);
 // way to a node whose store answers.
 const _: () = assert!(BACKOFF_MS_MAX < STORE_FIRM_MS);
 const _: () = assert!(JOURNAL_SLOW_MS < JOURNAL_SILENT_MS && JOURNAL_SILENT_MS < LEASE_MS);
+
+// How long before its second a tick is taken.
+
+/// A leader of other nodes takes a tick so long before its second: store and network lie between the plan of a run and
+/// its node.
+pub const PLAN_AHEAD_MS: u64 = 500;
+/// A node that stands alone needs less: nothing but its own store lies between.
+pub const PLAN_AHEAD_ALONE_MS: u64 = 100;
+
+// Ticks are taken one a second, so a tick is taken after the second before it has begun, and under that second's clock.
+const _: () = assert!(PLAN_AHEAD_ALONE_MS < PLAN_AHEAD_MS && PLAN_AHEAD_MS < 1_000);
+
+// The clocks of the nodes, by which armed runs start.
+
+/// The leader warns of a clock that is off by more.
+pub const OFFSET_MS_MAX: i64 = 250;
+/// A round trip that took longer says too little of the leader's clock to judge ours by it.
+pub const QUICK_MS: u64 = 250;
+
+// A measurement is wrong by half its round trip at most, so a good clock is not blamed for a slow network.
+const _: () = assert!(QUICK_MS / 2 < OFFSET_MS_MAX as u64);
 
 // The lock, by which other nodes see that a leader stands still.
 
@@ -101,11 +124,26 @@ pub const FORWARD_MS: u64 = 10_000;
 pub const KILL_MS: u64 = 10_000;
 /// A followed output is asked for again for so long: the leader may change, and a node may be slow.
 pub const FOLLOW_MS: u64 = 15_000;
+/// A list of in-flight runs waits so long for the nodes' answers.
+pub const RUN_LIST_MS: u64 = 1_000;
+/// A list of jobs waits so long for the jobs, and once more for their last runs; longer where there are many jobs.
+pub const JOB_LIST_MS: u64 = 1_000;
+/// An output is kept for so long once its row is committed: those who follow it read on from where they were.
+pub const KEEP_OUTPUT_MS: u64 = 20_000;
+/// The end of a run waits so long for a disk that does not take its output.
+pub const FILE_WAIT_MS: u64 = 5_000;
 
 // A stop is in force before its client is told that the store does not answer.
 const _: () = assert!(CHANGE_PATIENCE_MS < CHANGE_SILENT_MS && CHANGE_SILENT_MS < ANSWER_MS);
 // The leader answers before a follower gives up, and the follower gives up before the stream of an output does.
 const _: () = assert!(NO_LEADER_MS + ANSWER_MS < FORWARD_MS && FORWARD_MS < FOLLOW_MS);
+// A list is answered, with what is known, before a client that asks for one thing would be.
+const _: () = assert!(RUN_LIST_MS < ANSWER_MS && 2 * JOB_LIST_MS < ANSWER_MS);
+// A client that follows an output and is put off for as long as it may be still finds every byte. The row has only what
+// fits into it, and counts its bytes otherwise.
+const _: () = assert!(FOLLOW_MS + ANSWER_MS < KEEP_OUTPUT_MS);
+// A disk that hangs does not make a run that was ended look as if it went on.
+const _: () = assert!(FILE_WAIT_MS < KILL_MS);
 
 // The journal.
 
@@ -119,6 +157,10 @@ pub const COALESCE_SECS: i64 = 10;
 pub const KEEP_DONE_SECS: i64 = 3_600;
 /// A replica that is older than this is read anew.
 pub const REPLICA_STALE_MS: u64 = 1_800_000;
+/// How often a replica reads the changes.
+pub const REPLICA_REFRESH_MS: u64 = 2_000;
+/// The schedules of a replica stand at so many seconds ago.
+pub const REPLICA_LAG_SECS: i64 = 30;
 
 // A daemon without Consul sees by the age of the last entry that another daemon leads on its database.
 const _: () = assert!((QUIET_SECS as u64 + 1) * 1_000 < LEASE_MS);
@@ -127,6 +169,10 @@ const _: () = assert!(2 * QUIET_SECS as u64 * 1_000 < OVERDUE_MS);
 // The journal keeps the notes of changes for as long as a replica may need them.
 const _: () = assert!(2 * REPLICA_STALE_MS <= KEEP_DONE_SECS as u64 * 1_000);
 const _: () = assert!(COALESCE_SECS < KEEP_DONE_SECS);
+// The last tick of a former leader is ahead of the replica's schedules, however quiet the journal was and however late
+// the lead was taken: a new leader turns its wheel on, instead of building it anew.
+const _: () =
+    assert!(REPLICA_REFRESH_MS + QUIET_SECS as u64 * 1_000 + LEASE_MS + TAKE_LEAD_MS < REPLICA_LAG_SECS as u64 * 1_000);
 
 // Log rows.
 
@@ -135,8 +181,11 @@ const _: () = assert!(COALESCE_SECS < KEEP_DONE_SECS);
 pub const GATHER_MS: u64 = 150;
 /// A store that has not answered for so long is taken to be away: the rows that it was given go to the spool as well.
 pub const LOG_SILENT_MS: u64 = 2_000;
+/// A row can be read so soon after the end of its run, where the store is well.
+const ROW_VISIBLE_MS: u64 = 1_000;
 
-const _: () = assert!(GATHER_MS < 500 && GATHER_MS < LOG_SILENT_MS);
+// Gathering leaves at least as much time to the statement.
+const _: () = assert!(2 * GATHER_MS < ROW_VISIBLE_MS && GATHER_MS < LOG_SILENT_MS);
 
 // Starts that the host has no resources for.
 
@@ -145,3 +194,80 @@ pub const THROTTLE_QUIET_MS: u64 = 5_000;
 
 // A throttled node has tried again before its throttle ends.
 const _: () = assert!(2 * BACKOFF_MS_MAX < THROTTLE_QUIET_MS);
+
+// The waits of the threads that speak with a store. While one of them waits, the core judges by its own limits.
+
+/// To make a connection to MySQL.
+pub const MYSQL_CONNECT_MS: u64 = 3_000;
+/// A server whose host has not acknowledged our bytes for so long is cut off. After the cut a new connection is made at
+/// once, while this one would wait for as long again before it repeated the bytes.
+pub const MYSQL_UNHEARD_MS: u32 = 3_000;
+/// A statement that waits so long for a row that another one holds fails.
+pub const MYSQL_LOCK_WAIT_SECS: u64 = 2;
+/// A server that answers nothing for so long is away. Migrations of large tables have connections of their own.
+pub const MYSQL_ANSWER_MS: u64 = 10_000;
+/// A read of a large log may take so long; then the server ends it.
+pub const MYSQL_READ_SECS: u64 = 30;
+/// Should the server fail to, we give up a little later. config/nginx.conf lets an answer take longer than this.
+pub const MYSQL_READ_MS: u64 = 35_000;
+/// How long a statement of SQLite waits for another program that holds the file. The leader's may have to wait for one
+/// of this daemon's log rows before, which may wait as long.
+pub const SQLITE_BUSY_MS: u64 = 1_400;
+
+// Where only the connection is broken, or only its way through a firewall, the leader has written to the store over a
+// new one before its authority ends.
+const _: () = assert!(MYSQL_UNHEARD_MS as u64 + BACKOFF_MS_MAX + MYSQL_CONNECT_MS < LEASE_MS);
+// A held row is told as such, and is not taken for a store that is away.
+const _: () = assert!(MYSQL_LOCK_WAIT_SECS * 1_000 < JOURNAL_SILENT_MS);
+// The core acts on a silent store long before the statement ends: a slow answer is not cut off and asked for again.
+const _: () = assert!(
+    STORE_SILENT_MS < MYSQL_ANSWER_MS
+        && JOURNAL_SILENT_MS < MYSQL_ANSWER_MS
+        && CHANGE_SILENT_MS < MYSQL_ANSWER_MS
+        && LOG_SILENT_MS < MYSQL_ANSWER_MS
+);
+// A leader that gave way because of a statement has its connection back when it may lead again.
+const _: () = assert!(MYSQL_ANSWER_MS <= ABSTAIN_MS);
+// A search that takes too long is ended by the server, which knows what to say of it, and not by us.
+const _: () = assert!(MYSQL_ANSWER_MS < MYSQL_READ_SECS * 1_000 && MYSQL_READ_SECS * 1_000 < MYSQL_READ_MS);
+// A file that another program holds is told as such, by the journal, to the client of a change, and before rows go to
+// the spool: nobody is told that the store does not answer, or that the result is not known.
+const _: () = assert!(2 * SQLITE_BUSY_MS < JOURNAL_SILENT_MS && 2 * SQLITE_BUSY_MS < ANSWER_MS);
+const _: () = assert!(SQLITE_BUSY_MS < CHANGE_SILENT_MS && SQLITE_BUSY_MS < LOG_SILENT_MS);
+
+// Consul: the check, by which it sees that a node is dead, and with it the node's session and lock.
+
+/// The check fails when it was not passed for so long.
+pub const CHECK_TTL_SECS: u64 = 3;
+/// How often the check is passed.
+pub const CHECK_PASS_MS: u64 = 1_000;
+/// How long one call may take, beside the time that a watch is asked to wait.
+pub const CONSUL_CALL_MS: u64 = 1_500;
+/// To make a connection to the agent.
+pub const CONSUL_CONNECT_MS: u64 = 1_000;
+
+// One call that hangs, whichever it is, costs no leader its lock: calls are made one at a time, and the check is passed
+// first after the shortest back-off.
+const _: () = assert!(CHECK_PASS_MS + CONSUL_CALL_MS + BACKOFF_FIRST_MS < CHECK_TTL_SECS * 1_000);
+const _: () = assert!(CONSUL_CONNECT_MS < CONSUL_CALL_MS);
+// Another node sees by the lock, not only by the lock's value, that a leader is dead.
+const _: () = assert!(CHECK_TTL_SECS * 1_000 <= LOCK_STALE_MS && LOCK_STALE_MS < LEASE_MS);
+
+// The way out, and the next start.
+
+/// Between asking the runs to end and forcing them, in a shutdown.
+pub const SHUTDOWN_KILL_MS: u64 = 5_000;
+/// How long a shutdown waits for a store that is away, once nothing runs any more.
+pub const SHUTDOWN_STORE_MS: u64 = 10_000;
+/// How long a guardian waits for a daemon whose own guardian is dead to end its runs and go.
+pub const GUARDIAN_PATIENCE_MS: u64 = 30_000;
+/// A daemon that lived so long starts its guardian's back-off anew.
+pub const SOUND_LIFE_MS: u64 = 10_000;
+/// The longest pause of a guardian between two daemons.
+pub const GUARDIAN_BACKOFF_MS_MAX: u64 = 1_000;
+
+// A daemon without its guardian is gone before a new guardian gives up: also where a disk, the store and Consul hang.
+// Leaving Consul takes three calls, behind one that may be under way.
+const _: () = assert!(SHUTDOWN_KILL_MS + FILE_WAIT_MS + SHUTDOWN_STORE_MS + 4 * CONSUL_CALL_MS < GUARDIAN_PATIENCE_MS);
+// A daemon that dies as soon as it leads has not lived soundly, and one that has is not waited for as long as it lived.
+const _: () = assert!(TAKE_LEAD_MS < SOUND_LIFE_MS && GUARDIAN_BACKOFF_MS_MAX < SOUND_LIFE_MS);

@@ -64,3 +64,8 @@ fn a_field_takes_the_nearest_value_that_it_has() {
     let expect = Job { retry_times: u32::MAX, is_mutex: true, version: crate::model::Version(1), ..new_job() };
     assert_eq!(job, expect);
 }
+
+#[test]
+fn a_field_that_a_message_leaves_out_is_as_in_a_new_job() {
+    assert_eq!(Job::default(), new_job(), "the default of a field is not that of its column");
+}

@@ -15,7 +15,7 @@ mod lock;
 use super::kill::{Family, GUARDIAN_NAME, end_runs};
 use super::marks::{self, Mark, Snapshot};
 use super::secrets::Secrets;
-use crate::core::time::bounds::{GUARDIAN_GRACE_MS, GUARDIAN_LOOK_MS};
+use crate::core::time::bounds::{GUARDIAN_BACKOFF_MS_MAX, GUARDIAN_GRACE_MS, GUARDIAN_LOOK_MS, SOUND_LIFE_MS};
 use crate::worker::{clock, own_files};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -34,10 +34,9 @@ use std::time::Duration;
 
 /// The hidden first argument of a daemon. The second one is `LOCK,PIPE`, two descriptors.
 pub const UNDER_GUARDIAN: &str = "--under-guardian";
-/// A daemon that lived so long is started again at once; one that died sooner, after a wait that grows.
-const SOUND_LIFE: Duration = Duration::from_secs(10);
+const SOUND_LIFE: Duration = Duration::from_millis(SOUND_LIFE_MS);
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
-const BACKOFF_LAST: Duration = Duration::from_secs(1);
+const BACKOFF_LAST: Duration = Duration::from_millis(GUARDIAN_BACKOFF_MS_MAX);
 /// The exit code of a daemon that could not be started.
 pub const CANNOT_START: i32 = 2;
 /// The exit code of a daemon whose cluster or store has refused it for good.

@@ -17,7 +17,7 @@
 //! Invariants: only processes of the run get a signal; a process that got the pid of an ended one has another start
 //! time. Whatever the marks say, this process, those above it and the host's first one get none.
 
-use super::marks::Mark;
+use super::marks::{Mark, cgroup_of};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -78,12 +78,6 @@ pub fn end_runs(marks: &[Mark], family: Family, mut between: impl FnMut()) -> us
 /// When the process was started, in clock ticks since boot. No other process has the same pid and start time.
 pub fn start_time(pid: u32) -> Option<u64> {
     Stat::of(pid).map(|stat| stat.start_time)
-}
-
-/// A number for the control groups of a process, by its pid or as `self`: equal for equal ones, and never 0.
-pub fn cgroup_of(process: &str) -> Option<u64> {
-    let text = fs::read(format!("/proc/{process}/cgroup")).ok()?;
-    Some(u64::from(crc32fast::hash(&text)) + 1)
 }
 
 fn is_leader_alive(mark: &Mark) -> bool {

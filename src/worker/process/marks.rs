@@ -13,7 +13,6 @@
 
 mod slot;
 
-use super::kill::cgroup_of;
 use crate::core::io::{FoundMark, MarkOp};
 use crate::model::{Attempt, Mono, Version};
 use crate::worker::{clock, own_files};
@@ -55,7 +54,7 @@ mod header {
     pub const LEASE: usize = 5;
     /// How many tags were given: the next one follows from it.
     pub const TAGS: usize = 6;
-    /// The control group of the daemon (see `kill::cgroup_of`); 0: not known.
+    /// The control group of the daemon (see `cgroup_of`); 0: not known.
     pub const CGROUP: usize = 7;
 }
 
@@ -376,6 +375,12 @@ fn random_tag() -> u64 {
         Ok(_) => u64::from_le_bytes(bytes) % TAG_COUNT,
         Err(_) => 0,
     }
+}
+
+/// A number for the control groups of a process, by its pid or as `self`: equal for equal ones, and never 0.
+pub fn cgroup_of(process: &str) -> Option<u64> {
+    let text = fs::read(format!("/proc/{process}/cgroup")).ok()?;
+    Some(u64::from(crc32fast::hash(&text)) + 1)
 }
 
 /// The marks file of a data_dir.

@@ -6,7 +6,7 @@
 //! Invariants: one watch is with Consul at a time; a stale lock was seen with one value for `LOCK_STALE_MS`, while
 //! Consul answered.
 
-use crate::core::io::Effects;
+use crate::core::Context;
 use crate::core::ports::{ConsulError, LockState, LockValue, Work, WorkId};
 use crate::core::time::bounds::{LOCK_STALE_MS, LOCK_WATCH_MS};
 use crate::core::time::{Backoff, Timer, Timers};
@@ -62,10 +62,10 @@ impl LockWatch {
     }
 
     /// Sends the next watch where none is with Consul.
-    pub fn poll(&mut self, fx: &mut Effects, now: Now) {
-        if self.watch.is_none() && self.backoff.is_over(now) {
+    pub fn poll(&mut self, cx: &mut Context) {
+        if self.watch.is_none() && self.backoff.is_over(cx.now) {
             let index = self.seen.lock.as_ref().map_or(0, |lock| lock.index);
-            self.watch = Some(fx.work(Work::Watch { index, wait_ms: LOCK_WATCH_MS }));
+            self.watch = Some(cx.fx.work(Work::Watch { index, wait_ms: LOCK_WATCH_MS }));
         }
     }
 

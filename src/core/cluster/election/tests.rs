@@ -1,8 +1,9 @@
 //! Tests of the election, step by step: they poll it as a node does, and answer it as Consul does.
 
 use super::*;
+use crate::core::Lender;
 use crate::core::io::Effect;
-use crate::core::time::bounds::LOCK_STALE_MS;
+use crate::core::time::bounds::{CHECK_TTL_SECS, CONSUL_CALL_MS, LOCK_STALE_MS};
 use crate::model::{Epoch, Second};
 
 const ALL: Standing = Standing { is_leader: false, can_lead: true, can_depose: true };
@@ -23,11 +24,11 @@ fn value(node: &str) -> LockValue {
 
 /// The election's present statements to Consul, without those about its registration and session. Each succeeds.
 fn asked(election: &mut Election, standing: Standing, now: Now) -> Vec<String> {
-    let mut fx = Effects::default();
+    let mut lender = Lender::default();
     let mut asked = Vec::new();
     loop {
-        election.poll(standing, || value("own"), &mut fx, now);
-        let Some(effect) = fx.take() else { return asked };
+        election.poll(standing, || value("own"), &mut lender.at(now));
+        let Some(effect) = lender.fx.take() else { return asked };
         let Effect::Work(id, Work::Consul(consul)) = effect else { continue };
         let answer = match &consul {
             Consul::CreateSession => ConsulAnswer::Session("ours".into()),
@@ -39,7 +40,7 @@ fn asked(election: &mut Election, standing: Standing, now: Now) -> Vec<String> {
         if !["Register", "Pass", "CreateSession"].contains(&name.as_str()) {
             asked.push(name);
         }
-        election.on_consul(id, Ok(answer), &mut fx, now);
+        election.on_consul(id, Ok(answer), &mut lender.at(now));
     }
 }
 
@@ -115,10 +116,10 @@ fn lock((server, node_id, incarnation): (&str, &str, u64), tick: i64) -> LockSta
 /// The statements of the election while the lock's holder writes so many values, and why the node has to end, if it has
 /// to.
 fn watched(election: &mut Election, holder: (&str, &str, u64), values: i64) -> (Vec<String>, Option<String>) {
-    let (mut fx, now, mut asked) = (Effects::default(), Now::default(), Vec::new());
+    let (mut lender, now, mut asked) = (Lender::default(), Now::default(), Vec::new());
     for tick in 0..=values {
-        election.poll(ALL, || unreachable!("it does not hold the lock"), &mut fx, now);
-        while let Some(effect) = fx.take() {
+        election.poll(ALL, || unreachable!("it does not hold the lock"), &mut lender.at(now));
+        while let Some(effect) = lender.fx.take() {
             match effect {
                 Effect::Work(id, Work::Watch { .. }) if tick < values => {
                     election.on_watched(id, Ok(lock(holder, tick)), now);
@@ -161,11 +162,11 @@ fn a_dead_leader_keeps_no_node_from_taking_part() {
     let mut election = election(OWN);
     let dead = ("127.0.0.1:1", "b", 1);
     assert_eq!(watched(&mut election, dead, 2).1, None, "one late write does not mean that it lives");
-    let (mut fx, later) = (Effects::default(), Now { mono: Mono(0).plus_ms(LOCK_STALE_MS), ..Now::default() });
+    let (mut lender, later) = (Lender::default(), Now { mono: Mono(0).plus_ms(LOCK_STALE_MS), ..Now::default() });
     let watch = election.lock.watch.unwrap();
     election.on_watched(watch, Ok(lock(dead, 1)), later);
-    election.poll(ALL, || unreachable!("it does not hold the lock"), &mut fx, later);
-    let asked: Vec<Effect> = std::iter::from_fn(|| fx.take()).collect();
+    election.poll(ALL, || unreachable!("it does not hold the lock"), &mut lender.at(later));
+    let asked: Vec<Effect> = std::iter::from_fn(|| lender.fx.take()).collect();
     let is_register = |effect: &Effect| matches!(effect, Effect::Work(_, Work::Consul(Consul::Register { .. })));
     assert!(asked.iter().any(is_register), "{asked:?}");
 }
@@ -176,21 +177,21 @@ fn before_restart() -> LockState {
 }
 
 #[test]
-fn a_watch_may_show_the_free_lock_before_the_destroying_of_its_session_is_answered() {
-    let (mut fx, now) = (Effects::default(), at(0));
+fn a_watch_that_tells_of_the_free_lock_before_the_answer_to_destroying_its_session_counts() {
+    let (mut lender, now) = (Lender::default(), at(0));
     let mut election = election(OWN);
     // It is registered and has a session, and sees its own lock from before the restart.
     seen(&mut election, None, "other", now);
     assert!(asked(&mut election, Standing { can_lead: false, ..ALL }, now).is_empty());
     election.lock.watch = Some(WorkId(1_000_000));
     election.on_watched(WorkId(1_000_000), Ok(before_restart()), now);
-    election.poll(ALL, || value("own"), &mut fx, now);
-    let id = std::iter::from_fn(|| fx.take()).find_map(|effect| match effect {
+    election.poll(ALL, || value("own"), &mut lender.at(now));
+    let id = std::iter::from_fn(|| lender.fx.take()).find_map(|effect| match effect {
         Effect::Work(id, Work::Consul(Consul::DestroySession { .. })) => Some(id),
         _ => None,
     });
     seen(&mut election, None, "own", now);
-    election.on_consul(id.unwrap(), Ok(ConsulAnswer::Done), &mut fx, now);
+    election.on_consul(id.unwrap(), Ok(ConsulAnswer::Done), &mut lender.at(now));
     assert_eq!(asked(&mut election, ALL, now), ["Acquire"]);
 }
 
@@ -211,25 +212,53 @@ fn a_node_that_cannot_lead_yet_destroys_its_former_session_and_leaves_the_lock_t
 fn an_agent_that_makes_no_session_is_asked_less_and_less_often_and_warned_of_once() {
     let mut election = election(OWN);
     seen(&mut election, None, "own", at(0));
-    let (mut fx, mut sessions, mut warnings) = (Effects::default(), 0, 0);
+    let (mut lender, mut sessions, mut warnings) = (Lender::default(), 0, 0);
     for now in (0..10_000).step_by(10).map(at) {
-        election.poll(ALL, || value("own"), &mut fx, now);
-        while let Some(effect) = fx.take() {
+        election.poll(ALL, || value("own"), &mut lender.at(now));
+        while let Some(effect) = lender.fx.take() {
             match effect {
                 Effect::Work(id, Work::Consul(Consul::CreateSession)) => {
                     sessions += 1;
                     let unknown = ConsulError::Unknown("Check 'serfHealth' is in critical state".into());
-                    election.on_consul(id, Err(unknown), &mut fx, now);
+                    election.on_consul(id, Err(unknown), &mut lender.at(now));
                 }
                 Effect::Work(id, Work::Consul(_)) => {
-                    election.on_consul(id, Ok(ConsulAnswer::Done), &mut fx, now);
+                    election.on_consul(id, Ok(ConsulAnswer::Done), &mut lender.at(now));
                 }
                 Effect::Notice(notice) => warnings += usize::from(notice.level == log::Level::Warn),
                 _ => {}
             }
-            election.poll(ALL, || value("own"), &mut fx, now);
+            election.poll(ALL, || value("own"), &mut lender.at(now));
         }
     }
     assert!(!election.is_well());
     assert_eq!((sessions, warnings), (9, 1), "after 0, 0.1, 0.3, 0.7, 1.5, 3.1, 5.1, 7.1 and 9.1 s");
+}
+
+/// The statement that the election sends now, beside its watch.
+fn sent(election: &mut Election, now: Now) -> Option<(WorkId, Consul)> {
+    let mut lender = Lender::default();
+    election.poll(ALL, || value("own"), &mut lender.at(now));
+    std::iter::from_fn(|| lender.fx.take()).find_map(|effect| match effect {
+        Effect::Work(id, Work::Consul(consul)) => Some((id, consul)),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_call_that_hangs_for_as_long_as_it_may_costs_no_leader_its_check() {
+    let mut election = holder();
+    // The check was passed at 0. The worst moment for another call is right before it is passed again.
+    let worst = at(CHECK_PASS_MS - 1);
+    election.renew_value(worst);
+    let (id, _) = sent(&mut election, worst).expect("the value is written");
+    let failed = at(CHECK_PASS_MS - 1 + CONSUL_CALL_MS);
+    let silent = Err(ConsulError::Unavailable("it does not answer".into()));
+    election.on_consul(id, silent, &mut Lender::default().at(failed));
+    assert!(sent(&mut election, failed).is_none());
+    let (timer, next) = Timers::first(failed, |timers| election.timers(timers)).expect("it tries again");
+    assert_eq!(timer, Timer::ConsulRetry);
+    let next = Now { mono: next, ..Now::default() };
+    assert!(matches!(sent(&mut election, next), Some((_, Consul::Pass))), "the check goes first");
+    assert!(next.mono < at(CHECK_TTL_SECS * 1_000).mono, "the check has failed by then, and the lock is lost");
 }

@@ -1,6 +1,7 @@
 //! Tests of the replica, with a store that answers step by step.
 
 use super::*;
+use crate::core::Lender;
 use crate::core::io::Effect;
 use crate::model::{Second, Version};
 
@@ -12,26 +13,27 @@ fn job(id: u32, version: u64) -> Job {
 /// A replica, and its questions to the store, one at a time.
 struct Bench {
     replica: Replica,
-    fx: Effects,
+    lender: Lender,
     now: Now,
 }
 
 impl Bench {
     fn new() -> Bench {
-        let mut bench = Bench { replica: Replica::new(Zones::default()), fx: Effects::default(), now: Now::default() };
-        bench.replica.poll(None, &mut bench.fx, bench.now);
+        let mut bench =
+            Bench { replica: Replica::new(Zones::default()), lender: Lender::default(), now: Now::default() };
+        bench.replica.poll(None, &mut bench.lender.at(bench.now));
         bench
     }
 
     fn pass_ms(&mut self, ms: u64) {
         self.now.mono = self.now.mono.plus_ms(ms);
-        self.replica.poll(None, &mut self.fx, self.now);
+        self.replica.poll(None, &mut self.lender.at(self.now));
     }
 
     /// What it asks now.
     fn asked(&mut self) -> Option<(WorkId, Read)> {
         self.replica.check_invariants();
-        std::iter::from_fn(|| self.fx.take()).find_map(|output| match output {
+        std::iter::from_fn(|| self.lender.fx.take()).find_map(|output| match output {
             Effect::Work(id, Work::Read(read)) => Some((id, read)),
             _ => None,
         })
@@ -42,14 +44,14 @@ impl Bench {
         let Some((id, Read::Batch { after, limit })) = self.asked() else { panic!("no batch is asked for") };
         let jobs = rows.iter().filter(|job| after < job.id).take(limit).cloned().collect();
         let batch = JobBatch { as_of: EntryId(as_of), last: None, jobs };
-        self.replica.on_batch(id, Ok(batch), &mut self.fx, self.now);
+        self.replica.on_batch(id, Ok(batch), &mut self.lender.at(self.now));
         after
     }
 
     /// Answers the question for differences with these; gives the question.
     fn differ(&mut self, differences: Option<Differences>) -> Since {
         let Some((id, Read::Differences(since))) = self.asked() else { panic!("no differences are asked for") };
-        self.replica.on_differences(id, Ok(differences), &mut self.fx, self.now);
+        self.replica.on_differences(id, Ok(differences), &mut self.lender.at(self.now));
         since
     }
 
@@ -83,10 +85,10 @@ fn it_is_filled_batch_by_batch_and_then_gets_the_changes_of_that_time() {
     assert_eq!((since.as_of, since.newest), (EntryId(7), JobId(2_500)), "before the first batch was read");
     rows.push(job(2_501, 1));
     assert_eq!(bench.versions(), rows.iter().map(|job| (job.id.0, job.version.0)).collect::<Vec<_>>());
-    bench.pass_ms(REFRESH_MS);
+    bench.pass_ms(REPLICA_REFRESH_MS);
     let since = bench.differ(Some(Differences { as_of: EntryId(11), ..Differences::default() }));
     assert_eq!(since, Since { as_of: EntryId(10), newest: JobId(2_501), again: vec![JobId(1_500)] });
-    bench.pass_ms(REFRESH_MS);
+    bench.pass_ms(REPLICA_REFRESH_MS);
     assert_eq!(bench.differ(None).again, [JobId(1_500)], "until there is another last one");
 }
 
@@ -124,11 +126,11 @@ fn a_list_that_needs_newer_jobs_has_the_store_asked_once_and_at_once() {
     for result in [Ok(Some(Differences::default())), Err(StoreError::Away("away".into()))] {
         bench.now.mono = bench.now.mono.plus_ms(5);
         let wanted = Some(bench.now.mono);
-        bench.replica.poll(wanted, &mut bench.fx, bench.now);
+        bench.replica.poll(wanted, &mut bench.lender.at(bench.now));
         let (id, _) = bench.asked().expect("it is asked before its time");
-        bench.replica.poll(wanted, &mut bench.fx, bench.now);
+        bench.replica.poll(wanted, &mut bench.lender.at(bench.now));
         assert!(bench.asked().is_none() && !bench.replica.is_of(bench.now.mono));
-        bench.replica.on_differences(id, result, &mut bench.fx, bench.now);
+        bench.replica.on_differences(id, result, &mut bench.lender.at(bench.now));
         assert!(bench.replica.is_of(bench.now.mono), "a store that is away has nothing newer to tell");
     }
 }
@@ -137,7 +139,7 @@ fn a_list_that_needs_newer_jobs_has_the_store_asked_once_and_at_once() {
 fn a_failed_read_is_repeated_and_an_answer_from_before_the_lead_has_no_effect() {
     let mut bench = Bench::new();
     let (id, _) = bench.asked().unwrap();
-    bench.replica.on_batch(id, Err(StoreError::Away("away".into())), &mut bench.fx, bench.now);
+    bench.replica.on_batch(id, Err(StoreError::Away("away".into())), &mut bench.lender.at(bench.now));
     assert!(bench.asked().is_none());
     bench.now.mono = Timers::first(bench.now, |timers| bench.replica.timers(timers)).unwrap().1;
     bench.pass_ms(0);
@@ -148,12 +150,12 @@ fn a_failed_read_is_repeated_and_an_answer_from_before_the_lead_has_no_effect() 
     let changed =
         |version| Some(Differences { as_of: EntryId(5), changed: vec![job(1, version)], ..Differences::default() });
     assert_eq!(since.as_of, EntryId(1));
-    assert!(bench.replica.bring_up(changed(3), bench.now.mono, &mut bench.fx, bench.now));
-    bench.replica.on_differences(id, Ok(changed(2)), &mut bench.fx, bench.now);
+    assert!(bench.replica.bring_up(changed(3), bench.now.mono, &mut bench.lender.at(bench.now)));
+    bench.replica.on_differences(id, Ok(changed(2)), &mut bench.lender.at(bench.now));
     assert_eq!(bench.versions(), [(1, 3)]);
     let mut lent = bench.replica.lend(bench.now);
     assert!(!bench.replica.is_ready());
-    bench.pass_ms(10 * REFRESH_MS);
+    bench.pass_ms(10 * REPLICA_REFRESH_MS);
     assert!(bench.asked().is_none(), "the leader has the jobs");
     lent.scheduler.remove(JobId(1));
     lent.again = vec![JobId(1)];
@@ -167,5 +169,5 @@ fn its_schedules_are_kept_near_the_present() {
     bench.batch(1, &[job(1, 1)]);
     bench.now.wall = Second(1_000_000).wall();
     bench.differ(Some(Differences::default()));
-    assert_eq!(bench.replica.lend(bench.now).scheduler.cursor(), Second(1_000_000 - LAG_SECS));
+    assert_eq!(bench.replica.lend(bench.now).scheduler.cursor(), Second(1_000_000 - REPLICA_LAG_SECS));
 }

@@ -86,14 +86,14 @@ impl Changes {
                 break;
             }
         }
-        self.answer_late(cx.fx, now);
+        self.answer_late(cx);
         let is_due = |asked: &&mut PendingChange| asked.id.is_none() && asked.stand == Stand::Decided;
         if let Some(asked) = self.asked.as_mut().filter(is_due).filter(|_| self.backoff.is_over(now)) {
             let (request, change) = (asked.request, Box::new(asked.change.clone()));
             asked.id = Some(cx.fx.work(Work::Lead(Lead::Change { epoch: ledger.journal.epoch(), request, change })));
             asked.sent_at = now.mono;
         }
-        self.decline_late(cx.fx, now);
+        self.decline_late(cx);
     }
 
     /// While the store is away: the next stop to put in force before it is stored.
@@ -116,7 +116,7 @@ impl Changes {
             let Waiting { client, command, .. } = self.queue.remove(at)?;
             let Some(id) = job_of(&command) else { continue };
             self.decline_earlier(id, at, cx.fx);
-            match self.stopped(id, ledger, cx) {
+            match self.stopped(id, ledger, cx.now) {
                 Some(job) => return Some(Urgent { client: Some(client), job }),
                 None => cx.fx.reply(client, Err(CallError::unknown_job(id))),
             }
@@ -164,13 +164,7 @@ impl Changes {
     }
 
     /// The store's answer to a change; with `Made`, the change is to be put in force.
-    pub fn on_changed(
-        &mut self,
-        id: WorkId,
-        result: Result<JobId, StoreError>,
-        fx: &mut Effects,
-        now: Now,
-    ) -> Option<Made> {
+    pub fn on_changed(&mut self, id: WorkId, result: Result<JobId, StoreError>, cx: &mut Context) -> Option<Made> {
         let asked = self.asked.as_mut().filter(|asked| asked.id == Some(id))?;
         if matches!(result, Err(StoreError::Permanent(_))) {
             // Even this error is an answer of the store.
@@ -188,28 +182,28 @@ impl Changes {
                 return Some(Made { client: asked.client, change: asked.change, is_in_force: asked.is_in_force });
             }
             Err(StoreError::Permanent(reason)) if asked.is_in_force => {
-                fx.notice(log::Level::Error, format!("a stop is in force and will not be stored: {reason}"));
+                cx.fx.notice(log::Level::Error, format!("a stop is in force and will not be stored: {reason}"));
                 let asked = self.asked.take()?;
                 self.unstorable.extend(job_of_change(&asked.change));
                 return Some(Made { client: None, change: asked.change, is_in_force: true });
             }
             // The first statement has failed: surely nothing was changed, and the client can be told so.
             Err(StoreError::Away(reason)) if !self.backoff.is_failing() && !asked.is_stop => {
-                self.decline(untouched(Some(&reason)), fx);
+                self.decline(untouched(Some(&reason)), cx.fx);
             }
-            Err(StoreError::Permanent(reason)) => self.decline(CallError::bad(reason), fx),
+            Err(StoreError::Permanent(reason)) => self.decline(CallError::bad(reason), cx.fx),
             // The caller steps down, and `abandon` answers everybody.
             Err(StoreError::Deposed) => {}
             Err(StoreError::Away(reason) | StoreError::Unavailable(reason)) => {
                 if !self.backoff.is_failing() {
-                    fx.notice(
+                    cx.fx.notice(
                         log::Level::Error,
                         format!("a change of a job waits: {reason}; trying again until its result is known"),
                     );
                 }
                 asked.id = None;
                 self.trouble = Some(reason);
-                self.backoff.fail(now);
+                self.backoff.fail(cx.now);
             }
         }
         None
@@ -310,7 +304,7 @@ impl Changes {
 
     /// The job as the stop leaves it, which is queued for the store. A job whose stop is queued already stays as it is.
     /// None where there is no such job.
-    fn stopped(&mut self, id: JobId, ledger: &mut Ledger, cx: &Context) -> Option<Job> {
+    fn stopped(&mut self, id: JobId, ledger: &mut Ledger, now: Now) -> Option<Job> {
         let asked = self.asked.as_ref().and_then(|asked| match &asked.change {
             Change::Put(job) if job.id == id => Some((job, asked.is_in_force)),
             _ => None,
@@ -324,7 +318,7 @@ impl Changes {
             Some((job, false)) => job.clone(),
             None => Job::clone(ledger.jobs.job(id)?),
         };
-        let since = ledger.since(cx.now);
+        let since = ledger.since(now);
         ledger.settle(id, since);
         let job = Job { stop: true, version: job.version.next(), since, ..job };
         self.in_force.push_back(job.clone());
@@ -345,13 +339,13 @@ impl Changes {
     }
 
     /// Declines the queued changes that have waited for `ANSWER_MS`, while the store is away.
-    fn decline_late(&mut self, fx: &mut Effects, now: Now) {
-        let is_away = self.is_store_away(now);
+    fn decline_late(&mut self, cx: &mut Context) {
+        let is_away = self.is_store_away(cx.now);
         self.queue.retain_mut(|waiting| {
-            let answer_by = *waiting.answer_by.get_or_insert(now.mono.plus_ms(ANSWER_MS));
-            let is_late = is_away && answer_by <= now.mono;
+            let answer_by = *waiting.answer_by.get_or_insert(cx.now.mono.plus_ms(ANSWER_MS));
+            let is_late = is_away && answer_by <= cx.now.mono;
             if is_late {
-                fx.reply(waiting.client, Err(untouched(self.trouble.as_deref())));
+                cx.fx.reply(waiting.client, Err(untouched(self.trouble.as_deref())));
             }
             !is_late
         });
@@ -365,13 +359,13 @@ impl Changes {
     }
 
     /// Answers the client of a change whose result is not known in time. The change goes on without it.
-    fn answer_late(&mut self, fx: &mut Effects, now: Now) {
-        // As long as the change is open nothing was done, and `decide` tells the client so.
-        let late = self.asked.as_mut().filter(|asked| asked.answer_by <= now.mono && asked.stand != Stand::Open);
+    fn answer_late(&mut self, cx: &mut Context) {
+        // While the change stands open nothing was done, and `decide` answers so.
+        let late = self.asked.as_mut().filter(|asked| asked.answer_by <= cx.now.mono && asked.stand != Stand::Open);
         if let Some(client) = late.and_then(|asked| asked.client.take()) {
             let why = self.trouble.as_deref().unwrap_or(SILENT);
             let message = format!("whether the change is stored is not known yet; /cron/list will tell: {why}");
-            fx.reply(client, Err(CallError::unavailable(message)));
+            cx.fx.reply(client, Err(CallError::unavailable(message)));
         }
     }
 }

@@ -92,7 +92,8 @@ impl World {
             Change::Put(job) => job.id,
             Change::Delete { id, .. } => *id,
         };
-        let made = self.changes.on_changed(id, result.map(|()| given), &mut self.fx, self.now);
+        let mut cx = Context { now: self.now, fx: &mut self.fx, logbook: &mut self.logbook };
+        let made = self.changes.on_changed(id, result.map(|()| given), &mut cx);
         self.poll();
         made
     }

@@ -4,6 +4,7 @@
 //!
 //! Invariant: while a guardian or its daemon lives, no other one gets the lock. Nobody else can keep it from us.
 
+use crate::core::time::bounds::GUARDIAN_PATIENCE_MS;
 use crate::worker::process::kill::start_time;
 use crate::worker::{clock, own_files};
 use rustix::fs::FlockOperation;
@@ -13,8 +14,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-/// How long a daemon whose guardian is dead may take to end its runs and to exit.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_millis(GUARDIAN_PATIENCE_MS);
 /// The time between two tries.
 const EVERY: Duration = Duration::from_millis(20);
 /// A pid has no more digits.

@@ -3,8 +3,8 @@
 //! Invariants: a row is written whatever its values are. A definite state replaces `lost`; only the row of a run that
 //! was started replaces a definite state, and only one by which the run was not started.
 
+use super::connection::{Connection, INT_MAX, Outcome, cell, sql_value};
 use super::schema::{self, LogTable};
-use super::{Connection, INT_MAX, Outcome, cell, sql_value};
 use crate::model::log_row::{LastRun, LogFilter, LogPage, StoredLog};
 use crate::model::value::Value;
 use crate::model::{Attempt, JobId, LogRow, RunKey, RunState, Second};

@@ -17,58 +17,38 @@
 //! Invariant: a connection that was closed between two calls (by the server, an operator or a firewall) is no error:
 //! the call is made again on a new connection.
 
+mod connection;
 mod jobs;
 mod journal;
 mod lead;
 mod logs;
 mod schema;
 
-use super::rows::Cells;
 use super::{Hand, Store};
 use crate::core::ports::{
     Bump, Bumped, Change, Differences, JobBatch, Journaled, Loaded, Opened, Since, StoreError, StoredLeader,
+};
+use crate::core::time::bounds::{
+    MYSQL_ANSWER_MS, MYSQL_CONNECT_MS, MYSQL_LOCK_WAIT_SECS, MYSQL_READ_MS, MYSQL_READ_SECS, MYSQL_UNHEARD_MS,
 };
 use crate::model::config::MysqlConfig;
 use crate::model::job::{JobFilter, JobPage};
 use crate::model::journal::{Entry, EntryId};
 use crate::model::log_row::{LastRun, LogFilter, LogPage, StoredLog};
-use crate::model::value::{CellKind, Value};
 use crate::model::{Attempt, Epoch, Job, JobId, LogRow, RunKey, RunState, Second, Wall};
-use mysql::prelude::{FromValue, Queryable};
-use mysql::{Conn, OptsBuilder, Row};
-use schema::LogTable;
+use connection::{Connection, Failure, Outcome, is_out_of_time, system_error};
+use mysql::prelude::Queryable;
+use mysql::{Conn, OptsBuilder};
 use std::collections::BTreeMap;
-use std::convert::Infallible;
-use std::error::Error as _;
-use std::io::ErrorKind;
 use std::time::Duration;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// A connection ends when the server's host has not acknowledged our bytes for so long. A new connection works at once
-/// when the network is back; the old one would wait as long again before TCP repeats the bytes.
-const UNHEARD_MS: u32 = 3_000;
-/// A server that sends no answer for so long counts as away. Migrations of large tables have connections of their own.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// The server ends a read of a large log after so long.
-const READ_SECS_MAX: u64 = 30;
-/// And the reader gives up a little later, in case the server did not end it.
-const READ_TIMEOUT: Duration = Duration::from_secs(READ_SECS_MAX + 5);
-/// Every 60th call of `close` deletes done entries.
+/// Done entries are deleted with one of so many closings.
 const CLOSES_PER_DELETION: u32 = 60;
-/// The server's errors that come again with every repetition: a character, a length or a number that a column cannot
-/// hold.
+/// Errors of the server that no repetition will mend: a character or a length that a column does not take.
 const DATA_ERRORS: [u16; 4] = [1264, 1366, 1406, 3988];
-/// The largest INT; as a time, 2038-01-19.
-const INT_MAX: i64 = i32::MAX as i64;
-const DUPLICATE_KEY: u16 = 1062;
 const UNKNOWN_DATABASE: u16 = 1049;
 /// The server ended a statement that took too long: MariaDB's error, and MySQL's.
 const STATEMENT_TIMEOUTS: [u16; 2] = [1969, 3024];
-/// The server's last errors on a connection that it then closes: it shuts down, it ends the thread, somebody killed the
-/// connection (MariaDB), the connection was idle for too long (MySQL).
-const CLOSINGS: [u16; 4] = [1053, 1080, 1927, 4031];
-
-/// The store of one hand: at most one connection.
 pub struct MysqlStore {
     config: MysqlConfig,
     hand: Hand,
@@ -76,61 +56,6 @@ pub struct MysqlStore {
     /// How often `close` was called.
     closes: u32,
 }
-
-struct Connection {
-    conn: Conn,
-    /// The longest statement that the server takes, in bytes.
-    packet_bytes: usize,
-    /// What this connection knows of table `log`; none before its first log row.
-    log: Option<LogTable>,
-}
-
-/// Why a call failed.
-enum Failure {
-    Store(StoreError),
-    Connect(mysql::Error),
-    Mysql(mysql::Error),
-}
-
-impl From<mysql::Error> for Failure {
-    fn from(error: mysql::Error) -> Failure {
-        Failure::Mysql(error)
-    }
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Failure {
-        Failure::Store(error)
-    }
-}
-
-impl Failure {
-    /// Whether the connection was closed. A server that does not answer in time has not closed it: no second call waits
-    /// for such a server.
-    fn is_closed(&self) -> bool {
-        match self {
-            Failure::Mysql(mysql::Error::MySqlError(error)) => CLOSINGS.contains(&error.code),
-            Failure::Mysql(error @ (mysql::Error::IoError(_) | mysql::Error::CodecError(_))) => !is_out_of_time(error),
-            Failure::Mysql(_) | Failure::Connect(_) | Failure::Store(_) => false,
-        }
-    }
-}
-
-/// Whether our own time limit ended the wait. The system's word for that is "resource temporarily unavailable".
-fn is_out_of_time(error: &mysql::Error) -> bool {
-    let is_limit = |error: &std::io::Error| [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind());
-    system_error(error).is_some_and(is_limit)
-}
-
-fn system_error(error: &mysql::Error) -> Option<&std::io::Error> {
-    match error {
-        mysql::Error::IoError(error) => Some(error),
-        mysql::Error::CodecError(error) => error.source()?.downcast_ref(),
-        _ => None,
-    }
-}
-
-type Outcome<T> = Result<T, Failure>;
 
 impl MysqlStore {
     pub fn new(config: &MysqlConfig, hand: Hand) -> MysqlStore {
@@ -174,7 +99,7 @@ impl MysqlStore {
             Failure::Mysql(mysql::Error::MySqlError(error)) => {
                 if STATEMENT_TIMEOUTS.contains(&error.code) {
                     return StoreError::Away(format!(
-                        "{what}: the server ended it after {READ_SECS_MAX} s; narrow it, e.g. with cron_id"
+                        "{what}: it took longer than {MYSQL_READ_SECS} s and was ended; narrow it, e.g. with cron_id"
                     ));
                 }
                 let message = format!("{what} in MySQL at {server}: {} ({})", error.message, error.code);
@@ -197,22 +122,22 @@ impl MysqlStore {
 }
 
 fn options(config: &MysqlConfig, hand: Hand) -> OptsBuilder {
-    let read_timeout = if hand == Hand::Reader { READ_TIMEOUT } else { ANSWER_TIMEOUT };
+    let read_ms = if hand == Hand::Reader { MYSQL_READ_MS } else { MYSQL_ANSWER_MS };
     OptsBuilder::new()
         .ip_or_hostname(Some(&config.host))
         .tcp_port(config.port)
         .user(Some(&config.user))
         .pass(Some(&config.password.0))
         .prefer_socket(false)
-        .tcp_connect_timeout(Some(CONNECT_TIMEOUT))
-        .tcp_user_timeout_ms(Some(UNHEARD_MS))
-        .read_timeout(Some(read_timeout))
-        .write_timeout(Some(ANSWER_TIMEOUT))
+        .tcp_connect_timeout(Some(Duration::from_millis(MYSQL_CONNECT_MS)))
+        .tcp_user_timeout_ms(Some(MYSQL_UNHEARD_MS))
+        .read_timeout(Some(Duration::from_millis(read_ms)))
+        .write_timeout(Some(Duration::from_millis(MYSQL_ANSWER_MS)))
         .tcp_nodelay(true)
         .init(vec![
             // The charset of the connection must not be narrower than that of any table.
-            "SET NAMES utf8mb4",
-            "SET SESSION innodb_lock_wait_timeout = 2, SESSION sql_mode = 'STRICT_TRANS_TABLES'",
+            "SET NAMES utf8mb4".to_string(),
+            format!("SET SESSION innodb_lock_wait_timeout = {MYSQL_LOCK_WAIT_SECS}, SESSION sql_mode = 'STRICT_TRANS_TABLES'"),
         ])
 }
 
@@ -223,8 +148,8 @@ fn connect(config: &MysqlConfig, hand: Hand) -> Outcome<Connection> {
     if hand == Hand::Reader {
         // First MariaDB's name of the limit, then MySQL's. A server too old for both reads on until the client is gone.
         let _ = conn
-            .query_drop(format!("SET SESSION max_statement_time = {READ_SECS_MAX}"))
-            .or_else(|_| conn.query_drop(format!("SET SESSION max_execution_time = {}", READ_SECS_MAX * 1_000)));
+            .query_drop(format!("SET SESSION max_statement_time = {MYSQL_READ_SECS}"))
+            .or_else(|_| conn.query_drop(format!("SET SESSION max_execution_time = {}", MYSQL_READ_SECS * 1_000)));
     }
     Ok(Connection { conn, packet_bytes, log: None })
 }
@@ -234,35 +159,6 @@ fn create_database(config: &MysqlConfig) -> Outcome<()> {
     let mut conn = Conn::new(options(config, Hand::Lead)).map_err(Failure::Connect)?;
     let name = config.database.replace('`', "``");
     Ok(conn.query_drop(format!("CREATE DATABASE IF NOT EXISTS `{name}` CHARACTER SET utf8mb4"))?)
-}
-
-/// The cell of this column. Error: the row has no such cell, or its value is not a `T`.
-fn cell<T: FromValue>(row: &Row, name: &str) -> Outcome<T> {
-    let found = row.get_opt(name).and_then(Result::ok);
-    found.ok_or_else(|| StoreError::Permanent(format!("column {name} has a value that cannot be read")).into())
-}
-
-/// A value as the client library takes it.
-fn sql_value(value: Value) -> mysql::Value {
-    match value {
-        Value::Null => mysql::Value::NULL,
-        Value::Flag(flag) => flag.into(),
-        Value::Number(number) => number.into(),
-        Value::Text(text) => text.as_bytes().into(),
-    }
-}
-
-/// A row written by hand may have any value that its columns can hold: a value that cannot be read counts as null.
-impl Cells for Row {
-    type Error = Infallible;
-
-    fn cell(&self, at: usize, kind: CellKind) -> Result<Value<'_>, Infallible> {
-        Ok(match (kind, self.as_ref(at)) {
-            (CellKind::Text, Some(mysql::Value::Bytes(bytes))) => Value::Text(String::from_utf8_lossy(bytes)),
-            (CellKind::Number, Some(_)) => self.get_opt(at).and_then(Result::ok).map_or(Value::Null, Value::Number),
-            _ => Value::Null,
-        })
-    }
 }
 
 impl Store for MysqlStore {

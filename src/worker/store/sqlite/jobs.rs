@@ -4,7 +4,7 @@
 //! has checked the epoch in the same transaction.
 
 use super::journal::newest_entry;
-use super::{Outcome, Sql, Transaction, only};
+use super::outcome::{Outcome, Sql, only};
 use crate::core::ports::{Differences, JobBatch, Since};
 use crate::model::command::RequestKey;
 use crate::model::job::{JobFilter, JobPage};
@@ -13,7 +13,7 @@ use crate::model::value::{Cell, Value};
 use crate::model::{Job, JobId, Version};
 use crate::worker::store::rows::{self, SEARCHED, job_columns, job_values, list, written_job_columns};
 use crate::worker::store::{self, DIFFERENCES_MAX, NOTED, edited_by_hand, noted};
-use rusqlite::{OptionalExtension, Params, Row, params, params_from_iter};
+use rusqlite::{OptionalExtension, Params, Row, Transaction, params, params_from_iter};
 
 /// The condition of an id that a job can have: rows written by hand may have others.
 const JOB_IDS: &str = "id BETWEEN 1 AND 2147483647";

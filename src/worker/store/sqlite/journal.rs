@@ -2,14 +2,14 @@
 //!
 //! Invariant: no entry is written under an epoch that is not the stored one.
 
-use super::{Outcome, Transaction, only};
+use super::outcome::{Outcome, only};
 use crate::core::ports::{Bump, Bumped, Journaled, StoreError, StoredLeader};
 use crate::model::command::RequestKey;
 use crate::model::journal::{Entry, EntryId, StoredEntry};
 use crate::model::{Epoch, NodeId, Second, Server, Wall};
 use crate::worker::store::rows::{ENTRY_COLUMNS, body_text, parse_body};
 use crate::worker::store::{DELETE_ENTRIES_MAX, foreign_lock_key, not_alone};
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 /// The last node that took the lead; none in a new file.
 pub fn last_leader(transaction: &Transaction) -> Outcome<Option<StoredLeader>> {

@@ -4,11 +4,13 @@
 //!
 //! Invariant: nothing is read or written for a leader whose epoch is not the stored one.
 
-use super::{Outcome, Transaction, jobs, journal, logs};
+use super::outcome::Outcome;
+use super::{jobs, journal, logs};
 use crate::core::ports::{Change, Loaded, Since};
 use crate::model::journal::{Body, Entry};
 use crate::model::{Epoch, JobId};
 use crate::worker::store::{coalesced, note, outcomes};
+use rusqlite::Transaction;
 
 /// Reads everything that a new leader must know.
 pub fn load(transaction: &Transaction, epoch: Epoch, since: &Since) -> Outcome<Loaded> {

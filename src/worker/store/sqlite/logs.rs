@@ -3,12 +3,12 @@
 //! Invariant: a definite state replaces `lost`; only the row of a run that was started replaces a definite state, and
 //! only one by which the run was not started.
 
-use super::{Outcome, Sql, Transaction, only};
+use super::outcome::{Outcome, Sql, only};
 use crate::model::log_row::{LastRun, LogFilter, LogPage, StoredLog};
 use crate::model::{Attempt, JobId, LogRow, RunKey, RunState, Second};
 use crate::worker::store::rows::{changed_log_columns, list, log_columns, log_values, stored_log, written_log_columns};
 use crate::worker::store::{DELETE_ROWS_MAX, row_state};
-use rusqlite::{OptionalExtension, Row, ToSql, params, params_from_iter};
+use rusqlite::{OptionalExtension, Row, ToSql, Transaction, params, params_from_iter};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub fn write(transaction: &Transaction, rows: &[LogRow]) -> Outcome<()> {

@@ -11,27 +11,24 @@ mod jobs;
 mod journal;
 mod lead;
 mod logs;
+mod outcome;
 mod schema;
 
-use super::rows::Cells;
 use super::{Hand, Store};
 use crate::core::ports::{
     Bump, Bumped, Change, Differences, JobBatch, Journaled, Loaded, Opened, Since, StoreError, StoredLeader,
 };
+use crate::core::time::bounds::SQLITE_BUSY_MS;
 use crate::model::job::{JobFilter, JobPage};
 use crate::model::journal::{Entry, EntryId};
 use crate::model::log_row::{LastRun, LogFilter, LogPage, StoredLog};
-use crate::model::value::{CellKind, Value};
 use crate::model::{Attempt, Epoch, Job, JobId, LogRow, RunKey, RunState, Second, Wall};
-use rusqlite::types::{FromSql, FromSqlError, ToSqlOutput, ValueRef};
-use rusqlite::{Connection, ErrorCode, Row, ToSql, Transaction, TransactionBehavior};
+use outcome::{Failure, Outcome};
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
-
-/// How long a statement waits for another connection's statement.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The order in which the connections write: the leader's statements first. SQLite itself lets a waiting writer sleep
 /// while a busy one goes on, so the journal could wait behind ten thousand log rows.
@@ -113,7 +110,7 @@ impl SqliteStore {
     fn connection(&mut self) -> Outcome<&mut Connection> {
         if self.connection.is_none() {
             let connection = Connection::open(&self.path)?;
-            connection.busy_timeout(BUSY_TIMEOUT)?;
+            connection.busy_timeout(Duration::from_millis(SQLITE_BUSY_MS))?;
             connection.pragma_update(None, "journal_mode", "WAL")?;
             connection.pragma_update(None, "synchronous", "FULL")?;
             self.connection = Some(connection);
@@ -143,61 +140,6 @@ impl SqliteStore {
             _ => StoreError::Unavailable(message),
         }
     }
-}
-
-/// Why a call failed.
-enum Failure {
-    Store(StoreError),
-    Sqlite(rusqlite::Error),
-}
-
-impl From<rusqlite::Error> for Failure {
-    fn from(error: rusqlite::Error) -> Failure {
-        Failure::Sqlite(error)
-    }
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Failure {
-        Failure::Store(error)
-    }
-}
-
-type Outcome<T> = Result<T, Failure>;
-
-/// A value as SQLite takes it.
-struct Sql<'a>(Value<'a>);
-
-impl ToSql for Sql<'_> {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        let value = match &self.0 {
-            Value::Null => ValueRef::Null,
-            Value::Flag(flag) => ValueRef::Integer(i64::from(*flag)),
-            Value::Number(number) => ValueRef::Integer(*number),
-            Value::Text(text) => ValueRef::Text(text.as_bytes()),
-        };
-        Ok(ToSqlOutput::Borrowed(value))
-    }
-}
-
-impl Cells for Row<'_> {
-    type Error = rusqlite::Error;
-
-    fn cell(&self, at: usize, kind: CellKind) -> rusqlite::Result<Value<'_>> {
-        let cell = self.get_ref(at)?;
-        let value = match (kind, cell) {
-            (_, ValueRef::Null) => Ok(Value::Null),
-            (CellKind::Number, ValueRef::Integer(number)) => Ok(Value::Number(number)),
-            (CellKind::Text, ValueRef::Text(_)) => cell.as_str().map(Value::from),
-            _ => Err(FromSqlError::InvalidType),
-        };
-        value.map_err(|error| rusqlite::Error::FromSqlConversionFailure(at, cell.data_type(), error.into()))
-    }
-}
-
-/// The only cell of a row.
-fn only<T: FromSql>(row: &Row) -> rusqlite::Result<T> {
-    row.get(0)
 }
 
 impl Store for SqliteStore {

@@ -5,7 +5,8 @@
 //! Invariant: migrations that are applied twice, or by two connections at once, have the same result as when applied
 //! once.
 
-use super::{Outcome, Transaction};
+use super::outcome::Outcome;
+use rusqlite::Transaction;
 
 /// The migrations, in order; the number in a file's name is its position here, from 1.
 const MIGRATIONS: &[&str] =
