@@ -1,5 +1,6 @@
 //! data_dir: its files are its owner's alone, and the daemon notices when they are not the ones that it began with.
 
+use super::crash::Hidden;
 use super::spawning::is_root;
 use crate::support::daemon::{Node, run};
 use crate::support::wait_until;
@@ -138,7 +139,7 @@ fn a_data_dir_that_is_removed_or_replaced_while_it_runs_takes_no_change_until_it
 #[test]
 fn a_daemon_that_dies_with_its_data_dir_replaced_begins_nothing_anew_in_the_other_one() {
     let node = Node::started("");
-    node.api.add_idle("true", "");
+    let hidden = Hidden::started(&node, "");
     std::fs::rename(node.path("data"), node.path("aside")).unwrap();
     std::fs::create_dir(node.path("data")).unwrap();
     node.kill_daemon();
@@ -147,6 +148,7 @@ fn a_daemon_that_dies_with_its_data_dir_replaced_begins_nothing_anew_in_the_othe
     std::fs::remove_dir(node.path("data")).unwrap();
     std::fs::rename(node.path("aside"), node.path("data")).unwrap();
     node.wait_up_again();
+    hidden.wait_gone();
     assert_eq!(node.api.jobs().len(), 1);
 }
 

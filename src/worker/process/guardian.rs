@@ -161,6 +161,10 @@ impl Guardian {
         let mut has_died = false;
         loop {
             let started_at = clock::mono();
+            if has_died {
+                // The marks may have been out of reach at the death: data_dir was away, and is back now.
+                self.end_runs("of the dead daemon", own_family());
+            }
             let daemon = self.start()?;
             match self.watch(daemon)? {
                 // A daemon did start before, so what stops this one (a full disk, a port in use) may pass.
