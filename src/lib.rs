@@ -10,7 +10,8 @@
 //! | `api` | (method, path, parameters) to `Command`, `Reply` to JSON |
 //! | `worker` | the only code that blocks: pool, stores, Consul, processes with marks and guardian |
 //! | `reactor` | the poll loop: connections, links to other nodes, children, timer |
-//! | `config`, `logging`, `next` | app.toml and the host's time zones, log lines, the `next` subcommand |
+//! | `config`, `logging` | app.toml and the host's time zones, log lines |
+//! | `next`, `token` | the subcommands |
 //!
 //! Who may import whom: main -> all of it; reactor -> api, core, wire, worker, model; worker -> core's `ports` and
 //! `time::bounds` (and `MarkOp`, `FoundMark`), model; api -> wire, model; wire -> model; core -> model; config ->
@@ -58,3 +59,4 @@ pub mod reactor;
 pub mod config;
 pub mod logging;
 pub mod next;
+pub mod token;

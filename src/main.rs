@@ -29,7 +29,7 @@ use wing_crontab::worker::process::{
     CANNOT_START, DaemonLink, LAUNCH, NOT_LAUNCHED, REFUSED, UNDER_GUARDIAN, adopt, guard, launch,
 };
 use wing_crontab::worker::{clock, process};
-use wing_crontab::{config, logging, next, reactor};
+use wing_crontab::{config, logging, next, reactor, token};
 
 const HELP: &str = "\
 wing-crontab: a distributed crontab, exact to the second
@@ -39,6 +39,8 @@ wing-crontab: a distributed crontab, exact to the second
   wing-crontab [--config PATH] --check-config  read the configuration, print it or its mistakes, and exit
   wing-crontab next 'CRONSET' [-n COUNT] [--from TIME] [--tz ZONE]
                                                print the next times of a schedule
+  wing-crontab token new NAME --level read|operate|admin
+                                               make a token for the HTTP API
   wing-crontab --version | --help
 
 Without --config: config/app.toml under the working directory, else beside the executable.
@@ -87,6 +89,11 @@ fn run(all: Vec<OsString>) -> Result<u8, String> {
                 let times = next::run(parser, clock::now().wall.second(), &environment)?;
                 times.notes.iter().for_each(|note| eprintln!("wing-crontab: {note}"));
                 return print(&times.lines);
+            }
+            Arg::Value(word) if word == "token" => {
+                let made = token::run(parser, process::random)?;
+                eprintln!("wing-crontab: {}", made.note);
+                return print(&made.lines);
             }
             other => return Err(usage(other.unexpected())),
         }

@@ -1,5 +1,5 @@
-//! The house rules, checked against the sources: which room may import which, that no files
-//! need each other, where a name may stand, how long files may be.
+//! The house rules, checked against the sources: which room may import which, that no two files need each other, where a
+//! name may stand, how long files may be. The manual's pages are checked as well.
 
 #[path = "house_rules/circles.rs"]
 mod circles;

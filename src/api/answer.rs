@@ -4,7 +4,9 @@
 //!
 //! Invariant: the fields of the older system come first and in its order, ours behind them.
 
+use super::access::Denied;
 use crate::model::Job;
+use crate::model::access::Caller;
 use crate::model::columns::{COLUMNS, Kind};
 use crate::model::command::{Answer, CallError, HealthView, JobList, ListedJob, Reply, RunOutput};
 use crate::model::log_row::{LogPage, StoredLog};
@@ -14,6 +16,10 @@ use crate::wire::http::Response;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
+use std::io;
+
+/// The most bytes of an answer.
+pub const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 #[derive(Serialize)]
 struct Envelope<'a, T: Serialize> {
@@ -61,6 +67,8 @@ struct JobPageView<'a> {
 struct LogPageView<'a> {
     list: Vec<LogView<'a>>,
     total: u64,
+    #[serde(skip_serializing_if = "is_false")]
+    truncated: bool,
 }
 
 #[derive(Serialize)]
@@ -117,6 +125,29 @@ pub fn failure(error: &CallError) -> Response {
     json(error.status, (), &error.message)
 }
 
+/// The answer to a request that the door does not let in.
+pub fn denied(denied: Denied) -> Response {
+    let response = json(denied.status, (), &denied.message);
+    match denied.header {
+        Some((name, value)) => response.with(name, value),
+        None => response,
+    }
+}
+
+/// The answer to who asks for its own name.
+pub fn who(caller: &Caller) -> Response {
+    ok(caller)
+}
+
+/// The health without its reasons, for a caller who is not known.
+pub fn status_only(reply: &Reply) -> Response {
+    match reply {
+        Ok(Answer::Health(health)) if health.wrong.is_none() => ok(()),
+        Err(error) => json(error.status, (), "not healthy"),
+        Ok(_) => json(503, (), "not healthy"),
+    }
+}
+
 /// The status is 503 where the node cannot do its work, because probes read nothing but the status.
 fn health_reply(health: &HealthView) -> Response {
     match &health.wrong {
@@ -130,9 +161,34 @@ fn ok(data: impl Serialize) -> Response {
 }
 
 fn json(status: u16, data: impl Serialize, message: &str) -> Response {
-    // Strings and numbers always have a JSON form, so this cannot fail.
-    let body = serde_json::to_vec(&Envelope { code: status, data, message }).unwrap_or_default();
-    Response::json(status, body)
+    let mut body = Bounded { bytes: Vec::new(), bytes_max: ANSWER_BYTES_MAX };
+    // Strings and numbers always have a JSON form, so there is one reason only why this can fail.
+    match serde_json::to_writer(&mut body, &Envelope { code: status, data, message }) {
+        Ok(()) => Response::json(status, body.bytes),
+        Err(_) => failure(&CallError::bad(TOO_LARGE)),
+    }
+}
+
+const TOO_LARGE: &str = "the answer would be larger than 64 MiB; ask for it page by page, with page and limit";
+
+/// A text that does not grow beyond its bound.
+struct Bounded {
+    bytes: Vec<u8>,
+    bytes_max: usize,
+}
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.bytes_max - self.bytes.len() < bytes.len() {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn listed_view(listed: &ListedJob) -> ListedJobView<'_> {
@@ -179,7 +235,11 @@ fn begun_character(bytes: &[u8]) -> usize {
 }
 
 fn page_view(page: &LogPage) -> LogPageView<'_> {
-    LogPageView { list: page.rows.iter().map(log_view).collect(), total: page.total }
+    LogPageView { list: page.rows.iter().map(log_view).collect(), total: page.total, truncated: page.is_truncated }
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 fn log_view(row: &StoredLog) -> LogView<'_> {
@@ -198,5 +258,23 @@ fn log_view(row: &StoredLog) -> LogView<'_> {
         run_key: row.run_key.as_deref(),
         attempt: row.attempt,
         version: row.version,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_has_its_largest_size() {
+        let mut bounded = Bounded { bytes: Vec::new(), bytes_max: 5 };
+        assert!(serde_json::to_writer(&mut bounded, "abc").is_ok());
+        assert!(serde_json::to_writer(&mut bounded, &1).is_err());
+        assert_eq!(bounded.bytes, b"\"abc\"");
+        let text = |chars: usize| json(200, "x".repeat(chars), "ok");
+        let beside = text(0).body.len();
+        assert_eq!(text(ANSWER_BYTES_MAX - beside).body.len(), ANSWER_BYTES_MAX);
+        let refused = text(ANSWER_BYTES_MAX - beside + 1);
+        assert!(refused.status == 400 && refused.body.len() < 200, "{}", refused.status);
     }
 }

@@ -4,6 +4,7 @@
 //!
 //! Invariant: a draft without mistakes has only values that their columns can have.
 
+use super::json;
 use super::params::Params;
 use crate::model::columns::{self, Column, Kind, LeftOut, SetBy, TIME_MAX};
 use crate::model::command::JobDraft;
@@ -76,7 +77,9 @@ fn own_env(params: &mut Params, name: &str, text: &str) -> Option<String> {
     if text.trim().is_empty() {
         return Some(String::new());
     }
-    match parse_env(text) {
+    // The reader of `parse_env` would keep the last of two values in silence.
+    let once = |variables| json::parse(text.as_bytes()).map(|_| variables).map_err(|error| error.to_string());
+    match parse_env(text).and_then(once) {
         Ok(variables) => Some(serde_json::to_string(&variables).unwrap_or_default()),
         Err(reason) => {
             params.wrong(name, &reason);

@@ -5,19 +5,25 @@
 //!
 //! Invariant: a request gives either a command or an answer, and a bad one changes nothing.
 
+pub mod access;
 mod answer;
 mod body;
 mod draft;
+mod json;
 mod params;
+mod route;
 
+use crate::model::access::Caller;
 use crate::model::command::{CallError, Command, OutputQuery, REQUEST_KEY_CHARS_MAX, RequestKey};
 use crate::model::job::JobFilter;
 use crate::model::log_row::LogFilter;
 use crate::model::{JobId, RunKey, Server};
 use crate::wire::http::{BadRequest, Request, Response};
 use params::Params;
+use route::{PATHS, Route};
+use std::collections::BTreeMap;
 
-pub use answer::{failure, reply};
+pub use answer::{ANSWER_BYTES_MAX, denied, failure, reply, status_only};
 
 /// The largest id: the column is a signed 32-bit integer.
 const INT_MAX: i64 = i32::MAX as i64;
@@ -30,90 +36,91 @@ const LIMIT_MAX: i64 = 10_000;
 /// The runs in a list.
 const RUNS_DEFAULT: i64 = 1_000;
 
-/// The command of a request; or the response, where the request is wrong.
-pub fn command(request: &Request) -> Result<Command, Response> {
-    let path = request.path.trim_end_matches('/');
-    let mut parts = path.trim_start_matches('/').split('/');
-    let route = (parts.next(), parts.next(), parts.next(), parts.next());
-    let is_post = request.method == "POST";
+/// The command of a caller's request; or the response, where the request is wrong, not allowed, or answered here.
+pub fn command(request: &Request, caller: &Caller) -> Result<Command, Response> {
+    if request.path == "*" {
+        return Err(options(&["GET", "HEAD", "POST"]));
+    }
+    if request.path == "/whoami" {
+        check_method(request, route::READS)?;
+        return Err(answer::who(caller));
+    }
+    let Some(route) = Route::of(&request.path) else {
+        let message = format!("there is no {:?}; there are {PATHS}", request.path);
+        return Err(failure(&CallError { status: 404, message }));
+    };
+    check_method(request, route.methods())?;
+    let command = of_route(request, route).map_err(|error| failure(&error))?;
+    access::permit(caller, &command, request).map_err(denied)?;
+    Ok(command)
+}
+
+/// Whether the request asks for the health, of which everybody may learn the status.
+pub fn asks_for_health(request: &Request) -> bool {
+    Route::of(&request.path) == Some(Route::ShowHealth) && route::READS.contains(&request.method.as_str())
+}
+
+fn of_route(request: &Request, route: Route) -> Result<Command, CallError> {
     match route {
-        (Some("cron"), Some("list"), None, None) => {
-            only(request, "GET")?;
-            list_jobs(request).map_err(|error| failure(&error))
-        }
-        (Some("log"), Some("list"), None, None) => {
-            only(request, "GET")?;
-            list_logs(request).map_err(|error| failure(&error))
-        }
-        (Some("cron"), Some("add"), None, None) => {
-            only(request, "POST")?;
-            add(request).map_err(|error| failure(&error))
-        }
-        (Some("cron"), Some("update"), None, None) => {
-            only(request, "POST")?;
-            update(request).map_err(|error| failure(&error))
-        }
-        (Some("run"), Some("output"), Some(key), None) => {
-            only(request, "GET")?;
-            read_output(request, key).map_err(|error| failure(&error))
-        }
-        (Some("health"), None, None, None) => only(request, "GET").map(|()| Command::ShowHealth),
-        (Some("cluster"), Some(action @ ("pause" | "resume")), None, None) => {
-            only(request, "POST")?;
-            without_params(request, Command::Pause(action == "pause")).map_err(|error| failure(&error))
-        }
-        (Some("cron"), Some("run"), Some(id), None) => {
-            only(request, "POST")?;
-            run(request, id).map_err(|error| failure(&error))
-        }
-        (Some("run"), Some("list"), None, None) => {
-            only(request, "GET")?;
-            list_runs(request).map_err(|error| failure(&error))
-        }
-        (Some("run"), Some("kill"), Some(run), None) => {
-            only(request, "POST")?;
-            let command = run_key(run).map(Command::KillRun);
-            command.and_then(|command| without_params(request, command)).map_err(|error| failure(&error))
-        }
-        (Some("cluster"), None, None, None) => only(request, "GET").map(|()| Command::ShowCluster),
-        (Some("cluster"), Some("drain"), None, None) => {
-            only(request, "POST")?;
-            drain(request).map_err(|error| failure(&error))
-        }
-        (Some("cron"), Some(action @ ("stop" | "start" | "delete")), Some(id), None) => {
-            // The older system takes GET here, but by HTTP a change is a POST: both are taken.
-            if !is_post {
-                only(request, "GET").map_err(|response| Response { allow: Some("GET, POST"), ..response })?;
-            }
-            let id = path_id(id).map_err(|error| failure(&error))?;
-            Ok(match action {
-                "stop" => Command::StopJob(id),
-                "start" => Command::StartJob(id),
-                _ => Command::DeleteJob(id),
-            })
-        }
-        _ => Err(failure(&CallError {
-            status: 404,
-            message: format!("there is no {:?}; there are {PATHS}", request.path),
-        })),
+        Route::ListJobs => list_jobs(request),
+        Route::AddJob => add(request),
+        Route::UpdateJob => update(request),
+        Route::StopJob(id) => path_id(id).map(Command::StopJob),
+        Route::StartJob(id) => path_id(id).map(Command::StartJob),
+        Route::DeleteJob(id) => path_id(id).map(Command::DeleteJob),
+        Route::RunJob(id) => without_params(request, Command::RunJob(path_id(id)?, request_key(request)?)),
+        Route::ListRuns => list_runs(request),
+        Route::ReadOutput(key) => read_output(request, key),
+        Route::KillRun(key) => without_params(request, Command::KillRun(run_key(key)?)),
+        Route::ListLogs => list_logs(request),
+        Route::ShowCluster => Ok(Command::ShowCluster),
+        Route::DrainNode => drain(request),
+        Route::Pause(paused) => without_params(request, Command::Pause(paused)),
+        Route::ShowHealth => Ok(Command::ShowHealth),
     }
 }
 
-const PATHS: &str = "GET /cron/list, GET /cron/stop/{id}, GET /cron/start/{id}, GET /cron/delete/{id}, POST /cron/add, \
-                     POST /cron/update, POST /cron/run/{id}, GET /run/list, POST /run/kill/{run_key}, \
-                     GET /run/output/{run_key}, GET /log/list, GET /cluster, POST /cluster/drain, POST /cluster/pause, POST /cluster/resume, GET /health";
+/// The answer to a request of the debug listener. `vars`: what the daemon counts, by name.
+pub fn debug(request: &Request, vars: impl FnOnce() -> BTreeMap<String, u64>) -> Response {
+    if request.path != "/debug/vars" {
+        let message = format!("there is no {:?}; there is /debug/vars", request.path);
+        return failure(&CallError { status: 404, message });
+    }
+    match check_method(request, route::READS) {
+        Ok(()) => Response::json(200, serde_json::to_vec(&vars()).unwrap_or_default()),
+        Err(response) => response,
+    }
+}
 
 /// The response to bytes that are not an HTTP request.
 pub fn bad_request(bad: BadRequest) -> Response {
     failure(&CallError { status: bad.status, message: bad.reason.into() })
 }
 
-fn only(request: &Request, method: &'static str) -> Result<(), Response> {
-    if request.method == method {
+/// The response to a request that a limit of the whole node does not allow just now.
+pub fn busy(message: impl Into<String>) -> Response {
+    failure(&CallError::unavailable(message)).with("Retry-After", "1")
+}
+
+/// The error is the response to a method that the call does not take, or to OPTIONS, which asks for those that it takes.
+fn check_method(request: &Request, methods: &[&str]) -> Result<(), Response> {
+    if methods.contains(&request.method.as_str()) {
         return Ok(());
     }
-    let message = format!("{} is not taken here; send {method}", request.method);
-    Err(Response { allow: Some(method), ..failure(&CallError { status: 405, message }) })
+    if request.method == "OPTIONS" {
+        return Err(options(methods));
+    }
+    let wanted: Vec<&str> = methods.iter().filter(|method| **method != "HEAD").copied().collect();
+    let message = format!("{} is not taken here; send {}", request.method, wanted.join(" or "));
+    Err(failure(&CallError { status: 405, message }).with("Allow", allow(methods)))
+}
+
+fn options(methods: &[&str]) -> Response {
+    Response::no_content().with("Allow", allow(methods))
+}
+
+fn allow(methods: &[&str]) -> String {
+    [methods, &["OPTIONS"]].concat().join(", ")
 }
 
 fn path_id(text: &str) -> Result<JobId, CallError> {
@@ -126,11 +133,12 @@ fn path_id(text: &str) -> Result<JobId, CallError> {
 
 /// Refuses a request without body and query: its client most likely sent a body and left the length out.
 fn wants_body(request: &Request) -> Result<(), CallError> {
-    if request.has_length || !request.query.is_empty() {
+    if request.has_body || !request.query.is_empty() {
         return Ok(());
     }
     let message =
-        "the parameters are missing: send them as a body with a Content-Length, or in the query string".into();
+        "the parameters are missing: send them as a body with a Content-Length or in chunks, or in the query string"
+            .into();
     Err(CallError { status: 411, message })
 }
 
@@ -147,10 +155,6 @@ fn add(request: &Request) -> Result<Command, CallError> {
     let draft = draft::read(&mut params);
     params.finish()?;
     Ok(Command::AddJob(draft, request_key(request)?))
-}
-
-fn run(request: &Request, id: &str) -> Result<Command, CallError> {
-    without_params(request, Command::RunJob(path_id(id)?, request_key(request)?))
 }
 
 fn list_runs(request: &Request) -> Result<Command, CallError> {

@@ -133,12 +133,15 @@ impl Params {
     }
 
     fn add_form(&mut self, bytes: &[u8]) -> Result<(), CallError> {
-        for (name, value) in form_urlencoded::parse(bytes) {
-            // The decoder replaces bytes that are not UTF-8 by U+FFFD. One that the client sent is in its bytes, too.
-            if (name.contains('\u{fffd}') || value.contains('\u{fffd}')) && !has_replacement_character(bytes) {
-                return Err(CallError::bad(format!("{}: its value is not UTF-8", shown(&name))));
-            }
-            self.add(name.into_owned(), value.into_owned());
+        for pair in bytes.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
+            let mut sides = pair.splitn(2, |byte| *byte == b'=').map(decoded);
+            let (name, value) = (sides.next().unwrap_or_default(), sides.next().unwrap_or_default());
+            let name = String::from_utf8(name).map_err(|error| {
+                CallError::bad(format!("{}: this name is not UTF-8", shown_bytes(error.as_bytes())))
+            })?;
+            let value = String::from_utf8(value)
+                .map_err(|_| CallError::bad(format!("{}: its value is not UTF-8", shown(&name))))?;
+            self.add(name, value);
         }
         Ok(())
     }
@@ -176,10 +179,10 @@ fn is_env(name: &str) -> bool {
     columns::find(name).is_some_and(|column| matches!(column.kind, Kind::Env { .. }))
 }
 
-fn has_replacement_character(bytes: &[u8]) -> bool {
-    let upper = bytes.to_ascii_uppercase();
-    let has = |what: &[u8]| upper.windows(what.len()).any(|window| window == what);
-    has(b"\xEF\xBF\xBD") || has(b"%EF%BF%BD")
+/// A name or value of a form as its bytes.
+fn decoded(text: &[u8]) -> Vec<u8> {
+    let spaced: Vec<u8> = text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+    percent_encoding::percent_decode(&spaced).collect()
 }
 
 /// The number without a fraction of .0: JSON may write 100 as 100.0, or as 1e2, which serde_json shows as 100.0.
@@ -194,4 +197,8 @@ fn shown(text: &str) -> String {
         Some((end, _)) => format!("{:?}...", &text[..end]),
         None => format!("{text:?}"),
     }
+}
+
+fn shown_bytes(bytes: &[u8]) -> String {
+    shown(&String::from_utf8_lossy(bytes))
 }

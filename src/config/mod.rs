@@ -7,6 +7,7 @@
 //!
 //! Invariant: a `Config` has no value that is known to be wrong before anything is opened but files.
 
+mod access;
 mod exposed;
 mod reader;
 pub mod zones;
@@ -21,12 +22,16 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// Every key that app.toml may have; `config/app.toml` explains them.
-const KEYS: [&str; 35] = [
+const KEYS: [&str; 39] = [
     "consul_address",
     "service_name",
     "lock_key",
     "bind_address",
     "http_bind_address",
+    "http_allow",
+    "http_tokens_file",
+    "http_trusted_proxies",
+    "http_hosts",
     "pprof_listen",
     "log_level",
     "mysql_user",
@@ -101,6 +106,7 @@ fn read(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> Op
             reader.mistake(name, &format!("it is the same as {earlier}; each needs an address of its own"));
         }
     }
+    let access = access::access(reader, environment);
     let consul = consul(reader, environment);
     let cluster = cluster(reader, environment);
     let mysql = mysql(reader, environment);
@@ -121,6 +127,7 @@ fn read(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> Op
     Some(Config {
         bind_address: Server(bind?.to_string().into()),
         http_bind_address: http?,
+        access,
         pprof_listen,
         log_level,
         log_file,
@@ -338,6 +345,7 @@ pub fn warnings(config: &Config, path: &Path) -> Vec<String> {
         );
     }
     warnings.extend(exposed::warnings(path));
+    warnings.extend(access::warnings(&config.access, config.http_bind_address));
     let of_file = warnings.into_iter().map(|warning| format!("{}: {warning}", path.display()));
     of_file.chain(config.zones.warnings.iter().cloned()).collect()
 }
@@ -350,9 +358,10 @@ pub fn summary(config: &Config) -> String {
     };
     let consul = config.consul.as_ref().map_or("none: this node stands alone", |consul| &consul.address);
     format!(
-        "node {} (HTTP {})\nstore: {store}\nconsul: {consul}\ndata_dir: {}\nshell: {}\n{}\n",
+        "node {} (HTTP {})\n{}\nstore: {store}\nconsul: {consul}\ndata_dir: {}\nshell: {}\n{}\n",
         config.bind_address,
         config.http_bind_address,
+        access::told(&config.access),
         config.data_dir.display(),
         config.shell.display(),
         config.zones.told.join("\n")

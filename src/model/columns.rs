@@ -126,10 +126,12 @@ impl Kind {
 }
 
 impl Column {
+    /// The name of the column, in the tables and in answers.
     pub fn name(&self) -> &'static str {
         self.field.name
     }
 
+    /// The name of the API parameter that sets it.
     pub fn parameter(&self) -> &'static str {
         self.field.parameter
     }

@@ -27,8 +27,10 @@ pub struct RequestId(pub u64);
 #[serde(transparent)]
 pub struct RequestKey(pub String);
 
+/// The most characters of a request key.
 pub const REQUEST_KEY_CHARS_MAX: usize = 200;
 
+/// What a client asks for.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Command {
     /// A page of the jobs, or all of them where there is no filter.
@@ -119,6 +121,7 @@ impl JobDraft {
         self
     }
 
+    /// The text that the client gave for the column; empty where it gave none.
     pub fn text(&self, column: &str) -> &str {
         match self.0.get(column) {
             Some(Value::Text(text)) => text,
@@ -126,6 +129,7 @@ impl JobDraft {
         }
     }
 
+    /// The number that the client gave for the column; 0 where it gave none.
     pub fn number(&self, column: &str) -> i64 {
         match self.0.get(column) {
             Some(Value::Number(number)) => *number,
@@ -143,8 +147,10 @@ impl JobDraft {
     }
 }
 
+/// The answer to a command, or why there is none.
 pub type Reply = Result<Answer, CallError>;
 
+/// What a command that succeeded answers.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Answer {
     Jobs(JobList),
@@ -185,6 +191,7 @@ pub struct RunPage {
     pub total: usize,
 }
 
+/// An in-flight run, as `/run/list` shows it.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct RunView {
     pub run_key: RunKey,
@@ -200,6 +207,7 @@ pub struct RunView {
     pub seconds: Option<u64>,
 }
 
+/// The answer to `/health`.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct HealthView {
     pub server: Server,
@@ -234,6 +242,7 @@ pub struct Progress {
     pub wrong: Option<String>,
 }
 
+/// A page of the jobs, or all of them.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct JobList {
     pub jobs: Vec<ListedJob>,
@@ -241,6 +250,7 @@ pub struct JobList {
     pub total: Option<u64>,
 }
 
+/// A job of a list.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct ListedJob {
     pub job: Arc<Job>,
@@ -270,6 +280,7 @@ pub struct ClusterView {
     pub nodes: Vec<NodeView>,
 }
 
+/// A node, as `/cluster` shows it.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct NodeView {
     pub server: Server,
@@ -295,6 +306,7 @@ pub struct NodeView {
     pub store_ok: bool,
 }
 
+/// Whether a node leads.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -303,6 +315,7 @@ pub enum Role {
     Follower,
 }
 
+/// How a leader sees a node.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NodeState {
@@ -324,14 +337,17 @@ pub struct CallError {
 }
 
 impl CallError {
+    /// 400: the request is wrong, for this reason.
     pub fn bad(message: impl Into<String>) -> CallError {
         CallError { status: 400, message: message.into() }
     }
 
+    /// 404: there is no such job.
     pub fn unknown_job(id: JobId) -> CallError {
         CallError { status: 404, message: format!("id {id}: there is no such job; /cron/list shows the ids") }
     }
 
+    /// 404: there is no such run.
     pub fn unknown_run(run: RunKey) -> CallError {
         CallError {
             status: 404,
@@ -347,6 +363,7 @@ impl CallError {
         CallError { status: 409, message }
     }
 
+    /// 503: it cannot be done now, for this reason.
     pub fn unavailable(message: impl Into<String>) -> CallError {
         CallError { status: 503, message: message.into() }
     }

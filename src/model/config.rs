@@ -4,6 +4,7 @@
 //!
 //! Invariant: a `Config` was checked as a whole.
 
+use super::access::AccessConfig;
 use super::{Server, Zones};
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,11 +13,13 @@ use std::path::PathBuf;
 /// The largest `max_output_bytes`: a longer output would not fit into one statement of a store.
 pub const OUTPUT_BYTES_MAX: usize = 4 << 20;
 
+/// The configuration, checked whole.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The `ip:port` at which other nodes reach this one, and its name.
     pub bind_address: Server,
     pub http_bind_address: SocketAddr,
+    pub access: AccessConfig,
     pub pprof_listen: Option<SocketAddr>,
     pub log_level: log::LevelFilter,
     pub log_file: Option<PathBuf>,
@@ -52,6 +55,7 @@ pub struct HostZones {
     pub warnings: Vec<String>,
 }
 
+/// Where Consul's agent is, and the token that its calls carry.
 #[derive(Clone, Debug)]
 pub struct ConsulConfig {
     /// `host:port`.
@@ -70,6 +74,7 @@ pub struct ClusterConfig {
     pub insecure: bool,
 }
 
+/// Where the database is, and who logs in to it.
 #[derive(Clone, Debug)]
 pub struct MysqlConfig {
     pub user: String,

@@ -119,6 +119,7 @@ pub struct MissedGap {
     pub why: MissedWhy,
 }
 
+/// Why seconds were missed.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MissedWhy {

@@ -7,6 +7,7 @@
 use super::{Attempt, JobId, RunState, Second, Server, Version};
 use serde::{Deserialize, Serialize};
 
+/// A log row that is to be stored: what became of one attempt.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct LogRow {
     pub attempt: Attempt,
@@ -78,4 +79,43 @@ pub struct LogPage {
     pub rows: Vec<StoredLog>,
     /// How many rows the filter matches in all.
     pub total: u64,
+    /// The page ended before its limit, because its rows came to `PAGE_BYTES_MAX`.
+    #[serde(default)]
+    pub is_truncated: bool,
+}
+
+/// The most bytes of a page's rows as JSON. A row that alone is larger is a page of its own.
+pub const PAGE_BYTES_MAX: usize = 8 << 20;
+
+impl LogPage {
+    /// Adds the next row. False: it has no place on the page any more.
+    pub fn push(&mut self, row: StoredLog, bytes: &mut usize) -> bool {
+        *bytes += row.json_bytes_max();
+        self.is_truncated = PAGE_BYTES_MAX < *bytes && !self.rows.is_empty();
+        if !self.is_truncated {
+            self.rows.push(row);
+        }
+        !self.is_truncated
+    }
+}
+
+impl StoredLog {
+    /// No more bytes than the row has as JSON.
+    fn json_bytes_max(&self) -> usize {
+        /// Names, numbers and punctuation.
+        const BESIDE_TEXTS: usize = 400;
+        let texts = [&self.output, &self.dispatch_server, &self.run_server];
+        let own = [&self.run_key, &self.state].into_iter().flatten();
+        BESIDE_TEXTS + texts.into_iter().chain(own).map(|text| json_bytes(text)).sum::<usize>()
+    }
+}
+
+/// The bytes of a text in JSON, without its quotes.
+fn json_bytes(text: &str) -> usize {
+    let bytes_of = |byte: u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 8 | 12 => 2,
+        0..0x20 => 6,
+        _ => 1,
+    };
+    text.bytes().map(bytes_of).sum()
 }

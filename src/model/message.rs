@@ -28,6 +28,7 @@ pub enum LinkId {
     Loopback,
 }
 
+/// A message between a node and its leader.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub enum Message {
     Hello(Hello),
@@ -70,6 +71,7 @@ pub enum Message {
     },
 }
 
+/// The greeting of a node to its leader.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Hello {
     pub node_id: NodeId,
@@ -81,6 +83,7 @@ pub struct Hello {
     pub labels: Vec<String>,
 }
 
+/// The word of a node to its leader, every `HEARTBEAT_MS`.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Heartbeat {
     /// When it was sent, by the node's own monotonic clock. It comes back in the answer.

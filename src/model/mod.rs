@@ -4,6 +4,7 @@
 //!
 //! Invariant: a value that exists is valid in itself; `core` checks it against everything else (such as known ids).
 
+pub mod access;
 pub mod columns;
 pub mod command;
 pub mod config;

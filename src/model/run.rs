@@ -25,6 +25,7 @@ pub struct Manual {
 }
 
 impl RunKey {
+    /// The key of the run that the schedule makes for this second.
     pub fn scheduled(cron_id: JobId, scheduled_at: Second) -> RunKey {
         RunKey { cron_id, scheduled_at, manual: None }
     }

@@ -20,6 +20,7 @@ impl Mono {
     /// Later than every moment of a host: the end of a lease without end, for example.
     pub const NEVER: Mono = Mono(u64::MAX);
 
+    /// So many milliseconds later; at most the largest moment.
     pub fn plus_ms(self, ms: u64) -> Mono {
         Mono(self.0.saturating_add(ms.saturating_mul(NANOS_PER_MS)))
     }
@@ -46,6 +47,7 @@ impl Wall {
         Wall(self.0.saturating_add(NANOS_PER_SECOND - 1)).second()
     }
 
+    /// So many seconds later, or earlier where that is negative.
     pub fn plus_secs(self, seconds: i64) -> Wall {
         Wall(self.0.saturating_add(seconds.saturating_mul(NANOS_PER_SECOND)))
     }
@@ -62,10 +64,12 @@ impl Wall {
 pub struct Second(pub i64);
 
 impl Second {
+    /// So many seconds later, or earlier where that is negative.
     pub fn plus(self, seconds: i64) -> Second {
         Second(self.0.saturating_add(seconds))
     }
 
+    /// The moment at which the second begins.
     pub fn wall(self) -> Wall {
         Wall(self.0.saturating_mul(NANOS_PER_SECOND))
     }

@@ -1,182 +1,197 @@
-//! The HTTP side: listeners, connections, and which request came from which connection.
+//! The HTTP side: requests are let in, given to the node, and answered on their connection.
 //!
-//! Not here: what a request means (`api`), and when a followed output is asked for again (`core::output::follow`).
+//! Not here: the meaning of a request and who may send it (`api`), the connections themselves (`connections`), and when a
+//! followed output is asked for again (`core::output::follow`).
 //!
 //! Invariant: a request that the node was given is answered on the connection that it came from, or not at all where
 //! that connection is gone.
 
 use super::connection::{Connection, Progress};
-use super::source::Source;
+use super::connections::{Connections, Listeners};
 use crate::api;
+use crate::api::access::{Denied, Door};
 use crate::core::node::Node;
 use crate::core::output::follow::{Follow, Step};
 use crate::model::Mono;
-use crate::model::command::{CallError, Command, Reply, RequestId, RunOutput};
+use crate::model::access::{Caller, Tokens};
+use crate::model::command::{Command, Reply, RequestId, RunOutput};
 use crate::wire::http::{Request, Response};
-use mio::net::TcpListener;
-use mio::{Interest, Registry};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::io;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-/// Connections that may be open at one time; a further client is told so, and its connection is closed.
-const CONNECTIONS_MAX: usize = 10_000;
-/// Connections that are taken from one listener in one turn of the loop.
-const ACCEPTS_A_TURN_MAX: usize = 64;
 /// Requests of one connection that are answered without the node in one turn of the loop.
 const REQUESTS_A_TURN_MAX: usize = 32;
-/// How often the deadlines of the connections are looked at.
-const HOUSEKEEPING_EVERY_MS: u64 = 250;
 /// Clients that may follow a run at one time.
 const STREAMS_MAX: usize = 256;
 /// Outputs that may be read at one time. Each answer may be a part of full size, and a link has a limit.
 const READS_MAX: usize = 32;
 /// How many of these reads the streams may take: the others are left to clients that ask for one part.
 const STREAM_READS_MAX: usize = 16;
+/// Pages of log rows that the node may be asked for at one time; the other clients wait. Each page may be as large as pages
+/// get, and is in memory twice while it becomes an answer.
+const LOG_PAGES_MAX: usize = 4;
+
+/// A client that follows a run.
+struct Follower {
+    follow: Follow,
+    caller: Caller,
+}
 
 pub struct Http {
-    listener: TcpListener,
-    debug_listener: Option<TcpListener>,
-    next_serial: usize,
-    connections: HashMap<usize, Connection>,
-    /// Connections of the debug listener: they never reach the node.
-    debug: HashSet<usize>,
+    pub connections: Connections,
+    door: Door,
     requests: HashMap<RequestId, usize>,
     /// The connections whose answer comes in parts.
-    streams: BTreeMap<usize, Follow>,
+    streams: BTreeMap<usize, Follower>,
+    /// The questions for the health whose clients are told the status only.
+    status_only: BTreeSet<RequestId>,
     /// The requests that ask for output.
     reads: BTreeSet<RequestId>,
+    /// The requests for log rows that the node has, and those that wait.
+    log_pages: BTreeSet<RequestId>,
+    waiting: VecDeque<(RequestId, Command)>,
     next_request: u64,
-    unfinished: Vec<usize>,
-    housekeeping_at: Mono,
-    counters: BTreeMap<&'static str, u64>,
 }
 
 impl Http {
-    pub fn new(listener: TcpListener, debug_listener: Option<TcpListener>) -> Http {
+    pub fn new(listeners: Listeners, door: Door) -> Http {
         Http {
-            listener,
-            debug_listener,
-            next_serial: 0,
-            connections: HashMap::new(),
-            debug: HashSet::new(),
+            connections: Connections::new(listeners),
+            door,
             requests: HashMap::new(),
             streams: BTreeMap::new(),
+            status_only: BTreeSet::new(),
             reads: BTreeSet::new(),
+            log_pages: BTreeSet::new(),
+            waiting: VecDeque::new(),
             next_request: 0,
-            unfinished: Vec::new(),
-            housekeeping_at: Mono(0),
-            counters: BTreeMap::new(),
         }
-    }
-
-    /// Takes the connections that wait at the listener. True: there may be more.
-    pub fn accept(&mut self, source: Source, registry: &Registry, now: Mono) -> io::Result<bool> {
-        let is_debug = source == Source::DebugListener;
-        for _ in 0..ACCEPTS_A_TURN_MAX {
-            let listener = if is_debug { self.debug_listener.as_ref() } else { Some(&self.listener) };
-            let Some(listener) = listener else { return Ok(false) };
-            let mut stream = match listener.accept() {
-                Ok((stream, _)) => stream,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-                Err(error) => {
-                    // Out of descriptors, or a client that was gone again: the next event comes with the next client.
-                    log::warn!("accept a connection: {error}");
-                    return Ok(false);
-                }
-            };
-            crate::worker::process::raise_if_short(&stream);
-            let serial = self.next_serial;
-            self.next_serial += 1;
-            // Small answers must not wait for an acknowledgement; if this fails they are merely slower.
-            let _ = stream.set_nodelay(true);
-            registry.register(
-                &mut stream,
-                Source::Connection(serial).token(),
-                Interest::READABLE | Interest::WRITABLE,
-            )?;
-            *self.counters.entry("http_connections").or_default() += 1;
-            let mut connection = Connection::new(stream, now);
-            if CONNECTIONS_MAX <= self.connections.len() {
-                let full = CallError::unavailable(format!(
-                    "{CONNECTIONS_MAX} connections are open, which is the most there may be"
-                ));
-                connection.respond_last(api::failure(&full), now);
-            }
-            if is_debug {
-                self.debug.insert(serial);
-            }
-            self.connections.insert(serial, connection);
-            self.unfinished.push(serial);
-        }
-        Ok(true)
     }
 
     /// Goes on with a connection, and answers requests that the node need not see. Returns one that it must see.
     pub fn on_ready(&mut self, serial: usize, node: &Node, now: Mono) -> Option<(RequestId, Command)> {
         for _ in 0..REQUESTS_A_TURN_MAX {
-            let connection = self.connections.get_mut(&serial)?;
-            let response = match connection.advance(now) {
+            let progress = self.connections.get_mut(serial)?.advance(now);
+            let has_memory = self.connections.settle(serial, now);
+            match progress {
+                Progress::Closed => {
+                    self.connections.close(serial);
+                    return None;
+                }
+                Progress::Waiting | Progress::Unfinished | Progress::Body | Progress::Request(_) if !has_memory => {
+                    self.connections.count("http_requests_without_memory");
+                    self.connections.respond_last(serial, api::busy(NO_MEMORY), now);
+                }
                 Progress::Waiting => return None,
                 Progress::Unfinished => {
-                    self.unfinished.push(serial);
+                    self.connections.go_on_soon(serial);
                     return None;
                 }
-                Progress::Closed => {
-                    self.close(serial);
-                    return None;
-                }
-                Progress::BadRequest(bad) => {
-                    connection.respond_last(api::bad_request(bad), now);
-                    continue;
-                }
+                Progress::Body => self.connections.get_mut(serial)?.admit(now),
+                Progress::BadRequest(bad) => self.connections.respond_last(serial, api::bad_request(bad), now),
                 Progress::Request(request) => {
-                    *self.counters.entry("http_requests").or_default() += 1;
-                    if self.debug.contains(&serial) {
-                        self.debug_answer(&request, node)
-                    } else {
-                        match api::command(&request) {
-                            Ok(Command::ReadOutput(query)) if query.follow && self.streams.len() < STREAMS_MAX => {
-                                self.streams.insert(serial, Follow::new(query, now));
-                                return None;
-                            }
-                            Ok(Command::ReadOutput(query)) if query.follow || READS_MAX <= self.reads.len() => {
-                                api::failure(&too_many_reads())
-                            }
-                            Ok(command) => return Some((self.request(serial, &command), command)),
-                            Err(response) => response,
-                        }
+                    self.connections.count("http_requests");
+                    match self.on_request(serial, &request, node, now) {
+                        Ok(command) => return command,
+                        Err(response) => self.connections.respond(serial, response, now),
                     }
                 }
-            };
-            self.connections.get_mut(&serial)?.respond(response, now);
+            }
         }
-        self.unfinished.push(serial);
+        self.connections.go_on_soon(serial);
         None
+    }
+
+    /// A request that the node must see, or none where it has to wait or a stream begins; the error answers any other.
+    fn on_request(
+        &mut self,
+        serial: usize,
+        request: &Request,
+        node: &Node,
+        now: Mono,
+    ) -> Result<Option<(RequestId, Command)>, Response> {
+        let Some(arrival) = self.connections.arrival(serial) else {
+            return Err(api::debug(request, || self.vars(node)));
+        };
+        let caller = match self.door.admit(request, arrival, now) {
+            Ok(caller) => caller,
+            // A probe need not be known, and gets the status only.
+            Err(denied) if denied.status == 403 && api::asks_for_health(request) => {
+                let id = self.new_id(serial);
+                self.status_only.insert(id);
+                return Ok(Some((id, Command::ShowHealth)));
+            }
+            Err(denied) => {
+                self.connections.count("http_refused");
+                return Err(api::denied(denied));
+            }
+        };
+        let command = api::command(request, &caller).inspect_err(|response| {
+            if response.status == 403 {
+                self.connections.count("http_refused");
+            }
+        })?;
+        match command {
+            Command::ReadOutput(query) if query.follow && self.streams.len() < STREAMS_MAX => {
+                self.streams.insert(serial, Follower { follow: Follow::new(query, now), caller });
+                Ok(None)
+            }
+            Command::ReadOutput(query) if query.follow || READS_MAX <= self.reads.len() => Err(too_many_reads()),
+            command @ Command::ListLogs(_) if LOG_PAGES_MAX <= self.log_pages.len() => {
+                let id = self.new_id(serial);
+                self.waiting.push_back((id, command));
+                Ok(None)
+            }
+            command => Ok(Some((self.request(serial, &command), command))),
+        }
     }
 
     pub fn reply(&mut self, client: RequestId, reply: &Reply, now: Mono) {
         let Some(serial) = self.requests.remove(&client) else { return };
         self.reads.remove(&client);
-        let Some(connection) = self.connections.get_mut(&serial) else { return };
+        self.log_pages.remove(&client);
+        let is_status_only = self.status_only.remove(&client);
+        let Some(connection) = self.connections.get_mut(serial) else { return };
         match self.streams.get_mut(&serial) {
             Some(stream) => {
-                if pass_on(stream, reply, connection, now) {
+                if pass_on(&mut stream.follow, reply, connection, now) {
                     self.streams.remove(&serial);
                 }
             }
+            None if is_status_only => connection.respond(api::status_only(reply), now),
             None => connection.respond(api::reply(reply), now),
         }
-        self.unfinished.push(serial);
+        self.connections.settle(serial, now);
+        self.connections.go_on_soon(serial);
     }
 
-    /// The questions that the streams ask now.
+    /// Puts these tokens in force, and ends the streams of those that are gone.
+    pub fn set_tokens(&mut self, tokens: Tokens, now: Mono) {
+        log::info!("{} token(s) are in force", tokens.len());
+        self.door.set_tokens(tokens);
+        let is_out = |follower: &Follower| !self.door.is_known(&follower.caller);
+        let out = self.streams.iter().filter(|(_, follower)| is_out(follower));
+        let out: Vec<usize> = out.map(|(serial, _)| *serial).collect();
+        for serial in out {
+            let Some(follower) = self.streams.remove(&serial) else { continue };
+            let Some(connection) = self.connections.get_mut(serial) else { continue };
+            match follower.follow.interrupt("this token is not in force any more") {
+                Some(line) => end_stream(&line, connection, now),
+                None => connection.respond_last(api::denied(Denied::token_gone()), now),
+            }
+            self.connections.settle(serial, now);
+            self.connections.go_on_soon(serial);
+        }
+    }
+
+    /// The questions that the streams ask now, and the requests that need not wait any more.
     pub fn take_questions(&mut self, now: Mono) -> Vec<(RequestId, Command)> {
-        let mut questions = Vec::new();
+        let mut questions = self.take_waiting();
+        self.streams.retain(|serial, _| self.connections.get(*serial).is_some());
         for (serial, stream) in &mut self.streams {
-            let is_ready = self.connections.get(serial).is_some_and(Connection::has_sent_all);
+            let is_ready = self.connections.get(*serial).is_some_and(Connection::has_sent_all);
             if is_ready
                 && self.reads.len() < STREAM_READS_MAX
-                && let Some(command) = stream.ask(now)
+                && let Some(command) = stream.follow.ask(now)
             {
                 self.next_request += 1;
                 let id = RequestId(self.next_request);
@@ -188,101 +203,73 @@ impl Http {
         questions
     }
 
+    /// The requests that have waited and need not wait any more. Those whose client is gone are dropped.
+    fn take_waiting(&mut self) -> Vec<(RequestId, Command)> {
+        let mut taken = Vec::new();
+        while self.log_pages.len() < LOG_PAGES_MAX
+            && let Some((id, command)) = self.waiting.pop_front()
+        {
+            let serial = self.requests.get(&id);
+            if serial.is_some_and(|serial| self.connections.get(*serial).is_some()) {
+                self.log_pages.insert(id);
+                taken.push((id, command));
+            } else {
+                self.requests.remove(&id);
+            }
+        }
+        taken
+    }
+
     /// When the first stream has a question.
     pub fn deadline(&self) -> Option<Mono> {
         // Where too many questions are open, the answer to one of them comes first.
         let streams = self.streams.iter().filter(|_| self.reads.len() < STREAM_READS_MAX);
-        let is_ready = |serial: &usize| self.connections.get(serial).is_some_and(Connection::has_sent_all);
+        let is_ready = |serial: &usize| self.connections.get(*serial).is_some_and(Connection::has_sent_all);
         let ready = streams.filter(|(serial, _)| is_ready(serial));
-        ready.filter_map(|(_, stream)| stream.deadline()).min()
-    }
-
-    /// The connections to go on with at once.
-    pub fn take_unfinished(&mut self) -> Vec<usize> {
-        std::mem::take(&mut self.unfinished)
-    }
-
-    pub fn has_unfinished(&self) -> bool {
-        !self.unfinished.is_empty()
-    }
-
-    /// Ends the connections whose time is over.
-    pub fn housekeeping(&mut self, now: Mono) {
-        if now < self.housekeeping_at {
-            return;
-        }
-        self.housekeeping_at = now.plus_ms(HOUSEKEEPING_EVERY_MS);
-        let overdue: Vec<usize> = self
-            .connections
-            .iter()
-            .filter(|(_, connection)| connection.is_overdue(now))
-            .map(|(serial, _)| *serial)
-            .collect();
-        for serial in overdue {
-            let Some(connection) = self.connections.get_mut(&serial) else { continue };
-            if connection.is_midway() {
-                let slow = CallError { status: 408, message: "the request took longer than 10 s to arrive".into() };
-                connection.respond_last(api::failure(&slow), now);
-                self.unfinished.push(serial);
-            } else {
-                self.close(serial);
-            }
-        }
+        ready.filter_map(|(_, stream)| stream.follow.deadline()).min()
     }
 
     /// Sends as much of the last answers as goes out at once.
     pub fn flush(&mut self, now: Mono) {
-        for (serial, stream) in &mut self.streams {
-            let last_line = stream.interrupt("the daemon that was asked is leaving");
-            if let (Some(line), Some(connection)) = (last_line, self.connections.get_mut(serial)) {
+        for (serial, stream) in &self.streams {
+            let last_line = stream.follow.interrupt("the daemon that was asked is shutting down");
+            if let (Some(line), Some(connection)) = (last_line, self.connections.get_mut(*serial)) {
                 end_stream(&line, connection, now);
             }
         }
-        #[expect(clippy::iter_over_hash_type, reason = "they have nothing to do with each other")]
-        for connection in self.connections.values_mut() {
-            let _ = connection.advance(now);
-        }
-    }
-
-    fn close(&mut self, serial: usize) {
-        self.connections.remove(&serial);
-        self.debug.remove(&serial);
-        self.streams.remove(&serial);
+        self.connections.flush(now);
     }
 
     fn request(&mut self, serial: usize, command: &Command) -> RequestId {
-        self.next_request += 1;
-        let id = RequestId(self.next_request);
-        self.requests.insert(id, serial);
-        if matches!(command, Command::ReadOutput(_)) {
-            self.reads.insert(id);
-        }
+        let id = self.new_id(serial);
+        let _ = match command {
+            Command::ReadOutput(_) => self.reads.insert(id),
+            Command::ListLogs(_) => self.log_pages.insert(id),
+            _ => false,
+        };
         id
     }
 
-    fn now_open(&self) -> [(&'static str, u64); 3] {
-        [
-            ("http_connections_open", self.connections.len() as u64),
-            ("http_streams_open", self.streams.len() as u64),
-            ("http_requests_in_flight", self.requests.len() as u64),
-        ]
+    fn new_id(&mut self, serial: usize) -> RequestId {
+        self.next_request += 1;
+        let id = RequestId(self.next_request);
+        self.requests.insert(id, serial);
+        id
     }
 
-    fn debug_answer(&self, request: &Request, node: &Node) -> Response {
-        match request.path.as_str() {
-            "/debug/vars" => {
-                let mut vars: BTreeMap<String, u64> = node.counters().collect();
-                let ours =
-                    self.counters.iter().map(|(name, count)| (*name, *count)).chain(self.now_open()).chain(memory());
-                vars.extend(ours.map(|(name, count)| (name.to_string(), count)));
-                Response::json(200, serde_json::to_vec(&vars).unwrap_or_default())
-            }
-            path => {
-                api::failure(&CallError { status: 404, message: format!("there is no {path:?}; there is /debug/vars") })
-            }
-        }
+    /// What the daemon counts, by name.
+    fn vars(&self, node: &Node) -> BTreeMap<String, u64> {
+        let now_open = [
+            ("http_streams_open", self.streams.len() as u64),
+            ("http_requests_in_flight", self.requests.len() as u64),
+            ("http_tokens_failed", self.door.failed_tries()),
+        ];
+        let ours = self.connections.counts().chain(now_open).chain(memory());
+        node.counters().chain(ours.map(|(name, count)| (name.to_string(), count))).collect()
     }
 }
+
+const NO_MEMORY: &str = "so many requests are being received that there is no memory for another; repeat this one";
 
 /// Sends what an answer brings to a client that follows a run. True: that was the last of it.
 fn pass_on(stream: &mut Follow, reply: &Reply, connection: &mut Connection, now: Mono) -> bool {
@@ -292,8 +279,11 @@ fn pass_on(stream: &mut Follow, reply: &Reply, connection: &mut Connection, now:
         Step::End(line) => end_stream(&line, connection, now),
         Step::Pass { output: RunOutput { attempt, server, part }, is_first } => {
             if is_first {
-                let headers = [("X-Run-Attempt", attempt.number.to_string()), ("X-Run-Server", server.to_string())];
-                connection.begin_stream(&headers, now);
+                let headers = vec![("X-Run-Attempt", attempt.number.to_string()), ("X-Run-Server", server.to_string())];
+                if !connection.begin_stream(headers, now) {
+                    connection.end_stream(now);
+                    return true;
+                }
             }
             connection.stream(&part.bytes, now);
             if part.is_over {
@@ -310,8 +300,8 @@ fn end_stream(last_line: &str, connection: &mut Connection, now: Mono) {
     connection.end_stream(now);
 }
 
-fn too_many_reads() -> CallError {
-    CallError::unavailable(format!(
+fn too_many_reads() -> Response {
+    api::busy(format!(
         "too many outputs are being read from this node ({STREAMS_MAX} followed or {READS_MAX} asked for at one time); try another, or again"
     ))
 }

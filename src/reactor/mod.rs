@@ -4,15 +4,21 @@
 //! Not a place for decisions, and not for work that blocks: that goes to the pool. The only room that names mio.
 //!
 //! Invariants: the thread blocks in poll and nowhere else; an event is a hint, so each source is read and written until
-//! it would block, or until its budget for this turn of the loop is used up. mio tells of a source once, so a source
-//! that has used up its budget is gone on with in the next turn without an event, and that turn does not wait.
+//! it would block, or until its budget for this turn of the loop is used up. mio tells of a source once. So a source
+//! that has used up its budget is kept in a list; the next turn goes on with it, and does not wait for events.
 
+mod budget;
 mod children;
 mod connection;
+mod connections;
 mod http;
+mod outbox;
+mod pace;
 mod peers;
+mod socket;
 mod source;
 mod start;
+mod stream;
 mod timer;
 
 pub use start::run;
@@ -31,6 +37,7 @@ use mio::net::UnixStream;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Waker};
 use peers::Peers;
+use socket::SocketFile;
 use source::Source;
 use std::collections::BTreeSet;
 use std::io::{self, Read};
@@ -59,6 +66,8 @@ struct Reactor {
     peers: Peers,
     signals: Vec<(Signal, UnixStream)>,
     link: DaemonLink,
+    /// Held, for the file goes with it.
+    _socket_file: Option<SocketFile>,
     exit: Option<ExitReason>,
     /// Sources that had used up their budget. No event will tell of what they still have: they are gone on with in any
     /// case. Connections, links and children have lists of their own.
@@ -113,8 +122,8 @@ impl Reactor {
             }
             Source::Signal(at) => has_more = self.on_signal(at),
             Source::Guardian => self.on_guardian(),
-            Source::HttpListener | Source::DebugListener => {
-                has_more = self.http.accept(source, self.poll.registry(), clock::mono())?;
+            Source::HttpListener | Source::DebugListener | Source::SocketListener => {
+                has_more = self.http.connections.accept(source, self.poll.registry(), clock::mono())?;
             }
             Source::Connection(serial) => self.on_connection(serial),
             Source::PeerListener => has_more = self.peers.accept(self.poll.registry(), clock::mono())?,
@@ -136,7 +145,7 @@ impl Reactor {
         for source in std::mem::take(&mut self.unfinished) {
             self.on_event(source)?;
         }
-        for serial in self.http.take_unfinished() {
+        for serial in self.http.connections.take_unfinished() {
             self.on_connection(serial);
         }
         for (client, command) in self.http.take_questions(clock::mono()) {
@@ -146,7 +155,7 @@ impl Reactor {
             self.peers.on_ready(serial, clock::mono());
         }
         for _ in 0..self.peers.heard_count() {
-            // An input may have had a link ended, and with it the inputs behind this one.
+            // The node may have ended a link, and the inputs from it are dropped then.
             let Some(input) = self.peers.take_heard() else { break };
             self.input(input);
         }
@@ -165,7 +174,10 @@ impl Reactor {
 
     fn has_more(&self) -> bool {
         let has_own = !self.unfinished.is_empty();
-        has_own || self.http.has_unfinished() || self.peers.has_unfinished() || self.children.has_unfinished()
+        has_own
+            || self.http.connections.has_unfinished()
+            || self.peers.has_unfinished()
+            || self.children.has_unfinished()
     }
 
     fn on_connection(&mut self, serial: usize) {
@@ -212,6 +224,10 @@ impl Reactor {
                     self.children.on_file_answer(answer);
                     continue;
                 }
+                Answer::Tokens(tokens) => {
+                    self.http.set_tokens(tokens, clock::mono());
+                    continue;
+                }
                 Answer::Spawned(id, _, Err(error)) => Input::Done(id, Done::Spawned(Err(error))),
             };
             self.input(input);
@@ -224,8 +240,8 @@ impl Reactor {
         self.drain();
     }
 
-    /// Carries out every effect that the node wants. It ends: only a start that fails at once gives the node an input
-    /// here, and it has one run less then.
+    /// Carries out every effect that the node wants. The loop ends: only a start that fails at once gives the node a new
+    /// input here, and each such input leaves it one run fewer to start.
     fn drain(&mut self) {
         while let Some(effect) = self.node.poll_effect() {
             match effect {
@@ -272,7 +288,7 @@ impl Reactor {
     }
 
     fn housekeeping(&mut self) {
-        self.http.housekeeping(clock::mono());
+        self.http.connections.housekeeping(clock::mono());
         self.peers.housekeeping(clock::mono());
         self.children.outputs.housekeeping(clock::mono());
     }

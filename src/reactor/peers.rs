@@ -104,7 +104,7 @@ impl Peers {
             };
             if !self.may_speak(address.ip().is_loopback()) {
                 log::warn!(
-                    "a node at {address} is refused: without cluster_secret only nodes of this host may connect; set it on all nodes"
+                    "a node at {address} is rejected: without cluster_secret only nodes of this host may connect; set it on all nodes"
                 );
                 continue;
             }

@@ -21,9 +21,10 @@ pub enum Source {
     Peer(usize),
     ChildExit(usize),
     ChildOutput(usize),
+    SocketListener,
 }
 
-const KINDS: usize = 11;
+const KINDS: usize = 12;
 
 impl Source {
     pub fn token(self) -> Token {
@@ -39,6 +40,7 @@ impl Source {
             Source::ChildOutput(serial) => (serial, 8),
             Source::PeerListener => (0, 9),
             Source::Peer(serial) => (serial, 10),
+            Source::SocketListener => (0, 11),
         };
         Token(serial * KINDS + kind)
     }
@@ -56,7 +58,8 @@ impl Source {
             7 => Source::ChildExit(serial),
             8 => Source::ChildOutput(serial),
             9 => Source::PeerListener,
-            _ => Source::Peer(serial),
+            10 => Source::Peer(serial),
+            _ => Source::SocketListener,
         }
     }
 }

@@ -5,11 +5,15 @@
 //! Invariant: either every part is made, or the error says which part cannot be made, and why.
 
 use super::children::Children;
+use super::connections::Listeners;
 use super::http::Http;
 use super::peers::Peers;
+use super::socket::{self, SocketFile};
 use super::source::Source;
+use super::stream::Listener;
 use super::timer::Timer;
 use super::{Reactor, readable, waker};
+use crate::api::access::Door;
 use crate::core::io::{ExitReason, Signal};
 use crate::core::node::{Node, Setup};
 use crate::core::output::retention::Outputs;
@@ -25,7 +29,7 @@ use crate::worker::process::{DaemonLink, FreeMemory, MarkBook, Spawner};
 use crate::worker::spool::SpoolFile;
 use crate::worker::store::sqlite::WriteOrder;
 use crate::worker::store::{self, Hand, Store};
-use mio::net::{TcpListener, UnixStream};
+use mio::net::{TcpListener, UnixListener, UnixStream};
 use mio::{Interest, Poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::collections::BTreeSet;
@@ -58,6 +62,14 @@ fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
     let bind_address = config.consul.as_ref().and_then(|_| config.bind_address.0.parse().ok());
     let peer_listener =
         bind_address.map(|address| listen(&poll, "bind_address", address, Source::PeerListener)).transpose()?;
+    let socket = socket(&poll, &config.data_dir);
+    let (socket_listener, socket_file) = socket.map_or((None, None), |(listener, file)| (Some(listener), Some(file)));
+    let listeners = Listeners {
+        api: Listener::Tcp(listener),
+        debug: debug_listener.map(Listener::Tcp),
+        socket: socket_listener.map(Listener::Unix),
+    };
+    let door = Door::new(config.access.clone(), rustix::process::geteuid().as_raw());
     let (sender, answers) = crossbeam_channel::unbounded();
     let waker = waker(&poll).map_err(starting)?;
     let wake = move || {
@@ -96,10 +108,11 @@ fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
         pool,
         marks,
         children: Children::new(Outputs::new(config.limits.max_output_bytes, config.spool_output)),
-        http: Http::new(listener, debug_listener),
+        http: Http::new(listeners, door),
         peers: Peers::new(peer_listener, config.cluster.clone()),
         signals: signals.collect::<std::io::Result<_>>().map_err(starting)?,
         link,
+        _socket_file: socket_file,
         exit: None,
         unfinished: BTreeSet::new(),
         poll,
@@ -126,6 +139,7 @@ fn tools<'a>(config: &'a Config, marks: &MarkBook, disk: Disk, guardian: u32) ->
         memory: Arc::new(FreeMemory::new(config.limits.min_free_memory_mb)),
         guardian,
         output_files: OutputFiles(config.data_dir.join("output")),
+        tokens_file: config.access.tokens_file.clone(),
     }
 }
 
@@ -146,6 +160,16 @@ fn listen(poll: &Poll, key: &str, address: SocketAddr, source: Source) -> Result
     })?;
     poll.registry().register(&mut listener, source.token(), Interest::READABLE).map_err(starting)?;
     Ok(listener)
+}
+
+/// The Unix socket. A daemon without one does all else, so this is no reason not to start.
+fn socket(poll: &Poll, data_dir: &Path) -> Option<(UnixListener, SocketFile)> {
+    let made = socket::listen(data_dir).and_then(|(mut listener, file)| {
+        poll.registry().register(&mut listener, Source::SocketListener.token(), Interest::READABLE)?;
+        Ok((listener, file))
+    });
+    let path = data_dir.join(socket::NAME);
+    made.map_err(|error| log::error!("make {}: {error}; the API is not there for local tools", path.display())).ok()
 }
 
 fn hear(poll: &Poll, signal: i32, at: usize) -> std::io::Result<UnixStream> {

@@ -4,7 +4,7 @@
 //!
 //! Invariant: no input makes it panic.
 
-pub mod http;
-
 pub mod frame;
 pub mod handshake;
+pub mod headers;
+pub mod http;

@@ -1,6 +1,8 @@
 //! The workers: all code that blocks. Work comes in over a queue, and its answer goes back over another; see `pool`.
 //!
-//! Not a place for decisions: a hand carries out each piece of work once, and answers with the result.
+//! Not a place for decisions: the core makes them.
+//!
+//! Invariant: a hand carries out each piece of work once, and answers with the result.
 
 pub mod pool;
 

@@ -18,9 +18,11 @@ use crate::core::ports::output_files::{FileAnswer, FileOrder};
 use crate::core::ports::{
     Consul, ConsulError, Done, Kill, KillHow, Lead, Log, Read, SpawnError, Spool, StoreError, Work, WorkId,
 };
+use crate::model::access::Tokens;
 use crate::model::job::JobPage;
 use crate::model::{Attempt, Job};
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// How many processes are being started at one time. More threads do not start more processes a second.
@@ -35,6 +37,8 @@ pub enum Answer {
     /// A process was started, or could not be. The reactor keeps its descriptors and tells the node the rest.
     Spawned(WorkId, Attempt, Result<Box<Running>, SpawnError>),
     File(FileAnswer),
+    /// The file of tokens was read again.
+    Tokens(Tokens),
 }
 
 /// A process to start, with its slot in the marks.
@@ -66,6 +70,8 @@ pub struct Tools<'a> {
     pub guardian: u32,
     pub output_files: OutputFiles,
     pub home: Arc<Home>,
+    /// The file of the API's tokens, where they come from one.
+    pub tokens_file: Option<PathBuf>,
 }
 
 /// The queues to the threads. A thread ends when its queue is dropped.
@@ -82,6 +88,7 @@ pub struct Pool {
     spawn: Sender<SpawnOrder>,
     kill: Sender<KillOrder>,
     output_files: Sender<FileOrder>,
+    tokens: Sender<()>,
 }
 
 /// Where the threads put their answers: a queue, and a way to wake its reader.
@@ -152,6 +159,7 @@ impl Pool {
             spawn,
             kill: killer(&answers, tools.guardian)?,
             output_files: file_keeper(&answers, tools.output_files)?,
+            tokens: tokens_reader(&answers, tools.tokens_file)?,
         })
     }
 
@@ -177,6 +185,7 @@ impl Pool {
     /// Has files read again that the operator may have replaced: Consul's token.
     pub fn read_files_again(&self) {
         self.consul_client.iter().for_each(|consul| consul.read_token_again());
+        let _ = self.tokens.send(());
     }
 
     /// Has a process started; the answer is `Answer::Spawned`.
@@ -243,6 +252,26 @@ fn file_keeper(answers: &Answers, files: OutputFiles) -> std::io::Result<Sender<
         done.for_each(|answer| answers.give(Answer::File(answer)));
     };
     start_thread("output-files", body).map(|()| sender)
+}
+
+/// The thread that reads the API's tokens again. A file with a mistake changes nothing.
+fn tokens_reader(answers: &Answers, file: Option<PathBuf>) -> std::io::Result<Sender<()>> {
+    let (sender, orders) = unbounded();
+    let answers = answers.clone();
+    let body = move || {
+        while let (Ok(()), Some(file)) = (orders.recv(), &file) {
+            let text = std::fs::read_to_string(file).map_err(|error| vec![error.to_string()]);
+            match text.and_then(|text| Tokens::parse(&text)) {
+                Ok(tokens) => answers.give(Answer::Tokens(tokens)),
+                Err(mistakes) => log::error!(
+                    "read http_tokens_file {}: {}; the tokens in force are kept",
+                    file.display(),
+                    mistakes.join("; ")
+                ),
+            }
+        }
+    };
+    start_thread("tokens", body).map(|()| sender)
 }
 
 fn worker<T: Send + 'static>(

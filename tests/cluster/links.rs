@@ -146,9 +146,9 @@ fn a_node_with_a_copied_data_dir_is_refused_and_the_first_goes_on() {
             copy.wait_said("has this node's id: was data_dir copied");
             assert_eq!(copy.wait().code(), Some(CANNOT_START), "{}", copy.said());
         } else {
-            copy.wait_said("the leader refuses this node: a node with this node's id is here as");
-            cluster.nodes[leader].wait_said("is refused: a node with this node's id is here as");
-            let said = copy.said().matches("the leader refuses this node").count();
+            copy.wait_said("the leader rejects this node: a node with this node's id is here as");
+            cluster.nodes[leader].wait_said("is rejected: a node with this node's id is here as");
+            let said = copy.said().matches("the leader rejects this node").count();
             assert_eq!(said, 1, "once: {}", copy.said());
             assert!(copy.stop().success());
         }
@@ -159,7 +159,7 @@ fn a_node_with_a_copied_data_dir_is_refused_and_the_first_goes_on() {
     // A node that is restarted is not taken for a copy, however quickly it is back.
     cluster.nodes[1 - leader].kill_daemon();
     cluster.nodes[1 - leader].wait_said_times("following", 2);
-    assert!(!cluster.nodes[1 - leader].said().contains("the leader refuses this node"));
+    assert!(!cluster.nodes[1 - leader].said().contains("the leader rejects this node"));
     assert!(cluster.nodes[1 - leader].stop().success());
 }
 

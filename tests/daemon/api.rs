@@ -180,7 +180,8 @@ fn every_form_of_parameters_is_taken_and_texts_come_back_as_they_were() {
     assert_eq!(updated["lock_limit"], 7, "a field that the older system's clients do not send is kept");
     assert!(id < other);
     // A POST without a body, as curl -X POST sends it: its parameters are in its URL.
-    let bare = |target: &str| crate::http::ask(&node, format!("POST {target} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
+    let bare =
+        |target: &str| crate::http::ask(&node, format!("POST {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
     assert!(bare("/cron/add?cronSet=@daily&command=true").contains("\"cron_set\":\"@daily\""));
     assert!(bare(&format!("/cron/stop/{id}")).contains("\"stop\":true"));
 }
@@ -202,7 +203,7 @@ fn the_type_of_a_body_decides_how_it_is_read() {
         assert_eq!(post_of(&node, kind, body).ok()["command"], "{ true; }", "{kind}");
     }
     let without_type = |body: &str| {
-        let head = format!("POST /cron/add HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+        let head = format!("POST /cron/add HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", body.len());
         crate::http::ask(&node, format!("{head}{body}").as_bytes())
     };
     for body in [BODY_FORM, BODY_JSON] {

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod access;
 mod api;
 mod changes;
 mod config;
@@ -13,6 +14,9 @@ mod files;
 mod flood;
 mod health;
 mod http;
+mod http_budgets;
+mod http_clients;
+mod http_requests;
 mod limits;
 mod marks;
 mod misfire;

@@ -63,7 +63,7 @@ fn following(node: &Node, key: &str, query: &str) -> JoinHandle<Vec<u8>> {
 fn request(node: &Node, key: &str) -> TcpStream {
     let mut stream = TcpStream::connect(&node.api.address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    write!(stream, "GET /run/output/{key}?follow=1 HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    write!(stream, "GET /run/output/{key}?follow=1 HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     stream
 }
 

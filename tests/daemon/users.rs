@@ -15,11 +15,10 @@ const OWN: [&str; 6] = [
     "WING_OF_LATER",
 ];
 
-/// Sets each of `OWN`. The tokens' value is a token, in case this version reads it.
+/// Sets each of `OWN`. The tokens' value must be a token with its name and level.
 fn with_secrets(mut node: Node) -> Node {
     for name in OWN {
-        let token = "ci:0123456789012345678901234567890123456789its-secret:admin";
-        node = node.env(name, if name == "WING_HTTP_TOKENS" { "" } else { token });
+        node = node.env(name, "ci admin its-secret-0123456789-0123456789-0123456789");
     }
     node
 }
@@ -122,7 +121,7 @@ fn a_run_as_a_user_cannot_read_or_write_a_file_of_the_daemons_or_signal_it() {
     let data = node.path("data");
     node.api.run_once("seq 1000", "");
     let tries = format!(
-        "exec 2>&1; cd {data} && echo entered; for file in lock marks spool node_id wing-crontab.db output had_store; do \
+        "exec 2>&1; cd {data} && echo entered; for file in lock marks spool node_id wing-crontab.db output had_store api.sock; do \
          cat {data}/$file > /dev/null && echo read $file; echo x >> {data}/$file && echo wrote $file; done; \
          kill -STOP {} && echo stopped; echo done",
         node.guardian_pid(),

@@ -1,7 +1,8 @@
 //! No two files of the sources need each other, not by way of others either.
 //!
-//! A file needs the file in which a name stands that it imports or writes out as a path. A parent's `mod x;` is no need,
-//! nor is a re-export of a name that the parent itself does not use; who imports that name needs the file behind it.
+//! A file that imports a name, or writes it out as a path, needs the file in which the name is defined. A parent does not
+//! need a child because of `mod x;`, or because of a re-export that it does not use itself: who imports the re-exported
+//! name needs the child.
 //! Methods are not seen: `impl` blocks of one type may stand in several files.
 
 use super::sources;
@@ -76,7 +77,7 @@ fn import_tree(tokens: &[&str], prefix: &[String], is_public: bool, imports: &mu
                 return at + 2;
             }
             "::" | "*" => {}
-            // What stands before the brace is meant itself.
+            // `a::{self}` imports `a`.
             "self" if !prefix.is_empty() => {}
             word if is_word(word) => path.push(word.to_string()),
             _ => break,
@@ -174,8 +175,8 @@ impl Sources {
     }
 }
 
-/// The needs that are part of a circle, or lie between two: what is left once every file that needs no other of them, or
-/// that none needs, is taken out.
+/// The needs that form circles, and those on the way from one circle to another. A file that needs nothing, or that
+/// nobody needs, is in no circle: such files are taken out until there is none, and the rest is answered.
 fn circles<'a>(needs: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> Vec<(&'a str, &'a str)> {
     let mut left: Vec<(&str, &str)> =
         needs.iter().flat_map(|(name, others)| others.iter().map(move |other| (*name, *other))).collect();

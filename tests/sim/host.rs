@@ -17,12 +17,14 @@ use wing_crontab::model::{Attempt, Epoch, Incarnation, Job, JobId, LogRow, Mono,
 const JOBS_CHECKED_EVERY: u64 = 50;
 /// What a monotonic clock shows at virtual time zero: hosts were started long before.
 const BOOT: u64 = 1_000 * SECOND;
-/// How many millionths too fast or too slow a monotonic clock may be, and a wall clock.
+/// How many millionths a monotonic clock may be too fast or too slow.
 const MONO_PPM_MAX: u64 = 5_000;
+/// The same for a wall clock.
 const WALL_PPM_MAX: u64 = 1_000;
 const MILLION: i128 = 1_000_000;
-/// How long after a step a leader may misjudge a clock, and how far it may misjudge one at any other time.
+/// For so long after a step of a clock a leader may misjudge it.
 const CLOCK_KNOWN: u64 = 15 * SECOND;
+/// How far a leader may misjudge a clock at any other time.
 const CLOCK_WRONG_MS: i64 = 130;
 /// Without the guard `EveryTimerWakes` the world forgets one wake in so many.
 const FORGOTTEN_WAKES: u64 = 100;
@@ -52,7 +54,7 @@ pub struct Host {
     pub pids: u64,
     pub lead_free_at: u64,
     pub wakes: u64,
-    /// The moment whose state it reads in Consul, and until when it reads that old state.
+    /// While it reads an old state in Consul: the moment of that state, and the time at which that ends.
     pub old_news: Option<(u64, u64)>,
     /// The holdings that it last told a leader.
     pub told: Option<Vec<(Attempt, Held)>>,
@@ -160,7 +162,7 @@ impl World {
         Now { mono: Mono(BOOT + drifted(it.mono_ppm)), wall: Wall(wall) }
     }
 
-    /// When the host's monotonic clock will show that.
+    /// The virtual time at which the host's monotonic clock shows `mono`.
     fn when(&self, host: usize, mono: Mono) -> u64 {
         let since_boot = i128::from(mono.0.saturating_sub(BOOT));
         let rate = MILLION + i128::from(self.hosts[host].mono_ppm);
@@ -284,7 +286,8 @@ impl World {
         self.say(format!("host {host}: {text}"));
     }
 
-    /// The host with this name, and how far its clock is ahead of this one's, unless one of them was stepped lately.
+    /// The host with this name, and how far its wall clock is ahead of the clock of host `from`. None where one of the
+    /// two clocks was stepped lately.
     fn clock_offset_ms(&self, from: usize, server: &str) -> Option<(usize, i64)> {
         let of = self.hosts.iter().position(|host| *host.server.0 == *server)?;
         let is_steady = |host: usize| self.hosts[host].stepped_at + CLOCK_KNOWN < self.now;

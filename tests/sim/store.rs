@@ -14,10 +14,11 @@ use wing_crontab::model::journal::{Body, ChangeNote, Entry, EntryId, StoredEntry
 use wing_crontab::model::log_row::LogPage;
 use wing_crontab::model::{Attempt, Epoch, Job, JobId, LogRow, NodeId, RunKey, RunState, Second, Version};
 
-/// `misfire_grace`, and how far the clocks of two hosts may be apart.
+/// `misfire_grace`.
 const GRACE_SECS: i64 = 60;
+/// How far the clocks of two hosts may be apart.
 const CLOCKS_SECS: i64 = 7;
-/// When the grace of a waiting run is over, its row may take so long.
+/// How long the row of a waiting run may take, once the run's grace is over.
 const ROWS_SECS: i64 = 2;
 
 #[derive(Debug, Default)]

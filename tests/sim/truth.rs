@@ -12,14 +12,17 @@ use wing_crontab::model::{Attempt, Exit, Job, JobId, RunKey, RunState, Second, Z
 
 /// How late a run may start when all is well.
 const ON_TIME: u64 = 1_500 * MS;
-/// For how many seconds at the end all must be well, and how many runs of a mutex job must start meanwhile.
+/// For how many seconds at the end all must be well.
 const WELL_SECS: i64 = 25;
+/// How many runs of a mutex job must start in these seconds.
 const STARTS_OF_MUTEX_MIN: usize = 4;
-/// How many seconds an entry may stay open when all is well: that of a tick, and that of a retry.
+/// How many seconds the entry of a tick may stay open when all is well.
 const TICK_OPEN_SECS: i64 = 5;
+/// The same for the entry of a retry.
 const RETRY_OPEN_SECS: i64 = 10;
-/// For how long a leader may not know that a change is stored, and how long a stop may take to be in force.
+/// For so long a leader may not know that a change is stored.
 const UNKNOWN_SECS: i64 = 75;
+/// How long a stop may take to be in force.
 const UNSTORED_SECS: i64 = 5;
 
 #[derive(Debug, Default)]

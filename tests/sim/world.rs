@@ -38,14 +38,17 @@ pub struct World {
     pub consul: Consul,
     pub watches: Vec<Watching>,
     pub links: Vec<Link>,
-    /// Pairs of which the first cannot send to the second. The store and Consul have the numbers behind the hosts'.
+    /// Cut ways, as (from, to): the first cannot send to the second. After the numbers of the hosts come those of the
+    /// store and of Consul.
     pub cuts: BTreeSet<(usize, usize)>,
-    /// Until when the store answers nobody, and until when Consul does.
+    /// The store answers nobody before this time.
     pub store_back_at: u64,
+    /// Consul answers nobody before this time.
     pub consul_back_at: u64,
     /// Until when the store is slow, and the longest time of a statement during that.
     pub store_slow: (u64, u64),
-    /// The next host that is about to start a mutex run stands still for so long, with its guardian or without.
+    /// The next host that is about to start a mutex run is stopped: for how long, and whether its guardian is stopped as
+    /// well.
     pub stop_at_start: Option<(u64, bool)>,
     /// Whether all faults are over.
     pub is_healed: bool,

@@ -7,12 +7,13 @@ use wing_crontab::model::log_row::{LastRun, LogFilter};
 use wing_crontab::model::{Attempt, JobId, LogRow, RunState, Second, Server};
 use wing_crontab::worker::store::Store;
 
-pub const CHECKS: [Check; 5] = [
+pub const CHECKS: [Check; 6] = [
     ("a definite state replaces lost, and nothing a definite state", upserting),
     ("log rows are found by every filter, newest first", listing),
     ("the row of an attempt is found, and of a run's latest", finding),
     ("the last run of a job is what its newest row says", last_runs),
     ("any text comes back from the log", odd_texts),
+    ("a page of large rows ends early and says so", large_pages),
 ];
 
 fn upserting(connect: Connect) {
@@ -130,4 +131,27 @@ fn odd_texts(connect: Connect) {
     let read = page(&mut *store, LogFilter::default()).rows;
     let outputs: Vec<&str> = read.iter().rev().map(|row| row.output.as_str()).collect();
     assert!(outputs == texts, "{:?}", outputs.iter().map(|text| text.len()).collect::<Vec<_>>());
+}
+
+fn large_pages(connect: Connect) {
+    let (mut store, _) = leading(connect);
+    let (large, lines) = ("x".repeat(1_000_000), "\n".repeat(1_000_000));
+    let outputs = (0..40).map(|_| "small").chain([&*large; 12]).chain([&*lines; 6]).chain((0..100).map(|_| "small"));
+    let rows: Vec<LogRow> = outputs.zip(1..).map(|(output, at)| row(attempt(7, at), RunState::Ok, output)).collect();
+    rows.chunks(20).for_each(|rows| store.write_logs(rows).unwrap());
+    let mut seen = |page_number: u64, limit: u64| {
+        let filter = LogFilter { cron_id: Some(JobId(7)), page: page_number, limit, ..LogFilter::default() };
+        let page = page(&mut *store, filter);
+        let times: Vec<i64> = page.rows.iter().map(|row| row.time).collect();
+        let first = times.first().copied().unwrap_or(0);
+        assert!(times.iter().zip(0..).all(|(time, back)| *time == first - back), "one after the other: {times:?}");
+        (first, times.len(), page.is_truncated, page.total)
+    };
+    // A line end is two bytes of JSON: four such rows are all that an answer holds.
+    assert_eq!(seen(1, 10_000), (158, 104, true, 158));
+    assert_eq!(seen(1, 104), (158, 104, false, 158));
+    assert_eq!(seen(2, 106), (52, 8, true, 158), "the large ones");
+    assert_eq!(seen(15, 8), (46, 8, false, 158), "the last of them, and small ones");
+    assert_eq!(seen(2, 118), (40, 40, false, 158));
+    assert_eq!(seen(3, 100), (0, 0, false, 158));
 }

@@ -37,7 +37,8 @@ impl Node {
 
     /// The same in a network namespace that has this address.
     pub fn in_namespace(namespace: &str, host: &str, extra: &str) -> Node {
-        let mut node = Node::at(host, extra);
+        // The test itself asks from another address.
+        let mut node = Node::at(host, &format!("http_allow = [\"10.0.0.0/8\", \"127.0.0.0/8\"]\n{extra}"));
         node.namespace = Some(namespace.into());
         node
     }
@@ -273,11 +274,7 @@ impl Node {
 
     /// Whether the guardian ends by itself within two seconds.
     pub fn is_over(&mut self) -> bool {
-        let guardian = self.guardian.as_mut().expect("it was launched");
-        (0..200).any(|_| {
-            std::thread::sleep(std::time::Duration::from_millis(10));
-            matches!(guardian.try_wait(), Ok(Some(_)))
-        })
+        ends_within(self.guardian.as_mut().expect("it was launched"), 2)
     }
 
     /// Waits until the guardian has ended.
@@ -305,11 +302,7 @@ impl Drop for Node {
         }
         send_signal(Signal::TERM, guardian.id());
         send_signal(Signal::INT, guardian.id());
-        let is_over = (0..2_000).any(|_| {
-            std::thread::sleep(std::time::Duration::from_millis(10));
-            matches!(guardian.try_wait(), Ok(Some(_)))
-        });
-        if !is_over {
+        if !ends_within(&mut guardian, 20) {
             children(guardian.id()).into_iter().for_each(|pid| send_signal(Signal::KILL, pid));
             let _ = guardian.kill();
             let _ = guardian.wait();
@@ -317,6 +310,14 @@ impl Drop for Node {
         // In every test: no part of the daemon may have missed a timer of its own.
         assert!(std::thread::panicking() || !self.said().contains(STALLED), "{}", self.said());
     }
+}
+
+/// Whether the process ends by itself within so many seconds.
+fn ends_within(process: &mut Child, secs: u64) -> bool {
+    (0..secs * 100).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        matches!(process.try_wait(), Ok(Some(_)))
+    })
 }
 
 /// Runs the program to its end with these arguments, in this folder.

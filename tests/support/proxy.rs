@@ -1,12 +1,33 @@
-//! A real nginx with the configuration that comes with the program, before nodes of the test.
+//! Real proxies before nodes of the test: nginx with the configuration that comes with the program, and HAProxy.
 
 use super::api::Api;
 use super::{Service, free_port, program, required, wait_until};
 
 pub struct Proxy {
     pub api: Api,
-    // nginx ends with it, and its folder is removed.
+    // The proxy ends with it, and its folder is removed.
     _service: Service,
+}
+
+/// Starts HAProxy before this API. `None` where there is none.
+pub fn haproxy(api: &Api) -> Option<Proxy> {
+    let Some(program) = program("haproxy") else {
+        eprintln!("SKIPPED: haproxy is not installed");
+        return None;
+    };
+    let address = format!("127.0.0.1:{}", free_port());
+    let file = format!(
+        "defaults\n mode http\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n\
+         listen api\n bind {address}\n option httpchk GET /health\n server one {} check\n",
+        api.address
+    );
+    let folder = tempfile::Builder::new().prefix("wing-haproxy-").tempdir().expect("a folder can be made").keep();
+    std::fs::write(folder.join("haproxy.cfg"), file).expect("the folder takes a file");
+    let command = [&program.display().to_string(), "-db", "-f", "haproxy.cfg"];
+    let service = Service::start(&folder, &command).expect("a shell starts");
+    let proxy = Proxy { api: Api { address }, _service: service };
+    wait_until("HAProxy finds the node well", || proxy.api.try_get("/health").is_some_and(|reply| reply.status == 200));
+    Some(proxy)
 }
 
 /// Starts nginx before these APIs; `edit` changes its configuration. `None` where there is no nginx.

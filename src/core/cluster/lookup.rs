@@ -8,13 +8,9 @@
 
 use crate::core::Context;
 use crate::core::ports::{Read, StoreError, StoredLeader, Work, WorkId};
+use crate::core::time::bounds::{LOOKUP_EVERY_MS, LOOKUP_PATIENCE_MS};
 use crate::core::time::{Timer, Timers};
 use crate::model::{Epoch, Mono, NodeId, Now, Server};
-
-const ASK_EVERY_MS: u64 = 1_000;
-/// How long the need must last before the store is asked: a takeover without any other fault takes less, and Consul
-/// then tells of it.
-const PATIENCE_MS: u64 = 1_000;
 
 /// The questions to the store, and its last answer.
 #[derive(Debug, Default)]
@@ -34,9 +30,10 @@ impl Lookup {
         Lookup { server, node_id, lock_key, ..Lookup::default() }
     }
 
-    /// Asks the store when it is time. `is_needed`: Consul's word will not do.
+    /// Asks the store when it is time. `is_needed`: Consul does not answer, or names a node that does not take this one
+    /// in.
     pub fn poll(&mut self, is_needed: bool, cx: &mut Context) {
-        self.ask_at = is_needed.then(|| self.ask_at.unwrap_or(cx.now.mono.plus_ms(PATIENCE_MS)));
+        self.ask_at = is_needed.then(|| self.ask_at.unwrap_or(cx.now.mono.plus_ms(LOOKUP_PATIENCE_MS)));
         if self.asked.is_none() && self.ask_at.is_some_and(|ask_at| ask_at <= cx.now.mono) {
             self.asked = Some(cx.fx.work(Work::Read(Read::Leader)));
         }
@@ -52,7 +49,7 @@ impl Lookup {
         if self.asked.take_if(|asked| *asked == id).is_none() {
             return;
         }
-        self.ask_at = self.ask_at.map(|_| now.mono.plus_ms(ASK_EVERY_MS));
+        self.ask_at = self.ask_at.map(|_| now.mono.plus_ms(LOOKUP_EVERY_MS));
         // An error needs no report here: the health check and the logbook report a store that is away.
         if let Ok(Some(named)) = result {
             self.named = Some(named);
@@ -110,12 +107,12 @@ mod tests {
         assert_eq!(asked(&mut lookup, true, at(60_000)), None, "a takeover is no reason");
         assert_eq!(asked(&mut lookup, false, at(60_900)), None);
         assert_eq!(asked(&mut lookup, true, at(61_000)), None, "counted anew");
-        let id = asked(&mut lookup, true, at(61_000 + PATIENCE_MS)).unwrap();
+        let id = asked(&mut lookup, true, at(61_000 + LOOKUP_PATIENCE_MS)).unwrap();
         assert_eq!(asked(&mut lookup, true, at(70_000)), None, "one question at a time");
         lookup.on_answer(id, Err(StoreError::Away("away".into())), at(70_000));
         let next = Timers::first(at(70_000), |timers| lookup.timers(timers));
-        assert_eq!(next, Some((Timer::LeaderLookup, at(70_000 + ASK_EVERY_MS).mono)));
-        let id = asked(&mut lookup, true, at(70_000 + ASK_EVERY_MS)).unwrap();
+        assert_eq!(next, Some((Timer::LeaderLookup, at(70_000 + LOOKUP_EVERY_MS).mono)));
+        let id = asked(&mut lookup, true, at(70_000 + LOOKUP_EVERY_MS)).unwrap();
         assert_eq!(asked(&mut lookup, false, at(72_000)), None);
         lookup.on_answer(id, Ok(None), at(72_000));
         assert_eq!(Timers::first(at(72_000), |timers| lookup.timers(timers)), None);
@@ -126,8 +123,8 @@ mod tests {
         let leader = |own: &str, stored: StoredLeader| {
             let mut lookup = lookup(own);
             asked(&mut lookup, true, at(0));
-            let id = asked(&mut lookup, true, at(PATIENCE_MS)).unwrap();
-            lookup.on_answer(id, Ok(Some(stored)), at(PATIENCE_MS));
+            let id = asked(&mut lookup, true, at(LOOKUP_PATIENCE_MS)).unwrap();
+            lookup.on_answer(id, Ok(Some(stored)), at(LOOKUP_PATIENCE_MS));
             lookup.leader().map(|(epoch, server)| (epoch.0, server.to_string()))
         };
         let other = "10.0.0.2:1";

@@ -109,8 +109,7 @@ impl Replica {
         then <= self.answered
     }
 
-    /// Reads the next batch, or the changes. `wanted` is the moment that the jobs should be as new as: where they are
-    /// older, the changes are read at once.
+    /// Reads the next batch, or the changes. The changes are read at once where the jobs are older than `wanted`.
     pub fn poll(&mut self, wanted: Option<Mono>, cx: &mut Context) {
         let is_wanted = self.is_ready() && wanted.is_some_and(|then| !self.is_of(then));
         if self.question.is_some() || !is_wanted && !self.backoff.is_over(cx.now) {

@@ -127,7 +127,7 @@ mod tests {
             job(2, "* * * * * *", Misfire::Once),
             job(3, "* * * * * *", Misfire::Skip),
             job(4, "*/3 * * * * *", Misfire::Once),
-            // Its window ends in the gap: its last tick is the last of its window.
+            // Its window ends in the gap, so the last tick of the window is its last one.
             Job { end_time: 103, ..job(5, "* * * * * *", Misfire::Once) },
         ];
         jobs.into_iter().for_each(|job| drop(scheduler.put(job).unwrap()));

@@ -60,7 +60,7 @@ pub struct LeaderSetup {
     /// When every lease of a former leader is over.
     pub leases_end: Mono,
     /// How long before its second a tick is taken.
-    pub lead_ms: u64,
+    pub plan_ahead_ms: u64,
     /// The time between TERM and KILL, by this node's configuration.
     pub kill_grace_ms: u64,
 }
@@ -237,7 +237,7 @@ impl Leader {
     /// Says when to poll.
     pub fn timers(&self, timers: &mut Timers) {
         let now = timers.now();
-        let tick = || now.mono_at(Wall(self.tick().plus(1).wall().0 - self.setup.lead_ms as i64 * 1_000_000));
+        let tick = || now.mono_at(Wall(self.tick().plus(1).wall().0 - self.setup.plan_ahead_ms as i64 * 1_000_000));
         timers.set(Timer::Tick, self.takes_ticks().then(tick));
         timers.set(Timer::QuietEntry, self.keeps_pause().then(|| self.controls.quiet_at()));
         timers.set(Timer::Delayed, self.runs.next_delayed());

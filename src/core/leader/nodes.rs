@@ -72,7 +72,7 @@ impl Leader {
         let (fx, now) = (&mut *cx.fx, cx.now);
         match self.roster.on_hello(link, hello, now) {
             Err(reason) => {
-                fx.notice(log::Level::Error, format!("{} is refused: {reason}", hello.server));
+                fx.notice(log::Level::Error, format!("node {} is rejected: {reason}", hello.server));
                 fx.send(link, Message::Rejected { reason });
             }
             Ok(former) => {

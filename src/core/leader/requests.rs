@@ -36,9 +36,8 @@ pub struct PendingRun {
 pub struct Kill {
     pub client: RequestId,
     pub attempt: Attempt,
-    /// The node that was told to end the attempt. None where no node had begun it: the kill is answered once the
-    /// attempt's row is committed and this node still led after that, so that no other leader can give the attempt to a
-    /// node.
+    /// The node that was told to end the attempt; none where no node had begun it. Then the kill is answered only when
+    /// the attempt's row is committed and this node has led since: no other leader can give the attempt to a node.
     pub node: Option<NodeId>,
     pub answer_by: Mono,
 }

@@ -30,7 +30,7 @@ impl Bench {
             labels: Vec::new(),
         };
         let limits = RunLimits { max_pending_per_job: 9, unplaced_max: 9, grace_secs: 600, part_runs_max: 100 };
-        let setup = LeaderSetup { hello, limits, leases_end: now.mono, lead_ms: 0, kill_grace_ms: 0 };
+        let setup = LeaderSetup { hello, limits, leases_end: now.mono, plan_ahead_ms: 0, kill_grace_ms: 0 };
         let (mut fx, mut logbook) = (Effects::default(), Logbook::default());
         let jobs = Lent { scheduler, as_of: AsOf::default(), again: Vec::new() };
         let mut cx = Context { now, fx: &mut fx, logbook: &mut logbook };

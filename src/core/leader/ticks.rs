@@ -15,7 +15,7 @@ impl Leader {
     /// Takes the due ticks, up to the first that has something for the journal.
     pub(super) fn take_ticks(&mut self, cx: &mut Context) {
         let now = cx.now;
-        let taken_by = Wall(now.wall.0 + self.setup.lead_ms as i64 * 1_000_000).second();
+        let taken_by = Wall(now.wall.0 + self.setup.plan_ahead_ms as i64 * 1_000_000).second();
         let in_grace = now.wall.second().plus(-self.setup.limits.grace_secs);
         if self.ledger.jobs.cursor().plus(1) < in_grace {
             self.take_gap(in_grace.plus(-1), cx.fx);

@@ -140,7 +140,7 @@ impl Node {
             },
             kill_grace_ms: limits.kill_grace_ms,
             leases_end,
-            lead_ms: if self.setup.is_alone { PLAN_AHEAD_ALONE_MS } else { PLAN_AHEAD_MS },
+            plan_ahead_ms: if self.setup.is_alone { PLAN_AHEAD_ALONE_MS } else { PLAN_AHEAD_MS },
         };
         let mut cx = Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
         let mut leader = Leader::establish(setup, epoch, loaded, lent, &mut cx);

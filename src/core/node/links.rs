@@ -66,9 +66,9 @@ impl Node {
             (Message::Holdings(held), Some(node)) => leader.on_holdings(&node, held, &mut cx),
             (Message::ToLeader(message), Some(node)) => leader.on_message(&node, message, &mut cx),
             (Message::Command { request, command }, Some(_)) => {
-                let client = RequestId(FORWARDED_FROM + self.forwarded.next);
-                self.forwarded.next += 1;
-                self.forwarded.calls.insert(client, (link, request));
+                let client = RequestId(FORWARDED_FROM + self.remote_calls.next);
+                self.remote_calls.next += 1;
+                self.remote_calls.calls.insert(client, (link, request));
                 self.on_command(client, *command, now);
             }
             // Anything else comes from a node that has not greeted, or from a newer version.
@@ -118,7 +118,7 @@ impl Node {
         if reason == NOT_LEADING {
             self.fx.notice(log::Level::Debug, format!("rejected: {reason}"));
         } else if self.rejected_for.as_ref() != Some(&reason) {
-            self.fx.notice(log::Level::Error, format!("the leader refuses this node: {reason}"));
+            self.fx.notice(log::Level::Error, format!("the leader rejects this node: {reason}"));
             self.rejected_for = Some(reason);
         }
     }
@@ -223,7 +223,7 @@ impl Node {
     /// Sends the reply to another node's client over the link that its call came by.
     pub(super) fn redirect(&mut self, effect: Effect) -> Effect {
         match effect {
-            Effect::Reply(client, reply) => match self.forwarded.calls.remove(&client) {
+            Effect::Reply(client, reply) => match self.remote_calls.calls.remove(&client) {
                 Some((link, request)) => Effect::Send(link, Message::Reply { request, reply }),
                 None => Effect::Reply(client, reply),
             },

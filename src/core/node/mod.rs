@@ -90,7 +90,7 @@ pub struct Node {
     authority: Mono,
     follower: Follower,
     lookup: Lookup,
-    forwarded: Forwarded,
+    remote_calls: RemoteCalls,
     executor: Executor,
     logbook: Logbook,
     health_check: HealthCheck,
@@ -115,9 +115,10 @@ pub struct Node {
     stalled: Stalled,
 }
 
-/// Calls of other nodes' clients: this node's request id, with the link and the request id at the other node.
+/// Calls that other nodes have forwarded to this one: by this node's request id, the link and the request id at the
+/// other node.
 #[derive(Debug, Default)]
-struct Forwarded {
+struct RemoteCalls {
     next: u64,
     calls: BTreeMap<RequestId, (LinkId, u64)>,
 }
@@ -178,7 +179,7 @@ impl Node {
             authority: Mono(0),
             follower: Follower::default(),
             lookup: Lookup::new(setup.server.clone(), setup.node_id.clone(), setup.lock_key.clone()),
-            forwarded: Forwarded::default(),
+            remote_calls: RemoteCalls::default(),
             executor,
             logbook,
             health_check: HealthCheck::default(),

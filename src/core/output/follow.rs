@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(hear(&mut follow, &away, at(ASK_EVERY_MS)), Step::Wait);
         assert_eq!(follow.deadline(), Some(at(2 * ASK_EVERY_MS)));
         assert_eq!(hear(&mut follow, &away, at(FOLLOW_MS - 1)), Step::Wait);
-        // Each part begins the while anew.
+        // Each part sets the time that the client waits back to its full length.
         let second = part(1, 4, b"d");
         check_passes(hear(&mut follow, &second, at(FOLLOW_MS + 500)), false, b"d");
         assert_eq!(hear(&mut follow, &away, at(2 * FOLLOW_MS + 499)), Step::Wait);

@@ -2,6 +2,8 @@
 //!
 //! Not a part of `Node`: all output would pass through it twice. The driver uses these state machines beside the node,
 //! reads pipes and sockets for them, and gives their orders to the thread with the files.
+//!
+//! Invariants: see the modules.
 
 pub mod follow;
 pub mod retention;

@@ -19,8 +19,9 @@ use crate::model::status::RunStatus;
 use crate::model::{Attempt, Mono, RunState};
 use std::collections::{BTreeMap, VecDeque};
 
-/// The most outputs of ended runs that are held, and the most bytes of them; beyond either the oldest is dropped.
+/// The most outputs of ended runs that are held; beyond it the oldest is dropped.
 const OVER_MAX: usize = 4_096;
+/// The most bytes of them; likewise.
 const OVER_BYTES_MAX: usize = 16 << 20;
 /// The most bytes on their way into files.
 const UNWRITTEN_BYTES_MAX: usize = 8 << 20;
@@ -32,9 +33,11 @@ pub struct Outputs {
     held: BTreeMap<Attempt, Held>,
     /// Attempts whose row is on its way, in the order of their ends.
     over: VecDeque<Attempt>,
+    /// The bytes of their outputs.
     over_bytes: usize,
     /// When to forget attempts whose row is committed.
     to_forget: VecDeque<(Mono, Attempt)>,
+    /// The bytes on their way into files.
     unwritten_bytes: usize,
     orders: VecDeque<FileOrder>,
     answers: VecDeque<(u64, Option<OutputPart>)>,
@@ -172,7 +175,7 @@ impl Outputs {
         self.orders.pop_front()
     }
 
-    /// The number of a question, and its answer; none within means that nothing is here.
+    /// The number of a question, and its answer; an inner none means that this node does not have the output.
     pub fn take_answer(&mut self) -> Option<(u64, Option<OutputPart>)> {
         self.answers.pop_front()
     }
@@ -246,7 +249,16 @@ mod tests {
         while let Some(order) = outputs.take_order() {
             notices.extend(outputs.on_file_answer(files.carry_out(order)));
         }
+        check_counts(outputs);
         notices
+    }
+
+    /// Counts the bytes again, once every order is carried out.
+    fn check_counts(outputs: &Outputs) {
+        let over: usize = outputs.over.iter().map(|attempt| outputs.held[attempt].bytes()).sum();
+        assert_eq!((outputs.over_bytes, outputs.unwritten_bytes), (over, 0), "the bytes are miscounted");
+        let has_ended = |attempt: &Attempt| outputs.held[attempt].end.is_some();
+        assert!(outputs.over.iter().all(has_ended), "an output counts as over and is not");
     }
 
     fn read(outputs: &mut Outputs, files: &mut Files, from: u64) -> Option<OutputPart> {

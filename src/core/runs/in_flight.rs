@@ -9,7 +9,7 @@ use crate::model::{Job, Mono, NodeId, Wall};
 use std::sync::Arc;
 
 /// An attempt that the leader has in hand, from its plan to its committed log row.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct InFlightRun {
     pub job: Arc<Job>,
     /// The last entry that names it; none while its first one is on the way.
@@ -27,7 +27,7 @@ pub struct InFlightRun {
     pub ready_at: Mono,
     /// An operator wants it ended: it is not given to a node any more, and has no further attempt.
     pub is_killed: bool,
-    /// It is decided whether a further attempt follows; so none is planned again, even where that one is over already.
+    /// The next attempt was planned or declined, and may be over already: no other one is planned.
     pub is_followed: bool,
     /// The number of the question for its log row, which is asked because its node said that it does not have the run.
     /// Only the answer to this question counts. 0: nothing is asked.
@@ -50,6 +50,18 @@ impl InFlightRun {
             is_followed: false,
             question: 0,
         }
+    }
+
+    /// A further attempt whose entry is on the way. It gets a node when `ready_at` has come. `keeps_open`: the entry of
+    /// the attempt before it.
+    pub fn delayed(job: Arc<Job>, due: Wall, ready_at: Mono, keeps_open: Option<EntryId>) -> InFlightRun {
+        let planned = InFlightRun::planned(job, NodeId::default(), false, due);
+        InFlightRun { stage: Stage::Delayed, ready_at, keeps_open, ..planned }
+    }
+
+    /// This run, as a former leader's entry leaves it: journaled, and in this stage.
+    pub fn left_by(self, entry: EntryId, stage: Stage, ready_at: Mono) -> InFlightRun {
+        InFlightRun { entry: Some(entry), stage, ready_at, ..self }
     }
 
     /// Whether it is a further attempt that waits for the end of its delay and for nothing else: its entry is in.
@@ -132,7 +144,7 @@ impl Stage {
             (Sent, Sent) => true,
             // It ended or is lost; or it will not begin: it is too late, cancelled or ended by an operator.
             (Planned | Waiting(_) | Delayed | Moving | Sent, Over) => true,
-            // Its node stays silent, and it is lost with its row; or its row turns out to be in this node's own logbook.
+            // Its node stays silent, and it is lost with its row; or this node's own logbook has its row after all.
             (Over, Over) => true,
             _ => false,
         }

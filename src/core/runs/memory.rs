@@ -18,7 +18,8 @@ pub struct Planning {
     pub(super) refused_from: Option<JobId>,
 }
 
-/// Journaled runs that are not sent yet, each once. A run whose row was committed meanwhile stays here until its turn.
+/// Journaled runs that are not sent yet, each once. A run whose row was committed meanwhile is passed over when it comes
+/// to the front.
 #[derive(Debug, Default)]
 pub struct Sending {
     /// Runs of a tick whose part 0 is not in yet.

@@ -105,7 +105,7 @@ impl Runs {
         // An entry says the end of a delay in whole seconds, rounded up.
         let ready_at = now.mono_at(due.wall());
         let planned = InFlightRun::planned(job, node, true, due.wall());
-        let former = self.table.insert(attempt, InFlightRun { entry: Some(entry), stage, ready_at, ..planned });
+        let former = self.table.insert(attempt, planned.left_by(entry, stage, ready_at));
         if let Some(earlier) = former.and_then(|run| run.entry) {
             self.entries.close_if_settled(earlier, &self.table);
         }

@@ -13,7 +13,7 @@ use super::{Runs, rows};
 use crate::core::Context;
 use crate::core::ledger::Ledger;
 use crate::model::journal::{Body, DelayedRun, EntryId};
-use crate::model::{Attempt, Job, Mono, NodeId, Now, OnLost, RunState, Version};
+use crate::model::{Attempt, Job, Mono, Now, OnLost, RunState, Version};
 use std::sync::Arc;
 
 /// The longest delay, however often it was doubled.
@@ -77,8 +77,7 @@ impl Runs {
         let due = now.wall.plus_secs(delay_secs);
         let ready_at = now.mono.plus_ms(delay_secs as u64 * 1_000);
         self.table.set_followed(attempt);
-        let planned = InFlightRun::planned(job, NodeId::default(), false, due);
-        self.table.insert(next, InFlightRun { stage: Stage::Delayed, ready_at, keeps_open: entry, ..planned });
+        self.table.insert(next, InFlightRun::delayed(job, due, ready_at, entry));
         let delayed = vec![DelayedRun { attempt: next, version, due: due.second_after() }];
         ledger.journal.push(None, 0, Body { delayed, ..Body::default() });
     }

@@ -3,9 +3,9 @@
 //! Not the choice of a node: that is `candidates`'.
 //!
 //! Invariants: no run is sent before its entry is in, and none of a tick before its part 0 is; of a mutex job at most
-//! one run is `Sent` to a node that may still run it. A run in stage `Planned` or `Moving` goes on by itself: either an
-//! entry under way names it, or it is in one of the lists here. No other run is in either place, save for a further
-//! attempt whose first entry is under way.
+//! one run is `Sent` to a node that may still run it. A run in stage `Planned` or `Moving` is never forgotten: either an
+//! entry under way names it, or one of the lists here has it. A further attempt in stage `Delayed` is named by its first
+//! entry, while that is under way. No other run is named or listed.
 
 use super::in_flight::{InFlightRun, Stage, WaitsFor};
 use super::memory::Sending;

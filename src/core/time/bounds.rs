@@ -21,6 +21,7 @@ const _: () = assert!(GUARDIAN_LOOK_MS + GUARDIAN_GRACE_MS < LEASE_MARGIN_MS);
 
 // Links between a node and its leader.
 
+/// How often a node sends its leader a heartbeat.
 pub const HEARTBEAT_MS: u64 = 200;
 /// A node that has said nothing for so long is suspect: it gets no new runs.
 pub const SUSPECT_MS: u64 = 1_000;
@@ -33,6 +34,14 @@ pub const HOUSEKEEPING_MS: u64 = 250;
 const _: () = assert!(3 * HEARTBEAT_MS < SUSPECT_MS && HOUSEKEEPING_MS < SUSPECT_MS);
 // A node notices a cut, and greets the leader anew, well within its lease.
 const _: () = assert!(SUSPECT_MS < LEADER_SILENT_MS && 2 * LEADER_SILENT_MS < LEASE_MS);
+
+// The lookup, by which a node without Consul finds its leader.
+
+/// How long the need must last before the store is asked: a takeover without any other fault takes less, and Consul
+/// then tells of it.
+pub const LOOKUP_PATIENCE_MS: u64 = 1_000;
+/// How often the store is asked who leads, while that is needed.
+pub const LOOKUP_EVERY_MS: u64 = 1_000;
 
 // Whether the store answers: each node's health checks, and the leader's journal.
 
@@ -53,6 +62,8 @@ pub const JOURNAL_FAILING_MS: u64 = 2_000;
 /// A journal that has not answered for so long is away.
 pub const JOURNAL_SILENT_MS: u64 = 3_000;
 
+// A node without Consul that has lost its leader learns from the store who leads, and greets that node, within its lease.
+const _: () = assert!(LEADER_SILENT_MS + LOOKUP_PATIENCE_MS + LOOKUP_EVERY_MS + BACKOFF_MS_MAX < LEASE_MS);
 // A leader that has lost the store does not give way to a node that has lost it, too, but has not noticed yet.
 const _: () = assert!(HEALTH_CHECK_MS + STORE_SILENT_MS < JOURNAL_SILENT_MS);
 // After an outage for all nodes, the leader has tried the store again (even after its longest pause) before it gives
@@ -126,7 +137,7 @@ pub const KILL_MS: u64 = 10_000;
 pub const FOLLOW_MS: u64 = 15_000;
 /// A list of in-flight runs waits so long for the nodes' answers.
 pub const RUN_LIST_MS: u64 = 1_000;
-/// A list of jobs waits so long for the jobs, and once more for their last runs; longer where there are many jobs.
+/// A list of jobs waits so long for the jobs, and as long again for their last runs. Many jobs make both waits longer.
 pub const JOB_LIST_MS: u64 = 1_000;
 /// An output is kept for so long once its row is committed: those who follow it read on from where they were.
 pub const KEEP_OUTPUT_MS: u64 = 20_000;
@@ -170,7 +181,7 @@ const _: () = assert!(2 * QUIET_SECS as u64 * 1_000 < OVERDUE_MS);
 const _: () = assert!(2 * REPLICA_STALE_MS <= KEEP_DONE_SECS as u64 * 1_000);
 const _: () = assert!(COALESCE_SECS < KEEP_DONE_SECS);
 // The last tick of a former leader is ahead of the replica's schedules, however quiet the journal was and however late
-// the lead was taken: a new leader turns its wheel on, instead of building it anew.
+// the lead was taken: a new leader advances its wheel, instead of filling it anew.
 const _: () =
     assert!(REPLICA_REFRESH_MS + QUIET_SECS as u64 * 1_000 + LEASE_MS + TAKE_LEAD_MS < REPLICA_LAG_SECS as u64 * 1_000);
 
@@ -217,7 +228,7 @@ pub const SQLITE_BUSY_MS: u64 = 1_400;
 // Where only the connection is broken, or only its way through a firewall, the leader has written to the store over a
 // new one before its authority ends.
 const _: () = assert!(MYSQL_UNHEARD_MS as u64 + BACKOFF_MS_MAX + MYSQL_CONNECT_MS < LEASE_MS);
-// A held row is told as such, and is not taken for a store that is away.
+// A statement that waits for a locked row fails, and says so, before the store counts as away.
 const _: () = assert!(MYSQL_LOCK_WAIT_SECS * 1_000 < JOURNAL_SILENT_MS);
 // The core acts on a silent store long before the statement ends: a slow answer is not cut off and asked for again.
 const _: () = assert!(
@@ -230,8 +241,8 @@ const _: () = assert!(
 const _: () = assert!(MYSQL_ANSWER_MS <= ABSTAIN_MS);
 // A search that takes too long is ended by the server, which knows what to say of it, and not by us.
 const _: () = assert!(MYSQL_ANSWER_MS < MYSQL_READ_SECS * 1_000 && MYSQL_READ_SECS * 1_000 < MYSQL_READ_MS);
-// A file that another program holds is told as such, by the journal, to the client of a change, and before rows go to
-// the spool: nobody is told that the store does not answer, or that the result is not known.
+// Where another program holds the file, the statement fails, and names that reason, before any limit of a silent store:
+// the journal's, that of a client's change, and that of log rows.
 const _: () = assert!(2 * SQLITE_BUSY_MS < JOURNAL_SILENT_MS && 2 * SQLITE_BUSY_MS < ANSWER_MS);
 const _: () = assert!(SQLITE_BUSY_MS < CHANGE_SILENT_MS && SQLITE_BUSY_MS < LOG_SILENT_MS);
 
@@ -269,5 +280,6 @@ pub const GUARDIAN_BACKOFF_MS_MAX: u64 = 1_000;
 // A daemon without its guardian is gone before a new guardian gives up: also where a disk, the store and Consul hang.
 // Leaving Consul takes three calls, behind one that may be under way.
 const _: () = assert!(SHUTDOWN_KILL_MS + FILE_WAIT_MS + SHUTDOWN_STORE_MS + 4 * CONSUL_CALL_MS < GUARDIAN_PATIENCE_MS);
-// A daemon that dies as soon as it leads has not lived soundly, and one that has is not waited for as long as it lived.
+// A daemon that dies as soon as it leads does not count as sound. The pause after a sound daemon is shorter than its
+// life was.
 const _: () = assert!(TAKE_LEAD_MS < SOUND_LIFE_MS && GUARDIAN_BACKOFF_MS_MAX < SOUND_LIFE_MS);

@@ -7,7 +7,7 @@
 //! (`Node::advance`), and then the table is written anew. `set` lists a timer wherever its owner would act, due or not,
 //! so one that is still due had an owner that did not act: `Node::checked_timers` counts and reports it. The simulator
 //! asserts after each input that there is none, and the tests with real daemons that none was reported. The few timers
-//! of `set_ahead` only say from when on a part is to judge anew, which every input makes it do. A timer that its owner
+//! of `set_ahead` only wake the node at a limit: every input makes their owners judge anew. A timer that its owner
 //! forgets to list is caught as well: the simulator wakes a node by listed timers alone (`EveryTimerWakes`).
 //!
 //! Not a clock, and not a queue of tasks: each part finds for itself what it has to do.

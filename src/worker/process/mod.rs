@@ -46,6 +46,16 @@ pub fn parent() -> u32 {
     rustix::process::getppid().map_or(0, |pid| pid.as_raw_pid() as u32)
 }
 
+/// Fills the bytes with random ones, of the kernel's for secrets.
+pub fn random(bytes: &mut [u8]) -> Result<(), String> {
+    let filled = rustix::rand::getrandom(&mut *bytes, rustix::rand::GetRandomFlags::empty());
+    match filled {
+        Ok(count) if count == bytes.len() => Ok(()),
+        Ok(_) => Err("get random bytes: there are too few".into()),
+        Err(error) => Err(format!("get random bytes: {error}")),
+    }
+}
+
 /// An error without a /proc of this pid namespace: the guardian starts the daemon as /proc/self/exe, and finds the
 /// processes of runs in /proc.
 pub fn require_proc() -> Result<(), String> {

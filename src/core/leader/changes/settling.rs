@@ -40,7 +40,7 @@ impl SettlingChanges {
 
     /// The node holds no old run of this job any more.
     pub fn on_cancelled(&mut self, node: &NodeId, id: JobId, fx: &mut Effects) {
-        // Each change has told the node by itself, and the node answers in the same order.
+        // The node was told once for each change, and answers in that order: this answers the oldest.
         let first = self.all.iter().position(|settling| settling.job.id == id && settling.nodes.contains(node));
         let Some(at) = first else { return };
         self.all[at].nodes.remove(node);

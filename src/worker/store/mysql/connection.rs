@@ -60,7 +60,7 @@ impl Failure {
     }
 }
 
-/// Whether our own time limit ended the wait. The system calls that a resource that is temporarily unavailable.
+/// Whether our own time limit ended the wait. The system's error is then "resource temporarily unavailable".
 pub fn is_out_of_time(error: &mysql::Error) -> bool {
     let is_limit = |error: &std::io::Error| [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind());
     system_error(error).is_some_and(is_limit)

@@ -5,7 +5,7 @@
 
 use super::connection::{Connection, INT_MAX, Outcome, cell, sql_value};
 use super::schema::{self, LogTable};
-use crate::model::log_row::{LastRun, LogFilter, LogPage, StoredLog};
+use crate::model::log_row::{LastRun, LogFilter, LogPage, PAGE_BYTES_MAX, StoredLog};
 use crate::model::value::Value;
 use crate::model::{Attempt, JobId, LogRow, RunKey, RunState, Second};
 use crate::worker::store::rows::{changed_log_columns, list, log_columns, log_values, stored_log, written_log_columns};
@@ -23,6 +23,8 @@ const PACKET_SHARE: usize = 4;
 const ROW_BYTES: usize = 32 << 10;
 /// The most keys that one statement looks up.
 const LOOKUP_MAX: usize = 500;
+/// Rows of a page that are read by one statement before their size is known.
+const BATCH_ROWS: usize = 16;
 /// The server has no key of the name that a statement wants to use.
 const NO_SUCH_KEY: u16 = 1176;
 
@@ -89,14 +91,31 @@ pub fn page(conn: &mut Conn, filter: &LogFilter) -> Outcome<LogPage> {
     let conditions = conditions.join(" AND ");
     let params = || if values.is_empty() { Params::Empty } else { Params::Positional(values.clone()) };
     let total = conn.exec_first(format!("SELECT COUNT(*) FROM log WHERE {conditions}"), params())?.unwrap_or(0);
-    let offset = (filter.page - 1).saturating_mul(filter.limit);
-    let sql = format!(
-        "SELECT {} FROM log WHERE {conditions} ORDER BY id DESC LIMIT {} OFFSET {offset}",
-        log_columns(),
-        filter.limit
-    );
-    let rows = conn.exec_map(sql, params(), |row: Row| read(&row))?;
-    Ok(LogPage { rows, total })
+    let (mut page, mut bytes) = (LogPage { total, ..LogPage::default() }, 0);
+    let mut wanted = filter.limit as usize;
+    let mut batch = BATCH_ROWS;
+    while 0 < wanted && !page.is_truncated {
+        // The rows of a statement all cross the network, also those that have no place: a batch is not large.
+        let rows = wanted.min(batch);
+        let (after, offset) = match page.rows.last() {
+            Some(last) => (format!(" AND id < {}", last.id), 0),
+            None => (String::new(), (filter.page - 1).saturating_mul(filter.limit)),
+        };
+        let sql = format!(
+            "SELECT {} FROM log WHERE {conditions}{after} ORDER BY id DESC LIMIT {rows} OFFSET {offset}",
+            log_columns(),
+        );
+        let before = page.rows.len();
+        for row in conn.exec_iter(sql, params())? {
+            if !page.push(read(&row?), &mut bytes) {
+                break;
+            }
+        }
+        let found = page.rows.len() - before;
+        wanted = if found < rows { 0 } else { wanted - found };
+        batch = (PAGE_BYTES_MAX.saturating_sub(bytes) / (bytes / page.rows.len().max(1)).max(1)).max(BATCH_ROWS);
+    }
+    Ok(page)
 }
 
 pub fn find(conn: &mut Conn, run: RunKey, attempt: Option<u32>) -> Outcome<Option<StoredLog>> {

@@ -43,8 +43,14 @@ pub fn page(transaction: &Transaction, filter: &LogFilter) -> Outcome<LogPage> {
     let columns = log_columns();
     let sql = format!("SELECT {columns} FROM log WHERE {conditions} ORDER BY id DESC LIMIT ? OFFSET ?");
     let mut statement = transaction.prepare(&sql)?;
-    let rows = statement.query_map(values.as_slice(), |row| stored_log(row))?.collect::<Result<_, _>>()?;
-    Ok(LogPage { rows, total })
+    let (mut page, mut bytes) = (LogPage { total, ..LogPage::default() }, 0);
+    let mut rows = statement.query(values.as_slice())?;
+    while let Some(row) = rows.next()? {
+        if !page.push(stored_log(row)?, &mut bytes) {
+            break;
+        }
+    }
+    Ok(page)
 }
 
 pub fn find(transaction: &Transaction, run: RunKey, attempt: Option<u32>) -> Outcome<Option<StoredLog>> {

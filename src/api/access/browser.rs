@@ -1,0 +1,99 @@
+//! What a web page may not make a browser do.
+//!
+//! A browser says who makes it ask, in headers that a page cannot change: `Origin`, and over https and to loopback
+//! `Sec-Fetch-Site`. Over plain http on a network a GET carries neither, so the calls that change something by GET, which
+//! the older system has, look for any other sign of a browser.
+//!
+//! Invariant: names are compared whole. See RFC 6454 (Origin) and the Fetch Metadata specification.
+
+use super::Denied;
+use crate::model::access::Host;
+use crate::wire::headers::Headers;
+use crate::wire::http::Request;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+/// Refuses a request by which another site makes a browser ask. `to` is the address of ours that was connected to.
+pub fn refuse_other_sites(request: &Request, to: IpAddr, hosts: &BTreeSet<Host>) -> Result<(), Denied> {
+    let headers = &request.headers;
+    // A request of HTTP/1.0 may have no Host; no browser sends such.
+    if let Some(authority) = headers.get("host") {
+        let host = Host::of_authority(authority).map(|(host, _)| host);
+        if !host.is_some_and(|host| is_ours(&host, to, hosts)) {
+            return Err(Denied::forbidden(format!(
+                "Host: {authority:?} is not an address of this node, localhost, or a name in http_hosts; if clients reach this \
+                 node by that name, put it there"
+            )));
+        }
+    }
+    let site = headers.get("sec-fetch-site");
+    if let Some(site) = site.filter(|site| !["same-origin", "none"].contains(site)) {
+        return Err(other_site("Sec-Fetch-Site", site));
+    }
+    if let Some(origin) = headers.all("origin").find(|origin| !is_same_origin(origin, headers.get("host"))) {
+        return Err(other_site("Origin", origin));
+    }
+    // Old browsers leave Origin out where they send Referer.
+    match headers.get("referer") {
+        Some(referer) if request.method != "GET" && !is_same_origin(origin_of(referer), headers.get("host")) => {
+            Err(other_site("Referer", origin_of(referer)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses what a browser has sent, on whoever's behalf. For calls that change something by GET.
+pub fn refuse_browsers(headers: &Headers) -> Result<(), Denied> {
+    let accepts = |what: &str| headers.all("accept").any(|value| value.to_ascii_lowercase().contains(what));
+    let is_browser = |agent: &str| ["Mozilla/", "Opera/"].iter().any(|name| agent.starts_with(name));
+    let signs = [
+        ("Sec-* headers", headers.has_prefix("sec-")),
+        (
+            "Purpose",
+            headers.get("purpose").is_some() || headers.get("x-purpose").is_some() || headers.get("x-moz").is_some(),
+        ),
+        ("Origin", headers.get("origin").is_some()),
+        ("Referer", headers.get("referer").is_some()),
+        ("Cookie", headers.get("cookie").is_some()),
+        ("Upgrade-Insecure-Requests", headers.get("upgrade-insecure-requests").is_some()),
+        ("Accept: text/html", accepts("text/html")),
+        ("Accept: image/", accepts("image/")),
+        ("User-Agent", headers.all("user-agent").any(is_browser)),
+    ];
+    match signs.iter().find(|(_, is_there)| *is_there) {
+        None => Ok(()),
+        Some((sign, _)) => Err(Denied::forbidden(format!(
+            "a browser seems to ask ({sign}), and any web page can make it: send this call as POST"
+        ))),
+    }
+}
+
+fn other_site(header: &str, value: &str) -> Denied {
+    Denied::forbidden(format!(
+        "another web site makes the browser ask ({header}: {value}): its pages may not use this API"
+    ))
+}
+
+fn is_ours(host: &Host, to: IpAddr, hosts: &BTreeSet<Host>) -> bool {
+    let is_built_in = match host {
+        Host::Address(address) => *address == to || (address.is_loopback() && to.is_loopback()),
+        Host::Name(name) => name == "localhost",
+    };
+    is_built_in || hosts.contains(host)
+}
+
+/// Whether the origin is the one of this very server, by the name that the client has used for it.
+fn is_same_origin(origin: &str, host: Option<&str>) -> bool {
+    let with_default_port =
+        |rest: &str, default: u16| Host::of_authority(rest).map(|(host, port)| (host, port.unwrap_or(default)));
+    let both = [("http://", 80), ("https://", 443)].into_iter().find_map(|(scheme, port)| {
+        Some((with_default_port(origin.strip_prefix(scheme)?, port)?, with_default_port(host?, port)?))
+    });
+    both.is_some_and(|(origin, own)| origin == own)
+}
+
+/// The scheme, host and port of a URL.
+fn origin_of(url: &str) -> &str {
+    let host_at = url.find("://").map_or(0, |at| at + 3);
+    url[host_at..].find(['/', '?', '#']).map_or(url, |end| &url[..host_at + end])
+}

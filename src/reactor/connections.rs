@@ -1,0 +1,208 @@
+//! The open HTTP connections: they are accepted, counted, given time, and closed.
+//!
+//! Not here: requests and their answers; see `http`.
+//!
+//! Invariant: the budget's sums are those of the connections that are open.
+
+use super::budget::{Budget, Holding};
+use super::connection::{Connection, Progress};
+use super::source::Source;
+use super::stream::Listener;
+use crate::api;
+use crate::api::access::Arrival;
+use crate::model::Mono;
+use crate::model::command::CallError;
+use crate::wire::http::Response;
+use mio::{Interest, Registry};
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+
+/// Connections that may be open at one time; a further client is told so, and its connection is closed.
+const CONNECTIONS_MAX: usize = 10_000;
+/// Connections that are taken from one listener in one turn of the loop.
+const ACCEPTS_A_TURN_MAX: usize = 64;
+/// How often the deadlines of the connections are looked at.
+const HOUSEKEEPING_EVERY_MS: u64 = 250;
+
+/// Where clients connect.
+pub struct Listeners {
+    pub api: Listener,
+    pub debug: Option<Listener>,
+    /// The Unix socket in data_dir.
+    pub socket: Option<Listener>,
+}
+
+/// A connection, and what is known of its client.
+struct Client {
+    connection: Connection,
+    arrival: Arrival,
+    /// It came by the debug listener: its requests never reach the node.
+    is_debug: bool,
+}
+
+pub struct Connections {
+    listeners: Listeners,
+    next_serial: usize,
+    open: HashMap<usize, Client>,
+    budget: Budget,
+    unfinished: Vec<usize>,
+    housekeeping_at: Mono,
+    counters: BTreeMap<&'static str, u64>,
+}
+
+impl Connections {
+    pub fn new(listeners: Listeners) -> Connections {
+        Connections {
+            listeners,
+            next_serial: 0,
+            open: HashMap::new(),
+            budget: Budget::default(),
+            unfinished: Vec::new(),
+            housekeeping_at: Mono(0),
+            counters: BTreeMap::new(),
+        }
+    }
+
+    /// Takes the connections that wait at the listener. True: there may be more.
+    pub fn accept(&mut self, source: Source, registry: &Registry, now: Mono) -> io::Result<bool> {
+        for _ in 0..ACCEPTS_A_TURN_MAX {
+            let listener = match source {
+                Source::DebugListener => self.listeners.debug.as_ref(),
+                Source::SocketListener => self.listeners.socket.as_ref(),
+                _ => Some(&self.listeners.api),
+            };
+            let Some(listener) = listener else { return Ok(false) };
+            let (mut stream, arrival) = match listener.accept() {
+                Ok(accepted) => accepted,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => {
+                    // Out of descriptors, or a client that was gone again: the next event comes with the next client.
+                    log::warn!("accept a connection: {error}");
+                    return Ok(false);
+                }
+            };
+            crate::worker::process::raise_if_short(&stream);
+            let serial = self.next_serial;
+            self.next_serial += 1;
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            registry.register(&mut stream, Source::Connection(serial).token(), interest)?;
+            self.count("http_connections");
+            let mut connection = Connection::new(stream, now);
+            if CONNECTIONS_MAX <= self.open.len() {
+                let full = format!("{CONNECTIONS_MAX} connections are open, which is the most there may be");
+                connection.respond_last(api::busy(full), now);
+            }
+            self.open.insert(serial, Client { connection, arrival, is_debug: source == Source::DebugListener });
+            self.unfinished.push(serial);
+        }
+        Ok(true)
+    }
+
+    pub fn get(&self, serial: usize) -> Option<&Connection> {
+        self.open.get(&serial).map(|client| &client.connection)
+    }
+
+    pub fn get_mut(&mut self, serial: usize) -> Option<&mut Connection> {
+        self.open.get_mut(&serial).map(|client| &mut client.connection)
+    }
+
+    /// How the client has come; none where it came by the debug listener.
+    pub fn arrival(&self, serial: usize) -> Option<Arrival> {
+        self.open.get(&serial).filter(|client| !client.is_debug).map(|client| client.arrival)
+    }
+
+    /// The connections to go on with at once.
+    pub fn take_unfinished(&mut self) -> Vec<usize> {
+        std::mem::take(&mut self.unfinished)
+    }
+
+    pub fn has_unfinished(&self) -> bool {
+        !self.unfinished.is_empty()
+    }
+
+    /// Has the connection gone on with in this turn of the loop.
+    pub fn go_on_soon(&mut self, serial: usize) {
+        self.unfinished.push(serial);
+    }
+
+    pub fn respond(&mut self, serial: usize, response: Response, now: Mono) {
+        if let Some(connection) = self.get_mut(serial) {
+            connection.respond(response, now);
+        }
+        self.settle(serial, now);
+    }
+
+    /// Gives the last answer: after it the connection ends.
+    pub fn respond_last(&mut self, serial: usize, response: Response, now: Mono) {
+        if let Some(connection) = self.get_mut(serial) {
+            connection.respond_last(response, now);
+        }
+        self.settle(serial, now);
+    }
+
+    pub fn close(&mut self, serial: usize) {
+        if let Some(client) = self.open.remove(&serial) {
+            self.budget.replace(client.connection.counted, Holding::default());
+        }
+    }
+
+    /// Tells the budget what the connection holds now, and ends slow readers where unread answers come to too much.
+    /// False: there is no memory for the request that it has begun or gone on with.
+    pub fn settle(&mut self, serial: usize, now: Mono) -> bool {
+        let Some(connection) = self.get_mut(serial) else { return true };
+        let holding = connection.holding();
+        let former = std::mem::replace(&mut connection.counted, holding);
+        self.budget.replace(former, holding);
+        while self.budget.has_too_many_answers() {
+            let unread = self.open.iter().filter(|(_, client)| client.connection.counted.answer != 0);
+            let slowest = unread.min_by_key(|(serial, client)| (client.connection.patience(now), **serial));
+            let Some((slowest, _)) = slowest else { break };
+            self.close(*slowest);
+            self.count("http_slow_readers_cut");
+        }
+        !(former.request < holding.request && self.budget.has_too_many_requests())
+    }
+
+    /// Ends the connections whose time is over.
+    pub fn housekeeping(&mut self, now: Mono) {
+        if now < self.housekeeping_at {
+            return;
+        }
+        self.housekeeping_at = now.plus_ms(HOUSEKEEPING_EVERY_MS);
+        let overdue = self.open.iter().filter(|(_, client)| client.connection.is_overdue(now));
+        let overdue: Vec<usize> = overdue.map(|(serial, _)| *serial).collect();
+        for serial in overdue {
+            match self.get(serial).and_then(Connection::slow_part) {
+                Some(slow_part) => {
+                    let slow = CallError { status: 408, message: slow_part.into() };
+                    self.respond_last(serial, api::failure(&slow), now);
+                    self.go_on_soon(serial);
+                }
+                None => self.close(serial),
+            }
+        }
+    }
+
+    /// Sends as much of the last answers as goes out at once.
+    pub fn flush(&mut self, now: Mono) {
+        #[expect(clippy::iter_over_hash_type, reason = "they have nothing to do with each other")]
+        for client in self.open.values_mut() {
+            while matches!(client.connection.advance(now), Progress::Unfinished) {}
+        }
+    }
+
+    pub fn count(&mut self, name: &'static str) {
+        *self.counters.entry(name).or_default() += 1;
+    }
+
+    /// What is counted here, and what is held now, by name.
+    pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let held = self.budget.total();
+        let now_held = [
+            ("http_connections_open", self.open.len() as u64),
+            ("http_request_bytes_held", held.request as u64),
+            ("http_answer_bytes_held", held.answer as u64),
+        ];
+        self.counters.iter().map(|(name, count)| (*name, *count)).chain(now_held)
+    }
+}
