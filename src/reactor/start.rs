@@ -17,6 +17,7 @@ use crate::api::access::Door;
 use crate::core::io::{ExitReason, Signal};
 use crate::core::node::{Node, Setup};
 use crate::core::output::retention::Outputs;
+use crate::core::ports::SpoolLeft;
 use crate::model::config::Config;
 use crate::model::{Incarnation, NodeId};
 use crate::worker::clock;
@@ -45,13 +46,11 @@ pub fn run(config: &Config, link: DaemonLink) -> Result<ExitReason, String> {
 }
 
 fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
-    let home = Home::open(&config.data_dir, &link.lock, config.mysql.is_none())?;
+    let (disk, kept) = Disk::open(config, &link)?;
     let node_id = node_id(&config.data_dir)?;
     let (marks, found, notice) = MarkBook::open(&config.data_dir, config.limits.held_max())
         .map_err(|error| format!("open the marks in {}: {error}", config.data_dir.display()))?;
-    let (spool, kept, damage) = SpoolFile::open(&config.data_dir)
-        .map_err(|error| format!("open the spool in {}: {error}", config.data_dir.display()))?;
-    for notice in notice.into_iter().chain(damage) {
+    if let Some(notice) = notice {
         log::error!("{notice}");
     }
     let poll = Poll::new().map_err(|error| format!("create the event loop: {error}"))?;
@@ -77,11 +76,8 @@ fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
             log::error!("wake the event loop: {error}");
         }
     };
-    let pool = Pool::start(
-        tools(config, &marks, Disk { spool, home }, link.guardian),
-        Answers { queue: sender, wake: Arc::new(wake) },
-    )
-    .map_err(starting)?;
+    let pool = Pool::start(tools(config, &marks, disk, link.guardian), Answers { queue: sender, wake: Arc::new(wake) })
+        .map_err(starting)?;
     let timer = Timer::new().map_err(starting)?;
     readable(&poll, &timer, Source::Timer).map_err(starting)?;
     readable(&poll, &link.death_pipe, Source::Guardian).map_err(starting)?;
@@ -123,6 +119,19 @@ fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
 struct Disk {
     spool: SpoolFile,
     home: Home,
+}
+
+impl Disk {
+    /// Answers also what former incarnations left in the spool.
+    fn open(config: &Config, link: &DaemonLink) -> Result<(Disk, SpoolLeft), String> {
+        let home = Home::open(&config.data_dir, &link.lock, config.mysql.is_none())?;
+        let (spool, kept, damage) = SpoolFile::open(&config.data_dir)
+            .map_err(|error| format!("open the spool in {}: {error}", config.data_dir.display()))?;
+        if let Some(damage) = damage {
+            log::error!("{damage}");
+        }
+        Ok((Disk { spool, home }, kept))
+    }
 }
 
 fn tools<'a>(config: &'a Config, marks: &MarkBook, disk: Disk, guardian: u32) -> Tools<'a> {

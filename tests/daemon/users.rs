@@ -104,7 +104,7 @@ fn a_run_as_a_user_has_the_umask_and_the_powers_of_a_login_whatever_the_daemon_h
     open_to_all(node.folder.path());
     node.start();
     let look = "umask; grep -E 'Cap(Prm|Eff|Inh|Amb)' /proc/self/status | tr -d '\\n\\t'; \
-                i=0; while [ $i -lt 64 ]; do [ ! -e /proc/$$/fd/$i ] || echo \" $i\"; i=$((i+1)); done | tr -d '\\n'";
+                i=0; while [ $i -lt 64 ]; do [ ! -e /proc/$$/fd/$i ] || printf ' %s' $i; i=$((i+1)); done";
     let row = node.api.run_once(look, "run_as=nobody&work_dir=/");
     let none = super::spawning::NO_POWERS;
     let lines: Vec<&str> = row.output().lines().collect();
