@@ -8,6 +8,7 @@
 //! Invariant: a `Config` has no value that is known to be wrong before anything is opened but files.
 
 mod access;
+mod exposed;
 mod reader;
 pub mod zones;
 
@@ -21,7 +22,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// Every key that app.toml may have; `config/app.toml` explains them.
-const KEYS: [&str; 38] = [
+const KEYS: [&str; 39] = [
     "consul_address",
     "service_name",
     "lock_key",
@@ -49,6 +50,7 @@ const KEYS: [&str; 38] = [
     "log_file",
     "log_retention_days",
     "shell",
+    "env_pass",
     "drain_timeout",
     "max_running",
     "max_pending",
@@ -118,6 +120,7 @@ fn read(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> Op
     let log_file = path(reader, "log_file");
     let data_dir = path(reader, "data_dir").unwrap_or_else(|| PathBuf::from("data"));
     let shell = shell(reader);
+    let env_pass = env_pass(reader);
     let drain_timeout_ms = reader.integer("drain_timeout", 0, 86_400).unwrap_or(10) as u64 * 1_000;
     let log_retention_days = reader.integer("log_retention_days", 0, 36_500).unwrap_or(0) as u32;
     let zones = host_zones(reader, environment);
@@ -138,6 +141,7 @@ fn read(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> Op
         cluster,
         mysql,
         shell,
+        env_pass,
         drain_timeout_ms,
         limits,
         zones: zones?,
@@ -211,6 +215,16 @@ fn shell(reader: &mut Reader) -> PathBuf {
         );
     }
     shell
+}
+
+fn env_pass(reader: &mut Reader) -> Vec<String> {
+    let names = reader.texts("env_pass").unwrap_or_default();
+    for name in &names {
+        if name.contains(['=', '\0']) || name.starts_with("WING_") {
+            reader.mistake("env_pass", &format!("{name:?} is not passed: the name of a variable is expected, and not one of the daemon's own (WING_)"));
+        }
+    }
+    names
 }
 
 fn host_zones(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> Option<HostZones> {
@@ -338,6 +352,7 @@ pub fn warnings(config: &Config, path: &Path) -> Vec<String> {
                 .into(),
         );
     }
+    warnings.extend(exposed::warnings(path));
     warnings.extend(access::warnings(&config.access, config.http_bind_address));
     let of_file = warnings.into_iter().map(|warning| format!("{}: {warning}", path.display()));
     of_file.chain(config.zones.warnings.iter().cloned()).collect()

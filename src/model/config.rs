@@ -33,6 +33,8 @@ pub struct Config {
     pub mysql: Option<MysqlConfig>,
     /// The absolute path of a program that takes `-c COMMAND`.
     pub shell: PathBuf,
+    /// The names of variables that a command which runs as another user gets of the daemon's environment.
+    pub env_pass: Vec<String>,
     pub drain_timeout_ms: u64,
     pub limits: Limits,
     pub zones: HostZones,

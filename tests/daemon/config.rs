@@ -6,7 +6,9 @@ use std::path::Path;
 /// Checks a file with this text.
 fn check(text: &str) -> (Option<i32>, String, String) {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("app.toml"), text).unwrap();
+    let path = folder.path().join("app.toml");
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     run(folder.path(), &["--check-config", "--config", "app.toml"])
 }
 
