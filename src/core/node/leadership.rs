@@ -34,6 +34,7 @@ impl Node {
         match result {
             Ok(opened) => {
                 opened.advice.into_iter().for_each(|advice| self.fx.notice(log::Level::Warn, advice));
+                opened.link_secret.into_iter().for_each(|secret| self.fx.push(Effect::LinkSecret(secret)));
                 self.fx.notice(log::Level::Info, "the store is open");
                 self.store_backoff.reset();
                 self.store = StoreConnection::Open;
@@ -125,6 +126,7 @@ impl Node {
     fn establish(&mut self, bumped: OwnEpoch, loaded: Loaded, now: Now) {
         let OwnEpoch { epoch, sent_at, leases_end } = bumped;
         self.lead_backoff.reset();
+        self.rejected_for = None;
         let lent = self.replica.lend(now);
         let (jobs, open) = (lent.scheduler.job_count(), loaded.open.len());
         self.fx.notice(log::Level::Info, format!("leading: epoch={epoch} jobs={jobs} open_entries={open}"));

@@ -9,6 +9,7 @@
 pub mod output_files;
 
 use crate::model::command::RequestKey;
+use crate::model::config::Secret;
 use crate::model::job::{JobFilter, JobPage};
 use crate::model::journal::{Body, Entry, EntryId, StoredEntry};
 use crate::model::log_row::{LastRun, LogFilter, LogPage, StoredLog};
@@ -134,6 +135,8 @@ pub struct Opened {
     pub clock: Option<Wall>,
     /// Messages for the operator, such as that an INT column should be widened, and how.
     pub advice: Vec<String>,
+    /// The secret of the links between the nodes that share this store; none where no node can (SQLite).
+    pub link_secret: Option<Secret>,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
