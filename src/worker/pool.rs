@@ -15,6 +15,7 @@ use super::spool::SpoolFile;
 use super::store::{Hand, Store};
 use crate::core::ports::output_files::{FileAnswer, FileOrder};
 use crate::core::ports::{Consul, ConsulError, Done, Kill, KillHow, Lead, Log, Read, SpawnError, Spool, Work, WorkId};
+use crate::core::time::bounds::KILL_ALL_MS;
 use crate::model::access::Tokens;
 use crate::model::job::JobPage;
 use crate::model::{Attempt, Job};
@@ -211,7 +212,7 @@ fn killer(answers: &Answers, guardian: u32) -> std::io::Result<Sender<KillOrder>
                 wanted.filter_map(|order| order.mark).collect::<Vec<Mark>>()
             };
             marks(KillHow::Ask).iter().for_each(kill::ask);
-            kill::end_runs(&marks(KillHow::Force), family(), || ());
+            kill::end_runs(&marks(KillHow::Force), family(), KILL_ALL_MS, || ());
             batch.iter().for_each(|order| answers.give(Answer::Done(order.id, Done::Killed)));
         }
     };

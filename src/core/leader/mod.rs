@@ -31,7 +31,7 @@ use crate::core::ledger::Ledger;
 use crate::core::ledger::journaler::{Journaler, Written};
 use crate::core::ports::{Journaled, Lead, Loaded, StoreError, Work, WorkId};
 use crate::core::runs::{Left, RunLimits, Runs, Stage, Unknown};
-use crate::core::time::bounds::{HOUSEKEEPING_MS, KEEP_DONE_SECS};
+use crate::core::time::bounds::{FORGET_SECS, HOUSEKEEPING_MS, KEEP_DONE_SECS};
 use crate::core::time::{Timer, Timers};
 use crate::model::command::{OutputQuery, RequestId};
 use crate::model::journal::EntryId;
@@ -48,8 +48,6 @@ use std::collections::BTreeMap;
 
 /// How often finished entries are closed, in one statement.
 const CLOSE_EVERY_MS: u64 = 1_000;
-/// A node that is gone for so long is not shown any more.
-const FORGET_SECS: i64 = 3_600;
 
 /// A leader's settings.
 #[derive(Clone, Debug)]

@@ -13,7 +13,8 @@
 use super::kill::{Family, GUARDIAN_NAME, end_runs, start_time};
 use super::marks::{self, Mark, Snapshot};
 use crate::core::time::bounds::{
-    GUARDIAN_BACKOFF_MS_MAX, GUARDIAN_GRACE_MS, GUARDIAN_LOOK_MS, GUARDIAN_PATIENCE_MS, SOUND_LIFE_MS,
+    GUARDIAN_BACKOFF_FIRST_MS, GUARDIAN_BACKOFF_MS_MAX, GUARDIAN_GRACE_MS, GUARDIAN_KILL_MS, GUARDIAN_LOOK_MS,
+    GUARDIAN_PATIENCE_MS, KILL_ALL_MS, SOUND_LIFE_MS,
 };
 use crate::worker::clock;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -34,7 +35,7 @@ use std::time::Duration;
 /// The hidden first argument of a daemon. The second one is `LOCK,PIPE`, two descriptors.
 pub const UNDER_GUARDIAN: &str = "--under-guardian";
 const SOUND_LIFE: Duration = Duration::from_millis(SOUND_LIFE_MS);
-const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+const BACKOFF_FIRST: Duration = Duration::from_millis(GUARDIAN_BACKOFF_FIRST_MS);
 const BACKOFF_LAST: Duration = Duration::from_millis(GUARDIAN_BACKOFF_MS_MAX);
 const LOCK_PATIENCE: Duration = Duration::from_millis(GUARDIAN_PATIENCE_MS);
 const LOCK_EVERY: Duration = Duration::from_millis(20);
@@ -233,7 +234,10 @@ impl Guardian {
             log::warn!("the lease is over: the guardian ends {} mutex runs", mutex.len());
         }
         let mut end = None;
-        end_runs(&mutex, own_family(), || end = end.take().or_else(|| reap(Some(daemon)).ok().flatten()));
+        // The next look goes on with what is left, and with runs that were started meanwhile.
+        end_runs(&mutex, own_family(), GUARDIAN_KILL_MS, || {
+            end = end.take().or_else(|| reap(Some(daemon)).ok().flatten())
+        });
         if let Some(end) = end {
             return LeaseWatch::Ended(end);
         }
@@ -247,7 +251,8 @@ impl Guardian {
         LeaseWatch::For(GUARDIAN_LOOK_MS)
     }
 
-    /// Kills the runs that may have processes, as the marks say, and waits until these are gone.
+    /// Kills the runs that may have processes, as the marks say, and waits until these are gone. Where one cannot be
+    /// killed, it says so and goes on: other jobs need the daemon.
     fn end_runs(&self, whose: &str, family: Family) {
         let marks = match Snapshot::read(&self.marks_path) {
             Ok(Some(snapshot)) => snapshot.marks,
@@ -259,7 +264,7 @@ impl Guardian {
             return;
         }
         log::info!("ending {} runs {whose}", running.len());
-        let left = end_runs(&running, family, || drop(reap(None)));
+        let left = end_runs(&running, family, KILL_ALL_MS, || drop(reap(None)));
         if left != 0 {
             log::error!("{left} processes of runs {whose} cannot be killed (uninterruptible sleep?)");
         }
