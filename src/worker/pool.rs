@@ -146,7 +146,7 @@ impl Pool {
     /// Gives work to its thread. Not for processes: they have `spawn` and `kill`.
     pub fn work(&self, id: WorkId, work: Work) {
         // Whole outputs are as old as their log rows, and are deleted with them.
-        if let Work::Log(Log::Retain { before }) = work {
+        if let Work::Log(Log::Retain { before, is_first: true }) = work {
             self.output_file(FileOrder::Retain { before });
         }
         let sent = match work {
@@ -286,7 +286,7 @@ fn do_lead(store: &mut dyn Store, lead: Lead) -> Done {
 fn do_log(store: &mut dyn Store, log: Log) -> Done {
     match log {
         Log::Write(rows) => Done::LogsWritten(store.write_logs(&rows)),
-        Log::Retain { before } => Done::LogsRetained(store.retain_logs(before)),
+        Log::Retain { before, .. } => Done::LogsRetained(store.retain_logs(before)),
         Log::Ping => Done::Pinged(store.ping()),
     }
 }

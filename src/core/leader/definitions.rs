@@ -126,7 +126,7 @@ impl Leader {
 
     /// While the store is away, puts stops in force at once, in memory and on the nodes.
     pub(super) fn put_stops_in_force(&mut self, cx: &mut Context) {
-        loop {
+        for _ in 0..self.changes.urgent_max() {
             let Some(Urgent { client, job }) = self.changes.next_urgent(&mut self.ledger, cx) else { return };
             let (id, version) = (job.id, job.version);
             let text =

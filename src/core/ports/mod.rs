@@ -50,7 +50,8 @@ pub enum Done {
     Closed(Result<(), StoreError>),
     Paused(Result<(), StoreError>),
     LogsWritten(Result<(), StoreError>),
-    LogsRetained(Result<(), StoreError>),
+    /// Whether more old rows may be left.
+    LogsRetained(Result<bool, StoreError>),
     Pinged(Result<(), StoreError>),
     /// The error is for people.
     Spooled(Result<Spooled, String>),
@@ -191,8 +192,9 @@ pub enum Log {
     /// `lost`. The row of a run that was started replaces a row by which the run was not started, because a leader
     /// wrote that one without knowing. Nothing else replaces a definite state.
     Write(Arc<[LogRow]>),
-    /// Delete the rows whose `time` is before this second, a bounded number at a time; `Done::LogsRetained`.
-    Retain { before: Second },
+    /// Delete some of the rows whose `time` is before this second, a bounded number; `Done::LogsRetained`. The first of
+    /// several such deletions removes the files of old outputs as well.
+    Retain { before: Second, is_first: bool },
     /// Ask the store for an answer; `Done::Pinged`.
     Ping,
 }

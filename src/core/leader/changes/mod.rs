@@ -76,13 +76,13 @@ impl Changes {
         }
         let is_behind = self.takes_ticks && ledger.is_behind(now) && !ledger.journal.is_failing();
         self.behind_since = is_behind.then(|| self.behind_since.unwrap_or(now.mono));
-        loop {
+        // Where `decide` declines a change, the next one follows: each round takes at least one from the queues.
+        for _ in 0..=self.queue.len() + self.in_force.len() {
             if self.asked.is_none() {
                 self.asked = self.next(ledger, cx);
             }
             self.decide(ledger, cx);
-            // Where `decide` declined the change, the next one follows.
-            if self.asked.is_some() || self.queue.is_empty() && self.in_force.is_empty() {
+            if self.asked.is_some() {
                 break;
             }
         }
@@ -111,7 +111,8 @@ impl Changes {
             asked.is_in_force = true;
             return Some(Urgent { client: asked.client.take(), job: job.clone() });
         }
-        loop {
+        // Each round takes at least one change from the queue.
+        for _ in 0..self.queue.len() {
             let at = self.queue.iter().position(|waiting| matches!(waiting.command, Command::StopJob(_)))?;
             let Waiting { client, command, .. } = self.queue.remove(at)?;
             let Some(id) = job_of(&command) else { continue };
@@ -121,6 +122,12 @@ impl Changes {
                 None => cx.fx.reply(client, Err(CallError::unknown_job(id))),
             }
         }
+        None
+    }
+
+    /// The most stops that `next_urgent` can still answer: the change with the store, and the queued ones.
+    pub fn urgent_max(&self) -> usize {
+        1 + self.queue.len()
     }
 
     /// Lists when to poll.

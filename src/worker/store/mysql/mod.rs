@@ -239,7 +239,7 @@ impl Store for MysqlStore {
         self.with("write log rows", |connection| logs::write(connection, rows))
     }
 
-    fn retain_logs(&mut self, before: Second) -> Result<(), StoreError> {
+    fn retain_logs(&mut self, before: Second) -> Result<bool, StoreError> {
         self.with("delete old log rows", |connection| logs::retain(&mut connection.conn, before))
     }
 

@@ -200,10 +200,8 @@ impl Store for SqliteStore {
         self.transact("write log rows", |transaction| logs::write(transaction, rows))
     }
 
-    fn retain_logs(&mut self, before: Second) -> Result<(), StoreError> {
-        // Each call of `retain` is a transaction of its own, so that new log rows are written in between.
-        while 0 < self.transact("delete old log rows", |transaction| logs::retain(transaction, before))? {}
-        Ok(())
+    fn retain_logs(&mut self, before: Second) -> Result<bool, StoreError> {
+        self.transact("delete old log rows", |transaction| logs::retain(transaction, before))
     }
 
     fn list_logs(&mut self, filter: &LogFilter) -> Result<LogPage, StoreError> {
