@@ -32,7 +32,9 @@ impl Node {
             Ok(true) => return self.delete_some(false, now),
             Ok(false) => {}
             Err(error) => {
-                self.fx.notice(log::Level::Warn, format!("delete log rows older than log_retention_days: {error}"));
+                self.lender
+                    .fx
+                    .notice(log::Level::Warn, format!("delete log rows older than log_retention_days: {error}"));
             }
         }
         self.retain_at = now.mono.plus_ms(RETAIN_EVERY_MS);
@@ -40,7 +42,7 @@ impl Node {
 
     fn delete_some(&mut self, is_first: bool, now: Now) {
         let before = now.wall.second().plus(-86_400 * i64::from(self.setup.log_retention_days));
-        self.fx.work(Work::Log(Log::Retain { before, is_first }));
+        self.lender.fx.work(Work::Log(Log::Retain { before, is_first }));
     }
 
     /// Whether a deletion is under way.
