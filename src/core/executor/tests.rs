@@ -82,7 +82,7 @@ impl Bench {
         while let Some(mail) = self.lender.fx.take_mail() {
             match mail {
                 Mail::ToLeader(message) => self.told.push(message),
-                Mail::ToNode(..) => panic!("{mail:?}"),
+                Mail::ToNode(..) | Mail::Loopback(_) => panic!("{mail:?}"),
             }
         }
     }

@@ -25,7 +25,7 @@ mod ticks;
 
 use crate::core::Context;
 use crate::core::cluster::roster::Roster;
-use crate::core::io::{Effect, Effects};
+use crate::core::io::Effects;
 use crate::core::jobs::replica::{AsOf, Lent};
 use crate::core::ledger::Ledger;
 use crate::core::ledger::journaler::{Journaler, Written};
@@ -147,7 +147,6 @@ impl Leader {
             is_draining: false,
             setup,
         };
-        leader.greet_own(cx.now);
         let left = Left { open: &loaded.open, logged: &loaded.logged, watermark: loaded.watermark };
         leader.runs.recover(&left, &mut leader.ledger, cx);
         // Runs that a former leader named for the tick that it did not complete are decided.
@@ -338,7 +337,7 @@ impl Leader {
 
     /// The lead is lost or handed over: answers all clients, cuts the links, and gives the jobs back.
     pub fn step_down(self, fx: &mut Effects) -> Lent {
-        self.roster.links().into_iter().for_each(|link| fx.push(Effect::Unlink(link)));
+        self.roster.links().into_iter().for_each(|link| fx.unlink(link));
         if self.reload.is_some() {
             fx.notice(
                 log::Level::Warn,
@@ -359,7 +358,7 @@ impl Leader {
         if is_due {
             self.housekeeping_at = now.mono.plus_ms(HOUSEKEEPING_MS);
             for link in self.roster.dead_links(now) {
-                cx.fx.push(Effect::Unlink(link));
+                cx.fx.unlink(link);
                 self.on_unlinked(link, cx);
             }
         }

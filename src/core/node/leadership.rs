@@ -12,6 +12,7 @@ use crate::core::leader::{Leader, LeaderSetup, Verdict};
 use crate::core::ports::{Bump, Bumped, Lead, Loaded, Opened, StoreError, Work, WorkId};
 use crate::core::runs::RunLimits;
 use crate::core::time::bounds::{LEASE_MS, PLAN_AHEAD_ALONE_MS, PLAN_AHEAD_MS};
+use crate::model::message::{LinkId, Message};
 use crate::model::{Mono, Now};
 
 impl Node {
@@ -132,8 +133,9 @@ impl Node {
         self.lender.fx.notice(log::Level::Info, format!("leading: epoch={epoch} jobs={jobs} open_entries={open}"));
         self.confirm(sent_at, now);
         let limits = &self.setup.limits;
+        let hello = self.hello();
         let setup = LeaderSetup {
-            hello: self.hello(),
+            hello: hello.clone(),
             limits: RunLimits {
                 max_pending_per_job: limits.max_pending_per_job,
                 unplaced_max: limits.max_pending,
@@ -146,13 +148,14 @@ impl Node {
         };
         let mut cx = self.lender.at(now);
         let mut leader = Leader::establish(setup, epoch, loaded, lent, &mut cx);
-        // The leader's own node tells its holdings like any other node.
-        leader.on_holdings(&self.setup.node_id, self.executor.holdings(), &mut cx);
         if std::mem::take(&mut self.is_reload_wanted) {
             leader.reload(cx.fx);
         }
         self.lead = Leadership::Leading(Box::new(leader));
         self.election.iter_mut().for_each(|election| election.renew_value(now));
+        self.lender.fx.send(LinkId::Loopback, Message::Hello(hello));
+        // The calls that have waited need a leader with a node.
+        self.deliver(now);
         for (_, client, command) in std::mem::take(&mut self.waiting) {
             self.on_command(client, command, now);
         }
@@ -176,7 +179,7 @@ impl Node {
         match outcome {
             Outcome::Nothing | Outcome::Elected => {}
             Outcome::Renewed(sent_at) => {
-                if matches!(self.lead, Leadership::Leading(_)) {
+                if self.is_leading() {
                     self.confirm(sent_at, now);
                 }
             }

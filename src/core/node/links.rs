@@ -2,6 +2,16 @@
 //!
 //! Not the link of a follower (`follower`) nor the nodes of a leader (`roster`): this routes messages to them.
 //!
+//! The leader's own node has a link to it like any other node, from Hello on. That link has no socket
+//! (`LinkId::Loopback`): `deliver` takes its messages to the other end. This stays special about that node:
+//!
+//! * Its lease follows the authority itself (see `confirm`), and no acknowledgement extends it: both are counted by one
+//!   clock, and an acknowledgement could only say less.
+//! * It sends a heartbeat with each input, and not every `HEARTBEAT_MS`: it is never silent for a leader that lives.
+//! * Its clients' calls go to the leader without being forwarded, so they need no second answer.
+//! * The roster knows it: the lead is not handed over to it, and no other node may have its id.
+//! * The leader writes log rows of its own into its logbook, so it also looks there for rows that are not committed.
+//!
 //! Invariant: a message is heard only over this node's link to its leader, or while this node leads.
 
 use super::{Leadership, Node, OwnEpoch};
@@ -170,17 +180,17 @@ impl Node {
     /// does not send them here again.
     pub(super) fn drain_executor(&mut self, now: Now) {
         self.executor.drain();
-        let heartbeat = self.load(now);
-        self.follower.heartbeat_now(heartbeat, &mut self.lender.at(now));
-        self.hear_own(now);
+        self.heartbeat_now(now);
         self.executor.hand_back(&mut self.lender.fx);
     }
 
-    /// A leader gets its own node's heartbeat with each input, so that node never counts as silent.
-    pub(super) fn hear_own(&mut self, now: Now) {
+    /// Sends the leader a heartbeat at once, out of its time.
+    pub(super) fn heartbeat_now(&mut self, now: Now) {
         let load = self.load(now);
-        if let Leadership::Leading(leader) = &mut self.lead {
-            leader.hear_own(load, now);
+        if self.is_leading() {
+            self.lender.fx.send(LinkId::Loopback, Message::Heartbeat(load));
+        } else {
+            self.follower.heartbeat_now(load, &mut self.lender.at(now));
         }
     }
 
@@ -192,30 +202,44 @@ impl Node {
             let Some(mail) = self.lender.fx.take_mail() else { break };
             is_any = true;
             match mail {
-                Mail::ToLeader(message) => self.tell_leader(message, now),
-                Mail::ToNode(node, message) => self.tell_node(&node, message, now),
+                Mail::ToLeader(message) => self.send_to_leader(message),
+                Mail::ToNode(node, message) => self.send_to_node(&node, message),
+                Mail::Loopback(message) => self.on_loopback(message, now),
             }
         }
         is_any
     }
 
-    fn tell_leader(&mut self, message: ToLeader, now: Now) {
-        if let Leadership::Leading(leader) = &mut self.lead {
-            let mut cx = self.lender.at(now);
-            leader.on_message(&self.setup.node_id, message, &mut cx);
-        } else if let Some(link) = self.follower.joined() {
+    fn send_to_leader(&mut self, message: ToLeader) {
+        let link = if self.is_leading() { Some(LinkId::Loopback) } else { self.follower.joined() };
+        // Without a leader the message is dropped: the next leader learns the same from log rows and holdings.
+        if let Some(link) = link {
             self.lender.fx.send(link, Message::ToLeader(message));
         }
-        // Without a leader the message is dropped: the next leader learns the same from log rows and holdings.
     }
 
-    fn tell_node(&mut self, node: &NodeId, message: ToNode, now: Now) {
+    fn send_to_node(&mut self, node: &NodeId, message: ToNode) {
         let Leadership::Leading(leader) = &self.lead else { return };
-        match leader.link_of(node) {
-            Some(LinkId::Loopback) => self.on_order(message, now),
-            Some(link) => self.lender.fx.send(link, Message::ToNode(message)),
-            // The node's next Holdings will show that it never had this.
-            None => {}
+        // Where there is no link, the node's next Holdings will show that it never had this.
+        if let Some(link) = leader.link_of(node) {
+            self.lender.fx.send(link, Message::ToNode(message));
+        }
+    }
+
+    /// A message over the loopback link: for this node, or for the leader in it. The link has ended with the lead.
+    fn on_loopback(&mut self, message: Message, now: Now) {
+        if !self.is_leading() {
+            return;
+        }
+        match message {
+            Message::Welcome { .. } => {
+                self.heartbeat_now(now);
+                self.lender.fx.send(LinkId::Loopback, Message::Holdings(self.executor.holdings()));
+            }
+            Message::ToNode(message) => self.on_order(message, now),
+            Message::Rejected { reason } => debug_assert!(false, "the leader rejects its own node: {reason}"),
+            Message::HeartbeatAck { .. } | Message::Reply { .. } => {}
+            message => self.on_received(LinkId::Loopback, message, now),
         }
     }
 

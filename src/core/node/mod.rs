@@ -196,7 +196,10 @@ impl Node {
 
     /// Takes one input. Call `poll_effect` until it answers none before the next.
     pub fn handle(&mut self, input: Input, now: Now) {
-        self.hear_own(now);
+        if self.is_leading() {
+            self.heartbeat_now(now);
+            self.deliver(now);
+        }
         match input {
             Input::Wake => {}
             Input::Command(client, command) => self.on_command(client, command, now),
@@ -364,7 +367,6 @@ impl Node {
         self.give_way(now);
         for round in 0.. {
             debug_assert!(round < ROUNDS_MAX, "leader and node go on talking to each other for ever");
-            self.hear_own(now);
             if let Leadership::Leading(leader) = &mut self.lead {
                 leader.poll(&mut self.lender.at(now));
             }
@@ -415,6 +417,10 @@ impl Node {
     /// Whether the replica reads the jobs. A node that takes the lead, or leads, reads them in other ways.
     fn may_read_jobs(&self) -> bool {
         self.is_open() && matches!(self.lead, Leadership::None)
+    }
+
+    fn is_leading(&self) -> bool {
+        matches!(self.lead, Leadership::Leading(_))
     }
 
     fn is_open(&self) -> bool {
