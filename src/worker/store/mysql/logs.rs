@@ -3,7 +3,8 @@
 //! Invariants: a row is written whatever its values are. A definite state replaces `lost`; only the row of a run that
 //! was started replaces a definite state, and only one by which the run was not started.
 
-use super::connection::{Connection, INT_MAX, Outcome, cell, sql_value};
+use super::connection::Connection;
+use super::outcome::{INT_MAX, Outcome, cell, sql_value};
 use super::schema::{self, LogTable};
 use crate::model::log_row::{LastRun, LogFilter, LogPage, PAGE_BYTES_MAX, StoredLog};
 use crate::model::value::Value;
