@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::core::Lender;
+use crate::core::io::Effect;
 use crate::core::jobs::scheduler::Scheduler;
 use crate::core::time::bounds::CHANGE_SILENT_MS;
 use crate::model::command::Command;
