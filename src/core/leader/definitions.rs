@@ -59,7 +59,7 @@ impl Leader {
                 let text = format!("reload the jobs: {error}; so far: {done}; send SIGHUP again");
                 cx.fx.notice(log::Level::Error, text);
             }
-            Ok(_) if self.changes.has_asked() => {
+            Ok(_) if self.changes.has_pending() => {
                 reload.ask_again(cx.fx);
                 self.reload = Some(reload);
             }

@@ -274,7 +274,7 @@ impl Leader {
                 self.runs.on_entry(id, &entry, &mut self.ledger, cx);
                 // Statements are answered in order: a change that was noted before this entry is in force by now,
                 // unless it is still with the store.
-                if !self.changes.has_asked() {
+                if !self.changes.has_pending() {
                     self.as_of = AsOf { entry: id, at: sent_at };
                 }
                 self.controls.on_journaled(&entry, &entry.body, cx.fx);
