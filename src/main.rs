@@ -34,7 +34,8 @@ use wing_crontab::{config, logging, next, reactor, token};
 const HELP: &str = "\
 wing-crontab: a distributed crontab, exact to the second
 
-  wing-crontab [--config PATH]                 run (Ctrl-C or SIGTERM ends it, SIGHUP reads the jobs again)
+  wing-crontab [--config PATH]                 run (Ctrl-C or SIGTERM ends it; SIGHUP reads the jobs
+                                               again, and SIGUSR1 opens log_file again)
   wing-crontab [--config PATH] --check-config  read the configuration, print it or its mistakes, and exit
   wing-crontab next 'CRONSET' [-n COUNT] [--from TIME] [--tz ZONE]
                                                print the next times of a schedule
@@ -103,16 +104,18 @@ fn run(all: Vec<OsString>) -> Result<u8, String> {
         return print(&config::summary(&config));
     }
     process::require_proc()?;
+    let secrets = process::take_secrets();
     logging::start(&config)?;
     process::hide_environment();
     process::end_inheritance();
+    process::survive_signals();
     match arguments.link {
         Some(link) => daemon(&config, &warnings, link),
         None => {
             let data_dir = config.data_dir.clone();
             // The guardian needs nothing else of the configuration, and is to stay small.
             drop(config);
-            guard(&data_dir, all).map(|code| code as u8)
+            guard(&data_dir, all, secrets).map(|code| code as u8)
         }
     }
 }

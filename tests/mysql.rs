@@ -208,6 +208,23 @@ fn a_user_who_may_not_widen_a_column_works_on_and_is_told_the_statement() {
 }
 
 #[test]
+fn the_nodes_that_share_a_database_share_the_secret_of_their_links_and_no_others_do() {
+    let (Some(database), Some(another)) = (mariadb::database(), mariadb::database()) else { return };
+    let secret_of = |database: &Database| store(database).open().unwrap().link_secret.unwrap();
+    secret_of(&database);
+    database.run(&["DELETE FROM link_secret"]);
+    // All of them find that there is none, as on a new database.
+    let secrets: Vec<Secret> = std::thread::scope(|scope| {
+        let opening: Vec<_> = (0..8).map(|_| scope.spawn(|| secret_of(&database))).collect();
+        opening.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(secrets[0].0.len(), 64);
+    assert!(secrets.iter().all(|secret| *secret == secrets[0]), "one secret");
+    assert_eq!(secret_of(&database), secrets[0], "it is kept");
+    assert_ne!(secret_of(&another), secrets[0]);
+}
+
+#[test]
 fn a_database_that_is_not_there_is_made() {
     let Some(mut database) = mariadb::database() else { return };
     database.name = format!("{}-new", database.name);

@@ -8,6 +8,7 @@
 //! Invariant: a `Config` has no value that is known to be wrong before anything is opened but files.
 
 mod access;
+mod exposed;
 mod reader;
 pub mod zones;
 
@@ -21,7 +22,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// Every key that app.toml may have; `config/app.toml` explains them.
-const KEYS: [&str; 38] = [
+const KEYS: [&str; 39] = [
     "consul_address",
     "service_name",
     "lock_key",
@@ -49,6 +50,7 @@ const KEYS: [&str; 38] = [
     "log_file",
     "log_retention_days",
     "shell",
+    "env_pass",
     "drain_timeout",
     "max_running",
     "max_pending",
@@ -61,6 +63,9 @@ const KEYS: [&str; 38] = [
     "min_free_memory_mb",
     "spool_output",
 ];
+
+/// The least length of a secret that nobody guesses from a recorded handshake.
+const SECRET_CHARS_MIN: usize = 16;
 
 /// The path of the file: the named one, else `config/app.toml` under the working directory, else the one beside the
 /// executable. Error: none was named, and neither of these exists.
@@ -115,6 +120,7 @@ fn read(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> Op
     let log_file = path(reader, "log_file");
     let data_dir = path(reader, "data_dir").unwrap_or_else(|| PathBuf::from("data"));
     let shell = shell(reader);
+    let env_pass = env_pass(reader);
     let drain_timeout_ms = reader.integer("drain_timeout", 0, 86_400).unwrap_or(10) as u64 * 1_000;
     let log_retention_days = reader.integer("log_retention_days", 0, 36_500).unwrap_or(0) as u32;
     let zones = host_zones(reader, environment);
@@ -135,6 +141,7 @@ fn read(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> Op
         cluster,
         mysql,
         shell,
+        env_pass,
         drain_timeout_ms,
         limits,
         zones: zones?,
@@ -210,6 +217,16 @@ fn shell(reader: &mut Reader) -> PathBuf {
     shell
 }
 
+fn env_pass(reader: &mut Reader) -> Vec<String> {
+    let names = reader.texts("env_pass").unwrap_or_default();
+    for name in &names {
+        if name.contains(['=', '\0']) || name.starts_with("WING_") {
+            reader.mistake("env_pass", &format!("{name:?} is not passed: the name of a variable is expected, and not one of the daemon's own (WING_)"));
+        }
+    }
+    names
+}
+
 fn host_zones(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> Option<HostZones> {
     let name = reader.text("time_zone").filter(|name| !name.is_empty());
     zones::load(name.as_deref(), environment).map_err(|error| reader.mistake("time_zone", &error)).ok()
@@ -250,8 +267,13 @@ fn consul(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> 
 
 fn cluster(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> ClusterConfig {
     let secret = secret(reader, environment, ["cluster_secret", "cluster_secret_file", "WING_CLUSTER_SECRET"]);
+    if secret.as_ref().is_some_and(|secret| secret.0.chars().count() < SECRET_CHARS_MIN) {
+        let expected =
+            format!("it is shorter than {SECRET_CHARS_MIN} characters; `openssl rand -hex 32` prints a good one");
+        reader.mistake("cluster_secret", &expected);
+    }
     let insecure = reader.flag("cluster_insecure").unwrap_or(false);
-    ClusterConfig { secret: secret.filter(|secret| !secret.0.is_empty()), insecure }
+    ClusterConfig { secret, insecure }
 }
 
 fn mysql(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> Option<MysqlConfig> {
@@ -330,6 +352,7 @@ pub fn warnings(config: &Config, path: &Path) -> Vec<String> {
                 .into(),
         );
     }
+    warnings.extend(exposed::warnings(path));
     warnings.extend(access::warnings(&config.access, config.http_bind_address));
     let of_file = warnings.into_iter().map(|warning| format!("{}: {warning}", path.display()));
     of_file.chain(config.zones.warnings.iter().cloned()).collect()

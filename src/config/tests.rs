@@ -99,7 +99,19 @@ fn mistakes_are_named_with_what_is_expected() {
     refuse("labels = \"gpu\"", &["labels: a list of texts"]);
     refuse("labels = [\"gpu\", 1]", &["labels: a list of texts"]);
     refuse("kill_grace = 3601", &["kill_grace: 3601 is out of range"]);
+    refuse("cluster_secret = \"s\"", &["cluster_secret: it is shorter than 16 characters"]);
+    refuse("cluster_secret = \"fifteen letters\"", &["cluster_secret: it is shorter than 16 characters"]);
+    refuse("cluster_secret_file = \"/dev/null\"", &["cluster_secret: it is shorter than 16 characters"]);
     refuse("log_level = ", &["line 1"]);
+}
+
+#[test]
+fn a_secret_of_the_cluster_has_sixteen_characters_or_is_not_given() {
+    assert!(read("cluster_secret = \"sixteen letters!\"").unwrap().cluster.secret.is_some());
+    assert!(read("cluster_secret = \"\"").unwrap().cluster.secret.is_none());
+    let environment = |name: &str| (name == "WING_CLUSTER_SECRET").then(|| "short".to_string());
+    let error = parse("", "app.toml", environment).unwrap_err();
+    assert!(error.contains("shorter than 16") && !error.contains("short\""), "{error}");
 }
 
 #[test]

@@ -33,6 +33,8 @@ pub struct Config {
     pub mysql: Option<MysqlConfig>,
     /// The absolute path of a program that takes `-c COMMAND`.
     pub shell: PathBuf,
+    /// The names of variables that a command which runs as another user gets of the daemon's environment.
+    pub env_pass: Vec<String>,
     pub drain_timeout_ms: u64,
     pub limits: Limits,
     pub zones: HostZones,
@@ -66,7 +68,8 @@ pub struct ConsulConfig {
 /// How nodes trust each other.
 #[derive(Clone, Debug, Default)]
 pub struct ClusterConfig {
-    /// None: the node has links only to nodes of its own host, unless it is `insecure`.
+    /// None: the node has links only to nodes of its own host, which share a secret by their database, unless it is
+    /// `insecure`.
     pub secret: Option<Secret>,
     /// Without a secret the node trusts every node that connects.
     pub insecure: bool,

@@ -5,7 +5,7 @@
 //! leader -> node   Welcome or Rejected, HeartbeatAck, ToNode, Reply
 //! ```
 //!
-//! Not the bytes on a socket: those are in `wire::frame`.
+//! Not the bytes on a socket: those are in `wire::channel`.
 //!
 //! Invariant: a message does not name its sender or its epoch. The link that it came over tells the sender, and the
 //! link's Welcome the epoch: a link lasts under one epoch only.

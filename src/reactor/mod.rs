@@ -18,6 +18,7 @@ mod peers;
 mod socket;
 mod source;
 mod start;
+mod strangers;
 mod stream;
 mod timer;
 
@@ -262,6 +263,7 @@ impl Reactor {
                         log::error!("no mark is free for {op:?}");
                     }
                 }
+                Effect::LinkSecret(secret) => self.peers.trust(&secret),
                 Effect::Link(id, server) => {
                     if let Err(error) = self.peers.link(id, &server, self.poll.registry(), clock::mono()) {
                         log::error!("make a link to {server}: {error}");

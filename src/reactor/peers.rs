@@ -1,4 +1,4 @@
-//! Links to other nodes: a listener, sockets, proofs, frames.
+//! Links to other nodes: a listener, sockets, handshakes, sealed frames.
 //!
 //! ```text
 //! Connecting -> Proving -> Open
@@ -6,25 +6,24 @@
 //!
 //! Not here: which links are made, and which messages go over them; the node decides that.
 //!
-//! Invariants: a stranger can send nothing but its proof, in five seconds and a small buffer. The bytes that wait to be
+//! Invariants: a stranger can send nothing but its part of the handshake, in two seconds and a small buffer. The bytes that wait to be
 //! sent over a link have a limit; beyond it the link is cut, and the node begins anew over the next one.
 
 use super::source::Source;
+use super::strangers::{Lines, Strangers};
 use crate::core::io::{Gone, Input};
+use crate::core::time::bounds::PROVE_MS;
 use crate::model::config::{ClusterConfig, Secret};
 use crate::model::message::{LinkId, Message};
 use crate::model::{Mono, Server};
-use crate::wire::frame::{self, FRAME_BYTES_MAX, Kind, message_frame};
-use crate::wire::handshake::{self, End, Handshake, NONCE_BYTES, Step};
+use crate::wire::channel::Channel;
+use crate::wire::frame::{self, BadFrame, Frame};
+use crate::wire::handshake::{self, Failed, Handshake, Key, Step};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
 
-/// How many links may be without a proof at one time.
-const STRANGERS_MAX: usize = 256;
-/// How long a link may be without a proof.
-const PROVE_MS: u64 = 5_000;
 /// How many bytes may wait to be sent over one link.
 const OUTPUT_BYTES_MAX: usize = 64 << 20;
 /// The most bytes that are read from one link in one turn of the loop.
@@ -36,14 +35,18 @@ const ACCEPTS_A_TURN_MAX: usize = 64;
 
 pub struct Peers {
     listener: Option<TcpListener>,
-    config: ClusterConfig,
+    key: Key,
+    /// A secret was given in the configuration.
+    has_secret: bool,
+    /// Other hosts are spoken to without one.
+    is_insecure: bool,
+    strangers: Strangers,
+    stranger_lines: Lines,
     next_serial: usize,
     peers: BTreeMap<usize, Peer>,
     serials: BTreeMap<LinkId, usize>,
     unfinished: Vec<usize>,
     heard: VecDeque<Input>,
-    /// A log line has said that without a secret there are no links to other hosts.
-    is_secret_missed: bool,
 }
 
 struct Peer {
@@ -61,13 +64,31 @@ struct Peer {
 enum LinkState {
     Connecting,
     Proving(Handshake),
-    Open,
+    Open(Channel),
 }
 
 /// Why a link ends.
 enum Ending {
     Gone(Gone),
     Bad(String),
+}
+
+impl From<BadFrame> for Ending {
+    fn from(bad: BadFrame) -> Ending {
+        match bad {
+            BadFrame::OtherVersion(theirs) => Ending::Gone(Gone::OtherVersion { theirs, ours: frame::VERSION }),
+            BadFrame::Malformed(reason) => Ending::Bad(reason),
+        }
+    }
+}
+
+impl From<Failed> for Ending {
+    fn from(failed: Failed) -> Ending {
+        match failed {
+            Failed::OtherSecret => Ending::Gone(Gone::OtherSecret),
+            Failed::Other(reason) => Ending::Bad(reason.into()),
+        }
+    }
 }
 
 impl From<io::Error> for Ending {
@@ -77,16 +98,27 @@ impl From<io::Error> for Ending {
 }
 
 impl Peers {
-    pub fn new(listener: Option<TcpListener>, config: ClusterConfig) -> Peers {
+    /// `key`: that of the configured secret, or of none.
+    pub fn new(listener: Option<TcpListener>, config: &ClusterConfig, key: Key) -> Peers {
         Peers {
             listener,
-            config,
+            key,
+            has_secret: config.secret.is_some(),
+            is_insecure: config.insecure,
+            strangers: Strangers::default(),
+            stranger_lines: Lines::default(),
             next_serial: 0,
             peers: BTreeMap::new(),
             serials: BTreeMap::new(),
             unfinished: Vec::new(),
             heard: VecDeque::new(),
-            is_secret_missed: false,
+        }
+    }
+
+    /// Takes the store's secret for links, where the configuration has given none.
+    pub fn trust(&mut self, secret: &Secret) {
+        if !self.has_secret && !self.is_insecure {
+            self.key = Key::of(secret);
         }
     }
 
@@ -98,25 +130,31 @@ impl Peers {
                 Ok(accepted) => accepted,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => {
-                    log::warn!("accept a node: {error}");
+                    self.warn_of_stranger(format!("accept a node: {error}"), now);
                     return Ok(false);
                 }
             };
             if !self.may_speak(address.ip().is_loopback()) {
-                log::warn!(
+                let text = format!(
                     "a node at {address} is rejected: without cluster_secret only nodes of this host may connect; set it on all nodes"
                 );
+                self.warn_of_stranger(text, now);
                 continue;
             }
-            let strangers = self.peers.values().filter(|peer| !matches!(peer.state, LinkState::Open)).count();
-            if STRANGERS_MAX <= strangers {
-                continue;
-            }
+            let state = match Handshake::listen(&self.key) {
+                Ok(handshake) => LinkState::Proving(handshake),
+                Err(failed) => {
+                    self.warn_of_stranger(format!("a node at {address} is rejected: {}", BadFrame::from(failed)), now);
+                    continue;
+                }
+            };
             crate::worker::process::raise_if_short(&stream);
-            let id = LinkId::In(self.next_serial as u64);
-            let Some(handshake) = self.handshake(End::Listener) else { continue };
-            let (output, state) = (handshake.challenge(), LinkState::Proving(handshake));
-            self.add(Peer { output, state, ..Peer::new(id, address.to_string(), stream, now) }, registry)?;
+            let serial = self.next_serial;
+            if let Some(oldest) = self.strangers.add(serial, address.ip()) {
+                self.cut_stranger(oldest, "it had not proved itself when many others came", now);
+            }
+            let id = LinkId::In(serial as u64);
+            self.add(Peer { state, ..Peer::new(id, address.to_string(), stream, now) }, registry)?;
         }
         Ok(true)
     }
@@ -124,30 +162,22 @@ impl Peers {
     /// Makes a link to a server.
     pub fn link(&mut self, id: LinkId, server: &Server, registry: &Registry, now: Mono) -> io::Result<()> {
         let address: Option<std::net::SocketAddr> = server.0.parse().ok();
-        let is_allowed = address.is_some_and(|address| self.may_speak(address.ip().is_loopback()));
-        if !is_allowed && !std::mem::replace(&mut self.is_secret_missed, true) {
-            log::error!(
-                "no link to {server}: without cluster_secret this node connects only to nodes of its own host; set it on all nodes"
-            );
-        }
+        let is_allowed = address.is_none_or(|address| self.may_speak(address.ip().is_loopback()));
         match address.filter(|_| is_allowed).map(TcpStream::connect) {
-            Some(Ok(stream)) => self.add(Peer::new(id, server.to_string(), stream, now), registry),
-            _ => {
-                self.heard.push_back(Input::Unlinked(id, Gone::Lost));
-                Ok(())
-            }
+            Some(Ok(stream)) => return self.add(Peer::new(id, server.to_string(), stream, now), registry),
+            _ => self.heard.push_back(Input::Unlinked(id, if is_allowed { Gone::Lost } else { Gone::NoSecret })),
         }
+        Ok(())
     }
 
     pub fn send(&mut self, id: LinkId, message: &Message) {
         let Some(serial) = self.serials.get(&id).copied() else { return };
-        let Some(peer) = self.peers.get_mut(&serial).filter(|peer| matches!(peer.state, LinkState::Open)) else {
-            return;
-        };
-        let frame = message_frame(message).filter(|frame| peer.output.len() + frame.len() <= OUTPUT_BYTES_MAX);
-        match frame {
-            Some(frame) => {
-                peer.output.extend(frame);
+        let Some(peer) = self.peers.get_mut(&serial) else { return };
+        let LinkState::Open(channel) = &mut peer.state else { return };
+        let frames = channel.seal(message).filter(|frames| peer.output.len() + frames.len() <= OUTPUT_BYTES_MAX);
+        match frames {
+            Some(frames) => {
+                peer.output.extend(frames);
                 self.unfinished.push(serial);
             }
             None => {
@@ -164,6 +194,7 @@ impl Peers {
         {
             // A last message, such as a rejection, is sent if the socket takes it at once.
             let _ = peer.write();
+            self.strangers.remove(serial);
         }
         self.heard.retain(|input| !matches!(input, Input::Linked(of) | Input::Received(of, _) if *of == id));
     }
@@ -171,36 +202,51 @@ impl Peers {
     /// Goes on with a link.
     pub fn on_ready(&mut self, serial: usize, now: Mono) {
         let Some(peer) = self.peers.get_mut(&serial) else { return };
-        let result = match peer.state {
-            LinkState::Connecting => {
-                peer.connected().map(|is_up| is_up.then(|| handshake_of(&self.config, End::Dialler)))
-            }
-            _ => Ok(None),
-        };
-        let result = result.and_then(|handshake| {
-            if let Some(handshake) = handshake {
-                let handshake = handshake.ok_or_else(|| Ending::Bad("no random numbers are to be had".into()))?;
-                peer.output.extend(handshake.challenge());
-                peer.state = LinkState::Proving(handshake);
-                peer.deadline = now.plus_ms(PROVE_MS);
-            }
+        let result = peer.begin(&self.key, now).and_then(|()| {
             peer.write()?;
             peer.read(&mut self.heard)
         });
+        let oldest = match &peer.state {
+            LinkState::Proving(handshake) if handshake.has_answered() => self.strangers.greet(serial),
+            LinkState::Open(_) => {
+                self.strangers.remove(serial);
+                None
+            }
+            _ => None,
+        };
         match result {
             Ok(true) => self.unfinished.push(serial),
             Ok(false) => {}
-            Err(Ending::Gone(gone)) => {
-                if matches!(&peer.state, LinkState::Proving(handshake) if handshake.has_proved()) {
-                    log::warn!("{} does not take this node's proof: has it the same cluster_secret?", peer.address);
-                }
-                self.end(serial, gone);
-            }
-            Err(Ending::Bad(reason)) => {
-                log::warn!("the link to {} is cut: {reason}", peer.address);
-                self.end(serial, Gone::Lost);
-            }
+            Err(ending) => self.on_ending(serial, ending, now),
         }
+        if let Some(oldest) = oldest {
+            self.cut_stranger(oldest, "it had not proved itself when many others came", now);
+        }
+    }
+
+    fn on_ending(&mut self, serial: usize, ending: Ending, now: Mono) {
+        let Some(peer) = self.peers.get_mut(&serial) else { return };
+        let (is_open, has_dialled) = (matches!(peer.state, LinkState::Open(_)), matches!(peer.id, LinkId::Out(_)));
+        let (gone, reason) = match ending {
+            // The other end has proved itself, so it was somebody else who wrote this.
+            Ending::Gone(gone) if is_open && gone.is_foreign() => (Gone::Lost, Some(gone.to_string())),
+            Ending::Gone(gone) => (gone, gone.is_foreign().then(|| gone.to_string())),
+            Ending::Bad(reason) => (Gone::Lost, Some(reason)),
+        };
+        if gone.is_foreign() && !has_dialled {
+            // The other end is to know the reason; whether it hears this is its own concern.
+            peer.output.extend(handshake::rejection());
+            let _ = peer.write();
+        }
+        let text = reason.map(|reason| format!("the link to {} is cut: {reason}", peer.address));
+        match text {
+            // The node says what a leader that it cannot speak with means.
+            Some(_) if has_dialled && gone.is_foreign() => {}
+            Some(text) if is_open || has_dialled => log::warn!("{text}"),
+            Some(text) => self.warn_of_stranger(text, now),
+            None => {}
+        }
+        self.end(serial, gone);
     }
 
     /// The next input from the links, in the order in which they came.
@@ -223,17 +269,32 @@ impl Peers {
 
     /// Cuts the links whose time for a proof is over.
     pub fn housekeeping(&mut self, now: Mono) {
-        let is_late = |peer: &Peer| !matches!(peer.state, LinkState::Open) && peer.deadline <= now;
+        let is_late = |peer: &Peer| !matches!(peer.state, LinkState::Open(_)) && peer.deadline <= now;
         let late: Vec<usize> = self.peers.iter().filter(|(_, peer)| is_late(peer)).map(|(serial, _)| *serial).collect();
-        late.into_iter().for_each(|serial| self.end(serial, Gone::Lost));
+        late.into_iter().for_each(|serial| self.cut_stranger(serial, "it has not proved itself in time", now));
+        if let Some(summary) = self.stranger_lines.summary(now) {
+            log::warn!("{summary}");
+        }
+    }
+
+    fn cut_stranger(&mut self, serial: usize, reason: &str, now: Mono) {
+        let Some(peer) = self.peers.get(&serial) else { return };
+        // A leader that does not answer is the node's concern.
+        if matches!(peer.id, LinkId::In(_)) {
+            let text = format!("the link to {} is cut: {reason}", peer.address);
+            self.warn_of_stranger(text, now);
+        }
+        self.end(serial, Gone::Lost);
+    }
+
+    fn warn_of_stranger(&mut self, text: String, now: Mono) {
+        if let Some(line) = self.stranger_lines.line(text, now) {
+            log::warn!("{line}");
+        }
     }
 
     fn may_speak(&self, is_loopback: bool) -> bool {
-        is_loopback || self.config.secret.is_some() || self.config.insecure
-    }
-
-    fn handshake(&self, end: End) -> Option<Handshake> {
-        handshake_of(&self.config, end)
+        is_loopback || self.has_secret || self.is_insecure
     }
 
     fn add(&mut self, mut peer: Peer, registry: &Registry) -> io::Result<()> {
@@ -252,18 +313,12 @@ impl Peers {
     fn end(&mut self, serial: usize, gone: Gone) {
         let Some(peer) = self.peers.remove(&serial) else { return };
         self.serials.remove(&peer.id);
-        let was_known = matches!(peer.state, LinkState::Open) || matches!(peer.id, LinkId::Out(_));
+        self.strangers.remove(serial);
+        let was_known = matches!(peer.state, LinkState::Open(_)) || matches!(peer.id, LinkId::Out(_));
         if was_known {
             self.heard.push_back(Input::Unlinked(peer.id, gone));
         }
     }
-}
-
-fn handshake_of(config: &ClusterConfig, end: End) -> Option<Handshake> {
-    let mut nonce = [0; NONCE_BYTES];
-    rustix::rand::getrandom(&mut nonce[..], rustix::rand::GetRandomFlags::empty()).ok()?;
-    let secret = config.secret.clone().unwrap_or_else(|| Secret(String::new()));
-    Some(Handshake::new(end, secret, nonce))
 }
 
 impl Peer {
@@ -271,6 +326,17 @@ impl Peer {
     fn new(id: LinkId, address: String, stream: TcpStream, now: Mono) -> Peer {
         let (state, deadline) = (LinkState::Connecting, now.plus_ms(PROVE_MS));
         Peer { id, address, stream, input: Vec::new(), output: Vec::new(), sent: 0, state, deadline }
+    }
+
+    /// Begins the handshake of a link that this node has dialled, once the connection is made.
+    fn begin(&mut self, key: &Key, now: Mono) -> Result<(), Ending> {
+        if matches!(self.state, LinkState::Connecting) && self.connected()? {
+            let (handshake, first) = Handshake::dial(key)?;
+            self.output.extend(first);
+            self.state = LinkState::Proving(handshake);
+            self.deadline = now.plus_ms(PROVE_MS);
+        }
+        Ok(())
     }
 
     /// Whether the connection is made.
@@ -329,31 +395,34 @@ impl Peer {
 
     fn take_frames(&mut self, heard: &mut VecDeque<Input>) -> Result<(), Ending> {
         loop {
-            let is_open = matches!(self.state, LinkState::Open);
-            let bytes_max = if is_open { FRAME_BYTES_MAX } else { handshake::FRAME_BYTES_MAX };
-            let frame = frame::take(&mut self.input, bytes_max).map_err(|bad| Ending::Bad(bad.0))?;
-            let Some(frame) = frame else { return Ok(()) };
-            match &mut self.state {
-                LinkState::Connecting => return Ok(()),
-                LinkState::Proving(handshake) => {
-                    match handshake.on_frame(&frame).map_err(|why| Ending::Bad(why.into()))? {
-                        Step::Wait => {}
-                        Step::Send(bytes) => self.output.extend(bytes),
-                        Step::Done(bytes) => {
-                            self.output.extend(bytes.unwrap_or_default());
-                            self.state = LinkState::Open;
-                            heard.push_back(Input::Linked(self.id));
-                        }
-                    }
-                }
-                LinkState::Open if frame.kind == Kind::Message => {
-                    let message = frame::message(&frame.body).map_err(|bad| Ending::Bad(bad.0))?;
-                    heard.push_back(Input::Received(self.id, message));
-                }
-                LinkState::Open => return Err(Ending::Bad("a proof after the proof".into())),
-            }
+            let bytes_max = match self.state {
+                LinkState::Open(_) => frame::BODY_BYTES_MAX,
+                _ => handshake::BODY_BYTES_MAX,
+            };
+            let Some(frame) = frame::take(&mut self.input, bytes_max)? else { return Ok(()) };
+            self.on_frame(&frame, heard)?;
             self.write()?;
         }
+    }
+
+    fn on_frame(&mut self, frame: &Frame, heard: &mut VecDeque<Input>) -> Result<(), Ending> {
+        match &mut self.state {
+            LinkState::Connecting => {}
+            LinkState::Proving(handshake) => match handshake.on_frame(frame)? {
+                Step::Send(bytes) => self.output.extend(bytes),
+                Step::Done(bytes, channel) => {
+                    self.output.extend(bytes);
+                    self.state = LinkState::Open(channel);
+                    heard.push_back(Input::Linked(self.id));
+                }
+            },
+            LinkState::Open(channel) => {
+                if let Some(message) = channel.open(frame)? {
+                    heard.push_back(Input::Received(self.id, message));
+                }
+            }
+        }
+        Ok(())
     }
 }
 

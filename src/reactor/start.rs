@@ -17,13 +17,18 @@ use crate::api::access::Door;
 use crate::core::io::{ExitReason, Signal};
 use crate::core::node::{Node, Setup};
 use crate::core::output::retention::Outputs;
-use crate::model::config::Config;
+use crate::core::ports::SpoolLeft;
+use crate::model::config::{ClusterConfig, Config, Secret};
 use crate::model::{Incarnation, NodeId};
+use crate::wire::handshake::Key;
 use crate::worker::clock;
 use crate::worker::consul::ConsulClient;
+use crate::worker::home::{self, Home};
 use crate::worker::output_files::OutputFiles;
+use crate::worker::own_files;
 use crate::worker::pool::{Answers, Pool, Tools};
 use crate::worker::process::{DaemonLink, FreeMemory, MarkBook, Spawner};
+use crate::worker::random;
 use crate::worker::spool::SpoolFile;
 use crate::worker::store::sqlite::WriteOrder;
 use crate::worker::store::{self, Hand, Store};
@@ -32,6 +37,7 @@ use mio::{Interest, Poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::collections::BTreeSet;
 use std::fmt::Display;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -42,12 +48,11 @@ pub fn run(config: &Config, link: DaemonLink) -> Result<ExitReason, String> {
 }
 
 fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
+    let (disk, kept) = Disk::open(config, &link)?;
     let node_id = node_id(&config.data_dir)?;
     let (marks, found, notice) = MarkBook::open(&config.data_dir, config.limits.held_max())
         .map_err(|error| format!("open the marks in {}: {error}", config.data_dir.display()))?;
-    let (spool, kept, damage) = SpoolFile::open(&config.data_dir)
-        .map_err(|error| format!("open the spool in {}: {error}", config.data_dir.display()))?;
-    for notice in notice.into_iter().chain(damage) {
+    if let Some(notice) = notice {
         log::error!("{notice}");
     }
     let poll = Poll::new().map_err(|error| format!("create the event loop: {error}"))?;
@@ -73,9 +78,8 @@ fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
             log::error!("wake the event loop: {error}");
         }
     };
-    let pool =
-        Pool::start(tools(config, &marks, spool, link.guardian), Answers { queue: sender, wake: Arc::new(wake) })
-            .map_err(starting)?;
+    let pool = Pool::start(tools(config, &marks, disk, link.guardian), Answers { queue: sender, wake: Arc::new(wake) })
+        .map_err(starting)?;
     let timer = Timer::new().map_err(starting)?;
     readable(&poll, &timer, Source::Timer).map_err(starting)?;
     readable(&poll, &link.death_pipe, Source::Guardian).map_err(starting)?;
@@ -103,7 +107,7 @@ fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
         marks,
         children: Children::new(Outputs::new(config.limits.max_output_bytes, config.spool_output)),
         http: Http::new(listeners, door),
-        peers: Peers::new(peer_listener, config.cluster.clone()),
+        peers: Peers::new(peer_listener, &config.cluster, link_key(&config.cluster)?),
         signals: signals.collect::<std::io::Result<_>>().map_err(starting)?,
         link,
         _socket_file: socket_file,
@@ -113,7 +117,26 @@ fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
     })
 }
 
-fn tools<'a>(config: &'a Config, marks: &MarkBook, spool: SpoolFile, guardian: u32) -> Tools<'a> {
+/// What was opened under data_dir.
+struct Disk {
+    spool: SpoolFile,
+    home: Home,
+}
+
+impl Disk {
+    /// Answers also what former incarnations left in the spool.
+    fn open(config: &Config, link: &DaemonLink) -> Result<(Disk, SpoolLeft), String> {
+        let home = Home::open(&config.data_dir, &link.lock, config.mysql.is_none())?;
+        let (spool, kept, damage) = SpoolFile::open(&config.data_dir)
+            .map_err(|error| format!("open the spool in {}: {error}", config.data_dir.display()))?;
+        if let Some(damage) = damage {
+            log::error!("{damage}");
+        }
+        Ok((Disk { spool, home }, kept))
+    }
+}
+
+fn tools<'a>(config: &'a Config, marks: &MarkBook, disk: Disk, guardian: u32) -> Tools<'a> {
     let consul = config.consul.as_ref();
     let consul =
         consul.map(|consul| ConsulClient::new(consul, &config.service_name, &config.lock_key, &config.bind_address));
@@ -121,8 +144,9 @@ fn tools<'a>(config: &'a Config, marks: &MarkBook, spool: SpoolFile, guardian: u
     Tools {
         new_store: Box::new(move |hand| new_store(config, hand, &write_order)),
         consul: consul.map(Arc::new),
-        spawner: Arc::new(Spawner::new(config.shell.clone(), marks.marks())),
-        spool,
+        spawner: Arc::new(Spawner::new(config.shell.clone(), marks.marks(), &config.env_pass)),
+        spool: disk.spool,
+        home: Arc::new(disk.home),
         memory: Arc::new(FreeMemory::new(config.limits.min_free_memory_mb)),
         guardian,
         output_files: OutputFiles(config.data_dir.join("output")),
@@ -133,11 +157,9 @@ fn tools<'a>(config: &'a Config, marks: &MarkBook, spool: SpoolFile, guardian: u
 fn new_store(config: &Config, hand: Hand, write_order: &Arc<WriteOrder>) -> Box<dyn Store> {
     match &config.mysql {
         Some(mysql) => Box::new(store::mysql::MysqlStore::new(mysql, hand)),
-        None => Box::new(store::sqlite::SqliteStore::new(
-            &config.data_dir.join("wing-crontab.db"),
-            hand,
-            Arc::clone(write_order),
-        )),
+        None => {
+            Box::new(store::sqlite::SqliteStore::new(&config.data_dir.join(home::STORE), hand, Arc::clone(write_order)))
+        }
     }
 }
 
@@ -147,8 +169,21 @@ fn listen(poll: &Poll, key: &str, address: SocketAddr, source: Source) -> Result
             "listen on {address} ({key}): {error}; is another program using it, or is it not an address of this host?"
         )
     })?;
+    // Again, with all the room for connections that wait which the system gives (net.core.somaxconn): mio asks for 128.
+    rustix::net::listen(&listener, i32::MAX).map_err(starting)?;
     poll.registry().register(&mut listener, source.token(), Interest::READABLE).map_err(starting)?;
     Ok(listener)
+}
+
+/// The key of the links. A node without a secret has one that nobody else knows, until its store gives it the secret of
+/// the nodes that share the store; an insecure one has the key that everybody can have.
+fn link_key(config: &ClusterConfig) -> Result<Key, String> {
+    let unknown = || random::hex::<32>().map(Secret).map_err(starting);
+    Ok(Key::of(&match (&config.secret, config.insecure) {
+        (Some(secret), _) => secret.clone(),
+        (None, true) => Secret::default(),
+        (None, false) => unknown()?,
+    }))
 }
 
 /// The Unix socket. A daemon without one does all else, so this is no reason not to start.
@@ -170,25 +205,29 @@ fn hear(poll: &Poll, signal: i32, at: usize) -> std::io::Result<UnixStream> {
     Ok(stream)
 }
 
+/// The longest node_id file that is read: an id, and blanks around it.
+const NODE_ID_BYTES_MAX: usize = 64;
+
 /// The node's id, made at its first start.
 fn node_id(data_dir: &Path) -> Result<NodeId, String> {
     let path = data_dir.join("node_id");
     let fail = |error: std::io::Error| format!("read or make {}: {error}", path.display());
-    match std::fs::read_to_string(&path) {
-        Ok(text) if text.trim().len() == 32 && text.trim().bytes().all(|byte| byte.is_ascii_hexdigit()) => {
-            Ok(NodeId(text.trim().into()))
+    let bad = || format!("{} does not hold 32 hex digits: remove it if this node is stopped for good", path.display());
+    match own_files::read(&path, NODE_ID_BYTES_MAX) {
+        Ok(Some(bytes)) => {
+            let text = String::from_utf8(bytes).map_err(|_| bad())?;
+            let is_id = text.trim().len() == 32 && text.trim().bytes().all(|byte| byte.is_ascii_hexdigit());
+            if is_id { Ok(NodeId(text.trim().into())) } else { Err(bad()) }
         }
-        Ok(_) => {
-            Err(format!("{} does not hold 32 hex digits: remove it if this node is stopped for good", path.display()))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let mut bytes = [0_u8; 16];
-            rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-                .map_err(|error| fail(error.into()))?;
-            let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => Err(bad()),
+        Ok(None) => {
+            let text = random::hex::<16>().map_err(fail)?;
             // The file must be complete or missing: half an id would stop the next start.
             let temporary = path.with_extension("new");
-            std::fs::write(&temporary, &text).and_then(|()| std::fs::rename(&temporary, &path)).map_err(fail)?;
+            own_files::make_anew(&temporary)
+                .and_then(|mut file| file.write_all(text.as_bytes()))
+                .and_then(|()| std::fs::rename(&temporary, &path))
+                .map_err(fail)?;
             Ok(NodeId(text.into()))
         }
         Err(error) => Err(fail(error)),

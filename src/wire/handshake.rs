@@ -1,26 +1,54 @@
-//! The handshake: two nodes prove to each other that they have the same `cluster_secret`, before they read any message.
+//! The handshake: two nodes prove to each other that they have the same `cluster_secret`, and agree on keys that nobody
+//! else can learn, before they read any message.
 //!
 //! ```text
-//! both       Challenge(nonce)
-//! dialler    Proof = HMAC-SHA256(secret, "dialler" own nonce, peer's nonce)
-//! listener   Proof = HMAC-SHA256(secret, "listener" own nonce, peer's nonce), only where the dialler's was right
+//! dialler    Handshake   Noise: psk, e
+//! listener   Handshake   Noise: e, ee
+//! dialler    Sealed      nothing, under the new keys
 //! ```
 //!
-//! Nonces are new for each connection, so an old proof is of no use. The two ends sign different texts, so a proof that
-//! is sent back to its sender is of no use either.
+//! It is the Noise protocol's pattern NN with the key of the secret mixed in first (psk0), so a stranger's first message
+//! already fails, before the listener computes or says anything. There are no keys of single nodes to spread and to
+//! renew: whoever has the secret is a node. Both ends' fresh keys give forward secrecy: a secret that becomes known later
+//! opens no recorded link.
 //!
-//! Not encryption: messages go over the network as they are.
+//! A first message can be recorded and sent again. So to the listener a dialler is a stranger until its third frame,
+//! which needs the fresh keys.
 //!
-//! Invariant: a stranger who connects gets nothing that depends on the secret.
+//! The prologue binds the version, and which end is which. The random numbers are the system's, as `snow` takes them: a
+//! number that is handed in twice would open the link.
+//!
+//! Invariant: a stranger who connects hears nothing that depends on the secret, only whether it has the right one.
 
-use super::frame::{Frame, Kind, frame};
+use super::channel::Channel;
+use super::frame::{BadFrame, Frame, Kind, VERSION, frame};
 use crate::model::config::Secret;
-use hmac::{Hmac, Mac};
-use sha2::Sha256;
+use sha2::{Digest, Sha256};
+use snow::{Builder, HandshakeState};
+use std::fmt;
 
-pub const NONCE_BYTES: usize = 32;
-/// The largest frame that is taken before the other end has proved itself.
-pub const FRAME_BYTES_MAX: usize = 256;
+/// The largest body that is taken before the other end has proved itself.
+pub const BODY_BYTES_MAX: usize = 64;
+const PATTERN: &str = "Noise_NNpsk0_25519_ChaChaPoly_SHA256";
+const PROLOGUE: [&[u8]; 2] = [b"wing-crontab: the dialler is the initiator; version ", &[VERSION]];
+/// What the key is derived for, so that the same secret gives no other key.
+const KEY_OF: &[u8] = b"wing-crontab: key of the links of cluster_secret ";
+
+/// The key of a secret.
+#[derive(Clone, Eq, PartialEq)]
+pub struct Key([u8; 32]);
+
+impl Key {
+    pub fn of(secret: &Secret) -> Key {
+        Key(Sha256::new().chain_update(KEY_OF).chain_update(&secret.0).finalize().into())
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
 
 /// An end of a connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -33,132 +61,214 @@ pub enum End {
 
 /// One end's part of a handshake.
 #[derive(Debug)]
-pub struct Handshake {
-    end: End,
-    secret: Secret,
-    nonce: [u8; NONCE_BYTES],
-    peer_nonce: Option<Vec<u8>>,
+pub struct Handshake(State);
+
+#[derive(Debug)]
+enum State {
+    /// The dialler waits for the listener's message, or the listener for the dialler's.
+    Fresh(Box<HandshakeState>),
+    /// The listener waits for the dialler's third frame.
+    Unconfirmed(Channel),
+    Over,
 }
 
 /// What the caller must do next.
-#[derive(Debug, Eq, PartialEq)]
+#[derive(Debug)]
 pub enum Step {
-    /// Wait for the next frame.
-    Wait,
     /// Send these bytes, then wait.
     Send(Vec<u8>),
-    /// The handshake is complete. Send these bytes first, where there are any.
-    Done(Option<Vec<u8>>),
+    /// The handshake is complete. Send these bytes first; the listener has none.
+    Done(Vec<u8>, Channel),
 }
 
+/// Why there is no handshake. The connection must be closed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Failed {
+    /// The other end has another secret, or none.
+    OtherSecret,
+    /// The reason, for people.
+    Other(&'static str),
+}
+
+impl From<Failed> for BadFrame {
+    fn from(failed: Failed) -> BadFrame {
+        BadFrame::Malformed(match failed {
+            Failed::OtherSecret => "it has another cluster_secret, or none".into(),
+            Failed::Other(reason) => reason.into(),
+        })
+    }
+}
+
+const NOT_A_NODE: Failed = Failed::Other("it does not speak the handshake of nodes; is it a node of this version?");
+const NO_KEYS: Failed = Failed::Other("no keys can be made: the system gives no random numbers");
+
 impl Handshake {
-    pub fn new(end: End, secret: Secret, nonce: [u8; NONCE_BYTES]) -> Handshake {
-        Handshake { end, secret, nonce, peer_nonce: None }
+    /// The dialler's part, and the first bytes to send.
+    pub fn dial(key: &Key) -> Result<(Handshake, Vec<u8>), Failed> {
+        let mut noise = noise(End::Dialler, key)?;
+        let bytes = say(&mut noise)?;
+        Ok((Handshake(State::Fresh(Box::new(noise))), bytes))
     }
 
-    /// The first bytes to send.
-    pub fn challenge(&self) -> Vec<u8> {
-        frame(Kind::Challenge, &self.nonce)
+    /// The listener's part, which waits.
+    pub fn listen(key: &Key) -> Result<Handshake, Failed> {
+        Ok(Handshake(State::Fresh(Box::new(noise(End::Listener, key)?))))
     }
 
-    /// Whether this end is the dialler and has sent its proof.
-    pub fn has_proved(&self) -> bool {
-        self.end == End::Dialler && self.peer_nonce.is_some()
+    /// Whether this end is the listener, and the dialler's first message was right.
+    pub fn has_answered(&self) -> bool {
+        matches!(self.0, State::Unconfirmed(_))
     }
 
-    /// Takes a frame of the other end. After an error, which is for people, the connection must be closed.
-    pub fn on_frame(&mut self, frame: &Frame) -> Result<Step, &'static str> {
-        match (frame.kind, &self.peer_nonce) {
-            (Kind::Challenge, None) if frame.body.len() == NONCE_BYTES && frame.body != self.nonce => {
-                self.peer_nonce = Some(frame.body.clone());
-                Ok(match self.end {
-                    End::Dialler => Step::Send(self.proof()),
-                    End::Listener => Step::Wait,
-                })
-            }
-            (Kind::Proof, Some(peer_nonce)) => {
-                let other = if self.end == End::Dialler { End::Listener } else { End::Dialler };
-                let is_right = self.mac(other, peer_nonce, &self.nonce).verify_slice(&frame.body).is_ok();
-                match (is_right, self.end) {
-                    (false, _) => Err("it has another cluster_secret; give all nodes of a cluster the same one"),
-                    (true, End::Dialler) => Ok(Step::Done(None)),
-                    (true, End::Listener) => Ok(Step::Done(Some(self.proof()))),
-                }
-            }
-            _ => Err("it does not speak the handshake of nodes; is it a node of this version?"),
+    /// Takes a frame of the other end. After an error the handshake is over.
+    pub fn on_frame(&mut self, frame: &Frame) -> Result<Step, Failed> {
+        match (std::mem::replace(&mut self.0, State::Over), frame.kind) {
+            (State::Fresh(noise), Kind::Rejected) if noise.is_initiator() => Err(Failed::OtherSecret),
+            (State::Fresh(noise), Kind::Handshake) => self.on_noise(*noise, &frame.body),
+            (State::Unconfirmed(mut channel), Kind::Sealed) => match channel.is_confirmed_by(frame) {
+                true => Ok(Step::Done(Vec::new(), channel)),
+                false => Err(NOT_A_NODE),
+            },
+            _ => Err(NOT_A_NODE),
         }
     }
 
-    fn proof(&self) -> Vec<u8> {
-        let mac = self.mac(self.end, &self.nonce, self.peer_nonce.as_deref().unwrap_or_default());
-        frame(Kind::Proof, &mac.finalize().into_bytes())
-    }
-
-    fn mac(&self, end: End, own_nonce: &[u8], peer_nonce: &[u8]) -> Hmac<Sha256> {
-        // HMAC takes keys of any length, so this cannot fail.
-        let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(self.secret.0.as_bytes())
-            .unwrap_or_else(|_| <Hmac<Sha256> as Mac>::new(&Default::default()));
-        mac.update(match end {
-            End::Dialler => b"wing-crontab dialler",
-            End::Listener => b"wing-crontab listener",
-        });
-        mac.update(own_nonce);
-        mac.update(peer_nonce);
-        mac
+    fn on_noise(&mut self, mut noise: HandshakeState, body: &[u8]) -> Result<Step, Failed> {
+        match noise.read_message(body, &mut [0; BODY_BYTES_MAX]) {
+            Ok(0) => {}
+            Err(snow::Error::Decrypt) => return Err(Failed::OtherSecret),
+            _ => return Err(NOT_A_NODE),
+        }
+        let answer = if noise.is_initiator() { Vec::new() } else { say(&mut noise)? };
+        let is_dialler = noise.is_initiator();
+        let mut channel = Channel::new(noise.into_transport_mode().map_err(|_| NOT_A_NODE)?);
+        if is_dialler {
+            let confirm = channel.confirm().ok_or(NOT_A_NODE)?;
+            return Ok(Step::Done(confirm, channel));
+        }
+        self.0 = State::Unconfirmed(channel);
+        Ok(Step::Send(answer))
     }
 }
+
+/// The listener's word to a dialler with another secret or version, before it closes the connection.
+pub fn rejection() -> Vec<u8> {
+    frame(Kind::Rejected, &[])
+}
+
+fn noise(end: End, key: &Key) -> Result<HandshakeState, Failed> {
+    // The pattern is a constant that the tests parse, so only random numbers can be missing.
+    let pattern = PATTERN.parse().map_err(|_| NO_KEYS)?;
+    let prologue = PROLOGUE.concat();
+    let builder = Builder::new(pattern).psk(0, &key.0).and_then(|builder| builder.prologue(&prologue));
+    let built = builder.and_then(|builder| match end {
+        End::Dialler => builder.build_initiator(),
+        End::Listener => builder.build_responder(),
+    });
+    built.map_err(|_| NO_KEYS)
+}
+
+/// The frame of this end's own message.
+fn say(noise: &mut HandshakeState) -> Result<Vec<u8>, Failed> {
+    let mut message = [0; BODY_BYTES_MAX];
+    let count = noise.write_message(&[], &mut message).map_err(|_| NO_KEYS)?;
+    Ok(frame(Kind::Handshake, message.get(..count).ok_or(NO_KEYS)?))
+}
+
+#[cfg(test)]
+pub(super) use tests::joined;
 
 #[cfg(test)]
 mod tests {
     use super::super::frame::take;
     use super::*;
 
-    fn pair(dialler: &str, listener: &str) -> (Handshake, Handshake) {
-        let end = |end, secret: &str, nonce| Handshake::new(end, Secret(secret.into()), [nonce; NONCE_BYTES]);
-        (end(End::Dialler, dialler, 1), end(End::Listener, listener, 2))
+    fn key(secret: &str) -> Key {
+        Key::of(&Secret(secret.into()))
     }
 
     fn read(bytes: &[u8]) -> Frame {
-        take(&mut bytes.to_vec(), FRAME_BYTES_MAX).unwrap().unwrap()
+        take(&mut bytes.to_vec(), BODY_BYTES_MAX).unwrap().unwrap()
     }
 
-    /// The listener's step after the dialler's proof.
-    fn proved(dialler: &mut Handshake, listener: &mut Handshake) -> Result<Step, &'static str> {
-        assert_eq!(listener.on_frame(&read(&dialler.challenge())), Ok(Step::Wait), "a stranger learns nothing");
-        let Ok(Step::Send(proof)) = dialler.on_frame(&read(&listener.challenge())) else { panic!() };
-        listener.on_frame(&read(&proof))
+    fn failed(step: Result<Step, Failed>) -> Failed {
+        step.map(|step| panic!("{step:?}")).unwrap_err()
     }
 
-    #[test]
-    fn both_ends_are_sure_of_each_other_when_the_secret_is_the_same() {
-        let (mut dialler, mut listener) = pair("secret", "secret");
-        let Ok(Step::Done(Some(proof))) = proved(&mut dialler, &mut listener) else { panic!() };
-        assert_eq!(dialler.on_frame(&read(&proof)), Ok(Step::Done(None)));
+    /// A dialler with its first frame, and a listener.
+    fn pair(dialler: &str, listener: &str) -> (Handshake, Frame, Handshake) {
+        let (dialler, first) = Handshake::dial(&key(dialler)).unwrap();
+        (dialler, read(&first), Handshake::listen(&key(listener)).unwrap())
+    }
+
+    fn sent(step: Result<Step, Failed>) -> Frame {
+        let Ok(Step::Send(bytes)) = step else { panic!("{step:?}") };
+        read(&bytes)
+    }
+
+    fn done(step: Result<Step, Failed>) -> (Vec<u8>, Channel) {
+        let Ok(Step::Done(bytes, channel)) = step else { panic!("{step:?}") };
+        (bytes, channel)
+    }
+
+    /// The two ends of a channel: the dialler's and the listener's.
+    pub(in crate::wire) fn joined() -> (Channel, Channel) {
+        let (mut dialler, first, mut listener) = pair("secret", "secret");
+        let answer = sent(listener.on_frame(&first));
+        let (confirm, dialler) = done(dialler.on_frame(&answer));
+        let (nothing, listener) = done(listener.on_frame(&read(&confirm)));
+        assert!(nothing.is_empty());
+        (dialler, listener)
     }
 
     #[test]
     fn another_secret_is_refused_by_either_end() {
-        let (mut dialler, mut listener) = pair("another", "secret");
-        assert!(proved(&mut dialler, &mut listener).is_err());
-        let (mut dialler, _) = pair("secret", "secret");
-        let (_, mut impostor) = pair("secret", "another");
-        let Ok(Step::Send(_)) = dialler.on_frame(&read(&impostor.challenge())) else { panic!() };
-        impostor.peer_nonce = Some(dialler.nonce.to_vec());
-        assert!(dialler.on_frame(&read(&impostor.proof())).is_err());
+        let (mut dialler, first, mut listener) = pair("another", "secret");
+        assert_eq!(failed(listener.on_frame(&first)), Failed::OtherSecret);
+        assert_eq!(failed(dialler.on_frame(&read(&rejection()))), Failed::OtherSecret);
+        // An impostor answers with what it has, or with what it has heard.
+        let (mut dialler, first, _) = pair("secret", "secret");
+        assert_eq!(failed(dialler.on_frame(&first)), Failed::OtherSecret, "reflected");
+        let (mut dialler, _, _) = pair("secret", "secret");
+        let (_, other_first, mut impostor) = pair("another", "another");
+        let answer = sent(impostor.on_frame(&other_first));
+        assert_eq!(failed(dialler.on_frame(&answer)), Failed::OtherSecret);
     }
 
     #[test]
-    fn nothing_can_be_replayed_reflected_or_left_out() {
-        let (mut dialler, mut listener) = pair("secret", "secret");
-        let Ok(Step::Done(_)) = proved(&mut dialler, &mut listener) else { panic!() };
-        let recorded = dialler.proof();
-        let mut later = Handshake::new(End::Listener, Secret("secret".into()), [3; NONCE_BYTES]);
-        assert_eq!(later.on_frame(&read(&dialler.challenge())), Ok(Step::Wait));
-        assert!(later.on_frame(&read(&recorded)).is_err(), "replayed");
-        let (mut dialler, _) = pair("secret", "secret");
-        assert!(dialler.on_frame(&read(&dialler.challenge())).is_err(), "reflected");
-        let (_, mut listener) = pair("secret", "secret");
-        assert!(listener.on_frame(&Frame { kind: Kind::Message, body: b"{}".to_vec() }).is_err(), "left out");
-        assert!(listener.on_frame(&Frame { kind: Kind::Proof, body: vec![0; 32] }).is_err(), "left out");
+    fn a_recorded_dialler_stays_a_stranger() {
+        let (mut dialler, first, mut listener) = pair("secret", "secret");
+        let answer = sent(listener.on_frame(&first));
+        let (confirm, _) = done(dialler.on_frame(&answer));
+        let mut later = Handshake::listen(&key("secret")).unwrap();
+        assert_ne!(sent(later.on_frame(&first)), answer, "fresh keys");
+        assert_eq!(failed(later.on_frame(&read(&confirm))), NOT_A_NODE);
+    }
+
+    #[test]
+    fn nothing_may_be_left_out_changed_or_repeated() {
+        for kind in [Kind::Sealed, Kind::Rejected, Kind::Handshake] {
+            for bytes in [0, 16, 47, 48, 64] {
+                let (_, _, mut listener) = pair("secret", "secret");
+                failed(listener.on_frame(&Frame { kind, body: vec![7; bytes] }));
+            }
+        }
+        for at in 0..48 {
+            let (mut dialler, mut first, mut listener) = pair("secret", "secret");
+            let answer = sent(listener.on_frame(&first));
+            failed(listener.on_frame(&first));
+            first.body[at] ^= 1;
+            failed(Handshake::listen(&key("secret")).unwrap().on_frame(&first));
+            let mut changed = answer;
+            changed.body[at] ^= 1;
+            failed(dialler.on_frame(&changed));
+            failed(dialler.on_frame(&changed));
+        }
+    }
+
+    #[test]
+    fn keys_and_secrets_are_not_shown() {
+        assert_eq!(format!("{:?}", key("secret")), "***");
+        assert_ne!(key("secret"), key("secret "));
     }
 }

@@ -4,6 +4,7 @@
 //!
 //! Invariant: no input makes it panic.
 
+pub mod channel;
 pub mod frame;
 pub mod handshake;
 pub mod headers;

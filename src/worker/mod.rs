@@ -8,8 +8,11 @@ pub mod pool;
 
 pub mod clock;
 pub mod consul;
+pub mod home;
 pub mod output_files;
+pub mod own_files;
 pub mod process;
+pub mod random;
 pub mod spool;
 pub mod store;
 mod token;

@@ -8,13 +8,16 @@
 //! starts again, so the daemon never runs without one of its threads.
 
 use super::consul::ConsulClient;
+use super::home::Home;
 use super::output_files::OutputFiles;
 use super::process::kill::Family;
 use super::process::{self, FreeMemory, Mark, Running, Spawner, Ticket, kill};
 use super::spool::SpoolFile;
 use super::store::{Hand, Store};
 use crate::core::ports::output_files::{FileAnswer, FileOrder};
-use crate::core::ports::{Consul, ConsulError, Done, Kill, KillHow, Lead, Log, Read, SpawnError, Spool, Work, WorkId};
+use crate::core::ports::{
+    Consul, ConsulError, Done, Kill, KillHow, Lead, Log, Read, SpawnError, Spool, StoreError, Work, WorkId,
+};
 use crate::core::time::bounds::KILL_ALL_MS;
 use crate::model::access::Tokens;
 use crate::model::job::JobPage;
@@ -67,6 +70,7 @@ pub struct Tools<'a> {
     /// The pid of our guardian: our runs' processes are below it, those of another daemon are not.
     pub guardian: u32,
     pub output_files: OutputFiles,
+    pub home: Arc<Home>,
     /// The file of the API's tokens, where they come from one.
     pub tokens_file: Option<PathBuf>,
 }
@@ -112,6 +116,7 @@ impl Pool {
         let consul = tools.consul.clone();
         let watcher = tools.consul.clone();
         let mut spool = tools.spool;
+        let (lead_home, log_home) = (Arc::clone(&tools.home), tools.home);
         let (spawn, spawn_orders) = unbounded();
         for _ in 0..SPAWN_THREADS {
             let (spawner, memory) = (Arc::clone(&tools.spawner), Arc::clone(&tools.memory));
@@ -122,8 +127,24 @@ impl Pool {
             })?;
         }
         Ok(Pool {
-            lead: thread("store-lead", &answers, move |(id, lead)| Answer::Done(id, do_lead(&mut *lead_store, lead)))?,
-            log: thread("store-log", &answers, move |(id, log)| Answer::Done(id, do_log(&mut *log_store, log)))?,
+            lead: thread("store-lead", &answers, move |(id, lead)| {
+                Answer::Done(
+                    id,
+                    match lead_home.check() {
+                        Ok(()) => do_lead(&mut *lead_store, lead),
+                        Err(reason) => refuse_lead(&lead, StoreError::Away(reason)),
+                    },
+                )
+            })?,
+            log: thread("store-log", &answers, move |(id, log)| {
+                Answer::Done(
+                    id,
+                    match log_home.check() {
+                        Ok(()) => do_log(&mut *log_store, log),
+                        Err(reason) => refuse_log(&log, StoreError::Away(reason)),
+                    },
+                )
+            })?,
             spool: thread("spool", &answers, move |(id, work)| Answer::Done(id, Done::Spooled(spool.carry_out(work))))?,
             read: thread("store-read", &answers, move |(id, read)| Answer::Done(id, do_read(&mut *read_store, read)))?,
             search: thread("store-search", &answers, move |(id, read)| {
@@ -202,7 +223,7 @@ fn killer(answers: &Answers, guardian: u32) -> std::io::Result<Sender<KillOrder>
     // When our guardian is dead, another process adopts us and the runs' orphans.
     let family = move || match process::parent() {
         parent if parent == guardian => Family::Below(guardian),
-        _ => Family::Orphans,
+        _ => Family::Orphans { cgroup: process::cgroup_of("self") },
     };
     let body = move || {
         while let Ok(first) = orders.recv() {
@@ -288,6 +309,28 @@ fn do_log(store: &mut dyn Store, log: Log) -> Done {
         Log::Write(rows) => Done::LogsWritten(store.write_logs(&rows)),
         Log::Retain { before, .. } => Done::LogsRetained(store.retain_logs(before)),
         Log::Ping => Done::Pinged(store.ping()),
+    }
+}
+
+/// The answers of a store whose home is lost.
+fn refuse_lead(lead: &Lead, error: StoreError) -> Done {
+    match lead {
+        Lead::Open => Done::Opened(Err(error)),
+        Lead::Bump(_) => Done::Bumped(Err(error)),
+        Lead::Load { .. } => Done::Loaded(Err(error)),
+        Lead::Journal(_) => Done::Journaled(Err(error)),
+        Lead::Change { .. } => Done::Changed(Err(error)),
+        Lead::ReadRows { .. } => Done::Rows(Err(error)),
+        Lead::Pause { .. } => Done::Paused(Err(error)),
+        Lead::Close { .. } => Done::Closed(Err(error)),
+    }
+}
+
+fn refuse_log(log: &Log, error: StoreError) -> Done {
+    match log {
+        Log::Write(_) => Done::LogsWritten(Err(error)),
+        Log::Retain { .. } => Done::LogsRetained(Err(error)),
+        Log::Ping => Done::Pinged(Err(error)),
     }
 }
 

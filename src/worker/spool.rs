@@ -11,12 +11,14 @@
 //! most `BYTES_MAX` bytes.
 
 use crate::core::ports::{Chunk, GROUP_BYTES_MAX, GROUP_ROWS_MAX, Spool, SpoolLeft, Spooled};
+use crate::model::config::OUTPUT_BYTES_MAX;
 use crate::model::{Attempt, LogRow};
+use crate::worker::own_files::open;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, BufWriter, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,6 +26,9 @@ use std::sync::Arc;
 const BYTES_MAX: u64 = 1 << 30;
 /// The bytes before a row: 16 hex digits of the checksum, and a blank.
 const SUM_BYTES: usize = 17;
+
+/// No row is longer: an output of `OUTPUT_BYTES_MAX` bytes has up to six times as many as JSON.
+const LINE_BYTES_MAX: u64 = 8 * OUTPUT_BYTES_MAX as u64;
 
 /// The open spool file.
 #[derive(Debug)]
@@ -176,15 +181,11 @@ impl Survey {
     }
 }
 
-/// Opens the file. Only the daemon's user may read it, because outputs may hold secrets.
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
-}
-
 fn each_line(file: &File, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
     let mut reader = BufReader::new(file.try_clone()?);
     let mut line = Vec::new();
-    while reader.read_until(b'\n', &mut line)? != 0 {
+    // What is longer than any row is no line of ours, and is read in pieces.
+    while reader.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line)? != 0 {
         take(&line)?;
         line.clear();
     }

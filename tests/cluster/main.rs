@@ -15,5 +15,7 @@ mod output;
 mod proxy;
 mod reads;
 mod replicas;
+mod secrets;
 mod store;
+mod strangers;
 mod together;

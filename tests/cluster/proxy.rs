@@ -107,7 +107,7 @@ fn output_that_is_followed_comes_through_as_it_is_written() {
     let run = node.api.run_job(id);
     let start = Instant::now();
     let mut stream = std::net::TcpStream::connect(&proxy.api.address).unwrap();
-    write!(stream, "GET /run/output/{run}?follow=1 HTTP/1.0\r\n\r\n").unwrap();
+    write!(stream, "GET /run/output/{run}?follow=1 HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
     let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
     assert!(lines.any(|line| line == "first"));
     assert!(start.elapsed() < Duration::from_secs(4), "the first line came with the end of the run");

@@ -6,7 +6,9 @@ use std::path::Path;
 /// Checks a file with this text.
 fn check(text: &str) -> (Option<i32>, String, String) {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("app.toml"), text).unwrap();
+    let path = folder.path().join("app.toml");
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     run(folder.path(), &["--check-config", "--config", "app.toml"])
 }
 
@@ -60,7 +62,7 @@ fn what_a_cluster_lacks_is_said_and_the_rest_is_not() {
     for (lines, lacks) in [
         (vec![host, consul, mysql], &[no_secret][..]),
         (vec![host, consul], &[no_secret, no_mysql]),
-        (vec![host, consul, mysql, "cluster_secret = \"word\""], &[]),
+        (vec![host, consul, mysql, "cluster_secret = \"sixteen letters!\""], &[]),
         (
             vec![host, consul, mysql, "cluster_insecure = true"],
             &["cluster_insecure: everybody who reaches 10.10.62.33:9991"],

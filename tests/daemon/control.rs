@@ -122,7 +122,7 @@ fn a_host_without_free_memory_starts_no_run_and_says_so() {
     let witness = node.witness("seen");
     let id = node.api.add_every_second(&witness.write("x"), "");
     let failed = node.api.wait_for_row(id, "failed");
-    let why = "MB of memory are free, and min_free_memory_mb = 1000000000";
+    let why = "MB of memory are free, fewer than min_free_memory_mb = 1000000000";
     assert!(failed.output().contains(why), "{failed}");
     assert_eq!(node.api.get("/cluster").ok()["nodes"][0]["throttled"], json!(true));
     let missed = node.api.wait_for_row(id, "missed");

@@ -24,7 +24,7 @@ pub fn not_started(row: &Row, words: &str) {
     says(row, words);
 }
 
-fn is_root() -> bool {
+pub fn is_root() -> bool {
     let is_root = rustix::process::getuid().is_root();
     if !is_root {
         eprintln!("SKIPPED: only root can become another user");
@@ -33,7 +33,7 @@ fn is_root() -> bool {
 }
 
 /// Opens a folder to every user.
-fn open_to_all(folder: &Path) {
+pub fn open_to_all(folder: &Path) {
     std::fs::set_permissions(folder, PermissionsExt::from_mode(0o777)).expect("the folder is ours");
 }
 
@@ -165,11 +165,11 @@ fn an_invalid_environment_written_by_hand_fails_the_run_with_the_reason() {
     }
 }
 
-const NO_POWERS: &str = "0000000000000000";
+pub const NO_POWERS: &str = "0000000000000000";
 
-/// A daemon of root on a host with a user of the test's own: wing-test, 12345, of group 12346 and two others.
-fn node_with_own_user() -> Node {
-    let node = Node::new("").env("WING_MYSQL_PASSWORD", "its-password").env("HOME", "/root").env("KEPT", "kept");
+/// Starts the node, which is root's, on a host with a user of the test's own: wing-test, 12345, of group 12346 and two
+/// others.
+pub fn node_with_own_user(node: Node) -> Node {
     let add_to = |name: &str, lines: &str| {
         let text = std::fs::read_to_string(format!("/etc/{name}")).unwrap();
         std::fs::write(node.path(name), format!("{text}{lines}\n")).unwrap();
@@ -188,7 +188,8 @@ fn a_run_as_a_user_is_the_users_in_every_way() {
     if !is_root() {
         return;
     }
-    let node = node_with_own_user();
+    let node = Node::new("").env("HOME", "/root").env("KEPT", "kept");
+    let node = node_with_own_user(node);
     let identity = "echo $(id -un) $(id -u) $(id -g) $(id -G) $HOME $USER $LOGNAME $SHELL $KEPT; \
                     grep -E 'Cap(Prm|Eff|Inh|Amb)|Uid' /proc/self/status | tr '\\n\\t' '  '";
     let env = format!("env={}", encoded(r#"{"HOME":"/tmp","LOGNAME":"x"}"#));
@@ -202,8 +203,8 @@ fn a_run_as_a_user_is_the_users_in_every_way() {
     let none = NO_POWERS;
     let powers = format!("Uid: 12345 12345 12345 12345 CapInh: {none} CapPrm: {none} CapEff: {none} CapAmb: {none} ");
     let who = "wing-test 12345 12346 12346 777 778";
-    assert_eq!(rows[0]["output"], format!("{who} /home/wing wing-test wing-test /bin/sh kept\n{powers}"));
-    assert_eq!(rows[1]["output"], format!("{who} /tmp wing-test x /bin/bash kept\n{powers}"));
+    assert_eq!(rows[0]["output"], format!("{who} /home/wing wing-test wing-test /bin/sh\n{powers}"));
+    assert_eq!(rows[1]["output"], format!("{who} /tmp wing-test x /bin/bash\n{powers}"));
     assert_eq!(rows[2]["output"], "0\n/root\n");
     assert_eq!(rows[3]["output"], "12345 12346\n");
 }
@@ -213,7 +214,7 @@ fn a_run_as_a_user_gets_at_nothing_of_the_daemons_or_roots() {
     if !is_root() {
         return;
     }
-    let node = node_with_own_user();
+    let node = node_with_own_user(Node::new("").env("WING_MYSQL_PASSWORD", "its-password"));
     let spy = format!(
         "cat /proc/{guardian}/environ /proc/$PPID/environ; ls -l /proc/$PPID/fd; ls {data}; cat {data}/wing-crontab.db; \
          kill $PPID {guardian}; ps -o user= $PPID",

@@ -248,7 +248,7 @@ impl World {
             Effect::Send(id, message) => self.send(host, life, id, message),
             Effect::Unlink(id) => self.unlink(host, life, id),
             // Nobody reads output in this world.
-            Effect::Ended { .. } | Effect::ReadOutput { .. } => {}
+            Effect::Ended { .. } | Effect::ReadOutput { .. } | Effect::LinkSecret(_) => {}
             Effect::Exit(_) => return true,
         }
         false

@@ -60,7 +60,7 @@ pub struct Store {
 impl Store {
     pub fn lead(&mut self, lead: &Lead) -> Done {
         match lead {
-            Lead::Open => Done::Opened(Ok(Opened { clock: None, advice: Vec::new() })),
+            Lead::Open => Done::Opened(Ok(Opened { clock: None, advice: Vec::new(), link_secret: None })),
             Lead::Bump(bump) => {
                 self.epoch += 1;
                 let Bump { lock_key, server, node_id, .. } = bump.clone();

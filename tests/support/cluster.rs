@@ -13,7 +13,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// The line of app.toml that makes nodes on different hosts one cluster.
-pub const SECRET: &str = "cluster_secret = \"of this test\"\n";
+pub const SECRET: &str = "cluster_secret = \"the secret of this test\"\n";
 
 pub struct Cluster {
     pub nodes: Vec<Node>,

@@ -193,14 +193,19 @@ impl Election {
         self.abstains = true;
     }
 
-    /// Releases the lock for so long, so that another node can lead.
+    /// Releases the lock for so long at least, so that another node can lead.
     pub fn abstain_for(&mut self, time_ms: u64, now: Now) {
-        self.abstains_until = now.mono.plus_ms(time_ms);
+        self.abstains_until = self.abstains_until.max(now.mono.plus_ms(time_ms));
     }
 
     /// The other node that leads, by the lock's value, and the newest epoch that it knew of when it wrote the value.
     pub fn leader(&self) -> Option<(Epoch, &Server)> {
         self.lock.others_value().map(|value| (value.epoch, &value.server))
+    }
+
+    /// Whether that other node holds the lock, by what this node last saw of it.
+    pub fn has_lock(&self, server: &Server) -> bool {
+        self.leader().is_some_and(|(_, leader)| leader == server)
     }
 
     /// Whether the lock can be read; where not, the lookup must name the leader.
@@ -210,7 +215,7 @@ impl Election {
 
     /// The link to that leader has closed, and nobody listens at its address.
     pub fn suspect_dead(&mut self, server: &Server) {
-        if self.leader().is_some_and(|(_, leader)| leader == server) {
+        if self.has_lock(server) {
             self.lock.suspect_dead();
         }
     }

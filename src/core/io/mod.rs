@@ -10,9 +10,11 @@ pub use effects::{Effects, Mail};
 
 use crate::core::ports::{Done, Work, WorkId};
 use crate::model::command::{Command, Reply, RequestId};
+use crate::model::config::Secret;
 use crate::model::message::{LinkId, Message};
 use crate::model::output::OutputPart;
 use crate::model::{Attempt, Exit, Mono, RunState, Server, Version};
+use std::fmt;
 
 /// Something that happens to the node.
 #[derive(Clone, Debug)]
@@ -45,6 +47,41 @@ pub enum Gone {
     /// Nobody listens at that address: the daemon is most likely dead.
     NobodyThere,
     Lost,
+    /// The other end has another secret, or none.
+    OtherSecret,
+    /// The other end is on another host, and this node has no secret.
+    NoSecret,
+    /// The other end speaks another version of the protocol.
+    OtherVersion {
+        theirs: u8,
+        ours: u8,
+    },
+}
+
+impl Gone {
+    /// The other end may be well, and still this node cannot speak with it.
+    pub fn is_foreign(self) -> bool {
+        matches!(self, Gone::OtherSecret | Gone::NoSecret | Gone::OtherVersion { .. })
+    }
+}
+
+impl fmt::Display for Gone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Gone::NobodyThere => f.write_str("nobody listens there"),
+            Gone::Lost => f.write_str("the connection is lost"),
+            Gone::OtherSecret => {
+                f.write_str("it has another cluster_secret, or none; give all nodes of a cluster the same one")
+            }
+            Gone::NoSecret => f.write_str(
+                "without cluster_secret this node connects only to nodes of its own host; set it on all nodes",
+            ),
+            Gone::OtherVersion { theirs, ours } => write!(
+                f,
+                "it speaks version {theirs} of the protocol (or is no node), this node version {ours}; update the older one"
+            ),
+        }
+    }
 }
 
 /// A signal of an operator, or the guardian's death.
@@ -77,6 +114,8 @@ pub enum Effect {
         from: u64,
     },
     Notice(Notice),
+    /// The store keeps this secret for links: a node to which none was given proves itself by it.
+    LinkSecret(Secret),
     /// Make a link to this server. The answer is `Input::Linked` or `Input::Unlinked`.
     Link(LinkId, Server),
     Send(LinkId, Message),

@@ -55,6 +55,7 @@ impl Node {
             return log.or_else(store).or_else(|| Some("the store does not answer".into()));
         }
         match (progress, &self.lead) {
+            (None, _) if self.rejected_for.is_some() => self.rejected_for.clone(),
             (None, _) => {
                 Some("this node knows no leader: see its log for Consul and for its link to the leader".into())
             }

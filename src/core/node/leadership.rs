@@ -35,6 +35,7 @@ impl Node {
         match result {
             Ok(opened) => {
                 opened.advice.into_iter().for_each(|advice| self.lender.fx.notice(log::Level::Warn, advice));
+                opened.link_secret.into_iter().for_each(|secret| self.lender.fx.push(Effect::LinkSecret(secret)));
                 self.lender.fx.notice(log::Level::Info, "the store is open");
                 self.store_backoff.reset();
                 self.store = StoreConnection::Open;
@@ -128,6 +129,7 @@ impl Node {
     fn establish(&mut self, bumped: OwnEpoch, loaded: Loaded, now: Now) {
         let OwnEpoch { epoch, sent_at, leases_end } = bumped;
         self.lead_backoff.reset();
+        self.rejected_for = None;
         let lent = self.replica.lend(now);
         let (jobs, open) = (lent.scheduler.job_count(), loaded.open.len());
         self.lender.fx.notice(log::Level::Info, format!("leading: epoch={epoch} jobs={jobs} open_entries={open}"));

@@ -19,7 +19,7 @@ use crate::core::cluster::election::{Election, Standing};
 use crate::core::cluster::follower::{Heard, Lease};
 use crate::core::io::{Effect, ExitReason, Gone, Mail};
 use crate::core::ports::{ConsulError, LockState, LockValue, WorkId};
-use crate::core::time::bounds::{ABSTAIN_MS, DEPOSE_AFTER_MS, TAKE_LEAD_MS};
+use crate::core::time::bounds::{ABSTAIN_MS, DEPOSE_AFTER_MS, STAND_BACK_MS, TAKE_LEAD_MS};
 use crate::model::command::RequestId;
 use crate::model::message::{Held, Hello, LinkId, Message, ToLeader, ToNode};
 use crate::model::output::OutputPart;
@@ -89,12 +89,30 @@ impl Node {
     pub(super) fn on_unlinked(&mut self, link: LinkId, gone: Gone, now: Now) {
         if self.follower.has(link) {
             let leader = self.follower.leader().cloned();
-            if let (Gone::NobodyThere, Some(leader), Some(election)) = (gone, leader, &mut self.election) {
+            if let Some(leader) = leader.as_ref().filter(|_| gone.is_foreign()) {
+                self.stand_back(leader, gone, now);
+            } else if let (Gone::NobodyThere, Some(leader), Some(election)) = (gone, leader, &mut self.election) {
                 election.suspect_dead(&leader);
             }
             self.follower.on_unlinked(&mut self.lender.at(now));
         } else if let Leadership::Leading(leader) = &mut self.lead {
             leader.on_unlinked(link, &mut self.lender.at(now));
+        }
+    }
+
+    /// This node cannot speak with the leader, and most likely not with that leader's nodes either: it leaves the lead to
+    /// those that can. While the leader holds the lock, it is tried again before this ends. When nobody has taken the
+    /// lead by then, there is no such node, and this one may.
+    fn stand_back(&mut self, leader: &Server, gone: Gone, now: Now) {
+        // Whoever listens at the address of a leader that has lost the lock does not keep others from the lead.
+        if let Some(election) = self.election.as_mut().filter(|election| election.has_lock(leader)) {
+            election.abstain_for(STAND_BACK_MS, now);
+        }
+        let reason = format!("this node cannot speak with the leader, {leader}: {gone}");
+        if self.rejected_for.as_ref() != Some(&reason) {
+            let text = format!("{reason}. Meanwhile this node gets no runs, and leaves the lead to others");
+            self.lender.fx.notice(log::Level::Error, text);
+            self.rejected_for = Some(reason);
         }
     }
 

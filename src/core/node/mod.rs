@@ -107,7 +107,7 @@ pub struct Node {
     shutdown: Option<Shutdown>,
     /// Why this node cannot be part of the cluster; it exits for that reason.
     fatal: Option<String>,
-    /// The leader's last reason for rejecting this node.
+    /// Why the leader does not take this node in, as it was last told.
     rejected_for: Option<String>,
     /// The time of the last input.
     handled: Now,

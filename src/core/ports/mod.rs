@@ -14,6 +14,7 @@ pub use consul::{Consul, ConsulAnswer, ConsulError, LockState, LockValue};
 pub use processes::{Kill, KillHow, Spawn, SpawnError, Started};
 
 use crate::model::command::RequestKey;
+use crate::model::config::Secret;
 use crate::model::job::{JobFilter, JobPage};
 use crate::model::journal::{Body, Entry, EntryId, StoredEntry};
 use crate::model::log_row::{LastRun, LogFilter, LogPage, StoredLog};
@@ -172,6 +173,8 @@ pub struct Opened {
     pub clock: Option<Wall>,
     /// Messages for the operator, such as that an INT column should be widened, and how.
     pub advice: Vec<String>,
+    /// The secret of the links between the nodes that share this store; none where no node can (SQLite).
+    pub link_secret: Option<Secret>,
 }
 
 /// The lead is this node's.

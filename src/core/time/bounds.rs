@@ -120,6 +120,10 @@ pub const DEPOSE_AFTER_MS: u64 = 4_000;
 pub const TAKE_LEAD_MS: u64 = 4_000;
 /// A leader that has lost the store leaves the lead to others for so long.
 pub const ABSTAIN_MS: u64 = 10_000;
+/// A link that is not proved after so long is cut.
+pub const PROVE_MS: u64 = 2_000;
+/// A node that cannot speak with the leader (another secret, another version) leaves the lead to others for so long.
+pub const STAND_BACK_MS: u64 = 5_000;
 
 // A lock value that is written in time is seen before it counts as standing still.
 const _: () = assert!(LOCK_VALUE_MS + LOCK_WATCH_MS < LOCK_STALE_MS);
@@ -128,6 +132,8 @@ const _: () = assert!(LOCK_VALUE_MS + LOCK_WATCH_MS < LOCK_STALE_MS);
 const _: () = assert!(JOURNAL_SILENT_MS <= LOCK_STALE_MS);
 // After an outage of the store for all nodes, the leader's next try comes before any node deposes it.
 const _: () = assert!(BACKOFF_MS_MAX + HEALTH_CHECK_MS < DEPOSE_AFTER_MS);
+// As long as the leader is well, the node has tried to speak with it again before it may take the lead.
+const _: () = assert!(BACKOFF_MS_MAX + PROVE_MS < STAND_BACK_MS);
 // The node to which the lead was left has had time to take it.
 const _: () = assert!(TAKE_LEAD_MS + DEPOSE_AFTER_MS < ABSTAIN_MS);
 

@@ -10,23 +10,26 @@
 //! Invariant: while a process of an earlier daemon's unfinished runs is alive (and can be killed), no daemon is
 //! started.
 
-use super::kill::{Family, GUARDIAN_NAME, end_runs, start_time};
+mod lock;
+
+use super::kill::{Family, GUARDIAN_NAME, end_runs};
 use super::marks::{self, Mark, Snapshot};
+use super::secrets::Secrets;
 use crate::core::time::bounds::{
     GUARDIAN_BACKOFF_FIRST_MS, GUARDIAN_BACKOFF_MS_MAX, GUARDIAN_GRACE_MS, GUARDIAN_KILL_MS, GUARDIAN_LOOK_MS,
-    GUARDIAN_PATIENCE_MS, KILL_ALL_MS, SOUND_LIFE_MS,
+    KILL_ALL_MS, SOUND_LIFE_MS,
 };
-use crate::worker::clock;
+use crate::worker::{clock, own_files};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::FlockOperation;
 use rustix::io::{FdFlags, fcntl_setfd};
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, getppid, kill_process, set_child_subreaper, wait};
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use rustix::process::{
+    Pid, Signal, WaitOptions, WaitStatus, getpid, getppid, kill_process, set_child_subreaper, setsid, wait,
+};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
 use std::ffi::{CString, OsString};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -37,8 +40,6 @@ pub const UNDER_GUARDIAN: &str = "--under-guardian";
 const SOUND_LIFE: Duration = Duration::from_millis(SOUND_LIFE_MS);
 const BACKOFF_FIRST: Duration = Duration::from_millis(GUARDIAN_BACKOFF_FIRST_MS);
 const BACKOFF_LAST: Duration = Duration::from_millis(GUARDIAN_BACKOFF_MS_MAX);
-const LOCK_PATIENCE: Duration = Duration::from_millis(GUARDIAN_PATIENCE_MS);
-const LOCK_EVERY: Duration = Duration::from_millis(20);
 /// The exit code of a daemon that could not be started.
 pub const CANNOT_START: i32 = 2;
 /// The exit code of a daemon whose cluster or store has refused it for good.
@@ -70,6 +71,9 @@ pub fn adopt(text: &str) -> Result<DaemonLink, String> {
     for fd in [&lock, &death_pipe] {
         fcntl_setfd(fd, FdFlags::CLOEXEC).map_err(|error| format!("{UNDER_GUARDIAN} {text}: {error}"))?;
     }
+    // In a session of its own, it has no terminal, and neither have the runs: a run could type into the operator's shell
+    // otherwise. The guardian keeps the terminal, and passes Ctrl-C on.
+    setsid().map_err(|error| format!("{UNDER_GUARDIAN} {text}: leave the terminal: {error}"))?;
     // The guardian executes /proc/self/exe (its own version, even after an upgrade on the disk), and the kernel names
     // the process "exe" after it.
     let _ = rustix::thread::set_name(c"wing-crontab");
@@ -79,15 +83,18 @@ pub fn adopt(text: &str) -> Result<DaemonLink, String> {
 
 /// Runs this program once more as a daemon with these arguments, and restarts it until it exits by itself. Answers its
 /// exit code. Errors: data_dir cannot be made or is locked, or a system call that the guardian needs is refused.
-pub fn guard(data_dir: &Path, arguments: Vec<OsString>) -> Result<i32, String> {
+/// `secrets` are the variables that only the daemon gets.
+pub fn guard(data_dir: &Path, arguments: Vec<OsString>, secrets: Secrets) -> Result<i32, String> {
     let program = PathBuf::from("/proc/self/exe");
-    Guardian::new(data_dir, program, arguments)?.run().map_err(|error| format!("guard the daemon: {error}"))
+    let mut guardian = Guardian { secrets, ..Guardian::new(data_dir, program, arguments)? };
+    guardian.run().map_err(|error| format!("guard the daemon: {error}"))
 }
 
 struct Guardian {
     marks_path: PathBuf,
     program: PathBuf,
     arguments: Vec<OsString>,
+    secrets: Secrets,
     lock: File,
     /// The read end, for the daemon; and the write end, which the guardian never closes.
     death_pipe: (OwnedFd, OwnedFd),
@@ -122,9 +129,8 @@ impl Guardian {
     fn new(data_dir: &Path, program: PathBuf, arguments: Vec<OsString>) -> Result<Guardian, String> {
         let fail = |what: &str, error: io::Error| format!("{what} {}: {error}", data_dir.display());
         // Commands that run as another user must not read what other jobs run and write.
-        let private = fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir);
-        private.map_err(|error| fail("create data_dir", error))?;
-        let lock = lock(data_dir)?;
+        own_files::close_to_others(data_dir)?.iter().for_each(|warning| log::warn!("{warning}"));
+        let lock = lock::lock(data_dir)?;
         let death_pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(|error| fail("watch over", error.into()))?;
         for inherited in [lock.as_raw_fd(), death_pipe.0.as_raw_fd()] {
@@ -135,11 +141,14 @@ impl Guardian {
         // An error must not stop us: without the name, `kill` only cannot tell our runs from another daemon's.
         let _ = CString::new(GUARDIAN_NAME).map(|name| rustix::thread::set_name(&name));
         set_child_subreaper(Some(getpid())).map_err(|error| fail("watch over", error.into()))?;
-        let signals = [SIGCHLD, SIGTERM, SIGINT, SIGHUP].into_iter().map(listen).collect::<io::Result<_>>();
+        marks::leave_tag().map_err(|error| fail("watch over", error))?;
+        let heard = [SIGCHLD, SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1];
+        let signals = heard.into_iter().map(listen).collect::<io::Result<_>>();
         Ok(Guardian {
             marks_path: marks::path(data_dir),
             program,
             arguments,
+            secrets: Vec::new(),
             lock,
             death_pipe,
             signals: signals.map_err(|error| fail("watch over", error))?,
@@ -149,11 +158,16 @@ impl Guardian {
 
     fn run(&mut self) -> io::Result<i32> {
         // Where a guardian and its daemon were killed together, nobody has ended their runs.
-        self.end_runs("left by an earlier daemon", Family::Orphans);
+        let cgroup = Snapshot::read(&self.marks_path).ok().flatten().and_then(|snapshot| snapshot.cgroup);
+        self.end_runs("left by an earlier daemon", Family::Orphans { cgroup });
         let mut backoff = Duration::ZERO;
         let mut has_died = false;
         loop {
             let started_at = clock::mono();
+            if has_died {
+                // The marks may have been out of reach at the death: data_dir was away, and is back now.
+                self.end_runs("of the dead daemon", own_family());
+            }
             let daemon = self.start()?;
             match self.watch(daemon)? {
                 // A daemon did start before, so what stops this one (a full disk, a port in use) may pass.
@@ -181,8 +195,8 @@ impl Guardian {
     fn start(&self) -> io::Result<Pid> {
         let descriptors = format!("{},{}", self.lock.as_raw_fd(), self.death_pipe.0.as_raw_fd());
         let mut command = super::command(&self.program);
-        // In a group of its own, so that a terminal's Ctrl-C comes to the guardian only, which passes it on once.
-        command.arg0("wing-crontab").arg(UNDER_GUARDIAN).arg(descriptors).args(&self.arguments).process_group(0);
+        command.arg0("wing-crontab").arg(UNDER_GUARDIAN).arg(descriptors).args(&self.arguments);
+        command.envs(self.secrets.iter().map(|(name, value)| (name, value)));
         let child =
             command.spawn().map_err(|error| io::Error::new(error.kind(), format!("start the daemon: {error}")))?;
         Ok(Pid::from_child(&child))
@@ -286,7 +300,7 @@ impl Guardian {
         while clock::mono() < until {
             self.sleep(until.since(clock::mono()))?;
             drop(reap(None));
-            if self.take_signals().iter().any(|signal| *signal != Signal::HUP) {
+            if self.take_signals().iter().any(|signal| ![Signal::HUP, Signal::USR1].contains(signal)) {
                 return Ok(true);
             }
         }
@@ -300,9 +314,10 @@ impl Guardian {
             let mut bytes = [0; 64];
             let count = stream.read(&mut bytes).unwrap_or(0);
             let passed = match *signal {
-                SIGTERM => Signal::TERM,
+                SIGTERM | SIGQUIT => Signal::TERM,
                 SIGINT => Signal::INT,
                 SIGHUP => Signal::HUP,
+                SIGUSR1 => Signal::USR1,
                 _ => continue,
             };
             taken.extend(std::iter::repeat_n(passed, count));
@@ -346,34 +361,4 @@ fn listen(signal: i32) -> io::Result<(i32, UnixStream)> {
     read_end.set_nonblocking(true)?;
     signal_hook::low_level::pipe::register(signal, write_end)?;
     Ok((signal, read_end))
-}
-
-#[expect(clippy::disallowed_methods, reason = "no event tells when a lock is given up")]
-fn lock(data_dir: &Path) -> Result<File, String> {
-    let path = data_dir.join("lock");
-    let fail = |error: io::Error| format!("lock {}: {error}", path.display());
-    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(fail)?;
-    let started_at = clock::mono();
-    while let Err(error) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        if error != rustix::io::Errno::WOULDBLOCK {
-            return Err(fail(error.into()));
-        }
-        let mut holder = String::new();
-        let _ = file.rewind().and_then(|()| file.read_to_string(&mut holder));
-        let holder = holder.trim();
-        // A living guardian keeps the lock. A dead one's daemon will end soon, so it is worth a wait.
-        let is_alive = holder.parse().ok().and_then(start_time).is_some();
-        if is_alive || LOCK_PATIENCE <= clock::mono().since(started_at) {
-            return Err(format!(
-                "data_dir {} is in use by another wing-crontab (pid {holder}): stop it, or give this one a data_dir of its own",
-                data_dir.display(),
-            ));
-        }
-        std::thread::sleep(LOCK_EVERY);
-    }
-    file.set_len(0)
-        .and_then(|()| file.rewind())
-        .and_then(|()| writeln!(file, "{}", std::process::id()))
-        .map_err(fail)?;
-    Ok(file)
 }

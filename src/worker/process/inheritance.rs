@@ -24,6 +24,25 @@ const REPEATED: [i32; 8] = [
     libc::SIGTTOU,
 ];
 
+/// Signals that would end a process which has no handler for them, and that tell this program nothing: somebody sent them
+/// by mistake, or a limit was reached (the write behind SIGXFSZ then fails, and is reported).
+const SURVIVED: [i32; 9] = [
+    libc::SIGALRM,
+    libc::SIGIO,
+    libc::SIGPROF,
+    libc::SIGPWR,
+    libc::SIGSTKFLT,
+    libc::SIGUSR2,
+    libc::SIGVTALRM,
+    libc::SIGXCPU,
+    libc::SIGXFSZ,
+];
+
+/// Lets this process survive signals that it has no use for. Commands have the default again, because exec sets it.
+pub fn survive_signals() {
+    SURVIVED.into_iter().chain(libc::SIGRTMIN()..=libc::SIGRTMAX()).for_each(stop_ignoring);
+}
+
 /// Ends the inheritance. To be called while there is one thread, because a mask of blocked signals is a thread's.
 pub fn end_inheritance() {
     unblock_signals();

@@ -7,15 +7,17 @@
 //!
 //! Another daemon on the same host uses the same tags. But a guardian is the subreaper of its runs' orphans, so a
 //! process that is not below our guardian is not ours. Orphans are searched only after a guardian and its daemon were
-//! killed together. The orphans of two such daemons could be mistaken for each other where their tags are equal; each
-//! daemon begins at a random tag, so that is unlikely.
+//! killed together. A slack alone does not make a process an orphan of ours, because systemd's TimerSlackNSec gives any
+//! service one: the process must be in the control group of the daemon that wrote the marks, too. The orphans of two
+//! such daemons in one control group could be mistaken for each other where their tags are equal; each daemon begins at a
+//! random tag, so that is unlikely.
 //!
 //! Not here: which runs are to end; the pool and the guardian say that.
 //!
-//! Invariant: only processes of the run get a signal. A process that got the pid of an ended one has another start
-//! time.
+//! Invariants: only processes of the run get a signal; a process that got the pid of an ended one has another start
+//! time. Whatever the marks say, this process, those above it and the host's first one get none.
 
-use super::marks::Mark;
+use super::marks::{Mark, cgroup_of};
 use crate::worker::clock;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,8 +48,9 @@ pub fn has_group(leader: u32) -> bool {
 pub enum Family {
     /// Among the descendants of this process, our guardian.
     Below(u32),
-    /// Among the processes that have no guardian above them: their own is dead.
-    Orphans,
+    /// Among the processes that have no guardian above them, because their own is dead, and that are in this control
+    /// group (see `cgroup_of`; none where it is not known).
+    Orphans { cgroup: Option<u64> },
 }
 
 /// Kills every process of these runs, in rounds until none is left, or for about `limit_ms`; the first round is always
@@ -96,19 +99,21 @@ impl<'a> Wanted<'a> {
     fn new(marks: &'a [Mark], family: Family) -> Wanted<'a> {
         let started = marks.iter().filter(|mark| mark.pid != 0);
         Wanted {
-            by_tag: marks.iter().map(|mark| (mark.tag, mark)).collect(),
+            by_tag: marks.iter().filter(|mark| mark.may_run()).map(|mark| (mark.tag, mark)).collect(),
             by_group: started.map(|mark| (mark.pid, mark)).collect(),
             family,
         }
     }
 
     fn find(&self, all: &Processes) -> BTreeSet<u32> {
-        let is_one = |(pid, stat): &(&u32, &Stat)| self.has(**pid, stat) && self.is_ours(stat, all);
+        let spared = all.above(std::process::id());
+        let may_be = |stat: &Stat| !spared.contains(&stat.pid) && !stat.is_guardian;
+        let is_one = |(pid, stat): &(&u32, &Stat)| may_be(stat) && self.has(**pid, stat) && self.is_ours(stat, all);
         let mut found: BTreeSet<u32> = all.0.iter().filter(is_one).map(|(pid, _)| *pid).collect();
         // And their descendants, one generation in each round.
         loop {
             let below = all.0.values().filter(|stat| found.contains(&stat.parent) && !found.contains(&stat.pid));
-            let below: Vec<u32> = below.filter(|stat| !stat.is_guardian).map(|stat| stat.pid).collect();
+            let below: Vec<u32> = below.filter(|stat| may_be(stat)).map(|stat| stat.pid).collect();
             if below.is_empty() {
                 break;
             }
@@ -120,13 +125,20 @@ impl<'a> Wanted<'a> {
     }
 
     fn has(&self, pid: u32, stat: &Stat) -> bool {
-        let is_no_older = |mark: &&Mark| mark.pid == 0 || mark.pid_start <= stat.start_time;
+        let is_no_older = |mark: &&Mark| mark.pid_start <= stat.start_time;
         let group = self.by_group.get(&stat.group).filter(|mark| is_no_older(mark));
         let slack = fs::read_to_string(format!("/proc/{pid}/timerslack_ns")).ok();
         match slack.and_then(|slack| slack.trim().parse::<u64>().ok()) {
-            Some(slack) if self.by_tag.get(&slack).is_some_and(is_no_older) => true,
+            Some(slack) if self.by_tag.get(&slack).is_some_and(is_no_older) && self.is_in_cgroup(pid) => true,
             Some(_) => group.is_some_and(|mark| is_leader_alive(mark)),
             None => group.is_some() || self.has_environment(pid),
+        }
+    }
+
+    fn is_in_cgroup(&self, pid: u32) -> bool {
+        match self.family {
+            Family::Orphans { cgroup: Some(cgroup) } => cgroup_of(&pid.to_string()) == Some(cgroup),
+            Family::Orphans { cgroup: None } | Family::Below(_) => true,
         }
     }
 
@@ -149,7 +161,7 @@ impl<'a> Wanted<'a> {
             Family::Below(guardian) => {
                 ancestors.find(|stat| stat.pid == guardian || stat.is_guardian).is_some_and(|stat| stat.pid == guardian)
             }
-            Family::Orphans => !ancestors.any(|stat| stat.is_guardian),
+            Family::Orphans { .. } => !ancestors.any(|stat| stat.is_guardian),
         }
     }
 }
@@ -162,6 +174,12 @@ impl Processes {
         let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         Processes(pids.filter_map(|pid| Some((pid, Stat::of(pid)?))).collect())
+    }
+
+    /// This process, those above it, and the host's first one.
+    fn above(&self, pid: u32) -> BTreeSet<u32> {
+        let parent = |pid: &u32| self.0.get(pid).map(|stat| stat.parent);
+        std::iter::successors(Some(pid), parent).chain([1]).collect()
     }
 }
 

@@ -11,9 +11,12 @@
 //! shell is executed, each variable's name has a dot before it.
 
 use super::account::Account;
-use rustix::fs::{Gid, Uid};
-use rustix::process::{Resource, Rlimit, chdir, getrlimit, setrlimit};
-use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+use rustix::fs::{Gid, Mode, Uid};
+use rustix::process::{Resource, Rlimit, chdir, getrlimit, setrlimit, umask};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, clear_ambient_capability_set, set_capabilities, set_thread_groups,
+    set_thread_res_gid, set_thread_res_uid,
+};
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -25,6 +28,14 @@ use std::process::Command;
 pub const LAUNCH: &str = "--launch";
 /// The exit code of a command that was not executed.
 pub const NOT_LAUNCHED: u8 = 125;
+
+/// The umask that a login gives: others may read what a command makes, and not write it.
+const LOGIN_UMASK: Mode = Mode::from_bits_retain(0o022);
+const NO_CAPABILITIES: CapabilitySets = CapabilitySets {
+    effective: CapabilitySet::empty(),
+    permitted: CapabilitySet::empty(),
+    inheritable: CapabilitySet::empty(),
+};
 
 /// What a command needs and cannot inherit from the daemon.
 #[derive(Debug)]
@@ -103,6 +114,12 @@ fn become_user(user: &OsStr) -> Result<(), String> {
     set_thread_groups(&groups).map_err(|error| fail(&error))?;
     set_thread_res_gid(gid, gid, gid).map_err(|error| fail(&error))?;
     set_thread_res_uid(uid, uid, uid).map_err(|error| fail(&error))?;
+    if !uid.is_root() {
+        // Usually they are gone with the user, but the daemon may have been started so that they stay.
+        clear_ambient_capability_set().map_err(|error| fail(&error))?;
+        set_capabilities(None, NO_CAPABILITIES).map_err(|error| fail(&error))?;
+    }
+    umask(LOGIN_UMASK);
     let is_so = rustix::process::getuid() == uid
         && rustix::process::geteuid() == uid
         && rustix::process::getgid() == gid

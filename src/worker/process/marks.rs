@@ -7,31 +7,41 @@
 //!
 //! Not a log: a mark is cleared when the run's log row is committed.
 //!
-//! Invariant: a slot's state is stored last, so a slot whose state is not `FREE` is whole.
+//! The file is input, and nobody acts on it unchecked: see `slot`.
+//!
+//! Invariant: a slot's state is stored last, together with its checksum, so a slot whose state is not `FREE` is whole.
 
-use crate::core::io::{FoundMark, FoundState, MarkOp};
-use crate::model::run::{Manual, RunKey};
-use crate::model::{Attempt, Exit, JobId, Mono, Second, Version};
+mod slot;
+
+use crate::core::io::{FoundMark, MarkOp};
+use crate::model::{Attempt, Mono, Version};
+use crate::worker::{clock, own_files};
 use rustix::fs::FallocateFlags;
 use rustix::mm::{MapFlags, ProtFlags};
+pub use slot::Mark;
+use slot::{Reading, SLOT_WORDS, TAG_COUNT, TAG_FIRST, Words, word};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::fs::{self, File};
+use std::io;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"wingmark");
 /// The version of the file's layout.
-const LAYOUT: u64 = 1;
+const LAYOUT: u64 = 2;
+/// The layout of the version before, whose slots have no checksums. It is still read, so that an upgrade forgets no run.
+const LAYOUT_WITHOUT_CHECKSUMS: u64 = 1;
 /// The words before the first slot, of 8 bytes each. Those that have no name below are spare.
 const HEADER_WORDS: usize = 16;
-const SLOT_WORDS: usize = 16;
 const WORD_BYTES: usize = 8;
-/// Tags are timer slacks in nanoseconds. They lie just above the usual 50,000, so a sleep in a command ends at most
-/// `TAG_COUNT` ns (131 microseconds) later than without a tag.
-const TAG_FIRST: u64 = 50_001;
-const TAG_COUNT: u64 = 131_072;
+/// The most slots that a file may have: more than any configuration asks for.
+const CAPACITY_MAX: usize = 1 << 22;
+/// The most damaged slots that a notice names.
+const DAMAGED_TOLD_MAX: usize = 5;
+/// A slot may be written while it is read: so often a file with a damaged slot is read.
+const READS_MAX: usize = 3;
 
 /// Where the words of the header are.
 mod header {
@@ -44,33 +54,9 @@ mod header {
     pub const LEASE: usize = 5;
     /// How many tags were given: the next one follows from it.
     pub const TAGS: usize = 6;
+    /// The control group of the daemon (see `cgroup_of`); 0: not known.
+    pub const CGROUP: usize = 7;
 }
-
-/// Where the words of a slot are.
-mod slot {
-    pub const STATE: usize = 0;
-    pub const CRON_ID: usize = 1;
-    pub const SCHEDULED_AT: usize = 2;
-    /// 0: the run is by its schedule; else the epoch of a run by hand, plus one.
-    pub const MANUAL_EPOCH: usize = 3;
-    pub const MANUAL_COUNT: usize = 4;
-    pub const NUMBER: usize = 5;
-    pub const VERSION: usize = 6;
-    pub const IS_MUTEX: usize = 7;
-    pub const TAG: usize = 8;
-    pub const PID: usize = 9;
-    pub const PID_START: usize = 10;
-    pub const EXIT: usize = 11;
-}
-
-const FREE: u64 = 0;
-const HELD: u64 = 1;
-const STARTING: u64 = 2;
-const STARTED: u64 = 3;
-const ENDED: u64 = 4;
-const UNKNOWN: u64 = 5;
-/// In `slot::EXIT`: the lower 32 bits are the signal that ended the process. Without it they are the exit code.
-const BY_SIGNAL: u64 = 1 << 32;
 
 /// A run's slot in the marks, with the tag of its processes.
 #[derive(Clone, Copy, Debug)]
@@ -85,101 +71,70 @@ pub struct Marks {
     words: &'static [AtomicU64],
 }
 
-/// One slot, as it was at the time of reading.
-#[derive(Clone, Copy, Debug)]
-pub struct Mark {
-    pub attempt: Attempt,
-    pub version: Version,
-    pub is_mutex: bool,
-    pub tag: u64,
-    /// 0 while it is not known.
-    pub pid: u32,
-    /// When that process was started, in clock ticks since boot.
-    pub pid_start: u64,
-    state: u64,
-    exit: u64,
-}
-
-impl Mark {
-    /// Whether processes of the run may be alive.
-    pub fn may_run(&self) -> bool {
-        matches!(self.state, STARTING | STARTED)
-    }
-
-    /// Whether the run is being started, so that its pid is not known yet.
-    pub fn is_starting(&self) -> bool {
-        self.state == STARTING
-    }
-
-    fn found(&self) -> FoundMark {
-        let state = match self.state {
-            HELD => FoundState::Held,
-            STARTING | STARTED => FoundState::Started,
-            ENDED if self.exit & BY_SIGNAL != 0 => FoundState::Ended(Exit::Signal(self.exit as u32 as i32)),
-            ENDED => FoundState::Ended(Exit::Code(self.exit as u32 as i32)),
-            _ => FoundState::Unknown,
-        };
-        FoundMark { attempt: self.attempt, version: self.version, is_mutex: self.is_mutex, state }
-    }
-}
-
 /// The file as it was at the time of reading. The guardian reads what its daemon writes, and a daemon what an earlier
 /// incarnation left.
 #[derive(Debug)]
 pub struct Snapshot {
     /// 0 (void) where the host has started since.
     pub lease: Mono,
-    /// The marks of all slots that are not free.
+    /// The marks of all slots that are not free and not damaged.
     pub marks: Vec<Mark>,
+    /// The slots that nobody may act on: which, and why.
+    damaged: Vec<(usize, &'static str)>,
+    /// The control group of the daemon that wrote the file; none where it is not known.
+    pub cgroup: Option<u64>,
     tags: u64,
 }
 
 impl Snapshot {
     /// Reads the file; none where it does not exist. `InvalidData`: it is not a marks file of this version.
     pub fn read(path: &Path) -> io::Result<Option<Snapshot>> {
-        let mut bytes = Vec::new();
-        match File::open(path) {
-            Ok(mut file) => file.read_to_end(&mut bytes)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
+        let mut snapshot = Snapshot::read_once(path)?;
+        for _ in 1..READS_MAX {
+            if snapshot.as_ref().is_none_or(|snapshot| snapshot.damaged.is_empty()) {
+                break;
+            }
+            snapshot = Snapshot::read_once(path)?;
+        }
+        Ok(snapshot)
+    }
+
+    fn read_once(path: &Path) -> io::Result<Option<Snapshot>> {
+        let words_max = HEADER_WORDS + CAPACITY_MAX * SLOT_WORDS;
+        let Some(bytes) = own_files::read(path, words_max * WORD_BYTES)? else { return Ok(None) };
         let words: Vec<u64> = bytes
             .chunks_exact(WORD_BYTES)
             .map(|word| u64::from_le_bytes(word.try_into().unwrap_or_default()))
             .collect();
-        let is_ours = words.len() >= HEADER_WORDS && words[header::MAGIC] == MAGIC && words[header::LAYOUT] == LAYOUT;
+        let layout = words.get(header::LAYOUT).copied().unwrap_or(0);
+        let is_ours = words.len() >= HEADER_WORDS
+            && words[header::MAGIC] == MAGIC
+            && [LAYOUT, LAYOUT_WITHOUT_CHECKSUMS].contains(&layout);
         if !is_ours
             || words[header::CAPACITY].checked_mul(SLOT_WORDS as u64) != Some((words.len() - HEADER_WORDS) as u64)
         {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a marks file of this version"));
         }
         let is_this_boot = words[header::BOOT..header::BOOT + 2] == boot_id()?;
-        let read = |slot: &[u64]| (slot[slot::STATE] != FREE).then(|| mark(slot, is_this_boot));
-        Ok(Some(Snapshot {
-            lease: if is_this_boot { Mono(words[header::LEASE]) } else { Mono(0) },
-            marks: words[HEADER_WORDS..].chunks_exact(SLOT_WORDS).filter_map(read).collect(),
-            tags: words[header::TAGS],
-        }))
+        let reading = Reading { has_checksums: layout == LAYOUT, is_this_boot, now: boot_ticks() };
+        let (mut marks, mut damaged) = (Vec::new(), Vec::new());
+        for (at, words) in words[HEADER_WORDS..].as_chunks::<SLOT_WORDS>().0.iter().enumerate() {
+            match slot::read(words, reading) {
+                _ if slot::is_free(words) => {}
+                Ok(mark) => marks.push(mark),
+                Err(reason) => damaged.push((at, reason)),
+            }
+        }
+        let lease = if is_this_boot { Mono(words[header::LEASE]) } else { Mono(0) };
+        let cgroup = Some(words[header::CGROUP]).filter(|cgroup| *cgroup != 0);
+        Ok(Some(Snapshot { lease, marks, damaged, cgroup, tags: words[header::TAGS] }))
     }
 }
 
-fn mark(slot: &[u64], is_this_boot: bool) -> Mark {
-    let manual = slot[slot::MANUAL_EPOCH].checked_sub(1).map(|epoch| Manual { epoch, count: slot[slot::MANUAL_COUNT] });
-    let run = RunKey {
-        cron_id: JobId(slot[slot::CRON_ID] as u32),
-        scheduled_at: Second(slot[slot::SCHEDULED_AT] as i64),
-        manual,
-    };
-    Mark {
-        attempt: Attempt { run, number: slot[slot::NUMBER] as u32 },
-        version: Version(slot[slot::VERSION]),
-        is_mutex: slot[slot::IS_MUTEX] != 0,
-        tag: slot[slot::TAG],
-        pid: slot[slot::PID] as u32,
-        pid_start: slot[slot::PID_START],
-        state: if is_this_boot { slot[slot::STATE] } else { UNKNOWN },
-        exit: slot[slot::EXIT],
-    }
+/// The time since boot in clock ticks, of which every Linux has 100 a second: the unit in which the kernel tells when a
+/// process was started.
+fn boot_ticks() -> u64 {
+    clock::mono().0 / 10_000_000
 }
 
 /// The kernel's id of this start of the host, as two words.
@@ -196,7 +151,7 @@ impl Marks {
     fn create(path: &Path, capacity: usize, before: &Snapshot) -> io::Result<Marks> {
         let words = HEADER_WORDS + capacity * SLOT_WORDS;
         let temporary = path.with_extension("new");
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&temporary)?;
+        let file = own_files::make_anew(&temporary)?;
         // A full disk must be an error here, and not a SIGBUS at a later store.
         rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, (words * WORD_BYTES) as u64)?;
         let marks = Marks { words: map(&file, words)? };
@@ -206,6 +161,7 @@ impl Marks {
         marks.set(header::BOOT + 1, high);
         marks.set(header::LEASE, before.lease.0);
         marks.set(header::TAGS, before.tags);
+        marks.set(header::CGROUP, cgroup_of("self").unwrap_or(0));
         marks.set(header::LAYOUT, LAYOUT);
         for (at, mark) in (0..).zip(&before.marks) {
             marks.write(at, mark);
@@ -222,46 +178,45 @@ impl Marks {
 
     /// The run of this slot is about to be started, and its processes will have the ticket's tag.
     pub fn starting(&self, ticket: Ticket) {
-        self.set_slot(ticket.slot, slot::PID, 0);
-        self.set_slot(ticket.slot, slot::TAG, ticket.tag);
-        self.set_state(ticket.slot, STARTING);
+        self.set_slot(ticket.slot, word::TAG, ticket.tag);
+        self.set_slot(ticket.slot, word::NOT_BEFORE, boot_ticks());
+        self.set_state(ticket.slot, slot::STARTING);
     }
 
     /// The run was started as this process, at `pid_start` (in clock ticks since boot).
     pub fn started(&self, ticket: Ticket, pid: u32, pid_start: u64) {
-        self.set_slot(ticket.slot, slot::PID_START, pid_start);
-        self.set_slot(ticket.slot, slot::PID, pid.into());
-        self.set_state(ticket.slot, STARTED);
+        self.set_slot(ticket.slot, word::PID_START, pid_start);
+        self.set_slot(ticket.slot, word::PID, pid.into());
+        self.set_state(ticket.slot, slot::STARTED);
     }
 
     /// The run was not started after all.
     pub fn back_to_held(&self, ticket: Ticket) {
-        self.set_state(ticket.slot, HELD);
+        self.set_state(ticket.slot, slot::HELD);
     }
 
     /// The slot as it is now; none while it is free.
     pub fn read(&self, slot: u32) -> Option<Mark> {
+        let reading = Reading { has_checksums: true, is_this_boot: true, now: boot_ticks() };
+        let words = self.words_of(slot)?;
+        if slot::is_free(&words) { None } else { slot::read(&words, reading).ok() }
+    }
+
+    /// The words of a slot; the first one is read first, because it is written last.
+    fn words_of(&self, slot: u32) -> Option<Words> {
         let at = HEADER_WORDS + slot as usize * SLOT_WORDS;
         let words = self.words.get(at..at + SLOT_WORDS)?;
-        let state = words[slot::STATE].load(Ordering::Acquire);
-        let mut values: Vec<u64> = words.iter().map(|word| word.load(Ordering::Relaxed)).collect();
-        values[slot::STATE] = state;
-        (state != FREE).then(|| mark(&values, true))
+        let first = words[word::STATE].load(Ordering::Acquire);
+        let mut values: Words = std::array::from_fn(|at| words[at].load(Ordering::Relaxed));
+        values[word::STATE] = first;
+        Some(values)
     }
 
     fn write(&self, at: u32, mark: &Mark) {
-        let manual = mark.attempt.run.manual;
-        self.set_slot(at, slot::CRON_ID, mark.attempt.run.cron_id.0.into());
-        self.set_slot(at, slot::SCHEDULED_AT, mark.attempt.run.scheduled_at.0 as u64);
-        self.set_slot(at, slot::MANUAL_EPOCH, manual.map_or(0, |manual| manual.epoch + 1));
-        self.set_slot(at, slot::MANUAL_COUNT, manual.map_or(0, |manual| manual.count));
-        self.set_slot(at, slot::NUMBER, mark.attempt.number.into());
-        self.set_slot(at, slot::VERSION, mark.version.0);
-        self.set_slot(at, slot::IS_MUTEX, mark.is_mutex.into());
-        self.set_slot(at, slot::TAG, mark.tag);
-        self.set_slot(at, slot::PID, mark.pid.into());
-        self.set_slot(at, slot::PID_START, mark.pid_start);
-        self.set_slot(at, slot::EXIT, mark.exit);
+        let words = mark.words();
+        for (word, value) in words.into_iter().enumerate().skip(1) {
+            self.set_slot(at, word, value);
+        }
         self.set_state(at, mark.state);
     }
 
@@ -273,8 +228,13 @@ impl Marks {
         self.words[HEADER_WORDS + slot as usize * SLOT_WORDS + word].store(value, Ordering::Relaxed);
     }
 
+    /// Writes the first word: the state, with the checksum of the words that it stands on.
     fn set_state(&self, slot: u32, state: u64) {
-        self.words[HEADER_WORDS + slot as usize * SLOT_WORDS + slot::STATE].store(state, Ordering::Release);
+        let first = match self.words_of(slot) {
+            Some(words) if state != slot::FREE => slot::sealed(&words, state),
+            _ => slot::FREE,
+        };
+        self.words[HEADER_WORDS + slot as usize * SLOT_WORDS + word::STATE].store(first, Ordering::Release);
     }
 }
 
@@ -308,17 +268,29 @@ impl MarkBook {
         let path = path(data_dir);
         let mut notice = None;
         // The first tag is random, so that another daemon on this host most likely uses other ones.
-        let empty = || Snapshot { lease: Mono(0), marks: Vec::new(), tags: random_tag() };
+        let empty =
+            || Snapshot { lease: Mono(0), marks: Vec::new(), damaged: Vec::new(), cgroup: None, tags: random_tag() };
+        let aside = path.with_extension("damaged");
+        let told =
+            |reason: String| Some(format!("{}: {reason}; it is set aside as {}", path.display(), aside.display()));
         let before = match Snapshot::read(&path) {
             Ok(before) => before.unwrap_or_else(empty),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                let aside = path.with_extension("damaged");
                 fs::rename(&path, &aside)?;
-                notice = Some(format!("{}: {error}; it is set aside as {}", path.display(), aside.display()));
+                notice = told(format!("{error}, and what it says of runs is not believed"));
                 empty()
             }
             Err(error) => return Err(error),
         };
+        if !before.damaged.is_empty() {
+            // A copy: until the new file is there, this one has the marks of the other runs.
+            fs::copy(&path, &aside)?;
+            own_files::tighten(&aside)?;
+            let slots = before.damaged.iter().map(|(at, reason)| format!("slot {at}: {reason}"));
+            let slots: Vec<String> = slots.take(DAMAGED_TOLD_MAX).collect();
+            let count = before.damaged.len();
+            notice = told(format!("{count} slots are damaged and not believed ({})", slots.join(", ")));
+        }
         let capacity = capacity.max(before.marks.len());
         let marks = Arc::new(Marks::create(&path, capacity, &before)?);
         let slots: BTreeMap<Attempt, u32> = (0..).zip(&before.marks).map(|(at, mark)| (mark.attempt, at)).collect();
@@ -337,17 +309,13 @@ impl MarkBook {
             MarkOp::Hold { attempt, version, is_mutex } => return self.hold(attempt, version, is_mutex),
             MarkOp::Ended { attempt, exit } => {
                 if let Some(&slot) = self.slots.get(&attempt) {
-                    let exit = match exit {
-                        Exit::Code(code) => u64::from(code as u32),
-                        Exit::Signal(signal) => u64::from(signal as u32) | BY_SIGNAL,
-                    };
-                    self.marks.set_slot(slot, slot::EXIT, exit);
-                    self.marks.set_state(slot, ENDED);
+                    self.marks.set_slot(slot, word::EXIT, slot::exit_word(exit));
+                    self.marks.set_state(slot, slot::ENDED);
                 }
             }
             MarkOp::Clear { attempt } => {
                 if let Some(slot) = self.slots.remove(&attempt) {
-                    self.marks.set_state(slot, FREE);
+                    self.marks.set_state(slot, slot::FREE);
                     self.tags.remove(&slot).map(|tag| self.tags_used.remove(&tag));
                     self.free.push(slot);
                 }
@@ -385,11 +353,20 @@ impl MarkBook {
     fn hold(&mut self, attempt: Attempt, version: Version, is_mutex: bool) -> bool {
         let Some(slot) = self.slots.get(&attempt).copied().or_else(|| self.free.pop()) else { return false };
         self.slots.insert(attempt, slot);
-        self.marks.set_state(slot, FREE);
-        self.marks
-            .write(slot, &Mark { attempt, version, is_mutex, tag: 0, pid: 0, pid_start: 0, state: HELD, exit: 0 });
+        self.marks.set_state(slot, slot::FREE);
+        self.marks.write(slot, &Mark::held(attempt, version, is_mutex));
         true
     }
+}
+
+/// Gives this process the usual timer slack where it has a run's: a guardian that a run of another one starts must not
+/// be taken for a process of that run, and neither must its daemon.
+pub fn leave_tag() -> io::Result<()> {
+    const USUAL: NonZeroU64 = NonZeroU64::new(50_000).unwrap();
+    if (TAG_FIRST..TAG_FIRST + TAG_COUNT).contains(&rustix::thread::current_timer_slack()?) {
+        rustix::thread::set_current_timer_slack(Some(USUAL))?;
+    }
+    Ok(())
 }
 
 fn random_tag() -> u64 {
@@ -398,6 +375,12 @@ fn random_tag() -> u64 {
         Ok(_) => u64::from_le_bytes(bytes) % TAG_COUNT,
         Err(_) => 0,
     }
+}
+
+/// A number for the control groups of a process, by its pid or as `self`: equal for equal ones, and never 0.
+pub fn cgroup_of(process: &str) -> Option<u64> {
+    let text = fs::read(format!("/proc/{process}/cgroup")).ok()?;
+    Some(u64::from(crc32fast::hash(&text)) + 1)
 }
 
 /// The marks file of a data_dir.

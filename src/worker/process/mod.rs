@@ -16,15 +16,17 @@ pub mod kill;
 mod launch;
 mod marks;
 mod memory;
+mod secrets;
 mod spawn;
 mod words;
 
 pub use descriptors::raise_if_short;
 pub use guardian::{CANNOT_START, DaemonLink, REFUSED, UNDER_GUARDIAN, adopt, guard};
-pub use inheritance::end_inheritance;
+pub use inheritance::{end_inheritance, survive_signals};
 pub use launch::{LAUNCH, NOT_LAUNCHED, launch};
-pub use marks::{Mark, MarkBook, Ticket};
+pub use marks::{Mark, MarkBook, Ticket, cgroup_of};
 pub use memory::FreeMemory;
+pub use secrets::take_secrets;
 pub use spawn::{Running, Spawner};
 
 /// A program to start. Everything that this program starts is made here.

@@ -15,6 +15,7 @@ use super::descriptors::Given;
 use super::direct_exec::DirectExec;
 use super::launch::Launch;
 use super::marks::{Marks, Ticket};
+use super::secrets;
 use crate::core::ports::{SpawnError, Started};
 use crate::model::job::parse_env;
 use crate::model::{Attempt, Exit, Job, JobId, RunKey, Second, Wall};
@@ -27,21 +28,24 @@ use std::ffi::OsString;
 use std::io;
 use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-/// Variables of the daemon's environment that no command may see.
-const SECRETS: [&str; 3] = ["WING_MYSQL_PASSWORD", "WING_CONSUL_TOKEN", "WING_CLUSTER_SECRET"];
+/// Where a command that runs as another user finds programs.
+const CLEAN_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// Starts commands. The spawning threads share it.
 #[derive(Debug)]
 pub struct Spawner {
     shell: PathBuf,
     marks: Arc<Marks>,
-    /// The daemon's environment without its secrets, read once.
+    /// The daemon's environment without the variables that are its own, read once.
     environment: Vec<(OsString, OsString)>,
+    /// What a command that runs as another user has of it.
+    clean: Vec<(OsString, OsString)>,
     direct: Option<DirectExec>,
     descriptors: Given,
 }
@@ -67,14 +71,17 @@ struct Begun {
 impl Spawner {
     /// Reads the daemon's environment, and tries the shell for direct exec. Blocks for some milliseconds.
     #[expect(clippy::disallowed_methods, reason = "the environment is for the commands, and handed on whole")]
-    pub fn new(shell: PathBuf, marks: Arc<Marks>) -> Spawner {
-        let is_secret = |name: &OsString| SECRETS.iter().any(|secret| name == secret);
-        let environment: Vec<(OsString, OsString)> = std::env::vars_os().filter(|(name, _)| !is_secret(name)).collect();
+    pub fn new(shell: PathBuf, marks: Arc<Marks>, env_pass: &[String]) -> Spawner {
+        let is_own = |name: &OsString| name.as_bytes().starts_with(secrets::PREFIX);
+        let environment: Vec<(OsString, OsString)> = std::env::vars_os().filter(|(name, _)| !is_own(name)).collect();
+        let is_passed = |name: &OsString| name == "LANG" || env_pass.iter().any(|passed| name == &**passed);
+        let mut clean = vec![("PATH".into(), CLEAN_PATH.into())];
+        clean.extend(environment.iter().filter(|(name, _)| is_passed(name)).cloned());
         let run = RunKey::scheduled(JobId(0), Second(0));
         let tried = [&environment[..], &told(Attempt { run, number: 0 })].concat();
         let direct = DirectExec::try_out(&shell, &tried);
         log::debug!("direct exec of commands without shell syntax: {}", if direct.is_some() { "yes" } else { "no" });
-        Spawner { shell, marks, environment, direct, descriptors: Given::now() }
+        Spawner { shell, marks, environment, clean, direct, descriptors: Given::now() }
     }
 
     /// Starts the attempt's command, unless the lease is over. Blocks for about a millisecond.
@@ -126,8 +133,8 @@ impl Spawner {
         Ok(command)
     }
 
-    /// The daemon's environment, then the user's variables, the job's, and those about the run: a later one replaces an
-    /// earlier one of the same name.
+    /// The daemon's environment (of which another user gets little, because it is root's), then the user's variables, the
+    /// job's, and those about the run: a later one replaces an earlier one of the same name.
     fn environment(
         &self,
         attempt: Attempt,
@@ -136,7 +143,7 @@ impl Spawner {
         shell: &Path,
     ) -> Result<Vec<(OsString, OsString)>, String> {
         let own = parse_env(&job.env).map_err(|error| format!("env: {error}"))?;
-        let mut environment = self.environment.clone();
+        let mut environment = if account.is_some() { self.clean.clone() } else { self.environment.clone() };
         let mut set = |name: &str, value: OsString| environment.push((name.into(), value));
         if let Some(account) = account {
             set("HOME", account.home.clone());

@@ -1,6 +1,9 @@
 //! Tests of the marks: what the next incarnation reads, and that no two runs share a slot or a tag.
 
 use super::*;
+use crate::core::io::FoundState;
+use crate::model::run::RunKey;
+use crate::model::{Exit, JobId, Second};
 
 fn attempt(id: u32) -> Attempt {
     Attempt { run: RunKey::scheduled(JobId(id), Second(1_700_000_000)), number: 1 }
@@ -91,4 +94,84 @@ fn no_two_live_runs_have_the_same_tag() {
     for _ in 0..TAG_COUNT + 5 {
         assert_ne!(book.ticket(attempt(2)).unwrap().tag, long_lived);
     }
+}
+
+/// A reading of this boot, 100 ticks after it.
+const READING: Reading = Reading { has_checksums: true, is_this_boot: true, now: 100 };
+
+fn started(tag: u64, pid: u32, pid_start: u64) -> Mark {
+    Mark { tag, pid, pid_start, state: slot::STARTED, ..Mark::held(attempt(1), Version(3), true) }
+}
+
+#[test]
+fn a_slot_with_what_cannot_be_true_is_refused() {
+    let good = started(TAG_FIRST, 7, 100);
+    assert!(slot::read(&good.words(), READING).is_ok());
+    for (bad, reason) in [
+        (started(TAG_FIRST - 1, 7, 100), "tag"),
+        (started(TAG_FIRST + TAG_COUNT, 7, 100), "tag"),
+        (started(TAG_FIRST, 0, 100), "pid"),
+        (started(TAG_FIRST, (1 << 22) + 1, 100), "pid"),
+        (started(TAG_FIRST, 7, 102), "future"),
+        (Mark { attempt: attempt(0), ..good }, "run"),
+        (Mark { attempt: attempt(1 << 31), ..good }, "run"),
+        (Mark { state: 6, ..good }, "state"),
+    ] {
+        let refused = slot::read(&bad.words(), READING).unwrap_err();
+        assert!(refused.contains(reason), "{refused}");
+        let unknown = Reading { is_this_boot: false, ..READING };
+        let is_about_processes = ["tag", "pid", "future"].contains(&reason);
+        assert_eq!(slot::read(&bad.words(), unknown).is_ok(), is_about_processes, "after another boot: {reason}");
+    }
+}
+
+#[test]
+fn each_word_that_a_state_stands_on_is_under_its_checksum_and_no_other_is() {
+    let states = [(slot::HELD, 7), (slot::STARTING, 9), (slot::STARTED, 10), (slot::ENDED, 8), (slot::UNKNOWN, 7)];
+    for (state, count) in states {
+        let words = Mark { state, exit: 1, ..started(TAG_FIRST, 7, 50) }.words();
+        let is_covered = |at: &usize| {
+            let mut changed = words;
+            changed[*at] ^= 1 << 5;
+            slot::sealed(&changed, state) != words[word::STATE]
+        };
+        assert_eq!((1..SLOT_WORDS).filter(is_covered).count(), count, "state {state}");
+    }
+}
+
+#[test]
+fn a_damaged_slot_is_not_believed_and_the_others_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut book, _, _) = MarkBook::open(dir.path(), 3).unwrap();
+    (1..=3).for_each(|id| assert!(hold(&mut book, id)));
+    let slot = book.slots[&attempt(2)];
+    book.marks.set_slot(slot, word::CRON_ID, 9);
+    let (book, found, notice) = MarkBook::open(dir.path(), 3).unwrap();
+    let ids: Vec<u32> = found.iter().map(|mark| mark.attempt.run.cron_id.0).collect();
+    assert_eq!(ids.len(), 2, "{ids:?}");
+    assert!(!ids.contains(&9) && notice.unwrap().contains("1 slots are damaged"), "{ids:?}");
+    assert!(dir.path().join("marks.damaged").is_file());
+    drop(book);
+    assert_eq!(MarkBook::open(dir.path(), 3).unwrap().2, None, "said once");
+}
+
+#[test]
+fn a_file_of_the_version_before_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut book, _, _) = MarkBook::open(dir.path(), 2).unwrap();
+    hold(&mut book, 1);
+    let ticket = book.ticket(attempt(1)).unwrap();
+    book.marks.starting(ticket);
+    let first = HEADER_WORDS + ticket.slot as usize * SLOT_WORDS;
+    for (state, pid) in [(slot::STARTING, 0), (slot::STARTED, 1_000)] {
+        book.marks.started(ticket, pid, 7);
+        book.marks.set(first, state);
+        book.marks.set(header::LAYOUT, LAYOUT_WITHOUT_CHECKSUMS);
+        let snapshot = Snapshot::read(&path(dir.path())).unwrap().unwrap();
+        assert_eq!((snapshot.marks[0].tag, snapshot.marks[0].pid), (ticket.tag, pid));
+        assert!(snapshot.marks[0].may_run());
+    }
+    let (_, found, notice) = MarkBook::open(dir.path(), 2).unwrap();
+    assert_eq!((found[0].state, notice), (FoundState::Started, None));
+    assert!(MarkBook::open(dir.path(), 2).unwrap().2.is_none(), "the file is of this version now");
 }

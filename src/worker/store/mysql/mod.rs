@@ -21,6 +21,7 @@ mod connection;
 mod jobs;
 mod journal;
 mod lead;
+mod links;
 mod logs;
 mod outcome;
 mod schema;
@@ -136,7 +137,8 @@ impl Store for MysqlStore {
             let advice = schema::migrate(&mut connection.conn, config.clone())?;
             let clock: Option<i64> =
                 connection.conn.query_first("SELECT CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED)")?;
-            Ok(Opened { clock: clock.map(|ms| Wall(ms * 1_000_000)), advice })
+            let link_secret = Some(links::link_secret(&mut connection.conn)?);
+            Ok(Opened { clock: clock.map(|ms| Wall(ms * 1_000_000)), advice, link_secret })
         })
     }
 

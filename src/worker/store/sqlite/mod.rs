@@ -86,7 +86,7 @@ impl SqliteStore {
         let message = format!("{what} in {}: {error}", self.path.display());
         match error.sqlite_error_code() {
             Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => StoreError::Permanent(format!(
-                "{message}; the file is damaged: move it away to begin with an empty one, or restore a copy"
+                "{message}; the file is damaged: restore a copy, or move it and had_store away to begin with an empty one"
             )),
             Some(
                 ErrorCode::CannotOpen
@@ -104,7 +104,7 @@ impl SqliteStore {
 impl Store for SqliteStore {
     fn open(&mut self) -> Result<Opened, StoreError> {
         self.transact("apply the migrations", schema::migrate)?;
-        Ok(Opened { clock: None, advice: Vec::new() })
+        Ok(Opened { clock: None, advice: Vec::new(), link_secret: None })
     }
 
     fn ping(&mut self) -> Result<(), StoreError> {
