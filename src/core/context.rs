@@ -20,16 +20,19 @@ pub struct Context<'a> {
     pub logbook: &'a mut Logbook,
 }
 
-/// Lends a context to the part that a test drives.
-#[cfg(test)]
+/// Owns what a context lends: that of a node, or that of a part which a test drives.
 #[derive(Debug, Default)]
 pub struct Lender {
     pub fx: Effects,
-    logbook: Logbook,
+    pub logbook: Logbook,
 }
 
-#[cfg(test)]
 impl Lender {
+    /// A lender with the log rows that former incarnations left.
+    pub fn new(logbook: Logbook) -> Lender {
+        Lender { fx: Effects::default(), logbook }
+    }
+
     /// The context of an input that comes at this time.
     pub fn at(&mut self, now: Now) -> Context<'_> {
         Context { now, fx: &mut self.fx, logbook: &mut self.logbook }

@@ -28,7 +28,5 @@ pub mod node;
 
 mod context;
 
-pub use context::Context;
-#[cfg(test)]
-pub use context::Lender;
+pub use context::{Context, Lender};
 pub use node::Node;

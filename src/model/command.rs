@@ -35,11 +35,17 @@ pub const REQUEST_KEY_CHARS_MAX: usize = 200;
 pub enum Command {
     /// A page of the jobs, or all of them where there is no filter.
     ListJobs(Option<JobFilter>),
+    /// Add a job; with a key, once only.
     AddJob(JobDraft, Option<RequestKey>),
+    /// Change a job's columns that are in the draft.
     UpdateJob(JobId, JobDraft),
+    /// The job has no further scheduled run.
     StopJob(JobId),
+    /// The job has scheduled runs again.
     StartJob(JobId),
+    /// Remove the job; its log rows stay.
     DeleteJob(JobId),
+    /// A page of the log rows.
     ListLogs(LogFilter),
     /// The nodes of the cluster, as the leader sees them.
     ShowCluster,
@@ -48,14 +54,14 @@ pub enum Command {
     /// Start a run now, even of a stopped job.
     RunJob(JobId, Option<RequestKey>),
     /// The running and waiting runs of the whole cluster, at most `limit`.
-    ListRuns {
-        limit: usize,
-    },
+    ListRuns { limit: usize },
+    /// End a run, or cancel it where it has not started.
     KillRun(RunKey),
     /// Pause (true) or resume (false) all scheduled runs.
     Pause(bool),
     /// The health of this node.
     ShowHealth,
+    /// A part of a run's output.
     ReadOutput(OutputQuery),
 }
 
@@ -153,14 +159,23 @@ pub type Reply = Result<Answer, CallError>;
 /// What a command that succeeded answers.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Answer {
+    /// To `ListJobs`.
     Jobs(JobList),
+    /// To a change: the job as it is in force now, or was when it was deleted.
     Job(Arc<Job>),
+    /// To `ListLogs`.
     Logs(LogPage),
+    /// To `ShowCluster` and `DrainNode`.
     Cluster(ClusterView),
+    /// To `RunJob` and `KillRun`.
     Run(RunAnswer),
+    /// To `ListRuns`.
     Runs(RunPage),
+    /// To `ShowHealth`.
     Health(HealthView),
+    /// To `Pause`: whether scheduled runs are paused now.
     Paused { paused: bool },
+    /// To `ReadOutput`.
     Output(RunOutput),
 }
 
@@ -170,6 +185,7 @@ pub struct RunOutput {
     pub attempt: Attempt,
     /// The node that has the output; empty where no node has it.
     pub server: Server,
+    /// Its bytes, and where the next part begins.
     pub part: OutputPart,
 }
 
@@ -199,18 +215,22 @@ pub struct RunView {
     pub cron_id: JobId,
     /// The run's node; empty while it is given to no node.
     pub server: Server,
+    /// How far it has come.
     pub state: RunStatus,
     /// When it started, in Unix milliseconds; none while it has not.
     pub started: Option<i64>,
+    /// None while there is no process.
     pub pid: Option<u32>,
-    /// For how long it has run.
+    /// For how many seconds it has run; none while it has not started.
     pub seconds: Option<u64>,
 }
 
 /// The answer to `/health`.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct HealthView {
+    /// This node.
     pub server: Server,
+    /// Whether it leads.
     pub role: Role,
     /// The leader; empty where none is known.
     pub leader: Server,
@@ -221,7 +241,9 @@ pub struct HealthView {
     /// Consul answers; none where the node stands alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub consul_ok: Option<bool>,
+    /// How many runs have a process here.
     pub running: usize,
+    /// How many runs wait here for their start.
     pub queued: usize,
     /// The time since the leader wrote the journal, which it does at least every five seconds, or took the lead; none
     /// where there is no leader.
@@ -238,7 +260,9 @@ pub struct HealthView {
 pub struct Progress {
     /// None where the leader is of an earlier version, which does not tell it.
     pub journal_age_ms: Option<u64>,
+    /// As in `HealthView`.
     pub watermark_lag_secs: u64,
+    /// The leader's trouble, in plain words; none where no trouble is known.
     pub wrong: Option<String>,
 }
 
@@ -266,7 +290,9 @@ pub struct ListedJob {
 /// The cluster as its leader sees it.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct ClusterView {
+    /// The node that answers.
     pub leader: Server,
+    /// The epoch that it leads under.
     pub epoch: Epoch,
     /// The last second whose entry is whole in the journal.
     pub watermark: Second,
@@ -275,18 +301,25 @@ pub struct ClusterView {
     /// As in `HealthView`.
     #[serde(default)]
     pub journal_age_ms: Option<u64>,
+    /// As in `HealthView`.
     #[serde(default)]
     pub watermark_lag_secs: u64,
+    /// Every node that the leader knows, its own included.
     pub nodes: Vec<NodeView>,
 }
 
 /// A node, as `/cluster` shows it.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct NodeView {
+    /// Its bind_address.
     pub server: Server,
+    /// Whether it leads.
     pub role: Role,
+    /// Whether it is there, and takes runs.
     pub state: NodeState,
+    /// How many of its runs have a process.
     pub running: usize,
+    /// How many of its runs wait for their start.
     pub queued: usize,
     /// Its host can start no further process just now.
     #[serde(default)]
@@ -319,6 +352,7 @@ pub enum Role {
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NodeState {
+    /// It is heard of, and takes runs.
     Alive,
     /// It takes no new runs.
     Draining,
@@ -331,6 +365,7 @@ pub enum NodeState {
 /// Why a command was not carried out; `status` is the HTTP status.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct CallError {
+    /// From 400 to 599.
     pub status: u16,
     /// What is wrong, and what is expected or to be done.
     pub message: String,

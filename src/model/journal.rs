@@ -15,6 +15,7 @@ pub struct EntryId(pub i64);
 /// One row of table `journal`, before it has an id.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Entry {
+    /// The leader's: under any other the store does not take the entry.
     pub epoch: Epoch,
     /// Counts the entries of one epoch, so that a statement whose answer was lost can be repeated.
     pub request: u64,
@@ -23,6 +24,7 @@ pub struct Entry {
     /// The number of the part. A large tick has several; they are written from the highest number down, so the tick is
     /// whole once part 0 is in the journal.
     pub part: u32,
+    /// What was decided.
     pub body: Body,
     /// The key of the client's request. When a request with the same key comes again, the first entry counts.
     pub request_key: Option<RequestKey>,
@@ -34,17 +36,22 @@ pub struct Body {
     /// The nodes that `runs` names, by index.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<NodeId>,
+    /// Runs that are given to nodes, or wait for one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub runs: Vec<PlannedRun>,
+    /// Further attempts that wait for the end of their delay.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub delayed: Vec<DelayedRun>,
+    /// Due runs that are skipped or shed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<RefusedRun>,
+    /// Due seconds that are not run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missed: Vec<MissedGap>,
     /// Due seconds before a change of their job, which are cancelled: no tick will handle them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub settled: Vec<MissedGap>,
+    /// Jobs whose rows are about to be changed, or were found changed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changes: Vec<ChangeNote>,
     /// For a reload: the seconds up to and with this one are decided for the jobs in `changes`.
@@ -81,6 +88,7 @@ impl Body {
 #[serde(from = "(super::RunKey, u32, Version, u16)", into = "(super::RunKey, u32, Version, u16)")]
 pub struct PlannedRun {
     pub attempt: Attempt,
+    /// The definition that it runs.
     pub version: Version,
     /// Index into `Body::nodes`.
     pub node: u16,
@@ -104,7 +112,9 @@ impl From<PlannedRun> for (super::RunKey, u32, Version, u16) {
 #[serde(from = "(super::RunKey, u32, Version, Second)", into = "(super::RunKey, u32, Version, Second)")]
 pub struct DelayedRun {
     pub attempt: Attempt,
+    /// The definition that it runs.
     pub version: Version,
+    /// It is given to no node before.
     pub due: Second,
 }
 
@@ -124,7 +134,9 @@ impl From<DelayedRun> for (super::RunKey, u32, Version, Second) {
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct RefusedRun {
     pub run: super::RunKey,
+    /// The definition by which it was due.
     pub version: Version,
+    /// `Skipped` or `Shed`.
     pub state: RunState,
 }
 
@@ -132,13 +144,18 @@ pub struct RefusedRun {
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct MissedGap {
     pub cron_id: JobId,
+    /// The definition by which the seconds were due.
     pub version: Version,
+    /// The first due second.
     pub first: Second,
+    /// The last due second.
     pub last: Second,
+    /// How many due seconds there are, from `first` to `last`.
     pub count: u64,
     /// The counting stopped at a limit: there were at least `count`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub at_least: bool,
+    /// Why they are not run.
     #[serde(default, skip_serializing_if = "MissedWhy::is_grace")]
     pub why: MissedWhy,
 }
@@ -173,7 +190,9 @@ pub struct ChangeNote {
 /// An entry as it is read back from the store.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct StoredEntry {
+    /// Later entries have larger ids.
     pub id: EntryId,
+    /// As it was written.
     pub entry: Entry,
 }
 

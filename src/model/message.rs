@@ -31,9 +31,11 @@ pub enum LinkId {
 /// A message between a node and its leader.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub enum Message {
+    /// The first message over a link.
     Hello(Hello),
     /// From now on the sender is the node's leader.
     Welcome {
+        /// The leader's epoch, which all that comes over this link is under.
         epoch: Epoch,
         /// The leader's clock when it wrote this.
         wall: Wall,
@@ -41,41 +43,47 @@ pub enum Message {
         valid_for_ms: u64,
     },
     /// The node may not take part: the reason, for people.
-    Rejected {
-        reason: String,
-    },
+    Rejected { reason: String },
     /// All runs that the node has, those of former incarnations included. Sent once, after Welcome.
     Holdings(Vec<(Attempt, Held)>),
+    /// The node lives. `HeartbeatAck` answers.
     Heartbeat(Heartbeat),
+    /// The answer to a heartbeat, with a lease.
     HeartbeatAck {
         /// The heartbeat's own `sent`.
         sent: u64,
+        /// The leader's clock when it wrote this.
         wall: Wall,
         /// How long the lease lasts, from the sending of the heartbeat.
         valid_for_ms: u64,
         /// No scheduled run is started.
         paused: bool,
+        /// How the leader's own work goes.
         #[serde(default)]
         progress: Progress,
     },
+    /// An order.
     ToNode(ToNode),
+    /// What became of the node's runs, or the answer to an order.
     ToLeader(ToLeader),
     /// An API call that only the leader can carry out.
     Command {
+        /// The node's number for the call; the reply has it, too.
         request: u64,
         command: Box<Command>,
     },
-    Reply {
-        request: u64,
-        reply: Reply,
-    },
+    /// The answer to a call.
+    Reply { request: u64, reply: Reply },
 }
 
 /// The greeting of a node to its leader.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Hello {
+    /// The same for as long as the node has its data_dir.
     pub node_id: NodeId,
+    /// The node's bind_address.
     pub server: Server,
+    /// The life of its daemon: a restarted one has a larger number.
     pub incarnation: Incarnation,
     /// How many runs the node may have at one time, waiting or running.
     pub capacity: usize,
@@ -86,16 +94,18 @@ pub struct Hello {
 /// The word of a node to its leader, every `HEARTBEAT_MS`.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Heartbeat {
-    /// When it was sent, by the node's own monotonic clock. It comes back in the answer.
+    /// When it was sent, by the node's own monotonic clock, in nanoseconds. It comes back in the answer.
     pub sent: u64,
     /// The node's wall clock. Only leaders of earlier versions read it; where the heartbeat waited in a buffer, they
     /// misjudge the clock.
     pub wall: Wall,
-    /// How far the node's clock is ahead of the leader's, by their last quick exchange; none where there was none
-    /// lately.
+    /// How many milliseconds the node's clock is ahead of the leader's, by their last quick exchange; none where there was
+    /// none lately.
     #[serde(default)]
     pub clock_offset_ms: Option<i64>,
+    /// How many runs have a process.
     pub running: usize,
+    /// How many runs are held and have none yet.
     pub waiting: usize,
     /// The node takes no new runs.
     pub is_draining: bool,
@@ -149,36 +159,26 @@ pub enum ToNode {
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum ToLeader {
     /// Every run that `Cancel` applies to has been dropped (these) or started.
-    Cancelled {
-        cron_id: JobId,
-        dropped: Vec<Attempt>,
-    },
+    Cancelled { cron_id: JobId, dropped: Vec<Attempt> },
     /// The node gives these runs back: it will not start them, because it shuts down or was asked to.
     Returned(Vec<Attempt>),
     /// The node has dropped these runs: too many runs of their jobs wait on it already.
     Refused(Vec<Attempt>),
     /// The process is over, or will never be started. The log row, with this state, is on its way.
-    Finished {
-        attempt: Attempt,
-        state: RunState,
-    },
+    Finished { attempt: Attempt, state: RunState },
     /// The log rows of these attempts are committed.
     Logged(Vec<Attempt>),
-    Runs {
-        request: u64,
-        runs: Vec<HeldRun>,
-    },
-    /// None: the node has nothing of that attempt's output (any more).
-    OutputRead {
-        request: u64,
-        part: Option<OutputPart>,
-    },
+    /// The held runs, at most `HeldRun::LIST_MAX`.
+    Runs { request: u64, runs: Vec<HeldRun> },
+    /// The part that `ReadOutput` asked for. None: the node has nothing of that attempt's output (any more).
+    OutputRead { request: u64, part: Option<OutputPart> },
 }
 
 /// An attempt that a node has, for people.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct HeldRun {
     pub attempt: Attempt,
+    /// How far it has come.
     pub status: RunStatus,
     /// 0 while there is no process.
     pub pid: u32,
@@ -195,11 +195,14 @@ impl HeldRun {
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Order {
     pub attempt: Attempt,
+    /// The definition to run.
     pub job: Arc<Job>,
     /// Its second is past, so it waits in the ready queue behind runs on time (which get three starts in four).
     pub late: bool,
     /// The last second in which it may still start; none for a run that waited for a permit, however long.
     pub expires: Option<Second>,
+    /// When the leader gave the run out, for its log row.
     pub dispatch_time: Second,
+    /// The leader's address, for the log row.
     pub dispatch_server: Server,
 }

@@ -17,6 +17,7 @@ use super::budget::Holding;
 use super::outbox::{Outbox, Wrote};
 use super::pace::Pace;
 use super::stream::Stream;
+use crate::core::time::bounds::CONNECTION_IDLE_MS;
 use crate::model::Mono;
 use crate::wire::http::{
     BadRequest, CONTINUE, Content, HEAD_BYTES_MAX, LAST_CHUNK, Parsed, Parser, Request, Response, chunk, response_head,
@@ -27,9 +28,6 @@ use std::net::Shutdown;
 
 /// How long the head of a request may take from its first byte to its last.
 const HEAD_MS: u64 = 10_000;
-/// How long a connection stays open without a request. A proxy keeps one for less (nginx: 60 s), so its next request
-/// does not meet the end of the connection.
-const IDLE_MS: u64 = 75_000;
 /// How long a client has to read the last answer and close.
 const DRAIN_MS: u64 = 2_000;
 /// How many bytes may still come after the last answer.
@@ -100,7 +98,7 @@ impl Connection {
             takes_gzip: false,
             is_head: false,
             is_eof: false,
-            deadline: now.plus_ms(IDLE_MS),
+            deadline: now.plus_ms(CONNECTION_IDLE_MS),
             drained: 0,
         }
     }
@@ -315,7 +313,7 @@ impl Connection {
         }
         let wrote = self.outbox.write(&mut self.stream, now);
         if wrote == Wrote::All {
-            let wait_ms = if self.parser.is_midway(&self.input) { HEAD_MS } else { IDLE_MS };
+            let wait_ms = if self.parser.is_midway(&self.input) { HEAD_MS } else { CONNECTION_IDLE_MS };
             self.deadline = now.plus_ms(wait_ms);
         }
         wrote

@@ -18,6 +18,7 @@ use crate::core::ports::output_files::{FileAnswer, FileOrder};
 use crate::core::ports::{
     Consul, ConsulError, Done, Kill, KillHow, Lead, Log, Read, SpawnError, Spool, StoreError, Work, WorkId,
 };
+use crate::core::time::bounds::KILL_ALL_MS;
 use crate::model::access::Tokens;
 use crate::model::job::JobPage;
 use crate::model::{Attempt, Job};
@@ -166,7 +167,7 @@ impl Pool {
     /// Gives work to its thread. Not for processes: they have `spawn` and `kill`.
     pub fn work(&self, id: WorkId, work: Work) {
         // Whole outputs are as old as their log rows, and are deleted with them.
-        if let Work::Log(Log::Retain { before }) = work {
+        if let Work::Log(Log::Retain { before, is_first: true }) = work {
             self.output_file(FileOrder::Retain { before });
         }
         let sent = match work {
@@ -232,7 +233,7 @@ fn killer(answers: &Answers, guardian: u32) -> std::io::Result<Sender<KillOrder>
                 wanted.filter_map(|order| order.mark).collect::<Vec<Mark>>()
             };
             marks(KillHow::Ask).iter().for_each(kill::ask);
-            kill::end_runs(&marks(KillHow::Force), family(), || ());
+            kill::end_runs(&marks(KillHow::Force), family(), KILL_ALL_MS, || ());
             batch.iter().for_each(|order| answers.give(Answer::Done(order.id, Done::Killed)));
         }
     };
@@ -306,7 +307,7 @@ fn do_lead(store: &mut dyn Store, lead: Lead) -> Done {
 fn do_log(store: &mut dyn Store, log: Log) -> Done {
     match log {
         Log::Write(rows) => Done::LogsWritten(store.write_logs(&rows)),
-        Log::Retain { before } => Done::LogsRetained(store.retain_logs(before)),
+        Log::Retain { before, .. } => Done::LogsRetained(store.retain_logs(before)),
         Log::Ping => Done::Pinged(store.ping()),
     }
 }

@@ -5,9 +5,10 @@
 use crate::hosts::{Hosts, PLAIN_JOBS};
 use crate::support::row::Row;
 use crate::support::time::{pass, second};
-use crate::support::wait_for;
+use crate::support::wait_for_every;
 use crate::support::witness::Seen;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// A fault that is over, and how many runs it may have cost.
 struct Fault {
@@ -166,11 +167,10 @@ impl Table {
 fn all_rows(hosts: &Hosts, id: u64, last: i64) -> Vec<Row> {
     let first = |rows: &[Row]| rows.iter().filter_map(|row| row["time"].as_i64()).min();
     let mut rows = Vec::new();
-    // A minute for `wait_until`, and one more for the grace itself.
+    // A minute for the wait, and one more for the grace itself.
     for _ in 0..2 {
         let start = second();
-        wait_for("every second has its row", || {
-            std::thread::sleep(std::time::Duration::from_millis(200));
+        wait_for_every(Duration::from_millis(200), "every second has its row", || {
             rows = hosts.cluster.rows(id);
             let told: BTreeSet<i64> = rows.iter().filter_map(|row| row["time"].as_i64()).collect();
             let is_whole = first(&rows).is_some_and(|first| (first..=last).all(|second| told.contains(&second)));

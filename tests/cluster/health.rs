@@ -47,7 +47,7 @@ fn a_cluster_that_is_paused_is_well_and_keeps_its_leader() {
         wait_to_see(&format!("{} knows of the pause", node.server), health, |health| health["paused"] == true);
     }
     let before = cluster.view().unwrap();
-    // Much longer than a leader may stand still.
+    // Time itself is the thing tested: nothing may change for much longer than a leader may stand still.
     for _ in 0..150 {
         std::thread::sleep(Duration::from_millis(100));
         for node in &cluster.nodes {

@@ -6,7 +6,7 @@ use crate::support::daemon::Node;
 use crate::support::network::{Network, network};
 use crate::support::time::{pass, second};
 use crate::support::witness::Witness;
-use crate::support::{cluster, consul, mariadb, wait_until};
+use crate::support::{cluster, consul, mariadb, wait_for_every};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -88,13 +88,12 @@ impl Hosts {
     /// Waits until the runs of some seconds in a row from now on were on time, however many nodes are there.
     pub fn wait_served(&self) {
         let from = second();
-        wait_until("some seconds in a row on time", || {
-            std::thread::sleep(Duration::from_millis(100));
+        wait_for_every(Duration::from_millis(100), "some seconds in a row on time", || {
             let served = self.served();
-            let Some(last) = served.last_key_value().map(|(second, _)| *second) else { return false };
+            let last = *served.last_key_value()?.0;
             let is_well =
                 |first: i64| (first..first + WELL_SECS).all(|second| served.get(&second) == Some(&PLAIN_JOBS));
-            (from + 1..=last - WELL_SECS).any(is_well)
+            (from + 1..=last - WELL_SECS).any(is_well).then_some(())
         });
     }
 

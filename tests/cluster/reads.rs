@@ -29,6 +29,7 @@ fn answers_during(apis: &[Api], act: impl FnOnce()) -> Vec<(&'static str, Reply)
                 while !is_over.load(Ordering::Relaxed) {
                     let reply = api.try_get(path).map(|reply| (path, reply));
                     answers.lock().unwrap().extend(reply);
+                    // Nothing is waited for: this is how often the nodes are asked, for as long as the act takes.
                     std::thread::sleep(Duration::from_millis(20));
                 }
             });

@@ -14,6 +14,7 @@ fn health_for(secs: u64, node: &Node) -> Vec<Reply> {
     let (start, mut replies) = (Instant::now(), Vec::new());
     while start.elapsed() < Duration::from_secs(secs) {
         replies.push(node.api.get("/health"));
+        // Nothing is waited for: the answers over a time are the thing tested.
         std::thread::sleep(Duration::from_millis(5));
     }
     replies

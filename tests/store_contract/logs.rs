@@ -78,7 +78,7 @@ fn listing(connect: Connect) {
     let third = page(store, LogFilter { page: 3, limit: 10, ..LogFilter::default() });
     assert_eq!((third.total, third.rows.len(), third.rows[4].time), (25, 5, 100));
     assert_eq!(page(store, LogFilter { page: u64::MAX, limit: 10_000, ..LogFilter::default() }).rows, []);
-    store.retain_logs(Second(110)).unwrap();
+    assert!(!store.retain_logs(Second(110)).unwrap(), "no old row is left");
     let left = page(store, LogFilter::default());
     assert_eq!((left.total, left.rows.last().map(|row| row.time)), (15, Some(110)));
 }

@@ -34,14 +34,21 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Asks until there is an answer and gives it; panics with `what` when there is none within `PATIENCE`.
 #[track_caller]
-pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+pub fn wait_for<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
+    wait_for_every(Duration::from_millis(5), what, ask)
+}
+
+/// As `wait_for`, with so much time between two questions: for a costly one, which would take the processors from what it
+/// asks about.
+#[track_caller]
+pub fn wait_for_every<T>(pause: Duration, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(answer) = ask() {
             return answer;
         }
         assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain for: {what}");
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(pause);
     }
 }
 

@@ -257,7 +257,7 @@ impl Follower {
 
     fn unlink(&mut self, cx: &mut Context) {
         if let Some(link) = &self.link {
-            cx.fx.push(Effect::Unlink(link.id));
+            cx.fx.unlink(link.id);
         }
         self.on_unlinked(cx);
     }

@@ -98,9 +98,13 @@ impl Roster {
         }
     }
 
-    /// The node's last heartbeat; one of defaults before the first.
-    pub fn last_heartbeat(&self, node: &NodeId) -> Option<&Heartbeat> {
-        self.members.get(node).map(|member| &member.last)
+    /// Whether the node is as good a candidate after this heartbeat as it was before.
+    pub fn is_as_before(&self, node: &NodeId, heartbeat: &Heartbeat, now: Now) -> bool {
+        self.members.get(node).is_some_and(|member| {
+            let is_same =
+                |last: &Heartbeat| (last.is_draining, last.is_full) == (heartbeat.is_draining, heartbeat.is_full);
+            member.is_fresh(now) && is_same(&member.last)
+        })
     }
 
     /// Takes a heartbeat in. Answers a warning for the operator, where the node's clock is newly off.
@@ -142,10 +146,9 @@ impl Roster {
         self.members.iter().find(|(_, member)| member.server == *server).map(|(node, _)| node.clone())
     }
 
-    /// The links to other nodes.
+    /// The links of all nodes.
     pub fn links(&self) -> Vec<LinkId> {
-        let links = self.members.values().filter_map(|member| member.link);
-        links.filter(|link| *link != LinkId::Loopback).collect()
+        self.members.values().filter_map(|member| member.link).collect()
     }
 
     /// The node's server; empty where it has not greeted.

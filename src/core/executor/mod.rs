@@ -232,7 +232,7 @@ impl Executor {
             match state {
                 FoundState::Held => self.forget(attempt, cx.fx),
                 FoundState::Started | FoundState::Unknown | FoundState::Ended(_) => {
-                    self.finish(attempt, Ending::Found(state), cx);
+                    self.finish(attempt, Ending::OfMark(state), cx);
                 }
             }
         }

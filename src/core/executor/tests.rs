@@ -1,6 +1,7 @@
 //! The executor, driven step by step as the node drives it. The tests of its parts are beside them, on the same bench.
 
 use super::*;
+use crate::core::Lender;
 use crate::core::io::{Effect, Mail};
 use crate::core::ports::{Kill, KillHow, Log, SpawnError, Started, Work, WorkId};
 use crate::model::message::Order;
@@ -13,8 +14,7 @@ pub const T: i64 = 1_000;
 /// One executor with all that it needs, and its effects that the test has not looked at yet.
 pub struct Bench {
     pub executor: Executor,
-    pub logbook: Logbook,
-    pub fx: Effects,
+    pub lender: Lender,
     pub now: Now,
     pub spawns: Vec<(WorkId, Attempt)>,
     pub kills: Vec<(WorkId, Kill)>,
@@ -28,8 +28,7 @@ impl Bench {
         let now = Now { mono: Mono(0).plus_ms(500_000), wall: Second(T).wall() };
         let mut bench = Bench {
             executor: Executor::new(Server::default(), limits, &[]),
-            logbook: Logbook::default(),
-            fx: Effects::default(),
+            lender: Lender::default(),
             now,
             spawns: Vec::new(),
             kills: Vec::new(),
@@ -37,14 +36,14 @@ impl Bench {
             told: Vec::new(),
             notices: Vec::new(),
         };
-        bench.logbook.on_opened();
+        bench.lender.logbook.on_opened();
         bench.extend_lease();
         bench
     }
 
     /// Gives the executor an input, and lets it act on its due timers.
     pub fn give(&mut self, input: impl FnOnce(&mut Executor, &mut Context)) {
-        let mut cx = Context { logbook: &mut self.logbook, fx: &mut self.fx, now: self.now };
+        let mut cx = self.lender.at(self.now);
         input(&mut self.executor, &mut cx);
         self.poll();
     }
@@ -60,19 +59,19 @@ impl Bench {
     }
 
     pub fn poll(&mut self) {
-        let mut cx = Context { logbook: &mut self.logbook, fx: &mut self.fx, now: self.now };
+        let mut cx = self.lender.at(self.now);
         self.executor.poll(self.now.wall, &mut cx);
         // Rows are committed as soon as they are there.
-        self.logbook.hurry(self.now);
-        self.logbook.poll(&mut self.fx, self.now);
-        while let Some(output) = self.fx.take() {
+        self.lender.logbook.hurry(self.now);
+        self.lender.logbook.poll(&mut self.lender.fx, self.now);
+        while let Some(output) = self.lender.fx.take() {
             match output {
                 Effect::Work(id, Work::Spawn(spawn)) => self.spawns.push((id, spawn.attempt)),
                 Effect::Work(id, Work::Kill(kill)) => self.kills.push((id, kill)),
                 Effect::Work(id, Work::Log(Log::Write(rows))) => {
                     self.rows.extend(rows.iter().cloned());
-                    for attempt in self.logbook.on_written(id, Ok(()), &mut self.fx, self.now) {
-                        self.executor.forget(attempt, &mut self.fx);
+                    for attempt in self.lender.logbook.on_written(id, Ok(()), &mut self.lender.fx, self.now) {
+                        self.executor.forget(attempt, &mut self.lender.fx);
                     }
                 }
                 Effect::Notice(notice) => self.notices.push(notice.text),
@@ -80,10 +79,10 @@ impl Bench {
             }
         }
         self.executor.check_invariants();
-        while let Some(mail) = self.fx.take_mail() {
+        while let Some(mail) = self.lender.fx.take_mail() {
             match mail {
                 Mail::ToLeader(message) => self.told.push(message),
-                Mail::ToNode(..) => panic!("{mail:?}"),
+                Mail::ToNode(..) | Mail::Loopback(_) => panic!("{mail:?}"),
             }
         }
     }

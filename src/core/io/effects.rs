@@ -11,12 +11,15 @@ use crate::model::command::{Reply, RequestId};
 use crate::model::message::{LinkId, Message, ToLeader, ToNode};
 use std::collections::VecDeque;
 
-/// A message between the leader and a node, by way of the queue: all are delivered within the same input. A message to
-/// this node itself needs no socket.
+/// A message that the node routes within the same input.
 #[derive(Debug)]
 pub enum Mail {
+    /// Goes over the link of this node, where it has one.
     ToNode(NodeId, ToNode),
+    /// Goes over this node's link to its leader, where it has one.
     ToLeader(ToLeader),
+    /// Goes over the loopback link, to its other end.
+    Loopback(Message),
 }
 
 #[derive(Debug, Default)]
@@ -59,8 +62,19 @@ impl Effects {
         self.mail.push_back(Mail::ToLeader(message));
     }
 
+    /// Sends the message over the link: through its socket, or, where it has none, by way of the node.
     pub fn send(&mut self, link: LinkId, message: Message) {
-        self.effects.push_back(Effect::Send(link, message));
+        match link {
+            LinkId::Loopback => self.mail.push_back(Mail::Loopback(message)),
+            link => self.effects.push_back(Effect::Send(link, message)),
+        }
+    }
+
+    /// Closes the link's socket, where it has one.
+    pub fn unlink(&mut self, link: LinkId) {
+        if link != LinkId::Loopback {
+            self.effects.push_back(Effect::Unlink(link));
+        }
     }
 
     pub fn take_mail(&mut self) -> Option<Mail> {

@@ -59,7 +59,7 @@ impl Leader {
                 let text = format!("reload the jobs: {error}; so far: {done}; send SIGHUP again");
                 cx.fx.notice(log::Level::Error, text);
             }
-            Ok(_) if self.changes.has_asked() => {
+            Ok(_) if self.changes.has_pending() => {
                 reload.ask_again(cx.fx);
                 self.reload = Some(reload);
             }
@@ -126,7 +126,7 @@ impl Leader {
 
     /// While the store is away, puts stops in force at once, in memory and on the nodes.
     pub(super) fn put_stops_in_force(&mut self, cx: &mut Context) {
-        loop {
+        for _ in 0..self.changes.urgent_max() {
             let Some(Urgent { client, job }) = self.changes.next_urgent(&mut self.ledger, cx) else { return };
             let (id, version) = (job.id, job.version);
             let text =

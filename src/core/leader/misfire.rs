@@ -66,11 +66,9 @@ fn why_not(misfire: Misfire, next: impl FnOnce() -> Option<Second>, end: Second)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::Context;
-    use crate::core::io::Effects;
+    use crate::core::Lender;
     use crate::core::ledger::Ledger;
     use crate::core::ledger::journaler::Journaler;
-    use crate::core::log::logbook::Logbook;
     use crate::core::runs::{Left, RunLimits, Runs};
     use crate::model::journal::{Body, Entry, EntryId, StoredEntry};
     use crate::model::{Attempt, Epoch, JobId, Now, RunKey, Server, Version, Zones};
@@ -176,12 +174,12 @@ mod tests {
         let body = Body { missed: vec![skipped(7)], ..Body::default() };
         let entry = Entry { epoch: Epoch(1), request: 1, tick: Some(Second(100)), part: 1, body, request_key: None };
         let (logged, open) = (BTreeMap::new(), [StoredEntry { id: EntryId(1), entry }]);
-        let (mut runs, mut logbook, mut fx) = (runs(), Logbook::default(), Effects::default());
+        let (mut runs, mut lender) = (runs(), Lender::default());
         let jobs = Scheduler::new(Zones::default(), Second(99));
         let mut ledger = Ledger { jobs, journal: Journaler::new(Epoch(2)) };
-        let mut cx = Context { now: Now::default(), fx: &mut fx, logbook: &mut logbook };
+        let mut cx = lender.at(Now::default());
         runs.recover(&Left { open: &open, logged: &logged, watermark: Some(Second(99)) }, &mut ledger, &mut cx);
-        assert!(logbook.has(Attempt { run: RunKey::scheduled(JobId(7), Second(100)), number: 0 }));
+        assert!(lender.logbook.has(Attempt { run: RunKey::scheduled(JobId(7), Second(100)), number: 0 }));
         let parts = runs.plan(Vec::new(), vec![skipped(7), skipped(8)], Second(100), Now::default());
         let told: Vec<u32> = parts.iter().flat_map(|(_, body)| &body.missed).map(|gap| gap.cron_id.0).collect();
         assert_eq!((parts.len(), told), (1, vec![8]));

@@ -25,13 +25,13 @@ mod ticks;
 
 use crate::core::Context;
 use crate::core::cluster::roster::Roster;
-use crate::core::io::{Effect, Effects};
+use crate::core::io::Effects;
 use crate::core::jobs::replica::{AsOf, Lent};
 use crate::core::ledger::Ledger;
 use crate::core::ledger::journaler::{Journaler, Written};
 use crate::core::ports::{Journaled, Lead, Loaded, StoreError, Work, WorkId};
 use crate::core::runs::{Left, RunLimits, Runs, Stage, Unknown};
-use crate::core::time::bounds::{HOUSEKEEPING_MS, KEEP_DONE_SECS};
+use crate::core::time::bounds::{FORGET_SECS, HOUSEKEEPING_MS, KEEP_DONE_SECS};
 use crate::core::time::{Timer, Timers};
 use crate::model::command::{OutputQuery, RequestId};
 use crate::model::journal::EntryId;
@@ -48,8 +48,6 @@ use std::collections::BTreeMap;
 
 /// How often finished entries are closed, in one statement.
 const CLOSE_EVERY_MS: u64 = 1_000;
-/// A node that is gone for so long is not shown any more.
-const FORGET_SECS: i64 = 3_600;
 
 /// A leader's settings.
 #[derive(Clone, Debug)]
@@ -149,7 +147,6 @@ impl Leader {
             is_draining: false,
             setup,
         };
-        leader.greet_own(cx.now);
         let left = Left { open: &loaded.open, logged: &loaded.logged, watermark: loaded.watermark };
         leader.runs.recover(&left, &mut leader.ledger, cx);
         // Runs that a former leader named for the tick that it did not complete are decided.
@@ -276,7 +273,7 @@ impl Leader {
                 self.runs.on_entry(id, &entry, &mut self.ledger, cx);
                 // Statements are answered in order: a change that was noted before this entry is in force by now,
                 // unless it is still with the store.
-                if !self.changes.has_asked() {
+                if !self.changes.has_pending() {
                     self.as_of = AsOf { entry: id, at: sent_at };
                 }
                 self.controls.on_journaled(&entry, &entry.body, cx.fx);
@@ -339,7 +336,7 @@ impl Leader {
 
     /// The lead is lost or handed over: answers all clients, cuts the links, and gives the jobs back.
     pub fn step_down(self, fx: &mut Effects) -> Lent {
-        self.roster.links().into_iter().for_each(|link| fx.push(Effect::Unlink(link)));
+        self.roster.links().into_iter().for_each(|link| fx.unlink(link));
         if self.reload.is_some() {
             fx.notice(
                 log::Level::Warn,
@@ -360,7 +357,7 @@ impl Leader {
         if is_due {
             self.housekeeping_at = now.mono.plus_ms(HOUSEKEEPING_MS);
             for link in self.roster.dead_links(now) {
-                cx.fx.push(Effect::Unlink(link));
+                cx.fx.unlink(link);
                 self.on_unlinked(link, cx);
             }
         }

@@ -6,7 +6,7 @@
 
 use super::{Leader, Verdict};
 use crate::core::Context;
-use crate::core::io::{Effect, Effects};
+use crate::core::io::Effects;
 use crate::core::ports::{Lead, StoreError, Work, WorkId};
 use crate::core::runs::Unknown;
 use crate::core::time::bounds::LEASE_MS;
@@ -16,26 +16,6 @@ use crate::model::{Attempt, Mono, NodeId, Now, RunState, Server};
 use std::collections::BTreeMap;
 
 impl Leader {
-    /// Takes the leader's own node in. It has a link like any other, which needs no socket. Its lease is not granted
-    /// here: it follows the authority.
-    pub(super) fn greet_own(&mut self, now: Now) {
-        let greeted = self.roster.on_hello(LinkId::Loopback, &self.setup.hello, now);
-        debug_assert!(greeted.is_ok(), "our own node is rejected: {greeted:?}");
-    }
-
-    /// The heartbeat of the leader's own node, which comes with each input.
-    pub fn hear_own(&mut self, heartbeat: Heartbeat, now: Now) {
-        let own = self.setup.hello.node_id.clone();
-        let is_same = self
-            .roster
-            .last_heartbeat(&own)
-            .is_some_and(|last| (last.is_draining, last.is_full) == (heartbeat.is_draining, heartbeat.is_full));
-        self.roster.on_heartbeat(&own, heartbeat, now);
-        if !is_same {
-            self.runs.set_candidates(self.roster.candidates(now));
-        }
-    }
-
     /// A node has told its holdings. The log rows of attempts that it should have and does not are read.
     pub fn on_holdings(&mut self, node: &NodeId, held: Vec<(Attempt, Held)>, cx: &mut Context) {
         self.roster.on_settled(node);
@@ -76,7 +56,7 @@ impl Leader {
                 fx.send(link, Message::Rejected { reason });
             }
             Ok(former) => {
-                former.into_iter().for_each(|former| fx.push(Effect::Unlink(former)));
+                former.into_iter().for_each(|former| fx.unlink(former));
                 fx.notice(log::Level::Info, format!("node {} has joined", hello.server));
                 let valid_for_ms = valid_for_ms(authority, now);
                 self.roster.on_granted(&hello.node_id, now);
@@ -89,6 +69,7 @@ impl Leader {
     /// A heartbeat: answers it with a lease.
     pub fn on_heartbeat(&mut self, link: LinkId, heartbeat: Heartbeat, authority: Mono, cx: &mut Context) {
         let Some(node) = self.roster.node_of(link) else { return };
+        let is_as_before = self.roster.is_as_before(&node, &heartbeat, cx.now);
         if let Some(warning) = self.roster.on_heartbeat(&node, heartbeat, cx.now) {
             cx.fx.notice(log::Level::Warn, warning);
         }
@@ -97,7 +78,9 @@ impl Leader {
         let (sent, wall, paused) = (heartbeat.sent, cx.now.wall, self.is_paused);
         let progress = self.progress(cx.now);
         cx.fx.send(link, Message::HeartbeatAck { sent, wall, valid_for_ms, paused, progress });
-        self.runs.set_candidates(self.roster.candidates(cx.now));
+        if !is_as_before {
+            self.runs.set_candidates(self.roster.candidates(cx.now));
+        }
     }
 
     /// A node's link is gone.

@@ -1,16 +1,16 @@
 //! The leader with a store that takes every entry at once, and answers a change when the test says so.
 
 use super::*;
+use crate::core::Lender;
+use crate::core::io::Effect;
 use crate::core::jobs::scheduler::Scheduler;
-use crate::core::log::logbook::Logbook;
 use crate::core::time::bounds::CHANGE_SILENT_MS;
 use crate::model::command::Command;
 use crate::model::{Incarnation, Job, JobId, NodeId, RunKey, Zones};
 
 struct Bench {
     leader: Leader,
-    fx: Effects,
-    logbook: Logbook,
+    lender: Lender,
     now: Now,
     entries: i64,
     changes: Vec<WorkId>,
@@ -31,11 +31,10 @@ impl Bench {
         };
         let limits = RunLimits { max_pending_per_job: 9, unplaced_max: 9, grace_secs: 600, part_runs_max: 100 };
         let setup = LeaderSetup { hello, limits, leases_end: now.mono, plan_ahead_ms: 0, kill_grace_ms: 0 };
-        let (mut fx, mut logbook) = (Effects::default(), Logbook::default());
+        let mut lender = Lender::default();
         let jobs = Lent { scheduler, as_of: AsOf::default(), again: Vec::new() };
-        let mut cx = Context { now, fx: &mut fx, logbook: &mut logbook };
-        let leader = Leader::establish(setup, Epoch(1), Loaded::default(), jobs, &mut cx);
-        Bench { leader, fx, logbook, now, entries: 0, changes: Vec::new() }
+        let leader = Leader::establish(setup, Epoch(1), Loaded::default(), jobs, &mut lender.at(now));
+        Bench { leader, lender, now, entries: 0, changes: Vec::new() }
     }
 
     fn pass_ms(&mut self, ms: u64) {
@@ -45,7 +44,7 @@ impl Bench {
     }
 
     fn poll(&mut self) {
-        let mut cx = Context { now: self.now, fx: &mut self.fx, logbook: &mut self.logbook };
+        let mut cx = self.lender.at(self.now);
         self.leader.poll(&mut cx);
         while let Some(effect) = cx.fx.take() {
             match effect {
@@ -81,9 +80,8 @@ fn a_run_that_an_unstored_stop_took_back_is_cancelled_when_its_job_is_deleted() 
     assert_eq!(bench.leader.runs.undecided().collect::<Vec<_>>(), [JobId(1)]);
     // The store is back and makes the delete, so the stop is not needed any more.
     let id = bench.changes.pop().unwrap();
-    let mut cx = Context { now: bench.now, fx: &mut bench.fx, logbook: &mut bench.logbook };
-    bench.leader.on_changed(id, Ok(JobId(1)), &mut cx);
+    bench.leader.on_changed(id, Ok(JobId(1)), &mut bench.lender.at(bench.now));
     bench.poll();
     assert!(bench.leader.runs.latest_open(run).is_none(), "{:?}", bench.leader.runs.latest_open(run));
-    assert!(bench.logbook.has(Attempt { run, number: 1 }), "its row says that it is cancelled");
+    assert!(bench.lender.logbook.has(Attempt { run, number: 1 }), "its row says that it is cancelled");
 }

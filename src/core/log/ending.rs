@@ -52,8 +52,8 @@ pub enum Ending {
     },
     /// The process was not started, for this reason.
     NotStarted(RunState, String),
-    /// A former incarnation of the daemon had it.
-    Found(FoundState),
+    /// A former incarnation of the daemon had it, and its mark is all that is known.
+    OfMark(FoundState),
 }
 
 impl Ending {
@@ -61,7 +61,7 @@ impl Ending {
     pub fn output_bytes(&self) -> usize {
         match self {
             Ending::Exited { output, .. } => output.len(),
-            Ending::NotStarted(..) | Ending::Found(_) => 0,
+            Ending::NotStarted(..) | Ending::OfMark(_) => 0,
         }
     }
 }
@@ -109,15 +109,15 @@ impl RowHead<'_> {
                 row.state = state;
                 add_line(&mut row.output, &format!("[{reason}]"));
             }
-            Ending::Found(FoundState::Ended(exit)) => {
+            Ending::OfMark(FoundState::Ended(exit)) => {
                 row.state = state_of(exit);
                 row.exit_code = code_of(exit);
                 add_line(&mut row.output, "[its output is lost: the daemon died before it was written]");
             }
-            Ending::Found(FoundState::Unknown) => {
+            Ending::OfMark(FoundState::Unknown) => {
                 add_line(&mut row.output, "[lost: the host was restarted; nobody knows whether the run had started]");
             }
-            Ending::Found(FoundState::Held | FoundState::Started) => {
+            Ending::OfMark(FoundState::Held | FoundState::Started) => {
                 add_line(&mut row.output, "[lost: the daemon died while it ran; what was left of it was killed]");
             }
         }

@@ -6,7 +6,6 @@
 //! Invariant: a call that waits is carried out, forwarded or declined within `NO_LEADER_MS`.
 
 use super::{Leadership, Node, StoreConnection, WAITING_MAX};
-use crate::core::Context;
 use crate::core::ports::Read;
 use crate::core::time::bounds::{FORWARD_MS, KILL_MS, NO_LEADER_MS};
 use crate::model::Now;
@@ -26,11 +25,11 @@ impl Node {
                 self.on_cluster_command(client, command, now);
             }
             (Command::ReadOutput(query), Leadership::Leading(leader)) => {
-                leader.read_output(client, query, &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
+                leader.read_output(client, query, &mut self.lender.at(now));
             }
             (Command::ShowHealth, _) => {
                 let health = self.health(now);
-                self.fx.reply(client, Ok(Answer::Health(health)));
+                self.lender.fx.reply(client, Ok(Answer::Health(health)));
             }
             // A node that shuts down changes nothing any more. Reads go on: a run's output can be read to its end.
             (command, _) if self.shutdown.is_some() && !command.is_read() => {
@@ -40,11 +39,11 @@ impl Node {
                 command @ (Command::RunJob(..) | Command::KillRun(_) | Command::ListRuns { .. } | Command::Pause(_)),
                 Leadership::Leading(leader),
             ) => {
-                let mut cx = Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
+                let mut cx = self.lender.at(now);
                 leader.control(client, command, &mut cx);
             }
             (command, Leadership::Leading(leader)) => leader.change(client, command),
-            (command, _) if self.follower.forward(client, &command, answer_by, &mut self.fx) => {}
+            (command, _) if self.follower.forward(client, &command, answer_by, &mut self.lender.fx) => {}
             (command, _) if self.shutdown.is_some() => self.decline(client, &command, SHUTTING_DOWN),
             (command, _) if WAITING_MAX <= self.waiting.len() => {
                 self.decline(client, &command, "too many calls wait for a leader");
@@ -73,11 +72,11 @@ impl Node {
         let Leadership::Leading(leader) = &mut self.lead else { return };
         let reply = match &command {
             Command::DrainNode(server) => {
-                leader.drain_node(server, &mut self.fx).map(|()| Answer::Cluster(leader.view(now)))
+                leader.drain_node(server, &mut self.lender.fx).map(|()| Answer::Cluster(leader.view(now)))
             }
             _ => Ok(Answer::Cluster(leader.view(now))),
         };
-        self.fx.reply(client, reply);
+        self.lender.fx.reply(client, reply);
     }
 
     /// Why a call cannot be carried out here and cannot be forwarded, for people.
@@ -103,6 +102,6 @@ impl Node {
 
     /// Declines a call that nobody can carry out. `why`: for its client.
     fn decline(&mut self, client: RequestId, command: &Command, why: &str) {
-        self.fx.reply(client, Err(command.not_taken(why)));
+        self.lender.fx.reply(client, Err(command.not_taken(why)));
     }
 }

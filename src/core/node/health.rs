@@ -50,7 +50,7 @@ impl Node {
             return Some(self.why_no_leader());
         }
         if !self.is_store_ok(now) {
-            let log = self.logbook.trouble().map(|reason| format!("log rows are not written: {reason}"));
+            let log = self.lender.logbook.trouble().map(|reason| format!("log rows are not written: {reason}"));
             let store = || self.health_check.failure().map(|reason| format!("the store does not answer: {reason}"));
             return log.or_else(store).or_else(|| Some("the store does not answer".into()));
         }
@@ -71,6 +71,6 @@ impl Node {
     pub(super) fn load(&self, now: Now) -> Heartbeat {
         let has_journal = !matches!(&self.lead, Leadership::Leading(leader) if !leader.has_journal(now));
         let store_ok = has_journal && self.is_store_ok(now);
-        Heartbeat { store_ok, refused: self.logbook.refused(), ..self.executor.load() }
+        Heartbeat { store_ok, refused: self.lender.logbook.refused(), ..self.executor.load() }
     }
 }

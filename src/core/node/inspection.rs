@@ -11,7 +11,7 @@ impl Node {
     /// Counters since this node's start, by name: starts, outcomes told by this node's log rows, stalled timers.
     pub fn counters(&self) -> impl Iterator<Item = (String, u64)> {
         let Counters { started, put_off } = self.executor.counters();
-        let outcomes = self.logbook.outcomes().map(|(state, count)| (format!("runs_{}", state.as_str()), count));
+        let outcomes = self.lender.logbook.outcomes().map(|(state, count)| (format!("runs_{}", state.as_str()), count));
         let own = [("runs_started", started), ("starts_put_off", put_off), ("timers_stalled", self.stalled.count())];
         own.map(|(name, count)| (name.into(), count)).into_iter().chain(outcomes)
     }
@@ -27,7 +27,7 @@ impl Node {
             leader.check_invariants();
         }
         self.executor.check_invariants();
-        self.logbook.check_invariants();
+        self.lender.logbook.check_invariants();
     }
 
     /// Recounts the jobs with their schedules, which takes as long as there are jobs; for tests and the simulator, now

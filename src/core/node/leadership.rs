@@ -12,6 +12,7 @@ use crate::core::leader::{Leader, LeaderSetup, Verdict};
 use crate::core::ports::{Bump, Bumped, Lead, Loaded, Opened, StoreError, Work, WorkId};
 use crate::core::runs::RunLimits;
 use crate::core::time::bounds::{LEASE_MS, PLAN_AHEAD_ALONE_MS, PLAN_AHEAD_MS};
+use crate::model::message::{LinkId, Message};
 use crate::model::{Mono, Now};
 
 impl Node {
@@ -21,7 +22,7 @@ impl Node {
             && self.store_backoff.is_over(now)
         {
             let reason = reason.take();
-            self.store = StoreConnection::Opening { id: self.fx.work(Work::Lead(Lead::Open)), reason };
+            self.store = StoreConnection::Opening { id: self.lender.fx.work(Work::Lead(Lead::Open)), reason };
         }
     }
 
@@ -33,17 +34,19 @@ impl Node {
         let result = result.map_err(|error| error.to_string()).and_then(|opened| self.check_clock(opened, now));
         match result {
             Ok(opened) => {
-                opened.advice.into_iter().for_each(|advice| self.fx.notice(log::Level::Warn, advice));
-                opened.link_secret.into_iter().for_each(|secret| self.fx.push(Effect::LinkSecret(secret)));
-                self.fx.notice(log::Level::Info, "the store is open");
+                opened.advice.into_iter().for_each(|advice| self.lender.fx.notice(log::Level::Warn, advice));
+                opened.link_secret.into_iter().for_each(|secret| self.lender.fx.push(Effect::LinkSecret(secret)));
+                self.lender.fx.notice(log::Level::Info, "the store is open");
                 self.store_backoff.reset();
                 self.store = StoreConnection::Open;
-                self.logbook.on_opened();
+                self.lender.logbook.on_opened();
                 self.health_check.on_answer(now);
             }
             Err(reason) => {
                 if !self.store_backoff.is_failing() {
-                    self.fx.notice(log::Level::Error, format!("open the store: {reason}; trying again until it opens"));
+                    self.lender
+                        .fx
+                        .notice(log::Level::Error, format!("open the store: {reason}; trying again until it opens"));
                 }
                 self.store_backoff.fail(now);
                 self.store = StoreConnection::Closed { reason: Some(reason) };
@@ -65,7 +68,7 @@ impl Node {
     /// Bumps the epoch where this node may take the lead.
     pub(super) fn advance_lead(&mut self, now: Now) {
         if self.may_take_lead(now) && self.lead_backoff.is_over(now) {
-            let id = self.fx.work(Work::Lead(Lead::Bump(Bump {
+            let id = self.lender.fx.work(Work::Lead(Lead::Bump(Bump {
                 lock_key: self.setup.lock_key.clone(),
                 server: self.setup.server.clone(),
                 node_id: self.setup.node_id.clone(),
@@ -94,7 +97,7 @@ impl Node {
             Ok(Bumped { epoch }) => {
                 self.last_epoch = epoch;
                 let since = self.replica.since();
-                let id = self.fx.work(Work::Lead(Lead::Load { epoch, since }));
+                let id = self.lender.fx.work(Work::Lead(Lead::Load { epoch, since }));
                 // After the bump a former leader cannot grant a lease, so its last one ends `LEASE_MS` from now at the
                 // latest.
                 let own = OwnEpoch { epoch, sent_at, leases_end: now.mono.plus_ms(LEASE_MS) };
@@ -111,7 +114,7 @@ impl Node {
                 let own = *own;
                 // Where the replica is too old, this node takes the lead again once it has read the jobs anew.
                 self.lead = Leadership::None;
-                let cx = &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
+                let cx = &mut self.lender.at(now);
                 if self.replica.bring_up(loaded.differences.take(), own.sent_at, cx) {
                     self.establish(own, loaded, now);
                 }
@@ -129,11 +132,12 @@ impl Node {
         self.rejected_for = None;
         let lent = self.replica.lend(now);
         let (jobs, open) = (lent.scheduler.job_count(), loaded.open.len());
-        self.fx.notice(log::Level::Info, format!("leading: epoch={epoch} jobs={jobs} open_entries={open}"));
+        self.lender.fx.notice(log::Level::Info, format!("leading: epoch={epoch} jobs={jobs} open_entries={open}"));
         self.confirm(sent_at, now);
         let limits = &self.setup.limits;
+        let hello = self.hello();
         let setup = LeaderSetup {
-            hello: self.hello(),
+            hello: hello.clone(),
             limits: RunLimits {
                 max_pending_per_job: limits.max_pending_per_job,
                 unplaced_max: limits.max_pending,
@@ -144,15 +148,16 @@ impl Node {
             leases_end,
             plan_ahead_ms: if self.setup.is_alone { PLAN_AHEAD_ALONE_MS } else { PLAN_AHEAD_MS },
         };
-        let mut cx = Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
+        let mut cx = self.lender.at(now);
         let mut leader = Leader::establish(setup, epoch, loaded, lent, &mut cx);
-        // The leader's own node tells its holdings like any other node.
-        leader.on_holdings(&self.setup.node_id, self.executor.holdings(), &mut cx);
         if std::mem::take(&mut self.is_reload_wanted) {
             leader.reload(cx.fx);
         }
         self.lead = Leadership::Leading(Box::new(leader));
         self.election.iter_mut().for_each(|election| election.renew_value(now));
+        self.lender.fx.send(LinkId::Loopback, Message::Hello(hello));
+        // The calls that have waited need a leader with a node.
+        self.deliver(now);
         for (_, client, command) in std::mem::take(&mut self.waiting) {
             self.on_command(client, command, now);
         }
@@ -163,7 +168,7 @@ impl Node {
             StoreError::Permanent(reason) => self.fatal = Some(reason),
             error => {
                 if !self.lead_backoff.is_failing() {
-                    self.fx.notice(log::Level::Error, format!("take the lead: {error}; trying again"));
+                    self.lender.fx.notice(log::Level::Error, format!("take the lead: {error}; trying again"));
                 }
                 self.lead_backoff.fail(now);
             }
@@ -176,12 +181,12 @@ impl Node {
         match outcome {
             Outcome::Nothing | Outcome::Elected => {}
             Outcome::Renewed(sent_at) => {
-                if matches!(self.lead, Leadership::Leading(_)) {
+                if self.is_leading() {
                     self.confirm(sent_at, now);
                 }
             }
             Outcome::Lost => {
-                self.fx.notice(log::Level::Warn, "the lock is lost");
+                self.lender.fx.notice(log::Level::Warn, "the lock is lost");
                 self.step_down(now);
             }
         }
@@ -190,16 +195,16 @@ impl Node {
     /// Hands an answer of the store to the leader, where there is one, and acts on the leader's verdict.
     pub(super) fn lead(&mut self, now: Now, answer: impl FnOnce(&mut Leader, &mut Context) -> Verdict) {
         let Leadership::Leading(leader) = &mut self.lead else { return };
-        let mut cx = Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
+        let mut cx = self.lender.at(now);
         match answer(leader, &mut cx) {
             Verdict::Ok => {}
             Verdict::Confirmed(sent_at) => self.confirm(sent_at, now),
             Verdict::Deposed => {
-                self.fx.notice(log::Level::Warn, "deposed: another node has a newer epoch");
+                self.lender.fx.notice(log::Level::Warn, "deposed: another node has a newer epoch");
                 self.step_down(now);
                 match &mut self.election {
                     Some(election) => election.resign(),
-                    None => self.fx.push(Effect::Exit(ExitReason::Fatal(
+                    None => self.lender.fx.push(Effect::Exit(ExitReason::Fatal(
                         "another daemon has taken the lead on this database, and this one stands alone (no consul_address): \
                          give both the same consul_address and lock_key, or each a database of its own"
                             .into(),
@@ -214,7 +219,7 @@ impl Node {
     fn confirm(&mut self, sent_at: Mono, now: Now) {
         self.authority = self.authority.max(sent_at.plus_ms(LEASE_MS));
         if !self.setup.is_alone {
-            let mut cx = Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
+            let mut cx = self.lender.at(now);
             self.executor.extend_lease(self.authority, &mut cx);
         }
     }
@@ -222,7 +227,7 @@ impl Node {
     /// Ends the lead. The jobs go back into the replica.
     pub(super) fn step_down(&mut self, now: Now) {
         if let Leadership::Leading(leader) = std::mem::replace(&mut self.lead, Leadership::None) {
-            let jobs = leader.step_down(&mut self.fx);
+            let jobs = leader.step_down(&mut self.lender.fx);
             self.replica.take_back(jobs, now);
         }
         self.authority = Mono(0);

@@ -2,10 +2,19 @@
 //!
 //! Not the link of a follower (`follower`) nor the nodes of a leader (`roster`): this routes messages to them.
 //!
+//! The leader's own node has a link to it like any other node, from Hello on. That link has no socket
+//! (`LinkId::Loopback`): `deliver` takes its messages to the other end. This stays special about that node:
+//!
+//! * Its lease follows the authority itself (see `confirm`), and no acknowledgement extends it: both are counted by one
+//!   clock, and an acknowledgement could only say less.
+//! * It sends a heartbeat with each input, and not every `HEARTBEAT_MS`: it is never silent for a leader that lives.
+//! * Its clients' calls go to the leader without being forwarded, so they need no second answer.
+//! * The roster knows it: the lead is not handed over to it, and no other node may have its id.
+//! * The leader writes log rows of its own into its logbook, so it also looks there for rows that are not committed.
+//!
 //! Invariant: a message is heard only over this node's link to its leader, or while this node leads.
 
 use super::{Leadership, Node, OwnEpoch};
-use crate::core::Context;
 use crate::core::cluster::election::{Election, Standing};
 use crate::core::cluster::follower::{Heard, Lease};
 use crate::core::io::{Effect, ExitReason, Gone, Mail};
@@ -30,7 +39,7 @@ impl Node {
     pub(super) fn on_linked(&mut self, link: LinkId, now: Now) {
         if self.follower.has(link) {
             let hello = self.hello();
-            self.follower.on_linked(hello, &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
+            self.follower.on_linked(hello, &mut self.lender.at(now));
         }
     }
 
@@ -49,15 +58,15 @@ impl Node {
     /// A message of the leader, or of a node that takes this one for the leader.
     pub(super) fn on_received(&mut self, link: LinkId, message: Message, now: Now) {
         if self.follower.has(link) {
-            let cx = &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
+            let cx = &mut self.lender.at(now);
             let heard = self.follower.on_message(message, self.last_epoch, cx);
             return self.on_heard(heard, now);
         }
         let Leadership::Leading(leader) = &mut self.lead else {
-            self.fx.send(link, Message::Rejected { reason: NOT_LEADING.into() });
+            self.lender.fx.send(link, Message::Rejected { reason: NOT_LEADING.into() });
             return;
         };
-        let mut cx = Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
+        let mut cx = self.lender.at(now);
         match (message, leader.node_of(link)) {
             (Message::Hello(hello), _) => leader.on_hello(link, &hello, self.authority, &mut cx),
             (Message::Heartbeat(heartbeat), Some(_)) => {
@@ -85,9 +94,9 @@ impl Node {
             } else if let (Gone::NobodyThere, Some(leader), Some(election)) = (gone, leader, &mut self.election) {
                 election.suspect_dead(&leader);
             }
-            self.follower.on_unlinked(&mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
+            self.follower.on_unlinked(&mut self.lender.at(now));
         } else if let Leadership::Leading(leader) = &mut self.lead {
-            leader.on_unlinked(link, &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
+            leader.on_unlinked(link, &mut self.lender.at(now));
         }
     }
 
@@ -102,7 +111,7 @@ impl Node {
         let reason = format!("this node cannot speak with the leader, {leader}: {gone}");
         if self.rejected_for.as_ref() != Some(&reason) {
             let text = format!("{reason}. Meanwhile this node gets no runs, and leaves the lead to others");
-            self.fx.notice(log::Level::Error, text);
+            self.lender.fx.notice(log::Level::Error, text);
             self.rejected_for = Some(reason);
         }
     }
@@ -113,18 +122,18 @@ impl Node {
             Heard::Welcomed(epoch, Lease(until)) => {
                 self.last_epoch = epoch;
                 self.rejected_for = None;
-                self.executor.extend_lease(until, &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
+                self.executor.extend_lease(until, &mut self.lender.at(now));
                 let leader = self.follower.leader().cloned().unwrap_or_default();
-                self.fx.notice(log::Level::Info, format!("following {leader}: epoch={epoch}"));
+                self.lender.fx.notice(log::Level::Info, format!("following {leader}: epoch={epoch}"));
                 if let Some(link) = self.follower.joined() {
-                    self.fx.send(link, Message::Holdings(self.executor.holdings()));
+                    self.lender.fx.send(link, Message::Holdings(self.executor.holdings()));
                 }
                 for (_, client, command) in std::mem::take(&mut self.waiting) {
                     self.on_command(client, command, now);
                 }
             }
             Heard::Lease(Lease(until)) => {
-                self.executor.extend_lease(until, &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
+                self.executor.extend_lease(until, &mut self.lender.at(now));
             }
             Heard::Rejected(reason) => self.on_rejected(reason),
             Heard::ToNode(message) => self.on_order(message, now),
@@ -134,9 +143,9 @@ impl Node {
     /// Says each reason once: this node greets the leader again and again, until the operator has removed the cause.
     fn on_rejected(&mut self, reason: String) {
         if reason == NOT_LEADING {
-            self.fx.notice(log::Level::Debug, format!("rejected: {reason}"));
+            self.lender.fx.notice(log::Level::Debug, format!("rejected: {reason}"));
         } else if self.rejected_for.as_ref() != Some(&reason) {
-            self.fx.notice(log::Level::Error, format!("the leader rejects this node: {reason}"));
+            self.lender.fx.notice(log::Level::Error, format!("the leader rejects this node: {reason}"));
             self.rejected_for = Some(reason);
         }
     }
@@ -154,11 +163,11 @@ impl Node {
     /// A message of the leader, this node or another, to this node's executor.
     fn on_order(&mut self, message: ToNode, now: Now) {
         let leaders_wall = self.follower.leaders_now(now).wall;
-        let cx = &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
+        let cx = &mut self.lender.at(now);
         match message {
             ToNode::Dispatch(orders) => self.executor.on_dispatch(orders, leaders_wall, cx),
-            ToNode::Cancel { cron_id, below } => self.executor.on_cancel(cron_id, below, &mut self.fx),
-            ToNode::Return(attempts) => self.executor.give_back(attempts, &mut self.fx),
+            ToNode::Cancel { cron_id, below } => self.executor.on_cancel(cron_id, below, &mut self.lender.fx),
+            ToNode::Return(attempts) => self.executor.give_back(attempts, &mut self.lender.fx),
             ToNode::Settled { drop } => {
                 self.executor.on_settled(drop, cx.fx);
                 // The leader has just said which runs of former incarnations are to start again; the others get their
@@ -167,19 +176,19 @@ impl Node {
             }
             ToNode::Kill { attempt } => self.executor.kill(attempt, cx),
             ToNode::ListRuns { request } => {
-                self.fx.tell_leader(ToLeader::Runs { request, runs: self.executor.runs() });
+                self.lender.fx.tell_leader(ToLeader::Runs { request, runs: self.executor.runs() });
             }
             ToNode::ReadOutput { request, attempt, from } => match self.executor.held(attempt) {
                 Some(Held::Waiting | Held::Parked) => {
                     let is_due = attempt.run.scheduled_at <= leaders_wall.second();
                     let stage = if is_due { RunStatus::Queued } else { RunStatus::Armed };
                     let part = Some(OutputPart::empty(stage, from));
-                    self.fx.tell_leader(ToLeader::OutputRead { request, part });
+                    self.lender.fx.tell_leader(ToLeader::OutputRead { request, part });
                 }
-                _ => self.fx.push(Effect::ReadOutput { request, attempt, from }),
+                _ => self.lender.fx.push(Effect::ReadOutput { request, attempt, from }),
             },
             ToNode::Drain => {
-                self.fx.notice(log::Level::Info, "draining: no new runs until the next start");
+                self.lender.fx.notice(log::Level::Info, "draining: no new runs until the next start");
                 self.drain_executor(now);
             }
         }
@@ -189,17 +198,17 @@ impl Node {
     /// does not send them here again.
     pub(super) fn drain_executor(&mut self, now: Now) {
         self.executor.drain();
-        let heartbeat = self.load(now);
-        self.follower.heartbeat_now(heartbeat, &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
-        self.hear_own(now);
-        self.executor.hand_back(&mut self.fx);
+        self.heartbeat_now(now);
+        self.executor.hand_back(&mut self.lender.fx);
     }
 
-    /// A leader gets its own node's heartbeat with each input, so that node never counts as silent.
-    pub(super) fn hear_own(&mut self, now: Now) {
+    /// Sends the leader a heartbeat at once, out of its time.
+    pub(super) fn heartbeat_now(&mut self, now: Now) {
         let load = self.load(now);
-        if let Leadership::Leading(leader) = &mut self.lead {
-            leader.hear_own(load, now);
+        if self.is_leading() {
+            self.lender.fx.send(LinkId::Loopback, Message::Heartbeat(load));
+        } else {
+            self.follower.heartbeat_now(load, &mut self.lender.at(now));
         }
     }
 
@@ -208,33 +217,47 @@ impl Node {
         let mut is_any = false;
         for count in 1..=MAILS_MAX {
             debug_assert!(count < MAILS_MAX, "leader and node of one process go on answering each other");
-            let Some(mail) = self.fx.take_mail() else { break };
+            let Some(mail) = self.lender.fx.take_mail() else { break };
             is_any = true;
             match mail {
-                Mail::ToLeader(message) => self.tell_leader(message, now),
-                Mail::ToNode(node, message) => self.tell_node(&node, message, now),
+                Mail::ToLeader(message) => self.send_to_leader(message),
+                Mail::ToNode(node, message) => self.send_to_node(&node, message),
+                Mail::Loopback(message) => self.on_loopback(message, now),
             }
         }
         is_any
     }
 
-    fn tell_leader(&mut self, message: ToLeader, now: Now) {
-        if let Leadership::Leading(leader) = &mut self.lead {
-            let mut cx = Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
-            leader.on_message(&self.setup.node_id, message, &mut cx);
-        } else if let Some(link) = self.follower.joined() {
-            self.fx.send(link, Message::ToLeader(message));
-        }
+    fn send_to_leader(&mut self, message: ToLeader) {
+        let link = if self.is_leading() { Some(LinkId::Loopback) } else { self.follower.joined() };
         // Without a leader the message is dropped: the next leader learns the same from log rows and holdings.
+        if let Some(link) = link {
+            self.lender.fx.send(link, Message::ToLeader(message));
+        }
     }
 
-    fn tell_node(&mut self, node: &NodeId, message: ToNode, now: Now) {
+    fn send_to_node(&mut self, node: &NodeId, message: ToNode) {
         let Leadership::Leading(leader) = &self.lead else { return };
-        match leader.link_of(node) {
-            Some(LinkId::Loopback) => self.on_order(message, now),
-            Some(link) => self.fx.send(link, Message::ToNode(message)),
-            // The node's next Holdings will show that it never had this.
-            None => {}
+        // Where there is no link, the node's next Holdings will show that it never had this.
+        if let Some(link) = leader.link_of(node) {
+            self.lender.fx.send(link, Message::ToNode(message));
+        }
+    }
+
+    /// A message over the loopback link: for this node, or for the leader in it. The link has ended with the lead.
+    fn on_loopback(&mut self, message: Message, now: Now) {
+        if !self.is_leading() {
+            return;
+        }
+        match message {
+            Message::Welcome { .. } => {
+                self.heartbeat_now(now);
+                self.lender.fx.send(LinkId::Loopback, Message::Holdings(self.executor.holdings()));
+            }
+            Message::ToNode(message) => self.on_order(message, now),
+            Message::Rejected { reason } => debug_assert!(false, "the leader rejects its own node: {reason}"),
+            Message::HeartbeatAck { .. } | Message::Reply { .. } => {}
+            message => self.on_received(LinkId::Loopback, message, now),
         }
     }
 
@@ -253,7 +276,7 @@ impl Node {
     pub(super) fn follow(&mut self, now: Now) {
         let leader = self.leader_to_follow().cloned();
         let load = self.load(now);
-        self.follower.poll(leader.as_ref(), load, &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
+        self.follower.poll(leader.as_ref(), load, &mut self.lender.at(now));
     }
 
     /// The leader by the lock or by the store, whichever names the newer epoch. Either may be out of date; the named
@@ -269,7 +292,7 @@ impl Node {
         let may_follow = self.is_open() && matches!(self.lead, Leadership::None);
         let is_lost = |election: &Election| !election.sees_lock() || self.follower.joined().is_none();
         let is_needed = may_follow && self.election.as_ref().is_some_and(is_lost);
-        self.lookup.poll(is_needed, &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
+        self.lookup.poll(is_needed, &mut self.lender.at(now));
     }
 
     /// Whether this node takes part in the election. One that has never reached its store must not keep others from
@@ -300,7 +323,7 @@ impl Node {
             incarnation: self.setup.incarnation,
         };
         if takes_part {
-            let cx = &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
+            let cx = &mut self.lender.at(now);
             election.poll(Standing { is_leader, can_lead, can_depose }, value, cx);
         }
     }
@@ -323,7 +346,7 @@ impl Node {
         let Some(server) = leader.better_leader(now) else { return };
         election.abstain_for(ABSTAIN_MS, now);
         let text = format!("the store does not answer this leader, and answers {server}: the lead is handed over");
-        self.fx.notice(log::Level::Warn, text);
+        self.lender.fx.notice(log::Level::Warn, text);
         self.step_down(now);
     }
 
@@ -335,7 +358,7 @@ impl Node {
             (Some(election), Some(_)) if !election.has_left() => election.leave(),
             (_, Some(_)) => {
                 if let Some(reason) = self.fatal.take() {
-                    self.fx.push(Effect::Exit(ExitReason::Fatal(reason)));
+                    self.lender.fx.push(Effect::Exit(ExitReason::Fatal(reason)));
                 }
             }
         }
@@ -347,28 +370,28 @@ impl Node {
         self.hand_over(now);
         let Some(shutdown) = &mut self.shutdown else { return };
         if let Some(how) = shutdown.kill_now(now) {
-            self.executor.end_all(how, &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
+            self.executor.end_all(how, &mut self.lender.at(now));
         }
         if !self.executor.is_idle() {
             return;
         }
         if let Leadership::Leading(leader) = &mut self.lead {
-            leader.hurry(&mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
+            leader.hurry(&mut self.lender.at(now));
         }
-        self.logbook.hurry(now);
+        self.lender.logbook.hurry(now);
         let is_leader_idle = !matches!(&self.lead, Leadership::Leading(leader) if !leader.is_idle());
-        let is_stored = self.logbook.is_empty() && is_leader_idle;
+        let is_stored = self.lender.logbook.is_empty() && is_leader_idle;
         if !shutdown.may_go(is_stored, now) {
             return;
         }
         if !is_stored && shutdown.say_unstored() {
-            self.fx.notice(log::Level::Error, "exiting with log rows or decisions that could not be stored; rows in the spool go to the store at the next start");
+            self.lender.fx.notice(log::Level::Error, "exiting with log rows or decisions that could not be stored; rows in the spool go to the store at the next start");
         }
         match &mut self.election {
             Some(election) if !election.has_left() => election.leave(),
             _ => {
                 if let Some(reason) = shutdown.go() {
-                    self.fx.push(Effect::Exit(reason));
+                    self.lender.fx.push(Effect::Exit(reason));
                 }
             }
         }
@@ -382,7 +405,7 @@ impl Node {
         let Some(election) = &mut self.election else { return };
         election.abstain();
         if matches!(&self.lead, Leadership::Leading(leader) if leader.can_hand_over()) {
-            self.fx.notice(log::Level::Info, "the lead is handed over");
+            self.lender.fx.notice(log::Level::Info, "the lead is handed over");
             self.step_down(now);
         }
     }

@@ -24,12 +24,12 @@ mod reads;
 mod retention;
 mod shutdown;
 
-use crate::core::Context;
+use crate::core::Lender;
 use crate::core::cluster::election::Election;
 use crate::core::cluster::follower::Follower;
 use crate::core::cluster::lookup::Lookup;
 use crate::core::executor::{Committed, Executor};
-use crate::core::io::{Effect, Effects, FoundMark, Input, Signal};
+use crate::core::io::{Effect, FoundMark, Input, Signal};
 use crate::core::jobs::listing::Listing;
 use crate::core::jobs::replica::Replica;
 use crate::core::leader::{Leader, Verdict};
@@ -76,7 +76,7 @@ pub struct Setup {
 #[derive(Debug)]
 pub struct Node {
     setup: Setup,
-    fx: Effects,
+    lender: Lender,
     store: StoreConnection,
     store_backoff: Backoff,
     /// None where this node stands alone.
@@ -92,7 +92,6 @@ pub struct Node {
     lookup: Lookup,
     remote_calls: RemoteCalls,
     executor: Executor,
-    logbook: Logbook,
     health_check: HealthCheck,
     /// Since when this node's own store answers; none while it does not.
     store_since: Option<Mono>,
@@ -158,16 +157,14 @@ enum Leadership {
 impl Node {
     /// A node whose store is closed; its first input lets it open the store.
     pub fn new(mut setup: Setup) -> Node {
-        let mut fx = Effects::default();
-        let mut logbook = Logbook::new(std::mem::take(&mut setup.spool_left));
+        let mut lender = Lender::new(Logbook::new(std::mem::take(&mut setup.spool_left)));
         let mut executor = Executor::new(setup.server.clone(), setup.limits, &setup.found);
-        executor.mark_logged(&logbook);
+        executor.mark_logged(&lender.logbook);
         if setup.is_alone {
-            let mut cx = Context { logbook: &mut logbook, fx: &mut fx, now: Now::default() };
-            executor.extend_lease(Mono::NEVER, &mut cx);
+            executor.extend_lease(Mono::NEVER, &mut lender.at(Now::default()));
         }
         Node {
-            fx,
+            lender,
             store: StoreConnection::Closed { reason: None },
             store_backoff: Backoff::default(),
             election: (!setup.is_alone)
@@ -181,7 +178,6 @@ impl Node {
             lookup: Lookup::new(setup.server.clone(), setup.node_id.clone(), setup.lock_key.clone()),
             remote_calls: RemoteCalls::default(),
             executor,
-            logbook,
             health_check: HealthCheck::default(),
             store_since: None,
             reads: BTreeMap::new(),
@@ -200,16 +196,19 @@ impl Node {
 
     /// Takes one input. Call `poll_effect` until it answers none before the next.
     pub fn handle(&mut self, input: Input, now: Now) {
-        self.hear_own(now);
+        if self.is_leading() {
+            self.heartbeat_now(now);
+            self.deliver(now);
+        }
         match input {
             Input::Wake => {}
             Input::Command(client, command) => self.on_command(client, command, now),
             Input::Done(id, done) => self.on_done(id, done, now),
             Input::Exited { attempt, exit, output } => {
-                let mut cx = Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
+                let mut cx = self.lender.at(now);
                 self.executor.on_exited(attempt, exit, output, &mut cx);
             }
-            Input::OutputRead { request, part } => self.fx.tell_leader(ToLeader::OutputRead { request, part }),
+            Input::OutputRead { request, part } => self.lender.fx.tell_leader(ToLeader::OutputRead { request, part }),
             Input::Signal(signal) => self.on_signal(signal, now),
             Input::Linked(link) => self.on_linked(link, now),
             Input::Received(link, message) => self.on_received(link, message, now),
@@ -220,7 +219,7 @@ impl Node {
 
     /// The next effect to carry out; none when all are taken.
     pub fn poll_effect(&mut self) -> Option<Effect> {
-        let effect = self.fx.take()?;
+        let effect = self.lender.fx.take()?;
         Some(self.redirect(effect))
     }
 
@@ -239,7 +238,7 @@ impl Node {
         let timers = self.timers();
         for timer in timers.stalled() {
             if let Some(text) = self.stalled.note(timer) {
-                self.fx.notice(log::Level::Error, text);
+                self.lender.fx.notice(log::Level::Error, text);
             }
         }
         timers
@@ -253,7 +252,7 @@ impl Node {
         timers.set(Timer::Retention, self.retains().then_some(self.retain_at));
         timers.set(Timer::WaitingChange, self.waiting.front().map(|(until, _, _)| *until));
         self.executor.timers(&mut timers);
-        self.logbook.timers(&mut timers);
+        self.lender.logbook.timers(&mut timers);
         self.listing.timers(&mut timers);
         self.follower.timers(self.leader_to_follow().is_some(), &mut timers);
         self.lookup.timers(&mut timers);
@@ -276,7 +275,7 @@ impl Node {
     }
 
     fn on_done(&mut self, id: WorkId, done: Done, now: Now) {
-        let (executor, logbook, fx) = (&mut self.executor, &mut self.logbook, &mut self.fx);
+        let (executor, lender) = (&mut self.executor, &mut self.lender);
         match done {
             Done::Opened(result) => self.on_opened(id, result, now),
             Done::Bumped(result) => self.on_bumped(id, result, now),
@@ -293,52 +292,51 @@ impl Node {
                 // Where this node wrote a row as leader and was deposed since, it does not tell of the row: the present
                 // leader may have given the run to another node.
                 let is_leader = matches!(self.lead, Leadership::Leading(_));
-                let mut attempts = logbook.on_written(id, result, fx, now);
-                attempts.retain(|attempt| match executor.on_committed(*attempt, fx) {
+                let mut attempts = lender.logbook.on_written(id, result, &mut lender.fx, now);
+                attempts.retain(|attempt| match executor.on_committed(*attempt, &mut lender.fx) {
                     Committed::Over => true,
                     Committed::NotHeld => is_leader,
                     Committed::StillHeld => false,
                 });
                 if !attempts.is_empty() {
-                    fx.tell_leader(ToLeader::Logged(attempts));
+                    lender.fx.tell_leader(ToLeader::Logged(attempts));
                 }
             }
             Done::Pinged(result) => self.health_check.on_pinged(id, &result, now),
-            Done::Spooled(result) => logbook.on_spooled(id, result, fx, now),
+            Done::Spooled(result) => lender.logbook.on_spooled(id, result, &mut lender.fx, now),
             Done::LogsRetained(result) => self.on_retained(result, now),
             Done::Logs(result) => self.on_read(id, result.map(Answer::Logs)),
             Done::Jobs(result) => self.on_jobs(id, result, now),
-            Done::Batch(result) if self.replica.has_asked(id) => {
-                self.replica.on_batch(id, result, &mut Context { logbook, fx, now })
-            }
+            Done::Batch(result) if self.replica.has_asked(id) => self.replica.on_batch(id, result, &mut lender.at(now)),
             Done::Batch(result) => self.lead(now, |leader, cx| {
                 leader.on_batch(id, result, cx);
                 Verdict::Ok
             }),
-            Done::Differences(result) => self.replica.on_differences(id, result, &mut Context { logbook, fx, now }),
+            Done::Differences(result) => self.replica.on_differences(id, result, &mut lender.at(now)),
             Done::Leader(result) => self.lookup.on_answer(id, result, now),
             Done::LogRow(result) => self.lead(now, |leader, cx| leader.on_log_row(id, result, cx)),
-            Done::LastRuns(result) => self.listing.on_last_runs(id, result, fx),
+            Done::LastRuns(result) => self.listing.on_last_runs(id, result, &mut lender.fx),
             Done::Consul(result) => {
                 let Some(election) = &mut self.election else { return };
-                let outcome = election.on_consul(id, result, &mut Context { logbook, fx, now });
+                let outcome = election.on_consul(id, result, &mut lender.at(now));
                 self.on_outcome(outcome, now);
             }
             Done::Watched(result) => self.on_watched(id, result, now),
-            Done::Spawned(result) => executor.on_spawned(id, result, &mut Context { logbook, fx, now }),
-            Done::Killed => executor.on_killed(id, &mut Context { logbook, fx, now }),
+            Done::Spawned(result) => executor.on_spawned(id, result, &mut lender.at(now)),
+            Done::Killed => executor.on_killed(id, &mut lender.at(now)),
         }
     }
 
     fn on_signal(&mut self, signal: Signal, now: Now) {
         match signal {
             Signal::Reload => match &mut self.lead {
-                Leadership::Leading(leader) => leader.reload(&mut self.fx),
+                Leadership::Leading(leader) => leader.reload(&mut self.lender.fx),
                 Leadership::Bumping { .. } | Leadership::Loading { .. } => self.is_reload_wanted = true,
                 Leadership::None if self.election.is_none() => self.is_reload_wanted = true,
-                Leadership::None => {
-                    self.fx.notice(log::Level::Info, "reload: this node does not lead: send SIGHUP to the leader")
-                }
+                Leadership::None => self
+                    .lender
+                    .fx
+                    .notice(log::Level::Info, "reload: this node does not lead: send SIGHUP to the leader"),
             },
             Signal::Drain | Signal::Orphaned => {
                 let is_first = self.shutdown.is_none();
@@ -353,7 +351,7 @@ impl Node {
                 }
                 self.drain_executor(now);
                 let message = if is_first { "shutdown: nothing new is started" } else { "shutdown: hurrying" };
-                self.fx.notice(log::Level::Info, message);
+                self.lender.fx.notice(log::Level::Info, message);
             }
         }
     }
@@ -369,23 +367,22 @@ impl Node {
         self.give_way(now);
         for round in 0.. {
             debug_assert!(round < ROUNDS_MAX, "leader and node go on talking to each other for ever");
-            self.hear_own(now);
             if let Leadership::Leading(leader) = &mut self.lead {
-                leader.poll(&mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
+                leader.poll(&mut self.lender.at(now));
             }
             let leaders_wall = self.follower.leaders_now(now).wall;
-            let mut cx = Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
+            let mut cx = self.lender.at(now);
             self.executor.poll(leaders_wall, &mut cx);
             // Messages beyond the limit are delivered with the next input.
             if !self.deliver(now) || ROUNDS_MAX <= round {
                 break;
             }
         }
-        self.logbook.poll(&mut self.fx, now);
+        self.lender.logbook.poll(&mut self.lender.fx, now);
         self.retain(now);
         if self.checks_health() {
             let is_busy = self.is_store_busy();
-            self.health_check.poll(is_busy, &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
+            self.health_check.poll(is_busy, &mut self.lender.at(now));
         }
         self.store_since = self.is_store_ok(now).then(|| self.store_since.unwrap_or(now.mono));
         self.decline_waiting(now);
@@ -394,17 +391,17 @@ impl Node {
         self.look_up(now);
         if self.may_read_jobs() {
             let wanted = self.listing.wanted_since();
-            self.replica.poll(wanted, &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
+            self.replica.poll(wanted, &mut self.lender.at(now));
         }
         self.tell_jobs(now);
-        self.listing.poll(&mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now });
+        self.listing.poll(&mut self.lender.at(now));
     }
 
     /// Whether this node's own store answers, as far as is known.
     fn is_store_ok(&self, now: Now) -> bool {
         // Deleting old rows may take long, and no other statement can go over that connection meanwhile.
-        let is_known = !self.is_retaining() || self.logbook.is_failing();
-        self.is_open() && (!is_known || !self.logbook.is_store_away(now) && self.health_check.is_ok(now))
+        let is_known = !self.is_retaining() || self.lender.logbook.is_failing();
+        self.is_open() && (!is_known || !self.lender.logbook.is_store_away(now) && self.health_check.is_ok(now))
     }
 
     /// Whether the store is pinged at all. Where this node stands alone, nobody needs the answer.
@@ -414,12 +411,16 @@ impl Node {
 
     /// Whether another statement is with the store, and will show whether it answers.
     fn is_store_busy(&self) -> bool {
-        self.logbook.is_asking() || self.is_retaining()
+        self.lender.logbook.is_asking() || self.is_retaining()
     }
 
     /// Whether the replica reads the jobs. A node that takes the lead, or leads, reads them in other ways.
     fn may_read_jobs(&self) -> bool {
         self.is_open() && matches!(self.lead, Leadership::None)
+    }
+
+    fn is_leading(&self) -> bool {
+        matches!(self.lead, Leadership::Leading(_))
     }
 
     fn is_open(&self) -> bool {

@@ -6,7 +6,6 @@
 //! mention changes.
 
 use super::{Leadership, Node, StoreConnection, WAITING_MAX};
-use crate::core::Context;
 use crate::core::jobs::listing;
 use crate::core::jobs::scheduler::Scheduler;
 use crate::core::ports::{Read, StoreError, Work, WorkId};
@@ -36,7 +35,7 @@ impl Node {
 
     /// Answers the clients that wait for a list of jobs, where memory is new enough for them. A leader's always is.
     pub(super) fn tell_jobs(&mut self, now: Now) {
-        let cx = &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
+        let cx = &mut self.lender.at(now);
         match &self.lead {
             Leadership::Leading(leader) => self.listing.take(leader.jobs(), |_| true, cx),
             _ => {
@@ -50,13 +49,13 @@ impl Node {
     pub(super) fn read(&mut self, client: RequestId, read: Read) {
         match &self.store {
             StoreConnection::Open if self.reads.len() < WAITING_MAX => {
-                let id = self.fx.work(Work::Read(read));
+                let id = self.lender.fx.work(Work::Read(read));
                 self.reads.insert(id, client);
             }
             StoreConnection::Open => {
-                self.fx.reply(client, Err(CallError::unavailable("too many reads wait for the store")))
+                self.lender.fx.reply(client, Err(CallError::unavailable("too many reads wait for the store")))
             }
-            _ => self.fx.reply(client, Err(CallError::unavailable(self.why_no_leader()))),
+            _ => self.lender.fx.reply(client, Err(CallError::unavailable(self.why_no_leader()))),
         }
     }
 
@@ -66,7 +65,7 @@ impl Node {
             Ok(page) => {
                 let Some(client) = self.reads.remove(&id) else { return };
                 let jobs = listing::listed(page.jobs, &self.setup.zones, now.wall.second());
-                let cx = &mut Context { logbook: &mut self.logbook, fx: &mut self.fx, now };
+                let cx = &mut self.lender.at(now);
                 self.listing.push(client, JobList { jobs, total: page.total }, cx);
             }
             Err(error) => self.on_read(id, Err(self.unsearchable(error))),
@@ -80,7 +79,7 @@ impl Node {
                 StoreError::Permanent(reason) => CallError { status: 500, message: reason },
                 error => CallError::unavailable(error.to_string()),
             });
-            self.fx.reply(client, reply);
+            self.lender.fx.reply(client, reply);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Retention: deletes log rows that are older than `log_retention_days`.
 //!
-//! Not the deletion itself: the store does that, in small parts.
+//! Not the deletion itself: the store does that, a bounded number of rows at a time. This asks again until no old row
+//! is left; new rows are written in between.
 //!
 //! Invariant: one deletion is under way at a time.
 
@@ -20,18 +21,28 @@ impl Node {
     /// Deletes old log rows when it is time.
     pub(super) fn retain(&mut self, now: Now) {
         if self.retains() && self.retain_at <= now.mono {
-            let before = now.wall.second().plus(-86_400 * i64::from(self.setup.log_retention_days));
-            self.fx.work(Work::Log(Log::Retain { before }));
+            self.delete_some(true, now);
             self.retain_at = Mono::NEVER;
         }
     }
 
-    /// The store's answer to a deletion.
-    pub(super) fn on_retained(&mut self, result: Result<(), StoreError>, now: Now) {
-        if let Err(error) = result {
-            self.fx.notice(log::Level::Warn, format!("delete log rows older than log_retention_days: {error}"));
+    /// The store's answer to a deletion: whether more old rows may be left.
+    pub(super) fn on_retained(&mut self, result: Result<bool, StoreError>, now: Now) {
+        match result {
+            Ok(true) => return self.delete_some(false, now),
+            Ok(false) => {}
+            Err(error) => {
+                self.lender
+                    .fx
+                    .notice(log::Level::Warn, format!("delete log rows older than log_retention_days: {error}"));
+            }
         }
         self.retain_at = now.mono.plus_ms(RETAIN_EVERY_MS);
+    }
+
+    fn delete_some(&mut self, is_first: bool, now: Now) {
+        let before = now.wall.second().plus(-86_400 * i64::from(self.setup.log_retention_days));
+        self.lender.fx.work(Work::Log(Log::Retain { before, is_first }));
     }
 
     /// Whether a deletion is under way.

@@ -6,16 +6,19 @@
 //!
 //! Invariant: every `Work` goes out with a `WorkId` and comes back as exactly one `Done` with the same id.
 
+mod consul;
 pub mod output_files;
+mod processes;
+
+pub use consul::{Consul, ConsulAnswer, ConsulError, LockState, LockValue};
+pub use processes::{Kill, KillHow, Spawn, SpawnError, Started};
 
 use crate::model::command::RequestKey;
 use crate::model::config::Secret;
 use crate::model::job::{JobFilter, JobPage};
 use crate::model::journal::{Body, Entry, EntryId, StoredEntry};
 use crate::model::log_row::{LastRun, LogFilter, LogPage, StoredLog};
-use crate::model::{
-    Attempt, Epoch, Incarnation, Job, JobId, LogRow, NodeId, RunKey, RunState, Second, Server, Version, Wall,
-};
+use crate::model::{Attempt, Epoch, Job, JobId, LogRow, NodeId, RunKey, RunState, Second, Server, Version, Wall};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -24,51 +27,82 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct WorkId(pub u64);
 
+/// Work for a hand: each kind has a queue and a thread of its own.
 #[derive(Clone, Debug)]
 pub enum Work {
+    /// The leader's statements, and the opening of the store.
     Lead(Lead),
+    /// Log rows into the store.
     Log(Log),
+    /// Log rows on this node's disk.
     Spool(Spool),
+    /// Reads from the store.
     Read(Read),
+    /// Calls of Consul that answer at once.
     Consul(Consul),
-    /// Answers when the lock's value changes, or after `wait_ms`.
+    /// Answers when the lock is in another state than that with the number `index`, or after `wait_ms`;
+    /// `Done::Watched`.
     Watch {
+        /// `LockState::index` of the last answer; 0: answer at once.
         index: u64,
         wait_ms: u64,
     },
+    /// `Done::Spawned`.
     Spawn(Spawn),
+    /// `Done::Killed`.
     Kill(Kill),
 }
 
+/// The answer to a piece of work.
 #[derive(Clone, Debug)]
 pub enum Done {
+    /// To `Lead::Open`.
     Opened(Result<Opened, StoreError>),
+    /// To `Lead::Bump`.
     Bumped(Result<Bumped, StoreError>),
+    /// To `Lead::Load`.
     Loaded(Result<Loaded, StoreError>),
+    /// To `Lead::Journal`.
     Journaled(Result<Journaled, StoreError>),
+    /// To `Lead::Change`: the job's id.
     Changed(Result<JobId, StoreError>),
+    /// To `Lead::ReadRows`. An attempt without a row is not in it.
     Rows(Result<BTreeMap<Attempt, RunState>, StoreError>),
+    /// To `Lead::Close`.
     Closed(Result<(), StoreError>),
+    /// To `Lead::Pause`.
     Paused(Result<(), StoreError>),
+    /// To `Log::Write`.
     LogsWritten(Result<(), StoreError>),
-    LogsRetained(Result<(), StoreError>),
+    /// To `Log::Retain`: whether more old rows may be left.
+    LogsRetained(Result<bool, StoreError>),
+    /// To `Log::Ping`.
     Pinged(Result<(), StoreError>),
-    /// The error is for people.
+    /// To any `Spool`. The error is for people.
     Spooled(Result<Spooled, String>),
+    /// To `Read::Logs`.
     Logs(Result<LogPage, StoreError>),
+    /// To `Read::Jobs`.
     Jobs(Result<JobPage, StoreError>),
+    /// To `Read::LastRuns`. A job that never ran is not in it.
     LastRuns(Result<BTreeMap<JobId, LastRun>, StoreError>),
+    /// To `Read::Batch`.
     Batch(Result<JobBatch, StoreError>),
+    /// To `Read::Differences`. None: they are too many, or too old; the jobs must be read anew.
     Differences(Result<Option<Differences>, StoreError>),
+    /// To `Read::Leader`. None: no node has ever led.
     Leader(Result<Option<StoredLeader>, StoreError>),
+    /// To `Read::LogRow`. None: there is no such row.
     LogRow(Result<Option<Box<StoredLog>>, StoreError>),
+    /// To any `Consul`.
     Consul(Result<ConsulAnswer, ConsulError>),
+    /// To `Work::Watch`.
     Watched(Result<LockState, ConsulError>),
+    /// To `Work::Spawn`.
     Spawned(Result<Started, SpawnError>),
+    /// To `Work::Kill`: the signals are sent. That the processes have ended is not said here.
     Killed,
 }
-
-// The store.
 
 /// Why the store did not do some work.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -119,12 +153,16 @@ pub enum Lead {
 /// The node that takes the lead.
 #[derive(Clone, Debug)]
 pub struct Bump {
+    /// The cluster's lock key, which the store keeps.
     pub lock_key: String,
+    /// The address of the node that takes the lead.
     pub server: Server,
+    /// The id of that node.
     pub node_id: NodeId,
     /// The node has no Consul, so no other node may lead: it is refused while another node's last journal entry is
     /// younger than `lease_ms`.
     pub alone: bool,
+    /// `LEASE_MS`.
     pub lease_ms: u64,
 }
 
@@ -139,11 +177,14 @@ pub struct Opened {
     pub link_secret: Option<Secret>,
 }
 
+/// The lead is this node's.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Bumped {
+    /// The new epoch: larger than every one before.
     pub epoch: Epoch,
 }
 
+/// What a new leader must know.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Loaded {
     /// The changes that the replica lacks; none where they are too many, so that it must be read anew.
@@ -159,6 +200,7 @@ pub struct Loaded {
     pub is_paused: bool,
 }
 
+/// What became of an entry.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Journaled {
     /// The entry is in the journal, since now or since an earlier try.
@@ -169,6 +211,7 @@ pub enum Journaled {
     TickTaken,
 }
 
+/// A change of one row of table `cron`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Change {
     /// The store gives the id, and answers it. Where a job was added under this key before, that job's id is the
@@ -176,10 +219,8 @@ pub enum Change {
     Add(Job, RequestKey),
     /// The new row. The row in the store must have the version before this one.
     Put(Job),
-    Delete {
-        id: JobId,
-        version: Version,
-    },
+    /// Delete the row.
+    Delete { id: JobId, version: Version },
 }
 
 /// The most rows in one group of log rows.
@@ -194,8 +235,9 @@ pub enum Log {
     /// `lost`. The row of a run that was started replaces a row by which the run was not started, because a leader
     /// wrote that one without knowing. Nothing else replaces a definite state.
     Write(Arc<[LogRow]>),
-    /// Delete the rows whose `time` is before this second, a bounded number at a time; `Done::LogsRetained`.
-    Retain { before: Second },
+    /// Delete some of the rows whose `time` is before this second, a bounded number; `Done::LogsRetained`. The first of
+    /// several such deletions removes the files of old outputs as well.
+    Retain { before: Second, is_first: bool },
     /// Ask the store for an answer; `Done::Pinged`.
     Ping,
 }
@@ -211,29 +253,36 @@ pub enum Spool {
     Empty,
 }
 
+/// What was done to the spool's file.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Spooled {
+    /// The rows are on the disk, as this chunk.
     Chunk(Chunk),
+    /// The rows of the chunk.
     Rows(Vec<LogRow>),
+    /// The file is empty.
     Emptied,
 }
 
 /// A part of the spool's file: whole rows, few enough for one group.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Chunk {
-    /// The offset in the file.
+    /// The offset in the file, in bytes.
     pub at: u64,
-    /// The length.
+    /// The length, in bytes.
     pub bytes: u64,
 }
 
 /// What former incarnations left in the spool.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct SpoolLeft {
+    /// The attempts whose rows are in the chunks.
     pub attempts: Vec<Attempt>,
+    /// The chunks that were not emptied, in the order of the file.
     pub chunks: Vec<Chunk>,
 }
 
+/// Reads, on connections of their own. They change nothing and do not look at the epoch.
 #[derive(Clone, Debug)]
 pub enum Read {
     /// A page of the log rows; `Done::Logs`.
@@ -263,6 +312,7 @@ pub struct Since {
     pub again: Vec<JobId>,
 }
 
+/// Some jobs in order of their ids, for a reader that goes through all of them.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct JobBatch {
     /// The largest entry before the rows were read.
@@ -280,6 +330,7 @@ pub struct Differences {
     pub as_of: EntryId,
     /// The rows as they are now. Where a job is there twice, the later row counts.
     pub changed: Vec<Job>,
+    /// The jobs without a row.
     pub gone: Vec<JobId>,
     /// The job whose change was noted last. Changes are made one after the other, so no row but this job's may be
     /// missing still.
@@ -291,118 +342,10 @@ pub struct Differences {
 pub struct StoredLeader {
     /// The cluster's lock key.
     pub lock_key: String,
+    /// The epoch that it made.
     pub epoch: Epoch,
+    /// Its address.
     pub server: Server,
+    /// Its id.
     pub node_id: NodeId,
-}
-
-// Consul.
-
-#[derive(Clone, Debug)]
-pub enum Consul {
-    /// Register the service with its check and the tag `isleader:..`; again where it is registered already.
-    Register {
-        is_leader: bool,
-    },
-    /// Pass the service's check: this node is alive.
-    Pass,
-    CreateSession,
-    /// Take the lock or keep it, with this value.
-    Acquire {
-        session: String,
-        value: LockValue,
-    },
-    /// Give the lock up, and keep the session.
-    Release {
-        session: String,
-    },
-    /// Give the lock up (where there is a session), destroy the session and deregister: a clean end.
-    Leave {
-        session: Option<String>,
-    },
-    /// End a session.
-    DestroySession {
-        session: String,
-    },
-}
-
-/// The lock's value. The leader writes it every second, which shows that the leader is alive and what its server is.
-#[derive(Clone, Debug, Eq, PartialEq, serde::Deserialize, serde::Serialize)]
-pub struct LockValue {
-    pub epoch: Epoch,
-    pub tick: Second,
-    pub server: Server,
-    pub node_id: NodeId,
-    pub incarnation: Incarnation,
-}
-
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum ConsulAnswer {
-    /// The service is registered, the check passed, the lock released or the session destroyed.
-    Done,
-    Session(String),
-    /// Whether this node has the lock.
-    Acquired(bool),
-}
-
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum ConsulError {
-    /// Consul was not reached, or answered with an error of its own.
-    Unavailable(String),
-    /// The session, or the check, is not known to Consul (any more).
-    Unknown(String),
-}
-
-/// The lock as it is in Consul.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct LockState {
-    /// Consul's number for this state: the next watch names it.
-    pub index: u64,
-    pub session: Option<String>,
-    /// None where the key does not exist, or its value is not a `LockValue`.
-    pub value: Option<LockValue>,
-}
-
-// Processes.
-
-/// Start the command of one attempt. The hand marks the attempt `starting`, checks the lease in the marks, starts the
-/// process, and marks the attempt `started` with the pid.
-#[derive(Clone, Debug)]
-pub struct Spawn {
-    pub attempt: Attempt,
-    pub job: Arc<Job>,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Started {
-    pub pid: u32,
-    /// When it was started.
-    pub at: Wall,
-}
-
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum SpawnError {
-    /// The lease had ended: nothing was started, and the mark says `held` again.
-    NoLease,
-    /// The host can start no further process just now (processes, memory, descriptors): nothing was started, and the
-    /// mark says `held` again.
-    Exhausted(String),
-    /// The command cannot be started, however often it is tried; or it was started and had to be ended at once. The
-    /// reason, for the run's output.
-    Failed(String),
-}
-
-/// Signal the processes of one running attempt.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Kill {
-    pub attempt: Attempt,
-    pub how: KillHow,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum KillHow {
-    /// TERM to the process group.
-    Ask,
-    /// KILL to every process of the run, those that left the group included.
-    Force,
 }

@@ -6,6 +6,7 @@
 
 use crate::model::{Attempt, Second};
 
+/// An order to the thread with the files.
 #[derive(Debug)]
 pub enum FileOrder {
     /// Append these bytes to the file, whose length is `at` so far. The first write, at 0, makes the file.
@@ -16,6 +17,7 @@ pub enum FileOrder {
     Retain { before: Second },
 }
 
+/// The answer to an order. `FileOrder::Retain` has none.
 #[derive(Debug)]
 pub enum FileAnswer {
     /// So many bytes were appended; or the reason why not, and then the file is removed.
@@ -27,6 +29,7 @@ pub enum FileAnswer {
 /// Bytes of a file, one part at most.
 #[derive(Debug, Eq, PartialEq)]
 pub struct FilePart {
+    /// At most `PART_BYTES_MAX`.
     pub bytes: Vec<u8>,
     /// The file has no bytes behind these, so far.
     pub is_end: bool,

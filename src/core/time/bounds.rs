@@ -16,8 +16,21 @@ pub const GUARDIAN_LOOK_MS: u64 = 100;
 /// So long after the lease's end a daemon may still be between its look at the lease and the start of a process.
 pub const GUARDIAN_GRACE_MS: u64 = 500;
 
-// A run that the guardian ends is over before another node may have its mutex.
-const _: () = assert!(GUARDIAN_LOOK_MS + GUARDIAN_GRACE_MS < LEASE_MARGIN_MS);
+/// How long one look of the guardian kills mutex runs, at most, before the next look reads the marks anew.
+pub const GUARDIAN_KILL_MS: u64 = 100;
+/// How long the runs of a dead daemon, or the runs that the daemon ends, are killed at most.
+pub const KILL_ALL_MS: u64 = 2_000;
+
+/// A node that is gone for so long is not shown any more.
+pub const FORGET_SECS: i64 = 3_600;
+
+// A node is forgotten when its lease is surely over, not before.
+const _: () = assert!(LEASE_MS + LEASE_MARGIN_MS < FORGET_SECS as u64 * 1_000);
+// A run that the guardian ends is over before another node may have its mutex. In the worst case the daemon starts it
+// at the end of the grace, while the guardian is busy with a run that cannot be killed: then come the rest of that
+// killing, a pause, and the killing of both. The rest of the margin is for the last round, which may be long on a host
+// with many processes. A process that sleeps uninterruptibly outlives every margin.
+const _: () = assert!(GUARDIAN_GRACE_MS + GUARDIAN_KILL_MS + GUARDIAN_LOOK_MS + GUARDIAN_KILL_MS < LEASE_MARGIN_MS);
 
 // Links between a node and its leader.
 
@@ -145,6 +158,11 @@ pub const FOLLOW_MS: u64 = 15_000;
 pub const RUN_LIST_MS: u64 = 1_000;
 /// A list of jobs waits so long for the jobs, and as long again for their last runs. Many jobs make both waits longer.
 pub const JOB_LIST_MS: u64 = 1_000;
+/// nginx keeps a connection to us for so long where nobody uses it, unless it is configured otherwise
+/// (`keepalive_timeout` of its `upstream`).
+const NGINX_KEEPALIVE_MS: u64 = 60_000;
+/// A client's connection is closed when it has been idle for so long.
+pub const CONNECTION_IDLE_MS: u64 = 75_000;
 /// An output is kept for so long once its row is committed: those who follow it read on from where they were.
 pub const KEEP_OUTPUT_MS: u64 = 20_000;
 /// The end of a run waits so long for a disk that does not take its output.
@@ -159,6 +177,8 @@ const _: () = assert!(RUN_LIST_MS < ANSWER_MS && 2 * JOB_LIST_MS < ANSWER_MS);
 // A client that follows an output and is put off for as long as it may be still finds every byte. The row has only what
 // fits into it, and counts its bytes otherwise.
 const _: () = assert!(FOLLOW_MS + ANSWER_MS < KEEP_OUTPUT_MS);
+// nginx closes an idle connection before we do: it sends no request into one that we are closing.
+const _: () = assert!(NGINX_KEEPALIVE_MS < CONNECTION_IDLE_MS);
 // A disk that hangs does not make a run that was ended look as if it went on.
 const _: () = assert!(FILE_WAIT_MS < KILL_MS);
 
@@ -280,6 +300,8 @@ pub const SHUTDOWN_STORE_MS: u64 = 10_000;
 pub const GUARDIAN_PATIENCE_MS: u64 = 30_000;
 /// A daemon that lived so long starts its guardian's back-off anew.
 pub const SOUND_LIFE_MS: u64 = 10_000;
+/// The first pause of a guardian between two daemons that died early.
+pub const GUARDIAN_BACKOFF_FIRST_MS: u64 = 100;
 /// The longest pause of a guardian between two daemons.
 pub const GUARDIAN_BACKOFF_MS_MAX: u64 = 1_000;
 
@@ -289,3 +311,6 @@ const _: () = assert!(SHUTDOWN_KILL_MS + FILE_WAIT_MS + SHUTDOWN_STORE_MS + 4 * 
 // A daemon that dies as soon as it leads does not count as sound. The pause after a sound daemon is shorter than its
 // life was.
 const _: () = assert!(TAKE_LEAD_MS < SOUND_LIFE_MS && GUARDIAN_BACKOFF_MS_MAX < SOUND_LIFE_MS);
+// A node whose daemon was killed alone is back within its lease: the runs are killed, and the pause is over.
+const _: () = assert!(GUARDIAN_BACKOFF_FIRST_MS < GUARDIAN_BACKOFF_MS_MAX);
+const _: () = assert!(KILL_ALL_MS + GUARDIAN_BACKOFF_MS_MAX < LEASE_MS);

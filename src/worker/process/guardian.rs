@@ -15,7 +15,10 @@ mod lock;
 use super::kill::{Family, GUARDIAN_NAME, end_runs};
 use super::marks::{self, Mark, Snapshot};
 use super::secrets::Secrets;
-use crate::core::time::bounds::{GUARDIAN_BACKOFF_MS_MAX, GUARDIAN_GRACE_MS, GUARDIAN_LOOK_MS, SOUND_LIFE_MS};
+use crate::core::time::bounds::{
+    GUARDIAN_BACKOFF_FIRST_MS, GUARDIAN_BACKOFF_MS_MAX, GUARDIAN_GRACE_MS, GUARDIAN_KILL_MS, GUARDIAN_LOOK_MS,
+    KILL_ALL_MS, SOUND_LIFE_MS,
+};
 use crate::worker::{clock, own_files};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -35,7 +38,7 @@ use std::time::Duration;
 /// The hidden first argument of a daemon. The second one is `LOCK,PIPE`, two descriptors.
 pub const UNDER_GUARDIAN: &str = "--under-guardian";
 const SOUND_LIFE: Duration = Duration::from_millis(SOUND_LIFE_MS);
-const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+const BACKOFF_FIRST: Duration = Duration::from_millis(GUARDIAN_BACKOFF_FIRST_MS);
 const BACKOFF_LAST: Duration = Duration::from_millis(GUARDIAN_BACKOFF_MS_MAX);
 /// The exit code of a daemon that could not be started.
 pub const CANNOT_START: i32 = 2;
@@ -245,7 +248,10 @@ impl Guardian {
             log::warn!("the lease is over: the guardian ends {} mutex runs", mutex.len());
         }
         let mut end = None;
-        end_runs(&mutex, own_family(), || end = end.take().or_else(|| reap(Some(daemon)).ok().flatten()));
+        // The next look goes on with what is left, and with runs that were started meanwhile.
+        end_runs(&mutex, own_family(), GUARDIAN_KILL_MS, || {
+            end = end.take().or_else(|| reap(Some(daemon)).ok().flatten())
+        });
         if let Some(end) = end {
             return LeaseWatch::Ended(end);
         }
@@ -259,7 +265,8 @@ impl Guardian {
         LeaseWatch::For(GUARDIAN_LOOK_MS)
     }
 
-    /// Kills the runs that may have processes, as the marks say, and waits until these are gone.
+    /// Kills the runs that may have processes, as the marks say, and waits until these are gone. Where one cannot be
+    /// killed, it says so and goes on: other jobs need the daemon.
     fn end_runs(&self, whose: &str, family: Family) {
         let marks = match Snapshot::read(&self.marks_path) {
             Ok(Some(snapshot)) => snapshot.marks,
@@ -271,7 +278,7 @@ impl Guardian {
             return;
         }
         log::info!("ending {} runs {whose}", running.len());
-        let left = end_runs(&running, family, || drop(reap(None)));
+        let left = end_runs(&running, family, KILL_ALL_MS, || drop(reap(None)));
         if left != 0 {
             log::error!("{left} processes of runs {whose} cannot be killed (uninterruptible sleep?)");
         }

@@ -18,6 +18,7 @@
 //! time. Whatever the marks say, this process, those above it and the host's first one get none.
 
 use super::marks::{Mark, cgroup_of};
+use crate::worker::clock;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -25,8 +26,6 @@ use std::time::Duration;
 
 /// The name of a guardian's process, by which `ps` and this file know it (at most 15 bytes).
 pub const GUARDIAN_NAME: &str = "wing-guardian";
-/// Rounds over the processes until none is left: a process may start another one between two rounds.
-const ROUNDS_MAX: usize = 200;
 const BETWEEN_ROUNDS: Duration = Duration::from_millis(10);
 
 /// Asks the process group of a run to end (TERM).
@@ -54,13 +53,17 @@ pub enum Family {
     Orphans { cgroup: Option<u64> },
 }
 
-/// Kills every process of these runs, until none is left, or for two seconds. Calls `between` after each round. Answers
-/// how many processes are still there.
+/// Kills every process of these runs, in rounds until none is left, or for about `limit_ms`; the first round is always
+/// made. Calls `between` after each round. Answers how many processes are still there.
+///
+/// A second round finds none, as a rule: a killed process is over within milliseconds. There are more rounds where a
+/// process started another one between two of them, and where one sleeps uninterruptibly (in a system call on a disk or
+/// a file server that hangs). Such a process ends when that call does, and nobody can do anything about that.
 #[expect(clippy::disallowed_methods, reason = "no event tells when processes that are not our children have ended")]
-pub fn end_runs(marks: &[Mark], family: Family, mut between: impl FnMut()) -> usize {
+pub fn end_runs(marks: &[Mark], family: Family, limit_ms: u64, mut between: impl FnMut()) -> usize {
     let wanted = Wanted::new(marks, family);
-    let mut left = 0;
-    for _ in 0..ROUNDS_MAX {
+    let until = clock::mono().plus_ms(limit_ms);
+    loop {
         let found = wanted.find(&Processes::read());
         if found.is_empty() {
             return 0;
@@ -68,11 +71,12 @@ pub fn end_runs(marks: &[Mark], family: Family, mut between: impl FnMut()) -> us
         for pid in found.iter().filter_map(|pid| Pid::from_raw(*pid as i32)) {
             let _ = kill_process(pid, Signal::KILL);
         }
-        left = found.len();
         std::thread::sleep(BETWEEN_ROUNDS);
         between();
+        if until <= clock::mono() {
+            return found.len();
+        }
     }
-    left
 }
 
 /// When the process was started, in clock ticks since boot. No other process has the same pid and start time.

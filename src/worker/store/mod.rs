@@ -77,8 +77,8 @@ pub trait Store: Send {
     fn find_jobs(&mut self, filter: &JobFilter) -> Result<JobPage, StoreError>;
     /// Writes log rows; again is harmless. `core::ports::Log::Write` says which row replaces which.
     fn write_logs(&mut self, rows: &[LogRow]) -> Result<(), StoreError>;
-    /// Deletes the log rows of runs before this second.
-    fn retain_logs(&mut self, before: Second) -> Result<(), StoreError>;
+    /// Deletes at most `DELETE_ROWS_MAX` log rows of runs before this second. Answers whether more may be left.
+    fn retain_logs(&mut self, before: Second) -> Result<bool, StoreError>;
     /// A page of the log rows, the newest first.
     fn list_logs(&mut self, filter: &LogFilter) -> Result<LogPage, StoreError>;
     /// The log row of this attempt, or of the run's latest one where `attempt` is none.

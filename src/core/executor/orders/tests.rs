@@ -46,7 +46,7 @@ fn a_draining_node_gives_back_what_comes_to_it_all_the_same() {
     bench.dispatch(vec![order(1, T)]);
     bench.poll();
     bench.executor.drain();
-    bench.executor.hand_back(&mut bench.fx);
+    bench.executor.hand_back(&mut bench.lender.fx);
     bench.dispatch(vec![order(1, T), order(2, T + 1)]);
     bench.poll();
     let returned = bench.told.iter().any(|told| *told == ToLeader::Returned(vec![attempt(2, T + 1)]));
@@ -58,7 +58,7 @@ fn a_draining_node_gives_back_what_comes_to_it_all_the_same() {
 fn a_run_that_the_host_refused_is_dropped_by_a_cancel_and_given_back_by_a_drain() {
     let mut bench = Bench::new(limits(9));
     bench.dispatch(vec![order(1, T), order(2, T)]);
-    bench.executor.on_cancel(JobId(1), None, &mut bench.fx);
+    bench.executor.on_cancel(JobId(1), None, &mut bench.lender.fx);
     bench.executor.drain();
     bench.poll();
     assert_eq!(bench.told, [], "the threads have them");

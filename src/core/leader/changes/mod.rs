@@ -29,7 +29,7 @@ use crate::model::command::{CallError, Command, RequestId, RequestKey};
 use crate::model::{Job, JobId, Mono, Now};
 use definition::{change, job_of, started_already};
 use errors::{SILENT, undecided, untouched};
-use pending::{PendingChange, Stand, Waiting};
+use pending::{PendingChange, QueuedChange, Stand};
 use settling::SettlingChanges;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -37,13 +37,13 @@ use std::sync::Arc;
 /// The changes that are not answered or not stored yet.
 #[derive(Debug, Default)]
 pub struct Changes {
-    queue: VecDeque<Waiting>,
+    queue: VecDeque<QueuedChange>,
     /// Stops that are in force and not stored, in their order.
     in_force: VecDeque<Job>,
     /// Jobs whose stop is in force and will not be stored.
     unstorable: BTreeSet<JobId>,
     /// The change that is with the store, or next.
-    asked: Option<PendingChange>,
+    pending: Option<PendingChange>,
     /// Changes that are in force here, and whose clients wait for nodes.
     pub settling: SettlingChanges,
     /// The leader takes ticks: they will soon decide the seconds that are not decided yet.
@@ -62,7 +62,7 @@ pub struct Changes {
 impl Changes {
     /// Adds a command to the queue.
     pub fn push(&mut self, client: RequestId, command: Command) {
-        self.queue.push_back(Waiting { client, command, answer_by: None });
+        self.queue.push_back(QueuedChange { client, command, answer_by: None });
     }
 
     /// Takes the next change as far as it goes: decides the seconds before it, sends it to the store. Answers late
@@ -76,22 +76,22 @@ impl Changes {
         }
         let is_behind = self.takes_ticks && ledger.is_behind(now) && !ledger.journal.is_failing();
         self.behind_since = is_behind.then(|| self.behind_since.unwrap_or(now.mono));
-        loop {
-            if self.asked.is_none() {
-                self.asked = self.next(ledger, cx);
+        // Where `decide` declines a change, the next one follows: each round takes at least one from the queues.
+        for _ in 0..=self.queue.len() + self.in_force.len() {
+            if self.pending.is_none() {
+                self.pending = self.next(ledger, cx);
             }
             self.decide(ledger, cx);
-            // Where `decide` declined the change, the next one follows.
-            if self.asked.is_some() || self.queue.is_empty() && self.in_force.is_empty() {
+            if self.pending.is_some() {
                 break;
             }
         }
         self.answer_late(cx);
-        let is_due = |asked: &&mut PendingChange| asked.id.is_none() && asked.stand == Stand::Decided;
-        if let Some(asked) = self.asked.as_mut().filter(is_due).filter(|_| self.backoff.is_over(now)) {
-            let (request, change) = (asked.request, Box::new(asked.change.clone()));
-            asked.id = Some(cx.fx.work(Work::Lead(Lead::Change { epoch: ledger.journal.epoch(), request, change })));
-            asked.sent_at = now.mono;
+        let is_due = |pending: &&mut PendingChange| pending.id.is_none() && pending.stand == Stand::Decided;
+        if let Some(pending) = self.pending.as_mut().filter(is_due).filter(|_| self.backoff.is_over(now)) {
+            let (request, change) = (pending.request, Box::new(pending.change.clone()));
+            pending.id = Some(cx.fx.work(Work::Lead(Lead::Change { epoch: ledger.journal.epoch(), request, change })));
+            pending.sent_at = now.mono;
         }
         self.decline_late(cx);
     }
@@ -101,19 +101,20 @@ impl Changes {
         if !self.is_store_away(cx.now) {
             return None;
         }
-        if let Some(asked) = self.asked.as_mut().filter(|asked| asked.is_stop && !asked.is_in_force)
-            && let Change::Put(job) = &asked.change
+        if let Some(pending) = self.pending.as_mut().filter(|pending| pending.is_stop && !pending.is_in_force)
+            && let Change::Put(job) = &pending.change
         {
-            if asked.stand == Stand::Open {
+            if pending.stand == Stand::Open {
                 ledger.settle(job.id, job.since);
-                asked.stand = Stand::Settled;
+                pending.stand = Stand::Settled;
             }
-            asked.is_in_force = true;
-            return Some(Urgent { client: asked.client.take(), job: job.clone() });
+            pending.is_in_force = true;
+            return Some(Urgent { client: pending.client.take(), job: job.clone() });
         }
-        loop {
+        // Each round takes at least one change from the queue.
+        for _ in 0..self.queue.len() {
             let at = self.queue.iter().position(|waiting| matches!(waiting.command, Command::StopJob(_)))?;
-            let Waiting { client, command, .. } = self.queue.remove(at)?;
+            let QueuedChange { client, command, .. } = self.queue.remove(at)?;
             let Some(id) = job_of(&command) else { continue };
             self.decline_earlier(id, at, cx.fx);
             match self.stopped(id, ledger, cx.now) {
@@ -121,16 +122,22 @@ impl Changes {
                 None => cx.fx.reply(client, Err(CallError::unknown_job(id))),
             }
         }
+        None
+    }
+
+    /// The most stops that `next_urgent` can still answer: the change with the store, and the queued ones.
+    pub fn urgent_max(&self) -> usize {
+        1 + self.queue.len()
     }
 
     /// Lists when to poll.
     pub fn timers(&self, timers: &mut Timers) {
-        if let Some(asked) = &self.asked {
-            let is_decided = asked.stand == Stand::Decided;
-            let retries = is_decided && asked.id.is_none();
+        if let Some(pending) = &self.pending {
+            let is_decided = pending.stand == Stand::Decided;
+            let retries = is_decided && pending.id.is_none();
             timers.set(Timer::ChangeRetry, retries.then(|| self.backoff.ready_at()));
-            timers.set(Timer::ChangeAnswer, asked.client.map(|_| asked.answer_by));
-            timers.set_ahead(Timer::ChangeSilence, (!retries).then(|| asked.sent_at.plus_ms(CHANGE_SILENT_MS)));
+            timers.set(Timer::ChangeAnswer, pending.client.map(|_| pending.answer_by));
+            timers.set_ahead(Timer::ChangeSilence, (!retries).then(|| pending.sent_at.plus_ms(CHANGE_SILENT_MS)));
             let patience = self.behind_since.filter(|_| !is_decided).map(|since| since.plus_ms(CHANGE_PATIENCE_MS));
             timers.set_ahead(Timer::ChangePatience, patience);
         }
@@ -140,32 +147,32 @@ impl Changes {
     }
 
     /// Whether a change is with the store, or waits for it.
-    pub fn has_asked(&self) -> bool {
-        self.asked.is_some()
+    pub fn has_pending(&self) -> bool {
+        self.pending.is_some()
     }
 
     /// Whether a stop of this job is in force, and has yet to be stored.
     pub fn has_stop_in_force(&self, id: JobId) -> bool {
-        let asked = self.asked.as_ref().filter(|asked| asked.is_in_force);
-        let is_asked = asked.and_then(|asked| job_of_change(&asked.change)) == Some(id);
-        is_asked || self.in_force.iter().any(|job| job.id == id)
+        let pending = self.pending.as_ref().filter(|pending| pending.is_in_force);
+        let is_pending = pending.and_then(|pending| job_of_change(&pending.change)) == Some(id);
+        is_pending || self.in_force.iter().any(|job| job.id == id)
     }
 
     /// The jobs whose definitions in the store and in memory may differ.
     pub fn under_way(&self) -> Vec<JobId> {
-        let asked = self.asked.as_ref().and_then(|asked| job_of_change(&asked.change));
+        let pending = self.pending.as_ref().and_then(|pending| job_of_change(&pending.change));
         let in_force = self.in_force.iter().map(|job| job.id);
-        asked.into_iter().chain(in_force).chain(self.unstorable.iter().copied()).collect()
+        pending.into_iter().chain(in_force).chain(self.unstorable.iter().copied()).collect()
     }
 
     /// Whether no change waits for anything.
     pub fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.in_force.is_empty() && self.asked.is_none() && self.settling.is_empty()
+        self.queue.is_empty() && self.in_force.is_empty() && self.pending.is_none() && self.settling.is_empty()
     }
 
     /// The store's answer to a change; with `Made`, the change is to be put in force.
     pub fn on_changed(&mut self, id: WorkId, result: Result<JobId, StoreError>, cx: &mut Context) -> Option<Made> {
-        let asked = self.asked.as_mut().filter(|asked| asked.id == Some(id))?;
+        let pending = self.pending.as_mut().filter(|pending| pending.id == Some(id))?;
         if matches!(result, Err(StoreError::Permanent(_))) {
             // Even this error is an answer of the store.
             self.backoff.reset();
@@ -174,21 +181,21 @@ impl Changes {
             Ok(given) => {
                 self.backoff.reset();
                 self.trouble = None;
-                let mut asked = self.asked.take()?;
-                if let Change::Add(job, _) = &mut asked.change {
+                let mut pending = self.pending.take()?;
+                if let Change::Add(job, _) = &mut pending.change {
                     job.id = given;
                 }
-                self.settling.set_stored(&asked.change);
-                return Some(Made { client: asked.client, change: asked.change, is_in_force: asked.is_in_force });
+                self.settling.set_stored(&pending.change);
+                return Some(Made { client: pending.client, change: pending.change, is_in_force: pending.is_in_force });
             }
-            Err(StoreError::Permanent(reason)) if asked.is_in_force => {
+            Err(StoreError::Permanent(reason)) if pending.is_in_force => {
                 cx.fx.notice(log::Level::Error, format!("a stop is in force and will not be stored: {reason}"));
-                let asked = self.asked.take()?;
-                self.unstorable.extend(job_of_change(&asked.change));
-                return Some(Made { client: None, change: asked.change, is_in_force: true });
+                let pending = self.pending.take()?;
+                self.unstorable.extend(job_of_change(&pending.change));
+                return Some(Made { client: None, change: pending.change, is_in_force: true });
             }
             // The first statement has failed: surely nothing was changed, and the client can be told so.
-            Err(StoreError::Away(reason)) if !self.backoff.is_failing() && !asked.is_stop => {
+            Err(StoreError::Away(reason)) if !self.backoff.is_failing() && !pending.is_stop => {
                 self.decline(untouched(Some(&reason)), cx.fx);
             }
             Err(StoreError::Permanent(reason)) => self.decline(CallError::bad(reason), cx.fx),
@@ -201,7 +208,7 @@ impl Changes {
                         format!("a change of a job waits: {reason}; trying again until its result is known"),
                     );
                 }
-                asked.id = None;
+                pending.id = None;
                 self.trouble = Some(reason);
                 self.backoff.fail(cx.now);
             }
@@ -218,13 +225,13 @@ impl Changes {
     pub fn abandon(mut self, fx: &mut Effects) {
         let unknown =
             "the lead was lost while the change was under way: whether it is stored is not known; /cron/list tells";
-        let is_in_force = self.asked.as_ref().is_some_and(|asked| asked.is_in_force) || !self.in_force.is_empty();
+        let is_in_force = self.pending.as_ref().is_some_and(|pending| pending.is_in_force) || !self.in_force.is_empty();
         if is_in_force {
             let text = "stops of jobs were in force and are not stored: the next leader does not know of them";
             fx.notice(log::Level::Error, text);
         }
-        let asked = self.asked.take().and_then(|asked| asked.client);
-        asked
+        let pending = self.pending.take().and_then(|pending| pending.client);
+        pending
             .into_iter()
             .chain(self.settling.into_clients())
             .for_each(|client| fx.reply(client, Err(CallError::unavailable(unknown))));
@@ -242,7 +249,7 @@ impl Changes {
                 return Some(PendingChange::in_force(job, ledger.journal.next_request(), now.mono));
             }
         }
-        while let Some(Waiting { client, command, .. }) = self.queue.pop_front() {
+        while let Some(QueuedChange { client, command, .. }) = self.queue.pop_front() {
             if let Some(job) = started_already(&command, &ledger.jobs) {
                 self.restated.push((client, job));
                 continue;
@@ -261,7 +268,7 @@ impl Changes {
             match change(command, own_key, &ledger.jobs, since) {
                 Err(error) => cx.fx.reply(client, Err(error)),
                 Ok(change) => {
-                    let pending = PendingChange::asked(client, change, since, number, now.mono);
+                    let pending = PendingChange::requested(client, change, since, number, now.mono);
                     return Some(PendingChange { is_stop, ..pending });
                 }
             }
@@ -274,20 +281,20 @@ impl Changes {
     fn decide(&mut self, ledger: &mut Ledger, cx: &mut Context) {
         let now = cx.now.mono;
         let is_late = self.behind_since.is_some_and(|since| since.plus_ms(CHANGE_PATIENCE_MS) <= now);
-        let Some(asked) = self.asked.as_mut().filter(|asked| asked.stand != Stand::Decided) else { return };
-        let since = asked.since;
-        let (id, ends) = match &asked.change {
-            Change::Add(..) => return asked.stand = Stand::Decided,
+        let Some(pending) = self.pending.as_mut().filter(|pending| pending.stand != Stand::Decided) else { return };
+        let since = pending.since;
+        let (id, ends) = match &pending.change {
+            Change::Add(..) => return pending.stand = Stand::Decided,
             Change::Put(job) => (job.id, job.stop),
             Change::Delete { id, .. } => (*id, true),
         };
         let waits = self.takes_ticks && !ends && !is_late;
         if !waits && !ledger.journal.is_failing() && ledger.settle(id, since) {
-            asked.stand = Stand::Settled;
+            pending.stand = Stand::Settled;
         }
         if ledger.is_decided(id, since) {
-            asked.stand = Stand::Decided;
-        } else if asked.stand == Stand::Open && asked.answer_by <= now {
+            pending.stand = Stand::Decided;
+        } else if pending.stand == Stand::Open && pending.answer_by <= now {
             let is_failing = ledger.journal.is_failing();
             let error = if is_failing { untouched(self.trouble.as_deref()) } else { undecided() };
             self.decline(error, cx.fx);
@@ -296,23 +303,23 @@ impl Changes {
 
     /// Whether the store has failed, or does not answer.
     fn is_store_away(&self, now: Now) -> bool {
-        let is_waiting = |asked: &PendingChange| asked.id.is_some() || asked.stand != Stand::Decided;
+        let is_waiting = |pending: &PendingChange| pending.id.is_some() || pending.stand != Stand::Decided;
         let is_silent =
-            |asked: &PendingChange| is_waiting(asked) && asked.sent_at.plus_ms(CHANGE_SILENT_MS) <= now.mono;
-        self.is_journal_away || self.backoff.is_failing() || self.asked.as_ref().is_some_and(is_silent)
+            |pending: &PendingChange| is_waiting(pending) && pending.sent_at.plus_ms(CHANGE_SILENT_MS) <= now.mono;
+        self.is_journal_away || self.backoff.is_failing() || self.pending.as_ref().is_some_and(is_silent)
     }
 
     /// The job as the stop leaves it, which is queued for the store. A job whose stop is queued already stays as it is.
     /// None where there is no such job.
     fn stopped(&mut self, id: JobId, ledger: &mut Ledger, now: Now) -> Option<Job> {
-        let asked = self.asked.as_ref().and_then(|asked| match &asked.change {
-            Change::Put(job) if job.id == id => Some((job, asked.is_in_force)),
+        let pending = self.pending.as_ref().and_then(|pending| match &pending.change {
+            Change::Put(job) if job.id == id => Some((job, pending.is_in_force)),
             _ => None,
         });
         if let Some(job) = self.in_force.iter().find(|job| job.id == id) {
             return Some(job.clone());
         }
-        let job = match asked {
+        let job = match pending {
             Some((job, true)) => return Some(job.clone()),
             // The store may have made this change already, so the stop is based on it.
             Some((job, false)) => job.clone(),
@@ -353,7 +360,7 @@ impl Changes {
 
     /// Gives the present change up, and answers its client.
     fn decline(&mut self, error: CallError, fx: &mut Effects) {
-        if let Some(client) = self.asked.take().and_then(|asked| asked.client) {
+        if let Some(client) = self.pending.take().and_then(|pending| pending.client) {
             fx.reply(client, Err(error));
         }
     }
@@ -361,8 +368,9 @@ impl Changes {
     /// Answers the client of a change whose result is not known in time. The change goes on without it.
     fn answer_late(&mut self, cx: &mut Context) {
         // While the change stands open nothing was done, and `decide` answers so.
-        let late = self.asked.as_mut().filter(|asked| asked.answer_by <= cx.now.mono && asked.stand != Stand::Open);
-        if let Some(client) = late.and_then(|asked| asked.client.take()) {
+        let late =
+            self.pending.as_mut().filter(|pending| pending.answer_by <= cx.now.mono && pending.stand != Stand::Open);
+        if let Some(client) = late.and_then(|pending| pending.client.take()) {
             let why = self.trouble.as_deref().unwrap_or(SILENT);
             let message = format!("whether the change is stored is not known yet; /cron/list will tell: {why}");
             cx.fx.reply(client, Err(CallError::unavailable(message)));

@@ -11,7 +11,7 @@ use crate::model::{Job, Mono, Second};
 
 /// A command in the queue.
 #[derive(Debug)]
-pub struct Waiting {
+pub struct QueuedChange {
     pub client: RequestId,
     pub command: Command,
     /// When its client is told that nothing was changed, if the store is away then; none before the first poll.
@@ -42,7 +42,7 @@ pub struct PendingChange {
 
 impl PendingChange {
     /// A client's change, before anything was done about it.
-    pub fn asked(client: RequestId, change: Change, since: Second, request: u64, now: Mono) -> PendingChange {
+    pub fn requested(client: RequestId, change: Change, since: Second, request: u64, now: Mono) -> PendingChange {
         PendingChange {
             id: None,
             sent_at: now,

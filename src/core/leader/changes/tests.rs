@@ -1,10 +1,10 @@
 //! Tests of changes, with a store that answers only when a test says so.
 
 use super::*;
+use crate::core::Lender;
 use crate::core::io::Effect;
 use crate::core::jobs::scheduler::Scheduler;
 use crate::core::ledger::journaler::Journaler;
-use crate::core::log::logbook::Logbook;
 use crate::model::command::JobDraft;
 use crate::model::{Epoch, NodeId, Second, Version, Zones};
 
@@ -14,8 +14,7 @@ const CRON_SET: &str = "* * * * * *";
 struct World {
     changes: Changes,
     ledger: Ledger,
-    logbook: Logbook,
-    fx: Effects,
+    lender: Lender,
     now: Now,
     put: Vec<(u32, u64)>,
     replies: Vec<(u64, String)>,
@@ -32,8 +31,7 @@ impl World {
         World {
             changes: Changes::default(),
             ledger: Ledger { jobs: scheduler, journal: Journaler::new(Epoch(1)) },
-            logbook: Logbook::default(),
-            fx: Effects::default(),
+            lender: Lender::default(),
             now: Now::default(),
             put: Vec::new(),
             replies: Vec::new(),
@@ -52,7 +50,7 @@ impl World {
     }
 
     fn poll(&mut self) {
-        let mut cx = Context { now: self.now, fx: &mut self.fx, logbook: &mut self.logbook };
+        let mut cx = self.lender.at(self.now);
         self.changes.poll(true, &mut self.ledger, &mut cx);
         while let Some(urgent) = self.changes.next_urgent(&mut self.ledger, &mut cx) {
             self.put.push((urgent.job.id.0, urgent.job.version.0));
@@ -65,7 +63,7 @@ impl World {
     }
 
     fn drain(&mut self) {
-        while let Some(effect) = self.fx.take() {
+        while let Some(effect) = self.lender.fx.take() {
             match effect {
                 Effect::Work(id, Work::Lead(Lead::Change { change, .. })) => self.asked.push((id, *change)),
                 Effect::Reply(client, reply) => {
@@ -80,7 +78,7 @@ impl World {
 
     /// The node has dropped its old runs of this job.
     fn cancelled(&mut self, id: u32) {
-        self.changes.settling.on_cancelled(&NodeId("node".into()), JobId(id), &mut self.fx);
+        self.changes.settling.on_cancelled(&NodeId("node".into()), JobId(id), &mut self.lender.fx);
         self.drain();
     }
 
@@ -92,7 +90,7 @@ impl World {
             Change::Put(job) => job.id,
             Change::Delete { id, .. } => *id,
         };
-        let mut cx = Context { now: self.now, fx: &mut self.fx, logbook: &mut self.logbook };
+        let mut cx = self.lender.at(self.now);
         let made = self.changes.on_changed(id, result.map(|()| given), &mut cx);
         self.poll();
         made

@@ -1,26 +1,19 @@
-//! A connection: why a call on it ended early, and values as it takes and gives them.
+//! A connection to MySQL: how it is made, and what is known of its server.
 //!
-//! Not here: when a new connection is made.
+//! Not here: when a new one is made; `MysqlStore` knows that.
 //!
-//! Invariant: an error of the client library is passed on as it is.
+//! Invariant: no call on it waits without a limit.
 
+use super::outcome::{Failure, Outcome};
 use super::schema::LogTable;
-use crate::core::ports::StoreError;
-use crate::model::value::{CellKind, Value};
-use crate::worker::store::rows::Cells;
-use mysql::prelude::FromValue;
-use mysql::{Conn, Row};
-use std::convert::Infallible;
-use std::error::Error as _;
-use std::io::ErrorKind;
-
-/// Where an INT ends; as a time, 2038-01-19.
-pub const INT_MAX: i64 = i32::MAX as i64;
-pub const DUPLICATE_KEY: u16 = 1062;
-
-/// The errors that a server gives before it closes a connection: it shuts down, it ends the thread, somebody killed the
-/// connection (MariaDB), it was idle for too long (MySQL).
-const CLOSINGS: [u16; 4] = [1053, 1080, 1927, 4031];
+use crate::core::time::bounds::{
+    MYSQL_ANSWER_MS, MYSQL_CONNECT_MS, MYSQL_LOCK_WAIT_SECS, MYSQL_READ_MS, MYSQL_READ_SECS, MYSQL_UNHEARD_MS,
+};
+use crate::model::config::MysqlConfig;
+use crate::worker::store::Hand;
+use mysql::prelude::Queryable;
+use mysql::{Conn, OptsBuilder};
+use std::time::Duration;
 
 pub struct Connection {
     pub conn: Conn,
@@ -29,78 +22,42 @@ pub struct Connection {
     pub log: Option<LogTable>,
 }
 
-/// Why a piece of work ended early.
-pub enum Failure {
-    Store(StoreError),
-    Connect(mysql::Error),
-    Mysql(mysql::Error),
+pub fn options(config: &MysqlConfig, hand: Hand) -> OptsBuilder {
+    let read_ms = if hand == Hand::Reader { MYSQL_READ_MS } else { MYSQL_ANSWER_MS };
+    OptsBuilder::new()
+        .ip_or_hostname(Some(&config.host))
+        .tcp_port(config.port)
+        .user(Some(&config.user))
+        .pass(Some(&config.password.0))
+        .prefer_socket(false)
+        .tcp_connect_timeout(Some(Duration::from_millis(MYSQL_CONNECT_MS)))
+        .tcp_user_timeout_ms(Some(MYSQL_UNHEARD_MS))
+        .read_timeout(Some(Duration::from_millis(read_ms)))
+        .write_timeout(Some(Duration::from_millis(MYSQL_ANSWER_MS)))
+        .tcp_nodelay(true)
+        .init(vec![
+            // The charset of the connection must not be narrower than that of any table.
+            "SET NAMES utf8mb4".to_string(),
+            format!("SET SESSION innodb_lock_wait_timeout = {MYSQL_LOCK_WAIT_SECS}, SESSION sql_mode = 'STRICT_TRANS_TABLES'"),
+        ])
 }
 
-impl From<mysql::Error> for Failure {
-    fn from(error: mysql::Error) -> Failure {
-        Failure::Mysql(error)
+pub fn connect(config: &MysqlConfig, hand: Hand) -> Outcome<Connection> {
+    let options = options(config, hand).db_name(Some(&config.database));
+    let mut conn = Conn::new(options).map_err(Failure::Connect)?;
+    let packet_bytes = conn.query_first("SELECT @@max_allowed_packet")?.unwrap_or(1 << 20);
+    if hand == Hand::Reader {
+        // First MariaDB's name of the limit, then MySQL's. A server too old for both reads on until the client is gone.
+        let _ = conn
+            .query_drop(format!("SET SESSION max_statement_time = {MYSQL_READ_SECS}"))
+            .or_else(|_| conn.query_drop(format!("SET SESSION max_execution_time = {}", MYSQL_READ_SECS * 1_000)));
     }
+    Ok(Connection { conn, packet_bytes, log: None })
 }
 
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Failure {
-        Failure::Store(error)
-    }
-}
-
-impl Failure {
-    /// The server has closed the connection. A server that does not answer in time has not, and is not waited for
-    /// twice.
-    pub fn is_closed(&self) -> bool {
-        match self {
-            Failure::Mysql(mysql::Error::MySqlError(error)) => CLOSINGS.contains(&error.code),
-            Failure::Mysql(error @ (mysql::Error::IoError(_) | mysql::Error::CodecError(_))) => !is_out_of_time(error),
-            Failure::Mysql(_) | Failure::Connect(_) | Failure::Store(_) => false,
-        }
-    }
-}
-
-/// Whether our own time limit ended the wait. The system's error is then "resource temporarily unavailable".
-pub fn is_out_of_time(error: &mysql::Error) -> bool {
-    let is_limit = |error: &std::io::Error| [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind());
-    system_error(error).is_some_and(is_limit)
-}
-
-pub fn system_error(error: &mysql::Error) -> Option<&std::io::Error> {
-    match error {
-        mysql::Error::IoError(error) => Some(error),
-        mysql::Error::CodecError(error) => error.source()?.downcast_ref(),
-        _ => None,
-    }
-}
-
-pub type Outcome<T> = Result<T, Failure>;
-
-/// The cell of this name, where the row has one that can be read so.
-pub fn cell<T: FromValue>(row: &Row, name: &str) -> Outcome<T> {
-    let found = row.get_opt(name).and_then(Result::ok);
-    found.ok_or_else(|| StoreError::Permanent(format!("column {name} has a value that cannot be read")).into())
-}
-
-/// A value as the database takes it.
-pub fn sql_value(value: Value) -> mysql::Value {
-    match value {
-        Value::Null => mysql::Value::NULL,
-        Value::Flag(flag) => flag.into(),
-        Value::Number(number) => number.into(),
-        Value::Text(text) => text.as_bytes().into(),
-    }
-}
-
-/// Rows written by hand may hold anything that their columns take: what cannot be read is null.
-impl Cells for Row {
-    type Error = Infallible;
-
-    fn cell(&self, at: usize, kind: CellKind) -> Result<Value<'_>, Infallible> {
-        Ok(match (kind, self.as_ref(at)) {
-            (CellKind::Text, Some(mysql::Value::Bytes(bytes))) => Value::Text(String::from_utf8_lossy(bytes)),
-            (CellKind::Number, Some(_)) => self.get_opt(at).and_then(Result::ok).map_or(Value::Null, Value::Number),
-            _ => Value::Null,
-        })
-    }
+/// Creates the database, where the user may.
+pub fn create_database(config: &MysqlConfig) -> Outcome<()> {
+    let mut conn = Conn::new(options(config, Hand::Lead)).map_err(Failure::Connect)?;
+    let name = config.database.replace('`', "``");
+    Ok(conn.query_drop(format!("CREATE DATABASE IF NOT EXISTS `{name}` CHARACTER SET utf8mb4"))?)
 }

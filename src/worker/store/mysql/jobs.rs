@@ -3,8 +3,8 @@
 //! Invariant: a statement that changes a row names the leader's epoch and the row's version, and changes nothing where
 //! one of them is another.
 
-use super::connection::{DUPLICATE_KEY, INT_MAX, Outcome, sql_value};
 use super::journal::{check_epoch, is_epoch, last_noted, newest_entry};
+use super::outcome::{DUPLICATE_KEY, INT_MAX, Outcome, sql_value};
 use super::schema::{self, Charset};
 use crate::core::ports::{Differences, JobBatch, Since, StoreError};
 use crate::model::columns::{COLUMNS, Column};

@@ -2,7 +2,7 @@
 //!
 //! Invariant: no entry is written under an epoch that is not the stored one.
 
-use super::connection::{DUPLICATE_KEY, Outcome, cell};
+use super::outcome::{DUPLICATE_KEY, Outcome, cell};
 use crate::core::ports::{Bump, Bumped, Journaled, Since, StoreError, StoredLeader};
 use crate::model::journal::{Entry, EntryId, StoredEntry};
 use crate::model::{Epoch, JobId, NodeId, Second, Server, Wall};

@@ -5,7 +5,7 @@
 //! Invariants: nothing is written for a leader whose epoch is not the stored one; the note of a change is in the
 //! journal before its row is written.
 
-use super::connection::Outcome;
+use super::outcome::Outcome;
 use super::{jobs, journal, logs};
 use crate::core::ports::{Change, Loaded, Since};
 use crate::model::journal::{Body, Entry};

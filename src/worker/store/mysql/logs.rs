@@ -3,7 +3,8 @@
 //! Invariants: a row is written whatever its values are. A definite state replaces `lost`; only the row of a run that
 //! was started replaces a definite state, and only one by which the run was not started.
 
-use super::connection::{Connection, INT_MAX, Outcome, cell, sql_value};
+use super::connection::Connection;
+use super::outcome::{INT_MAX, Outcome, cell, sql_value};
 use super::schema::{self, LogTable};
 use crate::model::log_row::{LastRun, LogFilter, LogPage, PAGE_BYTES_MAX, StoredLog};
 use crate::model::value::Value;
@@ -60,17 +61,17 @@ pub fn write(connection: &mut Connection, rows: &[LogRow]) -> Outcome<()> {
     insert(&mut connection.conn, &group)
 }
 
-pub fn retain(conn: &mut Conn, before: Second) -> Outcome<()> {
+/// Deletes some of the rows of runs before this second. Answers whether more may be left.
+pub fn retain(conn: &mut Conn, before: Second) -> Outcome<bool> {
     // The older system's table has no key on `time`. Ids and times grow together, so the rows with the smallest ids are
     // the oldest.
-    loop {
-        let oldest = "SELECT id, time FROM log ORDER BY id LIMIT ?";
-        let rows: Vec<(i64, i64)> = conn.exec(oldest, (DELETE_ROWS_MAX,))?;
-        let Some((last, _)) = rows.iter().take_while(|(_, time)| *time < before.0).last() else {
-            return Ok(());
-        };
+    let oldest = "SELECT id, time FROM log ORDER BY id LIMIT ?";
+    let mut rows: Vec<(i64, i64)> = conn.exec(oldest, (DELETE_ROWS_MAX,))?;
+    rows.truncate(rows.iter().take_while(|(_, time)| *time < before.0).count());
+    if let Some((last, _)) = rows.last() {
         conn.exec_drop("DELETE FROM log WHERE id <= ? AND time < ? LIMIT ?", (last, before.0, DELETE_ROWS_MAX))?;
     }
+    Ok(rows.len() == DELETE_ROWS_MAX as usize)
 }
 
 pub fn page(conn: &mut Conn, filter: &LogFilter) -> Outcome<LogPage> {

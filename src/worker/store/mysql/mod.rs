@@ -23,25 +23,23 @@ mod journal;
 mod lead;
 mod links;
 mod logs;
+mod outcome;
 mod schema;
 
 use super::{Hand, Store};
 use crate::core::ports::{
     Bump, Bumped, Change, Differences, JobBatch, Journaled, Loaded, Opened, Since, StoreError, StoredLeader,
 };
-use crate::core::time::bounds::{
-    MYSQL_ANSWER_MS, MYSQL_CONNECT_MS, MYSQL_LOCK_WAIT_SECS, MYSQL_READ_MS, MYSQL_READ_SECS, MYSQL_UNHEARD_MS,
-};
+use crate::core::time::bounds::MYSQL_READ_SECS;
 use crate::model::config::MysqlConfig;
 use crate::model::job::{JobFilter, JobPage};
 use crate::model::journal::{Entry, EntryId};
 use crate::model::log_row::{LastRun, LogFilter, LogPage, StoredLog};
 use crate::model::{Attempt, Epoch, Job, JobId, LogRow, RunKey, RunState, Second, Wall};
-use connection::{Connection, Failure, Outcome, is_out_of_time, system_error};
+use connection::{Connection, connect, create_database, options};
 use mysql::prelude::Queryable;
-use mysql::{Conn, OptsBuilder};
+use outcome::{Failure, Outcome, is_out_of_time, system_error};
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 /// Done entries are deleted with one of so many closings.
 const CLOSES_PER_DELETION: u32 = 60;
@@ -50,6 +48,8 @@ const DATA_ERRORS: [u16; 4] = [1264, 1366, 1406, 3988];
 const UNKNOWN_DATABASE: u16 = 1049;
 /// The server ended a statement that took too long: MariaDB's error, and MySQL's.
 const STATEMENT_TIMEOUTS: [u16; 2] = [1969, 3024];
+
+/// The store of one hand: at most one connection.
 pub struct MysqlStore {
     config: MysqlConfig,
     hand: Hand,
@@ -59,6 +59,7 @@ pub struct MysqlStore {
 }
 
 impl MysqlStore {
+    /// A store that connects with its first call.
     pub fn new(config: &MysqlConfig, hand: Hand) -> MysqlStore {
         MysqlStore { config: config.clone(), hand, connection: None, closes: 0 }
     }
@@ -120,46 +121,6 @@ impl MysqlStore {
             }
         }
     }
-}
-
-fn options(config: &MysqlConfig, hand: Hand) -> OptsBuilder {
-    let read_ms = if hand == Hand::Reader { MYSQL_READ_MS } else { MYSQL_ANSWER_MS };
-    OptsBuilder::new()
-        .ip_or_hostname(Some(&config.host))
-        .tcp_port(config.port)
-        .user(Some(&config.user))
-        .pass(Some(&config.password.0))
-        .prefer_socket(false)
-        .tcp_connect_timeout(Some(Duration::from_millis(MYSQL_CONNECT_MS)))
-        .tcp_user_timeout_ms(Some(MYSQL_UNHEARD_MS))
-        .read_timeout(Some(Duration::from_millis(read_ms)))
-        .write_timeout(Some(Duration::from_millis(MYSQL_ANSWER_MS)))
-        .tcp_nodelay(true)
-        .init(vec![
-            // The charset of the connection must not be narrower than that of any table.
-            "SET NAMES utf8mb4".to_string(),
-            format!("SET SESSION innodb_lock_wait_timeout = {MYSQL_LOCK_WAIT_SECS}, SESSION sql_mode = 'STRICT_TRANS_TABLES'"),
-        ])
-}
-
-fn connect(config: &MysqlConfig, hand: Hand) -> Outcome<Connection> {
-    let options = options(config, hand).db_name(Some(&config.database));
-    let mut conn = Conn::new(options).map_err(Failure::Connect)?;
-    let packet_bytes = conn.query_first("SELECT @@max_allowed_packet")?.unwrap_or(1 << 20);
-    if hand == Hand::Reader {
-        // First MariaDB's name of the limit, then MySQL's. A server too old for both reads on until the client is gone.
-        let _ = conn
-            .query_drop(format!("SET SESSION max_statement_time = {MYSQL_READ_SECS}"))
-            .or_else(|_| conn.query_drop(format!("SET SESSION max_execution_time = {}", MYSQL_READ_SECS * 1_000)));
-    }
-    Ok(Connection { conn, packet_bytes, log: None })
-}
-
-/// Creates the database, where the user may.
-fn create_database(config: &MysqlConfig) -> Outcome<()> {
-    let mut conn = Conn::new(options(config, Hand::Lead)).map_err(Failure::Connect)?;
-    let name = config.database.replace('`', "``");
-    Ok(conn.query_drop(format!("CREATE DATABASE IF NOT EXISTS `{name}` CHARACTER SET utf8mb4"))?)
 }
 
 impl Store for MysqlStore {
@@ -241,7 +202,7 @@ impl Store for MysqlStore {
         self.with("write log rows", |connection| logs::write(connection, rows))
     }
 
-    fn retain_logs(&mut self, before: Second) -> Result<(), StoreError> {
+    fn retain_logs(&mut self, before: Second) -> Result<bool, StoreError> {
         self.with("delete old log rows", |connection| logs::retain(&mut connection.conn, before))
     }
 

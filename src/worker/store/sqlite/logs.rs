@@ -19,10 +19,10 @@ pub fn write(transaction: &Transaction, rows: &[LogRow]) -> Outcome<()> {
     Ok(())
 }
 
-/// Deletes some of the rows of runs before this second. Returns how many; 0 means that none is left.
-pub fn retain(transaction: &Transaction, before: Second) -> Outcome<usize> {
+/// Deletes some of the rows of runs before this second. Answers whether more may be left.
+pub fn retain(transaction: &Transaction, before: Second) -> Outcome<bool> {
     let sql = "DELETE FROM log WHERE id IN (SELECT id FROM log WHERE time < ? LIMIT ?)";
-    Ok(transaction.execute(sql, params![before.0, DELETE_ROWS_MAX])?)
+    Ok(transaction.execute(sql, params![before.0, DELETE_ROWS_MAX])? == DELETE_ROWS_MAX as usize)
 }
 
 pub fn page(transaction: &Transaction, filter: &LogFilter) -> Outcome<LogPage> {

@@ -7,6 +7,7 @@
 //! Invariant: a call is answered when its changes are on the disk (`synchronous=FULL`), those of the journal and of the
 //! log alike.
 
+mod connection;
 mod jobs;
 mod journal;
 mod lead;
@@ -14,11 +15,12 @@ mod logs;
 mod outcome;
 mod schema;
 
+pub use connection::WriteOrder;
+
 use super::{Hand, Store};
 use crate::core::ports::{
     Bump, Bumped, Change, Differences, JobBatch, Journaled, Loaded, Opened, Since, StoreError, StoredLeader,
 };
-use crate::core::time::bounds::SQLITE_BUSY_MS;
 use crate::model::job::{JobFilter, JobPage};
 use crate::model::journal::{Entry, EntryId};
 use crate::model::log_row::{LastRun, LogFilter, LogPage, StoredLog};
@@ -27,46 +29,7 @@ use outcome::{Failure, Outcome};
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
-
-/// The order in which the connections write: the leader's statements first. SQLite itself lets a waiting writer sleep
-/// while a busy one goes on, so the journal could wait behind ten thousand log rows.
-#[derive(Debug, Default)]
-pub struct WriteOrder {
-    state: Mutex<Writers>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Writers {
-    is_taken: bool,
-    /// How many of the leader's statements wait: other writers let them go first.
-    leaders_waiting: usize,
-}
-
-/// The right to write, until it is dropped.
-struct Write<'a>(&'a WriteOrder);
-
-impl WriteOrder {
-    fn take(&self, is_leader: bool) -> Write<'_> {
-        let mut writers = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        writers.leaders_waiting += usize::from(is_leader);
-        while writers.is_taken || !is_leader && writers.leaders_waiting != 0 {
-            writers = self.changed.wait(writers).unwrap_or_else(PoisonError::into_inner);
-        }
-        writers.leaders_waiting -= usize::from(is_leader);
-        writers.is_taken = true;
-        Write(self)
-    }
-}
-
-impl Drop for Write<'_> {
-    fn drop(&mut self) {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).is_taken = false;
-        self.0.changed.notify_all();
-    }
-}
+use std::sync::Arc;
 
 /// The store of one hand: at most one connection.
 pub struct SqliteStore {
@@ -109,11 +72,7 @@ impl SqliteStore {
 
     fn connection(&mut self) -> Outcome<&mut Connection> {
         if self.connection.is_none() {
-            let connection = Connection::open(&self.path)?;
-            connection.busy_timeout(Duration::from_millis(SQLITE_BUSY_MS))?;
-            connection.pragma_update(None, "journal_mode", "WAL")?;
-            connection.pragma_update(None, "synchronous", "FULL")?;
-            self.connection = Some(connection);
+            self.connection = Some(connection::open(&self.path)?);
         }
         // It was put there just above.
         self.connection.as_mut().ok_or_else(|| Failure::Store(StoreError::Away("no connection".into())))
@@ -200,10 +159,8 @@ impl Store for SqliteStore {
         self.transact("write log rows", |transaction| logs::write(transaction, rows))
     }
 
-    fn retain_logs(&mut self, before: Second) -> Result<(), StoreError> {
-        // Each call of `retain` is a transaction of its own, so that new log rows are written in between.
-        while 0 < self.transact("delete old log rows", |transaction| logs::retain(transaction, before))? {}
-        Ok(())
+    fn retain_logs(&mut self, before: Second) -> Result<bool, StoreError> {
+        self.transact("delete old log rows", |transaction| logs::retain(transaction, before))
     }
 
     fn list_logs(&mut self, filter: &LogFilter) -> Result<LogPage, StoreError> {
