@@ -5,7 +5,7 @@
 //! Invariant: the printed times are those of the daemon, for the same time zone.
 
 use crate::config::zones;
-use crate::core::schedule::Schedule;
+use crate::core::jobs::schedule::Schedule;
 use crate::model::{Second, Zones};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;

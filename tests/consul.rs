@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use support::{consul, wait_for, wait_to_see};
-use wing_crontab::core::ports::{Consul, ConsulAnswer, ConsulError, LockState, LockValue};
+use wing_crontab::core::io::ports::{Consul, ConsulAnswer, ConsulError, LockState, LockValue};
 use wing_crontab::model::config::{ConsulConfig, Secret};
 use wing_crontab::model::{Epoch, Incarnation, NodeId, Second, Server};
 use wing_crontab::worker::consul::ConsulClient;

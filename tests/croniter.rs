@@ -6,7 +6,7 @@ mod support;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use wing_crontab::core::schedule::Schedule;
+use wing_crontab::core::jobs::schedule::Schedule;
 use wing_crontab::model::{Second, Zones};
 
 const SEED: &str = "20261123";

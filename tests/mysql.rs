@@ -4,7 +4,7 @@ mod support;
 
 use mysql::prelude::Queryable;
 use support::mariadb::{self, Database};
-use wing_crontab::core::ports::{Bump, Change, StoreError};
+use wing_crontab::core::io::ports::{Bump, Change, StoreError};
 use wing_crontab::model::command::RequestKey;
 use wing_crontab::model::config::{MysqlConfig, Secret};
 use wing_crontab::model::log_row::LogFilter;

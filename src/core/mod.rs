@@ -9,17 +9,12 @@
 //! makes it panic.
 
 pub mod io;
-pub mod ports;
 pub mod time;
-
-pub mod schedule;
 
 pub mod jobs;
 pub mod log;
-pub mod output;
 
 pub mod executor;
-pub mod ledger;
 pub mod runs;
 
 pub mod cluster;

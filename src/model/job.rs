@@ -1,6 +1,6 @@
 //! A job: a row of table `cron`.
 //!
-//! Not the columns' values: those are in `columns`. Not the meaning of a schedule: that is in `core::schedule`.
+//! Not the columns' values: those are in `columns`. Not the meaning of a schedule: that is in `core::jobs::schedule`.
 //!
 //! Invariant: an environment from `parse_env` can be given to a process.
 

@@ -10,14 +10,14 @@
 //! Where bytes have to go to a file and the disk is too slow, the pipe is not read for the moment: the command waits,
 //! as for any slow reader.
 //!
-//! Not here: the use of the bytes; see `core::output`.
+//! Not here: the use of the bytes; see `core::log::output`.
 //!
 //! Invariant: each process that was added comes out of `take_ended` once, reaped.
 
 use super::source::Source;
-use crate::core::output::retention::Outputs;
-use crate::core::ports::output_files::FileAnswer;
-use crate::core::ports::{Kill, KillHow};
+use crate::core::io::ports::output_files::FileAnswer;
+use crate::core::io::ports::{Kill, KillHow};
+use crate::core::log::output::retention::Outputs;
 use crate::core::time::bounds::FILE_WAIT_MS;
 use crate::model::{Attempt, Exit, Mono};
 use crate::worker::process::{Running, kill};

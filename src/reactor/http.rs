@@ -1,7 +1,7 @@
 //! The HTTP side: requests are let in, given to the node, and answered on their connection.
 //!
 //! Not here: the meaning of a request and who may send it (`api`), the connections themselves (`connections`), and when a
-//! followed output is asked for again (`core::output::follow`).
+//! followed output is asked for again (`core::log::output::follow`).
 //!
 //! Invariant: a request that the node was given is answered on the connection that it came from, or not at all where
 //! that connection is gone.
@@ -10,8 +10,8 @@ use super::connection::{Connection, Progress};
 use super::connections::{Connections, Listeners};
 use crate::api;
 use crate::api::access::{Denied, Door};
+use crate::core::log::output::follow::{Follow, Step};
 use crate::core::node::Node;
-use crate::core::output::follow::{Follow, Step};
 use crate::model::Mono;
 use crate::model::access::{Caller, Tokens};
 use crate::model::command::{Command, Reply, RequestId, RunOutput};

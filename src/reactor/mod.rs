@@ -24,9 +24,9 @@ mod timer;
 
 pub use start::run;
 
+use crate::core::io::ports::{Done, Spawn, SpawnError, Work, WorkId};
 use crate::core::io::{Effect, ExitReason, Input, MarkOp, Signal};
 use crate::core::node::Node;
-use crate::core::ports::{Done, Spawn, SpawnError, Work, WorkId};
 use crate::model::Mono;
 use crate::worker::clock;
 use crate::worker::pool::{Answer, KillOrder, Pool, SpawnOrder};

@@ -8,7 +8,7 @@
 //! Invariant: the token appears in a header and nowhere else.
 
 use super::token::Token;
-use crate::core::ports::{Consul, ConsulAnswer, ConsulError, LockState, LockValue};
+use crate::core::io::ports::{Consul, ConsulAnswer, ConsulError, LockState, LockValue};
 use crate::core::time::bounds::{CHECK_TTL_SECS, CONSUL_CALL_MS, CONSUL_CONNECT_MS};
 use crate::model::config::ConsulConfig;
 use crate::model::{Server, config::Secret};

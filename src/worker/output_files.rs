@@ -3,11 +3,11 @@
 //! A file has all the bytes that its run has written, and behind them the last lines of the log row. So a position in
 //! the file is a position in the output. One thread carries out all orders, one after the other.
 //!
-//! Not here: which outputs need a file; see `core::output`.
+//! Not here: which outputs need a file; see `core::log::output`.
 //!
 //! Invariant: a file lacks no byte of the output so far: where an append fails, the file is removed.
 
-use crate::core::ports::output_files::{FileAnswer, FileOrder, FilePart};
+use crate::core::io::ports::output_files::{FileAnswer, FileOrder, FilePart};
 use crate::model::output::PART_BYTES_MAX;
 use crate::model::{Attempt, Second};
 use std::fs::{self, File, OpenOptions};

@@ -14,8 +14,8 @@ use super::process::kill::Family;
 use super::process::{self, FreeMemory, Mark, Running, Spawner, Ticket, kill};
 use super::spool::SpoolFile;
 use super::store::{Hand, Store};
-use crate::core::ports::output_files::{FileAnswer, FileOrder};
-use crate::core::ports::{
+use crate::core::io::ports::output_files::{FileAnswer, FileOrder};
+use crate::core::io::ports::{
     Consul, ConsulError, Done, Kill, KillHow, Lead, Log, Read, SpawnError, Spool, StoreError, Work, WorkId,
 };
 use crate::core::time::bounds::KILL_ALL_MS;

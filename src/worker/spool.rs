@@ -10,7 +10,7 @@
 //! Invariants: a chunk is answered when it is on the disk; no row is written behind an incomplete line; the file has at
 //! most `BYTES_MAX` bytes.
 
-use crate::core::ports::{Chunk, GROUP_BYTES_MAX, GROUP_ROWS_MAX, Spool, SpoolLeft, Spooled};
+use crate::core::io::ports::{Chunk, GROUP_BYTES_MAX, GROUP_ROWS_MAX, Spool, SpoolLeft, Spooled};
 use crate::model::config::OUTPUT_BYTES_MAX;
 use crate::model::{Attempt, LogRow};
 use crate::worker::own_files::open;

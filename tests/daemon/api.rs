@@ -8,7 +8,7 @@ use crate::support::wait_to_see;
 use crate::support::witness::Witness;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use wing_crontab::core::schedule::jitter::offset_secs;
+use wing_crontab::core::jobs::schedule::jitter::offset_secs;
 use wing_crontab::model::JobId;
 
 #[test]

@@ -2,7 +2,7 @@
 //! state.
 
 use std::collections::BTreeMap;
-use wing_crontab::core::ports::{Consul as Ask, ConsulAnswer, ConsulError, LockState, LockValue};
+use wing_crontab::core::io::ports::{Consul as Ask, ConsulAnswer, ConsulError, LockState, LockValue};
 use wing_crontab::core::time::bounds::CHECK_TTL_SECS;
 
 const CHECK_TTL_NS: u64 = CHECK_TTL_SECS * 1_000_000_000;

@@ -6,11 +6,11 @@ use crate::host::Process;
 use crate::store::Store;
 use crate::world::{Event, GUARD_EVERY, MS, Watching, World};
 use std::collections::BTreeMap;
-use wing_crontab::core::io::{FoundState, Input};
-use wing_crontab::core::ports::{
+use wing_crontab::core::io::ports::{
     Chunk, Consul, ConsulError, Done, KillHow, Lead, LockState, Log, SpawnError, Spool, Spooled, Started, StoreError,
     Work, WorkId,
 };
+use wing_crontab::core::io::{FoundState, Input};
 use wing_crontab::model::{Attempt, Exit, Job, RunState};
 
 /// One statement in so many is carried out, and its answer is lost.

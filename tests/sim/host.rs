@@ -5,9 +5,9 @@
 use crate::guard::Guard;
 use crate::world::{Event, MS, SECOND, WALL, World};
 use std::collections::BTreeMap;
+use wing_crontab::core::io::ports::{Chunk, SpoolLeft, Work};
 use wing_crontab::core::io::{Effect, FoundMark, FoundState, Input, MarkOp};
 use wing_crontab::core::node::{Node, Setup};
-use wing_crontab::core::ports::{Chunk, SpoolLeft, Work};
 use wing_crontab::model::command::{Answer, NodeState, NodeView, Reply, RequestId, Role};
 use wing_crontab::model::config::Limits;
 use wing_crontab::model::message::Held;

@@ -2,7 +2,7 @@
 
 use crate::store::Store;
 use std::collections::BTreeSet;
-use wing_crontab::core::schedule::Schedule;
+use wing_crontab::core::jobs::schedule::Schedule;
 use wing_crontab::core::time::bounds::COALESCE_SECS;
 use wing_crontab::model::journal::MissedGap;
 use wing_crontab::model::{Attempt, Job, JobId, RunKey, Second, Zones};

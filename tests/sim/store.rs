@@ -3,7 +3,7 @@
 
 use crate::guard::Guard;
 use std::collections::{BTreeMap, BTreeSet};
-use wing_crontab::core::ports::{
+use wing_crontab::core::io::ports::{
     Bump, Bumped, Change, Differences, Done, JobBatch, Journaled, Lead, Loaded, Log, Opened, Read, Since, StoreError,
     StoredLeader,
 };

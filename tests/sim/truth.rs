@@ -4,7 +4,7 @@ use crate::outcomes::{Outcomes, due_of};
 use crate::store::Store;
 use crate::world::{MS, SECOND, WALL};
 use std::collections::{BTreeMap, BTreeSet};
-use wing_crontab::core::schedule::Schedule;
+use wing_crontab::core::jobs::schedule::Schedule;
 use wing_crontab::model::command::{ClusterView, RequestId};
 use wing_crontab::model::config::Limits;
 use wing_crontab::model::journal::Entry;

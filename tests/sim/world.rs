@@ -15,7 +15,7 @@ use crate::store::Store;
 use crate::truth::Truth;
 use std::collections::{BTreeMap, BTreeSet};
 use wing_crontab::core::io::Input;
-use wing_crontab::core::ports::{Lead, Log, Work, WorkId};
+use wing_crontab::core::io::ports::{Lead, Log, Work, WorkId};
 use wing_crontab::model::config::Limits;
 use wing_crontab::model::message::LinkId;
 use wing_crontab::model::{Exit, Server};

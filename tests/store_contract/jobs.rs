@@ -1,7 +1,7 @@
 //! The rows of jobs.
 
 use super::{Check, Connect, added, attempt, entry, job, leading, mariadb, page, row};
-use wing_crontab::core::ports::{Change, Since, StoreError};
+use wing_crontab::core::io::ports::{Change, Since, StoreError};
 use wing_crontab::model::columns::{self, COLUMNS, Column, Kind, TIME_MAX};
 use wing_crontab::model::job::JobFilter;
 use wing_crontab::model::log_row::LogFilter;

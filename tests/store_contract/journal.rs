@@ -2,7 +2,7 @@
 
 use super::{Check, Connect, added, attempt, bump, entry, job, leading, page, row, support};
 use std::collections::BTreeMap;
-use wing_crontab::core::ports::{Bump, Change, Differences, Journaled, Loaded, Since, StoreError, StoredLeader};
+use wing_crontab::core::io::ports::{Bump, Change, Differences, Journaled, Loaded, Since, StoreError, StoredLeader};
 use wing_crontab::model::command::RequestKey;
 use wing_crontab::model::journal::{Body, ChangeNote, DelayedRun, Entry, MissedGap, MissedWhy, PlannedRun, RefusedRun};
 use wing_crontab::model::log_row::{LogFilter, LogPage};

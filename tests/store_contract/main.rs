@@ -9,7 +9,7 @@ mod logs;
 mod replica;
 
 use support::mariadb;
-use wing_crontab::core::ports::{Bump, Change, Journaled};
+use wing_crontab::core::io::ports::{Bump, Change, Journaled};
 use wing_crontab::model::command::RequestKey;
 use wing_crontab::model::journal::{Body, Entry, EntryId};
 use wing_crontab::model::log_row::{LogFilter, LogPage};

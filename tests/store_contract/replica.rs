@@ -2,7 +2,7 @@
 
 use super::{Check, Connect, added, attempt, entry, job, leading, tick};
 use std::collections::BTreeSet;
-use wing_crontab::core::ports::{Change, Differences, Since};
+use wing_crontab::core::io::ports::{Change, Differences, Since};
 use wing_crontab::model::journal::{Body, ChangeNote, Entry, EntryId, PlannedRun};
 use wing_crontab::model::{Job, JobId, NodeId, Version, Wall};
 use wing_crontab::worker::store::Store;

@@ -21,7 +21,7 @@ mod tests;
 
 use self::lock_watch::{FORMER_INCARNATION, Identity, LockWatch, STANDS_STILL};
 use crate::core::Context;
-use crate::core::ports::{Consul, ConsulAnswer, ConsulError, LockState, LockValue, Work, WorkId};
+use crate::core::io::ports::{Consul, ConsulAnswer, ConsulError, LockState, LockValue, Work, WorkId};
 use crate::core::time::bounds::{CHECK_PASS_MS, LOCK_VALUE_MS};
 use crate::core::time::{Backoff, Timer, Timers};
 use crate::model::{Epoch, Incarnation, Mono, NodeId, Now, Server};

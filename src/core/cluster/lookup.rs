@@ -7,7 +7,7 @@
 //! Invariants: one question is under way at a time; while Consul's answer is enough, the store is not asked.
 
 use crate::core::Context;
-use crate::core::ports::{Read, StoreError, StoredLeader, Work, WorkId};
+use crate::core::io::ports::{Read, StoreError, StoredLeader, Work, WorkId};
 use crate::core::time::bounds::{LOOKUP_EVERY_MS, LOOKUP_PATIENCE_MS};
 use crate::core::time::{Timer, Timers};
 use crate::model::{Epoch, Mono, NodeId, Now, Server};

@@ -6,7 +6,7 @@
 //! Invariant: it equals a new index into which every run of the table was entered.
 
 use super::run::{Phase, Run};
-use crate::core::ports::WorkId;
+use crate::core::io::ports::WorkId;
 use crate::model::{Attempt, JobId, Mono, Second};
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -7,7 +7,7 @@
 use super::EndedBy;
 use super::ready_queue::Rank;
 use crate::core::io::FoundState;
-use crate::core::ports::{KillHow, Started, WorkId};
+use crate::core::io::ports::{KillHow, Started, WorkId};
 use crate::model::message::{Held, HeldRun, Order};
 use crate::model::status::RunStatus;
 use crate::model::{Attempt, Exit, Mono, Version};

@@ -11,8 +11,8 @@ use super::run::Phase;
 use super::{Executor, SPAWNS_MAX};
 use crate::core::Context;
 use crate::core::io::Effects;
+use crate::core::io::ports::{KillHow, Spawn, SpawnError, Started, Work, WorkId};
 use crate::core::log::ending::{EndedBy, Ending};
-use crate::core::ports::{KillHow, Spawn, SpawnError, Started, Work, WorkId};
 use crate::model::message::ToLeader;
 use crate::model::{Attempt, Now, RunState, Wall};
 

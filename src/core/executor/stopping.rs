@@ -12,8 +12,8 @@ use super::Executor;
 use super::run::{Alarm, Phase};
 use crate::core::Context;
 use crate::core::io::MarkOp;
+use crate::core::io::ports::{Kill, KillHow, Started, Work, WorkId};
 use crate::core::log::ending::{EndedBy, Ending};
-use crate::core::ports::{Kill, KillHow, Started, Work, WorkId};
 use crate::model::{Attempt, Exit, Job, Now, RunState};
 
 /// The number of the signal KILL.

@@ -9,7 +9,7 @@ use super::EndedBy;
 use super::index::Index;
 use super::ready_queue::{Rank, ReadyQueue};
 use super::run::{Alarm, Phase, Run};
-use crate::core::ports::WorkId;
+use crate::core::io::ports::WorkId;
 use crate::model::message::HeldRun;
 use crate::model::{Attempt, JobId, Mono, RunKey, Second, Version};
 use std::collections::{BTreeMap, BTreeSet};
@@ -240,7 +240,7 @@ fn until<T: Copy + Ord>(entries: &BTreeSet<(T, Attempt)>, last: T) -> impl Itera
 mod tests {
     use super::*;
     use crate::core::io::FoundState;
-    use crate::core::ports::{KillHow, Started};
+    use crate::core::io::ports::{KillHow, Started};
     use crate::model::message::Order;
     use crate::model::status::RunStatus;
     use crate::model::{Exit, Job, Server, Wall};

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::core::Lender;
+use crate::core::io::ports::{Kill, KillHow, Log, SpawnError, Started, Work, WorkId};
 use crate::core::io::{Effect, Mail};
-use crate::core::ports::{Kill, KillHow, Log, SpawnError, Started, Work, WorkId};
 use crate::model::message::Order;
 use crate::model::status::RunStatus;
 use crate::model::{Exit, Job, JobId, LogRow, RunKey, RunState, Second};

@@ -4,8 +4,8 @@
 //!
 //! Invariant: no work id is given twice.
 
+use crate::core::io::ports::{Work, WorkId};
 use crate::core::io::{Effect, MarkOp, Notice};
-use crate::core::ports::{Work, WorkId};
 use crate::model::NodeId;
 use crate::model::command::{Reply, RequestId};
 use crate::model::message::{LinkId, Message, ToLeader, ToNode};

@@ -1,14 +1,16 @@
-//! The core's inputs and effects: one input goes in, effects come out.
+//! The core's inputs and effects: one input goes in, effects come out. In `ports`: what the effects ask of the store, Consul
+//! and the processes, and the answers.
 //!
-//! Not the work for the store, Consul and the processes: that is `ports`.
+//! Not the parts that carry effects out: those are in `reactor` and `worker`.
 //!
 //! Invariant: everything that happens to a node comes as an `Input`, everything that it does leaves as an `Effect`.
 
 mod effects;
+pub mod ports;
 
 pub use effects::{Effects, Mail};
 
-use crate::core::ports::{Done, Work, WorkId};
+use crate::core::io::ports::{Done, Work, WorkId};
 use crate::model::command::{Command, Reply, RequestId};
 use crate::model::config::Secret;
 use crate::model::message::{LinkId, Message};

@@ -16,10 +16,10 @@
 
 use crate::core::Context;
 use crate::core::io::Effects;
+use crate::core::io::ports::{Read, StoreError, Work, WorkId};
+use crate::core::jobs::schedule::Schedule;
+use crate::core::jobs::schedule::jitter::{Shifted, offset_secs};
 use crate::core::jobs::scheduler::Scheduler;
-use crate::core::ports::{Read, StoreError, Work, WorkId};
-use crate::core::schedule::Schedule;
-use crate::core::schedule::jitter::{Shifted, offset_secs};
 use crate::core::time::bounds::JOB_LIST_MS;
 use crate::core::time::{Timer, Timers};
 use crate::model::command::{Answer, JobList, ListedJob, RequestId};

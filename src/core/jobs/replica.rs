@@ -17,9 +17,9 @@ mod tests;
 
 use crate::core::Context;
 use crate::core::io::Effects;
+use crate::core::io::ports::{Differences, JobBatch, Read, Since, StoreError, Work, WorkId};
 use crate::core::jobs::scan::Scan;
 use crate::core::jobs::scheduler::Scheduler;
-use crate::core::ports::{Differences, JobBatch, Read, Since, StoreError, Work, WorkId};
 use crate::core::time::bounds::{REPLICA_LAG_SECS, REPLICA_REFRESH_MS, REPLICA_STALE_MS};
 use crate::core::time::{Backoff, Timer, Timers};
 use crate::model::journal::EntryId;

@@ -6,8 +6,8 @@
 //! Invariant: a scan that is over has seen every id once, in order.
 
 use crate::core::io::Effects;
+use crate::core::io::ports::{JobBatch, Read, Work, WorkId};
 use crate::core::jobs::scheduler::Scheduler;
-use crate::core::ports::{JobBatch, Read, Work, WorkId};
 use crate::model::{Job, JobId};
 use std::collections::BTreeSet;
 

@@ -8,9 +8,9 @@
 #[cfg(test)]
 mod tests;
 
+use crate::core::jobs::schedule::wheel::Item;
+use crate::core::jobs::schedule::{Schedule, ScheduleError};
 use crate::core::jobs::timetable::{Entry, Timetable};
-use crate::core::schedule::wheel::Item;
-use crate::core::schedule::{Schedule, ScheduleError};
 use crate::model::{Job, JobId, Second, Zones};
 use std::collections::BTreeMap;
 use std::ops::Bound;

@@ -7,9 +7,9 @@
 //!
 //! Invariants: every entry has at least one job; an entry that will fire again lies in the wheel at its `next`.
 
-use crate::core::schedule::jitter::{Shifted, offset_secs};
-use crate::core::schedule::wheel::{Item, Wheel};
-use crate::core::schedule::{Schedule, ScheduleError};
+use crate::core::jobs::schedule::jitter::{Shifted, offset_secs};
+use crate::core::jobs::schedule::wheel::{Item, Wheel};
+use crate::core::jobs::schedule::{Schedule, ScheduleError};
 use crate::model::{Job, JobId, Second, Zones};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -8,7 +8,7 @@ use super::requests::{Controls, Kill, List, Pausing, PendingRun};
 use super::{Leader, Verdict};
 use crate::core::Context;
 use crate::core::io::Effects;
-use crate::core::ports::{Lead, StoreError, Work, WorkId};
+use crate::core::io::ports::{Lead, StoreError, Work, WorkId};
 use crate::core::runs::Stage;
 use crate::core::time::bounds::{ANSWER_MS, KILL_MS, QUIET_SECS};
 use crate::core::time::{Timer, Timers};

@@ -7,11 +7,11 @@
 use super::{Leader, Verdict};
 use crate::core::Context;
 use crate::core::io::Effects;
+use crate::core::io::ports::{Change, JobBatch, StoreError, WorkId};
 use crate::core::jobs::replica::put;
 use crate::core::jobs::scheduler::Scheduler;
 use crate::core::leader::changes::{Made, Urgent, cut_off, in_force, in_force_and_cut_off};
 use crate::core::leader::reload::{Reload, notes};
-use crate::core::ports::{Change, JobBatch, StoreError, WorkId};
 use crate::core::runs::Cancelling;
 use crate::model::command::Reply;
 use crate::model::command::{Answer, CallError, Command, RequestId};

@@ -67,8 +67,8 @@ fn why_not(misfire: Misfire, next: impl FnOnce() -> Option<Second>, end: Second)
 mod tests {
     use super::*;
     use crate::core::Lender;
-    use crate::core::ledger::Ledger;
-    use crate::core::ledger::journaler::Journaler;
+    use crate::core::runs::ledger::Ledger;
+    use crate::core::runs::ledger::journaler::Journaler;
     use crate::core::runs::{Left, RunLimits, Runs};
     use crate::model::journal::{Body, Entry, EntryId, StoredEntry};
     use crate::model::{Attempt, Epoch, JobId, Now, RunKey, Server, Version, Zones};

@@ -7,7 +7,7 @@
 use super::{Leader, Verdict};
 use crate::core::Context;
 use crate::core::io::Effects;
-use crate::core::ports::{Lead, StoreError, Work, WorkId};
+use crate::core::io::ports::{Lead, StoreError, Work, WorkId};
 use crate::core::runs::Unknown;
 use crate::core::time::bounds::LEASE_MS;
 use crate::model::command::{CallError, ClusterView, Progress};

@@ -14,7 +14,7 @@
 
 use crate::core::Context;
 use crate::core::io::Effects;
-use crate::core::ports::{Read, StoreError, Work, WorkId};
+use crate::core::io::ports::{Read, StoreError, Work, WorkId};
 use crate::core::time::bounds::ANSWER_MS;
 use crate::model::command::{Answer, CallError, OutputQuery, Reply, RequestId, RunOutput};
 use crate::model::log_row::StoredLog;

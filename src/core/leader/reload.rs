@@ -8,9 +8,9 @@
 //! Invariant: jobs that the API has changed since the scan began are left out, because they are newer than any batch.
 
 use crate::core::io::Effects;
+use crate::core::io::ports::{JobBatch, WorkId};
 use crate::core::jobs::scan::{Scan, Step};
 use crate::core::jobs::scheduler::Scheduler;
-use crate::core::ports::{JobBatch, WorkId};
 use crate::model::journal::ChangeNote;
 use crate::model::{Job, JobId};
 use std::collections::BTreeSet;

@@ -4,7 +4,7 @@
 //!
 //! Invariant: a request is in one place at most, and goes from there when it is answered.
 
-use crate::core::ports::WorkId;
+use crate::core::io::ports::WorkId;
 use crate::model::command::RequestId;
 use crate::model::message::HeldRun;
 use crate::model::{Attempt, Mono, NodeId};

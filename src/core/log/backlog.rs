@@ -4,7 +4,7 @@
 //!
 //! Invariants: rows leave in the order in which they came; while there is a row, `flush_at` says when to send it.
 
-use crate::core::ports::{GROUP_BYTES_MAX, GROUP_ROWS_MAX};
+use crate::core::io::ports::{GROUP_BYTES_MAX, GROUP_ROWS_MAX};
 use crate::core::time::bounds::GATHER_MS;
 use crate::model::{LogRow, Mono, Now};
 use std::collections::VecDeque;

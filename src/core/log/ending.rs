@@ -5,7 +5,7 @@
 //! Invariant: the row of a run that was not `ok` says in its output why.
 
 use crate::core::io::FoundState;
-use crate::core::ports::Started;
+use crate::core::io::ports::Started;
 use crate::model::message::Order;
 use crate::model::{Attempt, Exit, LogRow, Now, RunState, Server, Version};
 

@@ -11,9 +11,9 @@
 mod tests;
 
 use crate::core::io::Effects;
+use crate::core::io::ports::{Chunk, Log, SpoolLeft, Spooled, StoreError, Work, WorkId};
 use crate::core::log::backlog::Backlog;
 use crate::core::log::spooler::{Fate, Spooler};
-use crate::core::ports::{Chunk, Log, SpoolLeft, Spooled, StoreError, Work, WorkId};
 use crate::core::time::bounds::LOG_SILENT_MS;
 use crate::core::time::{Backoff, Timer, Timers};
 use crate::model::{Attempt, LogRow, Mono, Now, RunState};

@@ -1,4 +1,5 @@
-//! Log rows on their way to the store, through this node's own disk where the store is away.
+//! What runs leave behind: log rows on their way to the store, through this node's own disk where the store is away; and in
+//! `output` what runs have written, while this node holds it.
 //!
 //! Not the table `log` itself: that is the store's.
 //!
@@ -6,6 +7,7 @@
 
 pub mod ending;
 pub mod logbook;
+pub mod output;
 
 mod backlog;
 mod spooler;

@@ -13,7 +13,7 @@
 //! committed. So after a crash a chunk may be written to the store a second time, which does no harm.
 
 use crate::core::io::Effects;
-use crate::core::ports::{Chunk, Spool, Spooled, Work, WorkId};
+use crate::core::io::ports::{Chunk, Spool, Spooled, Work, WorkId};
 use crate::core::time::{Backoff, Timer, Timers};
 use crate::model::{LogRow, Mono, Now};
 use std::collections::VecDeque;

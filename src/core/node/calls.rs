@@ -6,7 +6,7 @@
 //! Invariant: a call that waits is carried out, forwarded or declined within `NO_LEADER_MS`.
 
 use super::{Leadership, Node, StoreConnection, WAITING_MAX};
-use crate::core::ports::Read;
+use crate::core::io::ports::Read;
 use crate::core::time::bounds::{FORWARD_MS, KILL_MS, NO_LEADER_MS};
 use crate::model::Now;
 use crate::model::command::{Answer, Command, RequestId};

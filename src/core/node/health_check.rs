@@ -8,7 +8,7 @@
 //! Invariant: one question is under way at a time.
 
 use crate::core::Context;
-use crate::core::ports::{Log, StoreError, Work, WorkId};
+use crate::core::io::ports::{Log, StoreError, Work, WorkId};
 use crate::core::time::bounds::{HEALTH_CHECK_MS, STORE_SILENT_MS};
 use crate::core::time::{Timer, Timers};
 use crate::model::{Mono, Now};

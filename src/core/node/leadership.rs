@@ -7,9 +7,9 @@
 use super::{Leadership, Node, OwnEpoch, StoreConnection};
 use crate::core::Context;
 use crate::core::cluster::election::{Election, Outcome};
+use crate::core::io::ports::{Bump, Bumped, Lead, Loaded, Opened, StoreError, Work, WorkId};
 use crate::core::io::{Effect, ExitReason};
 use crate::core::leader::{Leader, LeaderSetup, Verdict};
-use crate::core::ports::{Bump, Bumped, Lead, Loaded, Opened, StoreError, Work, WorkId};
 use crate::core::runs::RunLimits;
 use crate::core::time::bounds::{LEASE_MS, PLAN_AHEAD_ALONE_MS, PLAN_AHEAD_MS};
 use crate::model::message::{LinkId, Message};

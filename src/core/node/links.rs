@@ -17,8 +17,8 @@
 use super::{Leadership, Node, OwnEpoch};
 use crate::core::cluster::election::{Election, Standing};
 use crate::core::cluster::follower::{Heard, Lease};
+use crate::core::io::ports::{ConsulError, LockState, LockValue, WorkId};
 use crate::core::io::{Effect, ExitReason, Gone, Mail};
-use crate::core::ports::{ConsulError, LockState, LockValue, WorkId};
 use crate::core::time::bounds::{ABSTAIN_MS, DEPOSE_AFTER_MS, STAND_BACK_MS, TAKE_LEAD_MS};
 use crate::model::command::RequestId;
 use crate::model::message::{Held, Hello, LinkId, Message, ToLeader, ToNode};

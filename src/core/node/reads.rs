@@ -6,9 +6,9 @@
 //! mention changes.
 
 use super::{Leadership, Node, StoreConnection, WAITING_MAX};
+use crate::core::io::ports::{Read, StoreError, Work, WorkId};
 use crate::core::jobs::listing;
 use crate::core::jobs::scheduler::Scheduler;
-use crate::core::ports::{Read, StoreError, Work, WorkId};
 use crate::model::Now;
 use crate::model::command::{Answer, CallError, JobList, RequestId};
 use crate::model::job::{JobFilter, JobPage};

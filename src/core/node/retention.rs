@@ -6,7 +6,7 @@
 //! Invariant: one deletion is under way at a time.
 
 use super::Node;
-use crate::core::ports::{Log, StoreError, Work};
+use crate::core::io::ports::{Log, StoreError, Work};
 use crate::model::{Mono, Now};
 
 /// How often old log rows are deleted.

@@ -4,8 +4,8 @@
 //!
 //! Invariant: the node exits exactly once; no process, store or Consul delays that for longer than the limits here.
 
+use crate::core::io::ports::KillHow;
 use crate::core::io::{ExitReason, Signal};
-use crate::core::ports::KillHow;
 use crate::core::time::bounds::{SHUTDOWN_KILL_MS, SHUTDOWN_STORE_MS};
 use crate::core::time::{Timer, Timers};
 use crate::model::{Mono, Now};

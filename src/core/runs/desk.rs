@@ -10,8 +10,8 @@ use super::entries::OpenEntries;
 use super::rows::Why;
 use super::table::RunTable;
 use crate::core::Context;
-use crate::core::ledger::Ledger;
 use crate::core::log::ending;
+use crate::core::runs::ledger::Ledger;
 use crate::model::{Attempt, Server, Version};
 
 /// Limits for the runs of the whole cluster.

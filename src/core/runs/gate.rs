@@ -13,7 +13,7 @@ use super::permits::{Permits, wait_for_permit};
 use super::reassign::{Reassigning, drop_killed};
 use super::sending::{Orders, Sending};
 use super::table::RunTable;
-use crate::core::ledger::journaler::Journaler;
+use crate::core::runs::ledger::journaler::Journaler;
 use crate::model::journal::Body;
 use crate::model::{Attempt, JobId, Mono};
 use std::collections::{BTreeSet, VecDeque};

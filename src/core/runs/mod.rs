@@ -14,7 +14,7 @@
 //! `permits` (how many runs of a job at one time), `retry` (the attempt after a failed one), `reassign` (runs whose job
 //! was changed), `recovery` (runs whose node or leader was lost), `refusals` (the rows of refused runs), and `entries`
 //! (which journal entries are still needed). `Runs` takes each input to its part. Where a lower part has set a permit
-//! free, the gate or `Runs` gives it to the next run.
+//! free, the gate or `Runs` gives it to the next run. In `ledger`: the jobs and the journal, which runs and changes both need.
 //!
 //! The order of the files; each knows only files that stand below it:
 //!
@@ -44,6 +44,7 @@ mod entries;
 mod gate;
 mod in_flight;
 mod indexes;
+pub mod ledger;
 mod permits;
 mod planning;
 mod reassign;
@@ -62,8 +63,8 @@ pub use reassign::Cancelling;
 pub use recovery::{Left, Unknown};
 
 use crate::core::Context;
-use crate::core::ledger::Ledger;
-use crate::core::ledger::journaler::Journaler;
+use crate::core::runs::ledger::Ledger;
+use crate::core::runs::ledger::journaler::Journaler;
 use crate::model::journal::{Body, Entry, EntryId, MissedGap};
 use crate::model::message::Held;
 use crate::model::run::Manual;

@@ -9,7 +9,7 @@ use super::desk::Desk;
 use super::in_flight::{InFlightRun, Stage, WaitsFor};
 use super::sending::{Orders, Sending, move_to};
 use super::table::RunTable;
-use crate::core::ledger::Ledger;
+use crate::core::runs::ledger::Ledger;
 use crate::model::{Attempt, Job, JobId, NodeId};
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -13,7 +13,7 @@ use super::in_flight::Stage;
 use super::rows::{self, Why};
 use super::table::RunTable;
 use super::watched::Watched;
-use crate::core::ledger::Ledger;
+use crate::core::runs::ledger::Ledger;
 use crate::core::time::bounds::COALESCE_SECS;
 use crate::model::journal::{Body, EntryId, RefusedRun};
 use crate::model::{Attempt, JobId, Mono, NodeId, Now, RunKey, RunState, Second};

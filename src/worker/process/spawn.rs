@@ -16,7 +16,7 @@ use super::direct_exec::DirectExec;
 use super::launch::Launch;
 use super::marks::{Marks, Ticket};
 use super::secrets;
-use crate::core::ports::{SpawnError, Started};
+use crate::core::io::ports::{SpawnError, Started};
 use crate::model::job::parse_env;
 use crate::model::{Attempt, Exit, Job, JobId, RunKey, Second, Wall};
 use crate::worker::clock;

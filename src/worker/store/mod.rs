@@ -14,7 +14,7 @@ pub mod mysql;
 mod rows;
 pub mod sqlite;
 
-use crate::core::ports::{
+use crate::core::io::ports::{
     Bump, Bumped, Change, Differences, JobBatch, Journaled, Loaded, Opened, Since, StoreError, StoredLeader,
 };
 use crate::core::time::bounds::COALESCE_SECS;
@@ -75,7 +75,7 @@ pub trait Store: Send {
     fn differences(&mut self, since: &Since) -> Result<Option<Differences>, StoreError>;
     /// A page of the jobs, by id.
     fn find_jobs(&mut self, filter: &JobFilter) -> Result<JobPage, StoreError>;
-    /// Writes log rows; again is harmless. `core::ports::Log::Write` says which row replaces which.
+    /// Writes log rows; again is harmless. `core::io::ports::Log::Write` says which row replaces which.
     fn write_logs(&mut self, rows: &[LogRow]) -> Result<(), StoreError>;
     /// Deletes at most `DELETE_ROWS_MAX` log rows of runs before this second. Answers whether more may be left.
     fn retain_logs(&mut self, before: Second) -> Result<bool, StoreError>;

@@ -5,7 +5,7 @@
 //!
 //! Invariant: a row is read by the same list that its SELECT was made from.
 
-use crate::core::ports::StoreError;
+use crate::core::io::ports::StoreError;
 use crate::model::columns::{COLUMNS, Column};
 use crate::model::journal::Body;
 use crate::model::log_row::StoredLog;

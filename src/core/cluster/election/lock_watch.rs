@@ -7,7 +7,7 @@
 //! Consul answered.
 
 use crate::core::Context;
-use crate::core::ports::{ConsulError, LockState, LockValue, Work, WorkId};
+use crate::core::io::ports::{ConsulError, LockState, LockValue, Work, WorkId};
 use crate::core::time::bounds::{LOCK_STALE_MS, LOCK_WATCH_MS};
 use crate::core::time::{Backoff, Timer, Timers};
 use crate::model::{Incarnation, Mono, NodeId, Now, Server};

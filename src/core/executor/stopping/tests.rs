@@ -1,7 +1,7 @@
 //! Tests of the ending of runs: by their limits, by operators, and while they are being started.
 
 use crate::core::executor::tests::{Bench, T, attempt, limits, order, order_of};
-use crate::core::ports::{KillHow, SpawnError, WorkId};
+use crate::core::io::ports::{KillHow, SpawnError, WorkId};
 use crate::model::config::Limits;
 use crate::model::{Job, JobId, RunState};
 

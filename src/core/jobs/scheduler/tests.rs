@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::core::jobs::gaps::{GAP_STEPS_MAX, OWED_STEPS_MAX};
-use crate::core::schedule::jitter::offset_secs;
+use crate::core::jobs::schedule::jitter::offset_secs;
 use crate::model::Version;
 
 fn job(id: u32, cron_set: &str) -> Job {

@@ -4,8 +4,8 @@
 //!
 //! Invariant: a definition whose schedule cannot match is an error here, before anything is stored.
 
+use crate::core::io::ports::Change;
 use crate::core::jobs::scheduler::Scheduler;
-use crate::core::ports::Change;
 use crate::model::columns;
 use crate::model::command::{CallError, Command, JobDraft, RequestKey};
 use crate::model::{Job, JobId, Second};

@@ -21,8 +21,8 @@ pub use pending::{Made, Urgent};
 
 use crate::core::Context;
 use crate::core::io::Effects;
-use crate::core::ledger::Ledger;
-use crate::core::ports::{Change, Lead, StoreError, Work, WorkId};
+use crate::core::io::ports::{Change, Lead, StoreError, Work, WorkId};
+use crate::core::runs::ledger::Ledger;
 use crate::core::time::bounds::{ANSWER_MS, CHANGE_PATIENCE_MS, CHANGE_SILENT_MS};
 use crate::core::time::{Backoff, Timer, Timers};
 use crate::model::command::{CallError, Command, RequestId, RequestKey};

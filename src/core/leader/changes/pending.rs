@@ -4,7 +4,7 @@
 //!
 //! Invariant: a change that is in force and not stored is a stop.
 
-use crate::core::ports::{Change, WorkId};
+use crate::core::io::ports::{Change, WorkId};
 use crate::core::time::bounds::ANSWER_MS;
 use crate::model::command::{Command, RequestId};
 use crate::model::{Job, Mono, Second};

@@ -6,7 +6,7 @@
 
 use super::errors::{cut_off, in_force, in_force_and_cut_off};
 use crate::core::io::Effects;
-use crate::core::ports::Change;
+use crate::core::io::ports::Change;
 use crate::model::command::{Answer, RequestId};
 use crate::model::{Job, JobId, NodeId};
 use std::collections::BTreeSet;

@@ -4,7 +4,7 @@ use super::*;
 use crate::core::Lender;
 use crate::core::io::Effect;
 use crate::core::jobs::scheduler::Scheduler;
-use crate::core::ledger::journaler::Journaler;
+use crate::core::runs::ledger::journaler::Journaler;
 use crate::model::command::JobDraft;
 use crate::model::{Epoch, NodeId, Second, Version, Zones};
 

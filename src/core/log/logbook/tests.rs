@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::core::io::Effect;
+use crate::core::io::ports::{GROUP_BYTES_MAX, GROUP_ROWS_MAX, Spool};
 use crate::core::log::sample::{attempt, row};
-use crate::core::ports::{GROUP_BYTES_MAX, GROUP_ROWS_MAX, Spool};
 use crate::core::time::bounds::GATHER_MS;
 
 fn at(ms: u64) -> Now {

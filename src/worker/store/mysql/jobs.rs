@@ -6,7 +6,7 @@
 use super::journal::{check_epoch, is_epoch, last_noted, newest_entry};
 use super::outcome::{DUPLICATE_KEY, INT_MAX, Outcome, sql_value};
 use super::schema::{self, Charset};
-use crate::core::ports::{Differences, JobBatch, Since, StoreError};
+use crate::core::io::ports::{Differences, JobBatch, Since, StoreError};
 use crate::model::columns::{COLUMNS, Column};
 use crate::model::command::RequestKey;
 use crate::model::job::{JobFilter, JobPage};

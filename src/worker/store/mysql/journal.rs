@@ -3,7 +3,7 @@
 //! Invariant: no entry is written under an epoch that is not the stored one.
 
 use super::outcome::{DUPLICATE_KEY, Outcome, cell};
-use crate::core::ports::{Bump, Bumped, Journaled, Since, StoreError, StoredLeader};
+use crate::core::io::ports::{Bump, Bumped, Journaled, Since, StoreError, StoredLeader};
 use crate::model::journal::{Entry, EntryId, StoredEntry};
 use crate::model::{Epoch, JobId, NodeId, Second, Server, Wall};
 use crate::worker::store::rows::{ENTRY_COLUMNS, body_text, list, parse_body};

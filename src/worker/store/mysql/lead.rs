@@ -7,7 +7,7 @@
 
 use super::outcome::Outcome;
 use super::{jobs, journal, logs};
-use crate::core::ports::{Change, Loaded, Since};
+use crate::core::io::ports::{Change, Loaded, Since};
 use crate::model::journal::{Body, Entry};
 use crate::model::{Epoch, JobId};
 use crate::worker::store::{coalesced, note, outcomes};

@@ -6,7 +6,7 @@
 //! Invariant: all nodes get the same secret, however many of them start at once on a new database.
 
 use super::outcome::Outcome;
-use crate::core::ports::StoreError;
+use crate::core::io::ports::StoreError;
 use crate::model::config::Secret;
 use crate::worker::random;
 use mysql::Conn;

@@ -27,7 +27,7 @@ mod outcome;
 mod schema;
 
 use super::{Hand, Store};
-use crate::core::ports::{
+use crate::core::io::ports::{
     Bump, Bumped, Change, Differences, JobBatch, Journaled, Loaded, Opened, Since, StoreError, StoredLeader,
 };
 use crate::core::time::bounds::MYSQL_READ_SECS;

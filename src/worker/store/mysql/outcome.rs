@@ -4,7 +4,7 @@
 //!
 //! Invariant: an error of the client library is passed on as it is.
 
-use crate::core::ports::StoreError;
+use crate::core::io::ports::StoreError;
 use crate::model::value::{CellKind, Value};
 use crate::worker::store::rows::Cells;
 use mysql::Row;

@@ -5,7 +5,7 @@
 
 use super::journal::newest_entry;
 use super::outcome::{Outcome, Sql, only};
-use crate::core::ports::{Differences, JobBatch, Since};
+use crate::core::io::ports::{Differences, JobBatch, Since};
 use crate::model::command::RequestKey;
 use crate::model::job::{JobFilter, JobPage};
 use crate::model::journal::EntryId;

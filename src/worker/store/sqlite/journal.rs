@@ -3,7 +3,7 @@
 //! Invariant: no entry is written under an epoch that is not the stored one.
 
 use super::outcome::{Outcome, only};
-use crate::core::ports::{Bump, Bumped, Journaled, StoreError, StoredLeader};
+use crate::core::io::ports::{Bump, Bumped, Journaled, StoreError, StoredLeader};
 use crate::model::command::RequestKey;
 use crate::model::journal::{Entry, EntryId, StoredEntry};
 use crate::model::{Epoch, NodeId, Second, Server, Wall};

@@ -18,7 +18,7 @@ mod schema;
 pub use connection::WriteOrder;
 
 use super::{Hand, Store};
-use crate::core::ports::{
+use crate::core::io::ports::{
     Bump, Bumped, Change, Differences, JobBatch, Journaled, Loaded, Opened, Since, StoreError, StoredLeader,
 };
 use crate::model::job::{JobFilter, JobPage};

@@ -12,7 +12,7 @@
 //! to wait.
 
 use super::held::{Held, Whole};
-use crate::core::ports::output_files::{FileAnswer, FileOrder, FilePart};
+use crate::core::io::ports::output_files::{FileAnswer, FileOrder, FilePart};
 use crate::core::time::bounds::KEEP_OUTPUT_MS;
 use crate::model::output::OutputPart;
 use crate::model::status::RunStatus;

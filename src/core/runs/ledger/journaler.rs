@@ -7,7 +7,7 @@
 //! Invariant: an entry has one request number for ever, so repeating its statement cannot write it twice.
 
 use crate::core::Context;
-use crate::core::ports::{Journaled, Lead, StoreError, Work, WorkId};
+use crate::core::io::ports::{Journaled, Lead, StoreError, Work, WorkId};
 use crate::core::time::bounds::{JOURNAL_FAILING_MS, JOURNAL_SILENT_MS, JOURNAL_SLOW_MS};
 use crate::core::time::{Backoff, Timer, Timers};
 use crate::model::command::RequestKey;
