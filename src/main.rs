@@ -142,6 +142,7 @@ fn daemon(config: &Config, warnings: &[String], link: DaemonLink) -> Result<u8, 
     }));
     log::info!("wing-crontab {} as {}", env!("CARGO_PKG_VERSION"), config.bind_address);
     config.zones.told.iter().for_each(|line| log::info!("{line}"));
+    log::info!("{}", config::access::summary(&config.access));
     warnings.iter().for_each(|warning| log::warn!("{warning}"));
     match reactor::run(config, link)? {
         ExitReason::Clean => Ok(0),

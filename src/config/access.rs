@@ -54,8 +54,8 @@ pub fn warnings(config: &AccessConfig, http: SocketAddr) -> Vec<String> {
     warnings
 }
 
-/// A line for `--check-config`.
-pub fn told(config: &AccessConfig) -> String {
+/// Who may use the API, in a line for people.
+pub fn summary(config: &AccessConfig) -> String {
     let allow = if config.allow.is_empty() { "nobody".into() } else { config.allow.to_string() };
     format!("HTTP API: without a token {allow}; {} token(s)", config.tokens.len())
 }

@@ -7,7 +7,7 @@
 //!
 //! Invariant: a `Config` has no value that is known to be wrong before anything is opened but files.
 
-mod access;
+pub mod access;
 mod exposed;
 mod reader;
 pub mod zones;
@@ -369,7 +369,7 @@ pub fn summary(config: &Config) -> String {
         "node {} (HTTP {})\n{}\nstore: {store}\nconsul: {consul}\ndata_dir: {}\nshell: {}\n{}\n",
         config.bind_address,
         config.http_bind_address,
-        access::told(&config.access),
+        access::summary(&config.access),
         config.data_dir.display(),
         config.shell.display(),
         config.zones.told.join("\n")

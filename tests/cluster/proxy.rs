@@ -5,7 +5,7 @@ use crate::support::api::{Api, Reply};
 use crate::support::cluster::Cluster;
 use crate::support::daemon::Node;
 use crate::support::process::send_signal;
-use crate::support::{mariadb, proxy, wait_to_see, wait_until};
+use crate::support::{mariadb, network, proxy, wait_to_see, wait_until};
 use rustix::process::Signal;
 use std::io::{BufRead, BufReader, Write};
 use std::time::{Duration, Instant};
@@ -97,6 +97,25 @@ fn a_node_that_answers_503_is_passed_over_by_reads_alone() {
     let mut statuses: Vec<u16> = replies.iter().map(|reply| reply.status).collect();
     statuses.sort();
     assert_eq!(statuses, [200, 503], "a change by GET was passed on to the other node");
+}
+
+/// The first line of the answer to a request for this host.
+fn first_line(proxy: &str, host: &str) -> String {
+    let mut stream = std::net::TcpStream::connect(proxy).unwrap();
+    write!(stream, "GET /cron/list HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
+    BufReader::new(stream).lines().next().expect("nginx answers").unwrap()
+}
+
+#[test]
+fn the_older_systems_proxy_on_another_host_needs_one_line_of_http_allow() {
+    let Some(network) = network::network(1) else { return };
+    // It has http_allow with the network of the proxy, and no other key about access.
+    let mut node = Node::in_namespace(&network.namespace(0), &network.address(0), "");
+    node.start();
+    let Some(proxy) = proxy::proxy(&[&node.api], |file| file) else { return };
+    assert!(first_line(&proxy.api.address, "wing.crontab.com").contains(" 200 "));
+    let other = first_line(&proxy.api.address, "evil.example");
+    assert!(other.contains(" 403 "), "a name that is not the proxy's: {other}");
 }
 
 #[test]
