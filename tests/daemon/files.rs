@@ -97,7 +97,7 @@ fn another_user_who_holds_the_lock_of_an_open_data_dir_does_not_keep_the_daemon_
 
 #[test]
 fn a_file_with_secrets_that_all_can_read_is_warned_of() {
-    let node = Node::new("cluster_secret = \"word\"\nconsul_token_file = \"token\"\n");
+    let node = Node::new("cluster_secret = \"a-word-of-16-characters\"\nconsul_token_file = \"token\"\n");
     std::fs::write(node.path("token"), "its-token").unwrap();
     let check = |modes: [u32; 2]| {
         set_mode(&node.config(), modes[0]);
