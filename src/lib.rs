@@ -7,13 +7,13 @@
 //! | `model` | plain data: jobs, runs, entries, clocks |
 //! | `core` | all decisions: state machines without IO, under `Node::handle` |
 //! | `wire` | bytes to values and back: HTTP, frames and proofs between nodes |
-//! | `api` | (method, path, parameters) to `Command`, `Reply` to JSON |
+//! | `api` | (method, path, parameters) to `Command`, `Reply` to JSON; in `access`, who may send what |
 //! | `worker` | the only code that blocks: pool, stores, Consul, processes with marks and guardian |
 //! | `reactor` | the poll loop: connections, links to other nodes, children, timer |
 //! | `config`, `logging` | app.toml and the host's time zones, log lines |
 //! | `next`, `token` | the subcommands |
 //!
-//! Who may import whom: main -> all of it; reactor -> api, core, wire, worker, model; worker -> core's `ports` and
+//! Who may import whom: main -> all of it; reactor -> api, core, wire, worker, model; worker -> core's `io::ports` and
 //! `time::bounds` (and `MarkOp`, `FoundMark`), model; api -> wire, model; wire -> model; core -> model; config ->
 //! model.
 //! `tests/house_rules.rs` holds the sources to this.

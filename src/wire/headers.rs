@@ -6,8 +6,10 @@
 pub struct Headers(Vec<(String, String)>);
 
 impl Headers {
-    pub fn add(&mut self, name: &str, value: &str) {
-        self.0.push((name.to_ascii_lowercase(), value.into()));
+    /// `name` is in lower case.
+    pub fn add(&mut self, name: String, value: String) {
+        debug_assert!(!name.bytes().any(|byte| byte.is_ascii_uppercase()), "{name}");
+        self.0.push((name, value));
     }
 
     /// The first value of the header, whose name is given in lower case.

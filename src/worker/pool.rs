@@ -132,7 +132,7 @@ impl Pool {
                     id,
                     match lead_home.check() {
                         Ok(()) => do_lead(&mut *lead_store, lead),
-                        Err(reason) => refuse_lead(&lead, StoreError::Away(reason)),
+                        Err(reason) => lead.failed(StoreError::Away(reason)),
                     },
                 )
             })?,
@@ -141,7 +141,7 @@ impl Pool {
                     id,
                     match log_home.check() {
                         Ok(()) => do_log(&mut *log_store, log),
-                        Err(reason) => refuse_log(&log, StoreError::Away(reason)),
+                        Err(reason) => log.failed(StoreError::Away(reason)),
                     },
                 )
             })?,
@@ -309,28 +309,6 @@ fn do_log(store: &mut dyn Store, log: Log) -> Done {
         Log::Write(rows) => Done::LogsWritten(store.write_logs(&rows)),
         Log::Retain { before, .. } => Done::LogsRetained(store.retain_logs(before)),
         Log::Ping => Done::Pinged(store.ping()),
-    }
-}
-
-/// The answers of a store whose home is lost.
-fn refuse_lead(lead: &Lead, error: StoreError) -> Done {
-    match lead {
-        Lead::Open => Done::Opened(Err(error)),
-        Lead::Bump(_) => Done::Bumped(Err(error)),
-        Lead::Load { .. } => Done::Loaded(Err(error)),
-        Lead::Journal(_) => Done::Journaled(Err(error)),
-        Lead::Change { .. } => Done::Changed(Err(error)),
-        Lead::ReadRows { .. } => Done::Rows(Err(error)),
-        Lead::Pause { .. } => Done::Paused(Err(error)),
-        Lead::Close { .. } => Done::Closed(Err(error)),
-    }
-}
-
-fn refuse_log(log: &Log, error: StoreError) -> Done {
-    match log {
-        Log::Write(_) => Done::LogsWritten(Err(error)),
-        Log::Retain { .. } => Done::LogsRetained(Err(error)),
-        Log::Ping => Done::Pinged(Err(error)),
     }
 }
 

@@ -73,14 +73,14 @@ impl World {
     pub fn do_lead(&mut self, host: usize, life: u64, id: WorkId, lead: Lead) {
         let fate = self.store_fate(host);
         let done = match fate {
-            Fate::Away => Store::failed(&lead, StoreError::Away("the store is away".into())),
+            Fate::Away => lead.failed(StoreError::Away("the store is away".into())),
             Fate::Done | Fate::Unheard => {
                 let done = self.carry_out(host, &lead);
-                let unheard = || Store::failed(&lead, StoreError::Unavailable("no answer".into()));
+                let unheard = || lead.failed(StoreError::Unavailable("no answer".into()));
                 if fate == Fate::Unheard { unheard() } else { done }
             }
             Fate::Late => {
-                let done = Store::failed(&lead, StoreError::Unavailable("no answer in time".into()));
+                let done = lead.failed(StoreError::Unavailable("no answer in time".into()));
                 let (at, epoch) = (self.now + self.random.within(1, 6_000) * MS, self.store.epoch);
                 self.at(at, Event::LateLead(Box::new(lead), epoch));
                 done

@@ -151,20 +151,6 @@ impl Store {
         Differences { as_of: EntryId(self.entries), changed, gone, last: noted.last().copied() }
     }
 
-    /// The answer to work that did not come through.
-    pub fn failed(lead: &Lead, error: StoreError) -> Done {
-        match lead {
-            Lead::Open => Done::Opened(Err(error)),
-            Lead::Bump(_) => Done::Bumped(Err(error)),
-            Lead::Load { .. } => Done::Loaded(Err(error)),
-            Lead::Journal(_) => Done::Journaled(Err(error)),
-            Lead::Change { .. } => Done::Changed(Err(error)),
-            Lead::ReadRows { .. } => Done::Rows(Err(error)),
-            Lead::Close { .. } => Done::Closed(Err(error)),
-            Lead::Pause { .. } => Done::Paused(Err(error)),
-        }
-    }
-
     fn fenced(&self, epoch: Epoch) -> Result<(), StoreError> {
         let is_ours = epoch.0 == self.epoch || self.without == Some(Guard::EpochInTheStore);
         if is_ours { Ok(()) } else { Err(StoreError::Deposed) }

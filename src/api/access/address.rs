@@ -53,7 +53,7 @@ mod tests {
         let trusted = Networks::parse(&["10.0.0.0/8".into(), "::1".into()]).unwrap();
         let client_of = |from: &str, values: &[&str]| {
             let mut headers = Headers::default();
-            values.iter().for_each(|value| headers.add("X-Forwarded-For", value));
+            values.iter().for_each(|value| headers.add("x-forwarded-for".into(), value.to_string()));
             client(&headers, from.parse().unwrap(), &trusted).map(|address| address.to_string()).unwrap_or_default()
         };
         assert_eq!(client_of("192.0.2.1", &["127.0.0.1"]), "192.0.2.1", "not a trusted proxy");

@@ -162,20 +162,23 @@ fn read_headers(mut request: Request, bytes: &[u8]) -> Result<(Request, Framing,
     };
     let mut fields = Fields::default();
     for header in headers {
+        let name = header.name.to_ascii_lowercase();
         let value = trimmed(&String::from_utf8_lossy(header.value)).to_string();
-        request.headers.add(header.name, &value);
-        match header.name.to_ascii_lowercase().as_str() {
-            "host" => once(&mut fields.host, value, "Host is given twice")?,
-            "content-length" => once(&mut fields.length, value, "Content-Length is given twice")?,
-            "content-type" => once(&mut request.content_type, value, "Content-Type is given twice")?,
-            "content-encoding" => once(&mut request.content_encoding, value, "Content-Encoding is given twice")?,
-            "idempotency-key" => once(&mut request.request_key, value, "Idempotency-Key is given twice")?,
+        match name.as_str() {
+            "host" => once(&mut fields.host, value.clone(), "Host is given twice")?,
+            "content-length" => once(&mut fields.length, value.clone(), "Content-Length is given twice")?,
+            "content-type" => once(&mut request.content_type, value.clone(), "Content-Type is given twice")?,
+            "content-encoding" => {
+                once(&mut request.content_encoding, value.clone(), "Content-Encoding is given twice")?
+            }
+            "idempotency-key" => once(&mut request.request_key, value.clone(), "Idempotency-Key is given twice")?,
             "transfer-encoding" => fields.codings.extend(items(&value)),
             "connection" => fields.connection.extend(items(&value)),
             "accept-encoding" => fields.accept_encoding.extend(items(&value)),
             "expect" => fields.expectations.extend(items(&value)),
             _ => {}
         }
+        request.headers.add(name, value);
     }
     let is_old = !request.takes_chunks;
     check_host(fields.host.as_deref(), is_old)?;

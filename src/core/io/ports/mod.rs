@@ -150,6 +150,22 @@ pub enum Lead {
     Pause { epoch: Epoch, paused: bool },
 }
 
+impl Lead {
+    /// The answer to work that failed.
+    pub fn failed(&self, error: StoreError) -> Done {
+        match self {
+            Lead::Open => Done::Opened(Err(error)),
+            Lead::Bump(_) => Done::Bumped(Err(error)),
+            Lead::Load { .. } => Done::Loaded(Err(error)),
+            Lead::Journal(_) => Done::Journaled(Err(error)),
+            Lead::Change { .. } => Done::Changed(Err(error)),
+            Lead::ReadRows { .. } => Done::Rows(Err(error)),
+            Lead::Pause { .. } => Done::Paused(Err(error)),
+            Lead::Close { .. } => Done::Closed(Err(error)),
+        }
+    }
+}
+
 /// The node that takes the lead.
 #[derive(Clone, Debug)]
 pub struct Bump {
@@ -240,6 +256,17 @@ pub enum Log {
     Retain { before: Second, is_first: bool },
     /// Ask the store for an answer; `Done::Pinged`.
     Ping,
+}
+
+impl Log {
+    /// The answer to work that failed.
+    pub fn failed(&self, error: StoreError) -> Done {
+        match self {
+            Log::Write(_) => Done::LogsWritten(Err(error)),
+            Log::Retain { .. } => Done::LogsRetained(Err(error)),
+            Log::Ping => Done::Pinged(Err(error)),
+        }
+    }
 }
 
 /// Log rows on this node's own disk, while the store is away. Every answer is `Done::Spooled`.
