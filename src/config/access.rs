@@ -17,6 +17,7 @@ const OLDER_PROXY_NAME: &str = "wing.crontab.com";
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
+/// Reads the keys about access. Mistakes are left with the reader.
 pub fn access(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> AccessConfig {
     let (tokens, tokens_file) = tokens(reader, environment);
     let allow = networks(reader, "http_allow");

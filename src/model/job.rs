@@ -25,6 +25,7 @@ impl std::fmt::Display for JobId {
 pub struct Version(pub u64);
 
 impl Version {
+    /// The version after a change.
     pub fn next(self) -> Version {
         Version(self.0 + 1)
     }
@@ -45,9 +46,12 @@ pub enum Misfire {
 }
 
 impl Misfire {
+    /// Every policy, in the order of the manual.
     pub const ALL: [Misfire; 3] = [Misfire::All, Misfire::Once, Misfire::Skip];
+    /// Their words, in the same order.
     pub const WORDS: [&'static str; 3] = [Misfire::All.as_str(), Misfire::Once.as_str(), Misfire::Skip.as_str()];
 
+    /// The word in the column and in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Misfire::All => "all",
@@ -56,6 +60,7 @@ impl Misfire {
         }
     }
 
+    /// The policy of a word; none where it is no such word.
     pub fn parse(text: &str) -> Option<Misfire> {
         Misfire::ALL.into_iter().find(|misfire| misfire.as_str() == text)
     }
@@ -73,9 +78,12 @@ pub enum OnLost {
 }
 
 impl OnLost {
+    /// Every policy, in the order of the manual.
     pub const ALL: [OnLost; 2] = [OnLost::Skip, OnLost::Rerun];
+    /// Their words, in the same order.
     pub const WORDS: [&'static str; 2] = [OnLost::Skip.as_str(), OnLost::Rerun.as_str()];
 
+    /// The word in the column and in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             OnLost::Skip => "skip",
@@ -83,6 +91,7 @@ impl OnLost {
         }
     }
 
+    /// The policy of a word; none where it is no such word.
     pub fn parse(text: &str) -> Option<OnLost> {
         OnLost::ALL.into_iter().find(|on_lost| on_lost.as_str() == text)
     }

@@ -123,6 +123,7 @@ pub enum RunState {
 }
 
 impl RunState {
+    /// Every state.
     pub const ALL: [RunState; 9] = [
         RunState::Ok,
         RunState::Failed,
@@ -135,6 +136,7 @@ impl RunState {
         RunState::Lost,
     ];
 
+    /// The word in table `log` and in the API.
     pub fn as_str(self) -> &'static str {
         match self {
             RunState::Ok => "ok",

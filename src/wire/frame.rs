@@ -16,6 +16,7 @@ pub const VERSION: u8 = 5;
 /// The bytes of a frame before its body. They stand so in every version, so that each end can name the other's.
 const HEAD_BYTES: usize = 6;
 
+/// What a frame carries.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
     /// A message of the Noise handshake.
@@ -26,6 +27,7 @@ pub enum Kind {
     Sealed,
 }
 
+/// A frame as it came: its kind and its bytes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Frame {
     pub kind: Kind,

@@ -39,6 +39,7 @@ const KEY_OF: &[u8] = b"wing-crontab: key of the links of cluster_secret ";
 pub struct Key([u8; 32]);
 
 impl Key {
+    /// The key that nodes with this secret share.
     pub fn of(secret: &Secret) -> Key {
         Key(Sha256::new().chain_update(KEY_OF).chain_update(&secret.0).finalize().into())
     }

@@ -2,6 +2,7 @@
 //!
 //! Invariant: a header that came several times is there several times, in its order.
 
+/// The headers of one request, in their order.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Headers(Vec<(String, String)>);
 
@@ -17,6 +18,7 @@ impl Headers {
         self.all(name).next()
     }
 
+    /// All values of the header, whose name is given in lower case.
     pub fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |(own, _)| own == name).map(|(_, value)| value.as_str())
     }

@@ -44,6 +44,7 @@ struct Said {
 }
 
 impl ConsulClient {
+    /// A client of this Consul, for the node at `server`.
     pub fn new(config: &ConsulConfig, service_name: &str, lock_key: &str, server: &Server) -> ConsulClient {
         let agent = Agent::config_builder()
             .timeout_connect(Some(Duration::from_millis(CONSUL_CONNECT_MS)))

@@ -11,6 +11,7 @@ pub struct Denied {
 }
 
 impl Denied {
+    /// 403: known or not, the caller may not do this.
     pub fn forbidden(message: impl Into<String>) -> Denied {
         Denied { status: 403, message: message.into(), header: None }
     }
@@ -20,6 +21,7 @@ impl Denied {
         Denied::unauthorized("this token is not in force any more")
     }
 
+    /// 401: the token is missing, malformed or unknown.
     pub fn unauthorized(message: &str) -> Denied {
         let challenge = "Bearer realm=\"wing-crontab\"".to_string();
         Denied { status: 401, message: message.into(), header: Some(("WWW-Authenticate", challenge)) }

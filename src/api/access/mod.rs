@@ -50,6 +50,7 @@ pub struct Door {
 }
 
 impl Door {
+    /// A door with this configuration, of a daemon that runs as the user `own_uid`.
     pub fn new(config: AccessConfig, own_uid: u32) -> Door {
         Door { config, own_uid, tries: FailedTries::default() }
     }

@@ -48,6 +48,7 @@ use throttle::Throttle;
 /// wait long for them.
 const SPAWNS_MAX: usize = 4;
 
+/// The node's part of all its runs: it arms, starts, ends and tells them.
 #[derive(Debug)]
 pub struct Executor {
     server: Server,
@@ -84,6 +85,7 @@ pub enum Committed {
 }
 
 impl Executor {
+    /// An executor that begins with the runs that the marks of the former daemon tell of.
     pub fn new(server: Server, limits: Limits, found: &[FoundMark]) -> Executor {
         let mut held = HeldRuns::default();
         for mark in found {
@@ -112,6 +114,7 @@ impl Executor {
         }
     }
 
+    /// What this node holds of the attempt; none where it knows nothing of it.
     pub fn held(&self, attempt: Attempt) -> Option<Held> {
         self.held.get(attempt).map(Run::held)
     }
@@ -137,6 +140,7 @@ impl Executor {
         }
     }
 
+    /// Counts since the start, and of the runs held now.
     pub fn counters(&self) -> Counters {
         self.counters
     }
@@ -209,6 +213,7 @@ impl Executor {
         debug_assert!(is_ahead(self.expires_at), "a run that may no longer start stays in the ready queue");
     }
 
+    /// Adds when this part has to be woken.
     pub fn timers(&self, timers: &mut Timers) {
         timers.set(Timer::ArmedRun, self.held.first_armed());
         timers.set(Timer::RunLimit, self.held.first_alarm());

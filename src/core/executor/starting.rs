@@ -66,6 +66,7 @@ impl Executor {
         !self.is_draining && self.held.spawning().len() < SPAWNS_MAX && self.active() < self.limits.max_running
     }
 
+    /// A spawn was answered: the process runs, or was not started for this reason.
     pub fn on_spawned(&mut self, id: WorkId, result: Result<Started, SpawnError>, cx: &mut Context) {
         let Some(attempt) = self.held.spawned_by(id) else { return };
         let is_killed = matches!(self.held.phase(attempt), Some(Phase::Spawning { is_killed: true, .. }));

@@ -22,6 +22,7 @@ pub enum Mail {
     Loopback(Message),
 }
 
+/// The effects that are not taken yet, in their order.
 #[derive(Debug, Default)]
 pub struct Effects {
     effects: VecDeque<Effect>,
@@ -38,26 +39,32 @@ impl Effects {
         id
     }
 
+    /// Answers a client's request.
     pub fn reply(&mut self, request: RequestId, reply: Reply) {
         self.effects.push_back(Effect::Reply(request, reply));
     }
 
+    /// Changes a slot of the marks.
     pub fn mark(&mut self, op: MarkOp) {
         self.effects.push_back(Effect::Mark(op));
     }
 
+    /// Writes a line into the daemon's own log.
     pub fn notice(&mut self, level: log::Level, text: impl Into<String>) {
         self.effects.push_back(Effect::Notice(Notice { level, text: text.into() }));
     }
 
+    /// Adds an effect at the end.
     pub fn push(&mut self, effect: Effect) {
         self.effects.push_back(effect);
     }
 
+    /// Sends a node a message of its leader.
     pub fn tell_node(&mut self, node: &NodeId, message: ToNode) {
         self.mail.push_back(Mail::ToNode(node.clone(), message));
     }
 
+    /// Sends the leader a message of this node.
     pub fn tell_leader(&mut self, message: ToLeader) {
         self.mail.push_back(Mail::ToLeader(message));
     }
@@ -77,10 +84,12 @@ impl Effects {
         }
     }
 
+    /// The oldest message that is not delivered yet.
     pub fn take_mail(&mut self) -> Option<Mail> {
         self.mail.pop_front()
     }
 
+    /// The oldest effect that is not carried out yet.
     pub fn take(&mut self) -> Option<Effect> {
         self.effects.pop_front()
     }

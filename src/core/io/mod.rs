@@ -158,6 +158,7 @@ pub struct FoundMark {
     pub state: FoundState,
 }
 
+/// How far a run of the former daemon had come, by its mark.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum FoundState {
     /// Held, and certainly not started.
@@ -176,6 +177,7 @@ pub struct Notice {
     pub text: String,
 }
 
+/// Why the daemon exits.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ExitReason {
     /// The shutdown is complete.

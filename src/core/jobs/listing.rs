@@ -34,6 +34,7 @@ const JOBS_PER_MS: u64 = 20;
 /// Lists that wait for the store at one time. Further lists are answered without waiting.
 const WAITING_MAX: usize = 1_000;
 
+/// The lists of jobs that clients wait for.
 #[derive(Debug, Default)]
 pub struct Listing {
     /// Lists for which the jobs in memory may be too old, in the order in which they came.
@@ -113,12 +114,14 @@ impl Listing {
         }
     }
 
+    /// Adds when this part has to be woken.
     pub fn timers(&self, timers: &mut Timers) {
         let in_flight = self.in_flight.iter().flat_map(|(_, asked)| asked);
         timers.set(Timer::JobList, in_flight.chain(&self.waiting).map(|asked| asked.answer_by).min());
         timers.set(Timer::WantedJobList, self.wanted.front().map(Wanted::answer_by));
     }
 
+    /// The store has answered with the last runs of listed jobs, or failed.
     pub fn on_last_runs(&mut self, id: WorkId, result: Result<BTreeMap<JobId, LastRun>, StoreError>, fx: &mut Effects) {
         let Some((_, asked)) = self.in_flight.take_if(|(in_flight, _)| *in_flight == id) else { return };
         let last_runs = result.unwrap_or_default();

@@ -27,6 +27,7 @@ use crate::model::{Job, JobId, Mono, Now, Zones};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+/// The jobs as this node has them in memory, and how new they are.
 #[derive(Debug)]
 pub struct Replica {
     zones: Zones,
@@ -76,6 +77,7 @@ struct Question {
 }
 
 impl Replica {
+    /// An empty replica, which reads all jobs first.
     pub fn new(zones: Zones) -> Replica {
         Replica {
             zones,
@@ -95,6 +97,7 @@ impl Replica {
         matches!(self.state, State::Ready { .. })
     }
 
+    /// Whether this work was asked for by the replica.
     pub fn has_asked(&self, id: WorkId) -> bool {
         self.question.is_some_and(|asked| asked.id == id)
     }
@@ -131,6 +134,7 @@ impl Replica {
         self.question = Some(Question { id, sent_at: cx.now.mono });
     }
 
+    /// Adds when this part has to be woken.
     pub fn timers(&self, timers: &mut Timers) {
         let at = match self.state {
             _ if self.question.is_some() => None,
@@ -141,6 +145,7 @@ impl Replica {
         timers.set(Timer::ReplicaRefresh, at);
     }
 
+    /// A batch of a scan has come, or failed.
     pub fn on_batch(&mut self, id: WorkId, result: Result<JobBatch, StoreError>, cx: &mut Context) {
         let Some(asked) = self.take_asked(id) else { return };
         let Some(batch) = self.taken(result, cx) else { return };
@@ -163,6 +168,7 @@ impl Replica {
         self.poll(None, cx);
     }
 
+    /// The changes that the replica lacks have come, or failed. None: they are too many or too old, and all jobs are read anew.
     pub fn on_differences(&mut self, id: WorkId, result: Result<Option<Differences>, StoreError>, cx: &mut Context) {
         let Some(asked) = self.take_asked(id) else { return };
         self.state = State::Ready { refresh_at: cx.now.mono.plus_ms(REPLICA_REFRESH_MS) };

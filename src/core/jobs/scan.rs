@@ -16,6 +16,7 @@ const BATCH_JOBS: usize = 1_000;
 /// The most jobs in memory with which one batch is compared.
 const KNOWN_MAX: usize = 2 * BATCH_JOBS;
 
+/// A reading of all jobs, batch after batch.
 #[derive(Debug, Default)]
 pub struct Scan {
     /// Jobs up to and with this one have been compared.

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
+/// The jobs in force, and the second up to which ticks were taken.
 #[derive(Debug)]
 pub struct Scheduler {
     zones: Zones,
@@ -62,6 +63,7 @@ impl Scheduler {
         schedule.map(|_| job)
     }
 
+    /// Takes a job out; none where there is no such job.
     pub fn remove(&mut self, id: JobId) -> Option<Arc<Job>> {
         let planned = self.jobs.remove(&id)?;
         if let Some(item) = planned.schedule {
@@ -70,6 +72,7 @@ impl Scheduler {
         Some(planned.job)
     }
 
+    /// The definition in force; none where there is no such job.
     pub fn job(&self, id: JobId) -> Option<&Arc<Job>> {
         self.jobs.get(&id).map(|planned| &planned.job)
     }
@@ -84,10 +87,12 @@ impl Scheduler {
         self.jobs.range((Bound::Excluded(after), Bound::Included(last))).map(|(id, _)| *id)
     }
 
+    /// All jobs, by their ids.
     pub fn jobs(&self) -> impl Iterator<Item = &Arc<Job>> {
         self.jobs.values().map(|planned| &planned.job)
     }
 
+    /// How many jobs there are, stopped ones included.
     pub fn job_count(&self) -> usize {
         self.jobs.len()
     }

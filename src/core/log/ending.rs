@@ -78,6 +78,7 @@ pub struct RowHead<'a> {
 }
 
 impl RowHead<'_> {
+    /// The log row of an attempt that ended so.
     pub fn row(self, ending: Ending, now: Now) -> LogRow {
         let mut row = LogRow {
             attempt: self.attempt,

@@ -20,6 +20,7 @@ use crate::model::{Attempt, LogRow, Mono, Now, RunState};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+/// The log rows that the store has not committed yet.
 #[derive(Debug, Default)]
 pub struct Logbook {
     backlog: Backlog,
@@ -63,6 +64,7 @@ impl Logbook {
         self.is_open = true;
     }
 
+    /// Takes a row, to be written with others.
     pub fn push(&mut self, row: LogRow, now: Now) {
         self.outcomes[row.state as usize] += 1;
         self.attempts.insert(row.attempt);
@@ -100,6 +102,7 @@ impl Logbook {
         self.trouble.as_deref()
     }
 
+    /// Whether every row is committed.
     pub fn is_empty(&self) -> bool {
         self.backlog.is_empty() && self.in_flight.is_none() && self.spooler.is_empty()
     }
@@ -133,6 +136,7 @@ impl Logbook {
         }
     }
 
+    /// Adds when this part has to be woken.
     pub fn timers(&self, timers: &mut Timers) {
         let may_write = self.is_open && self.in_flight.is_none();
         let write = if self.spooler.has_loaded() { Some(Mono(0)) } else { self.backlog.due_at() };
@@ -190,6 +194,7 @@ impl Logbook {
         attempts
     }
 
+    /// Work of the spool was done, or failed with this reason.
     pub fn on_spooled(&mut self, id: WorkId, result: Result<Spooled, String>, fx: &mut Effects, now: Now) {
         let is_with_store = |in_flight: &&mut InFlight, rows| Arc::ptr_eq(&in_flight.group, rows);
         match self.spooler.on_spooled(id, result, fx, now) {

@@ -101,6 +101,7 @@ impl Timers {
         timers
     }
 
+    /// The moment that the timers are asked for.
     pub fn now(&self) -> Now {
         self.now
     }
@@ -169,6 +170,7 @@ impl Stalled {
         })
     }
 
+    /// How many stalled timers there were since the start.
     pub fn count(&self) -> u64 {
         self.count
     }

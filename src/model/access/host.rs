@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv6Addr};
 /// The longest name that DNS knows.
 const NAME_BYTES_MAX: usize = 253;
 
+/// A host as a URL or a `Host` header names it.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Host {
     Address(IpAddr),

@@ -19,8 +19,10 @@ pub enum Level {
 }
 
 impl Level {
+    /// The levels, for messages.
     pub const NAMES: &str = "read, operate or admin";
 
+    /// The word by which files, arguments and answers name it.
     pub fn name(self) -> &'static str {
         match self {
             Level::Read => "read",

@@ -32,6 +32,7 @@ pub struct Caller {
     pub token: Option<Token>,
 }
 
+/// The way in which a caller was recognized.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Proof {

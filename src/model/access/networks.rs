@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use std::fmt;
 use std::net::IpAddr;
 
+/// Networks of IPv4 and IPv6 addresses.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Networks(Vec<IpNet>);
 
@@ -21,11 +22,13 @@ impl Networks {
         texts.iter().map(|text| network(text.trim())).collect::<Result<_, _>>().map(Networks)
     }
 
+    /// Whether the address is in one of the networks.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
     }
 
+    /// Whether there is no network, so that no address is in them.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

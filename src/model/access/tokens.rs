@@ -26,6 +26,7 @@ const TOKEN_BYTES_MAX: usize = 512;
 const HASH_BYTES: usize = 32;
 const HASH_PREFIX: &str = "sha256:";
 
+/// A token: whom it names, what it allows, and the hash by which it is known.
 #[derive(Clone, Eq, PartialEq)]
 pub struct Token {
     pub name: Arc<str>,
@@ -39,6 +40,7 @@ impl fmt::Debug for Token {
     }
 }
 
+/// The tokens in force, at most `TOKENS_MAX`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Tokens(Vec<Token>);
 
@@ -81,10 +83,12 @@ impl Tokens {
         self.0.contains(token)
     }
 
+    /// Whether there is no token.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
+    /// How many tokens there are.
     pub fn len(&self) -> usize {
         self.0.len()
     }

@@ -41,6 +41,7 @@ pub struct Gzip {
 }
 
 impl Gzip {
+    /// Begins to compress this body.
     pub fn new(body: Vec<u8>) -> Gzip {
         Gzip { body, at: 0, crc: Crc::new(), compress: Compress::new(Compression::fast(), false), is_over: false }
     }

@@ -25,6 +25,7 @@ pub enum Parsed {
     Request(Request),
 }
 
+/// Tells a client that waits for leave to send its body.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// Takes requests out of a buffer, one after the other.

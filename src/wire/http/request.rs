@@ -4,6 +4,7 @@
 
 use super::super::headers::Headers;
 
+/// A whole request.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Request {
     pub method: String,

@@ -10,6 +10,7 @@ use jiff::fmt::rfc2822::DateTimePrinter;
 /// From how many bytes on an answer is worth compressing.
 pub(super) const GZIP_BYTES_MIN: usize = 1 << 10;
 
+/// An answer before it is bytes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Response {
     pub status: u16,
@@ -26,6 +27,7 @@ pub enum Content {
 }
 
 impl Response {
+    /// An answer whose body is this JSON text.
     pub fn json(status: u16, body: Vec<u8>) -> Response {
         Response { status, headers: vec![("Content-Type", "application/json; charset=utf-8".into())], body }
     }
@@ -35,6 +37,7 @@ impl Response {
         Response { status: 204, headers: Vec::new(), body: Vec::new() }
     }
 
+    /// Adds a header.
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Response {
         self.headers.push((name, value.into()));
         self
@@ -74,6 +77,7 @@ pub fn chunk(bytes: &[u8]) -> Vec<u8> {
     }
 }
 
+/// Ends a body that comes in chunks.
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 /// A moment as HTTP writes it. A clock beyond the calendar shows 1970.

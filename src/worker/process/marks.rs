@@ -299,6 +299,7 @@ impl MarkBook {
         Ok((MarkBook { marks, slots, free, tags: BTreeMap::new(), tags_used: BTreeSet::new() }, found, notice))
     }
 
+    /// The marks themselves, for threads that start processes.
     pub fn marks(&self) -> Arc<Marks> {
         Arc::clone(&self.marks)
     }

@@ -23,6 +23,7 @@ pub struct FreeMemory {
 }
 
 impl FreeMemory {
+    /// A check that so many megabytes are free; 0 checks nothing.
     pub fn new(min_mb: u64) -> FreeMemory {
         FreeMemory { min_mb, last: Mutex::new(None) }
     }

@@ -32,14 +32,17 @@ pub struct Shifted {
 }
 
 impl Shifted {
+    /// The schedule, later by so many seconds.
     pub fn new(schedule: Arc<Schedule>, by_secs: u32) -> Shifted {
         Shifted { schedule, by_secs: by_secs.into() }
     }
 
+    /// The first due second after this one; none where there is no further one.
     pub fn next_after(&self, after: Second) -> Option<Second> {
         Some(self.schedule.next_after(after.plus(-self.by_secs))?.plus(self.by_secs))
     }
 
+    /// Whether this second is due.
     pub fn matches(&self, second: Second) -> bool {
         self.schedule.matches(second.plus(-self.by_secs))
     }

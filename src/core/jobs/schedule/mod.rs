@@ -22,6 +22,7 @@ use calendar::Calendar;
 use parse::{Parsed, Rule};
 use zone::Zone;
 
+/// A schedule that was read: it tells the due seconds.
 #[derive(Clone, Debug)]
 pub struct Schedule {
     kind: Kind,
@@ -72,6 +73,7 @@ impl Schedule {
         }
     }
 
+    /// Whether this second is due.
     pub fn matches(&self, second: Second) -> bool {
         self.next_after(second.plus(-1)) == Some(second)
     }

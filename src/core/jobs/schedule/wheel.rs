@@ -24,6 +24,7 @@ struct Timed {
     item: Item,
 }
 
+/// The distinct schedules, by their next due second.
 #[derive(Debug)]
 pub struct Wheel {
     cursor: Second,

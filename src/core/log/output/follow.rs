@@ -19,6 +19,7 @@ const ASK_EVERY_MS: u64 = 200;
 /// The status of an error that may pass: no leader, or a node that does not answer.
 const UNAVAILABLE: u16 = 503;
 
+/// A client that follows a run, as far as it has been served.
 #[derive(Debug)]
 pub struct Follow {
     /// The next question; its `from` grows with each part.
@@ -45,6 +46,7 @@ pub enum Step<'a> {
 }
 
 impl Follow {
+    /// A client that follows this run from now on.
     pub fn new(query: OutputQuery, now: Mono) -> Follow {
         Follow { query, ask_at: Some(now), answered_at: now, has_begun: false, is_at_line_start: true }
     }

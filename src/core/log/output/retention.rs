@@ -171,6 +171,7 @@ impl Outputs {
         }
     }
 
+    /// The oldest order for the thread with the files.
     pub fn take_order(&mut self) -> Option<FileOrder> {
         self.orders.pop_front()
     }
