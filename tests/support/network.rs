@@ -3,8 +3,16 @@
 //! They need root and iproute2. Names and addresses belong to this process, and go with the network.
 
 use super::{program, required};
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// A kernel under load has been seen to make a network through which nothing came: such a one is made anew.
+const TRIES: u32 = 3;
+/// How long a new network may take until all hosts are reached.
+const WORKS_AFTER_MAX: Duration = Duration::from_secs(5);
 
 pub struct Network {
     name: String,
@@ -12,15 +20,22 @@ pub struct Network {
     hosts: usize,
 }
 
-/// A network of so many hosts; `None` where namespaces cannot be made.
+/// A network of so many hosts, all of which are reached; `None` where namespaces cannot be made.
 pub fn network(hosts: usize) -> Option<Network> {
+    let made = (1..=TRIES).find_map(|_| match make(hosts) {
+        Ok(network) => network.works().then_some(Ok(network)),
+        Err(error) => Some(Err(error)),
+    });
+    required("a network namespace", made.unwrap_or_else(|| Err(format!("{TRIES} networks were made, and none works"))))
+}
+
+fn make(hosts: usize) -> Result<Network, String> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let name = format!("w{}x{count}", std::process::id());
     let subnet = format!("10.{}.{}", 100 + std::process::id() % 100, count % 250);
     let mut network = Network { name, subnet, hosts: 0 };
-    let made = network.make(hosts);
-    required("a network namespace", made.map(|()| network))
+    network.make(hosts).map(|()| network)
 }
 
 const GATEWAY_MAC: &str = "02:00:00:00:00:fe";
@@ -35,6 +50,14 @@ fn ip(arguments: &str) -> Result<(), String> {
     match output.status.success() {
         true => Ok(()),
         false => Err(format!("ip {arguments}: {}", String::from_utf8_lossy(&output.stderr))),
+    }
+}
+
+/// Prints what `ip` shows of this.
+fn show(arguments: &str) {
+    let Some(program) = program("ip") else { return };
+    if let Ok(output) = Command::new(program).args(arguments.split(' ')).output() {
+        eprintln!("ip {arguments}:\n{}", String::from_utf8_lossy(&output.stdout));
     }
 }
 
@@ -57,6 +80,34 @@ impl Network {
             ip(&format!("-n {namespace} link set lo up"))?;
         }
         Ok(())
+    }
+
+    /// Whether every host is reached. Where one is not, it says how the network looks.
+    fn works(&self) -> bool {
+        let end = Instant::now() + WORKS_AFTER_MAX;
+        let cut_off = (0..self.hosts).find(|host| !self.reaches(*host, end));
+        if let Some(host) = cut_off {
+            eprintln!("host {host} of network {} is not reached; it is made anew", self.name);
+            let namespace = self.namespace(host);
+            for looks in ["-d link", "neigh", "route"] {
+                show(looks);
+                show(&format!("-n {namespace} {looks}"));
+            }
+        }
+        cut_off.is_none()
+    }
+
+    /// Whether the host answers before `end` that nobody listens at its first port.
+    fn reaches(&self, host: usize, end: Instant) -> bool {
+        let address = SocketAddr::new(self.address(host).parse().expect("it is an address"), 1);
+        let wait = || end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let answers = || TcpStream::connect_timeout(&address, wait()).map_err(|error| error.kind());
+        while Instant::now() < end {
+            if answers().err() == Some(ErrorKind::ConnectionRefused) {
+                return true;
+            }
+        }
+        false
     }
 
     /// Where services listen: the host that the others reach.
