@@ -89,6 +89,10 @@ pub struct Hello {
     pub capacity: usize,
     /// Names for the node, beside its server, that a job's `node` may have.
     pub labels: Vec<String>,
+    /// For how long the node has remembered every run that it was given: earlier ones it may have begun, and names none
+    /// of them. None: since its first start.
+    #[serde(default)]
+    pub memory_ms: Option<u64>,
 }
 
 /// The word of a node to its leader, every `HEARTBEAT_MS`.

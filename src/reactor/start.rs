@@ -27,7 +27,7 @@ use crate::worker::home::{self, Home};
 use crate::worker::output_files::OutputFiles;
 use crate::worker::own_files;
 use crate::worker::pool::{Answers, Pool, Tools};
-use crate::worker::process::{DaemonLink, FreeMemory, MarkBook, Spawner};
+use crate::worker::process::{DaemonLink, FreeMemory, MarkBook, OpenedMarks, Spawner};
 use crate::worker::random;
 use crate::worker::spool::SpoolFile;
 use crate::worker::store::sqlite::WriteOrder;
@@ -37,7 +37,6 @@ use mio::{Interest, Poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::collections::BTreeSet;
 use std::fmt::Display;
-use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -49,9 +48,11 @@ pub fn run(config: &Config, link: DaemonLink) -> Result<ExitReason, String> {
 
 fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
     let (disk, kept) = Disk::open(config, &link)?;
+    let is_first_start = !config.data_dir.join(NODE_ID).exists();
     let node_id = node_id(&config.data_dir)?;
-    let (marks, found, notice) = MarkBook::open(&config.data_dir, config.limits.held_max())
-        .map_err(|error| format!("open the marks in {}: {error}", config.data_dir.display()))?;
+    let OpenedMarks { book: marks, found, notice, remembers_since } =
+        MarkBook::open(&config.data_dir, config.limits.held_max(), is_first_start)
+            .map_err(|error| format!("open the marks in {}: {error}", config.data_dir.display()))?;
     if let Some(notice) = notice {
         log::error!("{notice}");
     }
@@ -97,6 +98,7 @@ fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
         drain_timeout_ms: config.drain_timeout_ms,
         log_retention_days: config.log_retention_days,
         found,
+        remembers_since,
         spool_left: kept,
     };
     Ok(Reactor {
@@ -208,9 +210,12 @@ fn hear(poll: &Poll, signal: i32, at: usize) -> std::io::Result<UnixStream> {
 /// The longest node_id file that is read: an id, and blanks around it.
 const NODE_ID_BYTES_MAX: usize = 64;
 
+/// The file with the node's id, in data_dir.
+const NODE_ID: &str = "node_id";
+
 /// The node's id, made at its first start.
 fn node_id(data_dir: &Path) -> Result<NodeId, String> {
-    let path = data_dir.join("node_id");
+    let path = data_dir.join(NODE_ID);
     let fail = |error: std::io::Error| format!("read or make {}: {error}", path.display());
     let bad = || format!("{} does not hold 32 hex digits: remove it if this node is stopped for good", path.display());
     match own_files::read(&path, NODE_ID_BYTES_MAX) {
@@ -222,12 +227,8 @@ fn node_id(data_dir: &Path) -> Result<NodeId, String> {
         Err(error) if error.kind() == std::io::ErrorKind::InvalidData => Err(bad()),
         Ok(None) => {
             let text = random::hex::<16>().map_err(fail)?;
-            // The file must be complete or missing: half an id would stop the next start.
-            let temporary = path.with_extension("new");
-            own_files::make_anew(&temporary)
-                .and_then(|mut file| file.write_all(text.as_bytes()))
-                .and_then(|()| std::fs::rename(&temporary, &path))
-                .map_err(fail)?;
+            // Half an id would stop the next start.
+            own_files::write_whole(&path, text.as_bytes()).map_err(fail)?;
             Ok(NodeId(text.into()))
         }
         Err(error) => Err(fail(error)),

@@ -8,7 +8,7 @@
 
 use rustix::fs::OFlags;
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
@@ -72,6 +72,16 @@ pub fn make_anew(path: &Path) -> io::Result<File> {
         _ => {}
     }
     check(options().write(true).create_new(true).open(path)?)
+}
+
+/// Makes the file with this text, or leaves none: after a crash of the host as well.
+pub fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("new");
+    let mut file = make_anew(&temporary)?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
 /// The whole file; none where it does not exist. `InvalidData`: it has more than `bytes_max` bytes.

@@ -10,6 +10,7 @@ mod config;
 mod connections;
 mod control;
 mod crash;
+mod failing;
 mod files;
 mod flood;
 mod health;

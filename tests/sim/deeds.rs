@@ -48,10 +48,13 @@ impl World {
             self.end_daemon(host);
             self.kill_processes(host, |_| true);
             if is_reboot {
-                // With a power loss the latest marks may not have reached the disk; the new boot id says so.
+                // With a power loss some marks may not have reached the disk; the new boot id says so.
                 let state = if self.without == Some(Guard::BootId) { FoundState::Held } else { FoundState::Unknown };
                 self.hosts[host].lease = Mono(0);
                 self.hosts[host].marks.values_mut().for_each(|mark| mark.state = state);
+                let random = &mut self.random;
+                self.hosts[host].marks.retain(|_, _| !random.chance(30));
+                self.hosts[host].is_rebooted = true;
             }
             self.at(self.now + down, Event::Start(host));
         }

@@ -34,6 +34,8 @@ pub enum Guard {
     MarksOfAllIncarnations,
     /// After a reboot a daemon does not rely on its marks.
     BootId,
+    /// After a reboot a daemon says that it may have forgotten runs.
+    Forgetting,
     /// At the lease's end the guardian ends mutex runs.
     GuardiansDeadline,
     /// A change is stored after every tick before it.
@@ -45,7 +47,7 @@ pub enum Guard {
 }
 
 impl Guard {
-    pub const ALL: [Guard; 17] = [
+    pub const ALL: [Guard; 18] = [
         Guard::EpochInTheStore,
         Guard::EpochAtTheNode,
         Guard::LeaseAtTheStart,
@@ -59,6 +61,7 @@ impl Guard {
         Guard::Marks,
         Guard::MarksOfAllIncarnations,
         Guard::BootId,
+        Guard::Forgetting,
         Guard::GuardiansDeadline,
         Guard::TicksBeforeChanges,
         Guard::EveryTimerWakes,

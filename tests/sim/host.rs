@@ -38,6 +38,10 @@ pub struct Host {
     pub server: Server,
     pub node_id: NodeId,
     pub marks: BTreeMap<Attempt, Mark>,
+    /// Since when the marks name every run; none: since its first start.
+    pub remembers_since: Option<Mono>,
+    /// It was rebooted since its daemon was started last.
+    pub is_rebooted: bool,
     pub lease: Mono,
     /// The rows of each chunk, by its offset.
     pub spool: BTreeMap<u64, Vec<LogRow>>,
@@ -108,6 +112,7 @@ impl Host {
             drain_timeout_ms: 2_000,
             log_retention_days: 0,
             found: found.collect(),
+            remembers_since: self.remembers_since,
             spool_left: SpoolLeft {
                 attempts: self.spool.values().flatten().map(|row| row.attempt).collect(),
                 chunks: self.spool.keys().map(|at| Chunk { at: *at, bytes: 1 }).collect(),
@@ -128,6 +133,8 @@ impl World {
             server: Server(format!("10.0.0.{at}:9991").into()),
             node_id: NodeId(format!("node-{at}").into()),
             marks: BTreeMap::new(),
+            remembers_since: None,
+            is_rebooted: false,
             lease: Mono(0),
             spool: BTreeMap::new(),
             wall_offset: around_zero(50 * MS),
@@ -180,6 +187,9 @@ impl World {
         it.lead_free_at = 0;
         it.followed = Epoch(0);
         it.forget_marks(without);
+        if std::mem::take(&mut it.is_rebooted) && without != Some(Guard::Forgetting) {
+            it.remembers_since = Some(now.mono);
+        }
         it.starts += 1;
         it.node = Some(Box::new(Node::new(it.setup(now, is_alone, limits))));
         let life = it.life;

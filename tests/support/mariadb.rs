@@ -1,6 +1,6 @@
 //! A real MariaDB. Most tests share one server and have a database each; a test that stops it has a server of its own.
 
-use super::{Service, free_port, program, required, wait_for};
+use super::{Service, free_port, program, required, wait_for, wait_until};
 use mysql::prelude::Queryable;
 use mysql::{Conn, OptsBuilder};
 use std::path::{Path, PathBuf};
@@ -149,6 +149,16 @@ impl Database {
         }
     }
 
+    /// The same database for a user who may do everything in it, and is no administrator.
+    pub fn for_a_user(&self) -> Database {
+        let user = format!("owner_{}", self.name);
+        self.run(&[
+            &format!("CREATE USER IF NOT EXISTS '{user}'@'%'"),
+            &format!("GRANT ALL ON `{}`.* TO '{user}'@'%'", self.name),
+        ]);
+        Database { user, ..self.clone() }
+    }
+
     /// The same database for a user who may read and write rows of the present tables, and nothing else.
     pub fn limited(&self) -> Database {
         let user = format!("user_{}", self.name);
@@ -174,16 +184,31 @@ impl Database {
 
     /// The connections that nodes have to it.
     pub fn connections(&self) -> Vec<u64> {
-        let others = "SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND id <> CONNECTION_ID()";
-        self.connect().query(others).expect("root may look")
+        connections_but(&mut self.connect())
+    }
+
+    /// Opens connections to the server, as this user, until it takes no more.
+    fn take_connections(&self) -> Vec<Conn> {
+        let options = || OptsBuilder::new().ip_or_hostname(Some(&self.host)).tcp_port(self.port).user(Some(&self.user));
+        std::iter::from_fn(|| Conn::new(options().prefer_socket(false)).ok()).collect()
     }
 
     /// Ends every connection that nodes have to it.
     pub fn end_connections(&self) {
-        let ids = self.connections();
-        let mut conn = self.connect();
-        // Some may have gone by themselves.
-        ids.iter().for_each(|id| drop(conn.query_drop(format!("KILL {id}"))));
+        end_connections_but(&mut self.connect());
+    }
+
+    /// Lets this user, who is no administrator, have no connection: others take all that there are. Administrators have
+    /// one more, `administrator`. The connections are free again when what it gives is dropped.
+    pub fn without_connections(&self, administrator: &mut Conn) -> Vec<Conn> {
+        administrator.query_drop("SET GLOBAL max_connections = 10").expect("root may set it");
+        let mut taken = self.take_connections();
+        wait_until("the nodes have none", || {
+            end_connections_but(administrator);
+            taken.extend(self.take_connections());
+            connections_but(administrator).is_empty()
+        });
+        taken
     }
 
     pub fn config(&self) -> MysqlConfig {
@@ -203,6 +228,17 @@ impl Database {
             self.host, self.port, self.user, self.name
         )
     }
+}
+
+/// The connections to the database of this one, without itself.
+fn connections_but(conn: &mut Conn) -> Vec<u64> {
+    let others = "SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND id <> CONNECTION_ID()";
+    conn.query(others).expect("root may look")
+}
+
+fn end_connections_but(conn: &mut Conn) {
+    // Some may have gone by themselves.
+    connections_but(conn).iter().for_each(|id| drop(conn.query_drop(format!("KILL {id}"))));
 }
 
 fn connect(host: &str, port: u16, database: Option<&str>) -> mysql::Result<Conn> {

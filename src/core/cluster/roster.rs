@@ -11,7 +11,7 @@
 //! acknowledgement, the node from the earlier sending of its heartbeat.
 
 use crate::core::runs::Candidate;
-use crate::core::time::bounds::{LEASE_MARGIN_MS, LEASE_MS, OFFSET_MS_MAX, STORE_FIRM_MS, SUSPECT_MS};
+use crate::core::time::bounds::{LEASE_MARGIN_MS, LEASE_MS, OFFSET_MS_MAX, SENT_AHEAD_SECS, STORE_FIRM_MS, SUSPECT_MS};
 use crate::core::time::{Timer, Timers};
 use crate::model::command::{NodeState, NodeView, Role};
 use crate::model::message::{Heartbeat, Hello, LinkId};
@@ -34,6 +34,8 @@ struct Member {
     is_settled: bool,
     capacity: usize,
     labels: Vec<String>,
+    /// The last second of which the node may have forgotten runs; none where it remembers all.
+    forgotten_to: Option<Second>,
     /// Its last heartbeat.
     last: Heartbeat,
     /// Since when its heartbeats say that its store answers.
@@ -77,6 +79,9 @@ impl Roster {
         member.incarnation = hello.incarnation;
         member.capacity = hello.capacity;
         member.labels = hello.labels.clone();
+        // It may have been sent runs for some time ahead.
+        let began_at = |memory_ms| now.wall_at(now.mono.minus_ms(memory_ms));
+        member.forgotten_to = hello.memory_ms.map(|ms| began_at(ms).second().plus(SENT_AHEAD_SECS));
         member.is_settled = false;
         member.heard_at = now.mono;
         member.silent_since = None;
@@ -89,6 +94,11 @@ impl Roster {
             member.is_settled = true;
             member.is_released = false;
         }
+    }
+
+    /// The last second of which the node may have forgotten runs that it was given; none where it remembers all.
+    pub fn forgotten_to(&self, node: &NodeId) -> Option<Second> {
+        self.members.get(node).and_then(|member| member.forgotten_to)
     }
 
     /// Counts the lease that the node is being granted: at most `LEASE_MS` from now.
@@ -256,6 +266,7 @@ impl Member {
             is_settled: false,
             capacity: 0,
             labels: Vec::new(),
+            forgotten_to: None,
             last: Heartbeat::default(),
             store_since: None,
             clock_offset_ms: 0,
@@ -317,6 +328,7 @@ mod tests {
             incarnation: Incarnation(life),
             capacity: 5,
             labels: Vec::new(),
+            memory_ms: None,
         }
     }
 

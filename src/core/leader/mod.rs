@@ -317,7 +317,7 @@ impl Leader {
                 attempts.iter().for_each(|attempt| self.controls.on_over(*attempt, None, cx.fx));
                 let ended = self.controls.ended_here(&attempts);
                 if !ended.is_empty() {
-                    self.find(Unknown { attempts: ended, question: 0 }, cx.fx);
+                    self.find(Unknown { attempts: ended, ..Unknown::default() }, cx.fx);
                 }
             }
             ToLeader::Cancelled { cron_id, dropped } => self.runs.on_dropped(cron_id, dropped, &mut self.ledger, cx),

@@ -21,7 +21,8 @@ impl Leader {
         self.roster.on_settled(node);
         self.runs.set_candidates(self.roster.candidates(cx.now));
         let held = held.into_iter().collect();
-        let unknown = self.runs.on_holdings(node, &held, &mut self.ledger, cx);
+        let mut unknown = self.runs.on_holdings(node, &held, &mut self.ledger, cx);
+        unknown.forgotten_to = self.roster.forgotten_to(node);
         if !unknown.attempts.is_empty() {
             self.find(unknown, cx.fx);
         }

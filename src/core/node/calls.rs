@@ -20,7 +20,7 @@ impl Node {
         let answer_by = now.mono.plus_ms(FORWARD_MS + self.may_take_ms(&command));
         match (command, &mut self.lead) {
             (Command::ListJobs(filter), _) => self.list_jobs(client, filter, now),
-            (Command::ListLogs(filter), _) => self.read(client, Read::Logs(filter)),
+            (Command::ListLogs(filter), _) => self.read(client, Read::Logs(filter), now),
             (command @ (Command::ShowCluster | Command::DrainNode(_)), Leadership::Leading(_)) => {
                 self.on_cluster_command(client, command, now);
             }

@@ -38,13 +38,13 @@ impl Node {
     /// The link to the leader is up. Other nodes' links to this one are heard of by their first message.
     pub(super) fn on_linked(&mut self, link: LinkId, now: Now) {
         if self.follower.has(link) {
-            let hello = self.hello();
+            let hello = self.hello(now);
             self.follower.on_linked(hello, &mut self.lender.at(now));
         }
     }
 
     /// This node's greeting to a leader, itself included.
-    pub(super) fn hello(&self) -> Hello {
+    pub(super) fn hello(&self, now: Now) -> Hello {
         let limits = &self.setup.limits;
         Hello {
             node_id: self.setup.node_id.clone(),
@@ -52,6 +52,7 @@ impl Node {
             incarnation: self.setup.incarnation,
             capacity: limits.max_pending + limits.max_running,
             labels: self.setup.labels.clone(),
+            memory_ms: self.setup.remembers_since.map(|since| now.mono.since(since).as_millis() as u64),
         }
     }
 

@@ -20,6 +20,7 @@ mod health_check;
 mod inspection;
 mod leadership;
 mod links;
+mod pending_reads;
 mod reads;
 mod retention;
 mod shutdown;
@@ -36,6 +37,7 @@ use crate::core::jobs::replica::Replica;
 use crate::core::leader::{Leader, Verdict};
 use crate::core::log::logbook::Logbook;
 use crate::core::node::health_check::HealthCheck;
+use crate::core::node::pending_reads::PendingReads;
 use crate::core::node::shutdown::Shutdown;
 use crate::core::time::{Backoff, Stalled, Timer, Timers};
 use crate::model::command::{Answer, Command, RequestId};
@@ -44,7 +46,7 @@ use crate::model::message::{LinkId, ToLeader};
 use crate::model::{Epoch, Incarnation, Mono, NodeId, Now, Server, Zones};
 use std::collections::{BTreeMap, VecDeque};
 
-/// Limit of the reads that are with the store at one time, and of the calls that wait for a leader.
+/// Limit of the calls that wait for a leader.
 const WAITING_MAX: usize = 1_000;
 /// How often leader and node of this process may answer each other within one input.
 const ROUNDS_MAX: usize = 1_000;
@@ -68,6 +70,8 @@ pub struct Setup {
     pub log_retention_days: u32,
     /// Marks of former incarnations.
     pub found: Vec<FoundMark>,
+    /// Since when the marks name every run that this node was given; none: since its first start.
+    pub remembers_since: Option<Mono>,
     /// Log rows of former incarnations.
     pub spool_left: SpoolLeft,
 }
@@ -95,8 +99,7 @@ pub struct Node {
     health_check: HealthCheck,
     /// Since when this node's own store answers; none while it does not.
     store_since: Option<Mono>,
-    /// Clients whose reads are with the store.
-    reads: BTreeMap<WorkId, RequestId>,
+    reads: PendingReads,
     listing: Listing,
     /// Calls that wait for a leader, and until when.
     waiting: VecDeque<(Mono, RequestId, Command)>,
@@ -180,7 +183,7 @@ impl Node {
             executor,
             health_check: HealthCheck::default(),
             store_since: None,
-            reads: BTreeMap::new(),
+            reads: PendingReads::default(),
             listing: Listing::default(),
             waiting: VecDeque::new(),
             retain_at: Mono(0),
@@ -254,6 +257,7 @@ impl Node {
         self.executor.timers(&mut timers);
         self.lender.logbook.timers(&mut timers);
         self.listing.timers(&mut timers);
+        self.reads.timers(&mut timers);
         self.follower.timers(self.leader_to_follow().is_some(), &mut timers);
         self.lookup.timers(&mut timers);
         if self.may_read_jobs() {
@@ -275,6 +279,7 @@ impl Node {
     }
 
     fn on_done(&mut self, id: WorkId, done: Done, now: Now) {
+        self.reads.on_done(&done, now);
         let (executor, lender) = (&mut self.executor, &mut self.lender);
         match done {
             Done::Opened(result) => self.on_opened(id, result, now),
@@ -380,6 +385,7 @@ impl Node {
         }
         self.lender.logbook.poll(&mut self.lender.fx, now);
         self.retain(now);
+        self.give_up_reads(now);
         if self.checks_health() {
             let is_busy = self.is_store_busy();
             self.health_check.poll(is_busy, &mut self.lender.at(now));
@@ -404,9 +410,11 @@ impl Node {
         self.is_open() && (!is_known || !self.lender.logbook.is_store_away(now) && self.health_check.is_ok(now))
     }
 
-    /// Whether the store is pinged at all. Where this node stands alone, nobody needs the answer.
+    /// Whether the store is pinged at all. Where this node stands alone, only clients that wait need the answer, and a
+    /// fault that was found has to be seen to end.
     fn checks_health(&self) -> bool {
-        self.is_open() && self.election.is_some()
+        let is_wanted = self.election.is_some() || self.reads.has_clients() || !self.health_check.is_ok(self.handled);
+        self.is_open() && is_wanted
     }
 
     /// Whether another statement is with the store, and will show whether it answers.

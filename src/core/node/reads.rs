@@ -5,7 +5,7 @@
 //! Invariants: once the jobs are in memory they are listed even while the store is away; the refusal of a read does not
 //! mention changes.
 
-use super::{Leadership, Node, StoreConnection, WAITING_MAX};
+use super::{Leadership, Node, StoreConnection};
 use crate::core::io::ports::{Read, StoreError, Work, WorkId};
 use crate::core::jobs::listing;
 use crate::core::jobs::scheduler::Scheduler;
@@ -19,7 +19,7 @@ impl Node {
     pub(super) fn list_jobs(&mut self, client: RequestId, filter: Option<JobFilter>, now: Now) {
         let is_search = filter.as_ref().is_some_and(|filter| filter.search.is_some());
         if is_search || self.jobs().is_none() {
-            self.read(client, Read::Jobs(filter));
+            self.read(client, Read::Jobs(filter), now);
         } else {
             self.listing.want(client, filter, now);
         }
@@ -46,11 +46,11 @@ impl Node {
     }
 
     /// Asks the store; `on_read` or `on_jobs` answers the client.
-    pub(super) fn read(&mut self, client: RequestId, read: Read) {
+    pub(super) fn read(&mut self, client: RequestId, read: Read, now: Now) {
         match &self.store {
-            StoreConnection::Open if self.reads.len() < WAITING_MAX => {
+            StoreConnection::Open if !self.reads.is_full() => {
                 let id = self.lender.fx.work(Work::Read(read));
-                self.reads.insert(id, client);
+                self.reads.sent(id, client, now);
             }
             StoreConnection::Open => {
                 self.lender.fx.reply(client, Err(CallError::unavailable("too many reads wait for the store")))
@@ -59,11 +59,20 @@ impl Node {
         }
     }
 
+    /// Tells clients that wait for a store which says nothing.
+    pub(super) fn give_up_reads(&mut self, now: Now) {
+        for client in self.reads.give_up(now) {
+            let reason = self.health_check.failure().unwrap_or("it has said nothing for some seconds");
+            let error = CallError::unavailable(format!("the store does not answer: {reason}; try again"));
+            self.lender.fx.reply(client, Err(error));
+        }
+    }
+
     /// The store's answer to a search of jobs.
     pub(super) fn on_jobs(&mut self, id: WorkId, result: Result<JobPage, StoreError>, now: Now) {
         match result {
             Ok(page) => {
-                let Some(client) = self.reads.remove(&id) else { return };
+                let Some(client) = self.reads.returned(id) else { return };
                 let jobs = listing::listed(page.jobs, &self.setup.zones, now.wall.second());
                 let cx = &mut self.lender.at(now);
                 self.listing.push(client, JobList { jobs, total: page.total }, cx);
@@ -74,7 +83,7 @@ impl Node {
 
     /// The store's answer to any other read.
     pub(super) fn on_read(&mut self, id: WorkId, result: Result<Answer, StoreError>) {
-        if let Some(client) = self.reads.remove(&id) {
+        if let Some(client) = self.reads.returned(id) {
             let reply = result.map_err(|error| match error {
                 StoreError::Permanent(reason) => CallError { status: 500, message: reason },
                 error => CallError::unavailable(error.to_string()),

@@ -51,6 +51,8 @@ pub struct Unknown {
     pub attempts: Vec<Attempt>,
     /// The number of that question.
     pub question: u64,
+    /// Runs that were due up to then may have been begun: their node does not remember. None where it remembers all.
+    pub forgotten_to: Option<Second>,
 }
 
 /// What recovery remembers for as long as the leader leads.
@@ -190,16 +192,25 @@ impl Recovery {
         self.questions += 1;
         let question = self.questions;
         attempts.iter().for_each(|attempt| table.set_question(*attempt, question));
-        Unknown { attempts, question }
+        Unknown { attempts, question, ..Unknown::default() }
     }
 }
 
 /// The log rows of attempts that their node neither holds nor started were read: an attempt without a row is given to a
 /// node again. An answer to an older question is passed over.
 pub fn on_checked(unknown: Unknown, logged: &BTreeMap<Attempt, RunState>, gate: &Gate, desk: &mut Desk) {
-    let Unknown { mut attempts, question } = unknown;
+    let Unknown { mut attempts, question, forgotten_to } = unknown;
     let is_asked = |run: &InFlightRun| question != 0 && run.question == question;
     attempts.retain(|attempt| desk.table.get(*attempt).is_some_and(is_asked));
+    let is_forgotten = |run: &InFlightRun| run.stage() == Stage::Sent && Some(run.due.second()) <= forgotten_to;
+    let has_row = |attempt: &Attempt, desk: &Desk| logged.contains_key(attempt) || desk.cx.logbook.has(*attempt);
+    let (forgotten, attempts): (Vec<Attempt>, Vec<Attempt>) = attempts
+        .into_iter()
+        .partition(|attempt| !has_row(attempt, desk) && desk.table.get(*attempt).is_some_and(is_forgotten));
+    for attempt in forgotten {
+        lose(attempt, rows::FORGOTTEN, desk);
+        gate.grant(attempt.run.cron_id, desk);
+    }
     give_again(attempts, logged, gate, desk);
 }
 
@@ -253,14 +264,19 @@ pub fn give_up(node: &NodeId, silent_since: Second, gate: &Gate, desk: &mut Desk
     let over = desk.table.over_on(node).into_iter().filter(|attempt| !desk.cx.logbook.has(*attempt));
     for attempt in desk.table.sent_to(node).into_iter().chain(over.collect::<Vec<_>>()) {
         let Some(run) = desk.table.get(attempt) else { continue };
-        let (due, version) = (run.due.second(), run.job.version);
-        if silent_since.max(due).plus(desk.limits.grace_secs) < now {
-            desk.table.set_stage(attempt, Stage::Over);
-            desk.push_row(attempt, version, rows::LOST);
-            follow_up(attempt, RunState::Lost, desk);
+        if silent_since.max(run.due.second()).plus(desk.limits.grace_secs) < now {
+            lose(attempt, rows::LOST, desk);
             gate.grant_by_lease(attempt.run.cron_id, desk);
         }
     }
+}
+
+/// Nobody can tell any more what became of the run: it has its row, and what follows a lost run.
+fn lose(attempt: Attempt, why: rows::Why, desk: &mut Desk) {
+    let Some(version) = desk.table.get(attempt).map(|run| run.job.version) else { return };
+    desk.table.set_stage(attempt, Stage::Over);
+    desk.push_row(attempt, version, why);
+    follow_up(attempt, RunState::Lost, desk);
 }
 
 /// Whether the run was planned under the job's present definition, and may run under it.

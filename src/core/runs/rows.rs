@@ -33,6 +33,13 @@ pub const LOST: Why =
 pub const ROW_LOST: Why =
     Why { state: RunState::Lost, text: "lost: it ended, but its node lost the row that tells how" };
 
+/// The run's node has lost its memory of the time before its last start.
+pub const FORGOTTEN: Why = Why {
+    state: RunState::Lost,
+    text: "lost: its node was started without its marks (the host went down, or the file was damaged or missing): \
+           whether the run began is not known",
+};
+
 /// The text for `count` refusals from `first` to `last`, all with the same state.
 pub fn refusal_text(state: RunState, first: Second, last: Second, count: usize) -> String {
     let how_many = match count {

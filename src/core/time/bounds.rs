@@ -91,6 +91,9 @@ const _: () = assert!(JOURNAL_SLOW_MS < JOURNAL_SILENT_MS && JOURNAL_SILENT_MS <
 pub const PLAN_AHEAD_MS: u64 = 500;
 /// A node that stands alone needs less: nothing but its own store lies between.
 pub const PLAN_AHEAD_ALONE_MS: u64 = 100;
+/// A node that has lost its memory at some second may have been sent runs of so many seconds after it.
+pub const SENT_AHEAD_SECS: i64 = 1;
+const _: () = assert!(PLAN_AHEAD_MS <= SENT_AHEAD_SECS as u64 * 1_000);
 
 // Ticks are taken one a second, so a tick is taken after the second before it has begun, and under that second's clock.
 const _: () = assert!(PLAN_AHEAD_ALONE_MS < PLAN_AHEAD_MS && PLAN_AHEAD_MS < 1_000);
@@ -144,9 +147,11 @@ pub const CHANGE_PATIENCE_MS: u64 = 1_000;
 /// A store that has not answered a change for so long is taken to be away: stops do not wait for it.
 pub const CHANGE_SILENT_MS: u64 = 2_000;
 /// How long a client waits for a store or a node that does not answer.
-pub const ANSWER_MS: u64 = 3_000;
+pub const ANSWER_MS: u64 = 2_900;
+/// A store that has said nothing for so long makes no client wait for a read.
+pub const READ_SILENT_MS: u64 = 2_500;
 /// How long a call waits for a leader where there is none.
-pub const NO_LEADER_MS: u64 = 3_000;
+pub const NO_LEADER_MS: u64 = 2_900;
 /// A forwarded call that is not answered after so long may have been carried out or not, and its client is told so.
 pub const FORWARD_MS: u64 = 10_000;
 /// How long a run may take to end, beyond `kill_grace`, before the client that ends it is told that it has not. A
@@ -170,6 +175,8 @@ pub const FILE_WAIT_MS: u64 = 5_000;
 
 // A stop is in force before its client is told that the store does not answer.
 const _: () = assert!(CHANGE_PATIENCE_MS < CHANGE_SILENT_MS && CHANGE_SILENT_MS < ANSWER_MS);
+// A client hears of a silent store within three seconds, and a store that is asked every second was asked before.
+const _: () = assert!(HEALTH_CHECK_MS + STORE_SILENT_MS <= READ_SILENT_MS && READ_SILENT_MS < ANSWER_MS);
 // The leader answers before a follower gives up, and the follower gives up before the stream of an output does.
 const _: () = assert!(NO_LEADER_MS + ANSWER_MS < FORWARD_MS && FORWARD_MS < FOLLOW_MS);
 // A list is answered, with what is known, before a client that asks for one thing would be.

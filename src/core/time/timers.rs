@@ -45,6 +45,7 @@ pub enum Timer {
     /// Whether the store answers.
     StorePing,
     StoreSilence,
+    ReadSilence,
     /// The election: the next try with Consul, its watch, the service's check, the lock's value, the end of an
     /// abstention.
     ConsulRetry,

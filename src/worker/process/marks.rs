@@ -16,7 +16,8 @@ mod slot;
 use crate::core::io::{FoundMark, MarkOp};
 use crate::model::{Attempt, Mono, Version};
 use crate::worker::{clock, own_files};
-use rustix::fs::FallocateFlags;
+use rustix::fs::{CWD, FallocateFlags, RenameFlags};
+use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 pub use slot::Mark;
 use slot::{Reading, SLOT_WORDS, TAG_COUNT, TAG_FIRST, Words, word};
@@ -56,6 +57,8 @@ mod header {
     pub const TAGS: usize = 6;
     /// The control group of the daemon (see `cgroup_of`); 0: not known.
     pub const CGROUP: usize = 7;
+    /// Since when the file has named every run (see `OpenedMarks::remembers_since`); 0: since the node's first start.
+    pub const REMEMBERS_SINCE: usize = 8;
 }
 
 /// A run's slot in the marks, with the tag of its processes.
@@ -83,7 +86,23 @@ pub struct Snapshot {
     damaged: Vec<(usize, &'static str)>,
     /// The control group of the daemon that wrote the file; none where it is not known.
     pub cgroup: Option<u64>,
+    /// As in `OpenedMarks`.
+    remembers_since: Option<Mono>,
+    is_this_boot: bool,
     tags: u64,
+}
+
+/// The marks as a daemon finds them when it starts.
+#[derive(Debug)]
+pub struct OpenedMarks {
+    pub book: MarkBook,
+    /// The marks that former incarnations left.
+    pub found: Vec<FoundMark>,
+    /// A message for the operator: the former file is damaged, and set aside.
+    pub notice: Option<String>,
+    /// Since when the marks name every run that this node was given; none: since its first start. A start after which the
+    /// marks were missing, damaged or from before the host's last start may have forgotten some of the runs before it.
+    pub remembers_since: Option<Mono>,
 }
 
 impl Snapshot {
@@ -127,7 +146,8 @@ impl Snapshot {
         }
         let lease = if is_this_boot { Mono(words[header::LEASE]) } else { Mono(0) };
         let cgroup = Some(words[header::CGROUP]).filter(|cgroup| *cgroup != 0);
-        Ok(Some(Snapshot { lease, marks, damaged, cgroup, tags: words[header::TAGS] }))
+        let remembers_since = Some(Mono(words[header::REMEMBERS_SINCE])).filter(|since| *since != Mono(0));
+        Ok(Some(Snapshot { lease, marks, damaged, cgroup, remembers_since, is_this_boot, tags: words[header::TAGS] }))
     }
 }
 
@@ -147,14 +167,18 @@ fn boot_id() -> io::Result<[u64; 2]> {
 }
 
 impl Marks {
-    /// Makes a new file, with the marks of the former one in its first slots.
-    fn create(path: &Path, capacity: usize, before: &Snapshot) -> io::Result<Marks> {
+    /// Makes a new file, with the marks of the former one in its first slots. The former one becomes the spare file, from
+    /// which the next start makes its own: so a daemon can be started again while the disk is full.
+    fn create(path: &Path, capacity: usize, before: &Snapshot, remembers_since: Option<Mono>) -> io::Result<Marks> {
         let words = HEADER_WORDS + capacity * SLOT_WORDS;
-        let temporary = path.with_extension("new");
-        let file = own_files::make_anew(&temporary)?;
+        let bytes = (words * WORD_BYTES) as u64;
+        let spare = path.with_extension("spare");
+        let file = own_files::open(&spare)?;
+        file.set_len(bytes)?;
         // A full disk must be an error here, and not a SIGBUS at a later store.
-        rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, (words * WORD_BYTES) as u64)?;
+        rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes).map_err(|error| told_in_bytes(error, bytes))?;
         let marks = Marks { words: map(&file, words)? };
+        marks.words.iter().for_each(|word| word.store(0, Ordering::Relaxed));
         marks.set(header::CAPACITY, capacity as u64);
         let [low, high] = boot_id()?;
         marks.set(header::BOOT, low);
@@ -162,12 +186,17 @@ impl Marks {
         marks.set(header::LEASE, before.lease.0);
         marks.set(header::TAGS, before.tags);
         marks.set(header::CGROUP, cgroup_of("self").unwrap_or(0));
+        marks.set(header::REMEMBERS_SINCE, remembers_since.map_or(0, |since| since.0));
         marks.set(header::LAYOUT, LAYOUT);
         for (at, mark) in (0..).zip(&before.marks) {
             marks.write(at, mark);
         }
         marks.set(header::MAGIC, MAGIC);
-        fs::rename(&temporary, path)?;
+        match rustix::fs::renameat_with(CWD, &spare, CWD, path, RenameFlags::EXCHANGE) {
+            // There is none yet, or this file system cannot exchange two names.
+            Err(Errno::NOENT | Errno::INVAL | Errno::NOSYS) => fs::rename(&spare, path)?,
+            exchanged => exchanged?,
+        }
         Ok(marks)
     }
 
@@ -238,12 +267,22 @@ impl Marks {
     }
 }
 
+/// The kernel's reason, and how much must be free where it is a lack of space.
+fn told_in_bytes(error: Errno, bytes: u64) -> io::Error {
+    match error {
+        Errno::NOSPC | Errno::DQUOT => {
+            io::Error::new(io::ErrorKind::StorageFull, format!("{error}; free {bytes} bytes there"))
+        }
+        error => error.into(),
+    }
+}
+
 /// Maps the whole file, shared with other processes. It is never unmapped: a daemon has marks until it ends.
 fn map(file: &File, words: usize) -> io::Result<&'static [AtomicU64]> {
     let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
     // SAFETY: this is a new mapping, at an address of the kernel's choice, of `words * 8` bytes that `fallocate` has
-    // just given the file. It is never unmapped and the file is never shortened (each start makes a new file), so it is
-    // valid for 'static. It is page-aligned, and used through atomics only, so other processes may read it at any time.
+    // just given the file. It is never unmapped, and nobody shortens the file before this daemon has ended (it holds the
+    // lock of data_dir), so it is valid for 'static. It is page-aligned, and used through atomics only, so other processes may read it at any time.
     unsafe {
         let start = rustix::mm::mmap(std::ptr::null_mut(), words * WORD_BYTES, protection, flags, file, 0)?;
         Ok(std::slice::from_raw_parts(start.cast::<AtomicU64>(), words))
@@ -262,14 +301,20 @@ pub struct MarkBook {
 }
 
 impl MarkBook {
-    /// Opens the marks in `data_dir` for at least `capacity` runs. Answers the marks that former incarnations left, and
-    /// a message for the operator where the former file is damaged: it is set aside.
-    pub fn open(data_dir: &Path, capacity: usize) -> io::Result<(MarkBook, Vec<FoundMark>, Option<String>)> {
+    /// Opens the marks in `data_dir` for at least `capacity` runs. `is_first_start`: this node was given no run before.
+    pub fn open(data_dir: &Path, capacity: usize, is_first_start: bool) -> io::Result<OpenedMarks> {
         let path = path(data_dir);
         let mut notice = None;
         // The first tag is random, so that another daemon on this host most likely uses other ones.
-        let empty =
-            || Snapshot { lease: Mono(0), marks: Vec::new(), damaged: Vec::new(), cgroup: None, tags: random_tag() };
+        let empty = || Snapshot {
+            lease: Mono(0),
+            marks: Vec::new(),
+            damaged: Vec::new(),
+            cgroup: None,
+            remembers_since: None,
+            is_this_boot: false,
+            tags: random_tag(),
+        };
         let aside = path.with_extension("damaged");
         let told =
             |reason: String| Some(format!("{}: {reason}; it is set aside as {}", path.display(), aside.display()));
@@ -292,11 +337,14 @@ impl MarkBook {
             notice = told(format!("{count} slots are damaged and not believed ({})", slots.join(", ")));
         }
         let capacity = capacity.max(before.marks.len());
-        let marks = Arc::new(Marks::create(&path, capacity, &before)?);
+        let is_whole = is_first_start || before.is_this_boot && before.damaged.is_empty();
+        let remembers_since = if is_whole { before.remembers_since } else { Some(clock::mono()) };
+        let marks = Arc::new(Marks::create(&path, capacity, &before, remembers_since)?);
         let slots: BTreeMap<Attempt, u32> = (0..).zip(&before.marks).map(|(at, mark)| (mark.attempt, at)).collect();
         let free = (before.marks.len() as u32..capacity as u32).rev().collect();
         let found = before.marks.iter().map(Mark::found).collect();
-        Ok((MarkBook { marks, slots, free, tags: BTreeMap::new(), tags_used: BTreeSet::new() }, found, notice))
+        let book = MarkBook { marks, slots, free, tags: BTreeMap::new(), tags_used: BTreeSet::new() };
+        Ok(OpenedMarks { book, found, notice, remembers_since })
     }
 
     /// The marks themselves, for threads that start processes.

@@ -9,6 +9,11 @@ fn attempt(id: u32) -> Attempt {
     Attempt { run: RunKey::scheduled(JobId(id), Second(1_700_000_000)), number: 1 }
 }
 
+fn open(dir: &tempfile::TempDir, capacity: usize) -> (MarkBook, Vec<FoundMark>, Option<String>) {
+    let OpenedMarks { book, found, notice, .. } = MarkBook::open(dir.path(), capacity, false).unwrap();
+    (book, found, notice)
+}
+
 fn hold(book: &mut MarkBook, id: u32) -> bool {
     book.apply(MarkOp::Hold { attempt: attempt(id), version: Version(3), is_mutex: true })
 }
@@ -16,7 +21,7 @@ fn hold(book: &mut MarkBook, id: u32) -> bool {
 #[test]
 fn every_state_is_found_by_the_next_incarnation_and_by_the_one_after() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut book, found, notice) = MarkBook::open(dir.path(), 8).unwrap();
+    let (mut book, found, notice) = open(&dir, 8);
     assert_eq!((found.len(), notice), (0, None));
     (1..=6).for_each(|id| assert!(hold(&mut book, id)));
     for id in 2..=5 {
@@ -31,7 +36,7 @@ fn every_state_is_found_by_the_next_incarnation_and_by_the_one_after() {
     book.apply(MarkOp::Clear { attempt: attempt(6) });
     book.apply(MarkOp::Lease { until: Mono(77) });
     for capacity in [2, 100] {
-        let (book, found, _) = MarkBook::open(dir.path(), capacity).unwrap();
+        let (book, found, _) = open(&dir, capacity);
         let states: Vec<_> = found.iter().map(|mark| (mark.attempt.run.cron_id.0, mark.state)).collect();
         let expect = [
             (1, FoundState::Held),
@@ -50,7 +55,7 @@ fn every_state_is_found_by_the_next_incarnation_and_by_the_one_after() {
 #[test]
 fn the_marks_have_an_end_and_a_cleared_slot_is_used_again() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut book, _, _) = MarkBook::open(dir.path(), 2).unwrap();
+    let (mut book, _, _) = open(&dir, 2);
     assert!(hold(&mut book, 1) && hold(&mut book, 2));
     assert!(hold(&mut book, 2), "told again, it keeps its slot");
     assert!(!hold(&mut book, 3));
@@ -61,12 +66,12 @@ fn the_marks_have_an_end_and_a_cleared_slot_is_used_again() {
 #[test]
 fn under_another_boot_nothing_is_known_and_the_lease_is_void() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut book, _, _) = MarkBook::open(dir.path(), 2).unwrap();
+    let (mut book, _, _) = open(&dir, 2);
     hold(&mut book, 1);
     book.apply(MarkOp::Lease { until: Mono::NEVER });
     book.marks.set(header::BOOT, 1);
     for _ in 0..2 {
-        let (book, found, _) = MarkBook::open(dir.path(), 2).unwrap();
+        let (book, found, _) = open(&dir, 2);
         assert_eq!(found[0].state, FoundState::Unknown, "in the boot after, and later in it");
         assert_eq!(book.marks().lease(), Mono(0));
     }
@@ -77,7 +82,7 @@ fn a_damaged_file_is_set_aside_and_said() {
     let dir = tempfile::tempdir().unwrap();
     for rubbish in [&b""[..], b"rubbish", &[7; 4_096]] {
         fs::write(path(dir.path()), rubbish).unwrap();
-        let (mut book, found, notice) = MarkBook::open(dir.path(), 2).unwrap();
+        let (mut book, found, notice) = open(&dir, 2);
         assert_eq!(found.len(), 0);
         assert!(notice.unwrap().contains("set aside"));
         assert!(hold(&mut book, 1));
@@ -87,7 +92,7 @@ fn a_damaged_file_is_set_aside_and_said() {
 #[test]
 fn no_two_live_runs_have_the_same_tag() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut book, _, _) = MarkBook::open(dir.path(), 3).unwrap();
+    let (mut book, _, _) = open(&dir, 3);
     hold(&mut book, 1);
     hold(&mut book, 2);
     let long_lived = book.ticket(attempt(1)).unwrap().tag;
@@ -142,23 +147,23 @@ fn each_word_that_a_state_stands_on_is_under_its_checksum_and_no_other_is() {
 #[test]
 fn a_damaged_slot_is_not_believed_and_the_others_are() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut book, _, _) = MarkBook::open(dir.path(), 3).unwrap();
+    let (mut book, _, _) = open(&dir, 3);
     (1..=3).for_each(|id| assert!(hold(&mut book, id)));
     let slot = book.slots[&attempt(2)];
     book.marks.set_slot(slot, word::CRON_ID, 9);
-    let (book, found, notice) = MarkBook::open(dir.path(), 3).unwrap();
+    let (book, found, notice) = open(&dir, 3);
     let ids: Vec<u32> = found.iter().map(|mark| mark.attempt.run.cron_id.0).collect();
     assert_eq!(ids.len(), 2, "{ids:?}");
     assert!(!ids.contains(&9) && notice.unwrap().contains("1 slots are damaged"), "{ids:?}");
     assert!(dir.path().join("marks.damaged").is_file());
     drop(book);
-    assert_eq!(MarkBook::open(dir.path(), 3).unwrap().2, None, "said once");
+    assert_eq!(open(&dir, 3).2, None, "said once");
 }
 
 #[test]
 fn a_file_of_the_version_before_is_read() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut book, _, _) = MarkBook::open(dir.path(), 2).unwrap();
+    let (mut book, _, _) = open(&dir, 2);
     hold(&mut book, 1);
     let ticket = book.ticket(attempt(1)).unwrap();
     book.marks.starting(ticket);
@@ -171,7 +176,25 @@ fn a_file_of_the_version_before_is_read() {
         assert_eq!((snapshot.marks[0].tag, snapshot.marks[0].pid), (ticket.tag, pid));
         assert!(snapshot.marks[0].may_run());
     }
-    let (_, found, notice) = MarkBook::open(dir.path(), 2).unwrap();
+    let (_, found, notice) = open(&dir, 2);
     assert_eq!((found[0].state, notice), (FoundState::Started, None));
-    assert!(MarkBook::open(dir.path(), 2).unwrap().2.is_none(), "the file is of this version now");
+    assert!(open(&dir, 2).2.is_none(), "the file is of this version now");
+}
+
+#[test]
+fn it_is_told_since_when_the_marks_name_every_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let since = |is_first_start| MarkBook::open(dir.path(), 2, is_first_start).unwrap().remembers_since;
+    assert_eq!(since(true), None);
+    assert_eq!(since(false), None, "the file is whole");
+    fs::remove_file(path(dir.path())).unwrap();
+    let missing = since(false).expect("a file was there before");
+    assert_eq!(since(false), Some(missing), "the next start knows no more of the runs before that one");
+    MarkBook::open(dir.path(), 2, false).unwrap().book.marks.set(header::BOOT, 1);
+    let booted = since(false).unwrap();
+    assert!(missing < booted);
+    let mut book = open(&dir, 2).0;
+    hold(&mut book, 1);
+    book.marks.set_slot(book.slots[&attempt(1)], word::CRON_ID, 9);
+    assert!(booted < since(false).unwrap(), "a slot is damaged");
 }
