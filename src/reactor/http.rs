@@ -77,6 +77,10 @@ impl Http {
                     self.connections.close(serial);
                     return None;
                 }
+                Progress::Tls => {
+                    self.connections.close_tls(serial, now);
+                    return None;
+                }
                 Progress::Waiting | Progress::Unfinished | Progress::Body | Progress::Request(_) if !has_memory => {
                     self.connections.count("http_requests_without_memory");
                     self.connections.respond_last(serial, api::busy(NO_MEMORY), now);
