@@ -17,7 +17,7 @@ use super::budget::Holding;
 use super::outbox::{Outbox, Wrote};
 use super::pace::Pace;
 use super::stream::Stream;
-use super::tls::{FIRST_BYTE, Handshake};
+use super::tls::Handshake;
 use crate::core::time::bounds::CONNECTION_IDLE_MS;
 use crate::model::Mono;
 use crate::wire::http::{
@@ -81,8 +81,6 @@ enum Got {
     Failure,
     /// Plain http, where TLS is spoken.
     PlainHttp,
-    /// TLS, where plain http is spoken.
-    Tls,
 }
 
 /// How far `advance` has come.
@@ -94,8 +92,6 @@ pub enum Progress {
     Body,
     Request(Request),
     BadRequest(BadRequest),
-    /// The client speaks TLS, and this port does not.
-    Tls,
     Closed,
 }
 
@@ -160,7 +156,6 @@ impl Connection {
                 Got::Nothing => return Progress::Waiting,
                 Got::Failure => return Progress::Closed,
                 Got::PlainHttp => return Progress::BadRequest(BadRequest::PLAIN_TO_TLS),
-                Got::Tls => return Progress::Tls,
             }
         }
     }
@@ -245,7 +240,9 @@ impl Connection {
             0 => self.parser.head_bytes() + self.input.len(),
             body_bytes => body_bytes,
         };
-        Holding { request: request + self.stream.held(), answer: self.outbox.len() }
+        // In an answer in parts, what the stream holds is the next request, which has not begun.
+        let held = if self.state == State::Reading { self.stream.held() } else { 0 };
+        Holding { request: request + held, answer: self.outbox.len() }
     }
 
     /// Whether its time is over. Only a client in the middle of a request is told so; see `slow_part`.
@@ -320,7 +317,6 @@ impl Connection {
         match read {
             Ok(0) => self.is_eof = true,
             Ok(count) if self.state == State::Draining => self.drained += count,
-            Ok(_) if buffer[0] == FIRST_BYTE && self.is_tls_out_of_place() => return Got::Tls,
             Ok(count) => {
                 if !self.parser.is_midway(&self.input) {
                     self.deadline = now.plus_ms(HEAD_MS);
@@ -344,11 +340,6 @@ impl Connection {
             let is_begun = handshake == Handshake::Begun;
             self.deadline = now.plus_ms(if is_begun { HEAD_MS } else { CONNECTION_IDLE_MS });
         }
-    }
-
-    /// Whether TLS would be a mistake of the client's here.
-    fn is_tls_out_of_place(&self) -> bool {
-        matches!(self.stream, Stream::Tcp(_)) && !self.parser.is_midway(&self.input)
     }
 
     fn write(&mut self, now: Mono) -> Wrote {

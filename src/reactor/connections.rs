@@ -197,15 +197,18 @@ impl Connections {
         }
     }
 
-    /// Ends a connection on which TLS has come to a port without.
-    pub fn close_tls(&mut self, serial: usize, now: Mono) {
-        if let Some(Client { arrival: Arrival::Tcp { from, .. }, .. }) = self.open.get(&serial) {
-            let line = format!(
-                "{from} speaks TLS, and this port speaks plain http: ask it by http://, or set http_tls_cert and http_tls_key"
-            );
-            self.lines.line(line, now).iter().for_each(|line| log::warn!("HTTP: {line}"));
-        }
+    /// Ends a connection on which TLS has come to a port of plain http: its client could not read an answer. False: this is
+    /// no such connection.
+    pub fn close_tls(&mut self, serial: usize, now: Mono) -> bool {
+        let Some(Arrival::Tcp { from, is_tls: false, .. }) = self.open.get(&serial).map(|client| client.arrival) else {
+            return false;
+        };
+        let line = format!(
+            "{from} speaks TLS, and this port speaks plain http: ask it by http://, or set http_tls_cert and http_tls_key"
+        );
+        self.lines.line(line, now).iter().for_each(|line| log::warn!("HTTP: {line}"));
         self.close(serial);
+        true
     }
 
     /// Tells the budget what the connection holds now, and ends slow readers where unread answers come to too much.

@@ -15,7 +15,7 @@ use std::net::Shutdown;
 use std::sync::Arc;
 
 /// The first byte of every connection by TLS: a record of its handshake. No request of HTTP begins with it.
-pub const FIRST_BYTE: u8 = 0x16;
+const FIRST_BYTE: u8 = 0x16;
 
 /// Plain bytes that are sealed at one time: one record.
 const SEALED_BYTES_MAX: usize = 16 << 10;

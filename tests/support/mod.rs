@@ -14,6 +14,7 @@ pub mod consul;
 pub mod daemon;
 pub mod flood;
 pub mod gate;
+pub mod https;
 pub mod jobs;
 pub mod mariadb;
 pub mod network;

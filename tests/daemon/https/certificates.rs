@@ -1,9 +1,9 @@
 //! The files of the certificate: at the start, with a mistake, and replaced while the daemon runs.
 
-use super::Https;
 use crate::http::connect;
 use crate::support::certificates::{Authority, ECDSA};
 use crate::support::daemon::{Node, finish, run};
+use crate::support::https::Https;
 use crate::support::program;
 use rustix::process::Signal;
 use rustls::pki_types::CertificateDer;

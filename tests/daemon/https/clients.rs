@@ -1,8 +1,8 @@
 //! Clients in use: curl, openssl, wget, Python, and the proxies nginx and HAProxy with https behind them.
 
-use super::{Https, counted};
 use crate::support::certificates::{Authority, RSA};
 use crate::support::daemon::finish;
+use crate::support::https::{Https, counted};
 use crate::support::proxy::{haproxy_with, proxy};
 use crate::support::{free_port, program, required};
 use std::io::Write;

@@ -1,8 +1,8 @@
 //! Handshakes: slow ones, unfinished ones, and very many. None of them costs a second or much memory.
 
-use super::{Https, counted};
 use crate::http::connect;
 use crate::support::certificates::{Authority, ECDSA, RSA};
+use crate::support::https::{Https, counted};
 use crate::support::process::{main_thread_ticks, resident_kb};
 use crate::support::time::{now_ns, second};
 use crate::support::witness::Witness;
@@ -40,7 +40,7 @@ impl Client {
 
     /// Sends a request, and reads its answer with the length that the answer says.
     pub fn ask(&mut self, request: &str) -> String {
-        self.0.write_all(request.as_bytes()).unwrap();
+        self.send(request);
         let mut answer = String::new();
         loop {
             if let Some((head, body)) = answer.split_once("\r\n\r\n") {
@@ -54,6 +54,17 @@ impl Client {
             assert!(count != 0, "it ends in the middle: {answer}");
             answer.push_str(std::str::from_utf8(&bytes[..count]).unwrap());
         }
+    }
+
+    pub fn send(&mut self, request: &str) {
+        self.0.write_all(request.as_bytes()).unwrap();
+    }
+
+    /// What comes until the server says, by TLS, that no more comes.
+    pub fn read_to_announced_end(&mut self) -> String {
+        let mut text = String::new();
+        self.0.read_to_string(&mut text).unwrap();
+        text
     }
 
     /// Whether the server says, by TLS, that no more comes.

@@ -1,8 +1,8 @@
 //! Plain http where https is spoken, and https where plain http is.
 
-use super::Https;
 use crate::http::{ask, connect, read_all};
 use crate::support::daemon::{Node, finish};
+use crate::support::https::Https;
 use crate::support::program;
 use std::io::Write;
 use std::process::Command;

@@ -1,8 +1,8 @@
 //! Answers that go on for long.
 
 use super::handshakes::Client;
-use super::{Https, counted};
 use crate::http::connect;
+use crate::support::https::{Https, counted};
 use crate::support::{wait_for, wait_to_see};
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -55,4 +55,19 @@ fn who_waits_is_told_that_the_daemon_goes() {
     assert!(client.ask("GET /whoami HTTP/1.1\r\nHost: localhost\r\n\r\n").contains("200 OK"));
     https.node.stop();
     assert!(client.is_announced_end(), "the connection ends by close_notify, and not as if it were cut");
+}
+
+#[test]
+fn an_answer_that_waits_for_its_client_is_counted_and_arrives_whole() {
+    let debug = format!("127.0.0.1:{}", crate::support::free_port());
+    let Some(https) = Https::started(&format!("pprof_listen = \"{debug}\"\n")) else { return };
+    super::clients::add_large_rows(&https, 5);
+    let whole = https.say(&[], "/log/list?limit=5").len();
+    let mut client = Client::new(&https.authority, connect(&https.node));
+    client.send("GET /log/list?limit=5 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let held = || counted(&debug, "http_answer_bytes_held");
+    wait_to_see("the answer waits", held, |held| 1 << 20 <= *held);
+    let answer = client.read_to_announced_end();
+    assert_eq!(answer.split_once("\r\n\r\n").map(|(_, body)| body.len()), Some(whole));
+    wait_to_see("nothing is held", held, |held| *held == 0);
 }
