@@ -124,7 +124,7 @@ fn run(all: Vec<OsString>) -> Result<u8, String> {
 fn load(arguments: &Arguments) -> Result<(Config, Vec<String>), String> {
     let path = config::find(arguments.config.clone())?;
     let config = config::load(&path, environment)?;
-    let warnings = config::warnings(&config, &path);
+    let warnings = config::warnings(&config, &path, clock::now().wall);
     Ok((config, warnings))
 }
 

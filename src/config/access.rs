@@ -3,7 +3,8 @@
 //! Invariant: a mistake in a list or in the tokens' file is named, and no token is shown.
 
 use super::reader::Reader;
-use crate::model::access::{AccessConfig, Host, Networks, Tokens};
+use crate::model::Wall;
+use crate::model::access::{AccessConfig, CERTIFICATE_KEY, Certificate, CertificateFiles, Host, Networks, Tls, Tokens};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -34,12 +35,15 @@ pub fn access(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>)
     }
     let default_hosts = || allow.iter().filter_map(|_| Host::without_port(OLDER_PROXY_NAME)).collect();
     let hosts = hosts(reader).unwrap_or_else(default_hosts);
-    AccessConfig { tokens, tokens_file, allow: allow.unwrap_or(loopback), trusted_proxies, hosts }
+    let tls = tls(reader);
+    AccessConfig { tokens, tokens_file, allow: allow.unwrap_or(loopback), trusted_proxies, hosts, tls }
 }
 
 /// What the operator should know of the access that is open.
-pub fn warnings(config: &AccessConfig, http: SocketAddr) -> Vec<String> {
-    let mut warnings = Vec::new();
+pub fn warnings(config: &AccessConfig, http: SocketAddr, now: Wall) -> Vec<String> {
+    let of_certificate = config.tls.as_ref().and_then(|tls| tls.certificate.warning(now));
+    let mut warnings: Vec<String> =
+        of_certificate.map(|warning| format!("{CERTIFICATE_KEY}: {warning}")).into_iter().collect();
     if config.allow.has_everything() {
         warnings.push(format!(
             "http_allow: whoever reaches {http} may define jobs, and so run commands here; name only the networks that must"
@@ -58,7 +62,8 @@ pub fn warnings(config: &AccessConfig, http: SocketAddr) -> Vec<String> {
 /// Who may use the API, in a line for people.
 pub fn summary(config: &AccessConfig) -> String {
     let allow = if config.allow.is_empty() { "nobody".into() } else { config.allow.to_string() };
-    format!("HTTP API: without a token {allow}; {} token(s)", config.tokens.len())
+    let spoken = if config.tls.is_some() { "HTTPS" } else { "HTTP" };
+    format!("{spoken} API: without a token {allow}; {} token(s)", config.tokens.len())
 }
 
 /// The tokens of `WING_HTTP_TOKENS`, else of the file, whose path is given back as well.
@@ -75,6 +80,33 @@ fn tokens(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> 
         mistakes.iter().for_each(|mistake| reader.mistake("http_tokens_file", &format!("{origin}: {mistake}")));
     };
     (tokens.map_err(tell).unwrap_or_default(), file)
+}
+
+/// The certificate and its key. Mistakes are left with the reader.
+fn tls(reader: &mut Reader) -> Option<Tls> {
+    let keys = CertificateFiles::KEYS;
+    let paths = keys.map(|key| reader.text(key).filter(|path| !path.is_empty()).map(PathBuf::from));
+    let files = match paths {
+        [None, None] => return None,
+        [Some(chain), Some(key)] => CertificateFiles { chain, key },
+        [chain, _] => {
+            let (given, missing) = if chain.is_some() { (keys[0], keys[1]) } else { (keys[1], keys[0]) };
+            reader.mistake(missing, &format!("{given} is given without it; https takes both"));
+            return None;
+        }
+    };
+    let mut read = |key, path: &PathBuf| {
+        std::fs::read(path).map_err(|error| reader.mistake(key, &format!("{}: {error}", path.display()))).ok()
+    };
+    // Both are read before the first mistake ends this.
+    let (chain, key) = (read(keys[0], &files.chain), read(keys[1], &files.key));
+    match Certificate::parse(&chain?, &key?) {
+        Ok(certificate) => Some(Tls { files, certificate }),
+        Err(bad) => {
+            reader.mistake(bad.key, &format!("{}: {}", files.of(bad.key).display(), bad.reason));
+            None
+        }
+    }
 }
 
 fn networks(reader: &mut Reader, key: &'static str) -> Option<Networks> {

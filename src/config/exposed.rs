@@ -4,6 +4,7 @@
 //!
 //! Invariant: only warnings. A file may be readable for a reason, such as a group of operators.
 
+use crate::model::access::PRIVATE_KEY_KEY;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -21,7 +22,8 @@ pub fn warnings(path: &Path) -> Vec<String> {
     {
         warnings.push(format!("{key}: every user of this host can read it in this file; chmod o-r {}", path.display()));
     }
-    let keys = table.keys().filter(|key| key.ends_with("_file") && *key != "log_file");
+    let is_secret = |key: &str| key == PRIVATE_KEY_KEY || (key.ends_with("_file") && key != "log_file");
+    let keys = table.keys().filter(|key| is_secret(key));
     let files = keys.filter_map(|key| Some((key, value(key)?))).filter(|(_, file)| is_exposed(Path::new(file)));
     warnings.extend(files.map(|(key, file)| format!("{key}: every user of this host can read it; chmod o-r {file}")));
     warnings

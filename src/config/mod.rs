@@ -12,17 +12,17 @@ mod exposed;
 mod reader;
 pub mod zones;
 
-use crate::model::Server;
 use crate::model::config::{
     ClusterConfig, Config, ConsulConfig, HostZones, Limits, MysqlConfig, OUTPUT_BYTES_MAX, Secret,
 };
+use crate::model::{Server, Wall};
 use reader::Reader;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// Every key that app.toml may have; `config/app.toml` explains them.
-const KEYS: [&str; 39] = [
+const KEYS: [&str; 41] = [
     "consul_address",
     "service_name",
     "lock_key",
@@ -32,6 +32,8 @@ const KEYS: [&str; 39] = [
     "http_tokens_file",
     "http_trusted_proxies",
     "http_hosts",
+    "http_tls_cert",
+    "http_tls_key",
     "pprof_listen",
     "log_level",
     "mysql_user",
@@ -330,8 +332,8 @@ fn secret_and_file(
     (secret.ok(), Some(file))
 }
 
-/// A line for each value that is allowed but most likely a mistake.
-pub fn warnings(config: &Config, path: &Path) -> Vec<String> {
+/// A line for each value that is allowed but most likely a mistake, at this time.
+pub fn warnings(config: &Config, path: &Path, now: Wall) -> Vec<String> {
     let address = &config.bind_address;
     let is_on_loopback = address.0.parse().is_ok_and(|address: SocketAddr| address.ip().is_loopback());
     let mut warnings = Vec::new();
@@ -353,7 +355,7 @@ pub fn warnings(config: &Config, path: &Path) -> Vec<String> {
         );
     }
     warnings.extend(exposed::warnings(path));
-    warnings.extend(access::warnings(&config.access, config.http_bind_address));
+    warnings.extend(access::warnings(&config.access, config.http_bind_address, now));
     let of_file = warnings.into_iter().map(|warning| format!("{}: {warning}", path.display()));
     of_file.chain(config.zones.warnings.iter().cloned()).collect()
 }
@@ -366,8 +368,9 @@ pub fn summary(config: &Config) -> String {
     };
     let consul = config.consul.as_ref().map_or("none: this node stands alone", |consul| &consul.address);
     format!(
-        "node {} (HTTP {})\n{}\nstore: {store}\nconsul: {consul}\ndata_dir: {}\nshell: {}\n{}\n",
+        "node {} ({} {})\n{}\nstore: {store}\nconsul: {consul}\ndata_dir: {}\nshell: {}\n{}\n",
         config.bind_address,
+        if config.access.tls.is_some() { "HTTPS" } else { "HTTP" },
         config.http_bind_address,
         access::summary(&config.access),
         config.data_dir.display(),

@@ -17,6 +17,7 @@ use super::budget::Holding;
 use super::outbox::{Outbox, Wrote};
 use super::pace::Pace;
 use super::stream::Stream;
+use super::tls::Handshake;
 use crate::core::time::bounds::CONNECTION_IDLE_MS;
 use crate::model::Mono;
 use crate::wire::http::{
@@ -55,6 +56,8 @@ pub struct Connection {
     /// The answer has no body.
     is_head: bool,
     is_eof: bool,
+    /// As it was when the deadline was set.
+    handshake: Handshake,
     deadline: Mono,
     drained: usize,
 }
@@ -67,6 +70,17 @@ enum State {
     Streaming,
     Closing,
     Draining,
+}
+
+/// What a read of the socket gave.
+enum Got {
+    /// Bytes, or the end of them.
+    Something,
+    /// There is nothing to read now.
+    Nothing,
+    Failure,
+    /// Plain http, where TLS is spoken.
+    PlainHttp,
 }
 
 /// How far `advance` has come.
@@ -84,6 +98,7 @@ pub enum Progress {
 impl Connection {
     pub fn new(stream: Stream, now: Mono) -> Connection {
         Connection {
+            handshake: stream.handshake(),
             stream,
             counted: Holding::default(),
             parser: Parser::default(),
@@ -114,8 +129,7 @@ impl Connection {
             }
             match self.state {
                 State::Busy => return Progress::Waiting,
-                State::Streaming if self.is_client_gone() => return Progress::Closed,
-                State::Streaming => return Progress::Waiting,
+                State::Streaming => return if self.is_client_gone() { Progress::Closed } else { Progress::Waiting },
                 State::Closing if self.outbox.is_empty() => {
                     let _ = self.stream.shutdown(Shutdown::Write);
                     self.state = State::Draining;
@@ -138,9 +152,10 @@ impl Connection {
                 return Progress::Unfinished;
             }
             match self.read(&mut budget, now) {
-                Ok(true) => {}
-                Ok(false) => return Progress::Waiting,
-                Err(()) => return Progress::Closed,
+                Got::Something => {}
+                Got::Nothing => return Progress::Waiting,
+                Got::Failure => return Progress::Closed,
+                Got::PlainHttp => return Progress::BadRequest(BadRequest::PLAIN_TO_TLS),
             }
         }
     }
@@ -203,6 +218,13 @@ impl Connection {
         self.state = if self.keep_alive { State::Reading } else { State::Closing };
     }
 
+    /// Tells the client that the connection ends here, where it is not in the middle of anything.
+    pub fn take_leave(&mut self) {
+        if self.state == State::Reading && self.outbox.is_empty() {
+            let _ = self.stream.shutdown(Shutdown::Write);
+        }
+    }
+
     /// Whether the client has taken every byte that was to be sent.
     pub fn has_sent_all(&self) -> bool {
         self.outbox.is_empty()
@@ -218,7 +240,9 @@ impl Connection {
             0 => self.parser.head_bytes() + self.input.len(),
             body_bytes => body_bytes,
         };
-        Holding { request, answer: self.outbox.len() }
+        // In an answer in parts, what the stream holds is the next request, which has not begun.
+        let held = if self.state == State::Reading { self.stream.held() } else { 0 };
+        Holding { request: request + held, answer: self.outbox.len() }
     }
 
     /// Whether its time is over. Only a client in the middle of a request is told so; see `slow_part`.
@@ -243,7 +267,7 @@ impl Connection {
     }
 
     /// Looks without reading: the next request may be there already, and has to wait.
-    fn is_client_gone(&self) -> bool {
+    fn is_client_gone(&mut self) -> bool {
         match self.stream.peek() {
             Ok(count) => count == 0,
             Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted),
@@ -279,8 +303,7 @@ impl Connection {
         }
     }
 
-    /// True: bytes came, or the end did. False: there is nothing to read now.
-    fn read(&mut self, budget: &mut usize, now: Mono) -> Result<bool, ()> {
+    fn read(&mut self, budget: &mut usize, now: Mono) -> Got {
         let mut buffer = [0; READ_BYTES_MAX];
         // What comes behind a head may be the next request, which has to wait: no more of it than a head is kept.
         let wanted = if self.parser.is_in_body() {
@@ -289,7 +312,9 @@ impl Connection {
             (HEAD_BYTES_MAX + 1).saturating_sub(self.input.len())
         };
         let bytes_max = wanted.clamp(1, READ_BYTES_MAX).min(*budget);
-        match self.stream.read(&mut buffer[..bytes_max]) {
+        let read = self.stream.read(&mut buffer[..bytes_max]);
+        self.note_handshake(now);
+        match read {
             Ok(0) => self.is_eof = true,
             Ok(count) if self.state == State::Draining => self.drained += count,
             Ok(count) => {
@@ -300,11 +325,21 @@ impl Connection {
                 self.input.extend_from_slice(&buffer[..count]);
                 *budget = budget.saturating_sub(count);
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(_) => return Err(()),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Got::Nothing,
+            Err(error) if error.kind() == ErrorKind::Interrupted => *budget = budget.saturating_sub(READ_BYTES_MAX),
+            Err(error) if error.kind() == ErrorKind::Unsupported => return Got::PlainHttp,
+            Err(_) => return Got::Failure,
         }
-        Ok(true)
+        Got::Something
+    }
+
+    /// A handshake has as long as a head, from its first byte on.
+    fn note_handshake(&mut self, now: Mono) {
+        let handshake = self.stream.handshake();
+        if handshake != std::mem::replace(&mut self.handshake, handshake) {
+            let is_begun = handshake == Handshake::Begun;
+            self.deadline = now.plus_ms(if is_begun { HEAD_MS } else { CONNECTION_IDLE_MS });
+        }
     }
 
     fn write(&mut self, now: Mono) -> Wrote {

@@ -7,15 +7,19 @@
 use super::budget::{Budget, Holding};
 use super::connection::{Connection, Progress};
 use super::source::Source;
+use super::strangers::Lines;
 use super::stream::Listener;
+use super::tls::Handshake;
 use crate::api;
 use crate::api::access::Arrival;
 use crate::model::Mono;
 use crate::model::command::CallError;
 use crate::wire::http::Response;
 use mio::{Interest, Registry};
-use std::collections::{BTreeMap, HashMap};
+use rustls::ServerConfig;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
+use std::sync::Arc;
 
 /// Connections that may be open at one time; a further client is told so, and its connection is closed.
 const CONNECTIONS_MAX: usize = 10_000;
@@ -38,6 +42,10 @@ struct Client {
     arrival: Arrival,
     /// It came by the debug listener: its requests never reach the node.
     is_debug: bool,
+    /// Its handshake is not over.
+    is_handshaking: bool,
+    /// It stands in the queue for handshakes.
+    is_queued: bool,
 }
 
 pub struct Connections {
@@ -46,6 +54,11 @@ pub struct Connections {
     open: HashMap<usize, Client>,
     budget: Budget,
     unfinished: Vec<usize>,
+    /// The connections whose handshake can go on, the longest waiting first. Each step may take a millisecond, so each turn
+    /// of the loop has time for some.
+    handshakes: VecDeque<usize>,
+    /// What is said about clients that speak TLS where http is spoken.
+    lines: Lines,
     housekeeping_at: Mono,
     counters: BTreeMap<&'static str, u64>,
 }
@@ -58,6 +71,8 @@ impl Connections {
             open: HashMap::new(),
             budget: Budget::default(),
             unfinished: Vec::new(),
+            handshakes: VecDeque::new(),
+            lines: Lines::default(),
             housekeeping_at: Mono(0),
             counters: BTreeMap::new(),
         }
@@ -92,10 +107,42 @@ impl Connections {
                 let full = format!("{CONNECTIONS_MAX} connections are open, which is the most there may be");
                 connection.respond_last(api::busy(full), now);
             }
-            self.open.insert(serial, Client { connection, arrival, is_debug: source == Source::DebugListener });
+            let client = Client {
+                is_handshaking: connection.stream.handshake() != Handshake::Over,
+                connection,
+                arrival,
+                is_debug: source == Source::DebugListener,
+                is_queued: false,
+            };
+            self.open.insert(serial, client);
             self.unfinished.push(serial);
         }
         Ok(true)
+    }
+
+    /// The connections from now on are made with this certificate.
+    pub fn set_certificate(&mut self, certificate: Arc<ServerConfig>) {
+        if let Listener::Tls(_, config) = &mut self.listeners.api {
+            *config = certificate;
+        }
+    }
+
+    /// Where the connection's handshake is not over, it has to wait for its time in this turn. True: it waits.
+    pub fn queue_handshake(&mut self, serial: usize) -> bool {
+        let Some(client) = self.open.get_mut(&serial).filter(|client| client.is_handshaking) else { return false };
+        if !std::mem::replace(&mut client.is_queued, true) {
+            self.handshakes.push_back(serial);
+        }
+        true
+    }
+
+    /// The connection whose handshake is next.
+    pub fn take_handshake(&mut self) -> Option<usize> {
+        let serial = self.handshakes.pop_front()?;
+        if let Some(client) = self.open.get_mut(&serial) {
+            client.is_queued = false;
+        }
+        Some(serial)
     }
 
     pub fn get(&self, serial: usize) -> Option<&Connection> {
@@ -117,7 +164,7 @@ impl Connections {
     }
 
     pub fn has_unfinished(&self) -> bool {
-        !self.unfinished.is_empty()
+        !self.unfinished.is_empty() || !self.handshakes.is_empty()
     }
 
     /// Has the connection gone on with in this turn of the loop.
@@ -141,15 +188,38 @@ impl Connections {
     }
 
     pub fn close(&mut self, serial: usize) {
-        if let Some(client) = self.open.remove(&serial) {
+        if let Some(mut client) = self.open.remove(&serial) {
             self.budget.replace(client.connection.counted, Holding::default());
+            client.connection.take_leave();
+            if client.connection.stream.handshake() == Handshake::Begun {
+                self.count("http_tls_handshakes_failed");
+            }
         }
+    }
+
+    /// Ends a connection on which TLS has come to a port of plain http: its client could not read an answer. False: this is
+    /// no such connection.
+    pub fn close_tls(&mut self, serial: usize, now: Mono) -> bool {
+        let Some(Arrival::Tcp { from, is_tls: false, .. }) = self.open.get(&serial).map(|client| client.arrival) else {
+            return false;
+        };
+        let line = format!(
+            "{from} speaks TLS, and this port speaks plain http: ask it by http://, or set http_tls_cert and http_tls_key"
+        );
+        self.lines.line(line, now).iter().for_each(|line| log::warn!("HTTP: {line}"));
+        self.close(serial);
+        true
     }
 
     /// Tells the budget what the connection holds now, and ends slow readers where unread answers come to too much.
     /// False: there is no memory for the request that it has begun or gone on with.
     pub fn settle(&mut self, serial: usize, now: Mono) -> bool {
-        let Some(connection) = self.get_mut(serial) else { return true };
+        let Some(client) = self.open.get_mut(&serial) else { return true };
+        let connection = &mut client.connection;
+        if client.is_handshaking && connection.stream.handshake() == Handshake::Over {
+            client.is_handshaking = false;
+            *self.counters.entry("http_tls_handshakes").or_default() += u64::from(!connection.stream.is_refused());
+        }
         let holding = connection.holding();
         let former = std::mem::replace(&mut connection.counted, holding);
         self.budget.replace(former, holding);
@@ -169,6 +239,7 @@ impl Connections {
             return;
         }
         self.housekeeping_at = now.plus_ms(HOUSEKEEPING_EVERY_MS);
+        self.lines.summary(now).iter().for_each(|line| log::warn!("HTTP: {line}"));
         let overdue = self.open.iter().filter(|(_, client)| client.connection.is_overdue(now));
         let overdue: Vec<usize> = overdue.map(|(serial, _)| *serial).collect();
         for serial in overdue {
@@ -187,7 +258,11 @@ impl Connections {
     pub fn flush(&mut self, now: Mono) {
         #[expect(clippy::iter_over_hash_type, reason = "they have nothing to do with each other")]
         for client in self.open.values_mut() {
-            while matches!(client.connection.advance(now), Progress::Unfinished) {}
+            // A handshake takes time, and nobody waits for an answer behind it yet.
+            if !client.is_handshaking {
+                while matches!(client.connection.advance(now), Progress::Unfinished) {}
+                client.connection.take_leave();
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use crate::core::node::Node;
 use crate::model::Mono;
 use crate::model::access::{Caller, Tokens};
 use crate::model::command::{Command, Reply, RequestId, RunOutput};
-use crate::wire::http::{Request, Response};
+use crate::wire::http::{BadRequest, Request, Response};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 /// Requests of one connection that are answered without the node in one turn of the loop.
@@ -77,6 +77,7 @@ impl Http {
                     self.connections.close(serial);
                     return None;
                 }
+                Progress::BadRequest(BadRequest::TLS) if self.connections.close_tls(serial, now) => return None,
                 Progress::Waiting | Progress::Unfinished | Progress::Body | Progress::Request(_) if !has_memory => {
                     self.connections.count("http_requests_without_memory");
                     self.connections.respond_last(serial, api::busy(NO_MEMORY), now);

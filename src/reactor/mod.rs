@@ -21,6 +21,7 @@ mod start;
 mod strangers;
 mod stream;
 mod timer;
+mod tls;
 
 pub use start::run;
 
@@ -54,6 +55,9 @@ const EVENTS_MAX: usize = 1_024;
 const ANSWERS_A_TURN_MAX: usize = 1_024;
 /// The signals of one kind that are taken in one turn of the loop.
 const SIGNALS_A_TURN_MAX: usize = 16;
+/// How long the handshakes of TLS may take in one turn of the loop. One more may have begun by then: see
+/// `Connections::take_handshake`.
+const HANDSHAKES_A_TURN: Duration = Duration::from_millis(2);
 
 struct Reactor {
     poll: Poll,
@@ -149,6 +153,7 @@ impl Reactor {
         for serial in self.http.connections.take_unfinished() {
             self.on_connection(serial);
         }
+        self.shake_hands();
         for (client, command) in self.http.take_questions(clock::mono()) {
             self.input(Input::Command(client, command));
         }
@@ -181,7 +186,23 @@ impl Reactor {
             || self.children.has_unfinished()
     }
 
+    /// Goes on with handshakes for as long as a turn has for them. A flood of them takes many turns, and no tick waits for it.
+    fn shake_hands(&mut self) {
+        let begin = clock::mono();
+        while clock::mono().since(begin) < HANDSHAKES_A_TURN
+            && let Some(serial) = self.http.connections.take_handshake()
+        {
+            self.hear(serial);
+        }
+    }
+
     fn on_connection(&mut self, serial: usize) {
+        if !self.http.connections.queue_handshake(serial) {
+            self.hear(serial);
+        }
+    }
+
+    fn hear(&mut self, serial: usize) {
         if let Some((client, command)) = self.http.on_ready(serial, &self.node, clock::mono()) {
             self.input(Input::Command(client, command));
         }
@@ -227,6 +248,10 @@ impl Reactor {
                 }
                 Answer::Tokens(tokens) => {
                     self.http.set_tokens(tokens, clock::mono());
+                    continue;
+                }
+                Answer::Certificate(certificate) => {
+                    self.http.connections.set_certificate(certificate.server);
                     continue;
                 }
                 Answer::Spawned(id, _, Err(error)) => Input::Done(id, Done::Spawned(Err(error))),

@@ -24,6 +24,7 @@ use crate::wire::handshake::Key;
 use crate::worker::clock;
 use crate::worker::consul::ConsulClient;
 use crate::worker::home::{self, Home};
+use crate::worker::operator_files::OperatorFiles;
 use crate::worker::output_files::OutputFiles;
 use crate::worker::own_files;
 use crate::worker::pool::{Answers, Pool, Tools};
@@ -67,7 +68,10 @@ fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
     let socket = socket(&poll, &config.data_dir);
     let (socket_listener, socket_file) = socket.map_or((None, None), |(listener, file)| (Some(listener), Some(file)));
     let listeners = Listeners {
-        api: Listener::Tcp(listener),
+        api: match &config.access.tls {
+            Some(tls) => Listener::Tls(listener, Arc::clone(&tls.certificate.server)),
+            None => Listener::Tcp(listener),
+        },
         debug: debug_listener.map(Listener::Tcp),
         socket: socket_listener.map(Listener::Unix),
     };
@@ -152,7 +156,10 @@ fn tools<'a>(config: &'a Config, marks: &MarkBook, disk: Disk, guardian: u32) ->
         memory: Arc::new(FreeMemory::new(config.limits.min_free_memory_mb)),
         guardian,
         output_files: OutputFiles(config.data_dir.join("output")),
-        tokens_file: config.access.tokens_file.clone(),
+        operator_files: OperatorFiles {
+            tokens: config.access.tokens_file.clone(),
+            certificate: config.access.tls.as_ref().map(|tls| tls.files.clone()),
+        },
     }
 }
 

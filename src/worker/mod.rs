@@ -9,6 +9,7 @@ pub mod pool;
 pub mod clock;
 pub mod consul;
 pub mod home;
+pub mod operator_files;
 pub mod output_files;
 pub mod own_files;
 pub mod process;

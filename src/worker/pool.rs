@@ -9,6 +9,7 @@
 
 use super::consul::ConsulClient;
 use super::home::Home;
+use super::operator_files::OperatorFiles;
 use super::output_files::OutputFiles;
 use super::process::kill::Family;
 use super::process::{self, FreeMemory, Mark, Running, Spawner, Ticket, kill};
@@ -19,11 +20,10 @@ use crate::core::io::ports::{
     Consul, ConsulError, Done, Kill, KillHow, Lead, Log, Read, SpawnError, Spool, StoreError, Work, WorkId,
 };
 use crate::core::time::bounds::KILL_ALL_MS;
-use crate::model::access::Tokens;
+use crate::model::access::{Certificate, Tokens};
 use crate::model::job::JobPage;
 use crate::model::{Attempt, Job};
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 /// How many processes are being started at one time. More threads do not start more processes a second.
@@ -40,6 +40,8 @@ pub enum Answer {
     File(FileAnswer),
     /// The file of tokens was read again.
     Tokens(Tokens),
+    /// The API's certificate was read again.
+    Certificate(Certificate),
 }
 
 /// A process to start, with its slot in the marks.
@@ -71,8 +73,7 @@ pub struct Tools<'a> {
     pub guardian: u32,
     pub output_files: OutputFiles,
     pub home: Arc<Home>,
-    /// The file of the API's tokens, where they come from one.
-    pub tokens_file: Option<PathBuf>,
+    pub operator_files: OperatorFiles,
 }
 
 /// The queues to the threads. A thread ends when its queue is dropped.
@@ -89,7 +90,7 @@ pub struct Pool {
     spawn: Sender<SpawnOrder>,
     kill: Sender<KillOrder>,
     output_files: Sender<FileOrder>,
-    tokens: Sender<()>,
+    files: Sender<()>,
 }
 
 /// Where the threads put their answers: a queue, and a way to wake its reader.
@@ -160,7 +161,7 @@ impl Pool {
             spawn,
             kill: killer(&answers, tools.guardian)?,
             output_files: file_keeper(&answers, tools.output_files)?,
-            tokens: tokens_reader(&answers, tools.tokens_file)?,
+            files: files_reader(&answers, tools.operator_files)?,
         })
     }
 
@@ -183,10 +184,10 @@ impl Pool {
         debug_assert!(sent, "processes do not come this way");
     }
 
-    /// Has files read again that the operator may have replaced: Consul's token.
+    /// Has files read again that the operator may have replaced: Consul's token, the API's tokens and certificate.
     pub fn read_files_again(&self) {
         self.consul_client.iter().for_each(|consul| consul.read_token_again());
-        let _ = self.tokens.send(());
+        let _ = self.files.send(());
     }
 
     /// Has a process started; the answer is `Answer::Spawned`.
@@ -255,24 +256,17 @@ fn file_keeper(answers: &Answers, files: OutputFiles) -> std::io::Result<Sender<
     start_thread("output-files", body).map(|()| sender)
 }
 
-/// The thread that reads the API's tokens again. A file with a mistake changes nothing.
-fn tokens_reader(answers: &Answers, file: Option<PathBuf>) -> std::io::Result<Sender<()>> {
+/// The thread that reads the API's files again.
+fn files_reader(answers: &Answers, files: OperatorFiles) -> std::io::Result<Sender<()>> {
     let (sender, orders) = unbounded();
     let answers = answers.clone();
     let body = move || {
-        while let (Ok(()), Some(file)) = (orders.recv(), &file) {
-            let text = std::fs::read_to_string(file).map_err(|error| vec![error.to_string()]);
-            match text.and_then(|text| Tokens::parse(&text)) {
-                Ok(tokens) => answers.give(Answer::Tokens(tokens)),
-                Err(mistakes) => log::error!(
-                    "read http_tokens_file {}: {}; the tokens in force are kept",
-                    file.display(),
-                    mistakes.join("; ")
-                ),
-            }
-        }
+        orders.iter().for_each(|()| {
+            files.tokens().into_iter().for_each(|tokens| answers.give(Answer::Tokens(tokens)));
+            files.certificate().into_iter().for_each(|certificate| answers.give(Answer::Certificate(certificate)));
+        });
     };
-    start_thread("tokens", body).map(|()| sender)
+    start_thread("api-files", body).map(|()| sender)
 }
 
 fn worker<T: Send + 'static>(

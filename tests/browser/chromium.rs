@@ -41,6 +41,8 @@ impl Chromium {
             "--disable-breakpad",
             "--disable-crash-reporter",
             "--disable-popup-blocking",
+            // No authority that it knows has signed the nodes' certificates.
+            "--ignore-certificate-errors",
             &self.rules,
             &profile,
             "--remote-debugging-port=0",

@@ -12,6 +12,7 @@ mod site;
 use chromium::Chromium;
 use site::Site;
 use support::api::Api;
+use support::certificates::{Authority, ECDSA};
 use support::daemon::{Node, counters};
 use support::{free_port, network, proxy, wait_for, wait_until};
 
@@ -45,6 +46,10 @@ struct Target {
 impl Target {
     fn new(mut node: Node, debug: String) -> Target {
         node.start();
+        Target::prepared(node, debug)
+    }
+
+    fn prepared(node: Node, debug: String) -> Target {
         let id = node.api.add_idle("sleep 300", "");
         let key = node.api.run_job(id);
         wait_until("the run has begun", || node.api.get("/run/list").body.to_string().contains("running"));
@@ -94,6 +99,25 @@ fn a_page_from_another_port_of_this_host_changes_nothing() {
     let target = Target::on_loopback();
     let site = Site::new("127.0.0.1:0", &target.node.api.address, &target.calls(), None);
     target.attack(&browser, &site, &format!("http://{}/", site.address));
+}
+
+#[test]
+fn a_page_changes_nothing_by_https() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let Some(authority) = Authority::new(folder.path(), "authority") else { return };
+    let Some(browser) = Chromium::new(&[]) else { return };
+    let debug = format!("127.0.0.1:{}", free_port());
+    let lines = authority.issue("node", ECDSA, 365).toml();
+    let mut node = Node::new(&format!("pprof_listen = \"{debug}\"\n{lines}"));
+    node.launch();
+    let own = format!("https://{}", node.api.address);
+    // The test itself asks by plain http.
+    let Some(proxy) = proxy::haproxy_with(&node.api, "ssl verify none") else { return };
+    node.api = proxy.api.clone();
+    let target = Target::prepared(node, debug);
+    let site = Site::new("127.0.0.1:0", &own, &target.calls(), None);
+    target.attack(&browser, &site, &format!("http://{}/", site.address));
+    assert_ne!(counters(&target.debug)["http_tls_handshakes"], 0);
 }
 
 #[test]

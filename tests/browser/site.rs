@@ -13,11 +13,15 @@ pub struct Site {
 }
 
 impl Site {
-    /// `target` is the authority that the page sends to; the page's own where `hands_on_to` is given.
+    /// `target` is the authority that the page sends to, with `https://` before it where that is spoken there; the page's own where `hands_on_to` is given.
     pub fn new(listen: &str, target: &str, calls: &[String], hands_on_to: Option<&str>) -> Site {
         let listener = TcpListener::bind(listen).expect("a port is free");
         let address = listener.local_addr().expect("it is bound").to_string();
-        let origin = if hands_on_to.is_some() { String::new() } else { format!("http://{target}") };
+        let origin = match hands_on_to {
+            Some(_) => String::new(),
+            None if target.starts_with("https://") => target.into(),
+            None => format!("http://{target}"),
+        };
         let calls = calls.iter().map(|call| format!("{call:?}")).collect::<Vec<_>>().join(",");
         let page = include_str!("evil.html").replace("TARGET", &origin).replace("CALLS", &calls);
         let attempts = Arc::new(AtomicU64::new(0));

@@ -10,6 +10,7 @@ mod faults;
 mod heals;
 mod health;
 mod hosts;
+mod https;
 mod links;
 mod output;
 mod proxy;

@@ -41,7 +41,7 @@ fn check(node: &Node, bytes: &[u8], status: u16) {
 fn bytes_that_are_no_request_are_answered_and_the_daemon_lives_on() {
     let node = Node::started("");
     check(&node, b"rubbish\r\n\r\n", 400);
-    check(&node, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400);
+    check(&node, b"\x17\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400);
     check(&node, b"GET /cron/list HTTP/1.1\r\nHost: localhost\r\nBad Header\r\n\r\n", 400);
     check(&node, b"POST /cron/add HTTP/1.1\r\nHost: localhost\r\n\r\n", 411);
     check(&node, b"POST /cron/add HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000000\r\n\r\n", 413);

@@ -97,7 +97,6 @@ fn what_is_beyond_us_is_told_apart() {
             case("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(), 505, "HTTP/2"),
             case("GET / HTTP/2.0\r\nHost: localhost\r\n\r\n".into(), 505, "HTTP/1.1"),
             case("GET / HTTP/3.7\r\nHost: localhost\r\n\r\n".into(), 505, "HTTP/1.1"),
-            case("\x16\x03\x01\x02\x01".into(), 400, "TLS"),
             case(add("Expect: the-moon\r\nContent-Length: 3\r\n", "abc"), 417, "100-continue"),
             case(encoded("gzip"), 415, "gzip"),
             case(encoded("br"), 415, "br"),

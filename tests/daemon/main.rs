@@ -18,6 +18,7 @@ mod http;
 mod http_budgets;
 mod http_clients;
 mod http_requests;
+mod https;
 mod limits;
 mod marks;
 mod misfire;

@@ -7,12 +7,14 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub mod api;
+pub mod certificates;
 pub mod changes;
 pub mod cluster;
 pub mod consul;
 pub mod daemon;
 pub mod flood;
 pub mod gate;
+pub mod https;
 pub mod jobs;
 pub mod mariadb;
 pub mod network;

@@ -11,6 +11,11 @@ pub struct Proxy {
 
 /// Starts HAProxy before this API. `None` where there is none.
 pub fn haproxy(api: &Api) -> Option<Proxy> {
+    haproxy_with(api, "")
+}
+
+/// The same, with these words at the end of the line that names the API.
+pub fn haproxy_with(api: &Api, words: &str) -> Option<Proxy> {
     let Some(program) = program("haproxy") else {
         eprintln!("SKIPPED: haproxy is not installed");
         return None;
@@ -18,7 +23,7 @@ pub fn haproxy(api: &Api) -> Option<Proxy> {
     let address = format!("127.0.0.1:{}", free_port());
     let file = format!(
         "defaults\n mode http\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n\
-         listen api\n bind {address}\n option httpchk GET /health\n server one {} check\n",
+         listen api\n bind {address}\n option httpchk GET /health\n option forwardfor\n server one {} check {words}\n",
         api.address
     );
     let folder = tempfile::Builder::new().prefix("wing-haproxy-").tempdir().expect("a folder can be made").keep();

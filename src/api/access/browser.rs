@@ -13,13 +13,22 @@ use crate::wire::http::Request;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-/// Refuses a request by which another site makes a browser ask. `to` is the address of ours that was connected to.
-pub fn refuse_other_sites(request: &Request, to: IpAddr, hosts: &BTreeSet<Host>) -> Result<(), Denied> {
+/// What a client has connected to.
+#[derive(Clone, Copy, Debug)]
+pub struct Site {
+    /// The address of ours.
+    pub to: IpAddr,
+    /// Its pages are those of `https://` only. Where this is not so, a proxy may speak https for us: both schemes will do.
+    pub is_https: bool,
+}
+
+/// Refuses a request by which another site makes a browser ask.
+pub fn refuse_other_sites(request: &Request, ours: Site, hosts: &BTreeSet<Host>) -> Result<(), Denied> {
     let headers = &request.headers;
     // A request of HTTP/1.0 may have no Host; no browser sends such.
     if let Some(authority) = headers.get("host") {
         let host = Host::of_authority(authority).map(|(host, _)| host);
-        if !host.is_some_and(|host| is_ours(&host, to, hosts)) {
+        if !host.is_some_and(|host| is_ours(&host, ours.to, hosts)) {
             return Err(Denied::forbidden(format!(
                 "Host: {authority:?} is not an address of this node, localhost, or a name in http_hosts; if clients reach this \
                  node by that name, put it there"
@@ -30,12 +39,13 @@ pub fn refuse_other_sites(request: &Request, to: IpAddr, hosts: &BTreeSet<Host>)
     if let Some(site) = site.filter(|site| !["same-origin", "none"].contains(site)) {
         return Err(other_site("Sec-Fetch-Site", site));
     }
-    if let Some(origin) = headers.all("origin").find(|origin| !is_same_origin(origin, headers.get("host"))) {
+    let is_same = |origin: &str| is_same_origin(origin, headers.get("host"), ours.is_https);
+    if let Some(origin) = headers.all("origin").find(|origin| !is_same(origin)) {
         return Err(other_site("Origin", origin));
     }
     // Old browsers leave Origin out where they send Referer.
     match headers.get("referer") {
-        Some(referer) if request.method != "GET" && !is_same_origin(origin_of(referer), headers.get("host")) => {
+        Some(referer) if request.method != "GET" && !is_same(origin_of(referer)) => {
             Err(other_site("Referer", origin_of(referer)))
         }
         _ => Ok(()),
@@ -82,11 +92,13 @@ fn is_ours(host: &Host, to: IpAddr, hosts: &BTreeSet<Host>) -> bool {
     is_built_in || hosts.contains(host)
 }
 
-/// Whether the origin is the one of this very server, by the name that the client has used for it.
-fn is_same_origin(origin: &str, host: Option<&str>) -> bool {
+/// Whether the origin is the one of this very server, by the name that the client has used for it. A page that came by http
+/// may be anybody's who is in between, so it is another site than ours by https.
+fn is_same_origin(origin: &str, host: Option<&str>, is_https: bool) -> bool {
     let with_default_port =
         |rest: &str, default: u16| Host::of_authority(rest).map(|(host, port)| (host, port.unwrap_or(default)));
-    let both = [("http://", 80), ("https://", 443)].into_iter().find_map(|(scheme, port)| {
+    let schemes = [("https://", 443), ("http://", 80)].into_iter().take(if is_https { 1 } else { 2 });
+    let both = schemes.into_iter().find_map(|(scheme, port)| {
         Some((with_default_port(origin.strip_prefix(scheme)?, port)?, with_default_port(host?, port)?))
     });
     both.is_some_and(|(origin, own)| origin == own)

@@ -24,6 +24,7 @@ use crate::wire::headers::Headers;
 use crate::wire::http::Request;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use browser::Site;
 use std::net::IpAddr;
 use tries::FailedTries;
 
@@ -35,6 +36,8 @@ pub enum Arrival {
         from: IpAddr,
         /// The address of ours that it has connected to.
         to: IpAddr,
+        /// The connection speaks https.
+        is_tls: bool,
     },
     /// The Unix socket, from a process of this user.
     Socket { uid: u32 },
@@ -72,9 +75,9 @@ impl Door {
 
     /// Who sends this request. The error says why nobody is let in by it, and what would be.
     pub fn admit(&mut self, request: &Request, arrival: Arrival, now: Mono) -> Result<Caller, Denied> {
-        let (from, to) = match arrival {
+        let (from, to, is_tls) = match arrival {
             Arrival::Socket { uid } => return self.admit_user(uid),
-            Arrival::Tcp { from, to } => (from.to_canonical(), to.to_canonical()),
+            Arrival::Tcp { from, to, is_tls } => (from.to_canonical(), to.to_canonical(), is_tls),
         };
         let client = address::client(&request.headers, from, &self.config.trusted_proxies)?;
         let caller = match credentials(&request.headers)? {
@@ -82,9 +85,15 @@ impl Door {
             None => self.admit_address(&request.headers, from, client)?,
         };
         if caller.by != Proof::Token {
-            browser::refuse_other_sites(request, to, &self.config.hosts)?;
+            let site = Site { to, is_https: is_tls && !self.is_forwarded(&request.headers, from) };
+            browser::refuse_other_sites(request, site, &self.config.hosts)?;
         }
         Ok(caller)
+    }
+
+    /// Whether a proxy of ours has passed the request on: then nobody knows by which scheme the client has asked the proxy.
+    fn is_forwarded(&self, headers: &Headers, from: IpAddr) -> bool {
+        self.config.trusted_proxies.contains(from) && headers.get("x-forwarded-for").is_some()
     }
 
     fn admit_user(&self, uid: u32) -> Result<Caller, Denied> {

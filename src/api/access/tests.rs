@@ -19,6 +19,7 @@ fn door() -> Door {
         allow: networks(&["127.0.0.0/8", "::1", "10.0.0.0/24"]),
         trusted_proxies: networks(&["10.0.0.9"]),
         hosts: [Host::without_port("wing.example.com").unwrap()].into(),
+        tls: None,
     };
     Door::new(config, 1_000)
 }
@@ -32,7 +33,11 @@ fn request(text: &str) -> Request {
 }
 
 fn tcp(from: &str) -> Arrival {
-    Arrival::Tcp { from: from.parse().unwrap(), to: "10.0.0.5".parse().unwrap() }
+    Arrival::Tcp { from: from.parse().unwrap(), to: "10.0.0.5".parse().unwrap(), is_tls: false }
+}
+
+fn tls(from: &str) -> Arrival {
+    Arrival::Tcp { from: from.parse().unwrap(), to: "10.0.0.5".parse().unwrap(), is_tls: true }
 }
 
 /// What the door says: the caller's name and how it was recognized, or the status.
@@ -67,7 +72,7 @@ fn the_messages_name_the_ways_in() {
     let denied = door().admit(&request("GET / HTTP/1.1\nHost: 10.0.0.5"), tcp("192.0.2.1"), Mono(0)).unwrap_err();
     assert!(denied.message.contains("http_tokens_file") && denied.message.contains("http_allow = [\"192.0.2.1\"]"));
     let forwarded = "GET / HTTP/1.1\nHost: localhost\nX-Forwarded-For: 192.0.2.1";
-    let arrival = Arrival::Tcp { from: [127, 0, 0, 1].into(), to: [127, 0, 0, 1].into() };
+    let arrival = Arrival::Tcp { from: [127, 0, 0, 1].into(), to: [127, 0, 0, 1].into(), is_tls: false };
     let denied = door().admit(&request(forwarded), arrival, Mono(0)).unwrap_err();
     assert!(denied.status == 403 && denied.message.contains("http_trusted_proxies"));
 }
@@ -121,6 +126,23 @@ fn no_other_site_makes_a_browser_ask() {
             "a browser sends no Bearer by itself"
         );
     }
+}
+
+#[test]
+fn a_page_that_came_by_http_is_another_site_than_ours_by_https() {
+    let post = |headers: &str, arrival| ask(&format!("POST /cron/add HTTP/1.1\nHost: 10.0.0.5\n{headers}"), arrival);
+    for header in ["Origin", "Referer"] {
+        let by = |scheme: &str, arrival| post(&format!("{header}: {scheme}://10.0.0.5"), arrival).is_ok();
+        assert!(by("https", tls("10.0.0.7")), "{header}");
+        assert!(!by("http", tls("10.0.0.7")), "{header}");
+        assert!(by("http", tcp("10.0.0.7")) && by("https", tcp("10.0.0.7")), "a proxy may speak https for us");
+    }
+    assert!(post("Origin: https://10.0.0.5:443", tls("10.0.0.7")).is_ok(), "the port of https is 443");
+    assert!(post("Origin: https://10.0.0.5:80", tls("10.0.0.7")).is_err());
+    // What the client speaks to a proxy of ours, nobody tells.
+    let through = "Origin: http://10.0.0.5\nX-Forwarded-For: 10.0.0.7";
+    assert!(post(through, tls("10.0.0.9")).is_ok());
+    assert!(post(through, tls("10.0.0.7")).is_err(), "no proxy of ours");
 }
 
 #[test]

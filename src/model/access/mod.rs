@@ -2,13 +2,16 @@
 //!
 //! Not the decision about one request: `api::access` takes it.
 //!
-//! Invariant: nothing here holds a token itself, only its hash, so that no log line or answer can show one.
+//! Invariant: nothing here holds a token itself, only its hash, so that no log line or answer can show one; nor shows the key
+//! of a certificate.
 
+mod certificate;
 mod host;
 mod level;
 mod networks;
 mod tokens;
 
+pub use certificate::{BadCertificate, CERTIFICATE_KEY, Certificate, CertificateFiles, PRIVATE_KEY_KEY};
 pub use host::Host;
 pub use level::Level;
 pub use networks::Networks;
@@ -58,4 +61,15 @@ pub struct AccessConfig {
     pub trusted_proxies: Networks,
     /// Names and addresses by which clients reach this node, beside its own addresses and `localhost`.
     pub hosts: BTreeSet<Host>,
+    /// None: the API speaks plain http.
+    pub tls: Option<Tls>,
+}
+
+/// By what the API speaks https.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// They are read again on SIGHUP.
+    pub files: CertificateFiles,
+    /// As the files had it at the start.
+    pub certificate: Certificate,
 }

@@ -29,7 +29,6 @@ const HEADER_MALFORMED: BadRequest = BadRequest::new(
     400,
     "a header cannot be read: NAME: VALUE is expected, on one line, without a space before the colon or the name",
 );
-const TLS: BadRequest = BadRequest::new(400, "these bytes are TLS; plain HTTP is spoken here: use http://");
 const HTTP_2: BadRequest = BadRequest::new(505, "HTTP/2 without an upgrade is not spoken here; use HTTP/1.1");
 const OTHER_VERSION: BadRequest = BadRequest::new(505, "this version of HTTP is not spoken here; use HTTP/1.1");
 
@@ -76,7 +75,7 @@ impl Head {
     /// The request of the next line; `Some(None)` after an empty line.
     fn read_first_line(&mut self, lines: &mut Lines) -> Result<Option<Option<Request>>, BadRequest> {
         if lines.rest().first() == Some(&0x16) {
-            return Err(TLS);
+            return Err(BadRequest::TLS);
         }
         self.is_head = lines.rest().starts_with(b"HEAD ");
         let Some(line) = lines.line(TARGET_BYTES_MAX + LINE_BYTES_BESIDE, TARGET_TOO_LONG)? else { return Ok(None) };

@@ -38,6 +38,13 @@ pub struct BadRequest {
 }
 
 impl BadRequest {
+    /// TLS has come where a request was expected.
+    pub const TLS: BadRequest =
+        BadRequest::new(400, "these bytes are TLS, and a request in the plain is expected here");
+    /// Plain http has come where TLS is spoken.
+    pub const PLAIN_TO_TLS: BadRequest =
+        BadRequest::new(400, "this port speaks https: ask it by https://, and not by http://");
+
     pub(super) const fn new(status: u16, reason: &'static str) -> BadRequest {
         BadRequest { status, reason }
     }
