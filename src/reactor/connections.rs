@@ -8,20 +8,22 @@ use super::budget::{Budget, Holding};
 use super::connection::{Connection, Progress};
 use super::source::Source;
 use super::strangers::Lines;
-use super::stream::Listener;
+use super::stream::{Accepted, Listener};
 use super::tls::Handshake;
 use crate::api;
 use crate::api::access::Arrival;
 use crate::model::Mono;
 use crate::model::command::CallError;
 use crate::wire::http::Response;
+use crate::worker::process::{descriptors_max, raise_if_short};
 use mio::{Interest, Registry};
 use rustls::ServerConfig;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 
-/// Connections that may be open at one time; a further client is told so, and its connection is closed.
+/// Connections that may be open at one time; a further client is told so, and its connection is closed. Where the host
+/// gives the daemon few descriptors, clients may take half of them: the others are for runs, the store and the nodes.
 const CONNECTIONS_MAX: usize = 10_000;
 /// Connections that are taken from one listener in one turn of the loop.
 const ACCEPTS_A_TURN_MAX: usize = 64;
@@ -60,6 +62,8 @@ pub struct Connections {
     /// What is said about clients that speak TLS where http is spoken.
     lines: Lines,
     housekeeping_at: Mono,
+    /// `CONNECTIONS_MAX`, or as many as there are descriptors for.
+    open_max: usize,
     counters: BTreeMap<&'static str, u64>,
 }
 
@@ -74,37 +78,38 @@ impl Connections {
             handshakes: VecDeque::new(),
             lines: Lines::default(),
             housekeeping_at: Mono(0),
+            open_max: CONNECTIONS_MAX.min(descriptors_max() / 2),
             counters: BTreeMap::new(),
         }
     }
 
-    /// Takes the connections that wait at the listener. True: there may be more.
-    pub fn accept(&mut self, source: Source, registry: &Registry, now: Mono) -> io::Result<bool> {
+    /// Takes the connections that wait at the listener.
+    pub fn accept(&mut self, source: Source, registry: &Registry, now: Mono) -> io::Result<Accepted> {
         for _ in 0..ACCEPTS_A_TURN_MAX {
             let listener = match source {
                 Source::DebugListener => self.listeners.debug.as_ref(),
                 Source::SocketListener => self.listeners.socket.as_ref(),
                 _ => Some(&self.listeners.api),
             };
-            let Some(listener) = listener else { return Ok(false) };
+            let Some(listener) = listener else { return Ok(Accepted::All) };
             let (mut stream, arrival) = match listener.accept() {
                 Ok(accepted) => accepted,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Accepted::All),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
                 Err(error) => {
-                    // Out of descriptors, or a client that was gone again: the next event comes with the next client.
-                    log::warn!("accept a connection: {error}");
-                    return Ok(false);
+                    self.lines.line(format!("accept a connection: {error}"), now).iter().for_each(warn);
+                    return Ok(Accepted::Stuck);
                 }
             };
-            crate::worker::process::raise_if_short(&stream);
+            raise_if_short(&stream);
             let serial = self.next_serial;
             self.next_serial += 1;
             let interest = Interest::READABLE | Interest::WRITABLE;
             registry.register(&mut stream, Source::Connection(serial).token(), interest)?;
             self.count("http_connections");
             let mut connection = Connection::new(stream, now);
-            if CONNECTIONS_MAX <= self.open.len() {
-                let full = format!("{CONNECTIONS_MAX} connections are open, which is the most there may be");
+            if self.open_max <= self.open.len() {
+                let full = format!("{} connections are open, which is the most there may be", self.open_max);
                 connection.respond_last(api::busy(full), now);
             }
             let client = Client {
@@ -117,7 +122,7 @@ impl Connections {
             self.open.insert(serial, client);
             self.unfinished.push(serial);
         }
-        Ok(true)
+        Ok(Accepted::More)
     }
 
     /// The connections from now on are made with this certificate.
@@ -206,7 +211,7 @@ impl Connections {
         let line = format!(
             "{from} speaks TLS, and this port speaks plain http: ask it by http://, or set http_tls_cert and http_tls_key"
         );
-        self.lines.line(line, now).iter().for_each(|line| log::warn!("HTTP: {line}"));
+        self.lines.line(line, now).iter().for_each(warn);
         self.close(serial);
         true
     }
@@ -239,7 +244,7 @@ impl Connections {
             return;
         }
         self.housekeeping_at = now.plus_ms(HOUSEKEEPING_EVERY_MS);
-        self.lines.summary(now).iter().for_each(|line| log::warn!("HTTP: {line}"));
+        self.lines.summary(now).iter().for_each(warn);
         let overdue = self.open.iter().filter(|(_, client)| client.connection.is_overdue(now));
         let overdue: Vec<usize> = overdue.map(|(serial, _)| *serial).collect();
         for serial in overdue {
@@ -280,4 +285,8 @@ impl Connections {
         ];
         self.counters.iter().map(|(name, count)| (*name, *count)).chain(now_held)
     }
+}
+
+fn warn(line: &String) {
+    log::warn!("HTTP: {line}");
 }

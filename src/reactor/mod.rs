@@ -46,6 +46,7 @@ use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
+use stream::Accepted;
 use timer::Timer;
 
 /// The longest wait in poll. The next deadline may be later, so this only repairs a missed wake-up.
@@ -55,6 +56,8 @@ const EVENTS_MAX: usize = 1_024;
 const ANSWERS_A_TURN_MAX: usize = 1_024;
 /// The signals of one kind that are taken in one turn of the loop.
 const SIGNALS_A_TURN_MAX: usize = 16;
+/// A listener for whose clients the host has no descriptor or no memory is asked again after so long.
+const STUCK_MS: u64 = 250;
 /// How long the handshakes of TLS may take in one turn of the loop. One more may have begun by then: see
 /// `Connections::take_handshake`.
 const HANDSHAKES_A_TURN: Duration = Duration::from_millis(2);
@@ -77,6 +80,9 @@ struct Reactor {
     /// Sources that had used up their budget. No event will tell of what they still have: they are gone on with in any
     /// case. Connections, links and children have lists of their own.
     unfinished: BTreeSet<Source>,
+    /// Listeners that are asked again at that moment.
+    stuck: BTreeSet<Source>,
+    ask_again_at: Mono,
 }
 
 impl Reactor {
@@ -128,10 +134,14 @@ impl Reactor {
             Source::Signal(at) => has_more = self.on_signal(at),
             Source::Guardian => self.on_guardian(),
             Source::HttpListener | Source::DebugListener | Source::SocketListener => {
-                has_more = self.http.connections.accept(source, self.poll.registry(), clock::mono())?;
+                let accepted = self.http.connections.accept(source, self.poll.registry(), clock::mono())?;
+                has_more = self.is_to_be_asked(source, accepted);
             }
             Source::Connection(serial) => self.on_connection(serial),
-            Source::PeerListener => has_more = self.peers.accept(self.poll.registry(), clock::mono())?,
+            Source::PeerListener => {
+                let accepted = self.peers.accept(self.poll.registry(), clock::mono())?;
+                has_more = self.is_to_be_asked(source, accepted);
+            }
             Source::Peer(serial) => self.peers.on_ready(serial, clock::mono()),
             Source::ChildExit(serial) => self.children.on_exit(serial, clock::mono()),
             Source::ChildOutput(serial) => self.children.on_output(serial, clock::mono()),
@@ -314,7 +324,19 @@ impl Reactor {
         }
     }
 
+    /// Whether the listener is to be asked again in this turn. One that is stuck is asked a little later.
+    fn is_to_be_asked(&mut self, listener: Source, accepted: Accepted) -> bool {
+        if accepted == Accepted::Stuck {
+            self.stuck.insert(listener);
+            self.ask_again_at = clock::mono().plus_ms(STUCK_MS);
+        }
+        accepted == Accepted::More
+    }
+
     fn housekeeping(&mut self) {
+        if self.ask_again_at <= clock::mono() {
+            self.unfinished.append(&mut self.stuck);
+        }
         self.http.connections.housekeeping(clock::mono());
         self.peers.housekeeping(clock::mono());
         self.children.outputs.housekeeping(clock::mono());

@@ -11,6 +11,7 @@
 
 use super::source::Source;
 use super::strangers::{Lines, Strangers};
+use super::stream::Accepted;
 use crate::core::io::{Gone, Input};
 use crate::core::time::bounds::PROVE_MS;
 use crate::model::config::{ClusterConfig, Secret};
@@ -122,16 +123,17 @@ impl Peers {
         }
     }
 
-    /// Takes the connections that wait at the listener. True: there may be more.
-    pub fn accept(&mut self, registry: &Registry, now: Mono) -> io::Result<bool> {
+    /// Takes the connections that wait at the listener.
+    pub fn accept(&mut self, registry: &Registry, now: Mono) -> io::Result<Accepted> {
         for _ in 0..ACCEPTS_A_TURN_MAX {
-            let Some(listener) = &self.listener else { return Ok(false) };
+            let Some(listener) = &self.listener else { return Ok(Accepted::All) };
             let (stream, address) = match listener.accept() {
                 Ok(accepted) => accepted,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Accepted::All),
+                Err(error) if error.kind() == ErrorKind::ConnectionAborted => continue,
                 Err(error) => {
                     self.warn_of_stranger(format!("accept a node: {error}"), now);
-                    return Ok(false);
+                    return Ok(Accepted::Stuck);
                 }
             };
             if !self.may_speak(address.ip().is_loopback()) {
@@ -156,7 +158,7 @@ impl Peers {
             let id = LinkId::In(serial as u64);
             self.add(Peer { state, ..Peer::new(id, address.to_string(), stream, now) }, registry)?;
         }
-        Ok(true)
+        Ok(Accepted::More)
     }
 
     /// Makes a link to a server.

@@ -19,7 +19,7 @@ use crate::core::io::{ExitReason, Signal};
 use crate::core::log::output::retention::Outputs;
 use crate::core::node::{Node, Setup};
 use crate::model::config::{ClusterConfig, Config, Secret};
-use crate::model::{Incarnation, NodeId};
+use crate::model::{Incarnation, Mono, NodeId};
 use crate::wire::handshake::Key;
 use crate::worker::clock;
 use crate::worker::consul::ConsulClient;
@@ -49,14 +49,7 @@ pub fn run(config: &Config, link: DaemonLink) -> Result<ExitReason, String> {
 
 fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
     let (disk, kept) = Disk::open(config, &link)?;
-    let is_first_start = !config.data_dir.join(NODE_ID).exists();
-    let node_id = node_id(&config.data_dir)?;
-    let OpenedMarks { book: marks, found, notice, remembers_since } =
-        MarkBook::open(&config.data_dir, config.limits.held_max(), is_first_start)
-            .map_err(|error| format!("open the marks in {}: {error}", config.data_dir.display()))?;
-    if let Some(notice) = notice {
-        log::error!("{notice}");
-    }
+    let (node_id, OpenedMarks { book: marks, found, remembers_since, .. }) = memory(config)?;
     let poll = Poll::new().map_err(|error| format!("create the event loop: {error}"))?;
     let listener = listen(&poll, "http_bind_address", config.http_bind_address, Source::HttpListener)?;
     let debug_listener =
@@ -119,8 +112,20 @@ fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
         _socket_file: socket_file,
         exit: None,
         unfinished: BTreeSet::new(),
+        stuck: BTreeSet::new(),
+        ask_again_at: Mono(0),
         poll,
     })
+}
+
+/// The node's id, and what it knows of the runs that it was given before.
+fn memory(config: &Config) -> Result<(NodeId, OpenedMarks), String> {
+    let is_first_start = !config.data_dir.join(NODE_ID).exists();
+    let node_id = node_id(&config.data_dir)?;
+    let marks = MarkBook::open(&config.data_dir, config.limits.held_max(), is_first_start)
+        .map_err(|error| format!("open the marks in {}: {error}", config.data_dir.display()))?;
+    marks.notice.iter().for_each(|notice| log::error!("{notice}"));
+    Ok((node_id, marks))
 }
 
 /// What was opened under data_dir.

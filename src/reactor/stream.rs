@@ -30,6 +30,17 @@ pub enum Listener {
     Unix(UnixListener),
 }
 
+/// How far a listener was asked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Accepted {
+    /// Nobody waits there any more.
+    All,
+    /// There may be more.
+    More,
+    /// The host has no descriptor or no memory for another connection. No event tells of those who wait.
+    Stuck,
+}
+
 impl Listener {
     /// A connection that waits, and how it has come.
     pub fn accept(&self) -> io::Result<(Stream, Arrival)> {

@@ -138,6 +138,15 @@ fn a_page_of_large_rows_ends_early_and_says_so() {
     assert!(kb < 150_000, "{kb} kB");
 }
 
+/// Says that it is over once it is dropped: when a check fails as well.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn those_who_read_slowest_are_cut_when_unread_answers_come_to_too_much() {
     let (node, debug) = with_large_rows(20);
@@ -145,6 +154,7 @@ fn those_who_read_slowest_are_cut_when_unread_answers_come_to_too_much() {
     let bytes = bytes_left(&mut first);
     // One client that reads each of its answers, and many that do not read theirs.
     let is_over = AtomicBool::new(false);
+    let ends = Ends(&is_over);
     let (read, mut others) = std::thread::scope(|scope| {
         let reader = scope.spawn(|| {
             let mut read = Vec::new();
@@ -156,7 +166,7 @@ fn those_who_read_slowest_are_cut_when_unread_answers_come_to_too_much() {
         let others: Vec<TcpStream> = (0..15).map(|_| deaf(&node)).collect();
         let cut = || counters(&debug).get("http_slow_readers_cut").copied().unwrap_or(0);
         wait_to_see("some are cut", cut, |cut| 1 <= *cut);
-        is_over.store(true, Ordering::Relaxed);
+        drop(ends);
         (reader.join().unwrap(), others)
     });
     assert!(held(&debug, "answer") <= 96 * MIB as u64);

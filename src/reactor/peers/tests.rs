@@ -117,8 +117,8 @@ fn strangers_beyond_those_of_a_turn_wait_for_the_next() {
     let (mut peers, address) = listening();
     let connect = |_| std::net::TcpStream::connect(address).unwrap();
     let strangers: Vec<std::net::TcpStream> = (0..=ACCEPTS_A_TURN_MAX).map(connect).collect();
-    assert!(peers.accept(poll.registry(), NOW).unwrap(), "there is one more");
+    assert_eq!(peers.accept(poll.registry(), NOW).unwrap(), Accepted::More, "there is one more");
     assert_eq!(peers.peers.len(), ACCEPTS_A_TURN_MAX);
-    assert!(!peers.accept(poll.registry(), NOW).unwrap());
+    assert_eq!(peers.accept(poll.registry(), NOW).unwrap(), Accepted::All);
     assert_eq!(peers.peers.len(), strangers.len());
 }

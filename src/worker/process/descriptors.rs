@@ -31,6 +31,11 @@ pub fn raise_if_short(newest: &impl AsRawFd) {
     }
 }
 
+/// How many descriptors this process may have at the most.
+pub fn descriptors_max() -> usize {
+    getrlimit(Resource::Nofile).maximum.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX))
+}
+
 fn is_short(newest: &impl AsRawFd, limit: &Rlimit) -> bool {
     let newest = newest.as_raw_fd() as u64;
     limit.current.is_some_and(|most| most <= newest + SPARE.min(most / 2))

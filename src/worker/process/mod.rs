@@ -20,7 +20,7 @@ mod secrets;
 mod spawn;
 mod words;
 
-pub use descriptors::raise_if_short;
+pub use descriptors::{descriptors_max, raise_if_short};
 pub use guardian::{CANNOT_START, DaemonLink, REFUSED, UNDER_GUARDIAN, adopt, guard};
 pub use inheritance::{end_inheritance, survive_signals};
 pub use launch::{LAUNCH, NOT_LAUNCHED, launch};

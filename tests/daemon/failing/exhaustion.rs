@@ -4,6 +4,7 @@ use super::Trial;
 use crate::support::daemon::Node;
 use crate::support::{wait_to_see, wait_until};
 use std::io::Write;
+use std::net::TcpStream;
 use std::thread::spawn;
 
 /// How many processes and threads that user may have.
@@ -12,6 +13,21 @@ const PROCESSES_MAX: usize = 60;
 const LONG_ROWS: u64 = 40;
 /// A user that nobody else is, so that only the node's processes count.
 const USER: u32 = 54_321;
+
+#[test]
+fn a_daemon_without_a_free_descriptor_delays_runs_and_goes_on_when_it_has_some() {
+    let node = Node::new("max_running = 20\n").after("ulimit -n 120");
+    let trial = Trial::started(node);
+    let daemon = trial.node.daemon_pid();
+    // Clients that say nothing, more than there are descriptors. Some of them are not even taken.
+    let connect = |_| TcpStream::connect(&trial.node.api.address).ok();
+    let clients: Vec<TcpStream> = (0..200).map_while(connect).collect();
+    trial.witness.wait_more("x", 3);
+    drop(clients);
+    trial.asked_while(|| trial.witness.wait_more("x", 3));
+    trial.check_outcomes();
+    assert_eq!(trial.node.daemon_pid(), daemon);
+}
 
 #[test]
 fn jobs_that_take_every_process_of_the_daemons_user_delay_runs_and_are_told() {
