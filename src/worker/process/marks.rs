@@ -157,23 +157,6 @@ impl Snapshot {
     }
 }
 
-impl Snapshot {
-    /// Keeps one mark of each run, the one that has come furthest: a run that was started must not be taken for one that
-    /// is held. Answers how many marks were dropped. No run of ours has two, but a copied block of the file may.
-    fn drop_twins(&mut self) -> usize {
-        let mut furthest: BTreeMap<Attempt, Mark> = BTreeMap::new();
-        for mark in &self.marks {
-            let known = furthest.entry(mark.attempt).or_insert(*mark);
-            if known.state < mark.state {
-                *known = *mark;
-            }
-        }
-        let count = self.marks.len() - furthest.len();
-        self.marks = furthest.into_values().collect();
-        count
-    }
-}
-
 /// The time since boot in clock ticks, of which every Linux has 100 a second: the unit in which the kernel tells when a
 /// process was started.
 fn boot_ticks() -> u64 {
@@ -350,17 +333,16 @@ impl MarkBook {
             }
             Err(error) => return Err(error),
         };
-        let twins = before.drop_twins();
+        let twins = slot::drop_twins(&mut before.marks);
         if !before.damaged.is_empty() || twins != 0 {
             // A copy: until the new file is there, this one has the marks of the other runs.
             fs::copy(&path, &aside)?;
             own_files::tighten(&aside)?;
             let slots = before.damaged.iter().map(|(at, reason)| format!("slot {at}: {reason}"));
             let slots: Vec<String> = slots.take(DAMAGED_TOLD_MAX).collect();
-            let count = before.damaged.len();
-            notice = told(match count {
+            notice = told(match before.damaged.len() {
                 0 => format!("{twins} runs have a second mark, and the one that has come further is believed"),
-                _ => format!("{count} slots are damaged and not believed ({})", slots.join(", ")),
+                count => format!("{count} slots are damaged and not believed ({})", slots.join(", ")),
             });
         }
         let capacity = capacity.max(before.marks.len());
