@@ -2,11 +2,12 @@
 
 TARGET ?= x86_64-unknown-linux-musl
 ARGS ?=
+SECONDS ?= 600
 # The tests with real daemons mostly wait, so at least four run at once, even on fewer cores.
 TEST_THREADS ?= $(shell cores=$$(nproc); [ $$cores -gt 4 ] && echo $$cores || echo 4)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build static test sim test-faults check deny advisories bench-quick bench-flood bench-takeover clean
+.PHONY: help run build static test sim test-faults fuzz check deny advisories bench-quick bench-flood bench-takeover clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +37,10 @@ test-faults: ## three hosts, one fault after the other, and a table of the effec
 	scripts/install-test-services
 	cargo test --test cluster disasters -- --nocapture
 
+fuzz: ## SECONDS=600 of libFuzzer for each target of tests/fuzz, with a nightly compiler; FUZZ=http for one of them
+	scripts/install-check-tools cargo-fuzz
+	scripts/fuzz $(SECONDS) $(FUZZ)
+
 check: ## all that must pass before a commit: format, clippy, dependencies, every test
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
@@ -43,11 +48,11 @@ check: ## all that must pass before a commit: format, clippy, dependencies, ever
 	$(MAKE) test
 
 deny: ## licences, duplicates and sources of the dependencies; builds cargo-deny once, where it can be fetched
-	scripts/install-check-tools
+	scripts/install-check-tools cargo-deny
 	if [ -x target/tools/bin/cargo-deny ]; then target/tools/bin/cargo-deny check licenses bans sources; fi
 
 advisories: ## known vulnerabilities of the dependencies; fetches their database
-	scripts/install-check-tools
+	scripts/install-check-tools cargo-deny
 	target/tools/bin/cargo-deny check advisories
 
 bench-quick: ## how late jobs start, against a bare loop that starts as many of the same command

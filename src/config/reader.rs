@@ -22,7 +22,8 @@ impl<'a> Reader<'a> {
         let mistakes = table.keys().filter(|key| !known.contains(key.as_str())).map(|key| {
             let nearest = known.iter().min_by_key(|name| distance(key, name)).filter(|name| distance(key, name) <= 3);
             let hint = nearest.map(|name| format!("; is {name} meant?")).unwrap_or_default();
-            format!("{file}: {key}: there is no such key{hint}")
+            // A quoted key may have an end of line in it.
+            format!("{file}: {}: there is no such key{hint}", key.escape_debug())
         });
         Ok(Reader { file, mistakes: mistakes.collect(), table })
     }

@@ -139,13 +139,16 @@ pub struct Capped<'a> {
 
 impl<'a> Capped<'a> {
     /// Reads the text of a log row. Where the command itself wrote a line like the one for bytes that were left out,
-    /// the line is mistaken for that one.
+    /// the line is mistaken for that one: it is shown all the same.
     fn of_text(text: &'a str) -> Capped<'a> {
         let whole = Capped { head: text.as_bytes(), left_out: 0, rest: [&[]; 3] };
         let Some((head, rest)) = text.split_once(LEFT_OUT.0) else { return whole };
         let Some((count, rest)) = rest.split_once(LEFT_OUT.1) else { return whole };
         match count.parse::<i64>().map(u64::try_from) {
-            Ok(Ok(left_out)) => Capped { head: head.as_bytes(), left_out, rest: [rest.as_bytes(), &[], &[]] },
+            // Only a line as we write it: it is written anew for whoever reads.
+            Ok(Ok(left_out)) if 0 < left_out && left_out.to_string() == count => {
+                Capped { head: head.as_bytes(), left_out, rest: [rest.as_bytes(), &[], &[]] }
+            }
             _ => whole,
         }
     }
@@ -299,6 +302,9 @@ mod tests {
             "a\n[... x bytes left out ...]\nb",
             "\n[... 18446744073709551615 bytes left out ...]\n",
             "\n[... -1 bytes left out ...]\n",
+            "\n[... +5 bytes left out ...]\n",
+            "\n[... 05 bytes left out ...]\nb",
+            "a\n[... 0 bytes left out ...]\nb",
         ] {
             let part = OutputPart::of_row(RunState::Ok, text, 0);
             assert_eq!((part.bytes, part.is_over), (text.as_bytes().to_vec(), true));

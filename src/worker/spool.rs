@@ -11,10 +11,9 @@
 //! most `BYTES_MAX` bytes.
 
 use crate::core::io::ports::{Chunk, GROUP_BYTES_MAX, GROUP_ROWS_MAX, Spool, SpoolLeft, Spooled};
+use crate::model::LogRow;
 use crate::model::config::OUTPUT_BYTES_MAX;
-use crate::model::{Attempt, LogRow};
 use crate::worker::own_files::open;
-use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
@@ -40,12 +39,6 @@ pub struct SpoolFile {
     bytes_max: u64,
     /// A chunk could not be read back, so the file will be set aside instead of emptied.
     is_damaged: bool,
-}
-
-/// The part of a row that the survey reads.
-#[derive(Deserialize)]
-struct RowKey {
-    attempt: Attempt,
 }
 
 /// The result of reading the file line by line.
@@ -157,12 +150,11 @@ impl Survey {
     }
 
     fn take(&mut self, line: &[u8]) -> io::Result<()> {
-        let key = checked(line).and_then(|json| serde_json::from_slice::<RowKey>(json).ok());
-        let Some(key) = key else {
+        let Some(row) = row_of(line) else {
             self.has_bad |= !is_cut_off(line);
             return Ok(());
         };
-        self.kept.attempts.push(key.attempt);
+        self.kept.attempts.push(row.attempt);
         self.chunk.bytes += line.len() as u64;
         self.chunk_rows += 1;
         self.good_bytes += line.len() as u64;
@@ -192,11 +184,12 @@ fn each_line(file: &File, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::
     Ok(())
 }
 
+/// Copies the lines whose rows can be read.
 fn copy_whole_lines(from: &File, to: &Path) -> io::Result<()> {
     io::Seek::rewind(&mut from.try_clone()?)?;
     let mut file = BufWriter::new(open(to)?);
     file.get_ref().set_len(0)?;
-    each_line(from, |line| if checked(line).is_some() { file.write_all(line) } else { Ok(()) })?;
+    each_line(from, |line| if row_of(line).is_some() { file.write_all(line) } else { Ok(()) })?;
     file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
 }
 
@@ -206,6 +199,12 @@ fn write_line(text: &mut Vec<u8>, row: &LogRow) -> io::Result<()> {
     text.extend_from_slice(&json);
     text.push(b'\n');
     Ok(())
+}
+
+/// The row of a line; none where it cannot be read. The checksum alone does not tell: another version of the program may
+/// write other rows.
+fn row_of(line: &[u8]) -> Option<LogRow> {
+    serde_json::from_slice(checked(line)?).ok()
 }
 
 /// The JSON of a line; none where the line is not whole.
@@ -232,7 +231,7 @@ fn bad_line() -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{JobId, RunKey, RunState, Second, Server, Version};
+    use crate::model::{Attempt, JobId, RunKey, RunState, Second, Server, Version};
 
     fn row(id: u32, output: &str) -> LogRow {
         LogRow {
@@ -321,6 +320,22 @@ mod tests {
             assert!(dir.path().join("spool.damaged").is_file());
             assert_eq!(SpoolFile::open(dir.path()).unwrap().2, None, "said once");
         }
+    }
+
+    #[test]
+    fn a_row_that_another_version_wrote_costs_no_other_row() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("spool");
+        let (mut spool, _, _) = SpoolFile::open(dir.path()).unwrap();
+        append(&mut spool, &[row(1, "x"), row(2, "x")]);
+        let json = serde_json::to_string(&row(3, "x")).unwrap().replace("\"version\"", "\"revision\"");
+        let foreign = format!("{} {json}\n", sum(json.as_bytes()));
+        let text = fs::read(&path).unwrap();
+        fs::write(&path, [foreign.as_bytes(), &text].concat()).unwrap();
+        let (mut spool, kept, notice) = SpoolFile::open(dir.path()).unwrap();
+        assert!(notice.unwrap().contains("2 log rows that can be read are kept"));
+        assert_eq!(rows(&mut spool, &kept), [row(1, "x"), row(2, "x")]);
+        assert!(fs::read(dir.path().join("spool.damaged")).unwrap().starts_with(foreign.as_bytes()));
     }
 
     #[test]

@@ -59,7 +59,8 @@ impl Tokens {
             }
             match token(line) {
                 Ok(token) if tokens.iter().any(|earlier| earlier.name == token.name) => {
-                    mistakes.push(format!("line {number}: the name {:?} is there twice", token.name));
+                    // Not which: where the words stand in a wrong order, a token may be in the name's place.
+                    mistakes.push(format!("line {number}: its name is that of an earlier line"));
                 }
                 Ok(token) => tokens.push(token),
                 Err(mistake) => mistakes.push(format!("line {number}: {mistake}")),
@@ -119,7 +120,8 @@ fn token(line: &str) -> Result<Token, String> {
             ));
         }
     };
-    Ok(Token { name: name.into(), level: level.parse()?, hash })
+    let level = level.parse().map_err(|_| format!("its second word is no level; {} is expected", Level::NAMES))?;
+    Ok(Token { name: name.into(), level, hash })
 }
 
 fn hash(text: &[u8]) -> [u8; HASH_BYTES] {
@@ -161,12 +163,13 @@ mod tests {
     #[test]
     fn mistakes_are_named_by_their_line_and_show_no_token() {
         let text = "a admin\nb root 0123456789abcdef\nc read short-secret\nd read sha256:12\ne/f read 0123456789abcdef\n\
-                    g read 0123456789abcdef\ng read 0123456789abcdef";
+                    g read 0123456789abcdef\ng read 0123456789abcdef\nx 0123456789abcdef 0123456789abcdef\n\
+                    0123456789abcdef read a-long-enough-name\n0123456789abcdef read a-long-enough-name";
         let mistakes = Tokens::parse(text).unwrap_err();
-        assert_eq!(mistakes.len(), 6, "{mistakes:?}");
-        for (mistake, start) in mistakes.iter().zip(["line 1:", "line 2:", "line 3:", "line 4:", "line 5:", "line 7:"])
-        {
-            assert!(mistake.starts_with(start), "{mistake}");
+        assert_eq!(mistakes.len(), 8, "{mistakes:?}");
+        let lines = [1, 2, 3, 4, 5, 7, 8, 10].map(|number| format!("line {number}:"));
+        for (mistake, start) in mistakes.iter().zip(&lines) {
+            assert!(mistake.starts_with(start.as_str()), "{mistake}");
             assert!(!mistake.contains("0123456789abcdef") && !mistake.contains("short-secret"), "{mistake}");
         }
     }

@@ -121,6 +121,12 @@ impl Snapshot {
     fn read_once(path: &Path) -> io::Result<Option<Snapshot>> {
         let words_max = HEADER_WORDS + CAPACITY_MAX * SLOT_WORDS;
         let Some(bytes) = own_files::read(path, words_max * WORD_BYTES)? else { return Ok(None) };
+        Snapshot::of(&bytes, boot_id()?, boot_ticks()).map(Some)
+    }
+
+    /// What the bytes of the file say to a reader in this boot of the host, at `now` (in clock ticks since boot).
+    /// `InvalidData`: they are not a marks file of this version.
+    pub fn of(bytes: &[u8], boot: [u64; 2], now: u64) -> io::Result<Snapshot> {
         let words: Vec<u64> = bytes
             .chunks_exact(WORD_BYTES)
             .map(|word| u64::from_le_bytes(word.try_into().unwrap_or_default()))
@@ -134,8 +140,8 @@ impl Snapshot {
         {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a marks file of this version"));
         }
-        let is_this_boot = words[header::BOOT..header::BOOT + 2] == boot_id()?;
-        let reading = Reading { has_checksums: layout == LAYOUT, is_this_boot, now: boot_ticks() };
+        let is_this_boot = words[header::BOOT..header::BOOT + 2] == boot;
+        let reading = Reading { has_checksums: layout == LAYOUT, is_this_boot, now };
         let (mut marks, mut damaged) = (Vec::new(), Vec::new());
         for (at, words) in words[HEADER_WORDS..].as_chunks::<SLOT_WORDS>().0.iter().enumerate() {
             match slot::read(words, reading) {
@@ -147,7 +153,7 @@ impl Snapshot {
         let lease = if is_this_boot { Mono(words[header::LEASE]) } else { Mono(0) };
         let cgroup = Some(words[header::CGROUP]).filter(|cgroup| *cgroup != 0);
         let remembers_since = Some(Mono(words[header::REMEMBERS_SINCE])).filter(|since| *since != Mono(0));
-        Ok(Some(Snapshot { lease, marks, damaged, cgroup, remembers_since, is_this_boot, tags: words[header::TAGS] }))
+        Ok(Snapshot { lease, marks, damaged, cgroup, remembers_since, is_this_boot, tags: words[header::TAGS] })
     }
 }
 
@@ -318,7 +324,7 @@ impl MarkBook {
         let aside = path.with_extension("damaged");
         let told =
             |reason: String| Some(format!("{}: {reason}; it is set aside as {}", path.display(), aside.display()));
-        let before = match Snapshot::read(&path) {
+        let mut before = match Snapshot::read(&path) {
             Ok(before) => before.unwrap_or_else(empty),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 fs::rename(&path, &aside)?;
@@ -327,17 +333,20 @@ impl MarkBook {
             }
             Err(error) => return Err(error),
         };
-        if !before.damaged.is_empty() {
+        let twins = slot::drop_twins(&mut before.marks);
+        if !before.damaged.is_empty() || twins != 0 {
             // A copy: until the new file is there, this one has the marks of the other runs.
             fs::copy(&path, &aside)?;
             own_files::tighten(&aside)?;
             let slots = before.damaged.iter().map(|(at, reason)| format!("slot {at}: {reason}"));
             let slots: Vec<String> = slots.take(DAMAGED_TOLD_MAX).collect();
-            let count = before.damaged.len();
-            notice = told(format!("{count} slots are damaged and not believed ({})", slots.join(", ")));
+            notice = told(match before.damaged.len() {
+                0 => format!("{twins} runs have a second mark, and the one that has come further is believed"),
+                count => format!("{count} slots are damaged and not believed ({})", slots.join(", ")),
+            });
         }
         let capacity = capacity.max(before.marks.len());
-        let is_whole = is_first_start || before.is_this_boot && before.damaged.is_empty();
+        let is_whole = is_first_start || before.is_this_boot && before.damaged.is_empty() && twins == 0;
         let remembers_since = if is_whole { before.remembers_since } else { Some(clock::mono()) };
         let marks = Arc::new(Marks::create(&path, capacity, &before, remembers_since)?);
         let slots: BTreeMap<Attempt, u32> = (0..).zip(&before.marks).map(|(at, mark)| (mark.attempt, at)).collect();

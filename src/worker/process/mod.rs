@@ -24,7 +24,7 @@ pub use descriptors::{descriptors_max, raise_if_short};
 pub use guardian::{CANNOT_START, DaemonLink, REFUSED, UNDER_GUARDIAN, adopt, guard};
 pub use inheritance::{end_inheritance, survive_signals};
 pub use launch::{LAUNCH, NOT_LAUNCHED, launch};
-pub use marks::{Mark, MarkBook, OpenedMarks, Ticket, cgroup_of};
+pub use marks::{Mark, MarkBook, OpenedMarks, Snapshot, Ticket, cgroup_of};
 pub use memory::FreeMemory;
 pub use secrets::take_secrets;
 pub use spawn::{Running, Spawner};

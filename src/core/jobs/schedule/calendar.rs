@@ -12,7 +12,11 @@
 use super::error::ScheduleError;
 use super::parse::Fields;
 use chrono::DateTime;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
+
+/// The times that the `cron` crate knows: the years 1970 to 2100.
+pub const TIMES: RangeInclusive<i64> = 0..=4_133_980_799;
 
 #[derive(Clone, Debug)]
 pub struct Calendar {
@@ -51,6 +55,9 @@ impl Calendar {
 
     /// Whether the time matches, by the sets alone. So a schedule that fires every second needs no search.
     fn matches(&self, time: i64) -> bool {
+        if !TIMES.contains(&time) {
+            return false;
+        }
         let in_day = time.rem_euclid(86_400);
         let has = |set: u64, value: i64| set >> value & 1 == 1;
         if !(has(self.fields.seconds, in_day % 60)

@@ -66,17 +66,27 @@ impl Schedule {
     /// The first second after `after` at which the schedule fires; none where it never does again (the calendar ends
     /// with the year 2100).
     pub fn next_after(&self, after: Second) -> Option<Second> {
-        match &self.kind {
-            Kind::Every { period_secs } => Some(Second((after.0.div_euclid(*period_secs) + 1) * period_secs)),
-            Kind::Elapsed(calendar, zone) => zone.next_elapsed(calendar, after.0).map(Second),
-            Kind::Fixed(calendar, zone) => zone.next_fixed(calendar, after.0).map(Second),
-        }
+        let next = match &self.kind {
+            Kind::Every { period_secs } => after.0.div_euclid(*period_secs).checked_add(1)?.checked_mul(*period_secs),
+            Kind::Elapsed(calendar, zone) => zone.next_elapsed(calendar, within_reach(after)?),
+            Kind::Fixed(calendar, zone) => zone.next_fixed(calendar, within_reach(after)?),
+        };
+        next.map(Second)
     }
 
     /// Whether this second is due.
     pub fn matches(&self, second: Second) -> bool {
         self.next_after(second.plus(-1)) == Some(second)
     }
+}
+
+/// The second from which to look in the calendar, for a `next_after` this one; none beyond its end. A row of another
+/// program may have any time.
+fn within_reach(after: Second) -> Option<i64> {
+    /// No zone's clock is further from UTC.
+    const OFFSET_SECS_MAX: i64 = 2 * 86_400;
+    let after = after.0.max(*calendar::TIMES.start() - OFFSET_SECS_MAX);
+    (after <= *calendar::TIMES.end() + OFFSET_SECS_MAX).then_some(after)
 }
 
 #[cfg(test)]
@@ -192,6 +202,28 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_calendar_has_a_first_and_a_last_second_for_every_schedule() {
+        let (last, beyond) = ("2100-12-31T23:59:59Z", "2101-01-01T00:00:00Z");
+        for text in ["* * * * * *", "59 59 23 * * *", "TZ=UTC 59 * * * * *"] {
+            let schedule = Schedule::parse(text, &Zones::default()).unwrap();
+            assert_eq!(schedule.next_after(second("2100-12-31T23:59:58Z")), Some(second(last)), "{text}");
+            for after in [second(last), second(beyond), Second(1 << 40), Second(i64::MAX)] {
+                assert_eq!(schedule.next_after(after), None, "{text} after {after:?}");
+            }
+            for after in [Second(i64::MIN), Second(-(1 << 40)), Second(-9)] {
+                assert!(
+                    schedule.next_after(after).is_some_and(|first| Second(-1) < first && first.0 < 86_400),
+                    "{text}"
+                );
+            }
+            assert!(!schedule.matches(Second(-1)) && !schedule.matches(Second(i64::MAX)));
+        }
+        let every = Schedule::parse("@every 7s", &Zones::default()).unwrap();
+        assert_eq!(every.next_after(Second(i64::MAX)), None);
+        assert!(every.next_after(Second(i64::MIN)).is_some());
     }
 
     #[test]

@@ -12,6 +12,7 @@
 use crate::core::io::{FoundMark, FoundState};
 use crate::model::run::{Manual, RunKey};
 use crate::model::{Attempt, Exit, JobId, Second, Version};
+use std::collections::BTreeMap;
 
 /// How many words of 8 bytes a slot has. Those that have no name below are spare.
 pub const SLOT_WORDS: usize = 16;
@@ -186,6 +187,21 @@ pub fn read(words: &Words, reading: Reading) -> Result<Mark, &'static str> {
         ..Mark::held(Attempt { run, number }, Version(0), false)
     };
     if mark.may_run() { with_processes(mark, words, reading) } else { Ok(mark) }
+}
+
+/// Keeps one mark of each run, the one that has come furthest: a run that was started must not be taken for one that is
+/// held. Answers how many marks were dropped. No run of ours has two, but a copied block of the file may.
+pub fn drop_twins(marks: &mut Vec<Mark>) -> usize {
+    let mut furthest: BTreeMap<Attempt, Mark> = BTreeMap::new();
+    for mark in marks.iter() {
+        let known = furthest.entry(mark.attempt).or_insert(*mark);
+        if known.state < mark.state {
+            *known = *mark;
+        }
+    }
+    let count = marks.len() - furthest.len();
+    *marks = furthest.into_values().collect();
+    count
 }
 
 /// The mark of a run that may have processes, with what they are known by.

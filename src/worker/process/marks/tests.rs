@@ -161,6 +161,29 @@ fn a_damaged_slot_is_not_believed_and_the_others_are() {
 }
 
 #[test]
+fn of_two_marks_of_one_run_the_one_that_has_come_further_counts() {
+    for started_first in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut book, _, _) = open(&dir, 3);
+        (1..=2).for_each(|id| assert!(hold(&mut book, id)));
+        let (copied, other) = if started_first { (2, 1) } else { (1, 2) };
+        let ticket = book.ticket(attempt(copied)).unwrap();
+        book.marks().starting(ticket);
+        book.marks().started(ticket, 1_000, 7);
+        let slot = book.slots[&attempt(other)];
+        book.marks.write(slot, &Mark::held(attempt(copied), Version(3), true));
+        let (_, found, notice) = open(&dir, 3);
+        assert_eq!(
+            found.iter().map(|mark| (mark.attempt, mark.state)).collect::<Vec<_>>(),
+            [(attempt(copied), FoundState::Started)]
+        );
+        assert!(notice.unwrap().contains("1 runs have a second mark"));
+        assert!(dir.path().join("marks.damaged").is_file());
+        assert_eq!(open(&dir, 3).2, None, "said once");
+    }
+}
+
+#[test]
 fn a_file_of_the_version_before_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let (mut book, _, _) = open(&dir, 2);
