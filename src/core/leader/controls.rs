@@ -22,6 +22,20 @@ use std::collections::BTreeMap;
 /// Limit of the requests of each kind that wait for an answer.
 const WAITING_MAX: usize = 1_000;
 
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub state: RunState,
+    /// What is or may be left of it, for people.
+    pub left: Option<String>,
+}
+
+impl From<RunState> for Outcome {
+    fn from(state: RunState) -> Outcome {
+        Outcome { state, left: None }
+    }
+}
+
 impl Controls {
     /// The entry `asked` is in the journal. `body` is its own, or that of the first request with the same key; the
     /// first run in it is the answer.
@@ -39,9 +53,9 @@ impl Controls {
     /// The attempt is over, with that state. Where it had not begun, or a row is written instead of its next attempt
     /// (`forgone`), the kill is answered only when that row is committed: until then another leader may give the
     /// attempt to a node.
-    pub fn on_finished(&mut self, attempt: Attempt, state: RunState, forgone: Option<Attempt>, fx: &mut Effects) {
-        if state != RunState::Cancelled && forgone.is_none() {
-            return self.on_over(attempt, Some(state), fx);
+    pub fn on_finished(&mut self, attempt: Attempt, outcome: Outcome, forgone: Option<Attempt>, fx: &mut Effects) {
+        if outcome.state != RunState::Cancelled && forgone.is_none() {
+            return self.on_over(attempt, Some(outcome), fx);
         }
         for kill in self.kills.iter_mut().filter(|kill| kill.attempt == attempt) {
             kill.attempt = forgone.unwrap_or(attempt);
@@ -49,10 +63,10 @@ impl Controls {
         }
     }
 
-    /// The attempt is over: answers its kills. `state`: its outcome, where that is known.
-    pub fn on_over(&mut self, attempt: Attempt, state: Option<RunState>, fx: &mut Effects) {
+    /// The attempt is over: answers its kills. `outcome`: where that is known.
+    pub fn on_over(&mut self, attempt: Attempt, outcome: Option<Outcome>, fx: &mut Effects) {
         for kill in self.kills.extract_if(.., |kill| kill.attempt == attempt && kill.node.is_some()) {
-            fx.reply(kill.client, Ok(run_answer(attempt.run, state)));
+            fx.reply(kill.client, Ok(run_answer(attempt.run, outcome.clone())));
         }
     }
 
@@ -66,7 +80,10 @@ impl Controls {
     /// These rows are committed, and this node still led when they were read: answers the kills of their attempts.
     pub fn on_rows(&mut self, logged: &BTreeMap<Attempt, RunState>, fx: &mut Effects) {
         for kill in self.kills.extract_if(.., |kill| kill.node.is_none() && logged.contains_key(&kill.attempt)) {
-            fx.reply(kill.client, Ok(run_answer(kill.attempt.run, logged.get(&kill.attempt).copied())));
+            fx.reply(
+                kill.client,
+                Ok(run_answer(kill.attempt.run, logged.get(&kill.attempt).copied().map(Outcome::from))),
+            );
         }
     }
 
@@ -279,8 +296,9 @@ impl Leader {
     }
 }
 
-fn run_answer(run: RunKey, state: Option<RunState>) -> Answer {
-    Answer::Run(RunAnswer { run_key: run, cron_id: run.cron_id, state })
+fn run_answer(run: RunKey, outcome: Option<Outcome>) -> Answer {
+    let (state, left) = outcome.map_or((None, None), |outcome| (Some(outcome.state), outcome.left));
+    Answer::Run(RunAnswer { run_key: run, cron_id: run.cron_id, state, left })
 }
 
 fn silent(attempt: Attempt) -> CallError {

@@ -40,6 +40,7 @@ use crate::model::message::{Hello, ToLeader};
 use crate::model::status::RunStatus;
 use crate::model::{Attempt, Epoch, Mono, NodeId, Now, Second, Server, Wall};
 use changes::Changes;
+use controls::Outcome;
 use course::Ticks;
 use output_reads::{Questions, Where};
 use reload::Reload;
@@ -306,11 +307,11 @@ impl Leader {
             return self.questions.on_read(request, part, cx.fx);
         }
         match message {
-            ToLeader::Finished { attempt, state } => {
+            ToLeader::Finished { attempt, state, left } => {
                 self.runs.on_finished(attempt, state, &mut self.ledger, cx);
                 let next = Attempt { number: attempt.number + 1, ..attempt };
                 let forgone = cx.logbook.has(next).then_some(next);
-                self.controls.on_finished(attempt, state, forgone, cx.fx);
+                self.controls.on_finished(attempt, Outcome { state, left }, forgone, cx.fx);
             }
             ToLeader::Logged(attempts) => {
                 attempts.iter().for_each(|attempt| self.runs.on_told_logged(node, *attempt, &mut self.ledger, cx));
