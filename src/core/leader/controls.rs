@@ -4,7 +4,7 @@
 //!
 //! Invariant: every request is answered exactly once: when it is fulfilled, or when its time is over.
 
-use super::requests::{Controls, Kill, List, Pausing, PendingRun};
+use super::requests::{Controls, Kill, List, Outcome, Pausing, PendingRun};
 use super::{Leader, Verdict};
 use crate::core::Context;
 use crate::core::io::Effects;
@@ -21,20 +21,6 @@ use std::collections::BTreeMap;
 
 /// Limit of the requests of each kind that wait for an answer.
 const WAITING_MAX: usize = 1_000;
-
-/// How a run ended.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    pub state: RunState,
-    /// What is or may be left of it, for people.
-    pub left: Option<String>,
-}
-
-impl From<RunState> for Outcome {
-    fn from(state: RunState) -> Outcome {
-        Outcome { state, left: None }
-    }
-}
 
 impl Controls {
     /// The entry `asked` is in the journal. `body` is its own, or that of the first request with the same key; the

@@ -40,11 +40,10 @@ use crate::model::message::{Hello, ToLeader};
 use crate::model::status::RunStatus;
 use crate::model::{Attempt, Epoch, Mono, NodeId, Now, Second, Server, Wall};
 use changes::Changes;
-use controls::Outcome;
 use course::Ticks;
 use output_reads::{Questions, Where};
 use reload::Reload;
-use requests::Controls;
+use requests::{Controls, Outcome};
 use std::collections::BTreeMap;
 
 /// How often finished entries are closed, in one statement.

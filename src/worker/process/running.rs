@@ -5,9 +5,8 @@
 //! Invariant: a process is reaped once, by `try_wait`.
 
 use super::cgroups::Cgroups;
-use super::spawn::Begun;
 use crate::core::io::ports::{SpawnError, Started};
-use crate::model::{Exit, Usage};
+use crate::model::{Exit, Usage, Wall};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -25,6 +24,15 @@ pub struct Running {
     /// The most memory that the daemon itself has had, in units of 1,024 bytes. The process began in the daemon's memory,
     /// and the kernel counts that as its own.
     daemon_kb_max: u64,
+}
+
+/// A process that was started and is not watched yet.
+pub struct Begun {
+    pub pid: u32,
+    pub output: OwnedFd,
+    pub at: Wall,
+    /// The name of its control group; none where it has none of its own.
+    pub cgroup: Option<String>,
 }
 
 /// Watches over a process that has begun. Where that is not possible, the process is killed.

@@ -19,7 +19,7 @@ use super::direct_exec::DirectExec;
 use super::launch::Launch;
 use super::marks::{Marks, Ticket};
 use super::program::Program;
-use super::running::{Running, watch};
+use super::running::{Begun, Running, watch};
 use super::secrets;
 use crate::core::io::ports::SpawnError;
 use crate::model::job::parse_env;
@@ -58,15 +58,6 @@ pub struct Spawner {
     cgroups: Option<Arc<Cgroups>>,
     /// It was said that a group could not be made.
     has_failed: AtomicBool,
-}
-
-/// A process that was started and is not watched yet.
-pub struct Begun {
-    pub pid: u32,
-    pub output: OwnedFd,
-    pub at: Wall,
-    /// The name of its control group; none where it has none of its own.
-    pub cgroup: Option<String>,
 }
 
 /// A control group for a run, and its name.
