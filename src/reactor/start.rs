@@ -78,15 +78,9 @@ fn reactor(config: &Config, mut link: DaemonLink) -> Result<Reactor, String> {
     };
     let door = Door::new(config.access.clone(), rustix::process::geteuid().as_raw());
     let (sender, answers) = crossbeam_channel::unbounded();
-    let waker = waker(&poll).map_err(starting)?;
-    let wake = move || {
-        if let Err(error) = waker.wake() {
-            log::error!("wake the event loop: {error}");
-        }
-    };
     let cgroups = link.cgroups.take().map(|folder| Arc::new(Cgroups::passed(folder)));
     let tools = tools(config, &marks, disk, link.guardian, cgroups.clone());
-    let pool = Pool::start(tools, Answers { queue: sender, wake: Arc::new(wake) }).map_err(starting)?;
+    let pool = Pool::start(tools, Answers { queue: sender, wake: wake(&poll)? }).map_err(starting)?;
     let timer = Timer::new().map_err(starting)?;
     readable(&poll, &timer, Source::Timer).map_err(starting)?;
     readable(&poll, &link.death_pipe, Source::Guardian).map_err(starting)?;
@@ -123,6 +117,16 @@ fn reactor(config: &Config, mut link: DaemonLink) -> Result<Reactor, String> {
         unfinished: BTreeSet::new(),
         poll,
     })
+}
+
+/// What the worker threads call when there is an answer.
+fn wake(poll: &Poll) -> Result<Arc<dyn Fn() + Send + Sync>, String> {
+    let waker = waker(poll).map_err(starting)?;
+    Ok(Arc::new(move || {
+        if let Err(error) = waker.wake() {
+            log::error!("wake the event loop: {error}");
+        }
+    }))
 }
 
 /// What was opened under data_dir.
