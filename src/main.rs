@@ -112,10 +112,10 @@ fn run(all: Vec<OsString>) -> Result<u8, String> {
     match arguments.link {
         Some(link) => daemon(&config, &warnings, link),
         None => {
-            let data_dir = config.data_dir.clone();
+            let (data_dir, has_cgroups) = (config.data_dir.clone(), config.run_cgroup);
             // The guardian needs nothing else of the configuration, and is to stay small.
             drop(config);
-            guard(&data_dir, all, secrets).map(|code| code as u8)
+            guard(&data_dir, all, secrets, has_cgroups).map(|code| code as u8)
         }
     }
 }

@@ -59,6 +59,7 @@ fn row(id: u32, output: &str) -> LogRow {
         output: output.into(),
         start_time_ms: 0,
         use_time_ms: 0,
+        usage: Default::default(),
         dispatch_time: Second(0),
         dispatch_server: Server::default(),
         run_server: Server::default(),

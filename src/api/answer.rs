@@ -87,6 +87,8 @@ struct LogView<'a> {
     run_key: Option<&'a str>,
     attempt: Option<u32>,
     version: Option<u64>,
+    cpu_ms: Option<u64>,
+    memory_kb_max: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -258,6 +260,8 @@ fn log_view(row: &StoredLog) -> LogView<'_> {
         run_key: row.run_key.as_deref(),
         attempt: row.attempt,
         version: row.version,
+        cpu_ms: row.cpu_ms,
+        memory_kb_max: row.memory_kb_max,
     }
 }
 

@@ -22,7 +22,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// Every key that app.toml may have; `config/app.toml` explains them.
-const KEYS: [&str; 41] = [
+const KEYS: [&str; 42] = [
     "consul_address",
     "service_name",
     "lock_key",
@@ -53,6 +53,7 @@ const KEYS: [&str; 41] = [
     "log_retention_days",
     "shell",
     "env_pass",
+    "run_cgroup",
     "drain_timeout",
     "max_running",
     "max_pending",
@@ -123,6 +124,7 @@ fn read(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> Op
     let data_dir = path(reader, "data_dir").unwrap_or_else(|| PathBuf::from("data"));
     let shell = shell(reader);
     let env_pass = env_pass(reader);
+    let run_cgroup = run_cgroup(reader);
     let drain_timeout_ms = reader.integer("drain_timeout", 0, 86_400).unwrap_or(10) as u64 * 1_000;
     let log_retention_days = reader.integer("log_retention_days", 0, 36_500).unwrap_or(0) as u32;
     let zones = host_zones(reader, environment);
@@ -144,6 +146,7 @@ fn read(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> Op
         mysql,
         shell,
         env_pass,
+        run_cgroup,
         drain_timeout_ms,
         limits,
         zones: zones?,
@@ -227,6 +230,17 @@ fn env_pass(reader: &mut Reader) -> Vec<String> {
         }
     }
     names
+}
+
+fn run_cgroup(reader: &mut Reader) -> bool {
+    match reader.text("run_cgroup").as_deref() {
+        None | Some("auto") => true,
+        Some("off") => false,
+        Some(other) => {
+            reader.mistake("run_cgroup", &format!("{other:?} is neither \"auto\" nor \"off\""));
+            false
+        }
+    }
 }
 
 fn host_zones(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> Option<HostZones> {

@@ -197,6 +197,9 @@ pub struct RunAnswer {
     /// How the run ended; none while it has not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<RunState>,
+    /// What is or may be left of it although it was ended; none where surely nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<String>,
 }
 
 /// The running and waiting runs, running ones first.

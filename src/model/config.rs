@@ -35,6 +35,8 @@ pub struct Config {
     pub shell: PathBuf,
     /// The names of variables that a command which runs as another user gets of the daemon's environment.
     pub env_pass: Vec<String>,
+    /// Each run has a control group of its own, where the host lets us make one.
+    pub run_cgroup: bool,
     pub drain_timeout_ms: u64,
     pub limits: Limits,
     pub zones: HostZones,

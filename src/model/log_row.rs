@@ -4,7 +4,7 @@
 //!
 //! Invariant: a row that we write names its attempt and its state; only rows of the older system lack them.
 
-use super::{Attempt, JobId, RunState, Second, Server, Version};
+use super::{Attempt, JobId, RunState, Second, Server, Usage, Version};
 use serde::{Deserialize, Serialize};
 
 /// A log row that is to be stored: what became of one attempt.
@@ -21,6 +21,9 @@ pub struct LogRow {
     pub start_time_ms: i64,
     /// How long the command took, in milliseconds.
     pub use_time_ms: i64,
+    /// What its processes took.
+    #[serde(default)]
+    pub usage: Usage,
     /// The second in which the leader sent the run to a node; 0 where it was not sent.
     pub dispatch_time: Second,
     /// The leader that decided on the run.
@@ -47,6 +50,11 @@ pub struct StoredLog {
     pub exit_code: Option<i32>,
     pub start_time_ms: Option<i64>,
     pub version: Option<u64>,
+    /// As in `Usage`. None in rows of earlier versions.
+    #[serde(default)]
+    pub cpu_ms: Option<u64>,
+    #[serde(default)]
+    pub memory_kb_max: Option<u64>,
 }
 
 /// A job's newest log row, in short.

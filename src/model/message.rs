@@ -169,7 +169,13 @@ pub enum ToLeader {
     /// The node has dropped these runs: too many runs of their jobs wait on it already.
     Refused(Vec<Attempt>),
     /// The process is over, or will never be started. The log row, with this state, is on its way.
-    Finished { attempt: Attempt, state: RunState },
+    /// `left`: what is or may be left of a run that somebody ended, for people.
+    Finished {
+        attempt: Attempt,
+        state: RunState,
+        #[serde(default)]
+        left: Option<String>,
+    },
     /// The log rows of these attempts are committed.
     Logged(Vec<Attempt>),
     /// The held runs, at most `HeldRun::LIST_MAX`.

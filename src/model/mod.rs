@@ -23,6 +23,6 @@ pub mod zones;
 pub use job::{Job, JobId, Misfire, OnLost, Version};
 pub use log_row::LogRow;
 pub use node::{Epoch, Incarnation, NodeId, Server};
-pub use run::{Attempt, Exit, RunKey, RunState};
+pub use run::{Attempt, Exit, RunKey, RunState, Usage};
 pub use time::{Mono, Now, Second, Wall};
 pub use zones::Zones;

@@ -9,6 +9,15 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
+/// What the processes of an attempt took. None: not known.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Usage {
+    /// Processor time, in milliseconds.
+    pub cpu_ms: Option<u64>,
+    /// The most memory at one time, in units of 1,024 bytes.
+    pub memory_kb_max: Option<u64>,
+}
+
 /// One occurrence of a job: `cron_id-scheduled_at`, for manual runs `cron_id-scheduled_at-m<epoch>.<n>`.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct RunKey {

@@ -4,8 +4,10 @@
 //! on purpose may hold the pipe open for ever. The pipe is read for a moment longer, and these bytes belong to the run.
 //! After that the pipe is only drained, so that the remaining process can go on writing; these bytes are dropped.
 //!
-//! A run that was asked to end (TERM) is over when its whole process group has ended. So the processes that a shell had
-//! started get the time until KILL as well.
+//! A run that was asked to end (TERM) is over when its whole process group has ended, and its control group is empty. So
+//! the processes that a shell had started get the time until KILL as well.
+//!
+//! What the processes took is read from the control group once the run is over; then the group goes.
 //!
 //! Where bytes have to go to a file and the disk is too slow, the pipe is not read for the moment: the command waits,
 //! as for any slow reader.
@@ -15,16 +17,20 @@
 //! Invariant: each process that was added comes out of `take_ended` once, reaped.
 
 use super::source::Source;
+use crate::core::io::Ended;
 use crate::core::io::ports::output_files::FileAnswer;
 use crate::core::io::ports::{Kill, KillHow};
 use crate::core::log::output::retention::Outputs;
 use crate::core::time::bounds::FILE_WAIT_MS;
-use crate::model::{Attempt, Exit, Mono};
+use crate::model::{Attempt, Exit, Mono, Usage};
+use crate::worker::pool::CgroupOrder;
+use crate::worker::process::cgroups::Cgroups;
 use crate::worker::process::{Running, kill};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 
 /// How long an open pipe is read after its process has ended; and how often a process group that was asked to end is
 /// looked at.
@@ -39,6 +45,8 @@ const LEFTOVERS_MAX: usize = 1_024;
 
 pub struct Children {
     pub outputs: Outputs,
+    /// None: runs have no control groups.
+    cgroups: Option<Arc<Cgroups>>,
     next_serial: usize,
     children: BTreeMap<usize, Child>,
     unfinished: BTreeSet<usize>,
@@ -47,6 +55,8 @@ pub struct Children {
     /// Children whose process is over, and until when their open pipe is read.
     lingering: BTreeMap<usize, Mono>,
     ended: BTreeSet<usize>,
+    /// Control groups of runs that are over, for the worker.
+    cgroup_orders: Vec<CgroupOrder>,
     /// The pipes of runs that are over, held open by processes left behind.
     leftovers: BTreeMap<usize, OwnedFd>,
     buffer: Vec<u8>,
@@ -56,27 +66,33 @@ struct Child {
     attempt: Attempt,
     running: Running,
     exit: Option<Exit>,
+    /// What the main process took with those that it waited for; then what all did.
+    usage: Usage,
     is_eof: bool,
     /// It got a signal that asks it to end and leaves it time.
     is_asked: bool,
 }
 
 impl Child {
-    fn is_over(&self) -> bool {
-        self.exit.is_some() && !(self.is_asked && kill::has_group(self.running.started.pid))
+    fn is_over(&self, cgroups: Option<&Cgroups>) -> bool {
+        let is_populated =
+            || cgroups.zip(self.running.cgroup.as_ref()).is_some_and(|(cgroups, name)| cgroups.is_populated(name));
+        self.exit.is_some() && !(self.is_asked && (kill::has_group(self.running.started.pid) || is_populated()))
     }
 }
 
 impl Children {
-    pub fn new(outputs: Outputs) -> Children {
+    pub fn new(outputs: Outputs, cgroups: Option<Arc<Cgroups>>) -> Children {
         Children {
             outputs,
+            cgroups,
             next_serial: 0,
             children: BTreeMap::new(),
             unfinished: BTreeSet::new(),
             waiting: BTreeSet::new(),
             lingering: BTreeMap::new(),
             ended: BTreeSet::new(),
+            cgroup_orders: Vec::new(),
             leftovers: BTreeMap::new(),
             buffer: vec![0; READ_BYTES],
         }
@@ -98,7 +114,8 @@ impl Children {
             }
         }
         self.outputs.begin(attempt);
-        self.children.insert(serial, Child { attempt, running, exit: None, is_eof: false, is_asked: false });
+        let usage = Usage::default();
+        self.children.insert(serial, Child { attempt, running, exit: None, usage, is_eof: false, is_asked: false });
     }
 
     /// The attempt is being ended in this way.
@@ -110,8 +127,9 @@ impl Children {
 
     pub fn on_exit(&mut self, serial: usize, now: Mono) {
         let Some(child) = self.children.get_mut(&serial).filter(|child| child.exit.is_none()) else { return };
-        let Some(exit) = child.running.try_wait() else { return };
+        let Some((exit, usage)) = child.running.try_wait() else { return };
         child.exit = Some(exit);
+        child.usage = usage;
         self.lingering.insert(serial, now.plus_ms(AFTER_EXIT_MS));
         self.on_output(serial, now);
     }
@@ -139,11 +157,35 @@ impl Children {
                 Err(_) => child.is_eof = true,
             }
         }
-        if child.is_eof && child.is_over() {
+        if child.is_eof && child.is_over(self.cgroups.as_deref()) {
             if self.outputs.is_being_written(child.attempt) {
                 return self.wait_for_file(serial, now);
             }
             self.lingering.remove(&serial);
+            self.finish(serial);
+        }
+    }
+
+    /// The run is over. Where it has a control group, that is read first.
+    fn finish(&mut self, serial: usize) {
+        match self.children.get_mut(&serial).and_then(|child| child.running.cgroup.take()) {
+            Some(name) => self.cgroup_orders.push(CgroupOrder { serial, name }),
+            None => drop(self.ended.insert(serial)),
+        }
+    }
+
+    /// A control group to be read and removed.
+    pub fn take_cgroup_order(&mut self) -> Option<CgroupOrder> {
+        self.cgroup_orders.pop()
+    }
+
+    /// The processes of the child's control group took this.
+    pub fn on_used(&mut self, serial: usize, usage: Usage) {
+        if let Some(child) = self.children.get_mut(&serial) {
+            child.usage = Usage {
+                cpu_ms: usage.cpu_ms.or(child.usage.cpu_ms),
+                memory_kb_max: usage.memory_kb_max.or(child.usage.memory_kb_max),
+            };
             self.ended.insert(serial);
         }
     }
@@ -171,7 +213,7 @@ impl Children {
     }
 
     /// One run that is over: how its process ended, and the text for its log row.
-    pub fn take_ended(&mut self, registry: &Registry, now: Mono) -> Option<(Attempt, Exit, String)> {
+    pub fn take_ended(&mut self, registry: &Registry, now: Mono) -> Option<(Attempt, Ended)> {
         if self.ended.is_empty() {
             self.end_lingering(now);
         }
@@ -185,14 +227,15 @@ impl Children {
         } else {
             self.keep_leftover(serial, child.running.output);
         }
-        Some((child.attempt, child.exit?, self.outputs.close(child.attempt)))
+        let output = self.outputs.close(child.attempt);
+        Some((child.attempt, Ended { exit: child.exit?, output, usage: child.usage }))
     }
 
     fn end_lingering(&mut self, now: Mono) {
         let due = self.lingering.extract_if(.., |_, at| *at <= now);
         for serial in due.map(|(serial, _)| serial).collect::<Vec<usize>>() {
-            if self.children.get(&serial).is_none_or(Child::is_over) {
-                self.ended.insert(serial);
+            if self.children.get(&serial).is_none_or(|child| child.is_over(self.cgroups.as_deref())) {
+                self.finish(serial);
             } else {
                 self.lingering.insert(serial, now.plus_ms(AFTER_EXIT_MS));
             }

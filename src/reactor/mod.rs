@@ -176,8 +176,11 @@ impl Reactor {
             self.input(input);
         }
         self.children.go_on(clock::mono());
-        while let Some((attempt, exit, output)) = self.children.take_ended(self.poll.registry(), clock::mono()) {
-            self.input(Input::Exited { attempt, exit, output });
+        while let Some((attempt, ended)) = self.children.take_ended(self.poll.registry(), clock::mono()) {
+            self.input(Input::Exited { attempt, ended });
+        }
+        while let Some(order) = self.children.take_cgroup_order() {
+            self.pool.end_cgroup(order);
         }
         while let Some((request, part)) = self.children.outputs.take_answer() {
             self.input(Input::OutputRead { request, part });
@@ -254,6 +257,10 @@ impl Reactor {
                 }
                 Answer::File(answer) => {
                     self.children.on_file_answer(answer);
+                    continue;
+                }
+                Answer::Used(serial, usage) => {
+                    self.children.on_used(serial, usage);
                     continue;
                 }
                 Answer::Tokens(tokens) => {

@@ -28,6 +28,7 @@ use crate::worker::operator_files::OperatorFiles;
 use crate::worker::output_files::OutputFiles;
 use crate::worker::own_files;
 use crate::worker::pool::{Answers, Pool, Tools};
+use crate::worker::process::cgroups::Cgroups;
 use crate::worker::process::{DaemonLink, FreeMemory, MarkBook, OpenedMarks, Spawner};
 use crate::worker::random;
 use crate::worker::spool::SpoolFile;
@@ -47,7 +48,7 @@ pub fn run(config: &Config, link: DaemonLink) -> Result<ExitReason, String> {
     reactor(config, link)?.serve().map_err(|error| format!("the event loop: {error}"))
 }
 
-fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
+fn reactor(config: &Config, mut link: DaemonLink) -> Result<Reactor, String> {
     let (disk, kept) = Disk::open(config, &link)?;
     let (node_id, OpenedMarks { book: marks, found, remembers_since, .. }) = memory(config)?;
     let poll = Poll::new().map_err(|error| format!("create the event loop: {error}"))?;
@@ -70,14 +71,9 @@ fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
     };
     let door = Door::new(config.access.clone(), rustix::process::geteuid().as_raw());
     let (sender, answers) = crossbeam_channel::unbounded();
-    let waker = waker(&poll).map_err(starting)?;
-    let wake = move || {
-        if let Err(error) = waker.wake() {
-            log::error!("wake the event loop: {error}");
-        }
-    };
-    let pool = Pool::start(tools(config, &marks, disk, link.guardian), Answers { queue: sender, wake: Arc::new(wake) })
-        .map_err(starting)?;
+    let cgroups = link.cgroups.take().map(|folder| Arc::new(Cgroups::passed(folder)));
+    let tools = tools(config, &marks, disk, link.guardian, cgroups.clone());
+    let pool = Pool::start(tools, Answers { queue: sender, wake: wake(&poll)? }).map_err(starting)?;
     let timer = Timer::new().map_err(starting)?;
     readable(&poll, &timer, Source::Timer).map_err(starting)?;
     readable(&poll, &link.death_pipe, Source::Guardian).map_err(starting)?;
@@ -104,7 +100,7 @@ fn reactor(config: &Config, link: DaemonLink) -> Result<Reactor, String> {
         answers,
         pool,
         marks,
-        children: Children::new(Outputs::new(config.limits.max_output_bytes, config.spool_output)),
+        children: Children::new(Outputs::new(config.limits.max_output_bytes, config.spool_output), cgroups),
         http: Http::new(listeners, door),
         peers: Peers::new(peer_listener, &config.cluster, link_key(&config.cluster)?),
         signals: signals.collect::<std::io::Result<_>>().map_err(starting)?,
@@ -128,6 +124,16 @@ fn memory(config: &Config) -> Result<(NodeId, OpenedMarks), String> {
     Ok((node_id, marks))
 }
 
+/// What the worker threads call when there is an answer.
+fn wake(poll: &Poll) -> Result<Arc<dyn Fn() + Send + Sync>, String> {
+    let waker = waker(poll).map_err(starting)?;
+    Ok(Arc::new(move || {
+        if let Err(error) = waker.wake() {
+            log::error!("wake the event loop: {error}");
+        }
+    }))
+}
+
 /// What was opened under data_dir.
 struct Disk {
     spool: SpoolFile,
@@ -147,7 +153,13 @@ impl Disk {
     }
 }
 
-fn tools<'a>(config: &'a Config, marks: &MarkBook, disk: Disk, guardian: u32) -> Tools<'a> {
+fn tools<'a>(
+    config: &'a Config,
+    marks: &MarkBook,
+    disk: Disk,
+    guardian: u32,
+    cgroups: Option<Arc<Cgroups>>,
+) -> Tools<'a> {
     let consul = config.consul.as_ref();
     let consul =
         consul.map(|consul| ConsulClient::new(consul, &config.service_name, &config.lock_key, &config.bind_address));
@@ -155,7 +167,8 @@ fn tools<'a>(config: &'a Config, marks: &MarkBook, disk: Disk, guardian: u32) ->
     Tools {
         new_store: Box::new(move |hand| new_store(config, hand, &write_order)),
         consul: consul.map(Arc::new),
-        spawner: Arc::new(Spawner::new(config.shell.clone(), marks.marks(), &config.env_pass)),
+        spawner: Arc::new(Spawner::new(config.shell.clone(), marks.marks(), &config.env_pass, cgroups.clone())),
+        cgroups,
         spool: disk.spool,
         home: Arc::new(disk.home),
         memory: Arc::new(FreeMemory::new(config.limits.min_free_memory_mb)),

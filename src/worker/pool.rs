@@ -1,35 +1,41 @@
 //! The pool: the threads that block. Each kind of work has a queue of its own, so that a slow kind does not delay
 //! another: the leader's statements, the log rows, the spool, the reads, the searches, Consul, the Consul watch, the
-//! starts of processes (two threads), their ends, and the files of whole outputs.
+//! starts of processes (two threads), their ends, their control groups, and the files of whole outputs.
 //!
 //! Not a place for decisions: the core asks for the work and acts on the answer.
 //!
 //! Invariants: every piece of work gets exactly one answer. A thread that panics ends the daemon, which the guardian
 //! starts again, so the daemon never runs without one of its threads.
 
+use super::clock;
 use super::consul::ConsulClient;
 use super::home::Home;
 use super::operator_files::OperatorFiles;
 use super::output_files::OutputFiles;
+use super::process::cgroups::{Cgroups, Keeper};
 use super::process::kill::Family;
 use super::process::{self, FreeMemory, Mark, Running, Spawner, Ticket, kill};
 use super::spool::SpoolFile;
 use super::store::{Hand, Store};
 use crate::core::io::ports::output_files::{FileAnswer, FileOrder};
 use crate::core::io::ports::{
-    Consul, ConsulError, Done, Kill, KillHow, Lead, Log, Read, SpawnError, Spool, StoreError, Work, WorkId,
+    Consul, ConsulError, Done, Kill, KillHow, Lead, Left, Log, Read, SpawnError, Spool, StoreError, Work, WorkId,
 };
 use crate::core::time::bounds::KILL_ALL_MS;
 use crate::model::access::{Certificate, Tokens};
 use crate::model::job::JobPage;
-use crate::model::{Attempt, Job};
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crate::model::{Attempt, Job, Usage};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How many processes are being started at one time. More threads do not start more processes a second.
 const SPAWN_THREADS: usize = 2;
 /// Orders to end runs that are taken together.
 const KILLS_AT_ONCE_MAX: usize = 4_096;
+/// How often control groups are looked at in which a run has left processes.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// An answer of a thread.
 #[derive(Debug)]
@@ -38,6 +44,8 @@ pub enum Answer {
     /// A process was started, or could not be. The reactor keeps its descriptors and tells the node the rest.
     Spawned(WorkId, Attempt, Result<Box<Running>, SpawnError>),
     File(FileAnswer),
+    /// What the processes of a run took: the answer to `CgroupOrder`.
+    Used(usize, Usage),
     /// The file of tokens was read again.
     Tokens(Tokens),
     /// The API's certificate was read again.
@@ -61,6 +69,14 @@ pub struct KillOrder {
     pub mark: Option<Mark>,
 }
 
+/// A run that is over, and whose control group is to be read and removed.
+#[derive(Debug)]
+pub struct CgroupOrder {
+    /// Comes back with the answer.
+    pub serial: usize,
+    pub name: String,
+}
+
 /// What the threads work with.
 pub struct Tools<'a> {
     /// Makes one more connection to the same store.
@@ -71,6 +87,8 @@ pub struct Tools<'a> {
     pub memory: Arc<FreeMemory>,
     /// The pid of our guardian: our runs' processes are below it, those of another daemon are not.
     pub guardian: u32,
+    /// None: runs have no control groups.
+    pub cgroups: Option<Arc<Cgroups>>,
     pub output_files: OutputFiles,
     pub home: Arc<Home>,
     pub operator_files: OperatorFiles,
@@ -89,6 +107,7 @@ pub struct Pool {
     consul_client: Option<Arc<ConsulClient>>,
     spawn: Sender<SpawnOrder>,
     kill: Sender<KillOrder>,
+    cgroups: Sender<CgroupOrder>,
     output_files: Sender<FileOrder>,
     files: Sender<()>,
 }
@@ -159,7 +178,8 @@ impl Pool {
             })?,
             consul_client: tools.consul,
             spawn,
-            kill: killer(&answers, tools.guardian)?,
+            kill: killer(&answers, tools.guardian, tools.cgroups.clone())?,
+            cgroups: cgroup_keeper(&answers, tools.cgroups)?,
             output_files: file_keeper(&answers, tools.output_files)?,
             files: files_reader(&answers, tools.operator_files)?,
         })
@@ -200,6 +220,11 @@ impl Pool {
         let _ = self.kill.send(order);
     }
 
+    /// Has a control group read and removed; the answer is `Answer::Used`.
+    pub fn end_cgroup(&self, order: CgroupOrder) {
+        let _ = self.cgroups.send(order);
+    }
+
     /// Has a file of a whole output written, read or removed; the answer, if any, is `Answer::File`.
     pub fn output_file(&self, order: FileOrder) {
         let _ = self.output_files.send(order);
@@ -218,7 +243,7 @@ fn thread<T: Send + 'static>(
 
 /// The thread that ends runs. It takes orders that wait together: a look at the host's processes costs the same for many
 /// runs as for one.
-fn killer(answers: &Answers, guardian: u32) -> std::io::Result<Sender<KillOrder>> {
+fn killer(answers: &Answers, guardian: u32, cgroups: Option<Arc<Cgroups>>) -> std::io::Result<Sender<KillOrder>> {
     let (sender, orders) = unbounded::<KillOrder>();
     let answers = answers.clone();
     // When our guardian is dead, another process adopts us and the runs' orphans.
@@ -229,16 +254,48 @@ fn killer(answers: &Answers, guardian: u32) -> std::io::Result<Sender<KillOrder>
     let body = move || {
         while let Ok(first) = orders.recv() {
             let batch = with_waiting(first, &orders, KILLS_AT_ONCE_MAX);
-            let marks = |how| {
-                let wanted = batch.iter().filter(move |order| order.kill.how == how);
-                wanted.filter_map(|order| order.mark).collect::<Vec<Mark>>()
+            let cgroups = cgroups.as_deref();
+            let (forced, asked): (Vec<_>, Vec<_>) = batch.iter().partition(|order| order.kill.how == KillHow::Force);
+            asked.iter().filter_map(|order| order.mark).for_each(|mark| kill::ask(&mark, cgroups));
+            let marks: Vec<Mark> = forced.iter().filter_map(|order| order.mark).collect();
+            let left = kill::end_runs(&marks, family(), cgroups, KILL_ALL_MS, || ());
+            let mut left = left.into_iter();
+            let mut left_of = |order: &KillOrder| {
+                let pids = if order.mark.is_some() { left.next().unwrap_or_default() } else { BTreeSet::new() };
+                Left { pids: pids.into_iter().collect(), is_sure: cgroups.is_some() }
             };
-            marks(KillHow::Ask).iter().for_each(kill::ask);
-            kill::end_runs(&marks(KillHow::Force), family(), KILL_ALL_MS, || ());
-            batch.iter().for_each(|order| answers.give(Answer::Done(order.id, Done::Killed)));
+            asked.iter().for_each(|order| answers.give(Answer::Done(order.id, Done::Killed(Left::default()))));
+            forced.iter().for_each(|order| answers.give(Answer::Done(order.id, Done::Killed(left_of(order)))));
         }
     };
     start_thread("kill", body).map(|()| sender)
+}
+
+/// The thread that reads and removes the control groups of runs that are over. What it takes up must not delay a kill.
+fn cgroup_keeper(answers: &Answers, cgroups: Option<Arc<Cgroups>>) -> std::io::Result<Sender<CgroupOrder>> {
+    let (sender, orders) = unbounded::<CgroupOrder>();
+    let Some(cgroups) = cgroups else { return Ok(sender) };
+    let answers = answers.clone();
+    let body = move || {
+        let mut keeper = Keeper::new(cgroups);
+        let mut looked_at = clock::mono();
+        loop {
+            let order = match keeper.is_idle() {
+                true => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                false => orders.recv_timeout(LOOK_AGAIN),
+            };
+            match order {
+                Ok(CgroupOrder { serial, name }) => answers.give(Answer::Used(serial, keeper.end(name))),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if LOOK_AGAIN <= clock::mono().since(looked_at) {
+                keeper.look_again();
+                looked_at = clock::mono();
+            }
+        }
+    };
+    start_thread("cgroups", body).map(|()| sender)
 }
 
 /// The first with those that wait behind it, so many at the most.

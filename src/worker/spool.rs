@@ -242,6 +242,7 @@ mod tests {
             output: output.into(),
             start_time_ms: 5,
             use_time_ms: 6,
+            usage: Default::default(),
             dispatch_time: Second(7),
             dispatch_server: Server("10.0.0.1:9991".into()),
             run_server: Server("10.0.0.2:9991".into()),

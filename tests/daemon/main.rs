@@ -5,6 +5,7 @@ mod support;
 
 mod access;
 mod api;
+mod cgroups;
 mod changes;
 mod config;
 mod connections;

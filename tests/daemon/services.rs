@@ -1,5 +1,6 @@
 //! One node with a real MariaDB and a real Consul, as the older system's app.toml names them.
 
+use crate::cgroups::{folder, hidden, pids};
 use crate::support::consul::{Agent, Names};
 use crate::support::daemon::{Node, counters};
 use crate::support::mariadb::Database;
@@ -228,9 +229,12 @@ fn a_daemon_that_hangs_has_its_mutex_runs_ended_with_its_lease_and_goes_on_when_
     let node = Node::started(&toml);
     let [mutex, plain] = ["mutex", "plain"].map(|name| node.path(name));
     let pid = |path: &Path| -> Option<u32> { std::fs::read_to_string(path).ok()?.lines().next()?.parse().ok() };
-    let held = node.api.add_every_second(&format!("echo $$ >> {}; exec sleep 300", mutex.display()), "is_mutex=1");
+    let hide = hidden(&node, "exec sleep 300");
+    let command = format!("{hide}; echo $$ >> {}; exec sleep 300", mutex.display());
+    let held = node.api.add_every_second(&command, "is_mutex=1");
     let other = node.api.add_every_second(&format!("echo $$ >> {}; exec sleep 300", plain.display()), "");
     let (mutex, plain) = wait_for("the pids of both runs", || Some((pid(&mutex)?, pid(&plain)?)));
+    let hiding = pids(&node, 1)[0];
     node.api.stop_job(other);
     let daemon = node.daemon_pid();
     let after = timed(|| {
@@ -239,6 +243,9 @@ fn a_daemon_that_hangs_has_its_mutex_runs_ended_with_its_lease_and_goes_on_when_
     });
     assert!(Duration::from_secs(5) < after, "it is ended before its lease of 10 s is over: {after:?}");
     assert!(is_alive(plain), "a run without a mutex goes on");
+    if folder(&node).is_some() {
+        wait_until("what hides of the mutex run is ended", || !is_alive(hiding));
+    }
     send_signal(Signal::CONT, daemon);
     let row = node.api.wait_for_row(held, "killed");
     assert!(row.output().contains("its lease was over"), "{row}");

@@ -7,11 +7,11 @@ use crate::store::Store;
 use crate::world::{Event, GUARD_EVERY, MS, Watching, World};
 use std::collections::BTreeMap;
 use wing_crontab::core::io::ports::{
-    Chunk, Consul, ConsulError, Done, KillHow, Lead, LockState, Log, SpawnError, Spool, Spooled, Started, StoreError,
-    Work, WorkId,
+    Chunk, Consul, ConsulError, Done, KillHow, Lead, Left, LockState, Log, SpawnError, Spool, Spooled, Started,
+    StoreError, Work, WorkId,
 };
-use wing_crontab::core::io::{FoundState, Input};
-use wing_crontab::model::{Attempt, Exit, Job, RunState};
+use wing_crontab::core::io::{Ended, FoundState, Input};
+use wing_crontab::model::{Attempt, Exit, Job, RunState, Usage};
 
 /// One statement in so many is carried out, and its answer is lost.
 const ANSWERS_A_LOSS: u64 = 150;
@@ -162,7 +162,7 @@ impl World {
                 if kill.how == KillHow::Ask || kill.how == KillHow::Force {
                     self.kill_processes(host, is_it);
                 }
-                Done::Killed
+                Done::Killed(Left::default())
             }
         };
         self.input_later(host, life, Input::Done(id, done));
@@ -279,7 +279,10 @@ impl World {
     pub fn process_end(&mut self, host: usize, pid: u64, exit: Exit) {
         let Some(process) = self.hosts[host].processes.remove(&pid) else { return };
         self.truth.ended(process.attempt, exit == Exit::Code(0));
-        let input = Input::Exited { attempt: process.attempt, exit, output: String::new() };
+        let input = Input::Exited {
+            attempt: process.attempt,
+            ended: Ended { exit, output: String::new(), usage: Usage::default() },
+        };
         self.input_later(host, process.life, input);
     }
 

@@ -65,6 +65,7 @@ fn listing(connect: Connect) {
     assert_eq!((newest.dispatch_time, newest.start_time_ms), (1_700_000_000, Some(1_700_000_000_123)));
     assert_eq!((newest.run_key.as_deref(), newest.attempt), (Some("5-124"), Some(1)));
     assert_eq!((newest.state.as_deref(), newest.exit_code, newest.version), (Some("ok"), Some(0), Some(2)));
+    assert_eq!((newest.cpu_ms, newest.memory_kb_max), (Some(1_234), Some(5_678)));
     assert_eq!((newest.dispatch_server.as_str(), newest.run_server.as_str()), ("10.0.0.1:9991", "10.0.0.2:9991"));
     let total = |store: &mut dyn Store, filter: LogFilter| page(store, filter).total;
     assert_eq!(total(store, LogFilter { cron_id: Some(JobId(3)), ..LogFilter::default() }), 5);

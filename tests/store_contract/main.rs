@@ -13,7 +13,9 @@ use wing_crontab::core::io::ports::{Bump, Change, Journaled};
 use wing_crontab::model::command::RequestKey;
 use wing_crontab::model::journal::{Body, Entry, EntryId};
 use wing_crontab::model::log_row::{LogFilter, LogPage};
-use wing_crontab::model::{Attempt, Epoch, Job, JobId, LogRow, NodeId, RunKey, RunState, Second, Server, Version};
+use wing_crontab::model::{
+    Attempt, Epoch, Job, JobId, LogRow, NodeId, RunKey, RunState, Second, Server, Usage, Version,
+};
 use wing_crontab::worker::store::{Hand, Store};
 use wing_crontab::worker::store::{mysql::MysqlStore, sqlite::SqliteStore};
 
@@ -94,6 +96,7 @@ fn row(attempt: Attempt, state: RunState, output: &str) -> LogRow {
         output: output.into(),
         start_time_ms: 1_700_000_000_123,
         use_time_ms: 45,
+        usage: Usage { cpu_ms: Some(1_234), memory_kb_max: (state == RunState::Ok).then_some(5_678) },
         dispatch_time: Second(1_700_000_000),
         dispatch_server: Server("10.0.0.1:9991".into()),
         run_server: Server("10.0.0.2:9991".into()),

@@ -259,13 +259,14 @@ impl Executor {
         let Some(run) = self.held.get(attempt) else { return };
         debug_assert!(matches!(run.phase, Phase::Over), "{attempt} is reported as over and is {:?}", run.phase);
         let bytes_written = ending.output_bytes();
+        let left = ending.left();
         let head = RowHead { attempt, version: run.version, order: run.order.as_ref(), server: &self.server };
         let row = head.row(ending, cx.now);
         let state = row.state;
         let last_lines = row.output.get(bytes_written..).unwrap_or_default().to_string();
         cx.fx.push(Effect::Ended { attempt, state, last_lines });
         cx.logbook.push(row, cx.now);
-        cx.fx.tell_leader(ToLeader::Finished { attempt, state });
+        cx.fx.tell_leader(ToLeader::Finished { attempt, state, left });
     }
 
     /// Counts everything again, as of the end of an input. Costs a look at every run.

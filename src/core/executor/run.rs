@@ -10,7 +10,7 @@ use crate::core::io::FoundState;
 use crate::core::io::ports::{KillHow, Started, WorkId};
 use crate::model::message::{Held, HeldRun, Order};
 use crate::model::status::RunStatus;
-use crate::model::{Attempt, Exit, Mono, Version};
+use crate::model::{Attempt, Exit, Mono, Usage, Version};
 
 #[derive(Debug)]
 pub struct Run {
@@ -55,6 +55,7 @@ pub enum Phase {
         started: Started,
         exit: Exit,
         output: String,
+        usage: Usage,
     },
     Over,
 }
@@ -170,7 +171,13 @@ mod tests {
             Phase::Parked,
             Phase::Spawning { work: WorkId(1), is_killed: false },
             Phase::Running(started),
-            Phase::Ending { work: WorkId(2), started, exit: Exit::Code(0), output: String::new() },
+            Phase::Ending {
+                work: WorkId(2),
+                started,
+                exit: Exit::Code(0),
+                output: String::new(),
+                usage: Usage::default(),
+            },
             Phase::Over,
         ]
     }

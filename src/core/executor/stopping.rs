@@ -11,8 +11,8 @@ mod tests;
 use super::Executor;
 use super::run::{Alarm, Phase};
 use crate::core::Context;
-use crate::core::io::MarkOp;
-use crate::core::io::ports::{Kill, KillHow, Started, Work, WorkId};
+use crate::core::io::ports::{Kill, KillHow, Left, Started, Work, WorkId};
+use crate::core::io::{Ended, MarkOp};
 use crate::core::log::ending::{EndedBy, Ending};
 use crate::model::{Attempt, Exit, Job, Now, RunState};
 
@@ -42,26 +42,30 @@ impl Executor {
     }
 
     /// The main process is over. Where somebody ended the run, its other processes are killed before it counts as over.
-    pub fn on_exited(&mut self, attempt: Attempt, exit: Exit, output: String, cx: &mut Context) {
+    /// Until then its mark says that processes of it may run: the guardian ends them should this daemon die.
+    pub fn on_exited(&mut self, attempt: Attempt, ended: Ended, cx: &mut Context) {
+        let Ended { exit, output, usage } = ended;
         let Some(run) = self.held.get(attempt) else { return };
         let Phase::Running(started) = run.phase else { return };
-        cx.fx.mark(MarkOp::Ended { attempt, exit });
         // The guardian kills a mutex run when the lease is over, and this signal is all that it can tell us.
         let is_by_guardian = run.is_mutex() && self.lease <= cx.now.mono && exit == Exit::Signal(KILLED);
         if run.ended_by.is_none() && !is_by_guardian {
-            return self.finish(attempt, Ending::Exited { started, exit, output, ended_by: None }, cx);
+            cx.fx.mark(MarkOp::Ended { attempt, exit });
+            let left = Left::default();
+            return self.finish(attempt, Ending::Exited { started, exit, output, usage, ended_by: None, left }, cx);
         }
         self.held.set_ended_by(attempt, EndedBy::LeaseEnd);
         let work = cx.fx.work(Work::Kill(Kill { attempt, how: KillHow::Force }));
-        self.held.set_phase(attempt, Phase::Ending { work, started, exit, output });
+        self.held.set_phase(attempt, Phase::Ending { work, started, exit, output, usage });
     }
 
     /// The last processes of an ending run are killed: it is over.
-    pub fn on_killed(&mut self, id: WorkId, cx: &mut Context) {
+    pub fn on_killed(&mut self, id: WorkId, left: Left, cx: &mut Context) {
         let Some(attempt) = self.held.ended_by(id) else { return };
         let ended_by = self.held.get(attempt).and_then(|run| run.ended_by);
-        if let Some(Phase::Ending { started, exit, output, .. }) = self.held.set_phase(attempt, Phase::Over) {
-            self.report(attempt, Ending::Exited { started, exit, output, ended_by }, cx);
+        if let Some(Phase::Ending { started, exit, output, usage, .. }) = self.held.set_phase(attempt, Phase::Over) {
+            cx.fx.mark(MarkOp::Ended { attempt, exit });
+            self.report(attempt, Ending::Exited { started, exit, output, usage, ended_by, left }, cx);
         }
     }
 

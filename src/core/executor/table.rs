@@ -243,7 +243,7 @@ mod tests {
     use crate::core::io::ports::{KillHow, Started};
     use crate::model::message::Order;
     use crate::model::status::RunStatus;
-    use crate::model::{Exit, Job, Server, Wall};
+    use crate::model::{Exit, Job, Server, Usage, Wall};
     use std::sync::Arc;
 
     fn attempt(job: u32, second: i64) -> Attempt {
@@ -266,7 +266,7 @@ mod tests {
             2 => Phase::Parked,
             3 => Phase::Spawning { work, is_killed: false },
             4 => Phase::Running(started),
-            5 => Phase::Ending { work, started, exit: Exit::Code(0), output: String::new() },
+            5 => Phase::Ending { work, started, exit: Exit::Code(0), output: String::new(), usage: Usage::default() },
             _ => Phase::Over,
         }
     }

@@ -2,11 +2,11 @@
 
 use super::*;
 use crate::core::Lender;
-use crate::core::io::ports::{Kill, KillHow, Log, SpawnError, Started, Work, WorkId};
-use crate::core::io::{Effect, Mail};
+use crate::core::io::ports::{Kill, KillHow, Left, Log, SpawnError, Started, Work, WorkId};
+use crate::core::io::{Effect, Ended, Mail};
 use crate::model::message::Order;
 use crate::model::status::RunStatus;
-use crate::model::{Exit, Job, JobId, LogRow, RunKey, RunState, Second};
+use crate::model::{Exit, Job, JobId, LogRow, RunKey, RunState, Second, Usage};
 use std::sync::Arc;
 
 pub const T: i64 = 1_000;
@@ -20,6 +20,7 @@ pub struct Bench {
     pub kills: Vec<(WorkId, Kill)>,
     pub rows: Vec<LogRow>,
     pub told: Vec<ToLeader>,
+    pub marks: Vec<MarkOp>,
     pub notices: Vec<String>,
 }
 
@@ -34,6 +35,7 @@ impl Bench {
             kills: Vec::new(),
             rows: Vec::new(),
             told: Vec::new(),
+            marks: Vec::new(),
             notices: Vec::new(),
         };
         bench.lender.logbook.on_opened();
@@ -68,6 +70,7 @@ impl Bench {
             match output {
                 Effect::Work(id, Work::Spawn(spawn)) => self.spawns.push((id, spawn.attempt)),
                 Effect::Work(id, Work::Kill(kill)) => self.kills.push((id, kill)),
+                Effect::Mark(op) => self.marks.push(op),
                 Effect::Work(id, Work::Log(Log::Write(rows))) => {
                     self.rows.extend(rows.iter().cloned());
                     for attempt in self.lender.logbook.on_written(id, Ok(()), &mut self.lender.fx, self.now) {
@@ -122,13 +125,19 @@ impl Bench {
     }
 
     pub fn exit(&mut self, attempt: Attempt) {
-        self.give(|executor, cx| executor.on_exited(attempt, Exit::Code(0), "said".into(), cx));
+        let ended = Ended { exit: Exit::Code(0), output: "said".into(), usage: Usage::default() };
+        self.give(|executor, cx| executor.on_exited(attempt, ended, cx));
     }
 
     /// The last processes of the runs that are being ended are killed.
     pub fn killed(&mut self) {
+        self.killed_but(Left { is_sure: true, ..Left::default() });
+    }
+
+    /// The same, and this is left of each.
+    pub fn killed_but(&mut self, left: Left) {
         for (id, _) in std::mem::take(&mut self.kills) {
-            self.give(|executor, cx| executor.on_killed(id, cx));
+            self.give(|executor, cx| executor.on_killed(id, left.clone(), cx));
         }
     }
 
@@ -146,7 +155,7 @@ impl Bench {
 
     pub fn finished(&self, attempt: Attempt) -> Option<RunState> {
         self.told.iter().find_map(|message| match message {
-            ToLeader::Finished { attempt: of, state } if *of == attempt => Some(*state),
+            ToLeader::Finished { attempt: of, state, .. } if *of == attempt => Some(*state),
             _ => None,
         })
     }

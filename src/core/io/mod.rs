@@ -15,7 +15,7 @@ use crate::model::command::{Command, Reply, RequestId};
 use crate::model::config::Secret;
 use crate::model::message::{LinkId, Message};
 use crate::model::output::OutputPart;
-use crate::model::{Attempt, Exit, Mono, RunState, Server, Version};
+use crate::model::{Attempt, Exit, Mono, RunState, Server, Usage, Version};
 use std::fmt;
 
 /// Something that happens to the node.
@@ -28,8 +28,7 @@ pub enum Input {
     /// The main process of an attempt is over and its output is complete.
     Exited {
         attempt: Attempt,
-        exit: Exit,
-        output: String,
+        ended: Ended,
     },
     /// The answer to `Effect::ReadOutput`; none where this node does not have the output (any more).
     OutputRead {
@@ -41,6 +40,15 @@ pub enum Input {
     Linked(LinkId),
     Received(LinkId, Message),
     Unlinked(LinkId, Gone),
+}
+
+/// The end of a run's main process.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    pub exit: Exit,
+    /// What it wrote, as its log row has it.
+    pub output: String,
+    pub usage: Usage,
 }
 
 /// How a link ended, or why there is none.

@@ -4,7 +4,7 @@
 //!
 //! Invariant: every request is answered exactly once: when it is fulfilled, or when its time is over.
 
-use super::requests::{Controls, Kill, List, Pausing, PendingRun};
+use super::requests::{Controls, Kill, List, Outcome, Pausing, PendingRun};
 use super::{Leader, Verdict};
 use crate::core::Context;
 use crate::core::io::Effects;
@@ -39,9 +39,9 @@ impl Controls {
     /// The attempt is over, with that state. Where it had not begun, or a row is written instead of its next attempt
     /// (`forgone`), the kill is answered only when that row is committed: until then another leader may give the
     /// attempt to a node.
-    pub fn on_finished(&mut self, attempt: Attempt, state: RunState, forgone: Option<Attempt>, fx: &mut Effects) {
-        if state != RunState::Cancelled && forgone.is_none() {
-            return self.on_over(attempt, Some(state), fx);
+    pub fn on_finished(&mut self, attempt: Attempt, outcome: Outcome, forgone: Option<Attempt>, fx: &mut Effects) {
+        if outcome.state != RunState::Cancelled && forgone.is_none() {
+            return self.on_over(attempt, Some(outcome), fx);
         }
         for kill in self.kills.iter_mut().filter(|kill| kill.attempt == attempt) {
             kill.attempt = forgone.unwrap_or(attempt);
@@ -49,10 +49,10 @@ impl Controls {
         }
     }
 
-    /// The attempt is over: answers its kills. `state`: its outcome, where that is known.
-    pub fn on_over(&mut self, attempt: Attempt, state: Option<RunState>, fx: &mut Effects) {
+    /// The attempt is over: answers its kills. `outcome`: where that is known.
+    pub fn on_over(&mut self, attempt: Attempt, outcome: Option<Outcome>, fx: &mut Effects) {
         for kill in self.kills.extract_if(.., |kill| kill.attempt == attempt && kill.node.is_some()) {
-            fx.reply(kill.client, Ok(run_answer(attempt.run, state)));
+            fx.reply(kill.client, Ok(run_answer(attempt.run, outcome.clone())));
         }
     }
 
@@ -66,7 +66,10 @@ impl Controls {
     /// These rows are committed, and this node still led when they were read: answers the kills of their attempts.
     pub fn on_rows(&mut self, logged: &BTreeMap<Attempt, RunState>, fx: &mut Effects) {
         for kill in self.kills.extract_if(.., |kill| kill.node.is_none() && logged.contains_key(&kill.attempt)) {
-            fx.reply(kill.client, Ok(run_answer(kill.attempt.run, logged.get(&kill.attempt).copied())));
+            fx.reply(
+                kill.client,
+                Ok(run_answer(kill.attempt.run, logged.get(&kill.attempt).copied().map(Outcome::from))),
+            );
         }
     }
 
@@ -279,8 +282,9 @@ impl Leader {
     }
 }
 
-fn run_answer(run: RunKey, state: Option<RunState>) -> Answer {
-    Answer::Run(RunAnswer { run_key: run, cron_id: run.cron_id, state })
+fn run_answer(run: RunKey, outcome: Option<Outcome>) -> Answer {
+    let (state, left) = outcome.map_or((None, None), |outcome| (Some(outcome.state), outcome.left));
+    Answer::Run(RunAnswer { run_key: run, cron_id: run.cron_id, state, left })
 }
 
 fn silent(attempt: Attempt) -> CallError {

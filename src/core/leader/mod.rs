@@ -43,7 +43,7 @@ use changes::Changes;
 use course::Ticks;
 use output_reads::{Questions, Where};
 use reload::Reload;
-use requests::Controls;
+use requests::{Controls, Outcome};
 use std::collections::BTreeMap;
 
 /// How often finished entries are closed, in one statement.
@@ -306,11 +306,11 @@ impl Leader {
             return self.questions.on_read(request, part, cx.fx);
         }
         match message {
-            ToLeader::Finished { attempt, state } => {
+            ToLeader::Finished { attempt, state, left } => {
                 self.runs.on_finished(attempt, state, &mut self.ledger, cx);
                 let next = Attempt { number: attempt.number + 1, ..attempt };
                 let forgone = cx.logbook.has(next).then_some(next);
-                self.controls.on_finished(attempt, state, forgone, cx.fx);
+                self.controls.on_finished(attempt, Outcome { state, left }, forgone, cx.fx);
             }
             ToLeader::Logged(attempts) => {
                 attempts.iter().for_each(|attempt| self.runs.on_told_logged(node, *attempt, &mut self.ledger, cx));

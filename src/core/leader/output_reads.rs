@@ -241,6 +241,8 @@ mod tests {
             exit_code: None,
             start_time_ms: None,
             version: None,
+            cpu_ms: None,
+            memory_kb_max: None,
         }))
     }
 

@@ -7,7 +7,7 @@
 use crate::core::io::ports::WorkId;
 use crate::model::command::RequestId;
 use crate::model::message::HeldRun;
-use crate::model::{Attempt, Mono, NodeId};
+use crate::model::{Attempt, Mono, NodeId, RunState};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The requests that wait for an answer.
@@ -40,6 +40,20 @@ pub struct Kill {
     /// the attempt's row is committed and this node has led since: no other leader can give the attempt to a node.
     pub node: Option<NodeId>,
     pub answer_by: Mono,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub state: RunState,
+    /// What is or may be left of it, for people.
+    pub left: Option<String>,
+}
+
+impl From<RunState> for Outcome {
+    fn from(state: RunState) -> Outcome {
+        Outcome { state, left: None }
+    }
 }
 
 /// A pause, or its end, that is not answered or not stored yet.

@@ -5,9 +5,9 @@
 //! Invariant: the row of a run that was not `ok` says in its output why.
 
 use crate::core::io::FoundState;
-use crate::core::io::ports::Started;
+use crate::core::io::ports::{Left, Started};
 use crate::model::message::Order;
-use crate::model::{Attempt, Exit, LogRow, Now, RunState, Server, Version};
+use crate::model::{Attempt, Exit, LogRow, Now, RunState, Server, Usage, Version};
 
 /// The reason why a run was ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -48,7 +48,9 @@ pub enum Ending {
         started: Started,
         exit: Exit,
         output: String,
+        usage: Usage,
         ended_by: Option<EndedBy>,
+        left: Left,
     },
     /// The process was not started, for this reason.
     NotStarted(RunState, String),
@@ -62,6 +64,19 @@ impl Ending {
         match self {
             Ending::Exited { output, .. } => output.len(),
             Ending::NotStarted(..) | Ending::OfMark(_) => 0,
+        }
+    }
+}
+
+impl Ending {
+    /// What is or may be left of a run that somebody ended, for people; none where surely nothing is.
+    pub fn left(&self) -> Option<String> {
+        const HIDDEN: &str = "perhaps processes that hid: its node has no control groups by which to find them";
+        match self {
+            Ending::Exited { left, ended_by: Some(_), .. } => {
+                processes_left(left).or_else(|| (!left.is_sure).then(|| HIDDEN.into()))
+            }
+            _ => None,
         }
     }
 }
@@ -88,22 +103,27 @@ impl RowHead<'_> {
             output: String::new(),
             start_time_ms: 0,
             use_time_ms: 0,
+            usage: Usage::default(),
             dispatch_time: self.order.map(|order| order.dispatch_time).unwrap_or_default(),
             dispatch_server: self.order.map_or(self.server, |order| &order.dispatch_server).clone(),
             run_server: self.server.clone(),
         };
         match ending {
-            Ending::Exited { started, exit, output, ended_by } => {
+            Ending::Exited { started, exit, output, usage, ended_by, left } => {
                 row.state = ended_by.map_or_else(|| state_of(exit), EndedBy::state);
                 row.exit_code = code_of(exit);
                 row.start_time_ms = started.at.ms();
                 row.use_time_ms = now.mono.since(now.mono_at(started.at)).as_millis() as i64;
+                row.usage = usage;
                 row.output = output;
                 match (ended_by, exit) {
                     (Some(ended_by), _) => add_line(&mut row.output, ended_by.line()),
                     (None, Exit::Code(0)) => {}
                     (None, Exit::Code(code)) => add_line(&mut row.output, &format!("[exit code {code}]")),
                     (None, Exit::Signal(signal)) => add_line(&mut row.output, &format!("[killed by signal {signal}]")),
+                }
+                if let Some(processes) = processes_left(&left) {
+                    add_line(&mut row.output, &format!("[left: {processes}]"));
                 }
             }
             Ending::NotStarted(state, reason) => {
@@ -136,10 +156,27 @@ pub fn unstarted_row(attempt: Attempt, version: Version, state: RunState, reason
         output: format!("[{reason}]\n"),
         start_time_ms: 0,
         use_time_ms: 0,
+        usage: Usage::default(),
         dispatch_time: Default::default(),
         dispatch_server: leader.clone(),
         run_server: Server::default(),
     }
+}
+
+/// The most processes that are told by their pids.
+const LEFT_TOLD_MAX: usize = 5;
+
+/// The processes that are left of a run although it was killed, for people; none where there are none.
+fn processes_left(left: &Left) -> Option<String> {
+    let pids: Vec<String> = left.pids.iter().take(LEFT_TOLD_MAX).map(u32::to_string).collect();
+    let more = if LEFT_TOLD_MAX < left.pids.len() { ", ..." } else { "" };
+    (!pids.is_empty()).then(|| {
+        format!(
+            "{} processes were killed and are still there (uninterruptible sleep?): {}{more}",
+            left.pids.len(),
+            pids.join(", ")
+        )
+    })
 }
 
 fn state_of(exit: Exit) -> RunState {

@@ -21,6 +21,7 @@ pub fn row(id: u32, bytes: usize) -> LogRow {
         output: "x".repeat(bytes),
         start_time_ms: 0,
         use_time_ms: 0,
+        usage: Default::default(),
         dispatch_time: Second(1),
         dispatch_server: Server::default(),
         run_server: Server::default(),

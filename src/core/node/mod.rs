@@ -207,9 +207,9 @@ impl Node {
             Input::Wake => {}
             Input::Command(client, command) => self.on_command(client, command, now),
             Input::Done(id, done) => self.on_done(id, done, now),
-            Input::Exited { attempt, exit, output } => {
+            Input::Exited { attempt, ended } => {
                 let mut cx = self.lender.at(now);
-                self.executor.on_exited(attempt, exit, output, &mut cx);
+                self.executor.on_exited(attempt, ended, &mut cx);
             }
             Input::OutputRead { request, part } => self.lender.fx.tell_leader(ToLeader::OutputRead { request, part }),
             Input::Signal(signal) => self.on_signal(signal, now),
@@ -328,7 +328,7 @@ impl Node {
             }
             Done::Watched(result) => self.on_watched(id, result, now),
             Done::Spawned(result) => executor.on_spawned(id, result, &mut lender.at(now)),
-            Done::Killed => executor.on_killed(id, &mut lender.at(now)),
+            Done::Killed(left) => executor.on_killed(id, left, &mut lender.at(now)),
         }
     }
 

@@ -13,6 +13,7 @@
 //!
 //! Invariant: the exit codes 126 and 127 and their messages always come from the shell.
 
+use super::program::Program;
 use super::words::words;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::io::Errno;
@@ -22,9 +23,8 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 /// The shells whose builtins and reserved words `words` knows, by the names of their programs.
 const SHELLS: [&str; 2] = ["bash", "dash"];
@@ -101,20 +101,20 @@ impl DirectExec {
     }
 
     /// The command as the shell would execute it; none where only the shell can.
-    pub fn command(&self, command: &str) -> Option<Command> {
+    pub fn program(&self, command: &str) -> Option<Program> {
         let words = words(command)?;
         let (first, rest) = words.split_first()?;
-        let program = self.find(first)?;
+        let path = self.find(first)?;
         if !self.is_in_place() {
             return None;
         }
-        let mut command = super::command(&program);
-        command.arg0(first).args(rest).env_clear();
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        let mut program = Program::new(&path, first);
+        program.arguments.extend(rest.iter().map(OsString::from));
+        program.environment.extend(self.environment.iter().cloned());
         if self.tells_path {
-            command.env("_", &program);
+            program.environment.insert("_".into(), path.into());
         }
-        Some(command)
+        Some(program)
     }
 
     fn find(&self, word: &str) -> Option<PathBuf> {

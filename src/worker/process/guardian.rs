@@ -12,6 +12,7 @@
 
 mod lock;
 
+use super::cgroups::{self, Cgroups};
 use super::kill::{Family, GUARDIAN_NAME, end_runs};
 use super::marks::{self, Mark, Snapshot};
 use super::secrets::Secrets;
@@ -35,7 +36,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The hidden first argument of a daemon. The second one is `LOCK,PIPE`, two descriptors.
+/// The hidden first argument of a daemon. The second one is `LOCK,PIPE` or `LOCK,PIPE,CGROUPS`: descriptors.
 pub const UNDER_GUARDIAN: &str = "--under-guardian";
 const SOUND_LIFE: Duration = Duration::from_millis(SOUND_LIFE_MS);
 const BACKOFF_FIRST: Duration = Duration::from_millis(GUARDIAN_BACKOFF_FIRST_MS);
@@ -54,21 +55,25 @@ pub struct DaemonLink {
     pub death_pipe: OwnedFd,
     /// Keeps data_dir locked.
     pub lock: OwnedFd,
+    /// The folder of the control groups of runs; none where runs have none.
+    pub cgroups: Option<OwnedFd>,
     /// The guardian's pid. Where the guardian died before the daemon asked, the process that adopted the daemon.
     pub guardian: u32,
 }
 
-/// Takes up the descriptors that the guardian passed as `LOCK,PIPE`. Error: the text is not that, or the descriptors
+/// Takes up the descriptors that the guardian passed as `LOCK,PIPE` or `LOCK,PIPE,CGROUPS`. Error: the text is not that, or the descriptors
 /// are not open.
 pub fn adopt(text: &str) -> Result<DaemonLink, String> {
     let numbers: Option<Vec<RawFd>> = text.split(',').map(|number| number.parse().ok().filter(|fd| *fd > 2)).collect();
-    let Some([lock, pipe]) = numbers.as_deref().and_then(|numbers| <[RawFd; 2]>::try_from(numbers).ok()) else {
+    let Some(([lock, pipe], cgroups)) = numbers.as_deref().and_then(|numbers| numbers.split_first_chunk::<2>()) else {
         return Err(format!("{UNDER_GUARDIAN} {text}: only the guardian passes this; start wing-crontab without it"));
     };
-    // SAFETY: the guardian opened these two for us, and no other part of this process knows their numbers. The daemon
+    // SAFETY: the guardian opened these for us, and no other part of this process knows their numbers. The daemon
     // does this first, so no other file can have got one of the numbers.
-    let [lock, death_pipe] = [lock, pipe].map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
-    for fd in [&lock, &death_pipe] {
+    let [lock, death_pipe] = [*lock, *pipe].map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+    // SAFETY: as above.
+    let cgroups = cgroups.first().map(|fd| unsafe { OwnedFd::from_raw_fd(*fd) });
+    for fd in [Some(&lock), Some(&death_pipe), cgroups.as_ref()].into_iter().flatten() {
         fcntl_setfd(fd, FdFlags::CLOEXEC).map_err(|error| format!("{UNDER_GUARDIAN} {text}: {error}"))?;
     }
     // In a session of its own, it has no terminal, and neither have the runs: a run could type into the operator's shell
@@ -78,16 +83,35 @@ pub fn adopt(text: &str) -> Result<DaemonLink, String> {
     // the process "exe" after it.
     let _ = rustix::thread::set_name(c"wing-crontab");
     let guardian = getppid().map_or(1, |pid| pid.as_raw_pid() as u32);
-    Ok(DaemonLink { death_pipe, lock, guardian })
+    Ok(DaemonLink { death_pipe, lock, cgroups, guardian })
 }
 
 /// Runs this program once more as a daemon with these arguments, and restarts it until it exits by itself. Answers its
 /// exit code. Errors: data_dir cannot be made or is locked, or a system call that the guardian needs is refused.
-/// `secrets` are the variables that only the daemon gets.
-pub fn guard(data_dir: &Path, arguments: Vec<OsString>, secrets: Secrets) -> Result<i32, String> {
+/// `secrets` are the variables that only the daemon gets; `has_cgroups`: runs have control groups, where they can.
+pub fn guard(data_dir: &Path, arguments: Vec<OsString>, secrets: Secrets, has_cgroups: bool) -> Result<i32, String> {
     let program = PathBuf::from("/proc/self/exe");
-    let mut guardian = Guardian { secrets, ..Guardian::new(data_dir, program, arguments)? };
+    let guardian = Guardian::new(data_dir, program, arguments)?;
+    let cgroups = if has_cgroups { set_up_cgroups(data_dir) } else { None };
+    if !has_cgroups {
+        log::info!("runs have no control groups: run_cgroup = \"off\"");
+    }
+    let mut guardian = Guardian { secrets, cgroups, ..guardian };
     guardian.run().map_err(|error| format!("guard the daemon: {error}"))
+}
+
+/// Makes the folder for the control groups of runs, and says of it, or why there is none.
+fn set_up_cgroups(data_dir: &Path) -> Option<Cgroups> {
+    match cgroups::set_up(data_dir) {
+        Ok((cgroups, told)) => {
+            log::info!("{told}");
+            Some(cgroups)
+        }
+        Err(reason) => {
+            log::warn!("runs have no control groups: {reason}; a process that hides from its run is not found");
+            None
+        }
+    }
 }
 
 struct Guardian {
@@ -100,6 +124,8 @@ struct Guardian {
     death_pipe: (OwnedFd, OwnedFd),
     signals: Vec<(i32, UnixStream)>,
     expired: Option<Expired>,
+    /// None: runs have no control groups.
+    cgroups: Option<Cgroups>,
 }
 
 /// A lease that is over, and since when the guardian knows that (both by the monotonic clock).
@@ -153,6 +179,7 @@ impl Guardian {
             death_pipe,
             signals: signals.map_err(|error| fail("watch over", error))?,
             expired: None,
+            cgroups: None,
         })
     }
 
@@ -160,6 +187,7 @@ impl Guardian {
         // Where a guardian and its daemon were killed together, nobody has ended their runs.
         let cgroup = Snapshot::read(&self.marks_path).ok().flatten().and_then(|snapshot| snapshot.cgroup);
         self.end_runs("left by an earlier daemon", Family::Orphans { cgroup });
+        self.cgroups.iter_mut().for_each(|cgroups| cgroups::remove_unused(cgroups, false));
         let mut backoff = Duration::ZERO;
         let mut has_died = false;
         loop {
@@ -176,6 +204,7 @@ impl Guardian {
                 }
                 End::Exited(code) => {
                     self.end_runs("left by the daemon", own_family());
+                    self.cgroups.iter_mut().for_each(|cgroups| cgroups::remove_unused(cgroups, true));
                     return Ok(if code == REFUSED { CANNOT_START } else { code });
                 }
                 End::Died(how) => {
@@ -193,7 +222,10 @@ impl Guardian {
     }
 
     fn start(&self) -> io::Result<Pid> {
-        let descriptors = format!("{},{}", self.lock.as_raw_fd(), self.death_pipe.0.as_raw_fd());
+        let mut descriptors = format!("{},{}", self.lock.as_raw_fd(), self.death_pipe.0.as_raw_fd());
+        if let Some(cgroups) = &self.cgroups {
+            descriptors.push_str(&format!(",{}", cgroups.to_pass()?.as_raw_fd()));
+        }
         let mut command = super::command(&self.program);
         command.arg0("wing-crontab").arg(UNDER_GUARDIAN).arg(descriptors).args(&self.arguments);
         command.envs(self.secrets.iter().map(|(name, value)| (name, value)));
@@ -249,7 +281,7 @@ impl Guardian {
         }
         let mut end = None;
         // The next look goes on with what is left, and with runs that were started meanwhile.
-        end_runs(&mutex, own_family(), GUARDIAN_KILL_MS, || {
+        end_runs(&mutex, own_family(), self.cgroups.as_ref(), GUARDIAN_KILL_MS, || {
             end = end.take().or_else(|| reap(Some(daemon)).ok().flatten())
         });
         if let Some(end) = end {
@@ -278,7 +310,8 @@ impl Guardian {
             return;
         }
         log::info!("ending {} runs {whose}", running.len());
-        let left = end_runs(&running, family, KILL_ALL_MS, || drop(reap(None)));
+        let left = end_runs(&running, family, self.cgroups.as_ref(), KILL_ALL_MS, || drop(reap(None)));
+        let left: usize = left.iter().map(|left| left.len()).sum();
         if left != 0 {
             log::error!("{left} processes of runs {whose} cannot be killed (uninterruptible sleep?)");
         }

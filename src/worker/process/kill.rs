@@ -1,9 +1,11 @@
 //! Ending whole runs: the process group of a run, and every other process that descends from it.
 //!
-//! A process belongs to a run when its timer slack is the run's tag (the slack survives fork, exec, setsid and `env
+//! A process belongs to a run when it is in the run's control group, which it cannot leave (root can). Not every host has
+//! such groups, and not every run has one; so a process also belongs to a run when its timer slack is the run's tag (the slack survives fork, exec, setsid and `env
 //! -i`) and it did not start before the run. Where this program may not read slacks (without CAP_SYS_NICE), it goes by
-//! the process group and the environment. Every descendant of such a process belongs to the run as well. Without
-//! CAP_SYS_NICE a process is not found that has left its group, cleared its environment and lost its parents.
+//! the process group and the environment. Every descendant of such a process belongs to the run as well. Without control
+//! groups a process is not found that has left its process group, lost its parents, and set another slack; or, without
+//! CAP_SYS_NICE, cleared its environment.
 //!
 //! Another daemon on the same host uses the same tags. But a guardian is the subreaper of its runs' orphans, so a
 //! process that is not below our guardian is not ours. Orphans are searched only after a guardian and its daemon were
@@ -17,9 +19,10 @@
 //! Invariants: only processes of the run get a signal; a process that got the pid of an ended one has another start
 //! time. Whatever the marks say, this process, those above it and the host's first one get none.
 
+use super::cgroups::Cgroups;
 use super::marks::{Mark, cgroup_of};
 use crate::worker::clock;
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open, pidfd_send_signal};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::Duration;
@@ -28,13 +31,26 @@ use std::time::Duration;
 pub const GUARDIAN_NAME: &str = "wing-guardian";
 const BETWEEN_ROUNDS: Duration = Duration::from_millis(10);
 
-/// Asks the process group of a run to end (TERM).
-pub fn ask(mark: &Mark) {
+/// Asks the process group of a run to end (TERM), and every process of its control group that has left the process group.
+pub fn ask(mark: &Mark, cgroups: Option<&Cgroups>) {
     if is_leader_alive(mark)
         && let Some(pid) = Pid::from_raw(mark.pid as i32)
     {
         // An error means that the process has just ended, as wanted.
         let _ = kill_process_group(pid, Signal::TERM);
+    }
+    if let Some((cgroups, name)) = cgroups.zip(mark.cgroup()) {
+        let has_left = |pid: &u32| Stat::of(*pid).is_some_and(|stat| stat.group != mark.pid);
+        cgroups.pids(&name).into_iter().filter(has_left).for_each(|pid| ask_member(pid, &name));
+    }
+}
+
+/// Asks one process, unless another one has got its pid meanwhile.
+fn ask_member(pid: u32, cgroup: &str) {
+    let process = Pid::from_raw(pid as i32).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    if let Some(process) = process.filter(|_| groups.split(['/', '\n']).any(|part| part == cgroup)) {
+        let _ = pidfd_send_signal(process, Signal::TERM);
     }
 }
 
@@ -54,19 +70,30 @@ pub enum Family {
 }
 
 /// Kills every process of these runs, in rounds until none is left, or for about `limit_ms`; the first round is always
-/// made. Calls `between` after each round. Answers how many processes are still there.
+/// made. Calls `between` after each round. Answers, for each run, the processes that are still there.
 ///
 /// A second round finds none, as a rule: a killed process is over within milliseconds. There are more rounds where a
 /// process started another one between two of them, and where one sleeps uninterruptibly (in a system call on a disk or
 /// a file server that hangs). Such a process ends when that call does, and nobody can do anything about that.
 #[expect(clippy::disallowed_methods, reason = "no event tells when processes that are not our children have ended")]
-pub fn end_runs(marks: &[Mark], family: Family, limit_ms: u64, mut between: impl FnMut()) -> usize {
+pub fn end_runs(
+    marks: &[Mark],
+    family: Family,
+    cgroups: Option<&Cgroups>,
+    limit_ms: u64,
+    mut between: impl FnMut(),
+) -> Vec<BTreeSet<u32>> {
     let wanted = Wanted::new(marks, family);
     let until = clock::mono().plus_ms(limit_ms);
+    let groups = cgroups.map_or(Vec::new(), |cgroups| {
+        marks.iter().filter_map(Mark::cgroup).map(|name| (cgroups, name)).collect::<Vec<_>>()
+    });
     loop {
+        let populated = groups.iter().filter(|(cgroups, name)| cgroups.is_populated(name));
+        let populated = populated.inspect(|(cgroups, name)| cgroups.kill(name)).count();
         let found = wanted.find(&Processes::read());
-        if found.is_empty() {
-            return 0;
+        if found.is_empty() && populated == 0 {
+            return vec![BTreeSet::new(); marks.len()];
         }
         for pid in found.iter().filter_map(|pid| Pid::from_raw(*pid as i32)) {
             let _ = kill_process(pid, Signal::KILL);
@@ -74,9 +101,15 @@ pub fn end_runs(marks: &[Mark], family: Family, limit_ms: u64, mut between: impl
         std::thread::sleep(BETWEEN_ROUNDS);
         between();
         if until <= clock::mono() {
-            return found.len();
+            return marks.iter().map(|mark| still_there(mark, family, cgroups)).collect();
         }
     }
+}
+
+fn still_there(mark: &Mark, family: Family, cgroups: Option<&Cgroups>) -> BTreeSet<u32> {
+    let mut found = Wanted::new(std::slice::from_ref(mark), family).find(&Processes::read());
+    found.extend(cgroups.zip(mark.cgroup()).iter().flat_map(|(cgroups, name)| cgroups.pids(name)));
+    found
 }
 
 /// When the process was started, in clock ticks since boot. No other process has the same pid and start time.

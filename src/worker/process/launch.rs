@@ -11,6 +11,7 @@
 //! shell is executed, each variable's name has a dot before it.
 
 use super::account::Account;
+use super::program::Program;
 use rustix::fs::{Gid, Mode, Uid};
 use rustix::process::{Resource, Rlimit, chdir, getrlimit, setrlimit, umask};
 use rustix::thread::{
@@ -22,7 +23,6 @@ use std::fmt::Display;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
 
 /// The hidden first argument of a launch.
 pub const LAUNCH: &str = "--launch";
@@ -49,18 +49,19 @@ pub struct Launch<'a> {
 }
 
 impl Launch<'_> {
-    /// The command that launches `program` with these arguments and this environment.
-    pub fn command(&self, program: &Path, arguments: &[&str], environment: &[(OsString, OsString)]) -> Command {
-        let mut command = super::command("/proc/self/exe");
+    /// The program that launches `program` with these arguments and this environment.
+    pub fn program(&self, program: &Path, arguments: &[&str], environment: &[(OsString, OsString)]) -> Program {
+        let mut launch = Program::new("/proc/self/exe", "wing-crontab");
         let user = self.account.map(|account| {
             let groups: Vec<String> = account.groups.iter().map(u32::to_string).collect();
             format!("{}:{}:{}", account.uid, account.gid, groups.join(","))
         });
         let descriptors = self.descriptors.map(|limit| limit.to_string());
-        command.arg0("wing-crontab").arg(LAUNCH).arg(user.unwrap_or_default()).arg(descriptors.unwrap_or_default());
-        command.arg(self.work_dir).arg(program).args(arguments).env_clear();
-        command.envs(environment.iter().map(|(name, value)| (hidden(name), value)));
-        command
+        let own =
+            [LAUNCH, &user.unwrap_or_default(), &descriptors.unwrap_or_default(), self.work_dir].map(OsString::from);
+        launch.arguments.extend(own.into_iter().chain([program.into()]).chain(arguments.iter().map(OsString::from)));
+        launch.environment.extend(environment.iter().map(|(name, value)| (hidden(name), value.clone())));
+        launch
     }
 }
 

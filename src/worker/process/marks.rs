@@ -15,6 +15,7 @@ mod slot;
 
 use crate::core::io::{FoundMark, MarkOp};
 use crate::model::{Attempt, Mono, Version};
+use crate::worker::process::cgroups;
 use crate::worker::{clock, own_files};
 use rustix::fs::{CWD, FallocateFlags, RenameFlags};
 use rustix::io::Errno;
@@ -211,11 +212,14 @@ impl Marks {
         Mono(self.words[header::LEASE].load(Ordering::Acquire))
     }
 
-    /// The run of this slot is about to be started, and its processes will have the ticket's tag.
-    pub fn starting(&self, ticket: Ticket) {
+    /// The run of this slot is about to be started, and its processes will have the ticket's tag. Answers the name for
+    /// the run's control group.
+    pub fn starting(&self, ticket: Ticket) -> Option<String> {
+        let now = boot_ticks();
         self.set_slot(ticket.slot, word::TAG, ticket.tag);
-        self.set_slot(ticket.slot, word::NOT_BEFORE, boot_ticks());
+        self.set_slot(ticket.slot, word::NOT_BEFORE, now);
         self.set_state(ticket.slot, slot::STARTING);
+        cgroups::name(ticket.tag, now)
     }
 
     /// The run was started as this process, at `pid_start` (in clock ticks since boot).

@@ -8,6 +8,7 @@
 #![expect(unsafe_code, reason = "some calls for signals, descriptors and mapped memory have no safe form")]
 
 mod account;
+pub mod cgroups;
 mod descriptors;
 mod direct_exec;
 mod guardian;
@@ -16,6 +17,8 @@ pub mod kill;
 mod launch;
 mod marks;
 mod memory;
+mod program;
+mod running;
 mod secrets;
 mod spawn;
 mod words;
@@ -26,8 +29,9 @@ pub use inheritance::{end_inheritance, survive_signals};
 pub use launch::{LAUNCH, NOT_LAUNCHED, launch};
 pub use marks::{Mark, MarkBook, OpenedMarks, Snapshot, Ticket, cgroup_of};
 pub use memory::FreeMemory;
+pub use running::Running;
 pub use secrets::take_secrets;
-pub use spawn::{Running, Spawner};
+pub use spawn::Spawner;
 
 /// A program to start. Everything that this program starts is made here.
 #[expect(clippy::disallowed_methods, reason = "the one place where processes are made")]

@@ -1,38 +1,44 @@
 //! Starting a command: `SHELL -c COMMAND`, in a process group of its own. Its output and its errors go into one pipe,
 //! so they are read in the order in which they were written.
 //!
-//! There are three ways. Most commands are started with the shell as a child of this process. That needs no code
-//! between fork and exec, so std uses posix_spawn, which is as quick for a large daemon as for a small one. A command
-//! that needs no shell is started by `direct_exec`, where the shell allows it. A job with a user, a directory or a
-//! shell of its own is started by `launch`. The spawning thread sets the tag for itself, and the child inherits it.
+//! There are three ways. Most commands are started with the shell as a child of this process. A command that needs no
+//! shell is started by `direct_exec`, where the shell allows it. A job with a user, a directory or a shell of its own is
+//! started by `launch`. The spawning thread sets the tag for itself, and the child inherits it.
+//!
+//! Each process is started in a control group of its own, where there are any. Without one std starts it: that needs no
+//! code between fork and exec, so std uses posix_spawn, which is as quick for a large daemon as for a small one.
 //!
 //! Not here: whether a run may start; the core decides that. Only the lease is checked again.
 //!
 //! Invariant: the mark says `starting` before a process is started, and `started` before the core hears of the process.
 
 use super::account::{Account, look_up};
+use super::cgroups::Cgroups;
 use super::descriptors::Given;
 use super::direct_exec::DirectExec;
 use super::launch::Launch;
 use super::marks::{Marks, Ticket};
+use super::program::Program;
+use super::running::{Begun, Running, watch};
 use super::secrets;
-use crate::core::io::ports::{SpawnError, Started};
+use crate::core::io::ports::SpawnError;
 use crate::model::job::parse_env;
-use crate::model::{Attempt, Exit, Job, JobId, RunKey, Second, Wall};
+use crate::model::{Attempt, Job, JobId, RunKey, Second, Wall};
 use crate::worker::clock;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Where a command that runs as another user finds programs.
 const CLEAN_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -48,30 +54,23 @@ pub struct Spawner {
     clean: Vec<(OsString, OsString)>,
     direct: Option<DirectExec>,
     descriptors: Given,
+    /// None: runs have no groups here.
+    cgroups: Option<Arc<Cgroups>>,
+    /// It was said that a group could not be made.
+    has_failed: AtomicBool,
 }
 
-/// A process that was started.
-#[derive(Debug)]
-pub struct Running {
-    child: Child,
-    /// Becomes readable when the process has ended.
-    pub pidfd: OwnedFd,
-    /// The read end of the pipe, which does not block.
-    pub output: OwnedFd,
-    pub started: Started,
-}
-
-/// A process that was started and is not watched yet.
-struct Begun {
-    child: Child,
-    output: OwnedFd,
-    at: Wall,
+/// A control group for a run, and its name.
+struct Group<'a> {
+    folder: &'a Cgroups,
+    name: String,
+    group: OwnedFd,
 }
 
 impl Spawner {
     /// Reads the daemon's environment, and tries the shell for direct exec. Blocks for some milliseconds.
     #[expect(clippy::disallowed_methods, reason = "the environment is for the commands, and handed on whole")]
-    pub fn new(shell: PathBuf, marks: Arc<Marks>, env_pass: &[String]) -> Spawner {
+    pub fn new(shell: PathBuf, marks: Arc<Marks>, env_pass: &[String], cgroups: Option<Arc<Cgroups>>) -> Spawner {
         let is_own = |name: &OsString| name.as_bytes().starts_with(secrets::PREFIX);
         let environment: Vec<(OsString, OsString)> = std::env::vars_os().filter(|(name, _)| !is_own(name)).collect();
         let is_passed = |name: &OsString| name == "LANG" || env_pass.iter().any(|passed| name == &**passed);
@@ -81,21 +80,44 @@ impl Spawner {
         let tried = [&environment[..], &told(Attempt { run, number: 0 })].concat();
         let direct = DirectExec::try_out(&shell, &tried);
         log::debug!("direct exec of commands without shell syntax: {}", if direct.is_some() { "yes" } else { "no" });
-        Spawner { shell, marks, environment, clean, direct, descriptors: Given::now() }
+        let (descriptors, has_failed) = (Given::now(), AtomicBool::new(false));
+        Spawner { shell, marks, environment, clean, direct, descriptors, cgroups, has_failed }
     }
 
     /// Starts the attempt's command, unless the lease is over. Blocks for about a millisecond.
     pub fn spawn(&self, attempt: Attempt, job: &Job, ticket: Ticket) -> Result<Running, SpawnError> {
-        self.marks.starting(ticket);
+        let name = self.marks.starting(ticket);
         // The mark comes before the look at the lease, so that the guardian knows of every process that may be started.
         let is_leased = clock::mono() < self.marks.lease();
-        let begun = if is_leased { self.start(attempt, job, ticket) } else { Err(SpawnError::NoLease) };
-        let Begun { child, output, at } = begun.inspect_err(|_| self.marks.back_to_held(ticket))?;
-        self.marks.started(ticket, child.id(), super::kill::start_time(child.id()).unwrap_or(0));
-        watch(child, output, at)
+        let begun = if is_leased {
+            let group = name.and_then(|name| self.group(name));
+            let begun = self.start(attempt, job, ticket.tag, group.as_ref());
+            begun.inspect_err(|_| _ = group.map(|group| group.folder.remove(&group.name)))
+        } else {
+            Err(SpawnError::NoLease)
+        };
+        let begun = begun.inspect_err(|_| self.marks.back_to_held(ticket))?;
+        self.marks.started(ticket, begun.pid, super::kill::start_time(begun.pid).unwrap_or(0));
+        watch(begun, self.cgroups.as_deref())
     }
 
-    fn start(&self, attempt: Attempt, job: &Job, ticket: Ticket) -> Result<Begun, SpawnError> {
+    /// A new control group. Where it cannot be made, the run is started without one: that is said once.
+    fn group(&self, name: String) -> Option<Group<'_>> {
+        let folder = self.cgroups.as_deref()?;
+        match folder.make(&name) {
+            Ok(group) => Some(Group { folder, name, group }),
+            Err(error) => {
+                if !self.has_failed.swap(true, Ordering::Relaxed) {
+                    log::warn!(
+                        "make the control group {name}: {error}; runs are started without one for as long as that fails"
+                    );
+                }
+                None
+            }
+        }
+    }
+
+    fn start(&self, attempt: Attempt, job: &Job, tag: u64, group: Option<&Group>) -> Result<Begun, SpawnError> {
         let shell = if job.shell.is_empty() { &self.shell } else { Path::new(&job.shell) };
         let refused = |error: io::Error| spawn_error(shell, &error);
         let (output, write_end) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|error| refused(error.into()))?;
@@ -103,34 +125,35 @@ impl Spawner {
         let (_starting, set_back) = self.descriptors.to_set_back(&output);
         let is_bare = [&job.run_as, &job.work_dir, &job.env, &job.shell].iter().all(|column| column.is_empty());
         let direct = self.direct.as_ref().filter(|_| is_bare && set_back.is_none());
-        let direct = direct.and_then(|direct| direct.command(&job.command)).and_then(|mut command| {
-            command.envs(told(attempt));
+        let direct = direct.and_then(|direct| direct.program(&job.command)).and_then(|mut program| {
+            program.environment.extend(told(attempt));
             // After an error nothing was started, and the shell tries, so that the message is the shell's.
-            execute(command, &write_end, ticket).ok()
+            execute(&program, &write_end, tag, group).ok()
         });
-        let (at, child) = match direct {
-            Some(child) => child,
+        let (at, pid) = match direct {
+            Some(begun) => begun,
             None => {
-                let command = self.by_shell(attempt, job, shell, set_back);
-                let command = command.map_err(|reason| SpawnError::Failed(format!("not started: {reason}")))?;
-                execute(command, &write_end, ticket).map_err(refused)?
+                let program = self.by_shell(attempt, job, shell, set_back);
+                let program = program.map_err(|reason| SpawnError::Failed(format!("not started: {reason}")))?;
+                execute(&program, &write_end, tag, group).map_err(refused)?
             }
         };
-        Ok(Begun { child, output, at })
+        Ok(Begun { pid, output, at, cgroup: group.map(|group| group.name.clone()) })
     }
 
-    fn by_shell(&self, attempt: Attempt, job: &Job, shell: &Path, descriptors: Option<u64>) -> Result<Command, String> {
+    fn by_shell(&self, attempt: Attempt, job: &Job, shell: &Path, descriptors: Option<u64>) -> Result<Program, String> {
         let account = account(job)?;
         let environment = self.environment(attempt, job, account.as_ref(), shell)?;
         let script = job.script();
         let has_own = account.is_some() || !job.work_dir.is_empty() || !job.shell.is_empty();
         if has_own || descriptors.is_some() {
             let launch = Launch { account: account.as_ref(), descriptors, work_dir: &job.work_dir };
-            return Ok(launch.command(shell, &["-c", &script], &environment));
+            return Ok(launch.program(shell, &["-c", &script], &environment));
         }
-        let mut command = super::command(shell);
-        command.arg("-c").arg(script).env_clear().envs(environment);
-        Ok(command)
+        let mut program = Program::new(shell, shell);
+        program.arguments.extend(["-c".into(), script.into()]);
+        program.environment.extend(environment);
+        Ok(program)
     }
 
     /// The daemon's environment (of which another user gets little, because it is root's), then the user's variables, the
@@ -186,27 +209,25 @@ fn account(job: &Job) -> Result<Option<Account>, String> {
     look_up(&job.run_as).map(Some)
 }
 
-fn execute(mut command: Command, output: &OwnedFd, ticket: Ticket) -> io::Result<(Wall, Child)> {
-    command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?).process_group(0);
-    rustix::thread::set_current_timer_slack(NonZeroU64::new(ticket.tag))?;
+/// Starts the program, in the group where there is one. Answers when, and the pid.
+fn execute(program: &Program, output: &OwnedFd, tag: u64, group: Option<&Group>) -> io::Result<(Wall, u32)> {
+    rustix::thread::set_current_timer_slack(NonZeroU64::new(tag))?;
     let at = clock::now().wall;
-    let child = command.spawn();
+    let pid = match group {
+        Some(Group { group, .. }) => {
+            File::open("/dev/null").and_then(|null| Cgroups::start(program, null, output, group))
+        }
+        None => by_std(program, output),
+    };
     // None sets this thread's slack back to its default; that cannot fail.
     let _ = rustix::thread::set_current_timer_slack(None);
-    Ok((at, child?))
+    Ok((at, pid?))
 }
 
-fn watch(mut child: Child, output: OwnedFd, at: Wall) -> Result<Running, SpawnError> {
-    let pid = Pid::from_child(&child);
-    match pidfd_open(pid, PidfdFlags::NONBLOCK) {
-        Ok(pidfd) => Ok(Running { pidfd, output, started: Started { pid: child.id(), at }, child }),
-        Err(error) => {
-            // Its end could not be noticed, so it must not go on.
-            let _ = kill_process_group(pid, Signal::KILL);
-            let _ = child.wait();
-            Err(SpawnError::Failed(format!("started and killed at once: its end cannot be watched: {error}")))
-        }
-    }
+fn by_std(program: &Program, output: &OwnedFd) -> io::Result<u32> {
+    let mut command = program.command();
+    command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?).process_group(0);
+    Ok(command.spawn()?.id())
 }
 
 fn spawn_error(shell: &Path, error: &io::Error) -> SpawnError {
@@ -223,22 +244,6 @@ fn spawn_error(shell: &Path, error: &io::Error) -> SpawnError {
             SpawnError::Failed(reason("; the command and the daemon's environment together are too long"))
         }
         _ => SpawnError::Failed(reason("")),
-    }
-}
-
-impl Running {
-    /// How the process ended; none while it runs. Reaps it.
-    pub fn try_wait(&mut self) -> Option<Exit> {
-        match self.child.try_wait() {
-            Ok(None) => None,
-            Ok(Some(status)) => Some(match status.code() {
-                Some(code) => Exit::Code(code),
-                None => Exit::Signal(status.signal().unwrap_or(0)),
-            }),
-            // Nothing else reaps it, so this cannot happen. If it did, a wrong code is better than a run without an
-            // end.
-            Err(_) => Some(Exit::Code(-1)),
-        }
     }
 }
 

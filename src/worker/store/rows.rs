@@ -86,6 +86,8 @@ pub static LOG_COLUMNS: &[LogColumn] = &[
     log_column!("attempt", Number, row -> row.attempt.number.value(), attempt),
     log_column!("exit_code", Number, row -> row.exit_code.value(), exit_code),
     log_column!("version", Number, row -> row.version.value(), version),
+    log_column!("cpu_ms", Number, row -> row.usage.cpu_ms.value(), cpu_ms),
+    log_column!("memory_kb_max", Number, row -> row.usage.memory_kb_max.value(), memory_kb_max),
     log_column!("state", Text, row -> row.state.as_str().into(), state),
     log_column!("start_time", Number, row -> row.start_time_ms.value(), start_time_ms),
 ];

@@ -1,8 +1,10 @@
 //! Tests of the ending of runs: by their limits, by operators, and while they are being started.
 
 use crate::core::executor::tests::{Bench, T, attempt, limits, order, order_of};
-use crate::core::io::ports::{KillHow, SpawnError, WorkId};
+use crate::core::io::MarkOp;
+use crate::core::io::ports::{KillHow, Left, SpawnError, WorkId};
 use crate::model::config::Limits;
+use crate::model::message::ToLeader;
 use crate::model::{Job, JobId, RunState};
 
 #[test]
@@ -24,6 +26,55 @@ fn a_run_that_takes_too_long_is_asked_then_made_to_end() {
     assert_eq!(bench.states(), [RunState::Timeout]);
     assert_eq!(bench.rows[0].output, "said\n[ended: it ran longer than its job's timeout]\n");
     assert_eq!(bench.rows[0].use_time_ms, 8_000);
+}
+
+#[test]
+fn the_mark_of_a_run_that_is_ended_says_that_processes_may_run_until_none_does() {
+    let mut bench = Bench::new(limits(9));
+    bench.dispatch(vec![order(1, T), order(2, T)]);
+    bench.start_all();
+    let is_ended = |bench: &Bench, job| {
+        let of = attempt(job, T);
+        bench.marks.iter().any(|op| matches!(op, MarkOp::Ended { attempt, .. } if *attempt == of))
+    };
+    bench.exit(attempt(2, T));
+    assert!(is_ended(&bench, 2), "nobody ended it: what it leaves behind is on purpose");
+    bench.kill(attempt(1, T));
+    bench.take_kills();
+    bench.exit(attempt(1, T));
+    assert!(!is_ended(&bench, 1));
+    bench.killed();
+    assert!(is_ended(&bench, 1));
+}
+
+#[test]
+fn what_is_left_of_a_run_is_told_to_the_leader_and_in_the_row() {
+    let mut bench = Bench::new(limits(9));
+    bench.dispatch(vec![order(1, T), order(2, T), order(3, T)]);
+    bench.start_all();
+    for (job, left, expect_told, expect_row) in [
+        (1, Left { pids: Vec::new(), is_sure: true }, None, ""),
+        (2, Left::default(), Some("perhaps processes that hid"), ""),
+        (
+            3,
+            Left { pids: (7..13).collect(), is_sure: false },
+            Some("6 processes were killed and are still there"),
+            "(uninterruptible sleep?): 7, 8, 9, 10, 11, ...]\n",
+        ),
+    ] {
+        bench.kill(attempt(job, T));
+        bench.take_kills();
+        bench.exit(attempt(job, T));
+        bench.killed_but(left);
+        let told = bench.told.iter().find_map(|message| match message {
+            ToLeader::Finished { attempt: of, left, .. } if *of == attempt(job, T) => Some(left.clone()),
+            _ => None,
+        });
+        let (told, row) = (told.unwrap(), &bench.rows.last().unwrap().output);
+        assert_eq!(told.is_some(), expect_told.is_some());
+        assert!(told.unwrap_or_default().starts_with(expect_told.unwrap_or_default()));
+        assert!(row.ends_with(expect_row) && row.contains("[left: ") != expect_row.is_empty(), "{row}");
+    }
 }
 
 #[track_caller]

@@ -11,7 +11,7 @@ pub mod output_files;
 mod processes;
 
 pub use consul::{Consul, ConsulAnswer, ConsulError, LockState, LockValue};
-pub use processes::{Kill, KillHow, Spawn, SpawnError, Started};
+pub use processes::{Kill, KillHow, Left, Spawn, SpawnError, Started};
 
 use crate::model::command::RequestKey;
 use crate::model::config::Secret;
@@ -100,8 +100,8 @@ pub enum Done {
     Watched(Result<LockState, ConsulError>),
     /// To `Work::Spawn`.
     Spawned(Result<Started, SpawnError>),
-    /// To `Work::Kill`: the signals are sent. That the processes have ended is not said here.
-    Killed,
+    /// To `Work::Kill`: the signals are sent. Where they could not be refused, also what is left nevertheless.
+    Killed(Left),
 }
 
 /// Why the store did not do some work.

@@ -51,8 +51,17 @@ pub struct Kill {
 /// How an attempt is made to end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum KillHow {
-    /// TERM to the process group.
+    /// TERM to the process group, and to those of the run's control group that have left it.
     Ask,
     /// KILL to every process of the run, those that left the group included.
     Force,
+}
+
+/// What is left of a run after KILL.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Left {
+    /// Processes that have got KILL and are still there.
+    pub pids: Vec<u32>,
+    /// Every process of the run would have been found: its node has control groups.
+    pub is_sure: bool,
 }

@@ -12,6 +12,7 @@
 use crate::core::io::{FoundMark, FoundState};
 use crate::model::run::{Manual, RunKey};
 use crate::model::{Attempt, Exit, JobId, Second, Version};
+use crate::worker::process::cgroups;
 use std::collections::BTreeMap;
 
 /// How many words of 8 bytes a slot has. Those that have no name below are spare.
@@ -71,6 +72,9 @@ pub struct Mark {
     /// When that process was started, in clock ticks since boot. Where the pid is not known: no process of the run was
     /// started before this.
     pub pid_start: u64,
+    /// When the mark said `starting`, in clock ticks since boot. 0: it has not yet, or a version said it that did not
+    /// note when.
+    pub starting_at: u64,
     pub(super) state: u64,
     pub(super) exit: u64,
 }
@@ -92,13 +96,18 @@ impl Mark {
         matches!(self.state, STARTING | STARTED)
     }
 
+    /// The name of the run's control group; none where it cannot have one.
+    pub fn cgroup(&self) -> Option<String> {
+        cgroups::name(self.tag, self.starting_at).filter(|_| self.may_run())
+    }
+
     /// Whether the run is being started, so that its pid is not known yet.
     pub fn is_starting(&self) -> bool {
         self.state == STARTING
     }
 
     pub(super) fn held(attempt: Attempt, version: Version, is_mutex: bool) -> Mark {
-        Mark { attempt, version, is_mutex, tag: 0, pid: 0, pid_start: 0, state: HELD, exit: 0 }
+        Mark { attempt, version, is_mutex, tag: 0, pid: 0, pid_start: 0, starting_at: 0, state: HELD, exit: 0 }
     }
 
     pub(super) fn found(&self) -> FoundMark {
@@ -126,7 +135,7 @@ impl Mark {
         words[word::TAG] = self.tag;
         words[word::PID] = self.pid.into();
         words[word::PID_START] = if self.pid == 0 { 0 } else { self.pid_start };
-        words[word::NOT_BEFORE] = self.pid_start;
+        words[word::NOT_BEFORE] = self.starting_at;
         words[word::EXIT] = self.exit;
         words[word::STATE] = sealed(&words, self.state);
         words
@@ -210,6 +219,9 @@ fn with_processes(mut mark: Mark, words: &Words, reading: Reading) -> Result<Mar
     if !(TAG_FIRST..TAG_FIRST + TAG_COUNT).contains(&mark.tag) {
         return Err("its tag is not one of ours");
     }
+    if reading.has_checksums {
+        mark.starting_at = words[word::NOT_BEFORE];
+    }
     if mark.state == STARTED {
         let pid = words[word::PID];
         if !(1..=PID_MAX).contains(&pid) {
@@ -217,8 +229,8 @@ fn with_processes(mut mark: Mark, words: &Words, reading: Reading) -> Result<Mar
         }
         mark.pid = pid as u32;
         mark.pid_start = words[word::PID_START];
-    } else if reading.has_checksums {
-        mark.pid_start = words[word::NOT_BEFORE];
+    } else {
+        mark.pid_start = mark.starting_at;
     }
     // A tick begins while the other clock still says the one before.
     if reading.now + 1 < mark.pid_start { Err("its process starts in the future") } else { Ok(mark) }

@@ -19,6 +19,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../../sql/mysql/0003_scheduler.sql"),
     include_str!("../../../../sql/mysql/0004_control.sql"),
     include_str!("../../../../sql/mysql/0005_links.sql"),
+    include_str!("../../../../sql/mysql/0006_usage.sql"),
 ];
 /// A table with at most so many rows (by the server's estimate) is altered during the start: that takes seconds.
 const SMALL_ROWS: u64 = 100_000;

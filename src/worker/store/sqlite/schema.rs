@@ -9,8 +9,11 @@ use super::outcome::Outcome;
 use rusqlite::Transaction;
 
 /// The migrations, in order; the number in a file's name is its position here, from 1.
-const MIGRATIONS: &[&str] =
-    &[include_str!("../../../../sql/sqlite/0001_tables.sql"), include_str!("../../../../sql/sqlite/0002_control.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../../../sql/sqlite/0001_tables.sql"),
+    include_str!("../../../../sql/sqlite/0002_control.sql"),
+    include_str!("../../../../sql/sqlite/0003_usage.sql"),
+];
 
 /// Brings the tables up to date. The file's header has the number of the last migration.
 pub fn migrate(transaction: &Transaction) -> Outcome<()> {
