@@ -12,7 +12,7 @@ use wing_crontab::model::{Epoch, Incarnation, NodeId, Second, Server};
 use wing_crontab::worker::consul::ConsulClient;
 
 fn config(address: &str) -> ConsulConfig {
-    ConsulConfig { address: address.into(), token: None, token_file: None }
+    ConsulConfig { address: address.into(), tls: None, token: None, token_file: None }
 }
 
 fn client(agent: &consul::Agent, name: &str, server: &str) -> ConsulClient {

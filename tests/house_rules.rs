@@ -24,7 +24,7 @@ const WORDS: [(&str, &[&str]); 9] = [
     ("mio::", &["reactor/"]),
     ("mysql::", &["worker/store/mysql/"]),
     ("rusqlite::", &["worker/store/sqlite/"]),
-    ("ureq::", &["worker/consul.rs"]),
+    ("ureq::", &["worker/consul/"]),
     // The exceptions from clippy.toml: clocks, threads, processes, the environment.
     (
         "expect(clippy::disallowed_methods",

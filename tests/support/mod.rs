@@ -7,6 +7,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub mod api;
+pub mod certificates;
 pub mod changes;
 pub mod cluster;
 pub mod consul;
