@@ -115,6 +115,19 @@ fn every_module_opens_with_what_it_is() {
     }
 }
 
+/// Where the stand-in is left out, such as by a new version of what it stands in for, servers are held against the public CAs
+/// as well.
+#[test]
+fn no_public_ca_is_compiled_in() {
+    let lock = page("Cargo.lock");
+    let ours = |package: &&str| {
+        package.contains("name = \"webpki-roots\"") || package.contains("name = \"webpki-root-certs\"")
+    };
+    let packages: Vec<&str> = lock.split("[[package]]").filter(ours).collect();
+    assert!(packages.iter().all(|package| !package.contains("source = ")), "not the stand-in: {packages:?}");
+    assert_eq!(packages.len(), 1, "the stand-in of patches/webpki-roots stands for nothing: {packages:?}");
+}
+
 /// The manual's pages, by their names under the root.
 const PAGES: [&str; 8] = [
     "README.md",
