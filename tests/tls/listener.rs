@@ -6,6 +6,9 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread::spawn;
 
+/// The first bytes of TLS: a handshake, of a version from 1.0 on.
+const CLIENT_HELLO: &[u8] = &[0x16, 0x03, 0x01];
+
 pub struct Listener {
     pub port: u16,
     heard: Arc<Mutex<Vec<u8>>>,
@@ -14,6 +17,15 @@ pub struct Listener {
 impl Listener {
     /// Listens before this port of the host, until the test's process ends.
     pub fn before(server: u16) -> Listener {
+        Listener::that(server, false)
+    }
+
+    /// Closes each connection in which TLS begins, without a word, as old servers and firewalls do.
+    pub fn that_cuts_tls(server: u16) -> Listener {
+        Listener::that(server, true)
+    }
+
+    fn that(server: u16, cuts_tls: bool) -> Listener {
         let port = free_port();
         let socket = TcpListener::bind(("127.0.0.1", port)).expect("the port is free");
         let heard = Arc::new(Mutex::new(Vec::new()));
@@ -24,7 +36,7 @@ impl Listener {
                 let back = (server.try_clone().expect("a socket"), client.try_clone().expect("a socket"));
                 for (from, to) in [(client, server), back] {
                     let all = Arc::clone(&all);
-                    spawn(move || pass_on(from, to, &all));
+                    spawn(move || pass_on(from, to, &all, cuts_tls));
                 }
             }
         });
@@ -36,13 +48,14 @@ impl Listener {
     }
 }
 
-fn pass_on(mut from: TcpStream, mut to: TcpStream, heard: &Mutex<Vec<u8>>) {
+fn pass_on(mut from: TcpStream, mut to: TcpStream, heard: &Mutex<Vec<u8>>, cuts_tls: bool) {
     let mut buffer = [0; 16_384];
     while let Ok(count @ 1..) = from.read(&mut buffer) {
         heard.lock().expect("no thread panics").extend_from_slice(&buffer[..count]);
-        if to.write_all(&buffer[..count]).is_err() {
+        let is_cut = cuts_tls && buffer[..count].windows(CLIENT_HELLO.len()).any(|window| window == CLIENT_HELLO);
+        if is_cut || to.write_all(&buffer[..count]).is_err() {
             break;
         }
     }
-    let _ = to.shutdown(std::net::Shutdown::Both);
+    let _ = (to.shutdown(std::net::Shutdown::Both), from.shutdown(std::net::Shutdown::Both));
 }

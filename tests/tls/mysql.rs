@@ -142,6 +142,11 @@ fn tls_that_fails_is_gone_without_where_it_is_only_preferred() {
     let database = server.database("utf8mb4");
     open(&MysqlConfig { tls: MysqlTls::Prefer, ..database.config() }).unwrap();
     refused(&MysqlConfig { tls: MysqlTls::Require, ..database.config() }, "neither TLS 1.2 nor 1.3");
+    let Some(good) = server_with_tls(&ca, &own) else { return };
+    let database = good.database("utf8mb4");
+    let cut = MysqlConfig { port: Listener::that_cuts_tls(database.port).port, ..database.config() };
+    open(&MysqlConfig { tls: MysqlTls::Prefer, ..cut.clone() }).unwrap();
+    open(&MysqlConfig { tls: MysqlTls::Require, ..cut }).unwrap_err();
 }
 
 #[test]

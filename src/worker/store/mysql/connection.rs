@@ -4,7 +4,7 @@
 //!
 //! Invariants: no call on it waits without a limit; it is encrypted wherever `mysql_tls` says so.
 
-use super::outcome::{Failure, Outcome, tls_error};
+use super::outcome::{Failure, Outcome, system_error, tls_error};
 use super::schema::LogTable;
 use crate::core::time::bounds::{
     MYSQL_ANSWER_MS, MYSQL_CONNECT_MS, MYSQL_LOCK_WAIT_SECS, MYSQL_READ_MS, MYSQL_READ_SECS, MYSQL_UNHEARD_MS,
@@ -15,11 +15,16 @@ use crate::worker::store::Hand;
 use crate::worker::tls;
 use mysql::prelude::Queryable;
 use mysql::{ClientIdentity, Conn, DriverError, OptsBuilder, SslOpts};
+use std::io::ErrorKind;
 use std::time::Duration;
 
 const ACCESS_DENIED: u16 = 1045;
 /// The server takes encrypted connections only (`require_secure_transport`).
 const NO_INSECURE_TRANSPORT: u16 = 3159;
+
+/// The errors of a connection that the other end has closed.
+const CLOSED: [ErrorKind; 4] =
+    [ErrorKind::BrokenPipe, ErrorKind::ConnectionAborted, ErrorKind::ConnectionReset, ErrorKind::UnexpectedEof];
 
 pub struct Connection {
     pub conn: Conn,
@@ -100,22 +105,22 @@ impl Dialer {
     /// Connects, and answers also how. Where TLS is only preferred and the server has none that works, it connects without.
     fn dial(&mut self, database: Option<String>) -> mysql::Result<(Conn, OptsBuilder)> {
         let options = options(&self.config, self.hand).db_name(database);
+        let mut failed = None;
         if !self.is_without_tls {
             match Conn::new(options.clone()) {
-                Err(error) if self.config.tls == MysqlTls::Prefer && is_about_tls(&error) => {
-                    self.is_without_tls = true;
-                    if let Some(error) = tls_error(&error) {
-                        let reason = tls::told(error, "mysql", &self.config.tls_files);
-                        log::warn!("MySQL at {}: {reason}; it is spoken to without TLS (mysql_tls)", self.server());
-                    }
-                }
+                Err(error) if self.config.tls == MysqlTls::Prefer && may_be_of_tls(&error) => failed = Some(error),
                 result => return result.map(|conn| (conn, options)),
             }
         }
         let options = options.ssl_opts(None);
         let result = Conn::new(options.clone());
         // Whoever refuses us is there; one that does not answer may come back with TLS.
-        self.is_without_tls = !matches!(&result, Err(error) if !matches!(error, mysql::Error::MySqlError(_)));
+        let is_there = matches!(&result, Ok(_) | Err(mysql::Error::MySqlError(_)));
+        self.is_without_tls = is_there && failed.as_ref().is_none_or(is_of_tls);
+        if let (Ok(_), Some(error)) = (&result, failed.filter(|error| !is_lacking_tls(error))) {
+            let reason = connect_error(&self.config, &error);
+            log::warn!("MySQL at {}: TLS fails: {reason}; it is spoken to without (mysql_tls)", self.server());
+        }
         result.map(|conn| (conn, options))
     }
 
@@ -125,9 +130,17 @@ impl Dialer {
     }
 }
 
-/// Whether the server has no TLS, or none that we can use.
-fn is_about_tls(error: &mysql::Error) -> bool {
-    matches!(error, mysql::Error::DriverError(DriverError::TlsNotSupported)) || tls_error(error).is_some()
+/// Whether the server has no TLS that we can use, or it may be so: some close the connection without a word.
+fn may_be_of_tls(error: &mysql::Error) -> bool {
+    is_of_tls(error) || system_error(error).is_some_and(|error| CLOSED.contains(&error.kind()))
+}
+
+fn is_of_tls(error: &mysql::Error) -> bool {
+    is_lacking_tls(error) || tls_error(error).is_some()
+}
+
+fn is_lacking_tls(error: &mysql::Error) -> bool {
+    matches!(error, mysql::Error::DriverError(DriverError::TlsNotSupported))
 }
 
 /// Whether the connection is encrypted, in words.
