@@ -12,7 +12,7 @@ use wing_crontab::model::{Epoch, Incarnation, NodeId, Second, Server};
 use wing_crontab::worker::consul::ConsulClient;
 
 fn config(address: &str) -> ConsulConfig {
-    ConsulConfig { address: address.into(), token: None, token_file: None }
+    ConsulConfig { address: address.into(), tls: None, token: None, token_file: None }
 }
 
 fn client(agent: &consul::Agent, name: &str, server: &str) -> ConsulClient {
@@ -136,9 +136,9 @@ fn a_client_registers_again_with_an_agent_that_was_restarted() {
 }
 
 /// A server that takes one request, remembers it, and answers `answer`.
-fn once(answer: &'static str) -> (String, std::thread::JoinHandle<String>) {
+fn once(answer: impl Into<String>) -> (String, std::thread::JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
+    let (address, answer) = (listener.local_addr().unwrap().to_string(), answer.into());
     let thread = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         let mut request = vec![0; 4_096];
@@ -160,6 +160,23 @@ fn the_token_goes_into_a_header_and_into_no_error() {
     assert!(request.to_ascii_lowercase().contains("\r\nx-consul-token: its-token\r\n"), "{request}");
     let text = format!("{error:?} {client:?}");
     assert!(text.contains("403: Permission denied") && !text.contains("its-token"), "{text}");
+}
+
+#[test]
+fn the_token_follows_no_redirect() {
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    other.set_nonblocking(true).unwrap();
+    let target = other.local_addr().unwrap();
+    let answer = format!(
+        "HTTP/1.1 307 Elsewhere\r\nLocation: http://{target}/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    );
+    let (address, thread) = once(answer);
+    let config = ConsulConfig { token: Some(Secret("its-token".into())), ..config(&address) };
+    let client = ConsulClient::new(&config, "service", "lock", &Server("127.0.0.1:9991".into()));
+    let error = client.carry_out(&Consul::Pass).unwrap_err();
+    thread.join().unwrap();
+    assert!(matches!(&error, ConsulError::Unavailable(why) if why.contains("answered 307")), "{error:?}");
+    assert!(other.accept().is_err(), "nobody was asked there");
 }
 
 #[test]

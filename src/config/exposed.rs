@@ -9,6 +9,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 const SECRETS: [&str; 3] = ["mysql_password", "consul_token", "cluster_secret"];
+/// The ends of the keys whose files are no secrets: certificates are shown to everybody.
+const PUBLIC_FILES: [&str; 3] = ["_ca_file", "_cert_file", "log_file"];
 
 /// A line for each file with a secret that every user of the host can read. An error is none of them: reading the
 /// configuration has reported it.
@@ -22,7 +24,8 @@ pub fn warnings(path: &Path) -> Vec<String> {
     {
         warnings.push(format!("{key}: every user of this host can read it in this file; chmod o-r {}", path.display()));
     }
-    let is_secret = |key: &str| key == PRIVATE_KEY_KEY || (key.ends_with("_file") && key != "log_file");
+    let is_public = |key: &str| PUBLIC_FILES.iter().any(|end| key.ends_with(end));
+    let is_secret = |key: &str| key == PRIVATE_KEY_KEY || (key.ends_with("_file") && !is_public(key));
     let keys = table.keys().filter(|key| is_secret(key));
     let files = keys.filter_map(|key| Some((key, value(key)?))).filter(|(_, file)| is_exposed(Path::new(file)));
     warnings.extend(files.map(|(key, file)| format!("{key}: every user of this host can read it; chmod o-r {file}")));

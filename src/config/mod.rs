@@ -10,19 +10,21 @@
 pub mod access;
 mod exposed;
 mod reader;
+mod secrets;
+mod services;
+mod tls;
 pub mod zones;
 
-use crate::model::config::{
-    ClusterConfig, Config, ConsulConfig, HostZones, Limits, MysqlConfig, OUTPUT_BYTES_MAX, Secret,
-};
+use crate::model::config::{ClusterConfig, Config, HostZones, Limits, OUTPUT_BYTES_MAX};
 use crate::model::{Server, Wall};
 use reader::Reader;
+use secrets::secret;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// Every key that app.toml may have; `config/app.toml` explains them.
-const KEYS: [&str; 42] = [
+const KEYS: [&str; 49] = [
     "consul_address",
     "service_name",
     "lock_key",
@@ -43,8 +45,15 @@ const KEYS: [&str; 42] = [
     "mysql_database",
     "mysql_charset",
     "mysql_password_file",
+    "mysql_tls",
+    "mysql_ca_file",
+    "mysql_cert_file",
+    "mysql_key_file",
     "consul_token",
     "consul_token_file",
+    "consul_ca_file",
+    "consul_cert_file",
+    "consul_key_file",
     "cluster_secret",
     "cluster_secret_file",
     "cluster_insecure",
@@ -113,15 +122,15 @@ fn read(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> Op
         }
     }
     let access = access::access(reader, environment);
-    let consul = consul(reader, environment);
+    let consul = services::consul(reader, environment);
     let cluster = cluster(reader, environment);
-    let mysql = mysql(reader, environment);
+    let mysql = services::mysql(reader, environment);
     let service_name = name(reader, "service_name", "wing-crontab-service");
     let lock_key = name(reader, "lock_key", "wing-crontab-lock");
     let limits = limits(reader);
     let log_level = log_level(reader);
-    let log_file = path(reader, "log_file");
-    let data_dir = path(reader, "data_dir").unwrap_or_else(|| PathBuf::from("data"));
+    let log_file = reader.path("log_file");
+    let data_dir = reader.path("data_dir").unwrap_or_else(|| PathBuf::from("data"));
     let shell = shell(reader);
     let env_pass = env_pass(reader);
     let run_cgroup = run_cgroup(reader);
@@ -195,10 +204,6 @@ fn name(reader: &mut Reader, key: &'static str, default: &str) -> String {
     text
 }
 
-fn path(reader: &mut Reader, key: &'static str) -> Option<PathBuf> {
-    reader.text(key).filter(|text| !text.is_empty()).map(PathBuf::from)
-}
-
 fn log_level(reader: &mut Reader) -> log::LevelFilter {
     // The older system's scale: 0 panic, 1 fatal, 2 error, 3 warn, 4 info, 5 debug.
     match reader.integer("log_level", 0, 5).unwrap_or(4) {
@@ -210,7 +215,7 @@ fn log_level(reader: &mut Reader) -> log::LevelFilter {
 }
 
 fn shell(reader: &mut Reader) -> PathBuf {
-    let shell = path(reader, "shell").unwrap_or_else(|| PathBuf::from("/bin/sh"));
+    let shell = reader.path("shell").unwrap_or_else(|| PathBuf::from("/bin/sh"));
     let is_program = shell.is_absolute()
         && shell.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0);
     if !is_program {
@@ -266,21 +271,6 @@ fn limits(reader: &mut Reader) -> Limits {
     }
 }
 
-fn consul(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> Option<ConsulConfig> {
-    let (token, token_file) =
-        secret_and_file(reader, environment, ["consul_token", "consul_token_file", "WING_CONSUL_TOKEN"]);
-    let text = reader.text("consul_address").filter(|text| !text.is_empty())?;
-    let address = text.strip_prefix("http://").unwrap_or(&text).trim_end_matches('/');
-    let port = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
-    if !port.is_some_and(|(host, port)| !host.is_empty() && port != 0 && !host.contains(['/', ' '])) {
-        reader.mistake(
-            "consul_address",
-            &format!("{text:?} is not a host:port, such as \"127.0.0.1:8500\" (TLS is not supported)"),
-        );
-    }
-    Some(ConsulConfig { address: address.into(), token: token.filter(|token| !token.0.is_empty()), token_file })
-}
-
 fn cluster(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> ClusterConfig {
     let secret = secret(reader, environment, ["cluster_secret", "cluster_secret_file", "WING_CLUSTER_SECRET"]);
     if secret.as_ref().is_some_and(|secret| secret.0.chars().count() < SECRET_CHARS_MIN) {
@@ -290,60 +280,6 @@ fn cluster(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) ->
     }
     let insecure = reader.flag("cluster_insecure").unwrap_or(false);
     ClusterConfig { secret, insecure }
-}
-
-fn mysql(reader: &mut Reader, environment: &dyn Fn(&str) -> Option<String>) -> Option<MysqlConfig> {
-    let password = secret(reader, environment, ["mysql_password", "mysql_password_file", "WING_MYSQL_PASSWORD"]);
-    let (user, database) = (reader.text("mysql_user"), reader.text("mysql_database"));
-    let port = reader.integer("mysql_port", 1, 65_535).unwrap_or(3_306) as u16;
-    let charset = reader.text("mysql_charset").filter(|text| !text.is_empty()).unwrap_or_else(|| "utf8".into());
-    if !["utf8", "utf8mb3", "utf8mb4"].contains(&charset.as_str()) {
-        reader.mistake(
-            "mysql_charset",
-            &format!("{charset:?} lacks characters that outputs may have; \"utf8\" or \"utf8mb4\" is expected"),
-        );
-    }
-    let host = reader.text("mysql_host").filter(|host| !host.is_empty())?;
-    for (key, value) in [("mysql_user", &user), ("mysql_database", &database)] {
-        if value.as_ref().is_none_or(|value| value.is_empty()) {
-            reader.mistake(key, "it is required where mysql_host is set");
-        }
-    }
-    Some(MysqlConfig { user: user?, password: password.unwrap_or_default(), host, port, database: database? })
-}
-
-/// A secret. `names` are the key of the secret, the key of its file, and its environment variable.
-fn secret(
-    reader: &mut Reader,
-    environment: &dyn Fn(&str) -> Option<String>,
-    names: [&'static str; 3],
-) -> Option<Secret> {
-    secret_and_file(reader, environment, names).0
-}
-
-/// The same, with the file that the secret comes from; none where it comes from elsewhere.
-fn secret_and_file(
-    reader: &mut Reader,
-    environment: &dyn Fn(&str) -> Option<String>,
-    names: [&'static str; 3],
-) -> (Option<Secret>, Option<PathBuf>) {
-    let [value_key, file_key, variable] = names;
-    let value = reader.text(value_key).filter(|value| !value.is_empty());
-    let file = path(reader, file_key);
-    let variable_value = environment(variable).filter(|value| !value.is_empty());
-    if value.is_some() && file.is_some() {
-        reader.mistake(file_key, &format!("{value_key} is given as well; give one of them"));
-    }
-    // The environment wins: by it a deployment can use the same app.toml everywhere, with secrets of its own.
-    if let Some(value) = variable_value {
-        return (Some(Secret(value)), None);
-    }
-    let Some(file) = file else { return (value.map(Secret), None) };
-    let text = std::fs::read_to_string(&file);
-    let secret = text
-        .map(|text| Secret::of_file(&text))
-        .map_err(|error| reader.mistake(file_key, &format!("{}: {error}", file.display())));
-    (secret.ok(), Some(file))
 }
 
 /// A line for each value that is allowed but most likely a mistake, at this time.
@@ -376,11 +312,7 @@ pub fn warnings(config: &Config, path: &Path, now: Wall) -> Vec<String> {
 
 /// The text that `--check-config` prints. It has no secrets.
 pub fn summary(config: &Config) -> String {
-    let store = match &config.mysql {
-        Some(mysql) => format!("MySQL {}@{}:{}/{}", mysql.user, mysql.host, mysql.port, mysql.database),
-        None => format!("embedded, {}", config.data_dir.join("wing-crontab.db").display()),
-    };
-    let consul = config.consul.as_ref().map_or("none: this node stands alone", |consul| &consul.address);
+    let (store, consul) = services::summary(config);
     format!(
         "node {} ({} {})\n{}\nstore: {store}\nconsul: {consul}\ndata_dir: {}\nshell: {}\n{}\n",
         config.bind_address,

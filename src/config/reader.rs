@@ -5,6 +5,7 @@
 //! Invariant: every key of the file is either known or noted as a mistake.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use toml::{Table, Value};
 
 /// A table that is being read. Each key is taken out when it is read.
@@ -37,6 +38,11 @@ impl<'a> Reader<'a> {
                 None
             }
         }
+    }
+
+    /// A path; an empty one counts as left out.
+    pub fn path(&mut self, key: &'static str) -> Option<PathBuf> {
+        self.text(key).filter(|text| !text.is_empty()).map(PathBuf::from)
     }
 
     /// A list of texts, none of them empty.

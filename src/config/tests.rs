@@ -1,6 +1,7 @@
 //! Tests of the configuration, a line a case.
 
 use super::*;
+use crate::model::config::MysqlTls;
 
 fn read(text: &str) -> Result<Config, String> {
     parse(text, "app.toml", |_| None)
@@ -39,6 +40,7 @@ fn the_older_systems_file_is_taken_as_it_is() {
     assert_eq!(config.log_level, log::LevelFilter::Debug);
     assert_eq!(config.consul.unwrap().address, "127.0.0.1:8500");
     let mysql = config.mysql.unwrap();
+    assert_eq!(mysql.tls, MysqlTls::Prefer);
     assert_eq!((mysql.user.as_str(), mysql.password.0.as_str(), mysql.port), ("root", "123456", 3306));
     assert!(config.pprof_listen.is_some());
 }
@@ -88,7 +90,7 @@ fn mistakes_are_named_with_what_is_expected() {
     refuse("mysql_port = 70000", &["mysql_port: 70000"]);
     refuse("mysql_charset = \"latin1\"", &["mysql_charset"]);
     refuse("consul_address = \"consul\"", &["consul_address: \"consul\" is not a host:port"]);
-    refuse("consul_address = \"https://c:8501\"", &["TLS is not supported"]);
+    refuse("consul_address = \"https://c\"", &["consul_address: \"https://c\" is not a host:port"]);
     refuse("shell = \"sh\"", &["shell: \"sh\" is not the absolute path"]);
     refuse("shell = \"/etc/passwd\"", &["shell"]);
     refuse("time_zone = \"Mars/Base\"", &["time_zone"]);

@@ -5,6 +5,7 @@
 //! Invariant: a `Config` was checked as a whole.
 
 use super::access::AccessConfig;
+use super::tls::TlsFiles;
 use super::{Server, Zones};
 use std::fmt;
 use std::net::SocketAddr;
@@ -62,6 +63,8 @@ pub struct HostZones {
 pub struct ConsulConfig {
     /// `host:port`.
     pub address: String,
+    /// None: it is spoken to by plain HTTP.
+    pub tls: Option<TlsFiles>,
     pub token: Option<Secret>,
     /// The token's file, in which an operator may replace it at any time; none where the token is in app.toml.
     pub token_file: Option<PathBuf>,
@@ -85,6 +88,37 @@ pub struct MysqlConfig {
     pub host: String,
     pub port: u16,
     pub database: String,
+    pub tls: MysqlTls,
+    /// Without CAs unless the server is verified.
+    pub tls_files: TlsFiles,
+}
+
+/// Whether connections to the database are encrypted.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum MysqlTls {
+    Off,
+    /// Where the server offers it. Whoever can change what crosses the network can prevent it.
+    #[default]
+    Prefer,
+    /// Always, with any server: this defends against listeners only.
+    Require,
+    /// Always, and the certificate must be a CA's, and for the server's name.
+    Verify,
+}
+
+impl MysqlTls {
+    /// Every value, as app.toml has it.
+    pub const NAMES: [(&str, MysqlTls); 4] = [
+        ("off", MysqlTls::Off),
+        ("prefer", MysqlTls::Prefer),
+        ("require", MysqlTls::Require),
+        ("verify", MysqlTls::Verify),
+    ];
+
+    /// The name in app.toml.
+    pub fn name(self) -> &'static str {
+        MysqlTls::NAMES.iter().find(|(_, tls)| *tls == self).map_or("", |(name, _)| name)
+    }
 }
 
 /// The limits of one node.

@@ -17,6 +17,7 @@ pub mod output;
 pub mod run;
 pub mod status;
 pub mod time;
+pub mod tls;
 pub mod value;
 pub mod zones;
 

@@ -16,4 +16,5 @@ pub mod process;
 pub mod random;
 pub mod spool;
 pub mod store;
+mod tls;
 mod token;

@@ -204,9 +204,9 @@ impl Pool {
         debug_assert!(sent, "processes do not come this way");
     }
 
-    /// Has files read again that the operator may have replaced: Consul's token, the API's tokens and certificate.
+    /// Has files read again that the operator may have replaced: Consul's token and certificates, the API's tokens and certificate.
     pub fn read_files_again(&self) {
-        self.consul_client.iter().for_each(|consul| consul.read_token_again());
+        self.consul_client.iter().for_each(|consul| consul.read_files_again());
         let _ = self.files.send(());
     }
 

@@ -4,6 +4,7 @@ use super::{program, required};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use tempfile::TempDir;
 
 /// The kind of a private key, as arguments of `openssl req`.
 pub const ECDSA: &[&str] = &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
@@ -11,7 +12,9 @@ pub const RSA: &[&str] = &["-newkey", "rsa:2048"];
 
 /// What `openssl` would otherwise take from the host's own configuration.
 const CONFIG: &str = "[req]\ndistinguished_name = dn\nx509_extensions = ca\n[dn]\n[ca]\nbasicConstraints = critical, CA:TRUE\n\
-    keyUsage = critical, keyCertSign, cRLSign\n[leaf]\nbasicConstraints = CA:FALSE\nsubjectAltName = IP:127.0.0.1, DNS:localhost\n";
+    keyUsage = critical, keyCertSign, cRLSign\n";
+/// The names of this host.
+pub const LOCAL: &str = "IP:127.0.0.1,DNS:localhost";
 
 /// Signs certificates. Everything is in its folder, by names.
 pub struct Authority {
@@ -20,9 +23,43 @@ pub struct Authority {
 }
 
 /// A certificate, with its chain, and its private key.
+#[derive(Clone, Debug)]
 pub struct Issued {
-    pub chain: PathBuf,
+    pub cert: PathBuf,
     pub key: PathBuf,
+}
+
+/// An authority with a folder of its own.
+pub struct Ca {
+    folder: TempDir,
+    authority: Authority,
+}
+
+impl Ca {
+    /// None where there is no `openssl`.
+    pub fn new() -> Option<Ca> {
+        Ca::named("ca")
+    }
+
+    pub fn named(name: &str) -> Option<Ca> {
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        let authority = Authority::new(folder.path(), name)?;
+        Some(Ca { folder, authority })
+    }
+
+    /// Its own certificate.
+    pub fn cert(&self) -> PathBuf {
+        self.authority.certificate()
+    }
+
+    /// A certificate for a server or client with these names, such as `LOCAL`.
+    pub fn issue(&self, file: &str, names: &str) -> Issued {
+        self.authority.issue_for(file, ECDSA, 2, names)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
 }
 
 impl Authority {
@@ -44,6 +81,13 @@ impl Authority {
 
     /// A certificate for 127.0.0.1 and `localhost`, in files of this name, for so many days.
     pub fn issue(&self, name: &str, kind: &[&str], days: u32) -> Issued {
+        self.issue_for(name, kind, days, LOCAL)
+    }
+
+    /// The same for other names.
+    fn issue_for(&self, name: &str, kind: &[&str], days: u32, names: &str) -> Issued {
+        let leaf = format!("{CONFIG}[leaf]\nbasicConstraints = CA:FALSE\nsubjectAltName = {names}\n");
+        fs::write(self.path("cnf"), leaf).expect("the folder takes a file");
         self.sign(name, kind, "leaf", days)
     }
 
@@ -66,7 +110,7 @@ impl Authority {
             ["x509", "-req", "-in", text(&request), "-CA", text(&own), "-CAkey", text(&own_key), "-CAcreateserial"];
         let with = ["-days", &days, "-extfile", text(&config), "-extensions", extensions, "-out", text(&chain)];
         self.openssl(&[&sign[..], &with].concat());
-        Issued { chain, key }
+        Issued { cert: chain, key }
     }
 
     fn path(&self, extension: &str) -> PathBuf {
@@ -84,12 +128,12 @@ impl Authority {
 impl Issued {
     /// Its lines of app.toml.
     pub fn toml(&self) -> String {
-        format!("http_tls_cert = \"{}\"\nhttp_tls_key = \"{}\"\n", self.chain.display(), self.key.display())
+        format!("http_tls_cert = \"{}\"\nhttp_tls_key = \"{}\"\n", self.cert.display(), self.key.display())
     }
 
     /// Puts this certificate and its key in the place of another's.
     pub fn replace(&self, other: &Issued) {
-        fs::copy(&self.chain, &other.chain).expect("the file can be replaced");
+        fs::copy(&self.cert, &other.cert).expect("the file can be replaced");
         fs::copy(&self.key, &other.key).expect("the file can be replaced");
     }
 }

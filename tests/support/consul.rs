@@ -1,5 +1,6 @@
 //! A real Consul: a server in memory (`-dev`), and agents that join it, each on ports of its own.
 
+use super::certificates::{Ca, Issued};
 use super::network::Network;
 use super::process::send_signal;
 use super::{Service, free_port, program, required, wait_for};
@@ -25,6 +26,16 @@ struct Place {
     token: Option<&'static str>,
     /// The server that it joins, where it is an agent.
     joins: Option<String>,
+    /// Where it listens by TLS as well.
+    tls: Option<Tls>,
+}
+
+/// A listener by TLS, for clients with a certificate of this CA only.
+#[derive(Clone, Debug)]
+struct Tls {
+    port: u16,
+    ca: PathBuf,
+    own: Issued,
 }
 
 /// The server that the tests of this process share; each test takes names of its own.
@@ -44,6 +55,12 @@ pub fn own_agent_with_acls(token: &'static str) -> Option<Agent> {
     required("Consul", Agent::new(Place { token: Some(token), ..Place::at("127.0.0.1") }))
 }
 
+/// A server that listens by TLS as well, with this certificate, for clients that have one of the CA.
+pub fn own_agent_with_tls(ca: &Ca, own: &Issued) -> Option<Agent> {
+    let tls = Tls { port: free_port(), ca: ca.cert(), own: own.clone() };
+    required("Consul", Agent::new(Place { tls: Some(tls), ..Place::at("127.0.0.1") }))
+}
+
 /// A server at this address of the host, for nodes in namespaces of their own.
 pub fn agent_at(host: &str) -> Option<Agent> {
     required("Consul", Agent::new(Place::at(host)))
@@ -51,7 +68,7 @@ pub fn agent_at(host: &str) -> Option<Agent> {
 
 impl Place {
     fn at(host: &str) -> Place {
-        Place { host: host.into(), namespace: None, token: None, joins: None }
+        Place { host: host.into(), namespace: None, token: None, joins: None, tls: None }
     }
 }
 
@@ -153,6 +170,13 @@ impl Agent {
         command.extend(self.place.token.map(|token| {
             format!("-hcl=acl {{ enabled = true default_policy = \"deny\" tokens {{ master = \"{token}\" agent = \"{token}\" }} }}")
         }));
+        if let Some(Tls { port, ca, own }) = &self.place.tls {
+            command.push(format!("-https-port={port}"));
+            let (ca, cert, key) = (ca.display(), own.cert.display(), own.key.display());
+            command.push(format!(
+                "-hcl=verify_incoming_https = true ca_file = \"{ca}\" cert_file = \"{cert}\" key_file = \"{key}\""
+            ));
+        }
         command
     }
 
@@ -175,6 +199,11 @@ impl Agent {
 
     pub fn address(&self) -> String {
         format!("{}:{}", self.place.host, self.ports[0])
+    }
+
+    /// Where it listens by TLS.
+    pub fn tls_address(&self) -> String {
+        format!("{}:{}", self.place.host, self.place.tls.as_ref().expect("it does").port)
     }
 
     /// The keys of app.toml for a cluster with these names.

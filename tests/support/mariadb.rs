@@ -7,12 +7,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
-use wing_crontab::model::config::{MysqlConfig, Secret};
+use wing_crontab::model::config::{MysqlConfig, MysqlTls, Secret};
+use wing_crontab::model::tls::TlsFiles;
 
 pub struct Server {
     folder: PathBuf,
     host: String,
     pub port: u16,
+    /// Beside those that every server has.
+    options: Vec<String>,
     service: Option<Service>,
 }
 
@@ -22,7 +25,7 @@ pub struct Database {
     pub host: String,
     pub port: u16,
     pub name: String,
-    user: String,
+    pub user: String,
 }
 
 /// A fresh, empty database on the server that the tests of this process share.
@@ -42,8 +45,17 @@ pub fn server_at(host: &str) -> Option<Server> {
     required("MariaDB", Server::new(host))
 }
 
+/// A server of the test with these options.
+pub fn server_with(options: Vec<String>) -> Option<Server> {
+    required("MariaDB", Server::with("127.0.0.1", options))
+}
+
 impl Server {
     fn new(host: &str) -> Result<Server, String> {
+        Server::with(host, Vec::new())
+    }
+
+    fn with(host: &str, options: Vec<String>) -> Result<Server, String> {
         let missing = "it is not installed (scripts/install-test-services installs it)";
         let install = program("mariadb-install-db").ok_or(missing)?;
         let folder = tempfile::Builder::new().prefix("wing-mariadb-").tempdir().map_err(|error| error.to_string())?;
@@ -54,7 +66,7 @@ impl Server {
         let one = ONE_AT_A_TIME.lock();
         install_into(&install, &folder).or_else(|_| install_into(&install, &folder))?;
         drop(one);
-        let mut server = Server { folder, host: host.into(), port: free_port(), service: None };
+        let mut server = Server { folder, host: host.into(), port: free_port(), options, service: None };
         server.start();
         Ok(server)
     }
@@ -74,7 +86,7 @@ impl Server {
             "--character-set-server=utf8mb4".into(),
             "--innodb-buffer-pool-size=64M".into(),
         ];
-        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        let options: Vec<&str> = options.iter().chain(&self.options).map(String::as_str).collect();
         self.service = Some(Service::start(&self.folder, &options).expect("a shell starts"));
         wait_for("MariaDB answers", || self.connect(None).ok());
     }
@@ -104,6 +116,12 @@ impl Server {
         conn.query_drop("CREATE USER 'node'@'%'").expect("root may make a user");
         conn.query_drop("GRANT ALL ON *.* TO 'node'@'%'").expect("root may grant");
         Database { user: "node".into(), ..self.database("utf8mb4") }
+    }
+
+    /// Runs a statement as root, by the server's own socket, which needs no TLS.
+    pub fn run(&self, statement: &str) {
+        let mut conn = self.connect(None).expect("the server has just answered");
+        conn.query_drop(statement).unwrap_or_else(|error| panic!("{statement}: {error}"));
     }
 
     fn connect(&self, database: Option<&str>) -> mysql::Result<Conn> {
@@ -218,6 +236,8 @@ impl Database {
             host: self.host.clone(),
             port: self.port,
             database: self.name.clone(),
+            tls: MysqlTls::default(),
+            tls_files: TlsFiles::default(),
         }
     }
 

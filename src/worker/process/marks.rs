@@ -7,21 +7,26 @@
 //!
 //! Not a log: a mark is cleared when the run's log row is committed.
 //!
-//! The file is input, and nobody acts on it unchecked: see `slot`.
+//! The file is input, and nobody acts on it unchecked: see `snapshot` and `slot`.
 //!
 //! Invariant: a slot's state is stored last, together with its checksum, so a slot whose state is not `FREE` is whole.
 
+mod layout;
 mod slot;
+mod snapshot;
 
 use crate::core::io::{FoundMark, MarkOp};
 use crate::model::{Attempt, Mono, Version};
 use crate::worker::process::cgroups;
 use crate::worker::{clock, own_files};
+use layout::{HEADER_WORDS, LAYOUT, MAGIC, WORD_BYTES, header};
 use rustix::fs::{CWD, FallocateFlags, RenameFlags};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 pub use slot::Mark;
 use slot::{Reading, SLOT_WORDS, TAG_COUNT, TAG_FIRST, Words, word};
+pub use snapshot::Snapshot;
+use snapshot::{boot_id, boot_ticks};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
@@ -30,37 +35,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-const MAGIC: u64 = u64::from_le_bytes(*b"wingmark");
-/// The version of the file's layout.
-const LAYOUT: u64 = 2;
-/// The layout of the version before, whose slots have no checksums. It is still read, so that an upgrade forgets no run.
-const LAYOUT_WITHOUT_CHECKSUMS: u64 = 1;
-/// The words before the first slot, of 8 bytes each. Those that have no name below are spare.
-const HEADER_WORDS: usize = 16;
-const WORD_BYTES: usize = 8;
-/// The most slots that a file may have: more than any configuration asks for.
-const CAPACITY_MAX: usize = 1 << 22;
 /// The most damaged slots that a notice names.
 const DAMAGED_TOLD_MAX: usize = 5;
-/// A slot may be written while it is read: so often a file with a damaged slot is read.
-const READS_MAX: usize = 3;
-
-/// Where the words of the header are.
-mod header {
-    pub const MAGIC: usize = 0;
-    pub const LAYOUT: usize = 1;
-    pub const CAPACITY: usize = 2;
-    /// The boot id, in two words.
-    pub const BOOT: usize = 3;
-    /// Until when the lease lasts, in nanoseconds of the monotonic clock.
-    pub const LEASE: usize = 5;
-    /// How many tags were given: the next one follows from it.
-    pub const TAGS: usize = 6;
-    /// The control group of the daemon (see `cgroup_of`); 0: not known.
-    pub const CGROUP: usize = 7;
-    /// Since when the file has named every run (see `OpenedMarks::remembers_since`); 0: since the node's first start.
-    pub const REMEMBERS_SINCE: usize = 8;
-}
 
 /// A run's slot in the marks, with the tag of its processes.
 #[derive(Clone, Copy, Debug)]
@@ -75,24 +51,6 @@ pub struct Marks {
     words: &'static [AtomicU64],
 }
 
-/// The file as it was at the time of reading. The guardian reads what its daemon writes, and a daemon what an earlier
-/// incarnation left.
-#[derive(Debug)]
-pub struct Snapshot {
-    /// 0 (void) where the host has started since.
-    pub lease: Mono,
-    /// The marks of all slots that are not free and not damaged.
-    pub marks: Vec<Mark>,
-    /// The slots that nobody may act on: which, and why.
-    damaged: Vec<(usize, &'static str)>,
-    /// The control group of the daemon that wrote the file; none where it is not known.
-    pub cgroup: Option<u64>,
-    /// As in `OpenedMarks`.
-    remembers_since: Option<Mono>,
-    is_this_boot: bool,
-    tags: u64,
-}
-
 /// The marks as a daemon finds them when it starts.
 #[derive(Debug)]
 pub struct OpenedMarks {
@@ -104,73 +62,6 @@ pub struct OpenedMarks {
     /// Since when the marks name every run that this node was given; none: since its first start. A start after which the
     /// marks were missing, damaged or from before the host's last start may have forgotten some of the runs before it.
     pub remembers_since: Option<Mono>,
-}
-
-impl Snapshot {
-    /// Reads the file; none where it does not exist. `InvalidData`: it is not a marks file of this version.
-    pub fn read(path: &Path) -> io::Result<Option<Snapshot>> {
-        let mut snapshot = Snapshot::read_once(path)?;
-        for _ in 1..READS_MAX {
-            if snapshot.as_ref().is_none_or(|snapshot| snapshot.damaged.is_empty()) {
-                break;
-            }
-            snapshot = Snapshot::read_once(path)?;
-        }
-        Ok(snapshot)
-    }
-
-    fn read_once(path: &Path) -> io::Result<Option<Snapshot>> {
-        let words_max = HEADER_WORDS + CAPACITY_MAX * SLOT_WORDS;
-        let Some(bytes) = own_files::read(path, words_max * WORD_BYTES)? else { return Ok(None) };
-        Snapshot::of(&bytes, boot_id()?, boot_ticks()).map(Some)
-    }
-
-    /// What the bytes of the file say to a reader in this boot of the host, at `now` (in clock ticks since boot).
-    /// `InvalidData`: they are not a marks file of this version.
-    pub fn of(bytes: &[u8], boot: [u64; 2], now: u64) -> io::Result<Snapshot> {
-        let words: Vec<u64> = bytes
-            .chunks_exact(WORD_BYTES)
-            .map(|word| u64::from_le_bytes(word.try_into().unwrap_or_default()))
-            .collect();
-        let layout = words.get(header::LAYOUT).copied().unwrap_or(0);
-        let is_ours = words.len() >= HEADER_WORDS
-            && words[header::MAGIC] == MAGIC
-            && [LAYOUT, LAYOUT_WITHOUT_CHECKSUMS].contains(&layout);
-        if !is_ours
-            || words[header::CAPACITY].checked_mul(SLOT_WORDS as u64) != Some((words.len() - HEADER_WORDS) as u64)
-        {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a marks file of this version"));
-        }
-        let is_this_boot = words[header::BOOT..header::BOOT + 2] == boot;
-        let reading = Reading { has_checksums: layout == LAYOUT, is_this_boot, now };
-        let (mut marks, mut damaged) = (Vec::new(), Vec::new());
-        for (at, words) in words[HEADER_WORDS..].as_chunks::<SLOT_WORDS>().0.iter().enumerate() {
-            match slot::read(words, reading) {
-                _ if slot::is_free(words) => {}
-                Ok(mark) => marks.push(mark),
-                Err(reason) => damaged.push((at, reason)),
-            }
-        }
-        let lease = if is_this_boot { Mono(words[header::LEASE]) } else { Mono(0) };
-        let cgroup = Some(words[header::CGROUP]).filter(|cgroup| *cgroup != 0);
-        let remembers_since = Some(Mono(words[header::REMEMBERS_SINCE])).filter(|since| *since != Mono(0));
-        Ok(Snapshot { lease, marks, damaged, cgroup, remembers_since, is_this_boot, tags: words[header::TAGS] })
-    }
-}
-
-/// The time since boot in clock ticks, of which every Linux has 100 a second: the unit in which the kernel tells when a
-/// process was started.
-fn boot_ticks() -> u64 {
-    clock::mono().0 / 10_000_000
-}
-
-/// The kernel's id of this start of the host, as two words.
-fn boot_id() -> io::Result<[u64; 2]> {
-    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-    let hex: String = text.chars().filter(char::is_ascii_hexdigit).collect();
-    let number = u128::from_str_radix(&hex, 16)
-        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "boot_id is not a UUID"))?;
-    Ok([number as u64, (number >> 64) as u64])
 }
 
 impl Marks {

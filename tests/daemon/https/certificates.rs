@@ -32,16 +32,16 @@ fn hup_puts_a_new_certificate_in_force_and_old_connections_go_on() {
     let who = |client: &mut super::handshakes::Client| client.ask("GET /whoami HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(who(&mut old).contains("200 OK"));
     let next = https.authority.issue("next", ECDSA, 3);
-    assert!(is_shown(&https, &https.issued.chain) && !is_shown(&https, &next.chain));
+    assert!(is_shown(&https, &https.issued.cert) && !is_shown(&https, &next.cert));
     next.replace(&https.issued);
     https.node.signal(Signal::HUP);
     https.node.wait_said("new connections get this certificate");
     https.node.wait_said("http_tls_cert: the certificate ends in ");
-    assert!(is_shown(&https, &next.chain));
+    assert!(is_shown(&https, &next.cert));
     assert!(who(&mut old).contains("200 OK"), "its certificate is not in force any more");
     // Each mistake is told, and changes nothing.
     let other = https.authority.issue("other", ECDSA, 365);
-    let (chain, key) = (&https.issued.chain, &https.issued.key);
+    let (chain, key) = (&https.issued.cert, &https.issued.key);
     let mistakes: [(&dyn Fn(), &str); 4] = [
         (
             &|| assert_ne!(fs::copy(&other.key, key).unwrap(), 0),
@@ -55,7 +55,7 @@ fn hup_puts_a_new_certificate_in_force_and_old_connections_go_on() {
         mistake();
         https.node.signal(Signal::HUP);
         https.node.wait_said(words);
-        assert!(is_shown(&https, &next.chain), "{words}");
+        assert!(is_shown(&https, &next.cert), "{words}");
         next.replace(&https.issued);
     }
     https.node.wait_said_times("the certificate in force is kept", 4);
@@ -78,7 +78,7 @@ fn the_configuration_names_what_is_wrong_with_the_files() {
     let other = authority.issue("other", ECDSA, 365);
     let (code, said) = check(&issued.toml());
     assert!(code == Some(0) && said.contains("(HTTPS 127.0.0.1:") && !said.contains("warning"), "{said}");
-    let (chain, key) = (issued.chain.display(), issued.key.display());
+    let (chain, key) = (issued.cert.display(), issued.key.display());
     let lines = |chain: &str, key: &str| format!("http_tls_cert = \"{chain}\"\nhttp_tls_key = \"{key}\"\n");
     for (lines, words) in [
         (format!("http_tls_cert = \"{chain}\"\n"), "http_tls_key: http_tls_cert is given without it; https takes both"),
@@ -92,7 +92,7 @@ fn the_configuration_names_what_is_wrong_with_the_files() {
         assert!(code != Some(0) && said.contains(words), "{words}: {said}");
     }
     // One file may hold both.
-    let both = [&issued.key, &issued.chain].map(|path| fs::read_to_string(path).unwrap()).concat();
+    let both = [&issued.key, &issued.cert].map(|path| fs::read_to_string(path).unwrap()).concat();
     fs::write(&issued.key, both).unwrap();
     assert_eq!(check(&lines(&key.to_string(), &key.to_string())).0, Some(0));
     fs::set_permissions(&issued.key, PermissionsExt::from_mode(0o644)).unwrap();

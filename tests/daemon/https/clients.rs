@@ -63,8 +63,8 @@ fn a_chain_is_sent_whole_and_another_authoritys_client_refuses_it() {
     // A client that knows the root alone has to be sent what is between.
     let between = https.authority.intermediate("between");
     let issued = between.issue("below", RSA, 365);
-    let chain = [&issued.chain, &between.certificate()].map(|path| std::fs::read_to_string(path).unwrap()).concat();
-    std::fs::write(&issued.chain, chain).unwrap();
+    let chain = [&issued.cert, &between.certificate()].map(|path| std::fs::read_to_string(path).unwrap()).concat();
+    std::fs::write(&issued.cert, chain).unwrap();
     issued.replace(&https.issued);
     https.node.signal(rustix::process::Signal::HUP);
     https.node.wait_said("new connections get this certificate");

@@ -1,5 +1,6 @@
 //! Tests of the marks: what the next incarnation reads, and that no two runs share a slot or a tag.
 
+use super::layout::LAYOUT_WITHOUT_CHECKSUMS;
 use super::*;
 use crate::core::io::FoundState;
 use crate::model::run::RunKey;

@@ -36,9 +36,10 @@ use crate::model::job::{JobFilter, JobPage};
 use crate::model::journal::{Entry, EntryId};
 use crate::model::log_row::{LastRun, LogFilter, LogPage, StoredLog};
 use crate::model::{Attempt, Epoch, Job, JobId, LogRow, RunKey, RunState, Second, Wall};
-use connection::{Connection, connect, create_database, options};
+use crate::worker::tls;
+use connection::{Connection, Dialer, connect_error};
 use mysql::prelude::Queryable;
-use outcome::{Failure, Outcome, is_out_of_time, system_error};
+use outcome::{Failure, Outcome, is_out_of_time, system_error, tls_error};
 use std::collections::BTreeMap;
 
 /// Done entries are deleted with one of so many closings.
@@ -51,8 +52,7 @@ const STATEMENT_TIMEOUTS: [u16; 2] = [1969, 3024];
 
 /// The store of one hand: at most one connection.
 pub struct MysqlStore {
-    config: MysqlConfig,
-    hand: Hand,
+    dialer: Dialer,
     connection: Option<Connection>,
     /// How often `close` was called.
     closes: u32,
@@ -61,7 +61,7 @@ pub struct MysqlStore {
 impl MysqlStore {
     /// A store that connects with its first call.
     pub fn new(config: &MysqlConfig, hand: Hand) -> MysqlStore {
-        MysqlStore { config: config.clone(), hand, connection: None, closes: 0 }
+        MysqlStore { dialer: Dialer::new(config, hand), connection: None, closes: 0 }
     }
 
     /// Runs `action` on the connection; `what` names it in errors. After an error of the connection the next action
@@ -83,7 +83,7 @@ impl MysqlStore {
     fn once<T>(&mut self, action: impl Fn(&mut Connection) -> Outcome<T>) -> Outcome<T> {
         let result = match &mut self.connection {
             Some(connection) => action(connection),
-            None => connect(&self.config, self.hand).and_then(|connection| action(self.connection.insert(connection))),
+            None => self.dialer.connect().and_then(|connection| action(self.connection.insert(connection))),
         };
         if result.as_ref().is_err_and(|failure| !matches!(failure, Failure::Store(_))) {
             self.connection = None;
@@ -92,12 +92,14 @@ impl MysqlStore {
     }
 
     fn error(&self, what: &str, failure: Failure) -> StoreError {
-        let server = format!("{}:{}", self.config.host, self.config.port);
+        let (config, server) = (&self.dialer.config, self.dialer.server());
         match failure {
             Failure::Store(error) => error,
-            Failure::Connect(error) => {
-                StoreError::Away(format!("{what}: connect to MySQL at {server} as {}: {error}", self.config.user))
-            }
+            Failure::Connect(error) => StoreError::Away(format!(
+                "{what}: connect to MySQL at {server} as {}: {}",
+                config.user,
+                connect_error(config, &error)
+            )),
             Failure::Mysql(mysql::Error::MySqlError(error)) => {
                 if STATEMENT_TIMEOUTS.contains(&error.code) {
                     return StoreError::Away(format!(
@@ -116,7 +118,9 @@ impl MysqlStore {
                 StoreError::Unavailable(format!("{what} in MySQL at {server}: no answer in time"))
             }
             Failure::Mysql(error) => {
-                let reason = system_error(&error).map_or_else(|| error.to_string(), |error| error.to_string());
+                let tls = tls_error(&error).map(|error| tls::told(error, "mysql", &config.tls_files));
+                let system = || system_error(&error).map(|error| error.to_string());
+                let reason = tls.or_else(system).unwrap_or_else(|| error.to_string());
                 StoreError::Unavailable(format!("{what} in MySQL at {server}: {reason}"))
             }
         }
@@ -125,16 +129,17 @@ impl MysqlStore {
 
 impl Store for MysqlStore {
     fn open(&mut self) -> Result<Opened, StoreError> {
-        let connected = match connect(&self.config, self.hand) {
+        let connected = match self.dialer.connect() {
             Err(Failure::Connect(mysql::Error::MySqlError(error))) if error.code == UNKNOWN_DATABASE => {
-                create_database(&self.config).and_then(|()| connect(&self.config, self.hand))
+                self.dialer.create_database().and_then(|()| self.dialer.connect())
             }
             connected => connected,
         };
         self.connection = Some(connected.map_err(|failure| self.error("open the store", failure))?);
-        let config = options(&self.config, self.hand).db_name(Some(&self.config.database));
+        let server = self.dialer.server();
         self.with("apply the migrations", |connection| {
-            let advice = schema::migrate(&mut connection.conn, config.clone())?;
+            log::info!("MySQL at {server}: {}", connection::encryption(&mut connection.conn)?);
+            let advice = schema::migrate(&mut connection.conn, connection.options.clone())?;
             let clock: Option<i64> =
                 connection.conn.query_first("SELECT CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED)")?;
             let link_secret = Some(links::link_secret(&mut connection.conn)?);

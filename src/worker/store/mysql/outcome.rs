@@ -7,7 +7,9 @@
 use crate::core::io::ports::StoreError;
 use crate::model::value::{CellKind, Value};
 use crate::worker::store::rows::Cells;
+use crate::worker::tls;
 use mysql::Row;
+use mysql::error::tls::TlsError;
 use mysql::prelude::FromValue;
 use std::convert::Infallible;
 use std::error::Error as _;
@@ -63,6 +65,14 @@ pub fn system_error(error: &mysql::Error) -> Option<&std::io::Error> {
         mysql::Error::IoError(error) => Some(error),
         mysql::Error::CodecError(error) => error.source()?.downcast_ref(),
         _ => None,
+    }
+}
+
+/// What went wrong in TLS, where that ended the connection.
+pub fn tls_error(error: &mysql::Error) -> Option<&rustls::Error> {
+    match error {
+        mysql::Error::TlsError(TlsError::Tls(error)) => Some(error),
+        error => system_error(error).and_then(tls::error_in),
     }
 }
 

@@ -7,11 +7,14 @@
 //!
 //! Invariant: the token appears in a header and nowhere else.
 
+mod http_client;
+
 use super::token::Token;
 use crate::core::io::ports::{Consul, ConsulAnswer, ConsulError, LockState, LockValue};
-use crate::core::time::bounds::{CHECK_TTL_SECS, CONSUL_CALL_MS, CONSUL_CONNECT_MS};
+use crate::core::time::bounds::{CHECK_TTL_SECS, CONSUL_CALL_MS};
 use crate::model::config::ConsulConfig;
 use crate::model::{Server, config::Secret};
+use http_client::HttpClient;
 use serde_json::{Value, json};
 use std::time::Duration;
 use ureq::http::Response;
@@ -26,7 +29,7 @@ const ANSWER_BYTES_MAX: u64 = 1 << 20;
 /// The client of one Consul agent, for one service and one lock.
 #[derive(Debug)]
 pub struct ConsulClient {
-    agent: Agent,
+    http: HttpClient,
     address: String,
     token: Token,
     service_name: String,
@@ -46,13 +49,8 @@ struct Said {
 impl ConsulClient {
     /// A client of this Consul, for the node at `server`.
     pub fn new(config: &ConsulConfig, service_name: &str, lock_key: &str, server: &Server) -> ConsulClient {
-        let agent = Agent::config_builder()
-            .timeout_connect(Some(Duration::from_millis(CONSUL_CONNECT_MS)))
-            .http_status_as_error(false)
-            .max_idle_age(Duration::from_secs(30))
-            .build();
         ConsulClient {
-            agent: agent.into(),
+            http: HttpClient::new(config.tls.clone()),
             address: config.address.clone(),
             token: Token::new(config),
             service_name: service_name.into(),
@@ -62,9 +60,10 @@ impl ConsulClient {
         }
     }
 
-    /// Has the token's file read again before the next request. This call does not block.
-    pub fn read_token_again(&self) {
+    /// Has the files of the token and of TLS read again before the next request. This call does not block.
+    pub fn read_files_again(&self) {
         self.token.read_again();
+        self.http.read_again();
     }
 
     /// Carries the work out. Blocks for at most 3 s for each of its requests.
@@ -203,13 +202,13 @@ impl ConsulClient {
     fn get(&self, path: &str, timeout: Duration) -> Result<Said, ConsulError> {
         self.ask(
             path,
-            |url| self.agent.get(url).config().timeout_global(Some(timeout)).build(),
+            |agent, url| agent.get(url).config().timeout_global(Some(timeout)).build(),
             |request| request.call(),
         )
     }
 
     fn put(&self, path: &str, body: String) -> Result<Said, ConsulError> {
-        let request = |url: &str| self.agent.put(url).config().timeout_global(Some(CALL_TIMEOUT)).build();
+        let request = |agent: &Agent, url: &str| agent.put(url).config().timeout_global(Some(CALL_TIMEOUT)).build();
         self.ask(path, request, |request| request.send(&body))
     }
 
@@ -217,15 +216,19 @@ impl ConsulClient {
     fn ask<B>(
         &self,
         path: &str,
-        request: impl Fn(&str) -> RequestBuilder<B>,
+        request: impl Fn(&Agent, &str) -> RequestBuilder<B>,
         send: impl Fn(RequestBuilder<B>) -> Result<Response<Body>, ureq::Error>,
     ) -> Result<Said, ConsulError> {
-        let url = format!("http://{}{path}", self.address);
+        let agent = self
+            .http
+            .in_force()
+            .map_err(|reason| ConsulError::Unavailable(format!("ask Consul at {}: {reason}", self.address)))?;
+        let url = format!("{}://{}{path}", self.http.scheme(), self.address);
         let ask = |token: &Option<Secret>| {
             let token = token.iter();
             self.said(
                 path,
-                send(token.fold(request(&url), |request, token| request.header("X-Consul-Token", &token.0))),
+                send(token.fold(request(&agent, &url), |request, token| request.header("X-Consul-Token", &token.0))),
             )
         };
         let token = self.token.in_force();
@@ -239,7 +242,7 @@ impl ConsulClient {
     fn said(&self, path: &str, result: Result<Response<Body>, ureq::Error>) -> Result<Said, ConsulError> {
         let fail = |error: ureq::Error| {
             let path = path.split('?').next().unwrap_or_default();
-            ConsulError::Unavailable(format!("ask {} for {path}: {error}", self.address))
+            ConsulError::Unavailable(format!("ask {} for {path}: {}", self.address, self.http.told(&error)))
         };
         let mut response = result.map_err(fail)?;
         let index = response.headers().get("X-Consul-Index").and_then(|index| index.to_str().ok()?.parse().ok());
