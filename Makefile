@@ -33,13 +33,18 @@ test: ## every test; installs MariaDB, Consul and croniter where they are missin
 sim: ## SEEDS=10000 histories of a simulated cluster; SEED=n shows one of them, step by step
 	cargo test --profile sim --test sim -- --nocapture
 
-test-faults: ## three hosts, one fault after the other, and a table of the effects; as root; WING_FAULTS=long: a minute each
+test-faults: ## three hosts, one fault after the other, and a table of the effects; then each part of one host; as root; WING_FAULTS=long: a minute each
 	scripts/install-test-services
 	cargo test --test cluster disasters -- --nocapture
+	cargo test --test daemon failing -- --test-threads=$(TEST_THREADS)
 
 fuzz: ## SECONDS=600 of libFuzzer for each target of tests/fuzz, with a nightly compiler; FUZZ=http for one of them
 	scripts/install-check-tools cargo-fuzz
 	scripts/fuzz $(SECONDS) $(FUZZ)
+
+test-clock: ## a virtual machine whose clock is set by a second and an hour; needs QEMU and a kernel image, fetches them as root
+	scripts/install-packages qemu-system-x86 linux-image-cloud-amd64 busybox
+	cargo test --test clock -- --ignored --nocapture
 
 check: ## all that must pass before a commit: format, clippy, dependencies, every test
 	cargo fmt --check

@@ -30,6 +30,7 @@ pub struct PendingReads {
 struct PendingRead {
     /// None once the client is answered.
     client: Option<RequestId>,
+    is_of_jobs: bool,
     sent_at: Mono,
 }
 
@@ -44,9 +45,9 @@ impl PendingReads {
         self.reads.values().any(|read| read.client.is_some())
     }
 
-    /// A read was given to the store for this client.
-    pub fn sent(&mut self, id: WorkId, client: RequestId, now: Now) {
-        self.reads.insert(id, PendingRead { client: Some(client), sent_at: now.mono });
+    /// A read was given to the store for this client. `is_of_jobs`: of jobs, and not of the log.
+    pub fn sent(&mut self, id: WorkId, client: RequestId, is_of_jobs: bool, now: Now) {
+        self.reads.insert(id, PendingRead { client: Some(client), is_of_jobs, sent_at: now.mono });
     }
 
     /// The read has come back. Answers its client; none where it was answered before.
@@ -61,11 +62,11 @@ impl PendingReads {
         }
     }
 
-    /// The clients that have waited long enough for a store that says nothing.
-    pub fn give_up(&mut self, now: Now) -> Vec<RequestId> {
+    /// The clients that have waited long enough for a store that says nothing, and whether they asked for jobs.
+    pub fn give_up(&mut self, now: Now) -> Vec<(RequestId, bool)> {
         let heard_at = self.heard_at;
-        let is_over = |read: &&mut PendingRead| read.until(heard_at) <= now.mono;
-        self.reads.values_mut().filter(is_over).filter_map(|read| read.client.take()).collect()
+        let over = self.reads.values_mut().filter(|read| read.until(heard_at) <= now.mono);
+        over.filter_map(|read| Some((read.client.take()?, read.is_of_jobs))).collect()
     }
 
     /// Lists when to give up.
@@ -104,13 +105,13 @@ mod tests {
     #[test]
     fn a_silent_store_makes_nobody_wait_and_a_slow_one_is_waited_for() {
         let mut reads = PendingReads::default();
-        reads.sent(WorkId(1), RequestId(7), at(1_000));
+        reads.sent(WorkId(1), RequestId(7), true, at(1_000));
         assert_eq!(reads.give_up(at(999 + READ_SILENT_MS)), []);
         reads.on_done(&Done::Pinged(Ok(())), at(3_000));
         let first = Timers::first(at(3_000), |timers| reads.timers(timers));
         assert_eq!(first, Some((Timer::ReadSilence, at(3_000 + READ_SILENT_MS).mono)));
         assert_eq!(reads.give_up(at(2_999 + READ_SILENT_MS)), []);
-        assert_eq!(reads.give_up(at(3_000 + READ_SILENT_MS)), [RequestId(7)]);
+        assert_eq!(reads.give_up(at(3_000 + READ_SILENT_MS)), [(RequestId(7), true)]);
         assert!(!reads.has_clients() && Timers::first(at(9_000), |timers| reads.timers(timers)).is_none());
         assert_eq!(reads.returned(WorkId(1)), None, "it was answered before");
     }
@@ -118,7 +119,7 @@ mod tests {
     #[test]
     fn reads_whose_clients_have_gone_still_count() {
         let mut reads = PendingReads::default();
-        (0..READS_MAX as u64).for_each(|id| reads.sent(WorkId(id), RequestId(id), at(0)));
+        (0..READS_MAX as u64).for_each(|id| reads.sent(WorkId(id), RequestId(id), false, at(0)));
         assert_eq!(reads.give_up(at(READ_SILENT_MS)).len(), READS_MAX);
         assert!(reads.is_full());
         assert_eq!(reads.returned(WorkId(5)), None);

@@ -49,8 +49,9 @@ impl Node {
     pub(super) fn read(&mut self, client: RequestId, read: Read, now: Now) {
         match &self.store {
             StoreConnection::Open if !self.reads.is_full() => {
+                let is_of_jobs = matches!(read, Read::Jobs(_));
                 let id = self.lender.fx.work(Work::Read(read));
-                self.reads.sent(id, client, now);
+                self.reads.sent(id, client, is_of_jobs, now);
             }
             StoreConnection::Open => {
                 self.lender.fx.reply(client, Err(CallError::unavailable("too many reads wait for the store")))
@@ -61,10 +62,11 @@ impl Node {
 
     /// Tells clients that wait for a store which says nothing.
     pub(super) fn give_up_reads(&mut self, now: Now) {
-        for client in self.reads.give_up(now) {
+        for (client, is_of_jobs) in self.reads.give_up(now) {
             let reason = self.health_check.failure().unwrap_or("it has said nothing for some seconds");
-            let error = CallError::unavailable(format!("the store does not answer: {reason}; try again"));
-            self.lender.fx.reply(client, Err(error));
+            let error = StoreError::Away(format!("the store does not answer: {reason}"));
+            let error = if is_of_jobs { self.unsearchable(error) } else { error };
+            self.lender.fx.reply(client, Err(CallError::unavailable(error.to_string())));
         }
     }
 
