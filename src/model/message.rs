@@ -89,10 +89,9 @@ pub struct Hello {
     pub capacity: usize,
     /// Names for the node, beside its server, that a job's `node` may have.
     pub labels: Vec<String>,
-    /// For how long the node has remembered every run that it was given: earlier ones it may have begun, and names none
-    /// of them. None: since its first start.
+    /// The node may have begun runs that it does not name, before this life of its daemon. It says so until `Explained`.
     #[serde(default)]
-    pub memory_ms: Option<u64>,
+    pub has_forgotten: bool,
 }
 
 /// The word of a node to its leader, every `HEARTBEAT_MS`.
@@ -147,6 +146,8 @@ pub enum ToNode {
     Cancel { cron_id: JobId, below: Option<Version> },
     /// The answer to Holdings: drop these runs, and write the log rows of runs that former incarnations began.
     Settled { drop: Vec<Attempt> },
+    /// Every run that the node may have forgotten has its log row.
+    Explained,
     /// Give back those of these runs that have not started; `ToLeader::Returned` lists them.
     Return(Vec<Attempt>),
     /// Take no new runs until the next start.

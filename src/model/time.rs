@@ -25,10 +25,6 @@ impl Mono {
         Mono(self.0.saturating_add(ms.saturating_mul(NANOS_PER_MS)))
     }
 
-    pub fn minus_ms(self, ms: u64) -> Mono {
-        Mono(self.0.saturating_sub(ms.saturating_mul(NANOS_PER_MS)))
-    }
-
     /// The time from `earlier` to this moment; zero where `earlier` is later.
     pub fn since(self, earlier: Mono) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

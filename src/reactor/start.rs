@@ -50,7 +50,7 @@ pub fn run(config: &Config, link: DaemonLink) -> Result<ExitReason, String> {
 
 fn reactor(config: &Config, mut link: DaemonLink) -> Result<Reactor, String> {
     let (disk, kept) = Disk::open(config, &link)?;
-    let (node_id, OpenedMarks { book: marks, found, remembers_since, .. }) = memory(config)?;
+    let (node_id, OpenedMarks { book: marks, found, has_forgotten, .. }) = memory(config)?;
     let poll = Poll::new().map_err(|error| format!("create the event loop: {error}"))?;
     let listener = listen(&poll, "http_bind_address", config.http_bind_address, Source::HttpListener)?;
     let debug_listener =
@@ -91,7 +91,7 @@ fn reactor(config: &Config, mut link: DaemonLink) -> Result<Reactor, String> {
         drain_timeout_ms: config.drain_timeout_ms,
         log_retention_days: config.log_retention_days,
         found,
-        remembers_since,
+        has_forgotten,
         spool_left: kept,
     };
     Ok(Reactor {

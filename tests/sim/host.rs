@@ -38,8 +38,8 @@ pub struct Host {
     pub server: Server,
     pub node_id: NodeId,
     pub marks: BTreeMap<Attempt, Mark>,
-    /// Since when the marks name every run; none: since its first start.
-    pub remembers_since: Option<Mono>,
+    /// It may have begun runs that its marks do not name.
+    pub has_forgotten: bool,
     /// It was rebooted since its daemon was started last.
     pub is_rebooted: bool,
     pub lease: Mono,
@@ -112,7 +112,7 @@ impl Host {
             drain_timeout_ms: 2_000,
             log_retention_days: 0,
             found: found.collect(),
-            remembers_since: self.remembers_since,
+            has_forgotten: self.has_forgotten,
             spool_left: SpoolLeft {
                 attempts: self.spool.values().flatten().map(|row| row.attempt).collect(),
                 chunks: self.spool.keys().map(|at| Chunk { at: *at, bytes: 1 }).collect(),
@@ -133,7 +133,7 @@ impl World {
             server: Server(format!("10.0.0.{at}:9991").into()),
             node_id: NodeId(format!("node-{at}").into()),
             marks: BTreeMap::new(),
-            remembers_since: None,
+            has_forgotten: false,
             is_rebooted: false,
             lease: Mono(0),
             spool: BTreeMap::new(),
@@ -188,7 +188,7 @@ impl World {
         it.followed = Epoch(0);
         it.forget_marks(without);
         if std::mem::take(&mut it.is_rebooted) && without != Some(Guard::Forgetting) {
-            it.remembers_since = Some(now.mono);
+            it.has_forgotten = true;
         }
         it.starts += 1;
         it.node = Some(Box::new(Node::new(it.setup(now, is_alone, limits))));
@@ -339,6 +339,7 @@ impl World {
             }
             MarkOp::Clear { attempt } => drop(it.marks.remove(&attempt)),
             MarkOp::Lease { until } => it.lease = until,
+            MarkOp::Remember => it.has_forgotten = false,
         }
     }
 }

@@ -11,7 +11,7 @@
 //! acknowledgement, the node from the earlier sending of its heartbeat.
 
 use crate::core::runs::Candidate;
-use crate::core::time::bounds::{LEASE_MARGIN_MS, LEASE_MS, OFFSET_MS_MAX, SENT_AHEAD_SECS, STORE_FIRM_MS, SUSPECT_MS};
+use crate::core::time::bounds::{LEASE_MARGIN_MS, LEASE_MS, OFFSET_MS_MAX, STORE_FIRM_MS, SUSPECT_MS};
 use crate::core::time::{Timer, Timers};
 use crate::model::command::{NodeState, NodeView, Role};
 use crate::model::message::{Heartbeat, Hello, LinkId};
@@ -34,8 +34,10 @@ struct Member {
     is_settled: bool,
     capacity: usize,
     labels: Vec<String>,
-    /// The last second of which the node may have forgotten runs; none where it remembers all.
-    forgotten_to: Option<Second>,
+    /// It may have begun runs that it does not name.
+    has_forgotten: bool,
+    /// The incarnation whose forgotten runs were looked for, and are lost.
+    searched: Incarnation,
     /// Its last heartbeat.
     last: Heartbeat,
     /// Since when its heartbeats say that its store answers.
@@ -79,9 +81,7 @@ impl Roster {
         member.incarnation = hello.incarnation;
         member.capacity = hello.capacity;
         member.labels = hello.labels.clone();
-        // It may have been sent runs for some time ahead.
-        let began_at = |memory_ms| now.wall_at(now.mono.minus_ms(memory_ms));
-        member.forgotten_to = hello.memory_ms.map(|ms| began_at(ms).second().plus(SENT_AHEAD_SECS));
+        member.has_forgotten = hello.has_forgotten;
         member.is_settled = false;
         member.heard_at = now.mono;
         member.silent_since = None;
@@ -96,9 +96,22 @@ impl Roster {
         }
     }
 
-    /// The last second of which the node may have forgotten runs that it was given; none where it remembers all.
-    pub fn forgotten_to(&self, node: &NodeId) -> Option<Second> {
-        self.members.get(node).and_then(|member| member.forgotten_to)
+    /// Whether the node may have begun runs that it does not name.
+    pub fn has_forgotten(&self, node: &NodeId) -> bool {
+        self.members.get(node).is_some_and(|member| member.has_forgotten)
+    }
+
+    /// Whether the runs that this incarnation of the node has forgotten were looked for: what it does not name from then
+    /// on has not reached it.
+    pub fn is_searched(&self, node: &NodeId) -> bool {
+        self.members.get(node).is_some_and(|member| member.searched == member.incarnation)
+    }
+
+    /// The runs that the node has forgotten are lost now.
+    pub fn on_searched(&mut self, node: &NodeId) {
+        if let Some(member) = self.members.get_mut(node) {
+            member.searched = member.incarnation;
+        }
     }
 
     /// Counts the lease that the node is being granted: at most `LEASE_MS` from now.
@@ -266,7 +279,8 @@ impl Member {
             is_settled: false,
             capacity: 0,
             labels: Vec::new(),
-            forgotten_to: None,
+            has_forgotten: false,
+            searched: Incarnation::default(),
             last: Heartbeat::default(),
             store_since: None,
             clock_offset_ms: 0,
@@ -328,7 +342,7 @@ mod tests {
             incarnation: Incarnation(life),
             capacity: 5,
             labels: Vec::new(),
-            memory_ms: None,
+            has_forgotten: false,
         }
     }
 

@@ -155,6 +155,8 @@ pub enum MarkOp {
     Lease {
         until: Mono,
     },
+    /// Every run that this node may have forgotten has its log row: it names all others.
+    Remember,
 }
 
 /// A mark as a former incarnation left it.

@@ -369,6 +369,7 @@ impl Leader {
         }
         self.runs.set_candidates(self.roster.candidates(now));
         self.questions.give_up_late(cx);
+        self.runs.explain(&mut self.ledger, cx);
         for (node, silent_since) in self.roster.lost() {
             self.runs.give_up(&node, silent_since, &mut self.ledger, cx);
             if now.wall.second().0 - silent_since.0 > FORGET_SECS && !self.runs.nodes().contains(&node) {

@@ -22,7 +22,14 @@ impl Leader {
         self.runs.set_candidates(self.roster.candidates(cx.now));
         let held = held.into_iter().collect();
         let mut unknown = self.runs.on_holdings(node, &held, &mut self.ledger, cx);
-        unknown.forgotten_to = self.roster.forgotten_to(node);
+        if self.roster.has_forgotten(node) {
+            if self.roster.is_searched(node) || unknown.attempts.is_empty() {
+                self.roster.on_searched(node);
+                self.runs.explain_to(node);
+            } else {
+                unknown.forgetful = Some(node.clone());
+            }
+        }
         if !unknown.attempts.is_empty() {
             self.find(unknown, cx.fx);
         }
@@ -39,7 +46,8 @@ impl Leader {
         match result {
             Ok(logged) => {
                 self.controls.on_rows(&logged, cx.fx);
-                self.runs.on_checked(unknown, &logged, &mut self.ledger, cx);
+                let searched = self.runs.on_checked(unknown, &logged, &mut self.ledger, cx);
+                searched.iter().for_each(|node| self.roster.on_searched(node));
             }
             Err(StoreError::Deposed) => return Verdict::Deposed,
             // The next housekeeping asks again, and the journaler reports a store that is away.

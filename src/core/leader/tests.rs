@@ -28,7 +28,7 @@ impl Bench {
             incarnation: Incarnation(1),
             capacity: 9,
             labels: Vec::new(),
-            memory_ms: None,
+            has_forgotten: false,
         };
         let limits = RunLimits { max_pending_per_job: 9, unplaced_max: 9, grace_secs: 600, part_runs_max: 100 };
         let setup = LeaderSetup { hello, limits, leases_end: now.mono, plan_ahead_ms: 0, kill_grace_ms: 0 };

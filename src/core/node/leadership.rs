@@ -135,7 +135,7 @@ impl Node {
         self.lender.fx.notice(log::Level::Info, format!("leading: epoch={epoch} jobs={jobs} open_entries={open}"));
         self.confirm(sent_at, now);
         let limits = &self.setup.limits;
-        let hello = self.hello(now);
+        let hello = self.hello();
         let setup = LeaderSetup {
             hello: hello.clone(),
             limits: RunLimits {

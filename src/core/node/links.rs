@@ -18,7 +18,7 @@ use super::{Leadership, Node, OwnEpoch};
 use crate::core::cluster::election::{Election, Standing};
 use crate::core::cluster::follower::{Heard, Lease};
 use crate::core::io::ports::{ConsulError, LockState, LockValue, WorkId};
-use crate::core::io::{Effect, ExitReason, Gone, Mail};
+use crate::core::io::{Effect, ExitReason, Gone, Mail, MarkOp};
 use crate::core::time::bounds::{ABSTAIN_MS, DEPOSE_AFTER_MS, STAND_BACK_MS, TAKE_LEAD_MS};
 use crate::model::command::RequestId;
 use crate::model::message::{Held, Hello, LinkId, Message, ToLeader, ToNode};
@@ -38,13 +38,13 @@ impl Node {
     /// The link to the leader is up. Other nodes' links to this one are heard of by their first message.
     pub(super) fn on_linked(&mut self, link: LinkId, now: Now) {
         if self.follower.has(link) {
-            let hello = self.hello(now);
+            let hello = self.hello();
             self.follower.on_linked(hello, &mut self.lender.at(now));
         }
     }
 
     /// This node's greeting to a leader, itself included.
-    pub(super) fn hello(&self, now: Now) -> Hello {
+    pub(super) fn hello(&self) -> Hello {
         let limits = &self.setup.limits;
         Hello {
             node_id: self.setup.node_id.clone(),
@@ -52,7 +52,7 @@ impl Node {
             incarnation: self.setup.incarnation,
             capacity: limits.max_pending + limits.max_running,
             labels: self.setup.labels.clone(),
-            memory_ms: self.setup.remembers_since.map(|since| now.mono.since(since).as_millis() as u64),
+            has_forgotten: self.setup.has_forgotten,
         }
     }
 
@@ -174,6 +174,10 @@ impl Node {
                 // The leader has just said which runs of former incarnations are to start again; the others get their
                 // log rows now.
                 self.executor.explain_found(cx);
+            }
+            ToNode::Explained => {
+                self.setup.has_forgotten = false;
+                cx.fx.mark(MarkOp::Remember);
             }
             ToNode::Kill { attempt } => self.executor.kill(attempt, cx),
             ToNode::ListRuns { request } => {

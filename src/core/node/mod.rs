@@ -70,8 +70,8 @@ pub struct Setup {
     pub log_retention_days: u32,
     /// Marks of former incarnations.
     pub found: Vec<FoundMark>,
-    /// Since when the marks name every run that this node was given; none: since its first start.
-    pub remembers_since: Option<Mono>,
+    /// This node may have begun runs that the marks do not name.
+    pub has_forgotten: bool,
     /// Log rows of former incarnations.
     pub spool_left: SpoolLeft,
 }

@@ -230,15 +230,26 @@ impl Runs {
         self.recovery.on_holdings(node, held, &mut self.gate, &mut self.common.lend(ledger, cx))
     }
 
-    /// The log rows of attempts that their node neither holds nor started were read.
+    /// The log rows of attempts that their node neither holds nor started were read. Answers the node, where it may have
+    /// forgotten them: those without a row are lost.
     pub fn on_checked(
         &mut self,
         unknown: Unknown,
         logged: &BTreeMap<Attempt, RunState>,
         ledger: &mut Ledger,
         cx: &mut Context,
-    ) {
-        recovery::on_checked(unknown, logged, &self.gate, &mut self.common.lend(ledger, cx));
+    ) -> Option<NodeId> {
+        self.recovery.on_checked(unknown, logged, &self.gate, &mut self.common.lend(ledger, cx))
+    }
+
+    /// The node is told once every run that it may have forgotten has its row.
+    pub fn explain_to(&mut self, node: &NodeId) {
+        self.recovery.explain_to(node);
+    }
+
+    /// Tells nodes that every run which they may have forgotten has its row, where that is so.
+    pub fn explain(&mut self, ledger: &mut Ledger, cx: &mut Context) {
+        self.recovery.explain(&mut self.common.lend(ledger, cx));
     }
 
     /// The node gives these attempts back, and will not start them.

@@ -51,8 +51,8 @@ pub struct Unknown {
     pub attempts: Vec<Attempt>,
     /// The number of that question.
     pub question: u64,
-    /// Runs that were due up to then may have been begun: their node does not remember. None where it remembers all.
-    pub forgotten_to: Option<Second>,
+    /// Their node, where it may have forgotten them; none where it remembers all.
+    pub forgetful: Option<NodeId>,
 }
 
 /// What recovery remembers for as long as the leader leads.
@@ -60,6 +60,8 @@ pub struct Unknown {
 pub struct Recovery {
     /// Numbers the questions for log rows.
     questions: u64,
+    /// Nodes that may have forgotten runs, and those of them that are lost and have no row yet.
+    forgotten: BTreeMap<NodeId, BTreeSet<Attempt>>,
 }
 
 /// Takes in an entry that a former leader left open. Every run without a row may be on the node that the last entry
@@ -187,6 +189,52 @@ impl Recovery {
         self.ask_for(unknown, desk.table)
     }
 
+    /// The log rows of attempts that their node neither holds nor started were read: an attempt without a row is given to
+    /// a node again, or lost where its node may have forgotten it. An answer to an older question is passed over. Answers
+    /// the forgetful node.
+    pub fn on_checked(
+        &mut self,
+        unknown: Unknown,
+        logged: &BTreeMap<Attempt, RunState>,
+        gate: &Gate,
+        desk: &mut Desk,
+    ) -> Option<NodeId> {
+        let Unknown { mut attempts, question, forgetful } = unknown;
+        let is_asked = |run: &InFlightRun| question != 0 && run.question == question;
+        attempts.retain(|attempt| desk.table.get(*attempt).is_some_and(is_asked));
+        if attempts.is_empty() {
+            return None;
+        }
+        if let Some(node) = &forgetful {
+            let is_lost = |attempt: &Attempt| {
+                let is_sent = desk.table.get(*attempt).is_some_and(|run| run.stage() == Stage::Sent);
+                is_sent && !logged.contains_key(attempt) && !desk.cx.logbook.has(*attempt)
+            };
+            let (forgotten, others): (Vec<Attempt>, Vec<Attempt>) = attempts.into_iter().partition(is_lost);
+            forgotten.iter().for_each(|attempt| lose(*attempt, rows::FORGOTTEN, desk));
+            forgotten.iter().for_each(|attempt| gate.grant(attempt.run.cron_id, desk));
+            self.forgotten.entry(node.clone()).or_default().extend(forgotten);
+            attempts = others;
+        }
+        give_again(attempts, logged, gate, desk);
+        forgetful
+    }
+
+    /// The node is told once every run that it may have forgotten has its row.
+    pub fn explain_to(&mut self, node: &NodeId) {
+        self.forgotten.entry(node.clone()).or_default();
+    }
+
+    /// Tells nodes that every run which they may have forgotten has its row, where that is so.
+    pub fn explain(&mut self, desk: &mut Desk) {
+        for attempts in self.forgotten.values_mut() {
+            attempts.retain(|attempt| desk.table.get(*attempt).is_some());
+        }
+        for (node, _) in self.forgotten.extract_if(.., |_, attempts| attempts.is_empty()) {
+            desk.cx.fx.tell_node(&node, ToNode::Explained);
+        }
+    }
+
     /// Numbers the question for the rows of these attempts.
     fn ask_for(&mut self, attempts: Vec<Attempt>, table: &mut RunTable) -> Unknown {
         self.questions += 1;
@@ -194,24 +242,6 @@ impl Recovery {
         attempts.iter().for_each(|attempt| table.set_question(*attempt, question));
         Unknown { attempts, question, ..Unknown::default() }
     }
-}
-
-/// The log rows of attempts that their node neither holds nor started were read: an attempt without a row is given to a
-/// node again. An answer to an older question is passed over.
-pub fn on_checked(unknown: Unknown, logged: &BTreeMap<Attempt, RunState>, gate: &Gate, desk: &mut Desk) {
-    let Unknown { mut attempts, question, forgotten_to } = unknown;
-    let is_asked = |run: &InFlightRun| question != 0 && run.question == question;
-    attempts.retain(|attempt| desk.table.get(*attempt).is_some_and(is_asked));
-    let is_forgotten = |run: &InFlightRun| run.stage() == Stage::Sent && Some(run.due.second()) <= forgotten_to;
-    let has_row = |attempt: &Attempt, desk: &Desk| logged.contains_key(attempt) || desk.cx.logbook.has(*attempt);
-    let (forgotten, attempts): (Vec<Attempt>, Vec<Attempt>) = attempts
-        .into_iter()
-        .partition(|attempt| !has_row(attempt, desk) && desk.table.get(*attempt).is_some_and(is_forgotten));
-    for attempt in forgotten {
-        lose(attempt, rows::FORGOTTEN, desk);
-        gate.grant(attempt.run.cron_id, desk);
-    }
-    give_again(attempts, logged, gate, desk);
 }
 
 /// The node gives these attempts back, and will not start them.

@@ -91,9 +91,6 @@ const _: () = assert!(JOURNAL_SLOW_MS < JOURNAL_SILENT_MS && JOURNAL_SILENT_MS <
 pub const PLAN_AHEAD_MS: u64 = 500;
 /// A node that stands alone needs less: nothing but its own store lies between.
 pub const PLAN_AHEAD_ALONE_MS: u64 = 100;
-/// A node that has lost its memory at some second may have been sent runs of so many seconds after it.
-pub const SENT_AHEAD_SECS: i64 = 1;
-const _: () = assert!(PLAN_AHEAD_MS <= SENT_AHEAD_SECS as u64 * 1_000);
 
 // Ticks are taken one a second, so a tick is taken after the second before it has begun, and under that second's clock.
 const _: () = assert!(PLAN_AHEAD_ALONE_MS < PLAN_AHEAD_MS && PLAN_AHEAD_MS < 1_000);

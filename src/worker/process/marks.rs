@@ -17,8 +17,8 @@ mod snapshot;
 
 use crate::core::io::{FoundMark, MarkOp};
 use crate::model::{Attempt, Mono, Version};
+use crate::worker::own_files;
 use crate::worker::process::cgroups;
-use crate::worker::{clock, own_files};
 use layout::{HEADER_WORDS, LAYOUT, MAGIC, WORD_BYTES, header};
 use rustix::fs::{CWD, FallocateFlags, RenameFlags};
 use rustix::io::Errno;
@@ -59,15 +59,15 @@ pub struct OpenedMarks {
     pub found: Vec<FoundMark>,
     /// A message for the operator: the former file is damaged, and set aside.
     pub notice: Option<String>,
-    /// Since when the marks name every run that this node was given; none: since its first start. A start after which the
-    /// marks were missing, damaged or from before the host's last start may have forgotten some of the runs before it.
-    pub remembers_since: Option<Mono>,
+    /// The marks were missing, damaged or from before the host's last start, at this start or at an earlier one: the node
+    /// may have begun runs that it does not name. It stays so until `MarkOp::Remember`.
+    pub has_forgotten: bool,
 }
 
 impl Marks {
     /// Makes a new file, with the marks of the former one in its first slots. The former one becomes the spare file, from
     /// which the next start makes its own: so a daemon can be started again while the disk is full.
-    fn create(path: &Path, capacity: usize, before: &Snapshot, remembers_since: Option<Mono>) -> io::Result<Marks> {
+    fn create(path: &Path, capacity: usize, before: &Snapshot, has_forgotten: bool) -> io::Result<Marks> {
         let words = HEADER_WORDS + capacity * SLOT_WORDS;
         let bytes = (words * WORD_BYTES) as u64;
         let spare = path.with_extension("spare");
@@ -84,7 +84,7 @@ impl Marks {
         marks.set(header::LEASE, before.lease.0);
         marks.set(header::TAGS, before.tags);
         marks.set(header::CGROUP, cgroup_of("self").unwrap_or(0));
-        marks.set(header::REMEMBERS_SINCE, remembers_since.map_or(0, |since| since.0));
+        marks.set(header::HAS_FORGOTTEN, has_forgotten.into());
         marks.set(header::LAYOUT, LAYOUT);
         for (at, mark) in (0..).zip(&before.marks) {
             marks.write(at, mark);
@@ -212,7 +212,7 @@ impl MarkBook {
             marks: Vec::new(),
             damaged: Vec::new(),
             cgroup: None,
-            remembers_since: None,
+            has_forgotten: false,
             is_this_boot: false,
             tags: random_tag(),
         };
@@ -242,13 +242,13 @@ impl MarkBook {
         }
         let capacity = capacity.max(before.marks.len());
         let is_whole = is_first_start || before.is_this_boot && before.damaged.is_empty() && twins == 0;
-        let remembers_since = if is_whole { before.remembers_since } else { Some(clock::mono()) };
-        let marks = Arc::new(Marks::create(&path, capacity, &before, remembers_since)?);
+        let has_forgotten = before.has_forgotten || !is_whole;
+        let marks = Arc::new(Marks::create(&path, capacity, &before, has_forgotten)?);
         let slots: BTreeMap<Attempt, u32> = (0..).zip(&before.marks).map(|(at, mark)| (mark.attempt, at)).collect();
         let free = (before.marks.len() as u32..capacity as u32).rev().collect();
         let found = before.marks.iter().map(Mark::found).collect();
         let book = MarkBook { marks, slots, free, tags: BTreeMap::new(), tags_used: BTreeSet::new() };
-        Ok(OpenedMarks { book, found, notice, remembers_since })
+        Ok(OpenedMarks { book, found, notice, has_forgotten })
     }
 
     /// The marks themselves, for threads that start processes.
@@ -274,6 +274,7 @@ impl MarkBook {
                 }
             }
             MarkOp::Lease { until } => self.marks.set(header::LEASE, until.0),
+            MarkOp::Remember => self.marks.set(header::HAS_FORGOTTEN, 0),
         }
         true
     }

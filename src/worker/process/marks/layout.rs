@@ -28,6 +28,6 @@ pub mod header {
     pub const TAGS: usize = 6;
     /// The control group of the daemon (see `cgroup_of`); 0: not known.
     pub const CGROUP: usize = 7;
-    /// Since when the file has named every run (see `OpenedMarks::remembers_since`); 0: since the node's first start.
-    pub const REMEMBERS_SINCE: usize = 8;
+    /// 1: see `OpenedMarks::has_forgotten`.
+    pub const HAS_FORGOTTEN: usize = 8;
 }

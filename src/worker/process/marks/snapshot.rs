@@ -27,7 +27,7 @@ pub struct Snapshot {
     /// The control group of the daemon that wrote the file; none where it is not known.
     pub cgroup: Option<u64>,
     /// As in `OpenedMarks`.
-    pub remembers_since: Option<Mono>,
+    pub has_forgotten: bool,
     /// The file was written since the host's last start.
     pub is_this_boot: bool,
     /// How many tags were given.
@@ -81,8 +81,8 @@ impl Snapshot {
         }
         let lease = if is_this_boot { Mono(words[header::LEASE]) } else { Mono(0) };
         let cgroup = Some(words[header::CGROUP]).filter(|cgroup| *cgroup != 0);
-        let remembers_since = Some(Mono(words[header::REMEMBERS_SINCE])).filter(|since| *since != Mono(0));
-        Ok(Snapshot { lease, marks, damaged, cgroup, remembers_since, is_this_boot, tags: words[header::TAGS] })
+        let has_forgotten = words[header::HAS_FORGOTTEN] != 0;
+        Ok(Snapshot { lease, marks, damaged, cgroup, has_forgotten, is_this_boot, tags: words[header::TAGS] })
     }
 }
 

@@ -206,19 +206,24 @@ fn a_file_of_the_version_before_is_read() {
 }
 
 #[test]
-fn it_is_told_since_when_the_marks_name_every_run() {
+fn marks_that_may_lack_runs_say_so_until_they_are_explained() {
     let dir = tempfile::tempdir().unwrap();
-    let since = |is_first_start| MarkBook::open(dir.path(), 2, is_first_start).unwrap().remembers_since;
-    assert_eq!(since(true), None);
-    assert_eq!(since(false), None, "the file is whole");
+    let opened = |is_first_start| MarkBook::open(dir.path(), 2, is_first_start).unwrap();
+    assert!(!opened(true).has_forgotten);
+    assert!(!opened(false).has_forgotten, "the file is whole");
+    let explained = |said: &str| {
+        assert!(opened(false).has_forgotten, "{said}");
+        let mut again = opened(false);
+        assert!(again.has_forgotten, "the next start knows no more: {said}");
+        again.book.apply(MarkOp::Remember);
+        assert!(!opened(false).has_forgotten, "{said}");
+    };
     fs::remove_file(path(dir.path())).unwrap();
-    let missing = since(false).expect("a file was there before");
-    assert_eq!(since(false), Some(missing), "the next start knows no more of the runs before that one");
-    MarkBook::open(dir.path(), 2, false).unwrap().book.marks.set(header::BOOT, 1);
-    let booted = since(false).unwrap();
-    assert!(missing < booted);
-    let mut book = open(&dir, 2).0;
+    explained("a file was there before");
+    opened(false).book.marks.set(header::BOOT, 1);
+    explained("the host was started since");
+    let mut book = opened(false).book;
     hold(&mut book, 1);
     book.marks.set_slot(book.slots[&attempt(1)], word::CRON_ID, 9);
-    assert!(booted < since(false).unwrap(), "a slot is damaged");
+    explained("a slot is damaged");
 }
