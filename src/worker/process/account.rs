@@ -13,9 +13,9 @@ mod getent;
 use crate::core::time::bounds::USER_MS;
 use crate::model::Mono;
 use crate::worker::clock;
+pub use files::Account;
 use getent::{Getent, Silence};
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -27,17 +27,6 @@ const KEEP_REFUSAL_MS: u64 = 2_000;
 const KEPT_MAX: usize = 1_000;
 /// Of a user, the most groups: more do not fit into the argument of a launch (128 KiB).
 const GROUPS_MAX: usize = 10_000;
-/// A user that a command may run as.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Account {
-    pub name: OsString,
-    pub uid: u32,
-    pub gid: u32,
-    /// All of its groups, `gid` among them.
-    pub groups: Vec<u32>,
-    pub home: OsString,
-}
-
 /// A user, or why there is none to become.
 pub type Answer = Result<Arc<Account>, String>;
 

@@ -1,16 +1,26 @@
-//! The users and groups in /etc/passwd and /etc/group.
+//! A user, and the users and groups in /etc/passwd and /etc/group.
 //!
 //! Not other directories: those are asked of `getent`.
 //!
 //! Invariant: no account has 4294967295 (minus one) as its user or group.
 
-use super::Account;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 
 pub const PASSWD: &str = "/etc/passwd";
 pub const GROUP: &str = "/etc/group";
+
+/// A user that a command may run as.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Account {
+    pub name: OsString,
+    pub uid: u32,
+    pub gid: u32,
+    /// All of its groups, `gid` among them.
+    pub groups: Vec<u32>,
+    pub home: OsString,
+}
 
 /// The user of this name, else of this number; its own group is its only one.
 pub fn account(user: &str) -> Result<Option<Account>, String> {

@@ -5,7 +5,7 @@
 //! Invariants: the program gets nothing of the daemon's environment and no shell; when the time is over it is killed with
 //! what it has started. After one silence no further question is asked.
 
-use super::{Account, files};
+use super::files::{self, Account};
 use crate::model::Mono;
 use crate::worker::clock;
 use crate::worker::process::program::Program;
