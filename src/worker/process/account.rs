@@ -109,7 +109,7 @@ fn find(user: &str, getent: &mut Getent) -> Result<Account, String> {
         );
     }
     let is_local = files::account(user)?;
-    let mut account = match is_local.clone() {
+    let account = match is_local.clone() {
         Some(account) => account,
         None => getent.account(user)?,
     };
@@ -120,11 +120,11 @@ fn find(user: &str, getent: &mut Getent) -> Result<Account, String> {
         (Err(_), Some(_)) => files::groups(account.name.as_bytes())?,
         (Err(reason), None) => return Err(reason),
     };
-    for gid in further {
-        if !account.groups.contains(&gid) {
-            account.groups.push(gid);
-        }
-    }
+    with_groups(account, further)
+}
+
+fn with_groups(mut account: Account, further: Vec<u32>) -> Result<Account, String> {
+    account.groups.extend(further.into_iter().filter(|gid| *gid != account.gid));
     match account.groups.len() {
         ..=GROUPS_MAX => Ok(account),
         count => Err(format!("the user has {count} groups: more than {GROUPS_MAX} cannot be given to a run")),
@@ -152,6 +152,16 @@ mod tests {
         assert!(!kept.answers.contains_key("0") && kept.answers["5"].1 == refused("again"));
         kept.keep("newer", Mono(9_000), refused("no"), Mono(8_000));
         assert_eq!(kept.answers.len(), 3, "those that hold no longer are gone");
+    }
+
+    #[test]
+    fn a_user_may_have_so_many_groups_and_no_more() {
+        let with = |count: usize| {
+            let account = Account { name: "a".into(), uid: 1, gid: 1, groups: vec![1], home: "/".into() };
+            with_groups(account, (1..=count as u32).collect())
+        };
+        assert_eq!(with(GROUPS_MAX).map(|account| account.groups.len()), Ok(GROUPS_MAX), "its own counts once");
+        assert!(with(GROUPS_MAX + 1).is_err_and(|reason| reason.contains("10001 groups")));
     }
 
     #[test]
