@@ -1,10 +1,10 @@
 //! The pool: the threads that block. Each kind of work has a queue of its own, so that a slow kind does not delay
 //! another: the leader's statements, the log rows, the spool, the reads, the searches, Consul, the Consul watch, the
-//! starts of processes (two threads), their ends, their control groups, and the files of whole outputs.
+//! starts of processes (two threads), the starts whose user must be looked up first, the ends of processes, their control groups, and the files of whole outputs.
 //!
 //! Not a place for decisions: the core asks for the work and acts on the answer.
 //!
-//! Invariants: every piece of work gets exactly one answer. A thread that panics ends the daemon, which the guardian
+//! Invariants: every piece of work gets exactly one answer (a start may be told to wait before it). A thread that panics ends the daemon, which the guardian
 //! starts again, so the daemon never runs without one of its threads.
 
 use super::clock;
@@ -14,7 +14,7 @@ use super::operator_files::OperatorFiles;
 use super::output_files::OutputFiles;
 use super::process::cgroups::{Cgroups, Keeper};
 use super::process::kill::Family;
-use super::process::{self, FreeMemory, Mark, Running, Spawner, Ticket, kill};
+use super::process::{self, Account, FreeMemory, Mark, Running, Spawner, Start, Ticket, kill};
 use super::spool::SpoolFile;
 use super::store::{Hand, Store};
 use crate::core::io::ports::output_files::{FileAnswer, FileOrder};
@@ -24,7 +24,7 @@ use crate::core::io::ports::{
 use crate::core::time::bounds::KILL_ALL_MS;
 use crate::model::access::{Certificate, Tokens};
 use crate::model::job::JobPage;
-use crate::model::{Attempt, Job, Usage};
+use crate::model::{Attempt, Job, Mono, Usage};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -137,15 +137,7 @@ impl Pool {
         let watcher = tools.consul.clone();
         let mut spool = tools.spool;
         let (lead_home, log_home) = (Arc::clone(&tools.home), tools.home);
-        let (spawn, spawn_orders) = unbounded();
-        for _ in 0..SPAWN_THREADS {
-            let (spawner, memory) = (Arc::clone(&tools.spawner), Arc::clone(&tools.memory));
-            worker("spawn", &answers, &spawn_orders, move |order: SpawnOrder| {
-                let running = memory.check().map_err(SpawnError::Exhausted);
-                let running = running.and_then(|()| spawner.spawn(order.attempt, &order.job, order.ticket));
-                Answer::Spawned(order.id, order.attempt, running.map(Box::new))
-            })?;
-        }
+        let spawn = spawning_threads(&answers, &tools.spawner, &tools.memory)?;
         Ok(Pool {
             lead: thread("store-lead", &answers, move |(id, lead)| {
                 Answer::Done(
@@ -239,6 +231,47 @@ fn thread<T: Send + 'static>(
     let (sender, receiver) = unbounded();
     worker(name, answers, &receiver, work)?;
     Ok(sender)
+}
+
+/// The threads that start processes. An order whose user must be looked up goes to a thread of its own, so that a directory
+/// that hangs delays no other start; that thread starts it, too.
+fn spawning_threads(
+    answers: &Answers,
+    spawner: &Arc<Spawner>,
+    memory: &Arc<FreeMemory>,
+) -> std::io::Result<Sender<SpawnOrder>> {
+    let (spawn, orders) = unbounded::<SpawnOrder>();
+    let (looker, memory_of_looker) = (Arc::clone(spawner), Arc::clone(memory));
+    let look_up = thread("accounts", answers, move |(order, since): (SpawnOrder, Mono)| {
+        let account = looker.look_up(&order.job, since);
+        start(&looker, &memory_of_looker, &order, account)
+    })?;
+    for _ in 0..SPAWN_THREADS {
+        let (spawner, memory, look_up) = (Arc::clone(spawner), Arc::clone(memory), look_up.clone());
+        worker("spawn", answers, &orders, move |order: SpawnOrder| match spawner.account(&order.job) {
+            Some(account) => start(&spawner, &memory, &order, account),
+            None => {
+                let id = order.id;
+                // Its answer may come first; then this one finds no question.
+                let _ = look_up.send((order, clock::mono()));
+                Answer::Done(id, Done::LookingUp)
+            }
+        })?;
+    }
+    Ok(spawn)
+}
+
+fn start(
+    spawner: &Spawner,
+    memory: &FreeMemory,
+    order: &SpawnOrder,
+    account: Result<Option<Arc<Account>>, SpawnError>,
+) -> Answer {
+    let running = memory.check().map_err(SpawnError::Exhausted).and(account).and_then(|account| {
+        let start = Start { attempt: order.attempt, job: &order.job, account: account.as_deref() };
+        spawner.spawn(start, order.ticket)
+    });
+    Answer::Spawned(order.id, order.attempt, running.map(Box::new))
 }
 
 /// The thread that ends runs. It takes orders that wait together: a look at the host's processes costs the same for many

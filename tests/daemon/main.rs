@@ -11,6 +11,7 @@ mod config;
 mod connections;
 mod control;
 mod crash;
+mod directories;
 mod failing;
 mod files;
 mod flood;

@@ -143,7 +143,7 @@ fn a_job_that_asks_for_what_it_cannot_have_fails_with_the_reason() {
     if is_root() {
         not_started(&rows[3], "run_as no-such-user: there is no such user in /etc/passwd");
         not_started(&rows[4], "run_as 4294967295: there is no such user");
-        not_started(&rows[5], "run_as -1: there is no such user");
+        not_started(&rows[5], "run_as -1: there is no such user: a name does not begin with");
     }
     assert!(rows.iter().all(|row| !row.output().contains("no\n[")), "{rows:?}");
 }

@@ -32,6 +32,7 @@ mod tests;
 mod throttle;
 
 use crate::core::Context;
+use crate::core::io::ports::WorkId;
 use crate::core::io::{Effect, Effects, FoundMark, FoundState, MarkOp};
 use crate::core::log::ending::{EndedBy, Ending, RowHead};
 use crate::core::log::logbook::Logbook;
@@ -41,11 +42,12 @@ use crate::model::message::{Heartbeat, Held, HeldRun, ToLeader};
 use crate::model::{Attempt, Mono, Now, Server, Wall};
 use orders::Cancel;
 use run::{Phase, Run};
+use std::collections::BTreeSet;
 use table::HeldRuns;
 use throttle::Throttle;
 
 /// The most runs with the two spawning threads at one time: enough to keep both busy, and so few that a cancel does not
-/// wait long for them.
+/// wait long for them. Runs whose user is looked up are not with them.
 const SPAWNS_MAX: usize = 4;
 
 /// The node's part of all its runs: it arms, starts, ends and tells them.
@@ -56,6 +58,8 @@ pub struct Executor {
     held: HeldRuns,
     /// How many orders this node took: the number of the next one.
     arrivals: u64,
+    /// Of the runs that are being started, those whose user is looked up. At most `max_running`, as all that are active.
+    looking_up: BTreeSet<WorkId>,
     throttle: Throttle,
     /// When the first run in the ready queue will have waited for longer than the grace.
     expires_at: Option<Mono>,
@@ -96,6 +100,7 @@ impl Executor {
             limits,
             held,
             arrivals: 0,
+            looking_up: BTreeSet::new(),
             throttle: Throttle::default(),
             expires_at: None,
             cancels: Vec::new(),
@@ -272,7 +277,11 @@ impl Executor {
     /// Counts everything again, as of the end of an input. Costs a look at every run.
     pub fn check_invariants(&self) {
         self.held.check_invariants();
-        let (active, spawning) = (self.active(), self.held.spawning().len());
+        let (active, spawning) = (self.active(), self.with_threads());
+        assert!(
+            self.looking_up.iter().all(|work| self.held.spawned_by(*work).is_some()),
+            "a user is looked up for no run"
+        );
         assert!(active <= self.limits.max_running, "{active} processes run: more than max_running");
         assert!(spawning <= SPAWNS_MAX, "{spawning} runs are with the spawning threads: more than {SPAWNS_MAX}");
         let can_expire = self.held.first_expiring().is_some();

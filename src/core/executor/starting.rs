@@ -1,4 +1,5 @@
-//! Giving runs to the spawning threads, and taking their answers.
+//! Giving runs to the spawning threads, and taking their answers. A directory of users that hangs keeps its own runs
+//! waiting, and no others.
 //!
 //! Not the choice of the next run: that is the ready queue's. Not the end of a run: that is `stopping`.
 //!
@@ -63,12 +64,25 @@ impl Executor {
 
     /// Whether the limits let one more be started.
     pub(super) fn has_capacity(&self) -> bool {
-        !self.is_draining && self.held.spawning().len() < SPAWNS_MAX && self.active() < self.limits.max_running
+        !self.is_draining && self.with_threads() < SPAWNS_MAX && self.active() < self.limits.max_running
+    }
+
+    /// The runs that keep the spawning threads busy.
+    pub(super) fn with_threads(&self) -> usize {
+        self.held.spawning().len() - self.looking_up.len()
+    }
+
+    /// The run's user is looked up, which may take long: other runs are started meanwhile.
+    pub fn on_looking_up(&mut self, id: WorkId) {
+        if self.held.spawned_by(id).is_some() {
+            self.looking_up.insert(id);
+        }
     }
 
     /// A spawn was answered: the process runs, or was not started for this reason.
     pub fn on_spawned(&mut self, id: WorkId, result: Result<Started, SpawnError>, cx: &mut Context) {
         let Some(attempt) = self.held.spawned_by(id) else { return };
+        self.looking_up.remove(&id);
         let is_killed = matches!(self.held.phase(attempt), Some(Phase::Spawning { is_killed: true, .. }));
         match result {
             Ok(started) => self.on_started(attempt, started, is_killed, cx),

@@ -104,6 +104,13 @@ impl Bench {
         self.give(|executor, cx| executor.on_spawned(id, result, cx));
     }
 
+    /// The users of all spawns that were asked for are looked up; answers the spawns.
+    pub fn look_up_all(&mut self) -> Vec<(WorkId, Attempt)> {
+        let spawns = std::mem::take(&mut self.spawns);
+        spawns.iter().for_each(|(id, _)| self.give(|executor, _| executor.on_looking_up(*id)));
+        spawns
+    }
+
     /// Every spawn that was asked for succeeds; answers the attempts.
     pub fn start_all(&mut self) -> Vec<Attempt> {
         let mut started = Vec::new();

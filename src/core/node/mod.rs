@@ -327,6 +327,7 @@ impl Node {
                 self.on_outcome(outcome, now);
             }
             Done::Watched(result) => self.on_watched(id, result, now),
+            Done::LookingUp => executor.on_looking_up(id),
             Done::Spawned(result) => executor.on_spawned(id, result, &mut lender.at(now)),
             Done::Killed(left) => executor.on_killed(id, left, &mut lender.at(now)),
         }

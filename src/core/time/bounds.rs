@@ -145,6 +145,8 @@ pub const CHANGE_PATIENCE_MS: u64 = 1_000;
 pub const CHANGE_SILENT_MS: u64 = 2_000;
 /// How long a client waits for a store or a node that does not answer.
 pub const ANSWER_MS: u64 = 2_900;
+/// How long the host's directories may take to tell of a user. The cancel of a job waits for its runs that are being started.
+pub const USER_MS: u64 = 2_000;
 /// A store that has said nothing for so long makes no client wait for a read.
 pub const READ_SILENT_MS: u64 = 2_500;
 /// How long a call waits for a leader where there is none.
@@ -172,6 +174,8 @@ pub const FILE_WAIT_MS: u64 = 5_000;
 
 // A stop is in force before its client is told that the store does not answer.
 const _: () = assert!(CHANGE_PATIENCE_MS < CHANGE_SILENT_MS && CHANGE_SILENT_MS < ANSWER_MS);
+// A directory of users that hangs does not keep a change of its job from being answered.
+const _: () = assert!(USER_MS < ANSWER_MS);
 // A client hears of a silent store within three seconds, and a store that is asked every second was asked before.
 const _: () = assert!(HEALTH_CHECK_MS + STORE_SILENT_MS <= READ_SILENT_MS && READ_SILENT_MS < ANSWER_MS);
 // The leader answers before a follower gives up, and the follower gives up before the stream of an output does.

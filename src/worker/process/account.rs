@@ -1,134 +1,173 @@
-//! The users and groups of the host, read from /etc/passwd and /etc/group.
+//! The users of the host, for runs as another user. /etc/passwd is read here; users of other directories (LDAP, SSSD, any
+//! module of the C library) and the groups of all users are asked of the host's own `getent`, because a static binary
+//! cannot load those modules.
 //!
-//! Not LDAP or another directory service: a static binary cannot load the C library's modules for them. A run as a user
-//! who is only there fails.
+//! Not here: becoming the user (`launch`), and the thread that waits for `getent` (the pool's `accounts`).
 //!
-//! Invariant: no account has 4294967295 (minus one) as its user or group, because system calls take that number for
-//! "leave it as it is".
+//! Invariants: no account has 4294967295 (minus one) as its user or group, because system calls take that number for
+//! "leave it as it is". An answer is used for `KEEP_MS` at most, and at most `KEPT_MAX` are kept.
 
-use std::ffi::{OsStr, OsString};
-use std::io;
+mod files;
+mod getent;
+
+use crate::core::time::bounds::USER_MS;
+use crate::model::Mono;
+use crate::worker::clock;
+pub use files::Account;
+use getent::{Getent, Silence};
+use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::{Arc, Mutex, PoisonError};
 
-const PASSWD: &str = "/etc/passwd";
-const GROUP: &str = "/etc/group";
+/// An account is used for so long; then it is looked up again. A question costs some milliseconds.
+const KEEP_MS: u64 = 10_000;
+/// A refusal is given again for so long: what hangs or fails is not asked at each run, and a new user need not wait.
+const KEEP_REFUSAL_MS: u64 = 2_000;
+/// The most users whose answers are kept.
+const KEPT_MAX: usize = 1_000;
+/// Of a user, the most groups: more do not fit into the argument of a launch (128 KiB).
+const GROUPS_MAX: usize = 10_000;
+/// A user, or why there is none to become.
+pub type Answer = Result<Arc<Account>, String>;
 
-/// A user that a command may run as.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Account {
-    pub name: OsString,
-    pub uid: u32,
-    pub gid: u32,
-    /// All of its groups, `gid` among them.
-    pub groups: Vec<u32>,
-    pub home: OsString,
+/// The users that were looked up. The spawning threads share it.
+#[derive(Debug, Default)]
+pub struct Accounts {
+    kept: Mutex<Kept>,
 }
 
-/// Looks a user up by name, else by number. Errors: a file cannot be read, or has no such user.
-pub fn look_up(user: &str) -> Result<Account, String> {
-    let read = |path: &str| std::fs::read(path).map_err(|error| format!("run_as {user}: read {path}: {error}"));
-    let group = match std::fs::read(GROUP) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        _ => read(GROUP)?,
+/// The answers, with the moments up to which they hold.
+#[derive(Debug, Default)]
+struct Kept {
+    answers: BTreeMap<String, (Mono, Answer)>,
+    /// When the directories were last given up.
+    silent_at: Option<Mono>,
+}
+
+impl Accounts {
+    /// The answer about a user that is still fresh; none where it must be looked up.
+    pub fn kept(&self, user: &str) -> Option<Answer> {
+        let now = clock::mono();
+        self.locked(|kept| kept.answers.get(user).filter(|(until, _)| now < *until).map(|(_, answer)| answer.clone()))
+    }
+
+    /// Looks a user up by name, else by number. Blocks for `USER_MS` at the most: a run that has waited since a moment
+    /// when the directories hung does not wait for them once more. Errors: there is no such user, or it cannot be known.
+    pub fn look_up(&self, user: &str, waits_since: Mono) -> Answer {
+        if let Some(answer) = self.kept(user) {
+            return answer;
+        }
+        let hung_meanwhile = self.locked(|kept| kept.silent_at.is_some_and(|at| waits_since <= at));
+        let mut getent =
+            if hung_meanwhile { Getent::given_up() } else { Getent::until(clock::mono().plus_ms(USER_MS)) };
+        let answer = find(user, &mut getent).map(Arc::new).map_err(|reason| format!("run_as {user}: {reason}"));
+        let now = clock::mono();
+        // What was found without the directories is to be asked again soon.
+        let is_whole = answer.is_ok() && getent.silence.is_none();
+        let until = now.plus_ms(if is_whole { KEEP_MS } else { KEEP_REFUSAL_MS });
+        let hangs = getent.silence == Some(Silence::Hangs);
+        let former = self.locked(|kept| {
+            kept.keep(user, until, answer.clone(), now);
+            if hangs && !hung_meanwhile { kept.silent_at.replace(now) } else { kept.silent_at.take_if(|_| is_whole) }
+        });
+        match former {
+            None if hangs => log::warn!(
+                "getent, which knows the host's users and groups, does not answer within {USER_MS} ms: runs as users who are not in \
+                 {} fail, others have the groups of {} only",
+                files::PASSWD,
+                files::GROUP
+            ),
+            Some(_) if is_whole => log::info!("getent answers again"),
+            _ => {}
+        }
+        answer
+    }
+
+    fn locked<T>(&self, act: impl FnOnce(&mut Kept) -> T) -> T {
+        // Each answer is stored in one step, so a lock that a panic poisoned holds whole ones.
+        act(&mut self.kept.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Kept {
+    fn keep(&mut self, user: &str, until: Mono, answer: Answer, now: Mono) {
+        if KEPT_MAX <= self.answers.len() && !self.answers.contains_key(user) {
+            self.answers.retain(|_, (until, _)| now < *until);
+        }
+        if KEPT_MAX <= self.answers.len() && !self.answers.contains_key(user) {
+            let oldest = self.answers.iter().min_by_key(|(_, (until, _))| *until).map(|(user, _)| user.clone());
+            oldest.and_then(|user| self.answers.remove(&user));
+        }
+        self.answers.insert(user.into(), (until, answer));
+    }
+}
+
+fn find(user: &str, getent: &mut Getent) -> Result<Account, String> {
+    if user.starts_with('-') || user.contains(['\0', ':', '\n']) {
+        return Err(
+            "there is no such user: a name does not begin with '-', and has no colon or end of line in it".into()
+        );
+    }
+    let is_local = files::account(user)?;
+    let account = match is_local.clone() {
+        Some(account) => account,
+        None => getent.account(user)?,
     };
-    find(user.as_bytes(), &read(PASSWD)?, &group).ok_or_else(|| {
-        format!("run_as {user}: there is no such user in {PASSWD}: add it there, other directories are not read")
-    })
+    // A login's groups are those that the C library finds, which may be more than /etc/group has, or others.
+    let further = match (getent.groups(&account.name), is_local) {
+        (Ok(groups), _) => groups,
+        // As for a login, a directory that is away does not keep a local user out.
+        (Err(_), Some(_)) => files::groups(account.name.as_bytes())?,
+        (Err(reason), None) => return Err(reason),
+    };
+    with_groups(account, further)
 }
 
-fn find(user: &[u8], passwd: &[u8], group: &[u8]) -> Option<Account> {
-    let accounts = || lines(passwd).filter_map(account);
-    let by_name = accounts().find(|account| account.name.as_bytes() == user);
-    let mut account = by_name.or_else(|| {
-        let uid = number(user)?;
-        accounts().find(|account| account.uid == uid)
-    })?;
-    let further = lines(group).filter_map(|line| member_of(line, account.name.as_bytes()));
-    let further: Vec<u32> = further.filter(|gid| *gid != account.gid).collect();
-    account.groups.extend(further);
-    Some(account)
-}
-
-fn lines(text: &[u8]) -> impl Iterator<Item = Vec<&[u8]>> {
-    text.split(|byte| *byte == b'\n').map(|line| line.split(|byte| *byte == b':').collect())
-}
-
-/// The account of a line of /etc/passwd: `name:password:uid:gid:comment:home:shell`.
-fn account(fields: Vec<&[u8]>) -> Option<Account> {
-    let [name, _, uid, gid, _, home, _] = fields[..] else { return None };
-    let gid = number(gid)?;
-    let text = |bytes: &[u8]| OsStr::from_bytes(bytes).to_owned();
-    (!name.is_empty()).then_some(Account {
-        name: text(name),
-        uid: number(uid)?,
-        gid,
-        groups: vec![gid],
-        home: text(home),
-    })
-}
-
-/// The number of the group in a line of /etc/group (`name:password:gid:member,member`), where the user is a member.
-fn member_of(fields: Vec<&[u8]>, user: &[u8]) -> Option<u32> {
-    let [_, _, gid, members] = fields[..] else { return None };
-    members.split(|byte| *byte == b',').any(|member| member == user).then(|| number(gid))?
-}
-
-fn number(text: &[u8]) -> Option<u32> {
-    let text = std::str::from_utf8(text).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
-    text.parse().ok().filter(|number| *number != u32::MAX)
+fn with_groups(mut account: Account, further: Vec<u32>) -> Result<Account, String> {
+    account.groups.extend(further.into_iter().filter(|gid| *gid != account.gid));
+    match account.groups.len() {
+        ..=GROUPS_MAX => Ok(account),
+        count => Err(format!("the user has {count} groups: more than {GROUPS_MAX} cannot be given to a run")),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const USERS: &[u8] = b"root:x:0:0:root:/root:/bin/bash\n\
-        # a comment: with a colon\n\
-        +::::::\n\
-        alice:x:1000:100:Alice,,,:/home/alice:/bin/sh\n\
-        1000:x:1001:1001::/home/number:\n\
-        minus:x:4294967295:7::/:\n\
-        minus_group:x:7:4294967295::/:\n\
-        large:x:4294967296:7::/:\n\
-        signed:x:+0:-1::/:\n\
-        nothing:x::::/:\n\
-        short:x:5:5\n\
-        caf\xe9:x:1002:1002::/caf\xe9:/bin/sh\n\
-        alice:x:0:0:a second one:/:/bin/sh";
-    const GROUPS: &[u8] = b"root:x:0:\nusers:x:100:alice\nwheel:x:10:bob,alice\nbob:x:11:bob\nal:x:12:alic,alicea\n\
-        bad:x:-1:alice\nlast:x:13:alice";
-
-    #[track_caller]
-    fn check(user: &str, expect: Option<(u32, u32, &[u32], &str)>) {
-        let found = find(user.as_bytes(), USERS, GROUPS);
-        let found = found.as_ref().map(|account| {
-            (account.uid, account.gid, &account.groups[..], account.home.to_str().expect("these are UTF-8"))
-        });
-        assert_eq!(found, expect);
+    fn refused(reason: &str) -> Answer {
+        Err(reason.into())
     }
 
     #[test]
-    fn a_user_is_found_with_all_groups_by_name_and_else_by_number() {
-        check("root", Some((0, 0, &[0], "/root")));
-        check("alice", Some((1_000, 100, &[100, 10, 13], "/home/alice")));
-        check("1001", Some((1_001, 1_001, &[1_001], "/home/number")));
-        check("1000", Some((1_001, 1_001, &[1_001], "/home/number")));
-        check("0", Some((0, 0, &[0], "/root")));
-    }
-
-    #[test]
-    fn a_name_without_a_line_or_with_a_malformed_one_is_not_found() {
-        for user in ["bob", "", "ali", "alice:x", "+", "# a comment", "1003", "4294967295", "-1", "+0", " 0"] {
-            check(user, None);
+    fn the_answer_that_ends_first_makes_room_for_one_more() {
+        let mut kept = Kept::default();
+        for user in 0..KEPT_MAX as u64 {
+            kept.keep(&user.to_string(), Mono(1_000 + user), refused("no"), Mono(0));
         }
-        for user in ["minus", "minus_group", "large", "signed", "nothing", "short"] {
-            check(user, None);
-        }
-        assert_eq!(find(b"alice", b"", b""), None);
+        kept.keep("5", Mono(9_000), refused("again"), Mono(0));
+        assert_eq!(kept.answers.len(), KEPT_MAX);
+        kept.keep("new", Mono(9_000), refused("no"), Mono(0));
+        assert_eq!(kept.answers.len(), KEPT_MAX);
+        assert!(!kept.answers.contains_key("0") && kept.answers["5"].1 == refused("again"));
+        kept.keep("newer", Mono(9_000), refused("no"), Mono(8_000));
+        assert_eq!(kept.answers.len(), 3, "those that hold no longer are gone");
     }
 
     #[test]
-    fn a_name_may_be_other_bytes_than_utf_8() {
-        assert_eq!(find(b"caf\xe9", USERS, b"more:x:14:caf\xe9").map(|account| account.groups), Some(vec![1_002, 14]));
+    fn a_user_may_have_so_many_groups_and_no_more() {
+        let with = |count: usize| {
+            let account = Account { name: "a".into(), uid: 1, gid: 1, groups: vec![1], home: "/".into() };
+            with_groups(account, (1..=count as u32).collect())
+        };
+        assert_eq!(with(GROUPS_MAX).map(|account| account.groups.len()), Ok(GROUPS_MAX), "its own counts once");
+        assert!(with(GROUPS_MAX + 1).is_err_and(|reason| reason.contains("10001 groups")));
+    }
+
+    #[test]
+    fn a_name_that_a_program_could_take_for_something_else_is_refused_before_it_is_asked_for() {
+        for user in ["-1", "--help", "a:b", "a\nb", "a\0b"] {
+            assert!(find(user, &mut Getent::given_up()).is_err_and(|reason| reason.contains("begin with")), "{user:?}");
+        }
     }
 }

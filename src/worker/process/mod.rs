@@ -23,6 +23,7 @@ mod secrets;
 mod spawn;
 mod words;
 
+pub use account::Account;
 pub use descriptors::{descriptors_max, raise_if_short};
 pub use guardian::{CANNOT_START, DaemonLink, REFUSED, UNDER_GUARDIAN, adopt, guard};
 pub use inheritance::{end_inheritance, survive_signals};
@@ -31,7 +32,7 @@ pub use marks::{Mark, MarkBook, OpenedMarks, Snapshot, Ticket, cgroup_of};
 pub use memory::FreeMemory;
 pub use running::Running;
 pub use secrets::take_secrets;
-pub use spawn::Spawner;
+pub use spawn::{Spawner, Start};
 
 /// A program to start. Everything that this program starts is made here.
 #[expect(clippy::disallowed_methods, reason = "the one place where processes are made")]

@@ -12,7 +12,7 @@
 //!
 //! Invariant: the mark says `starting` before a process is started, and `started` before the core hears of the process.
 
-use super::account::{Account, look_up};
+use super::account::{Account, Accounts};
 use super::cgroups::Cgroups;
 use super::descriptors::Given;
 use super::direct_exec::DirectExec;
@@ -23,7 +23,7 @@ use super::running::{Begun, Running, watch};
 use super::secrets;
 use crate::core::io::ports::SpawnError;
 use crate::model::job::parse_env;
-use crate::model::{Attempt, Job, JobId, RunKey, Second, Wall};
+use crate::model::{Attempt, Job, JobId, Mono, RunKey, Second, Wall};
 use crate::worker::clock;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -53,11 +53,21 @@ pub struct Spawner {
     /// What a command that runs as another user has of it.
     clean: Vec<(OsString, OsString)>,
     direct: Option<DirectExec>,
+    accounts: Accounts,
     descriptors: Given,
     /// None: runs have no groups here.
     cgroups: Option<Arc<Cgroups>>,
     /// It was said that a group could not be made.
     has_failed: AtomicBool,
+}
+
+/// An attempt to start.
+#[derive(Clone, Copy, Debug)]
+pub struct Start<'a> {
+    pub attempt: Attempt,
+    pub job: &'a Job,
+    /// None: the daemon's user.
+    pub account: Option<&'a Account>,
 }
 
 /// A control group for a run, and its name.
@@ -80,18 +90,39 @@ impl Spawner {
         let tried = [&environment[..], &told(Attempt { run, number: 0 })].concat();
         let direct = DirectExec::try_out(&shell, &tried);
         log::debug!("direct exec of commands without shell syntax: {}", if direct.is_some() { "yes" } else { "no" });
-        let (descriptors, has_failed) = (Given::now(), AtomicBool::new(false));
-        Spawner { shell, marks, environment, clean, direct, descriptors, cgroups, has_failed }
+        let (accounts, descriptors, has_failed) = (Accounts::default(), Given::now(), AtomicBool::new(false));
+        Spawner { shell, marks, environment, clean, direct, accounts, descriptors, cgroups, has_failed }
+    }
+
+    /// The account of the user that the job names (none where it names no user), or why it cannot be used: the command
+    /// must not run as another one. None: it must be looked up first. Does not block.
+    pub fn account(&self, job: &Job) -> Option<Result<Option<Arc<Account>>, SpawnError>> {
+        if job.run_as.is_empty() {
+            return Some(Ok(None));
+        }
+        if !rustix::process::geteuid().is_root() {
+            let reason =
+                format!("run_as {}: only a daemon that runs as root can start commands as another user", job.run_as);
+            return Some(Err(not_started(&reason)));
+        }
+        let kept = self.accounts.kept(&job.run_as)?;
+        Some(kept.map(Some).map_err(|reason| not_started(&reason)))
+    }
+
+    /// As `account`, for a run that has waited since this moment. Blocks for some milliseconds, and for two seconds where
+    /// the host's directories hang.
+    pub fn look_up(&self, job: &Job, since: Mono) -> Result<Option<Arc<Account>>, SpawnError> {
+        self.accounts.look_up(&job.run_as, since).map(Some).map_err(|reason| not_started(&reason))
     }
 
     /// Starts the attempt's command, unless the lease is over. Blocks for about a millisecond.
-    pub fn spawn(&self, attempt: Attempt, job: &Job, ticket: Ticket) -> Result<Running, SpawnError> {
+    pub fn spawn(&self, start: Start, ticket: Ticket) -> Result<Running, SpawnError> {
         let name = self.marks.starting(ticket);
         // The mark comes before the look at the lease, so that the guardian knows of every process that may be started.
         let is_leased = clock::mono() < self.marks.lease();
         let begun = if is_leased {
             let group = name.and_then(|name| self.group(name));
-            let begun = self.start(attempt, job, ticket.tag, group.as_ref());
+            let begun = self.start(start, ticket.tag, group.as_ref());
             begun.inspect_err(|_| _ = group.map(|group| group.folder.remove(&group.name)))
         } else {
             Err(SpawnError::NoLease)
@@ -117,7 +148,8 @@ impl Spawner {
         }
     }
 
-    fn start(&self, attempt: Attempt, job: &Job, tag: u64, group: Option<&Group>) -> Result<Begun, SpawnError> {
+    fn start(&self, start: Start, tag: u64, group: Option<&Group>) -> Result<Begun, SpawnError> {
+        let job = start.job;
         let shell = if job.shell.is_empty() { &self.shell } else { Path::new(&job.shell) };
         let refused = |error: io::Error| spawn_error(shell, &error);
         let (output, write_end) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|error| refused(error.into()))?;
@@ -126,28 +158,27 @@ impl Spawner {
         let is_bare = [&job.run_as, &job.work_dir, &job.env, &job.shell].iter().all(|column| column.is_empty());
         let direct = self.direct.as_ref().filter(|_| is_bare && set_back.is_none());
         let direct = direct.and_then(|direct| direct.program(&job.command)).and_then(|mut program| {
-            program.environment.extend(told(attempt));
+            program.environment.extend(told(start.attempt));
             // After an error nothing was started, and the shell tries, so that the message is the shell's.
             execute(&program, &write_end, tag, group).ok()
         });
         let (at, pid) = match direct {
             Some(begun) => begun,
             None => {
-                let program = self.by_shell(attempt, job, shell, set_back);
-                let program = program.map_err(|reason| SpawnError::Failed(format!("not started: {reason}")))?;
+                let program = self.by_shell(start, shell, set_back).map_err(|reason| not_started(&reason))?;
                 execute(&program, &write_end, tag, group).map_err(refused)?
             }
         };
         Ok(Begun { pid, output, at, cgroup: group.map(|group| group.name.clone()) })
     }
 
-    fn by_shell(&self, attempt: Attempt, job: &Job, shell: &Path, descriptors: Option<u64>) -> Result<Program, String> {
-        let account = account(job)?;
-        let environment = self.environment(attempt, job, account.as_ref(), shell)?;
+    fn by_shell(&self, start: Start, shell: &Path, descriptors: Option<u64>) -> Result<Program, String> {
+        let Start { job, account, .. } = start;
+        let environment = self.environment(start, shell)?;
         let script = job.script();
         let has_own = account.is_some() || !job.work_dir.is_empty() || !job.shell.is_empty();
         if has_own || descriptors.is_some() {
-            let launch = Launch { account: account.as_ref(), descriptors, work_dir: &job.work_dir };
+            let launch = Launch { account, descriptors, work_dir: &job.work_dir };
             return Ok(launch.program(shell, &["-c", &script], &environment));
         }
         let mut program = Program::new(shell, shell);
@@ -158,13 +189,8 @@ impl Spawner {
 
     /// The daemon's environment (of which another user gets little, because it is root's), then the user's variables, the
     /// job's, and those about the run: a later one replaces an earlier one of the same name.
-    fn environment(
-        &self,
-        attempt: Attempt,
-        job: &Job,
-        account: Option<&Account>,
-        shell: &Path,
-    ) -> Result<Vec<(OsString, OsString)>, String> {
+    fn environment(&self, start: Start, shell: &Path) -> Result<Vec<(OsString, OsString)>, String> {
+        let Start { attempt, job, account } = start;
         let own = parse_env(&job.env).map_err(|error| format!("env: {error}"))?;
         let mut environment = if account.is_some() { self.clean.clone() } else { self.environment.clone() };
         let mut set = |name: &str, value: OsString| environment.push((name.into(), value));
@@ -194,19 +220,8 @@ fn told(attempt: Attempt) -> [(OsString, OsString); 4] {
     .map(|(name, value)| (name.into(), value.into()))
 }
 
-/// The account of the user that a job names; none where it names no user. A user who cannot be used is an error: the
-/// command must not run as another one.
-fn account(job: &Job) -> Result<Option<Account>, String> {
-    if job.run_as.is_empty() {
-        return Ok(None);
-    }
-    if !rustix::process::geteuid().is_root() {
-        return Err(format!(
-            "run_as {}: only a daemon that runs as root can start commands as another user",
-            job.run_as
-        ));
-    }
-    look_up(&job.run_as).map(Some)
+fn not_started(reason: &str) -> SpawnError {
+    SpawnError::Failed(format!("not started: {reason}"))
 }
 
 /// Starts the program, in the group where there is one. Answers when, and the pid.

@@ -1,6 +1,7 @@
 //! Tests of the starts: which run starts when, and which one waits.
 
 use crate::core::executor::tests::{Bench, T, attempt, limits, order, order_of};
+use crate::core::io::ports::SpawnError;
 use crate::model::config::Limits;
 use crate::model::run::Manual;
 use crate::model::{Attempt, Job, JobId, RunState};
@@ -30,6 +31,34 @@ fn late_runs_start_after_those_on_time_and_their_jobs_alternate() {
     bench.pass_ms(5_000);
     assert_eq!(bench.start_all(), [attempt(4, T + 5)]);
     assert_eq!(bench.executor.counters().started, 7);
+}
+
+#[test]
+fn runs_whose_user_is_looked_up_keep_no_others_waiting_and_count_as_active() {
+    let mut bench = Bench::new(limits(6));
+    bench.dispatch((1..=9).map(|job| order(job, T)).collect());
+    assert_eq!(bench.spawns.len(), 4, "as many as the threads take");
+    let looked_up = bench.look_up_all();
+    assert_eq!(bench.spawns.len(), 2, "as many as max_running leaves");
+    bench.start_all();
+    assert_eq!(bench.executor.load().running, 6);
+    for (id, _) in looked_up {
+        bench.spawned(id, Err(SpawnError::Failed("not started: no such user".into())));
+    }
+    assert_eq!(bench.start_all(), [7, 8, 9].map(|job| attempt(job, T)));
+    assert_eq!(bench.states(), [RunState::Failed; 4]);
+}
+
+#[test]
+fn a_look_up_that_is_told_after_its_answer_changes_nothing() {
+    let mut bench = Bench::new(limits(6));
+    bench.dispatch(vec![order(1, T)]);
+    let (id, _) = bench.spawns[0];
+    bench.start_all();
+    bench.spawns.push((id, attempt(1, T)));
+    bench.look_up_all();
+    bench.dispatch((2..=9).map(|job| order(job, T)).collect());
+    assert_eq!(bench.spawns.len(), 4);
 }
 
 #[test]

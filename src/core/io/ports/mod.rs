@@ -98,6 +98,8 @@ pub enum Done {
     Consul(Result<ConsulAnswer, ConsulError>),
     /// To `Work::Watch`.
     Watched(Result<LockState, ConsulError>),
+    /// To `Work::Spawn`, before its answer: no spawning thread has it now, because the host is asked for the job's user.
+    LookingUp,
     /// To `Work::Spawn`.
     Spawned(Result<Started, SpawnError>),
     /// To `Work::Kill`: the signals are sent. Where they could not be refused, also what is left nevertheless.
