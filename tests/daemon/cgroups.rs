@@ -341,3 +341,16 @@ fn a_daemon_that_a_run_of_another_one_starts_outlives_that_run() {
     assert!(is_up, "{}", inner.said());
     wait_to_see("the groups are removed", || groups(&folder), Vec::is_empty);
 }
+
+#[test]
+fn a_process_that_takes_a_guardians_name_ends_with_its_run_without_control_groups_too() {
+    let node = Node::started("run_cgroup = \"off\"\nkill_grace = 1\n");
+    let (program, pid) = (node.path("wing-guardian"), node.path("pid"));
+    std::fs::copy("/bin/sleep", &program).unwrap();
+    let command = format!("trap '' TERM; {} 1000 & echo $! > {}; wait", program.display(), pid.display());
+    let run = node.api.run_job(node.api.add_idle(&command, ""));
+    let read = || std::fs::read_to_string(&pid).ok()?.trim().parse().ok();
+    let pid: u32 = wait_for("the process runs", read);
+    node.api.kill_run(&run);
+    assert!(!is_alive(pid), "it has outlived its kill");
+}

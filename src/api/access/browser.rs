@@ -35,8 +35,7 @@ pub fn refuse_other_sites(request: &Request, ours: Site, hosts: &BTreeSet<Host>)
             )));
         }
     }
-    let site = headers.get("sec-fetch-site");
-    if let Some(site) = site.filter(|site| !["same-origin", "none"].contains(site)) {
+    if let Some(site) = headers.all("sec-fetch-site").find(|site| !["same-origin", "none"].contains(site)) {
         return Err(other_site("Sec-Fetch-Site", site));
     }
     let is_same = |origin: &str| is_same_origin(origin, headers.get("host"), ours.is_https);

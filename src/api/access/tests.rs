@@ -146,6 +146,14 @@ fn a_page_that_came_by_http_is_another_site_than_ours_by_https() {
 }
 
 #[test]
+fn one_of_several_headers_that_names_another_site_is_enough() {
+    let with = |headers: &str| ask(&format!("GET /run/list HTTP/1.1\nHost: 10.0.0.5\n{headers}"), tcp("10.0.0.7"));
+    assert!(with("Sec-Fetch-Site: same-origin\nSec-Fetch-Site: none").is_ok());
+    assert_eq!(with("Sec-Fetch-Site: same-origin\nSec-Fetch-Site: cross-site"), Err(403));
+    assert_eq!(with("Origin: http://10.0.0.5\nOrigin: http://evil.com"), Err(403));
+}
+
+#[test]
 fn no_name_leads_here_but_ours() {
     let by = |host: &str| ask(&format!("GET /run/list HTTP/1.1\nHost: {host}"), tcp("10.0.0.7"));
     for own in ["10.0.0.5", "10.0.0.5:1", "localhost:9990", "LOCALHOST", "Wing.Example.com:80"] {

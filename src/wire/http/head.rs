@@ -9,6 +9,7 @@ use super::body::{self, Framing};
 use super::gzip;
 use super::line::Lines;
 use super::request::{BadRequest, Request};
+use crate::wire::headers::Headers;
 
 /// The most bytes of the request line and the headers together.
 pub const HEAD_BYTES_MAX: usize = 8 << 10;
@@ -107,38 +108,47 @@ fn read_request_line(line: &[u8]) -> Result<Request, BadRequest> {
     if TARGET_BYTES_MAX < target.len() {
         return Err(TARGET_TOO_LONG);
     }
-    let (path, query) = origin_form(method, target)?;
+    let Target { authority, path, query } = read_target(method, target)?;
+    let mut headers = Headers::default();
+    authority.iter().for_each(|authority| headers.add("host".into(), authority.to_string()));
     Ok(Request {
         method: method.into(),
         path: path.into(),
         query: query.as_bytes().to_vec(),
+        headers,
         keep_alive: !is_old,
         takes_chunks: !is_old,
         ..Request::default()
     })
 }
 
-/// Path and query of the target: a proxy may send the whole URL.
-fn origin_form<'a>(method: &str, target: &'a str) -> Result<(&'a str, &'a str), BadRequest> {
+struct Target<'a> {
+    authority: Option<&'a str>,
+    path: &'a str,
+    query: &'a str,
+}
+
+/// The parts of the target: a proxy may send the whole URL.
+fn read_target<'a>(method: &str, target: &'a str) -> Result<Target<'a>, BadRequest> {
     if target.bytes().any(|byte| byte.is_ascii_control()) {
         return Err(MALFORMED);
     }
     if target == "*" && method == "OPTIONS" {
-        return Ok(("*", ""));
+        return Ok(Target { authority: None, path: "*", query: "" });
     }
-    let from_path = match target.split_once("://") {
-        _ if target.starts_with('/') => target,
+    let (authority, from_path) = match target.split_once("://") {
+        _ if target.starts_with('/') => (None, target),
         Some((scheme, rest)) if ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) => {
             let (host, from_path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
             if host.is_empty() || !is_host(host) {
                 return Err(BadRequest::new(400, "the URL of the request line names no host"));
             }
-            from_path
+            (Some(host), from_path)
         }
         _ => return Err(MALFORMED),
     };
     let (path, query) = from_path.split_once('?').unwrap_or((from_path, ""));
-    Ok((if path.is_empty() { "/" } else { path }, query))
+    Ok(Target { authority, path: if path.is_empty() { "/" } else { path }, query })
 }
 
 /// What the headers say beside what is kept in the request.
@@ -160,6 +170,8 @@ fn read_headers(mut request: Request, bytes: &[u8]) -> Result<(Request, Framing,
         Ok(httparse::Status::Partial) | Err(_) => return Err(HEADER_MALFORMED),
     };
     let mut fields = Fields::default();
+    // RFC 9112, 3.2.2: the host of a target that is a whole URL counts, whatever Host says.
+    let has_host = request.headers.get("host").is_some();
     for header in headers {
         let name = header.name.to_ascii_lowercase();
         let value = trimmed(&String::from_utf8_lossy(header.value)).to_string();
@@ -177,7 +189,9 @@ fn read_headers(mut request: Request, bytes: &[u8]) -> Result<(Request, Framing,
             "expect" => fields.expectations.extend(items(&value)),
             _ => {}
         }
-        request.headers.add(name, value);
+        if !(has_host && name == "host") {
+            request.headers.add(name, value);
+        }
     }
     let is_old = !request.takes_chunks;
     check_host(fields.host.as_deref(), is_old)?;

@@ -147,6 +147,11 @@ fn a_target_may_be_a_whole_url() {
         assert_eq!(target(sent), (path.into(), query.into()), "{sent}");
     }
     assert_eq!(take("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n").path, "*");
+    for (sent, host) in [("/a", "x"), ("http://y:80/a", "y:80"), ("http://x", "x")] {
+        let request = take(&format!("GET {sent} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        assert_eq!(request.headers.all("host").collect::<Vec<_>>(), [host], "{sent}");
+    }
+    assert_eq!(take("GET http://y/a HTTP/1.0\r\n\r\n").headers.get("host"), Some("y"));
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Ending whole runs: the process group of a run, and every other process that descends from it.
 //!
 //! A process belongs to a run when it is in the run's control group, which it cannot leave (root can). Not every host has
-//! such groups, and not every run has one; so a process also belongs to a run when its timer slack is the run's tag (the slack survives fork, exec, setsid and `env
-//! -i`) and it did not start before the run. Where this program may not read slacks (without CAP_SYS_NICE), it goes by
+//! such groups, and not every run has one. A process without one belongs to a run when its timer slack is the run's tag
+//! (the slack survives fork, exec, setsid and `env -i`) and it did not start before the run. Where this program may not read slacks (without CAP_SYS_NICE), it goes by
 //! the process group and the environment. Every descendant of such a process belongs to the run as well. Without control
 //! groups a process is not found that has left its process group, lost its parents, and set another slack; or, without
 //! CAP_SYS_NICE, cleared its environment.
@@ -25,6 +25,7 @@ use crate::worker::clock;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open, pidfd_send_signal};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 /// The name of a guardian's process, by which `ps` and this file know it (at most 15 bytes).
@@ -231,12 +232,22 @@ impl Stat {
         // The name in parentheses may hold anything, parentheses and blanks included.
         let name_start = text.iter().position(|byte| *byte == b'(')? + 1;
         let name_end = text.iter().rposition(|byte| *byte == b')')?;
-        let is_guardian = text.get(name_start..name_end)? == GUARDIAN_NAME.as_bytes();
+        let is_guardian = text.get(name_start..name_end)? == GUARDIAN_NAME.as_bytes() && runs_this_program(pid);
         let mut fields = std::str::from_utf8(text.get(name_end + 2..)?).ok()?.split(' ');
         let state = fields.next()?.bytes().next()?;
         let parent = fields.next()?.parse().ok()?;
         let group = fields.next()?.parse().ok()?;
         let start_time = fields.nth(16)?.parse().ok()?;
         Some(Stat { pid, is_guardian, state, parent, group, start_time })
+    }
+}
+
+/// Whether the process runs this very program: any process may take a guardian's name. Where this user may not see what
+/// it runs, the name counts.
+fn runs_this_program(pid: u32) -> bool {
+    let file = |process: &str| fs::metadata(format!("/proc/{process}/exe")).map(|file| (file.dev(), file.ino()));
+    match (file(&pid.to_string()), file("self")) {
+        (Ok(its), Ok(own)) => its == own,
+        _ => true,
     }
 }
