@@ -7,7 +7,7 @@ SECONDS ?= 600
 TEST_THREADS ?= $(shell cores=$$(nproc); [ $$cores -gt 4 ] && echo $$cores || echo 4)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build static test sim test-faults fuzz check deny advisories bench-quick bench-flood bench-takeover clean
+.PHONY: help run build static test sim test-faults test-clock fuzz check deny advisories bench-quick bench-flood bench-takeover clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -57,7 +57,7 @@ struct Session {
     /// Plain bytes that wait to be read.
     opened: usize,
     /// Sealed bytes that have come since plain ones came last.
-    closed: usize,
+    unopened: usize,
     /// The writing side is to be shut down once all is sent.
     is_ending: bool,
 }
@@ -90,7 +90,7 @@ impl Tls {
     /// The bytes that have come and are not read yet.
     pub fn held(&self) -> usize {
         match &self.spoken {
-            Spoken::Tls(session) => session.opened + session.closed,
+            Spoken::Tls(session) => session.opened + session.unopened,
             Spoken::Nothing(_) | Spoken::Plain => 0,
         }
     }
@@ -127,7 +127,7 @@ impl Tls {
         }
         let mut tls = ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?;
         tls.set_buffer_limit(Some(SEND_BYTES_MAX));
-        self.spoken = Spoken::Tls(Box::new(Session { tls, sealed: 0, opened: 0, closed: 0, is_ending: false }));
+        self.spoken = Spoken::Tls(Box::new(Session { tls, sealed: 0, opened: 0, unopened: 0, is_ending: false }));
         Ok(())
     }
 }
@@ -197,7 +197,7 @@ impl Session {
             let was_handshaking = self.tls.is_handshaking();
             let count = self.tls.read_tls(socket)?;
             taken += count;
-            self.closed += count;
+            self.unopened += count;
             let state = match self.tls.process_new_packets() {
                 Ok(state) => state,
                 Err(error) => {
@@ -209,7 +209,7 @@ impl Session {
             };
             self.opened = state.plaintext_bytes_to_read();
             if self.opened != 0 || was_handshaking != self.tls.is_handshaking() {
-                self.closed = 0;
+                self.unopened = 0;
             }
             if self.opened == 0 && state.peer_has_closed() {
                 return Ok(0);
@@ -218,7 +218,7 @@ impl Session {
             if count == 0 {
                 return Err(ErrorKind::UnexpectedEof.into());
             }
-            if was_handshaking && HANDSHAKE_BYTES_MAX < self.closed {
+            if was_handshaking && HANDSHAKE_BYTES_MAX < self.unopened {
                 log::debug!("TLS: the client's part of the handshake is larger than {HANDSHAKE_BYTES_MAX} bytes");
                 return Err(ErrorKind::InvalidData.into());
             }

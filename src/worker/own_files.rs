@@ -15,6 +15,9 @@ use std::path::Path;
 /// The bits of a mode that belong to others than the owner, and those of them that allow changes.
 const OTHERS: u32 = 0o077;
 const OTHERS_WRITE: u32 = 0o022;
+/// The bits of a folder's mode by which everybody may write it, and by which only owners may rename what is in it.
+const ALL_WRITE: u32 = 0o002;
+const STICKY: u32 = 0o1000;
 
 /// Makes data_dir where it is missing, and keeps others out of it and of what is in it. Answers warnings: what others
 /// could write until now. Error: something in it belongs to another user, or cannot be changed.
@@ -23,7 +26,7 @@ pub fn close_to_others(data_dir: &Path) -> Result<Vec<String>, String> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir);
     made.map_err(|error| fail("create", error))?;
     let metadata = fs::metadata(data_dir).map_err(|error| fail("look at", error))?;
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<String> = movable(data_dir).into_iter().collect();
     close(data_dir, &metadata, &mut warnings)?;
     for entry in fs::read_dir(data_dir).map_err(|error| fail("read", error))? {
         let path = entry.map_err(|error| fail("read", error))?.path();
@@ -34,6 +37,20 @@ pub fn close_to_others(data_dir: &Path) -> Result<Vec<String>, String> {
         }
     }
     Ok(warnings)
+}
+
+/// A warning where every user of the host may rename data_dir, and put another folder in its place: they may write its
+/// parent. In a folder with the sticky bit, such as /tmp, they may not do that.
+fn movable(data_dir: &Path) -> Option<String> {
+    let parent = fs::canonicalize(data_dir).ok()?.parent()?.to_path_buf();
+    let mode = fs::metadata(&parent).ok()?.mode();
+    (mode & (ALL_WRITE | STICKY) == ALL_WRITE).then(|| {
+        format!(
+            "every user may rename data_dir {}, for {} is open to all; chmod o-w it",
+            data_dir.display(),
+            parent.display()
+        )
+    })
 }
 
 fn close(path: &Path, metadata: &Metadata, warnings: &mut Vec<String>) -> Result<(), String> {
@@ -153,6 +170,18 @@ mod tests {
         files.iter().for_each(|(name, _)| assert_eq!(mode(&data.join(name)), 0o600));
         assert_eq!((mode(&data), mode(&data.join("output"))), (0o700, 0o700));
         assert_eq!(close_to_others(&data), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn a_folder_that_all_may_write_and_rename_in_is_warned_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        for (mode, is_warned_of) in [(0o755, false), (0o775, false), (0o777, true), (0o1777, false)] {
+            fs::set_permissions(folder.path(), Permissions::from_mode(mode)).unwrap();
+            let warnings = close_to_others(&data).unwrap();
+            assert_eq!(warnings.len(), usize::from(is_warned_of), "{mode:o}: {warnings:?}");
+            assert!(warnings.iter().all(|warning| warning.contains("may rename data_dir")), "{warnings:?}");
+        }
     }
 
     #[test]
