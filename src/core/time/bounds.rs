@@ -249,6 +249,8 @@ pub const MYSQL_CONNECT_MS: u64 = 3_000;
 pub const MYSQL_UNHEARD_MS: u32 = 3_000;
 /// A statement that waits so long for a row that another one holds fails.
 pub const MYSQL_LOCK_WAIT_SECS: u64 = 2;
+/// A read that waits so long for a table that another program has locked fails. Those behind it wait as well.
+pub const MYSQL_READ_LOCK_SECS: u64 = 1;
 /// A server that answers nothing for so long is away. Migrations of large tables have connections of their own.
 pub const MYSQL_ANSWER_MS: u64 = 10_000;
 /// A read of a large log may take so long; then the server ends it.

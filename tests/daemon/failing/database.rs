@@ -4,6 +4,7 @@ use super::{Trial, fail_for_a_while};
 use crate::support::daemon::Node;
 use crate::support::mariadb;
 use crate::support::process::send_signal;
+use mysql::prelude::Queryable;
 use rustix::process::Signal;
 
 #[test]
@@ -26,6 +27,18 @@ fn a_database_that_is_gone_for_a_while_holds_up_runs_and_no_answer() {
         server.start();
         trial.check_outcomes();
     }
+}
+
+#[test]
+fn a_table_that_another_program_has_locked_holds_up_no_answer_and_no_run() {
+    let Some(database) = mariadb::database() else { return };
+    let trial = Trial::started(Node::new(&database.toml()));
+    let mut other = database.connect();
+    other.query_drop("LOCK TABLES log WRITE").unwrap();
+    trial.node.api.get("/log/list").refused(503, "Lock wait timeout");
+    trial.asked_while(|| trial.witness.wait_more("x", 3));
+    other.query_drop("UNLOCK TABLES").unwrap();
+    trial.check_outcomes();
 }
 
 #[test]

@@ -7,7 +7,8 @@
 use super::outcome::{Failure, Outcome, system_error, tls_error};
 use super::schema::LogTable;
 use crate::core::time::bounds::{
-    MYSQL_ANSWER_MS, MYSQL_CONNECT_MS, MYSQL_LOCK_WAIT_SECS, MYSQL_READ_MS, MYSQL_READ_SECS, MYSQL_UNHEARD_MS,
+    MYSQL_ANSWER_MS, MYSQL_CONNECT_MS, MYSQL_LOCK_WAIT_SECS, MYSQL_READ_LOCK_SECS, MYSQL_READ_MS, MYSQL_READ_SECS,
+    MYSQL_UNHEARD_MS,
 };
 use crate::model::config::{MysqlConfig, MysqlTls};
 use crate::model::tls::IdentityFiles;
@@ -91,6 +92,8 @@ impl Dialer {
             let _ = conn
                 .query_drop(format!("SET SESSION max_statement_time = {MYSQL_READ_SECS}"))
                 .or_else(|_| conn.query_drop(format!("SET SESSION max_execution_time = {}", MYSQL_READ_SECS * 1_000)));
+            // A table that another program has locked is no slow read: the client hears of it.
+            conn.query_drop(format!("SET SESSION lock_wait_timeout = {MYSQL_READ_LOCK_SECS}"))?;
         }
         Ok(Connection { conn, options, packet_bytes, log: None })
     }
