@@ -8,8 +8,8 @@
 //! | `core` | all decisions: state machines without IO, under `Node::handle` |
 //! | `wire` | bytes to values and back: HTTP, frames and proofs between nodes |
 //! | `api` | (method, path, parameters) to `Command`, `Reply` to JSON; in `access`, who may send what |
-//! | `worker` | the only code that blocks: pool, stores, Consul, processes with marks and guardian |
-//! | `reactor` | the poll loop: connections, links to other nodes, children, timer |
+//! | `worker` | the only code that blocks: pool, stores, Consul, processes with marks, control groups and guardian |
+//! | `reactor` | the poll loop: connections with TLS below them, links to other nodes, children, timer |
 //! | `config`, `logging` | app.toml and the host's time zones, log lines |
 //! | `next`, `token` | the subcommands |
 //!

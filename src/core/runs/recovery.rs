@@ -2,8 +2,8 @@
 //!
 //! A run that a former leader left open, or that was sent to a node which was cut off, may have been started. It is
 //! given to a node again only when the node that the last entry names has said, under this leader, that it neither
-//! holds nor started it, and its log row, read after that, is not there. Where that node has said nothing by the end of
-//! the grace, the run is `lost`.
+//! holds nor started it, and its log row, read after that, is not there. A node that may have forgotten runs cannot say
+//! so: what it does not name is `lost`. Where the node has said nothing by the end of the grace, the run is `lost`, too.
 //!
 //! Not the retries of attempts that failed: those are `retry`'s.
 //!
